@@ -1,0 +1,50 @@
+# Every target sets itself up: the first one that runs makes .venv and installs the project into it.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+ARGS   ?=
+
+.PHONY: study test test-slow test-all lint types format bench chaos ui headline clean
+
+study: $(VENV)/.installed   ## the whole study on digits; ARGS="--help" shows what it takes
+	$(BIN)/python pipelines/full_study.py $(ARGS)
+
+test: $(VENV)/.installed    ## unit tests, under 3 minutes
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-slow: $(VENV)/.installed   ## real Ray clusters, kills, servers, a browser
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+test-all: test test-slow
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed
+	$(BIN)/mypy uvb pipelines tune_spaces
+
+format: $(VENV)/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.installed   ## speed, as ratios within one run, into benchmarks/results/
+	$(BIN)/python benchmarks/bench.py $(ARGS)
+
+chaos: $(VENV)/.installed   ## at least 20 kills; the tables must equal an uninterrupted run's
+	$(BIN)/python tests/chaos/chaos.py $(ARGS)
+
+ui: $(VENV)/.installed      ## MLflow at http://127.0.0.1:5000
+	$(BIN)/mlflow ui --host 127.0.0.1
+
+# torch first and alone: pip then prefers a CPU build where one is offered, and takes the CUDA build elsewhere.
+$(VENV)/.installed: pyproject.toml
+	@echo "Setting up $(VENV) (once; a few minutes)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try: make PYTHON=python3.12 $(MAKECMDGOALS)")'
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet "torch==2.13.0"
+	@$(BIN)/python -m pip install --quiet --editable ".[study,dev]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,143 @@
+"""Every benchmark in turn, and one table of what they found: `make bench`.
+
+    python benchmarks/bench.py [--quick] [--only step exact] [--study outputs/digits]
+
+Each runs in a process of its own and prints its rows as JSON, a row a line. They are gathered in
+benchmarks/results/<machine>.json and .md (with --quick, which is no measurement, below build/). Rows that this run did not
+measure are kept from the last one, with their own time and commit. Nothing else should run meanwhile.
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch
+from measure import ROOT, Row, commit, figure, machine
+
+BENCHMARKS = ("step", "sampling", "exact", "stacked", "equal_losses")
+
+
+def measured(name: str, quick: bool) -> Iterator[Row]:
+    """Rows of one benchmark as it prints them; whatever else it says is passed on.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    command = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), *(["--quick"] if quick else [])]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith('{"name"'):
+                yield json.loads(line)
+            else:
+                print(line, end="", flush=True)
+    if process.returncode:
+        raise RuntimeError(f"benchmarks/{name}.py ended with exit code {process.returncode}")
+
+
+def study_rows(folders: list[Path]) -> list[Row]:
+    """Wall time of finished studies and their parts, from the timings.json that a study writes."""
+    found: list[Row] = []
+    for folder in folders:
+        path = folder / "timings.json"
+        if not path.exists():
+            continue
+        timings = json.loads(path.read_text())
+        found.append(figure(f"study/{folder.name}/wall", timings["total_seconds"], "s"))
+        found += [figure(f"study/{folder.name}/{stage['name']}", stage["seconds"], "s") for stage in timings["stages"]]
+    return found
+
+
+def gpu_rows() -> list[Row]:
+    """What gpu_run.py brought back; it names its own machine."""
+    path = ROOT / "results" / "gpu" / "bench.json"
+    return json.loads(path.read_text()) if path.exists() else []
+
+
+def merged(old: list[Row], new: list[Row]) -> list[Row]:
+    """`new`, and the rows of `old` that it does not have; in the order of names."""
+    rows = {row["name"]: row for row in (*old, *new)}
+    return [rows[name] for name in sorted(rows)]
+
+
+def markdown(rows: list[Row]) -> str:
+    """One table a family of benchmarks (the part of a name before the first slash)."""
+    lines = ["# Benchmarks", "", f"{rows[0]['machine']}. Written by `make bench`; do not edit.", ""]
+    lines += [
+        "`ratio`: how many times faster than, or what share of, the reference, measured side by side. ± is half the range"
+    ]
+    lines += ["between quartiles over the median (of equal-losses: the standard error).", ""]
+    for family in dict.fromkeys(row["name"].split("/")[0] for row in rows):
+        lines += [
+            f"## {family}",
+            "",
+            "| what | value | ± | ratio | reference | when | commit |",
+            "|---|---:|---:|---:|---|---|---|",
+        ]
+        for row in rows:
+            if row["name"].split("/")[0] == family:
+                lines.append(f"| {' | '.join(cells(row))} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def cells(row: Row) -> list[str]:
+    value = f"{row['value']:.4g} {row['unit']}" if row["unit"] != "bytes" else f"{row['value'] / 2**20:.1f} MiB"
+    spread = row["spread"]
+    error = "" if spread is None else f"{spread:.2g}" if row["unit"] == "loss" else f"{100 * spread:.1f} %"
+    ratio = "" if row["ratio"] is None else f"{row['ratio']:.4f}" if row["unit"] == "loss" else f"{row['ratio']:.2f}"
+    return [row["name"], value, error, ratio, row["reference"] or "", row["when"][:16].replace("T", " "), row["commit"]]
+
+
+def write(rows: list[Row], place: Path) -> None:
+    """<machine>.json and <machine>.md, whole or not at all, for each machine that the rows are of."""
+    place.mkdir(parents=True, exist_ok=True)
+    for where in dict.fromkeys(row["machine"] for row in rows):
+        path = place / f"{re.sub('[^a-z0-9]+', '-', where.split(', torch')[0].lower()).strip('-')}.json"
+        old = json.loads(path.read_text()) if path.exists() else []
+        together = merged(old, [row for row in rows if row["machine"] == where])
+        for target, text in ((path, json.dumps(together, indent=1)), (path.with_suffix(".md"), markdown(together))):
+            part = target.with_suffix(target.suffix + ".part")
+            part.write_text(text)
+            part.replace(target)
+        print(f"{len(together)} rows in {os.path.relpath(path.with_suffix('.md'))}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a rehearsal: small sizes, few repeats")
+    parser.add_argument("--only", nargs="+", choices=BENCHMARKS, default=list(BENCHMARKS))
+    parser.add_argument("--study", type=Path, nargs="+", default=sorted((ROOT / "outputs").glob("*")), help="finished studies")
+    args = parser.parse_args()
+    place = ROOT / "build" / "bench-quick" if args.quick else ROOT / "benchmarks" / "results"
+    print(f"{machine()}, commit {commit()}, {torch.get_num_threads()} threads", flush=True)
+    failed: list[str] = []
+    for name in args.only:
+        started, rows = time.monotonic(), []
+        try:
+            for row in measured(name, args.quick):
+                rows.append(row)
+                ratio = f"  {row['ratio']:.2f} x {row['reference']}" if row["ratio"] is not None else ""
+                print(f"{row['name']:<48} {row['value']:.4g} {row['unit']}{ratio}", flush=True)
+        except RuntimeError as error:
+            print(error, file=sys.stderr)
+            failed.append(name)
+        print(f"[{name}: {time.monotonic() - started:.0f} s]", flush=True)
+        if rows:
+            write(rows, place)
+    if others := [*study_rows(args.study), *gpu_rows()]:
+        write(others, place)
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""The exact Bayes estimator of 10,000 noisy MNIST images for 60,000 training images: seconds and bytes.
+
+python benchmarks/exact.py [--quick]
+"""
+
+import argparse
+import contextlib
+import json
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch
+from measure import ROOT, Row, figure, row, seconds_side_by_side, wait
+from torch import Tensor
+
+from uvb.data import load_dataset
+from uvb.empirical_bayes import posterior_mean, working_bytes
+from uvb.errors import UserError
+from uvb.noise import generator, normal
+
+SIGMA = 1.0
+SIDE_BY_SIDE = 1000  # noisy images of the comparison: the first-written one holds the whole matrix, and copies of it
+
+
+def first_written(y: Tensor, train: Tensor) -> Tensor:
+    """The whole matrix of distances, a softmax, a product."""
+    x = train.flatten(1).to(y.dtype) / 255
+    weights = torch.softmax(-torch.cdist(y.flatten(1), x).square() / (2 * SIGMA**2), dim=1)  # (B, N)
+    return (weights @ x).reshape(y.shape)
+
+
+def mnist(train_images: int, test_images: int) -> tuple[str, Tensor, Tensor]:
+    """MNIST where it lies beside the checkout, else random pixels of its shape, and which of the two."""
+    try:
+        images = load_dataset("mnist", ROOT.parent / "shared" / "data", download=False)
+        return "mnist", images.train[:train_images], images.test[:test_images]
+    except UserError:
+        g = generator(0, "pixels")
+        pixels = torch.randint(0, 256, (train_images + test_images, 1, 28, 28), generator=g, dtype=torch.uint8)
+        return "random", pixels[:train_images], pixels[train_images:]
+
+
+def rows(device: str, quick: bool = False) -> list[Row]:
+    """Seconds of the whole thing, bytes beside what the whole matrix would take, and the comparison on fewer images."""
+    n, b, part = (5000, 500, 250) if quick else (60_000, 10_000, SIDE_BY_SIDE)
+    name, train, test = mnist(n, b)
+    train = train.to(device)
+    y = test.to(device).float() / 255 + SIGMA * normal(tuple(test.shape), 0, "noise", device=device)
+    few = y[:part]
+    posterior_mean(few[:32], train[:1024], SIGMA)  # warm-up
+    # The whole first: memory that later work has given back would hide what this needs.
+    reset_peak(device)
+    before = peak(device)
+    wait(device)
+    started = time.perf_counter()
+    posterior_mean(y, train, SIGMA)
+    wait(device)
+    seconds, after = time.perf_counter() - started, peak(device)
+    gap = float((posterior_mean(few, train, SIGMA) - first_written(few, train)).abs().max())
+    assert gap < 1e-3, f"the two estimators differ by {gap}"
+    steps = {"first": lambda: first_written(few, train), "blocks": lambda: posterior_mean(few, train, SIGMA)}
+    times = seconds_side_by_side(steps, repeats=3 if device == "cpu" else 10, warm_up=1, device=device)
+    whole, d = f"exact/{name}/{len(y)}x{n}", y[0].numel()
+    matrix = 4 * len(y) * n
+    found = [
+        row(f"exact/{name}/{len(few)}x{n}/{device}-fp32", times["blocks"], "the whole matrix at once", times["first"]),
+        figure(f"{whole}/{device}-fp32", seconds, "s"),
+        figure(
+            f"{whole}/bytes", working_bytes(len(y), n, d), "bytes", "one (B, N) matrix", matrix / working_bytes(len(y), n, d)
+        ),
+    ]
+    if before is not None and after is not None:
+        found.append(
+            figure(
+                f"{whole}/bytes-measured/{device}",
+                after - before,
+                "bytes",
+                "one (B, N) matrix",
+                matrix / max(after - before, 1),
+            )
+        )
+    return found
+
+
+def reset_peak(device: str) -> None:
+    """Forget the largest memory so far: of the process on Linux, of torch's allocator on CUDA."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak(device: str) -> int | None:
+    """The largest memory since the reset, in bytes; right after a reset, what is in use."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM")), None)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args()
+    for found in rows(args.device, args.quick):
+        print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

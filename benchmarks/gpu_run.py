@@ -1,0 +1,260 @@
+"""Everything a lent GPU is for, the most valuable first: checks, step benchmarks, trainings. Safe to call again and again.
+
+    python3 benchmarks/gpu_run.py --minutes 9 --out $OUT          (docs/GPU.md has the whole procedure)
+
+It needs torch, torchvision, pandas, pyarrow, scikit-learn, safetensors, pillow and, for its reference step, JAX; no Ray, no
+MLflow. Images come from .gpu_data/ (gpu_pack.py). It stops by itself before --minutes are over. What is finished goes
+to --out at once, as results.tar.gz and summary.json; gpu_collect.py unpacks it into results/gpu/, and what lies there when it
+is called again is not done again. A training under way is kept on that machine's own disk (--place) and goes on with the next
+call, as long as the machine is the same; on a fresh one it starts over.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import platform
+import statistics
+import sys
+import tarfile
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import exact
+import sampling
+import stacked
+import torch
+from gpu_checks import run_checks
+from gpu_pack import unpack
+from gpu_train import Budget, in_order_of_value, paper_spec, run_training, write_json
+from gpu_variants import ceilings, step_rows
+from measure import ROOT, Row, commit, figure, machine
+
+from uvb.data import ImageSet, load_dataset
+from uvb.plan import Plan
+from uvb.spec import RECIPES, RunSpec, Widths
+
+PHASES = ("checks", "steps", "trainings")
+TAR_LIMIT = 15 * 2**20  # a file that comes back may have 16 MiB
+HEADLINE = 3  # trainings that go before the rest of the benchmarks
+FAST = ("graph-compile-bf16", "graph-eager-bf16", "compile-bf16", "eager-bf16")  # what a plan can say
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def machine_json(device: str) -> dict[str, Any]:
+    blob: dict[str, Any] = {
+        "machine": machine(),
+        "commit": commit(),
+        "python": platform.python_version(),
+        "cpus": os.cpu_count(),
+    }
+    if device == "cuda":
+        properties = torch.cuda.get_device_properties(0)
+        blob |= {"gpu": properties.name, "memory": properties.total_memory, "cuda": torch.version.cuda}
+        blob |= {"cudnn": torch.backends.cudnn.version(), "multiprocessors": properties.multi_processor_count}
+    return blob
+
+
+def checks(sets: dict[str, ImageSet], place: Path, device: str, widths: Widths | None) -> None:
+    path = place / "results" / "checks.json"
+    found = run_checks(sets["mnist"], device, widths=widths, compile=device == "cuda")
+    for name, check in found.items():
+        figures = {k: v for k, v in check.items() if k not in ("ok", "seconds")}
+        say(f"{'ok  ' if check['ok'] else 'FAIL'} {name} ({check['seconds']} s) {json.dumps(figures)[:400]}")
+    write_json(path, {"machine": machine_json(device), "checks": found})
+
+
+def steps(data: str, place: Path, trees: list[Path], device: str, budget: Budget, widths: Widths | None, *, jax: bool) -> None:
+    """Rows of the training step, and with CIFAR-10 of the other benchmarks, written after each; earlier ones are kept."""
+    path = place / "results" / "bench.json"
+    earlier = [tree / "bench.json" for tree in trees if (tree / "bench.json").exists()]
+    rows: list[Row] = json.loads(earlier[-1].read_text()) if earlier else []
+    have = {row["name"] for row in rows}
+
+    def keep(row: Row) -> None:
+        rows.append(row)
+        ratio = f"  {row['ratio']:.2f}x {row['reference']}" if row["ratio"] else ""
+        say(f"{row['name']:<62} {row['value']:.4g} {row['unit']}{ratio}")
+        write_json(path, rows)
+
+    peak = ceilings(device)
+    for name, value in peak.items():
+        if f"ceiling/{device}/{name}" not in have:
+            keep(figure(f"ceiling/{device}/{name}", value, "B/s" if name == "bytes" else "FLOP/s"))
+    options = {"widths": widths, "batch": 8 if widths else 128, "jax": jax}
+    for model in ("uvb", "deen"):
+        for row in step_rows(model, data, peak, device, have=have, time_left=lambda: budget.left() > 0, **options):
+            keep(row)
+    for name, benchmark in (("sampling", sampling), ("exact", exact), ("stacked", stacked)) if data == "cifar10" else ():
+        if budget.left() > 0 and not any(had.startswith(f"{name}/") for had in have):
+            try:
+                for row in benchmark.rows(device, quick=widths is not None):
+                    keep(row)
+            except Exception as error:  # out of memory, say; the trainings are worth more
+                say(f"{name}: {type(error).__name__}: {error}")
+
+
+def plan_for(model: str, results: list[Path], device: str) -> Plan:
+    """The fastest correct way of this model's step, as measured by `steps`; compiled, without a graph, where it was not."""
+    if device == "cpu":
+        return Plan(precision="fp32")
+    medians: dict[str, float] = {}
+    family, graphs_right = "deen" if model == "deen" else "uvb", False  # the VAEs are UVB's network
+    for folder in results:
+        if (folder / "bench.json").exists():
+            for row in json.loads((folder / "bench.json").read_text()):
+                medians |= {n: row["value"] for n in FAST if row["name"] == f"step/{family}/mnist/cuda-{n}"}
+        if (folder / "checks.json").exists():
+            found = json.loads((folder / "checks.json").read_text())["checks"]
+            graphs_right = all(found.get(f"{kind}/{family}", {}).get("ok", False) for kind in ("graphed", "compiled"))
+    usable = {n: v for n, v in medians.items() if graphs_right or "graph" not in n}
+    best = min(usable, key=lambda n: usable[n]) if usable else "compile-bf16"
+    return Plan(device="cuda", precision="bf16", compile="compile" in best, graph="graph" in best)
+
+
+def loop_share(spec: RunSpec, plan: Plan, results: Path, device: str) -> None:
+    """Add a row to bench.json: images/s of the whole training, data, noise and probe included, over those of the bare step."""
+    variant = f"{'graph-' if plan.graph else ''}{'compile' if plan.compile else 'eager'}-{plan.precision}"
+    at = f"{spec.model}/{spec.data.name}/{device}-{variant}"
+    bench, curves = results / "bench.json", results / spec.spec_id / "curves.json"
+    if not bench.exists() or not curves.exists():
+        return
+    rows: list[Row] = json.loads(bench.read_text())
+    step = next((row["value"] for row in rows if row["name"] == f"step/{at}"), None)
+    rates = [row["images_per_second"] for row in json.loads(curves.read_text())["rows"]]
+    if step is None or not rates or any(row["name"] == f"loop-share/{at}" for row in rows):
+        return
+    share = statistics.median(rates) * step / spec.recipe.batch_size
+    rows.append(figure(f"loop-share/{at}", share, "share", "bare step"))
+    rows.append(figure(f"images/{at}", statistics.median(rates), "images/s"))
+    write_json(bench, rows)
+
+
+def bundle(place: Path, out: Path, tree: Path, started: float, note: str) -> None:
+    """What the checkout has not got yet, as one archive (more where one would be too large), and a summary."""
+    out.mkdir(parents=True, exist_ok=True)
+    results = place / "results"
+    folders = [p for p in sorted(results.iterdir()) if p.is_dir() and not (tree / p.name / "done.json").exists()]
+    files = [p for p in (results / "checks.json", results / "bench.json") if p.exists()]
+    parts: list[list[Path]] = [files]
+    for folder in folders:
+        size = sum(f.stat().st_size for part in parts[-1:] for p in part for f in _files(p))
+        if size + sum(f.stat().st_size for f in _files(folder)) > TAR_LIMIT:
+            parts.append([])
+        parts[-1].append(folder)
+    for number, part in enumerate(parts[:6]):
+        name = out / f"results{number or ''}.tar.gz"
+        with tarfile.open(name.with_suffix(".part"), "w:gz") as tar:
+            for path in part:
+                tar.add(path, arcname=path.name, filter=lambda member: None if member.name.endswith(".part") else member)
+        name.with_suffix(".part").replace(name)
+    done = {p.name: (p / "done.json").exists() for p in folders}
+    write_json(out / "summary.json", {"note": note, "minutes": (time.monotonic() - started) / 60, "finished": done})
+
+
+def _files(path: Path) -> list[Path]:
+    return [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=9.0, help="stop before these are over (a call may take 10)")
+    parser.add_argument("--out", type=Path, required=True, help="where the archive goes: $OUT")
+    parser.add_argument("--place", type=Path, default=Path("/tmp/uvb_gpu"), help="this machine's own disk")
+    parser.add_argument("--tree", type=Path, default=ROOT / "results" / "gpu", help="results of earlier leases")
+    parser.add_argument("--phases", default=",".join(PHASES), help=f"which of {', '.join(PHASES)}")
+    parser.add_argument(
+        "--only", default="", help="only trainings whose 'data model recipe sigma' holds this, e.g. 'mnist uvb paper'"
+    )
+    parser.add_argument("--again", action="store_true", help="repeat checks and step benchmarks that are already there")
+    parser.add_argument("--list", action="store_true", help="print the trainings in order and their state, and stop")
+    parser.add_argument("--tiny", action="store_true", help="a rehearsal with tiny networks, on the CPU too")
+    parser.add_argument("--no-jax", action="store_true")
+    args = parser.parse_args(arguments)
+    started, budget = time.monotonic(), Budget(args.minutes)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu" and not (args.tiny or args.list):
+        sys.exit("no CUDA device here; --tiny rehearses the whole script on the CPU")
+    (args.place / "results").mkdir(parents=True, exist_ok=True)
+    sets = rehearsal_sets() if args.tiny else unpack(ROOT / ".gpu_data", args.place / "data")
+    if not sets:
+        sys.exit("no images in .gpu_data/; run benchmarks/gpu_pack.py first, and name .gpu_data in `carry`")
+    widths = Widths(conv=(3, 4), hidden=6, latent=5, decoder=7) if args.tiny else None
+    specs = rehearsal_specs(sets, widths) if widths else in_order_of_value(sets)
+    specs = [spec for spec in specs if args.only in key_of(spec)]
+    if args.list:
+        for spec in specs:
+            state = "finished" if (args.tree / spec.spec_id / "done.json").exists() else "to do"
+            print(f"{spec.spec_id}  {state:<9} {key_of(spec)}")
+        return
+    phases = args.phases.split(",")
+    say(f"{machine()}, commit {commit()}, {device}")
+    trees = [args.tree, args.place / "results"]  # the newer last
+    if args.again:
+        trees = trees[1:]
+        for name in ("checks.json", "bench.json"):
+            (args.place / "results" / name).unlink(missing_ok=True)
+    if "checks" in phases and not any((tree / "checks.json").exists() for tree in trees):
+        checks(sets, args.place, device, widths)
+        bundle(args.place, args.out, args.tree, started, "checks done")
+
+    def measure(data: str) -> None:
+        if "steps" in phases and budget.left() > 0:
+            steps(data, args.place, trees, device, budget, widths, jax=not args.no_jax)
+            bundle(args.place, args.out, args.tree, started, f"steps on {data} done")
+
+    measure("mnist")
+    note = "everything is done"
+    for number, spec in enumerate(specs if "trainings" in phases else []):
+        if number == HEADLINE:
+            measure("cifar10")
+        if (args.tree / spec.spec_id / "done.json").exists():
+            continue
+        folder = args.place / "results" / spec.spec_id
+        if (folder / "done.json").exists():
+            continue
+        if budget.left() < 0:
+            note = f"time is up before {key_of(spec)}"
+            break
+        plan = plan_for(spec.model, trees, device)
+        say(f"[{(time.monotonic() - started) / 60:.1f} min] {spec.spec_id} {key_of(spec)}: {plan}")
+        finished = run_training(spec, plan, sets[spec.data.name], args.place, budget, say)
+        write_json(folder / "machine.json", machine_json(device) | {"plan": plan.to_json()})
+        loop_share(spec, plan, args.place / "results", device)
+        bundle(args.place, args.out, args.tree, started, f"after {key_of(spec)}")
+        if not finished:
+            note = f"time is up in {key_of(spec)}; call again within half a minute, and it goes on"
+            break
+    if "trainings" not in phases or len(specs) <= HEADLINE:
+        measure("cifar10")
+    bundle(args.place, args.out, args.tree, started, note)
+    say(f"{note}; {(time.monotonic() - started) / 60:.1f} minutes")
+
+
+def key_of(spec: RunSpec) -> str:
+    return f"{spec.data.name} {spec.model} {spec.recipe.name} {spec.sigma:g}"
+
+
+def rehearsal_sets() -> dict[str, ImageSet]:
+    """Digits, under the names of the real sets."""
+    digits = load_dataset("digits")
+    few = {"train": digits.train[:400], "test": digits.test[:60]}
+    labels = {"train_labels": digits.train_labels[:400], "test_labels": digits.test_labels[:60]}
+    return {"mnist": ImageSet("mnist", **few, **labels, levels=digits.levels)}
+
+
+def rehearsal_specs(sets: dict[str, ImageSet], widths: Widths) -> list[RunSpec]:
+    """Two short trainings."""
+    recipe = dataclasses.replace(RECIPES["fast"], epochs=3, batch_size=32)
+    specs = [paper_spec(sets["mnist"], model, 1.0, "fast") for model in ("uvb", "deen")]
+    return [dataclasses.replace(spec, widths=widths, recipe=recipe) for spec in specs]
+
+
+if __name__ == "__main__":
+    main()

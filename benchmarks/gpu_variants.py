@@ -1,0 +1,211 @@
+"""The training step on a GPU, written several ways, timed side by side; JAX's too. `gpu_run.py` drives it.
+
+A step is forward, inner gradient, backward, clipping, Adam and EMA of the paper's network, on data that is already there.
+"""
+
+import dataclasses
+import importlib.util
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Collection, Iterator
+from typing import Any
+
+import torch
+from measure import ROOT, Row, figure, row, seconds_side_by_side, wait
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from uvb.estimator import Energy, Estimator
+from uvb.models import get_model
+from uvb.noise import normal
+from uvb.objective import build_objective
+from uvb.plan import Plan
+from uvb.spec import Shape, Widths
+from uvb.train import gradients_of, prepare
+
+SHAPES: dict[str, Shape] = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
+BATCH = 128
+REFERENCE = "eager fp32, as first written"
+# Every pass over the weights that no fusion can avoid: Adam reads p, g, m, v and writes p, m, v; the EMA reads and writes
+# its average; the backward pass writes g. Four bytes each. Activations are not counted, so the floor is a low one.
+PASSES = 10
+
+# name -> (precision, compile, graph, channels_last, cudnn.benchmark)
+VARIANTS: dict[str, tuple[str, bool, bool, bool, bool]] = {
+    "graph-compile-bf16": ("bf16", True, True, False, False),
+    "compile-bf16": ("bf16", True, False, False, False),
+    "graph-eager-bf16": ("bf16", False, True, False, False),
+    "eager-bf16": ("bf16", False, False, False, False),
+    "graph-compile-bf16-cudnn-benchmark": ("bf16", True, True, False, True),
+    "graph-compile-bf16-channels-last": ("bf16", True, True, True, True),
+    "graph-compile-fp32": ("fp32", True, True, False, False),
+}
+JAX_SECONDS = 150  # for one precision, compilation included
+REDUCE_OVERHEAD = "compile-reduce-overhead-bf16"  # torch.compile's own CUDA graphs, beside ours
+
+
+def batch_for(model: Estimator, shape: Shape, device: str, batch: int) -> tuple[torch.Tensor, ...]:
+    x = torch.rand(batch, *shape, generator=torch.Generator().manual_seed(0)).to(device)
+    noise = normal((batch, *shape), 0, "noise", device=device)
+    eps = normal((batch, model.noise_dim), 0, "latent", device=device)
+    return x, noise, eps, torch.full((batch,), 1 / batch, device=device)
+
+
+def first_written(model: Energy, shape: Shape, device: str, batch: int) -> Callable[[], Any]:
+    """autograd.grad inside, Adam as it comes, fp32 with torch's defaults (TF32 in convolutions), no clipping, no EMA."""
+    x, noise, eps, _ = batch_for(model, shape, device, batch)
+    adam = torch.optim.Adam(model.parameters(), lr=1e-4)
+
+    def step() -> torch.Tensor:
+        y = (x + model.sigma * noise).requires_grad_()
+        (gradient,) = torch.autograd.grad(model.energy(y, eps).sum(), y, create_graph=True)
+        loss = (x - y + model.sigma**2 * gradient).square().sum() / len(x)
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        return loss
+
+    return step
+
+
+def variant(name: str, model: Estimator, shape: Shape, device: str, batch: int) -> Callable[[], Any]:
+    """The step of `uvb.train.fit`, put together as the variant says. Compiled and warmed up before it returns."""
+    torch._dynamo.reset()
+    if name == REDUCE_OVERHEAD:
+        precision, compile, graph, channels_last, benchmark = "bf16", False, False, False, False
+    else:
+        precision, compile, graph, channels_last, benchmark = VARIANTS[name]
+    plan = Plan(device=device, precision=precision, compile=compile, graph=graph)  # type: ignore[arg-type]  # strings of a Literal
+    arguments = batch_for(model, shape, device, batch)
+    if channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # its stub lacks memory_format
+        x, noise, *rest = arguments
+        arguments = (x.to(memory_format=torch.channels_last), noise.to(memory_format=torch.channels_last), *rest)
+    torch.backends.cudnn.benchmark = benchmark
+    loss_of = prepare(build_objective("denoise", model), plan, arguments[0])
+    if name == REDUCE_OVERHEAD:
+        loss_of = torch.compile(loss_of, fullgraph=True, dynamic=False, mode="reduce-overhead")  # type: ignore[assignment]  # its stub says Callable
+    gradients = gradients_of(loss_of, plan)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    averaged = [p.detach().clone() for p in trained]
+    adam = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
+
+    def step() -> torch.Tensor:
+        loss = gradients(*arguments)
+        nn.utils.clip_grad_norm_(trained, 100.0)
+        adam.step()
+        adam.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            torch._foreach_lerp_(averaged, trained, 1e-3)
+        return loss
+
+    for _ in range(5):
+        step()
+    wait(device)
+    torch.backends.cudnn.benchmark = False
+    return step
+
+
+def forward_flops(model: str, shape: Shape, widths: Widths) -> int:
+    """Of one energy of one image, counted by torch."""
+    built = get_model(model).build(shape, widths, "silu", 1.0)
+    assert isinstance(built, Energy)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        built.energy(torch.zeros(1, *shape), torch.zeros(1, built.noise_dim))
+    return int(counter.get_total_flops())
+
+
+def ceilings(device: str, size: int = 8192, copy_bytes: int = 2**32) -> dict[str, float]:
+    """Measured here and now: FLOP/s of a large bf16 and fp32 matrix product on random data, bytes/s of a large copy."""
+    if device == "cpu":
+        size, copy_bytes = 512, 2**24
+    found: dict[str, float] = {}
+    for name, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
+        a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+        times = seconds_side_by_side({"mm": lambda a=a, b=b: a @ b}, repeats=10, inner=3, device=device)["mm"]
+        found[name] = 2 * size**3 / statistics.median(times)
+    source = torch.randn(copy_bytes // 4, device=device)
+    target = torch.empty_like(source)
+    times = seconds_side_by_side({"copy": lambda: target.copy_(source)}, repeats=10, device=device)["copy"]
+    found["bytes"] = 2 * copy_bytes / statistics.median(times)
+    return found
+
+
+def step_rows(
+    model: str,
+    data: str,
+    peak: dict[str, float],
+    device: str,
+    *,
+    have: Collection[str] = (),
+    time_left: Callable[[], bool] = lambda: True,
+    widths: Widths | None = None,
+    batch: int = BATCH,
+    jax: bool = True,
+) -> Iterator[Row]:
+    """Rows of each variant not in `have` (ratio: times faster than the eager fp32 step), its shares of peak and roofline; JAX.
+
+    Every way of writing it is tried for itself: one that fails is named and costs the others nothing.
+    """
+    known = get_model(model)
+    widths, shape, at = widths or known.widths, SHAPES[data], f"{model}/{data}/{device}"
+    todo = [name for name in variants(data, device, jax) if f"step/{at}-{name}" not in have]
+    if not todo or not time_left():
+        return
+
+    def build() -> Energy:
+        built = known.build(shape, widths, "silu", 1.0).to(device)
+        assert isinstance(built, Energy)
+        return built
+
+    few = {"repeats": 20, "inner": 5} if device == "cuda" else {"repeats": 3, "inner": 1}
+    eager = first_written(build(), shape, device, batch)
+    against = seconds_side_by_side({"eager": eager}, **few, device=device)["eager"]
+    if f"step/{at}-eager-fp32" not in have:
+        yield row(f"step/{at}-eager-fp32", against)
+    flops = 6 * batch * forward_flops(model, shape, widths)
+    weights = sum(p.numel() for p in build().parameters())
+    for name in todo:
+        if not time_left():
+            return
+        started = time.monotonic()
+        try:
+            if name.startswith("jax-"):
+                times, ready = jax_apart(model, shape, widths, name.removeprefix("jax-"), batch, few)
+                reference = against
+            else:
+                step = variant(name, build(), shape, device, batch)
+                ready = time.monotonic() - started
+                both = seconds_side_by_side({"eager": eager, "fast": step}, **few, device=device)
+                times, reference = both["fast"], both["eager"]
+                del step
+        except Exception as error:
+            print(f"{name}: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}", flush=True)
+            continue
+        median, precision = statistics.median(times), "bf16" if "bf16" in name else "fp32"
+        roofline = flops / peak[precision] + 4 * PASSES * weights / peak["bytes"]
+        yield row(f"step/{at}-{name}", times, REFERENCE, reference)
+        yield figure(f"peak-share/{at}-{name}", flops / median / peak[precision], "share", "large matrix product")
+        yield figure(f"roofline-share/{at}-{name}", roofline / median, "share", "arithmetic + bytes of weights, Adam, EMA")
+        yield figure(f"ready/{at}-{name}", ready, "s", "compilation, capture and warm-up")
+
+
+def jax_apart(model: str, shape: Shape, widths: Widths, precision: str, batch: int, few: dict[str, int]) -> Any:
+    """Seconds a step and of the first call, in a process that has the GPU's memory to itself as far as it goes."""
+    if importlib.util.find_spec("jax") is None:
+        raise RuntimeError("JAX is not installed")
+    sizes = {"shape": shape, "widths": dataclasses.asdict(widths), "batch": batch, **few}
+    command = [sys.executable, str(ROOT / "benchmarks" / "jax_step.py"), model, precision, json.dumps(sizes)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=JAX_SECONDS)
+    if done.returncode:
+        raise RuntimeError((done.stderr.strip().splitlines() or ["no message"])[-1])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def variants(data: str, device: str, jax: bool) -> list[str]:
+    """The names to measure: all on MNIST, the likeliest on CIFAR-10, the plain one on a CPU."""
+    names = ["eager-bf16"] if device == "cpu" else [*VARIANTS, REDUCE_OVERHEAD] if data == "mnist" else [*VARIANTS][:4]
+    return names + (["jax-bf16", "jax-fp32"] if jax else [])

@@ -1,0 +1,103 @@
+"""Timing side by side, and the row that a figure becomes: ``{name, value, unit, reference, ratio, spread, ...}``."""
+
+import datetime
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+Row = dict[str, Any]
+Step = Callable[[], object]
+
+
+def seconds_side_by_side(
+    steps: dict[str, Step], *, repeats: int, inner: int = 1, warm_up: int = 2, device: str = "cpu"
+) -> dict[str, list[float]]:
+    """Seconds a call of each step, `repeats` times in turn, so that a slow spell of the machine meets all of them alike.
+
+    Each figure is the mean over `inner` calls, the device's work awaited once at their end.
+    """
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for step in steps.values():
+        for _ in range(warm_up):
+            step()
+    for _ in range(repeats):
+        for name, step in steps.items():
+            wait(device)
+            started = time.perf_counter()
+            for _ in range(inner):
+                step()
+            wait(device)
+            times[name].append((time.perf_counter() - started) / inner)
+    return times
+
+
+def wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def row(
+    name: str,
+    times: list[float],
+    reference: str | None = None,
+    against: list[float] | None = None,
+    *,
+    unit: str = "s",
+    work: float = 1.0,
+) -> Row:
+    """A row from seconds a call. `value` is the median; with `work` (units a call) and a unit "x/s" it is a rate.
+
+    `ratio` is how many times faster than the reference; `spread` half the range between quartiles over the median.
+    """
+    median = statistics.median(times)
+    value = work / median if unit.endswith("/s") else median
+    ratio = statistics.median(against) / median if against else None
+    return figure(name, value, unit, reference, ratio, spread(times))
+
+
+def figure(
+    name: str, value: float, unit: str, reference: str | None = None, ratio: float | None = None, spread: float | None = None
+) -> Row:
+    return {
+        "name": name, "value": value, "unit": unit, "reference": reference, "ratio": ratio, "spread": spread,
+        "machine": machine(), "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "commit": commit(),
+    }  # fmt: skip
+
+
+def spread(times: list[float]) -> float | None:
+    if len(times) < 3:
+        return None
+    low, _, high = statistics.quantiles(times, n=4)
+    return (high - low) / 2 / statistics.median(times)
+
+
+@cache
+def machine() -> str:
+    """What was measured on, in words."""
+    if torch.cuda.is_available():
+        return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
+    words = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    names = [line.split(":")[1].strip() for line in words.splitlines() if line.startswith("model name")]
+    bf16 = " with bf16" if "avx512_bf16" in words or "amx_bf16" in words else ""
+    return f"{len(names) or '?'} cores {names[0] if names else platform.processor()}{bf16}, torch {torch.__version__}"
+
+
+@cache
+def commit() -> str:
+    """The commit measured, "+" where the tree differs from it; as packed by gpu_pack.py where there is no git."""
+    try:
+        git = ["git", "-C", str(ROOT)]
+        head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True).stdout
+        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True).stdout
+        return head.strip() + ("+" if changed.strip() else "")
+    except (OSError, subprocess.CalledProcessError):
+        packed = ROOT / ".gpu_data" / "commit.txt"
+        return packed.read_text().strip() if packed.exists() else "unknown"

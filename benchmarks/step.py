@@ -1,0 +1,152 @@
+"""The training step on a CPU against the fp32 step one would first write, its share of the peak, and the loop around it.
+
+python benchmarks/step.py [--quick] [--models uvb deen] [--data mnist cifar10] [--repeats 5] [--threads 0]
+
+Each side runs in a process of its own, so that memory is handed out as each would have it (`uvb.cpu.keep_large_buffers`);
+they step in turn. With `--threads 1` seconds are the CPU's, which other load on the machine touches little. On a GPU,
+`gpu_run.py` measures more ways of writing the step, and JAX's.
+"""
+
+import argparse
+import json
+import multiprocessing
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch
+from gpu_variants import BATCH, REFERENCE, SHAPES, batch_for, first_written, forward_flops
+from measure import Row, figure, row, spread
+
+from uvb.cpu import keep_large_buffers
+from uvb.data import ImageSet
+from uvb.estimator import Energy
+from uvb.models import get_model
+from uvb.objective import build_objective
+from uvb.plan import Plan, has_fast_bf16, usable_cpus
+from uvb.spec import RECIPES, DataRef, RunSpec, Shape
+from uvb.train import PROBE_IMAGES, fit, gradients_of, prepare
+from uvb.train_state import TrainState
+
+LOOP_STEPS = 4  # an epoch of the loop that is timed; its probe has as many images a step as MNIST's
+PRODUCT = 2048  # side length of the matrix product that stands for the peak
+
+Action = Callable[[], object]
+
+
+def fast_step(model: Energy, shape: Shape, plan: Plan) -> Action:
+    """The step of `uvb.train.fit` on a batch that lies ready."""
+    arguments = batch_for(model, shape, "cpu", BATCH)
+    gradients = gradients_of(prepare(build_objective("denoise", model), plan, arguments[0]), plan)
+    adam = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
+
+    def step() -> None:
+        gradients(*arguments)
+        adam.step()
+        adam.zero_grad(set_to_none=True)
+
+    return step
+
+
+def loop_epoch(name: str, shape: Shape, plan: Plan) -> Action:
+    """An epoch of `uvb.train.fit`, LOOP_STEPS long, on random images: data, noise, learning rate, probe and all."""
+    count, draw = LOOP_STEPS * BATCH, torch.Generator().manual_seed(0)
+    train = torch.randint(0, 256, (count, *shape), dtype=torch.uint8, generator=draw)
+    images = ImageSet("random", train, train[: max(1, PROBE_IMAGES * count // 60_000)], None, None, 255, None)
+    data = DataRef("random", images.checksum, shape, count)
+    spec = RunSpec(data, name, get_model(name).widths, 1.0, "denoise", RECIPES["paper"])
+    epochs = fit(spec, plan, TrainState.fresh(spec, plan), images, pulse_seconds=1e9)
+    return lambda: next(epochs)
+
+
+def serve(pipe: Connection, side: str, name: str, data: str, threads: int) -> None:
+    """Do what the pipe asks for, and answer with the seconds it took."""
+    torch.set_num_threads(threads)
+    clock = time.thread_time if threads == 1 else time.perf_counter  # the backward pass runs on the calling thread too
+    shape, known = SHAPES[data], get_model(name)
+    model = known.build(shape, known.widths, "silu", 1.0)
+    assert isinstance(model, Energy)
+    if side == "reference":
+        actions: dict[str, Action] = {"step": first_written(model, shape, "cpu", BATCH)}
+    else:
+        precision = "bf16" if side == "bf16" else "fp32"
+        keep_large_buffers()
+        plan = Plan(precision=precision, threads=threads)  # type: ignore[arg-type]  # strings of a Literal
+        a, b = (torch.randn(PRODUCT, PRODUCT).to(torch.bfloat16 if side == "bf16" else torch.float32) for _ in range(2))
+        actions = {"step": fast_step(model, shape, plan), "product": lambda: a @ b, "epoch": loop_epoch(name, shape, plan)}
+    while asked := pipe.recv():
+        started = clock()
+        actions[asked]()
+        pipe.send(clock() - started)
+
+
+class Side:
+    """A process that steps when told to."""
+
+    def __init__(self, side: str, name: str, data: str, threads: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=serve, args=(theirs, side, name, data, threads), daemon=True)
+        self.process.start()
+
+    def time(self, action: str) -> float:
+        self.pipe.send(action)
+        seconds: float = self.pipe.recv()
+        return seconds
+
+    def close(self) -> None:
+        self.pipe.send(None)
+        self.process.join()
+
+
+def step_rows(name: str, data: str, precision: str, repeats: int, threads: int) -> list[Row]:
+    """Step against the reference, share of the peak, and the loop against the bare step; `repeats` times in turn."""
+    reference, ours = Side("reference", name, data, threads), Side(precision, name, data, threads)
+    turns = [(reference, "step"), (ours, "step"), (ours, "product"), (ours, "epoch")]
+    times: dict[tuple[Side, str], list[float]] = {turn: [] for turn in turns}
+    for turn in turns:
+        turn[0].time(turn[1])
+    for _ in range(repeats):
+        for side, action in turns:
+            times[side, action].append(min(side.time(action) for _ in range(5)) if action == "product" else side.time(action))
+    for side in (reference, ours):
+        side.close()
+    first, step, product, epoch = times.values()
+    flops = 6 * BATCH * forward_flops(name, SHAPES[data], get_model(name).widths)
+    shares = [flops / s / (2 * PRODUCT**3 / p) for s, p in zip(step, product, strict=True)]
+    loops = [LOOP_STEPS * s / e for s, e in zip(step, epoch, strict=True)]
+    one = "-1-thread" if threads == 1 else ""
+    full = f"{name}/{data}/cpu-{precision}{one}"
+    return [
+        row(f"step/{name}/{data}/cpu-eager-fp32{one}", first),
+        row(f"step/{full}", step, REFERENCE, first),
+        figure(f"peak-share/{full}", statistics.median(shares), "share", f"{PRODUCT}³ product", None, spread(shares)),
+        figure(f"loop-share/{full}", statistics.median(loops), "share", "bare step", None, spread(loops)),
+        row(f"images/{full}", epoch, unit="images/s", work=LOOP_STEPS * BATCH),
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--models", nargs="+", default=["uvb", "deen"])
+    parser.add_argument("--data", nargs="+", default=list(SHAPES), choices=list(SHAPES))
+    parser.add_argument("--precision", default="bf16" if has_fast_bf16("cpu") else "fp32", choices=["bf16", "fp32"])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=0, help="0: one a CPU")
+    args = parser.parse_args()
+    if args.quick:
+        args.models, args.data, args.repeats = ["uvb"], ["mnist"], 2
+    for data in args.data:
+        for name in args.models:
+            for found in step_rows(name, data, args.precision, args.repeats, args.threads or usable_cpus()):
+                print(json.dumps(found), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""Training curves at the largest sigma: the loss on both splits, and the encoder's KL, over epochs."""
+
+from collections.abc import Iterator
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from pipelines.figures import Picture, Study, register
+from pipelines.figures.style import colour, label, legend, plot
+from pipelines.results import Model, order
+from pipelines.summary import level
+
+
+def draw(curves: list[tuple[str, pd.DataFrame]], value: str, name: str, beside: str | None = None) -> Figure:
+    """`value` over epochs for each (model, its curve), and `beside` as a thin dashed line."""
+    figure, axes = plot(2.9)
+    seen: set[str] = set()
+    for model, rows in curves:
+        known = rows.dropna(subset=[value])
+        axes.plot(known["epoch"], known[value], color=colour(model), label=None if model in seen else label(model))
+        seen.add(model)
+        if beside:
+            known = rows.dropna(subset=[beside])
+            axes.plot(known["epoch"], known[beside], color=colour(model), linestyle="--", linewidth=0.9)
+    values = pd.concat([rows[value].dropna() for _, rows in curves])
+    if len(values) and values.min() > 0 and values.max() > 4 * values.min():
+        axes.set_yscale("log")
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(name)
+    legend(axes)
+    return figure
+
+
+@register("curves", title="Training", paper="Sec. 3.1.1", needs="training curves", order=30)
+def pictures(study: Study) -> Iterator[Picture]:
+    """Two pictures a data set: losses, and KL where models have a latent."""
+    curves = dict(list(study.tables["curves"].groupby("spec_id")))
+    chosen = _chosen(list(study.files.models.values()), set(curves))
+    for dataset, models in chosen.items():
+        own = [(m.spec.model, curves[m.spec_id]) for m in models]
+        sigma = models[0].spec.sigma
+        caption = f"{dataset}, σ = {level(sigma)}. Test loss on a fixed subset; dashed: training loss, mean over the epoch."
+        yield Picture(f"curves_{dataset}", caption, draw(own, "test_loss", "loss", "train_loss"), "loss over epochs")
+        latent = [(model, rows) for model, rows in own if rows["kl"].notna().any()]
+        if latent:
+            caption = f"{dataset}, σ = {level(sigma)}. KL[q(z|y), p(z)], mean over the fixed subset of the test set (Eq. 15)."
+            yield Picture(f"kl_{dataset}", caption, draw(latent, "kl", "KL, nats"), "KL over epochs")
+
+
+def _chosen(models: list[Model], measured: set[str]) -> dict[str, list[Model]]:
+    """Of each data set the models at its largest sigma, trained as most are, first seed only."""
+    found: dict[str, list[Model]] = {}
+    for model in sorted((m for m in models if m.spec_id in measured), key=lambda m: order(m.spec)):
+        found.setdefault(model.spec.data.name, []).append(model)
+    for dataset, group in found.items():
+        top = [m for m in group if m.spec.sigma == max(n.spec.sigma for n in group)]
+        conditions = [(m.spec.recipe, m.spec.activation, m.spec.data) for m in top]
+        main = max(conditions, key=conditions.count)
+        seed = min(m.spec.seed for m in top)
+        found[dataset] = [m for m, c in zip(top, conditions, strict=True) if c == main and m.spec.seed == seed]
+    return found

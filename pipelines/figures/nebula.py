@@ -1,0 +1,43 @@
+"""Sec. 3.3.1, NEBULA: two steps of size sigma squared, and the attractor by gradient flow."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from pipelines.figures import Picture, Study, register
+from pipelines.figures.style import colour, label, plot, rows_of_images
+from pipelines.summary import level
+
+
+def draw(noisy: np.ndarray, step1: np.ndarray, step2: np.ndarray, attractor: np.ndarray) -> Figure:
+    """Rows of images (N, C, H, W)."""
+    rows = [("noisy y", noisy), ("one step of σ², x̂(y)", step1), ("two steps, x̂(x̂(y))", step2), ("attractor", attractor)]
+    return rows_of_images(rows)
+
+
+def draw_energy(energy: np.ndarray, model: str) -> Figure:
+    """The energy (steps, N) along the flow: each image thin, the mean thick."""
+    figure, axes = plot(2.3)
+    axes.plot(energy[:, :50], color=colour(model), alpha=0.2, linewidth=0.7)
+    axes.plot(np.nanmean(energy, axis=1), color=colour(model), linewidth=2)
+    axes.set_xlabel("step of the gradient flow")
+    axes.set_ylabel("energy, nats")
+    return figure
+
+
+@register("nebula", title="Attractors of the energy", paper="Sec. 3.3.1", needs="nebula", order=70)
+def pictures(study: Study) -> Iterator[Picture]:
+    """Images and energies for each model."""
+    for model, result in study.files.of_models("nebula"):
+        spec, arrays, values = model.spec, result.arrays, result.values
+        caption = f"{label(spec.model)} on {spec.data.name}, σ = {level(spec.sigma)}."
+        before, after = values.get("labels_before"), values.get("labels_after")
+        if before and after:
+            moved = sum(a != b for a, b in zip(before, after, strict=True))
+            caption += f" From x̂(y) to the attractor {moved} of {len(before)} images changed class."
+        images = draw(*(arrays[name] for name in ("noisy", "step1", "step2", "attractor")))
+        yield Picture(f"nebula_{spec.spec_id}", caption, images)
+        if "energy" in arrays:
+            caption = f"{label(spec.model)} on {spec.data.name}. Energy along the flow; thick: the mean over images."
+            yield Picture(f"nebula_energy_{spec.spec_id}", caption, draw_energy(arrays["energy"], spec.model))

@@ -1,0 +1,48 @@
+"""Open question 2: the loss on both splits over the size of the training set."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from pipelines.figures import Picture, Study, register
+from pipelines.figures.style import colour, label, legend, marker, plot
+from pipelines.summary import level, main_models, over_seeds, own_estimator
+
+
+def draw(losses: pd.DataFrame) -> Figure:
+    """Losses of one data set at one sigma; test is the full line, train the dashed one."""
+    figure, axes = plot()
+    for model in main_models(losses):
+        for split, line in (("test", "-"), ("train", "--")):
+            own = losses[(losses["model"] == model) & (losses["split"] == split)].sort_values("train_images")
+            style: dict[str, Any] = {"color": colour(model), "marker": marker(model), "linestyle": line, "capsize": 2}
+            axes.errorbar(
+                own["train_images"].astype(float), own["loss"], own["stderr"], label=f"{label(model)}, {split}", **style
+            )
+    axes.set_xscale("log")
+    axes.set_xlabel("training images")
+    axes.set_ylabel("loss, E‖x − x̂(y)‖²")
+    legend(axes)
+    return figure
+
+
+@register(
+    "training_size",
+    title="Loss over the size of the training set",
+    paper="open question 2",
+    needs="losses at several sizes of the training set",
+    order=25,
+)
+def pictures(study: Study) -> Iterator[Picture]:
+    """A picture a data set and sigma at which models were trained on several numbers of images."""
+    losses = study.tables["losses"]
+    if losses.empty:
+        return
+    for (dataset, sigma), group in over_seeds(own_estimator(losses)).groupby(["dataset", "sigma"]):
+        group = group[group["activation"] == "silu"]
+        sizes = group.groupby("model")["train_images"].nunique()
+        group = group[group["model"].isin(sizes.index[sizes > 1])]
+        if len(group):
+            yield Picture(f"training_size_{dataset}_{sigma:g}", f"{dataset}, σ = {level(sigma)}.", draw(group))

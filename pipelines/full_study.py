@@ -1,0 +1,18 @@
+"""The whole study, end to end: `python pipelines/full_study.py --help`. A thin command: `ray submit` copies only this file."""
+
+from pipelines.cli import command
+from pipelines.config import StudyConfig
+from pipelines.study import run_study
+
+
+def full_study(config: StudyConfig) -> int:
+    """Run the study; the last line printed is the report's address."""
+    report, failures = run_study(config)
+    for line in failures:
+        print(f"failed: {line}")
+    print(report)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    command(StudyConfig, full_study)

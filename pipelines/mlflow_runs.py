@@ -1,0 +1,272 @@
+"""MLflow runs found by tag and written idempotently: what is there already is never written twice.
+
+MLflow is imported when first needed, since it takes seconds, and never its fluent API, which keeps global state.
+"""
+
+import logging
+import math
+import os
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from uvb.errors import UserError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+# A server that is away must not hold the driver: at most two tries of a request, ten seconds each.
+_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_UV_AUTO_DETECT": "false",
+}
+METRICS_A_BATCH = 500  # MLflow takes 1,000, and 100 parameters or tags
+TAGS_A_BATCH = 100
+
+Point = tuple[str, float, int, int]  # metric, value, step, time in ms
+
+
+def default_tracking_uri() -> str:
+    """The store that a plain ``mlflow ui`` started in this folder shows."""
+    return f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+
+
+@cache
+def import_mlflow() -> Any:
+    """MLflow, silent: no telemetry, no migrations' log, bounded requests. The user's environment variables win."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    import mlflow
+
+    for name in ("alembic", "mlflow.store.db.utils", "mlflow.pyfunc"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in ("mlflow.system_metrics", "mlflow.utils.autologging_utils", "urllib3.connectionpool"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # they warn at each request while a server is away
+    return mlflow
+
+
+def open_client(tracking_uri: str) -> "MlflowClient":
+    """A client of a store, created first where it is a SQLite file that does not exist yet.
+
+    Raises:
+        UserError: the URI is of a kind MLflow does not know, or the SQLite file cannot be written.
+    """
+    local = sqlite_path(tracking_uri)
+    if local is not None:
+        _require_writable(local)  # SQLAlchemy would retry for minutes
+    mlflow = import_mlflow()
+    try:
+        return mlflow.MlflowClient(tracking_uri=tracking_uri)
+    except mlflow.exceptions.MlflowException as error:
+        line = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"cannot use {tracking_uri!r} as MLflow tracking URI: {line}; give sqlite:////path/mlflow.db or http://host:port"
+        ) from error
+
+
+def check_tracking_uri(tracking_uri: str | None) -> None:
+    """Refuse what cannot work before a study writes anything. No server is asked: one that is away may come back.
+
+    Raises:
+        UserError: as `open_client`.
+    """
+    uri = tracking_uri or default_tracking_uri()
+    local = sqlite_path(uri)
+    if local is None:
+        if not uri.startswith(("http://", "https://")):
+            open_client(uri)  # MLflow knows which kinds there are
+        return
+    existed = local.exists()
+    _require_writable(local)
+    if not existed:
+        local.unlink()
+
+
+def _require_writable(file: Path) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with open(file, "ab"):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write the MLflow store {file}: {error.strerror}; choose another --tracking-uri") from error
+
+
+def sqlite_path(tracking_uri: str) -> Path | None:
+    """The file of a ``sqlite:///`` URI, absolute; None for every other kind."""
+    prefix = "sqlite:///"
+    return Path(tracking_uri.removeprefix(prefix)).absolute() if tracking_uri.startswith(prefix) else None
+
+
+def open_experiment(client: "MlflowClient", tracking_uri: str, name: str) -> str:
+    """The id of experiment `name`, created if need be; a local store keeps artifacts in ``mlartifacts`` beside it.
+
+    Raises:
+        UserError: it was deleted in MLflow.
+    """
+    mlflow = import_mlflow()
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        local = sqlite_path(tracking_uri)
+        location = None if local is None else (local.parent / "mlartifacts" / name).as_uri()
+        try:  # the tag opens MLflow's page for training runs rather than the one for language models
+            kind = {"mlflow.experimentKind": "custom_model_development"}
+            client.create_experiment(name, artifact_location=location, tags=kind)
+        except mlflow.exceptions.MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another driver was faster
+                raise
+        experiment = client.get_experiment_by_name(name)
+    assert experiment is not None
+    if experiment.lifecycle_stage != "active":
+        raise UserError(
+            f"the MLflow experiment {name!r} was deleted; choose another --experiment, or restore it with: "
+            f"mlflow experiments restore -x {experiment.experiment_id}"
+        )
+    return str(experiment.experiment_id)
+
+
+@dataclass
+class Run:
+    """One MLflow run, and what it is known to hold."""
+
+    client: "MlflowClient"
+    run_id: str
+    status: str
+    params: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    latest: dict[str, float] = field(default_factory=dict)
+    has_dataset: bool = False
+    _steps: dict[str, dict[int, float]] = field(default_factory=dict)
+
+    def steps(self, metric: str) -> dict[int, float]:
+        """Step -> value of a metric as logged; asked of the server once."""
+        if metric not in self._steps:
+            history = self.client.get_metric_history(self.run_id, metric) if metric in self.latest else []
+            self._steps[metric] = {m.step: m.value for m in sorted(history, key=lambda m: m.timestamp)}
+        return self._steps[metric]
+
+    def log(
+        self, params: Mapping[str, Any] | None = None, tags: Mapping[str, Any] | None = None, points: Iterable[Point] = ()
+    ) -> None:
+        """Write parameters not there yet (MLflow never changes one), tags that differ, and points whose step is new."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        new_params = {k: _text(v, 6000) for k, v in (params or {}).items() if k not in self.params}
+        texts = {k: _text(v, 8000) for k, v in (tags or {}).items()}
+        new_tags = {k: v for k, v in texts.items() if self.tags.get(k) != v}
+        new_points = [p for p in points if p[2] not in self.steps(p[0])]
+        for chunk in _chunks(list(new_params.items()), TAGS_A_BATCH):
+            self.client.log_batch(self.run_id, params=[Param(k, v) for k, v in chunk])
+            self.params |= dict(chunk)
+        for chunk in _chunks(list(new_tags.items()), TAGS_A_BATCH):
+            self.client.log_batch(self.run_id, tags=[RunTag(k, v) for k, v in chunk])
+            self.tags |= dict(chunk)
+        for points_chunk in _chunks(new_points, METRICS_A_BATCH):
+            self.client.log_batch(self.run_id, metrics=[Metric(k, v, ms, step) for k, v, step, ms in points_chunk])
+            for key, value, step, _ in points_chunk:
+                self._steps[key][step] = self.latest[key] = value
+
+    def log_values(self, values: Mapping[str, float | None], step: int = 0) -> None:
+        """Write single numbers that may change, such as final losses, where they differ from what is there."""
+        from mlflow.entities import Metric
+
+        known = {k: self.steps(k).get(step) for k in values}
+        changed = {k: float(v) for k, v in values.items() if v is not None and not _equal(known[k], v)}
+        now = int(time.time() * 1000)
+        for chunk in _chunks(list(changed.items()), METRICS_A_BATCH):
+            self.client.log_batch(self.run_id, metrics=[Metric(k, v, now, step) for k, v in chunk])
+            for key, value in chunk:
+                self._steps[key][step] = self.latest[key] = value
+
+    def set_status(self, status: str, end_seconds: float | None = None) -> None:
+        """RUNNING, FINISHED, FAILED or KILLED; a finished run that goes on is put back to RUNNING."""
+        if status == self.status:
+            return
+        if status == "RUNNING":
+            self.client.update_run(self.run_id, status=status)
+        else:
+            end = None if end_seconds is None else int(end_seconds * 1000)
+            self.client.set_terminated(self.run_id, status=status, end_time=end)
+        self.status = status
+
+
+class Runs:
+    """The runs of one study in one experiment, each found by its tag ``uvb.key``.
+
+    Attributes:
+        by_key: ``study``, a spec_id, or ``sigma/<model>`` -> run.
+    """
+
+    def __init__(self, client: "MlflowClient", experiment_id: str, study_uid: str):
+        self.client, self.experiment_id, self.study_uid = client, experiment_id, study_uid
+        self.by_key: dict[str, Run] = {}
+        for run in self._search(f"tags.`uvb.study_uid` = '{study_uid}'"):
+            key = run.data.tags.get("uvb.key", "")
+            if key in self.by_key:  # a create whose answer was lost and which was sent again
+                client.delete_run(run.info.run_id)
+                continue
+            known = (dict(run.data.params), dict(run.data.tags), dict(run.data.metrics), bool(run.inputs.dataset_inputs))
+            self.by_key[key] = Run(client, run.info.run_id, run.info.status, *known)
+
+    def _search(self, query: str) -> list[Any]:
+        found: list[Any] = []
+        token = None
+        while True:
+            page = self.client.search_runs(
+                [self.experiment_id], query, order_by=["attributes.start_time ASC"], page_token=token
+            )
+            found += page
+            token = page.token
+            if not token:
+                return found
+
+    def get(self, key: str, name: str, tags: Mapping[str, str], start_seconds: float | None = None) -> Run:
+        """The run of a key, created (RUNNING) where there is none."""
+        if key not in self.by_key:
+            all_tags = {**tags, "uvb.key": key, "uvb.study_uid": self.study_uid}
+            start = None if start_seconds is None else int(start_seconds * 1000)
+            run = self.client.create_run(self.experiment_id, start_time=start, run_name=name, tags=all_tags)
+            self.by_key[key] = Run(self.client, run.info.run_id, run.info.status, {}, dict(run.data.tags))
+        return self.by_key[key]
+
+    def delete(self, key: str) -> None:
+        self.client.delete_run(self.by_key.pop(key).run_id)
+
+    def kill_orphans(self, root: str) -> None:
+        """Mark runs KILLED that an earlier study in the same folder, since deleted, left RUNNING."""
+        for run in self._search(f"tags.`uvb.root` = '{root}' AND attributes.status = 'RUNNING'"):
+            if run.data.tags.get("uvb.study_uid") != self.study_uid:
+                self.client.set_terminated(run.info.run_id, status="KILLED")
+
+
+def is_unreachable(error: Exception) -> bool:
+    """Whether a connection failed: sockets, timeouts, every exception of requests; but not a file that is absent."""
+    if isinstance(error, ConnectionError | TimeoutError):
+        return True
+    return isinstance(error, OSError) and error.errno is None and not isinstance(error, FileNotFoundError)
+
+
+def is_away(error: Exception) -> bool:
+    """Whether an error says that the server cannot be reached now, rather than that it refuses what was sent."""
+    return is_unreachable(error) or getattr(error, "error_code", None) in {
+        "INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "BAD_GATEWAY", "SERVICE_UNDER_MAINTENANCE"
+    }  # fmt: skip
+
+
+def _equal(a: float | None, b: float) -> bool:
+    return a is not None and (a == b or (math.isnan(a) and math.isnan(b)))
+
+
+def _text(value: Any, limit: int) -> str:
+    return str(value)[:limit]
+
+
+def _chunks(items: list[Any], size: int) -> Iterable[list[Any]]:
+    return (items[i : i + size] for i in range(0, len(items), size))

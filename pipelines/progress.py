@@ -1,0 +1,156 @@
+"""What a person sees while a study runs: which models train, epoch, loss, images/s, and the time left."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from pipelines.cost_model import training_flops
+from pipelines.store import Store
+from pipelines.training import read_json
+from uvb.spec import RunSpec
+
+LINE_SECONDS = 10.0  # without a terminal, a line so often
+RUNNING_SECONDS = 30.0  # a model whose progress is older than this is not shown as running
+TASK_SECONDS = 0.5  # first guess of a downstream task
+REST_SECONDS = 15.0  # tables, figures, report
+
+
+@dataclass
+class Screen:
+    """Prints lines above a live view on a terminal; plain lines elsewhere."""
+
+    console: Console = field(default_factory=lambda: Console(highlight=False))
+    live: Live | None = None
+    last_line: float = 0.0
+
+    def say(self, line: str) -> None:
+        """One line that stays."""
+        self.console.print(Text(line), soft_wrap=True)
+
+    def show(self, view: Group | Text, line: str) -> None:
+        """Show `view` live; without a terminal print `line` now and then."""
+        if self.console.is_terminal:
+            if self.live is None:
+                self.live = Live(console=self.console, transient=True, auto_refresh=False)
+                self.live.start()
+            self.live.update(view, refresh=True)
+        elif time.monotonic() - self.last_line >= LINE_SECONDS:
+            self.last_line = time.monotonic()
+            self.console.print(Text(line), soft_wrap=True)
+
+    def note(self, line: str) -> None:
+        """What is being done now, shown as `show` shows a view."""
+        self.show(Text(line), line)
+
+    def clear(self) -> None:
+        """Take the live view away."""
+        if self.live is not None:
+            self.live.stop()
+            self.live = None
+
+
+class TrainingProgress:
+    """The state of the trainings, read from the study's files."""
+
+    def __init__(self, specs: Sequence[RunSpec], store: Store, tasks: int) -> None:
+        self.specs, self.store, self.tasks = list(specs), store, tasks
+        self.flops = {spec.spec_id: training_flops(spec) for spec in specs}
+        self.now: dict[str, dict[str, Any]] = {}
+        self.outcome: dict[str, str] = {}  # spec_id -> done or failed
+        self.told: set[str] = set()
+        self.first: tuple[float, float] | None = None  # time and work done when the first progress of this session was seen
+
+    def read(self) -> list[str]:
+        """Look at the files of what is not finished; returns lines to tell, each once."""
+        lines: list[str] = []
+        for spec in self.specs:
+            if spec.spec_id in self.outcome:
+                continue
+            folder = f"models/{spec.spec_id}"
+            now = read_json(self.store, f"{folder}/progress.json")
+            if now:
+                self.now[spec.spec_id] = now
+                lines += [note for note in now.get("notes", []) if note not in self.told]
+                self.told.update(now.get("notes", []))
+            if self.store.exists(f"{folder}/done.json"):
+                self.outcome[spec.spec_id] = "done"
+            elif self.store.exists(f"{folder}/failed.json"):
+                self.outcome[spec.spec_id] = "failed"
+                lines.append("failed: " + read_json(self.store, f"{folder}/failed.json").get("error", spec.label))
+        return lines
+
+    @property
+    def running(self) -> list[tuple[RunSpec, dict[str, Any]]]:
+        found = [(s, self.now[s.spec_id]) for s in self.specs if s.spec_id in self.now and s.spec_id not in self.outcome]
+        return [(s, now) for s, now in found if now.get("images_per_s") and time.time() - now["time"] < RUNNING_SECONDS]
+
+    def ended(self, specs: Sequence[RunSpec]) -> bool:
+        """Whether each of `specs` has an outcome."""
+        return all(spec.spec_id in self.outcome for spec in specs)
+
+    @property
+    def finished(self) -> int:
+        return len(self.outcome)
+
+    def work(self) -> tuple[float, float]:
+        """Floating point operations done, and in all."""
+        done = 0.0
+        for spec in self.specs:
+            share = min(1.0, self.now.get(spec.spec_id, {}).get("epoch", 0) / spec.recipe.epochs)
+            done += self.flops[spec.spec_id] * (1.0 if spec.spec_id in self.outcome else share)
+        return done, sum(self.flops.values())
+
+    def seconds_left(self) -> float | None:
+        """Of the whole study: the rest of the trainings at the pace of this session, and a guess for what comes after."""
+        done, total = self.work()
+        if self.first is None:
+            if self.running:
+                self.first = (time.monotonic(), done)
+            return None
+        elapsed, gained = time.monotonic() - self.first[0], done - self.first[1]
+        if elapsed < 3 or gained <= 0:
+            return None
+        return (total - done) * elapsed / gained + self.tasks * TASK_SECONDS + REST_SECONDS
+
+    def view(self) -> tuple[Group, str]:
+        """The live view, and the same as one line."""
+        done, total = self.work()
+        table = Table.grid(padding=(0, 2))
+        parts = []
+        for spec, now in self.running:
+            epoch, loss = now["epoch"], "" if now.get("loss") is None else f"loss {now['loss']:.3f}"
+            said = f"epoch {epoch:.1f}/{spec.recipe.epochs}", loss, f"{now['images_per_s']:,.0f} images/s"
+            table.add_row(Text(name_of(spec), "bold"), ProgressBar(spec.recipe.epochs, epoch, width=24), *said)
+            parts.append(f"{name_of(spec)} " + ", ".join(said))
+        left = self.seconds_left()
+        when = "starting workers" if not self.running and left is None else "" if left is None else f"about {clock(left)} left"
+        head = f"{self.finished}/{len(self.specs)} models trained"
+        table.add_row(Text(head, "bold"), ProgressBar(1.0, done / total if total else 1.0, width=24), when)
+        return Group(table), "; ".join([*parts, f"{head} ({done / total:.0%})" if total else head, *([when] if when else [])])
+
+
+def tasks_view(done: int, total: int, seconds: float) -> tuple[Text, str]:
+    left = f", about {clock(seconds / done * (total - done) + REST_SECONDS)} left" if done else ""
+    line = f"{done}/{total} measurements done{left}"
+    return Text(line), line
+
+
+def name_of(spec: RunSpec) -> str:
+    return spec.label + (f" seed={spec.seed}" if spec.seed else "")
+
+
+def clock(seconds: float) -> str:
+    """12 s, 3 min 20 s, 2 h 5 min."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60} min"

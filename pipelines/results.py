@@ -1,0 +1,177 @@
+# ruff: noqa: E501  (a table of formats is wide)
+"""The files of a study, read: the one place that knows where they lie. And their formats, for whoever writes them.
+
+```
+study.json         {"name", "provenance": {...}, any other configuration}
+timings.json       {"stages": [{"name": "training", "seconds": 12.3}, ...], "total_seconds"}
+mlflow.json        {"runs": {spec_id: run_id}}                        written by the projection, absent before
+models/<spec_id>/  spec.json   RunSpec.to_json()
+                   plan.json   Plan, as plain JSON
+                   curves.json {"rows": [{"epoch" from 1, "train_loss", "test_loss", "kl", "recon", "images_per_s", "seconds", "time"}]}
+                   done.json   {"parameters", ...}; its being there means: trained to the end
+tasks/<name>/<key>/  result.json (scalars), arrays.safetensors (float32; absent where a task has none)
+```
+
+`key` is the spec_id, except for `reference`. Null stands for "not measured"; images are (N, C, H, W) in [0, 1].
+
+| task | result.json | arrays.safetensors |
+|---|---|---|
+| `losses` | `rows`: [{`split`: train/test, `estimator`: energy/decoder/direct, `loss`, `stderr`, `images`, `draws`}] | `<split>/<estimator>` (N,): each image's loss, mean over its noise draws; image i is the same for every model |
+| `internals` | `rows`: [{`quantity`, `value`, `stderr`}], named as below | |
+| `reference` | `data`: DataRef as JSON, `sigma`, `floor`, `floor_stderr`, `nonparametric`, `nonparametric_stderr`, `mean_predictor` | |
+| `denoise_rows` | `sigma` | `clean`, `noisy`, `xhat`, `xhat2` |
+| `walk_jump` | `sampler`, `delta`, `steps`, `steps_per_jump`, `chains`, `classifier_accuracy`, `diverged`: [{`chain`, `step`}], `variants`: {`jump`, `second_jump`: {`classes_visited`, `steps_to_all`, `transition`: [[counts]], `iat`, `ess_per_step`, `split_rhat`}} | of `jump`: `jumps` (T, C, H, W) of the first chain, `labels` (T, chains); of `second_jump`: `jumps2`, `labels2`. A label below 0 marks a stopped chain. `iat` is in jumps |
+| `walk_jump_baoab` | as `walk_jump` | as `walk_jump` |
+| `energies` | | `f_clean`, `f_xhat`, `f_noisy` (N,) |
+| `nebula` | `sigma`, `labels_before` (of x̂(y)), `labels_after` (of the attractor): [N] or null, `converged`: [N], … | `noisy`, `step1`, `step2`, `attractor`; `energy` and, with labels, `classes` (steps, N) along the flow |
+| `decoder_samples` | `sigma` | `samples`; for a model whose decoder denoises also `clean`, `noisy`, `recon` |
+| `one_z` | `draws`, `max_difference`, `images` | `clean`, `one`, `mean` |
+| `convexity` | `bound`: [[R, m]] of Eq. 21, `measured`: [[R, m]], `exact`: the same of the training set's exact energy (may be absent), `sigma` | |
+| `score_error` | `sigma`, `rows`: [{`split`, `estimator`, `error`: E‖x̂ − x̂_exact‖², `stderr`, `score_error`: error/σ⁴, `images`}] | |
+| `mixture` | `sigma`, `rows`: one of {`model`, `loss`, `stderr` (of loss − optimum), `optimum`, `mean_predictor`, `score_error`} | |
+
+Internals' names say where the latent comes from, what it is compared with, and the factor:
+`kl_noisy` is KL[q(z|y), p(z)] (Table 4), `kl_clean` KL[q(z|x), p(z)];
+`recon_{noisy,clean}_{y,x}_{half,full}` is E‖t − mu_y(z)‖²: z ~ q(z|y) for `noisy`, q(z|x) for `clean`; t = y or x as named;
+`half` divides by 2 sigma² as Eq. 17 does, `full` by sigma². Table 5's caption is `recon_clean_y_half`.
+`kl` and `recon` of a training curve are `kl_noisy` and `recon_noisy_y_half`.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from uvb.errors import UserError
+from uvb.spec import RunSpec
+
+
+@dataclass(frozen=True)
+class Model:
+    """One folder of `models/`."""
+
+    spec: RunSpec
+    done: Mapping[str, Any] | None  # None while it trains
+    curves: list[dict[str, Any]]
+    plan: Mapping[str, Any]
+
+    @property
+    def spec_id(self) -> str:
+        return self.spec.spec_id
+
+
+@dataclass(frozen=True)
+class Result:
+    """One folder of `tasks/<name>/`."""
+
+    key: str
+    values: Mapping[str, Any]
+    folder: Path
+
+    @cached_property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The task's arrays; empty where it wrote none. Read when first asked for."""
+        path = self.folder / "arrays.safetensors"
+        if not path.exists():
+            return {}
+        try:
+            return dict(load_file(path))
+        except SafetensorError as error:
+            raise UserError(f"{path} is damaged ({error}): delete its folder and run the study again") from None
+
+
+@dataclass(frozen=True)
+class StudyFiles:
+    """A study's folder on this machine. Everything is sorted by key, so what is made of it is the same each time."""
+
+    root: Path
+
+    def __post_init__(self) -> None:
+        if not (self.root / "models").is_dir():
+            raise UserError(f"{self.root} is no study: it has no models/ folder; give a folder as full_study.py writes it")
+
+    @cached_property
+    def study(self) -> dict[str, Any]:
+        """study.json, or {} where absent."""
+        return read_json(self.root / "study.json")
+
+    @property
+    def name(self) -> str:
+        return str(self.study.get("name") or self.root.resolve().name)
+
+    @cached_property
+    def timings(self) -> dict[str, Any]:
+        return read_json(self.root / "timings.json")
+
+    @cached_property
+    def run_ids(self) -> dict[str, str]:
+        return dict(read_json(self.root / "mlflow.json").get("runs", {}))
+
+    @cached_property
+    def models(self) -> dict[str, Model]:
+        """Every model that has a spec.json, by spec_id, trained to the end or not."""
+        found: dict[str, Model] = {}
+        for folder in _folders(self.root / "models"):
+            blob = read_json(folder / "spec.json")
+            if not blob:
+                continue
+            done = read_json(folder / "done.json") or None
+            curves = read_json(folder / "curves.json").get("rows", [])
+            spec = RunSpec.from_json(blob)
+            found[spec.spec_id] = Model(spec, done, curves, read_json(folder / "plan.json"))
+        return dict(sorted(found.items()))
+
+    def results(self, task: str) -> dict[str, Result]:
+        """The finished results of a task, by key."""
+        found = {}
+        for folder in _folders(self.root / "tasks" / task):
+            if (folder / "result.json").exists():
+                found[folder.name] = Result(folder.name, read_json(folder / "result.json"), folder)
+        return found
+
+    def of_models(self, task: str) -> Iterator[tuple[Model, Result]]:
+        """The task's results beside the models they are of, in the order of data set, model, sigma, seed."""
+        pairs = [(self.models[key], result) for key, result in self.results(task).items() if key in self.models]
+        yield from sorted(pairs, key=lambda pair: order(pair[0].spec))
+
+
+def order(spec: RunSpec) -> tuple[Any, ...]:
+    """How a reader expects models to be sorted: data set, the paper's two models first, sigma, seed."""
+    rank = {"uvb": 0, "deen": 1, "vae": 2, "sigma_vae": 3}.get(spec.model, 9)
+    return (spec.data.name, rank, spec.model, spec.sigma, spec.seed, spec.spec_id)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object, or {} where there is no such file. A damaged file is the user's to know about."""
+    if not path.exists():
+        return {}
+    try:
+        blob = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error}): delete it and run the study again") from None
+    if not isinstance(blob, dict):
+        raise UserError(f"{path} holds a {type(blob).__name__}, not an object: delete it and run the study again")
+    return blob
+
+
+def write(path: Path, content: bytes) -> Path:
+    """Write so that the file is whole or absent."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; choose a folder you may write to") from None
+    return path
+
+
+def _folders(parent: Path) -> list[Path]:
+    return sorted(p for p in parent.iterdir() if p.is_dir()) if parent.is_dir() else []

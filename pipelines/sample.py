@@ -1,0 +1,73 @@
+"""Sample by walk-jump from a trained model: `python pipelines/sample.py --help`."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+
+from pipelines import models
+from pipelines.cli import command
+from pipelines.pictures import grid, output_folder, save_animation, to_pil, zoom_for
+from uvb.chains import begin
+from uvb.errors import UserError
+from uvb.estimator import Energy
+from uvb.walk_jump import WalkJump, walk_jump
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Walk-jump sampling from a trained energy (Sec. 3.4): a grid of jumps, a GIF of one walk, and the arrays.
+
+    From a study's folder:    python pipelines/sample.py outputs/digits/models/<spec_id>/model
+
+    From MLflow's registry:   python pipelines/sample.py models:/digits-uvb@best --chains 100 --walk.jumps 50
+    """
+
+    model: tyro.conf.Positional[str]
+    """A model's folder, runs:/<run id>/model, models:/<name>@best, or models:/<name>/<version>."""
+    chains: int = 16
+    """Chains walking at once, each from its own uniform start, with no warm-up and no restart."""
+    walk: WalkJump = field(default_factory=WalkJump)
+    seed: int = 0
+    """Keys the starts and every step; the same seed gives the same samples."""
+    out: Path = Path("samples")
+    """Folder for walk.png and walk.gif (the first chain), chains.png (all chains' last jump) and samples.npz (the array
+    jumps, of shape (jumps, chains, C, H, W)). What is there is written over."""
+    tracking_uri: str | None = None
+    """MLflow's address for runs:/ and models:/; by default mlflow.db in this folder."""
+
+
+def sample(config: Sample) -> None:
+    """Run it; the files' paths are printed."""
+    energy = models.load(config.model, config.tracking_uri)
+    if not isinstance(energy, Energy):
+        raise UserError(f"{config.model} is an estimator without an energy, and Langevin needs one; choose uvb or deen")
+    if config.chains < 1:
+        raise UserError(f"chains = {config.chains}; at least 1 is needed")
+    output_folder(config.out)  # told before the walk rather than after it
+    shape = energy.spec.data.shape
+    state = start = begin(config.chains, shape, config.seed)
+    jumps = []
+    for now, jump in walk_jump(energy, start, config.walk, config.seed):
+        state = now
+        jumps.append(jump.x_hat)
+        print(f"\rjump {len(jumps)}/{config.walk.jumps}", end="", flush=True)
+    print()
+    for chain in (~state.alive).nonzero().flatten().tolist():
+        print(f"chain {chain} diverged at step {int(state.stopped_at[chain])} and was stopped; try a smaller --walk.delta")
+    if not jumps:
+        raise UserError("every chain diverged before the first jump; try a smaller --walk.delta")
+    frames = torch.stack(jumps)  # (jumps, chains, C, H, W)
+    zoom = zoom_for(shape)
+    to_pil(grid(frames[:, 0], columns=10), zoom).save(config.out / "walk.png")
+    to_pil(grid(frames[-1], columns=min(10, config.chains)), zoom).save(config.out / "chains.png")
+    save_animation(frames[:, 0], config.out / "walk.gif", 2 * zoom)
+    np.savez_compressed(config.out / "samples.npz", jumps=frames.numpy(), stopped_at=state.stopped_at.numpy())
+    for name in ("walk.png", "chains.png", "walk.gif", "samples.npz"):
+        print(config.out / name)
+
+
+if __name__ == "__main__":
+    command(Sample, sample)

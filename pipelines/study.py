@@ -1,0 +1,387 @@
+"""A study from images to report: stages that read top to bottom. `full_study.py` and `sweep.py` both run this."""
+
+import dataclasses
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import ray
+
+from pipelines.config import StudyConfig, build_specs, chosen_experiments
+from pipelines.cost_model import training_flops
+from pipelines.estimate import estimated_seconds
+from pipelines.groups import Group, fitted, make_groups, require_honourable
+from pipelines.images import save_images
+from pipelines.lock import study_lock
+from pipelines.mlflow_runs import check_tracking_uri, default_tracking_uri
+from pipelines.progress import Screen, TrainingProgress, clock, name_of, tasks_view
+from pipelines.provenance import provenance
+from pipelines.report import build_report
+from pipelines.resources import (
+    Capacity,
+    Layout,
+    choose_layout,
+    cluster_address,
+    cluster_capacity,
+    local_capacity,
+    new_plan,
+    start_ray,
+)
+from pipelines.store import Store
+from pipelines.tasks import Settings, run_tasks, tasks_for, unfinished
+from pipelines.tracking import Tracker
+from pipelines.training import GroupRunner, read_json
+from uvb.capacity import parameters
+from uvb.data import ImageSet, load_dataset
+from uvb.plan import Plan, resolve_plan
+from uvb.spec import RunSpec
+
+EXPERIMENT = "uvb"  # MLflow's experiment of all studies
+POLL_SECONDS = (1.0, 5.0)  # how often files are looked at: a local folder, an object store
+SYNC_SECONDS = 4.0  # how often MLflow is brought up to date
+
+SpecsOf = Callable[[StudyConfig, ImageSet], list[RunSpec]]
+
+
+@dataclass(frozen=True)
+class Search:
+    """Trainings that a Tune scheduler may stop early: each is a trial, and those of one model and noise level compete.
+
+    Attributes:
+        scheduler: makes a scheduler over ``loss`` (the test loss of the curves) by ``epoch``.
+        report_epochs: how often a training reports to it.
+    """
+
+    scheduler: Callable[[], Any]
+    report_epochs: int = 1
+
+
+@dataclass
+class Study:
+    """What the stages share."""
+
+    config: StudyConfig
+    images: ImageSet
+    specs: list[RunSpec]
+    store: Store
+    screen: Screen
+    checks: Sequence[Callable[[], None]] = ()
+    failures: list[str] = field(default_factory=list)
+    stages: list[dict[str, Any]] = field(default_factory=list)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a stage."""
+        started = time.monotonic()
+        yield
+        self.stages.append({"name": name, "seconds": time.monotonic() - started})
+
+    def check(self) -> None:
+        """Called now and then while others work: raises where the study's lock was lost, or MLflow refuses it."""
+        for check in self.checks:
+            check()
+
+    @property
+    def poll_seconds(self) -> float:
+        return POLL_SECONDS[0 if self.store.local_path else 1]
+
+    def folder(self, spec: RunSpec) -> str:
+        return f"models/{spec.spec_id}"
+
+
+def run_study(
+    config: StudyConfig,
+    specs_of: SpecsOf = build_specs,
+    search: Search | None = None,
+    finishing: Callable[[Path], None] | None = None,
+) -> tuple[str, list[str]]:
+    """Run a study, or the rest of it; returns the report's address and what failed, a line each.
+
+    Args:
+        specs_of: what to train; by default the config's models over its noise levels.
+        search: where trainings may be stopped early.
+        finishing: called with a local copy of the study's folder, to write further tables before the report.
+
+    Raises:
+        UserError: the config, the data, the folder or the cluster do not allow it.
+    """
+    heed_signals()
+    screen = Screen()
+    images = load_dataset(config.dataset, config.data_dir, label_column=config.label_column)
+    specs = specs_of(config, images)
+    experiments = chosen_experiments(config)
+    address = cluster_address(config)
+    if address is None:
+        choose_layout(config, local_capacity(), specs)  # refused before anything is written or started
+    store = Store(Store(config.storage).join(config.name))
+    study = Study(config, images, specs, store, screen)
+    if config.dry_run:
+        return dry_run(study), []
+    check_tracking_uri(config.tracking_uri)
+    store.require_writable()
+    started = time.monotonic()
+    with study_lock(store, config.name) as still_mine:
+        with study.stage("prepare"):
+            prepare(study)
+        tracking = Tracking(Tracker(config.tracking_uri, EXPERIMENT, config.name, store, warn=screen.say))
+        study.checks = [still_mine, tracking.check]
+        status, runner = "FAILED", None
+        try:
+            with study.stage("start Ray"):
+                start_ray(address)
+                heed_signals()
+                has = local_capacity() if address is None else cluster_capacity(config)
+                layout = choose_layout(config, has, specs)
+                groups = plan_stage(study, layout, has, one_each=search is not None)
+            with study.stage("training"):
+                runner = train_stage(study, groups, layout, search, len(tasks_for(specs, experiments)))
+            with study.stage("measurements"):
+                measure_stage(study, experiments, layout)
+            with study.stage("tables, figures, report"):
+                tracking.sync()  # the tables name MLflow's runs
+                screen.note("writing tables, figures and report")
+                report = report_stage(study, started, finishing)
+            status = "FAILED" if study.failures else "FINISHED"
+        except KeyboardInterrupt:
+            status = "KILLED"
+            raise
+        finally:
+            screen.clear()
+            tracking.finish(status)
+            if runner and status != "KILLED":
+                runner.thread.join(timeout=30)  # Tune's own end
+            ray.shutdown()
+            with suppress(Exception):
+                store.remove("ray")
+        write_timings(study, started)
+    for line in views(tracking.tracker):
+        screen.say(line)
+    return report, study.failures
+
+
+def prepare(study: Study) -> None:
+    """The study's folder: images, specs and study.json."""
+    store = study.store
+    store.sweep()
+    store.remove("ray")
+    save_images(store, study.images)
+    for spec in study.specs:
+        if not store.exists(f"{study.folder(spec)}/spec.json"):
+            store.write_json(f"{study.folder(spec)}/spec.json", spec.to_json())
+        store.remove(f"{study.folder(spec)}/failed.json")  # what failed is tried again
+    config = {k: v for k, v in dataclasses.asdict(study.config).items() if k not in ("dry_run", "replan")}
+    blob = {"name": study.config.name, "config": config, "specs": [s.spec_id for s in study.specs],
+            "provenance": provenance(study.images, study.specs)}  # fmt: skip
+    store.write_json("study.json", blob)
+
+
+def plan_stage(study: Study, layout: Layout, has: Capacity, one_each: bool = False) -> list[Group]:
+    """Give every model without one a plan, honour the plans of the others, and group what is left to train.
+
+    Raises:
+        UserError: a stored plan cannot be honoured.
+    """
+    config, store, say = study.config, study.store, study.screen.say
+    ended = [s for s in study.specs if any(store.exists(f"{study.folder(s)}/{end}.json") for end in ("done", "stopped"))]
+    open_specs = [s for s in study.specs if s not in ended]
+    if len(open_specs) < len(study.specs):
+        say(f"{len(study.specs) - len(open_specs)} of {len(study.specs)} models are trained already")
+    if not open_specs:
+        return []
+    plans = {} if config.replan else {s.spec_id: read_json(store, f"{study.folder(s)}/plan.json") for s in open_specs}
+    stored = {spec_id: Plan(**blob) for spec_id, blob in plans.items() if blob}
+    by_plan: dict[Plan, list[RunSpec]] = {}
+    fresh = new_plan(config, layout, has) if len(stored) < len(open_specs) else None
+    for spec in open_specs:
+        plan = stored.get(spec.spec_id, fresh)
+        assert plan is not None
+        if spec.spec_id in stored:
+            require_honourable(plan, layout, has)
+        else:
+            store.write_json(f"{study.folder(spec)}/plan.json", plan.to_json())
+            if config.replan:
+                store.remove(f"{study.folder(spec)}/progress.json")
+        by_plan.setdefault(plan, []).append(spec)
+    say(f"{has}: {layout}")
+    for plan, specs in by_plan.items():
+        kept = " (its plan is kept; --replan chooses anew)" if plan != fresh else ""
+        say(f"{len(specs)} model{'s' * (len(specs) != 1)} to train: {plan}{kept}")
+    return make_groups(by_plan, layout, one_each)
+
+
+def train_stage(study: Study, groups: Sequence[Group], layout: Layout, search: Search | None, tasks: int) -> GroupRunner | None:
+    """Train what is left; failures are noted and do not stop the others. Returns the last runner, which may be ending."""
+    rounds: dict[Any, list[Group]] = {}
+    for group in groups:
+        rounds.setdefault((group.specs[0].model, group.specs[0].sigma) if search else None, []).append(group)
+    progress = TrainingProgress([spec for group in groups for spec in group.specs], study.store, tasks)
+    runner = None
+    for competing in rounds.values():
+        if runner:
+            runner.thread.join()
+        specs = [spec for group in competing for spec in group.specs]
+        scheduler, report_epochs = (search.scheduler(), search.report_epochs) if search else (None, 0)
+        runner = GroupRunner(
+            competing, fitted(layout, groups), study.store, study.config.checkpoint_seconds, scheduler, report_epochs
+        )
+        runner.start()
+        while runner.running and not progress.ended(specs):
+            time.sleep(study.poll_seconds)
+            study.check()
+            for line in progress.read():
+                study.screen.say(line)
+            study.screen.show(*progress.view())
+        for line in progress.read():
+            study.screen.say(line)
+        for spec in specs:
+            outcome = progress.outcome.get(spec.spec_id)
+            if outcome == "failed":
+                failed = read_json(study.store, f"{study.folder(spec)}/failed.json")
+                study.failures.append(failed.get("error", name_of(spec)))
+            elif outcome is None and search and not runner.errors:
+                study.store.write_json(f"{study.folder(spec)}/stopped.json", {"time": time.time()})
+                progress.outcome[spec.spec_id] = "stopped"
+            elif outcome is None:
+                study.failures.append(f"{name_of(spec)} was not trained to its end")
+        study.failures += runner.errors
+    study.screen.clear()
+    if groups:
+        outcomes = list(progress.outcome.values())
+        stopped = f", {outcomes.count('stopped')} stopped early" if "stopped" in outcomes else ""
+        study.screen.say(f"{outcomes.count('done')} of {len(progress.specs)} models trained{stopped}")
+    return runner
+
+
+def measure_stage(study: Study, experiments: Sequence[str], layout: Layout) -> None:
+    """The downstream tasks of every trained model that are not done yet."""
+    trained = [spec for spec in study.specs if study.store.exists(f"{study.folder(spec)}/done.json")]
+    device = layout.device if layout.gpus_per_worker else "cpu"
+    plan = Plan(device=device, precision=study.config.eval_precision)  # type: ignore[arg-type]  # "cpu" or "cuda"
+    settings = Settings(study.config.evaluation, plan, scale=study.config.scale)
+    everything = tasks_for(trained, experiments)
+    tasks = unfinished(everything, study.store, settings)
+    if len(tasks) < len(everything):
+        study.screen.say(f"{len(everything) - len(tasks)} of {len(everything)} measurements are done already")
+    started = time.monotonic()
+    failed: dict[str, str] = {}
+    for done, failed in run_tasks(tasks, study.store, settings, layout):  # noqa: B007  # the last is used below
+        study.check()
+        study.screen.show(*tasks_view(done, len(tasks), time.monotonic() - started))
+    study.screen.clear()
+    study.failures += [f"{label}: {error}" for label, error in failed.items()]
+    if tasks:
+        study.screen.say(f"{len(tasks) - len(failed)} measurements made")
+
+
+def report_stage(study: Study, started: float, finishing: Callable[[Path], None] | None) -> str:
+    """Tables, figures and report.html in the study's folder; returns the report's address."""
+    write_timings(study, started)
+    with local_copy(study.store) as folder:
+        if finishing:
+            finishing(folder)
+        build_report(folder)
+        if not study.store.local_path:
+            for name in ("tables", "figures"):
+                if (folder / name).is_dir():
+                    study.store.upload(folder / name, name)
+            study.store.write_bytes("report.html", (folder / "report.html").read_bytes())
+    return study.store.join("report.html")
+
+
+@contextmanager
+def local_copy(store: Store) -> Iterator[Path]:
+    """A local folder with what tables and report are made of: the store itself, or a copy without weights and images."""
+    if store.local_path:
+        yield store.local_path
+        return
+    with TemporaryDirectory(prefix="uvb-report-") as scratch:
+        root = Path(scratch)
+        (root / "models").mkdir()
+        for path in store.stamps():
+            top, *rest = path.split("/")
+            if not rest or (top in ("models", "tasks") and not {"state", "model"} & set(rest[1:])):
+                (root / path).parent.mkdir(parents=True, exist_ok=True)
+                (root / path).write_bytes(store.read_bytes(path))
+        yield root
+
+
+def heed_signals() -> None:
+    """Ctrl-C and a polite kill both stop the study cleanly; Ray has set its own handlers, and a shell may ignore Ctrl-C."""
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.default_int_handler)
+
+
+def write_timings(study: Study, started: float) -> None:
+    study.store.write_json("timings.json", {"stages": study.stages, "total_seconds": time.monotonic() - started})
+
+
+class Tracking:
+    """MLflow beside the study, in a thread: it starts while Ray starts, and is brought up to date every few seconds."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self.tracker, self.stopping = tracker, threading.Event()
+        self.error: Exception | None = None
+        self.thread = threading.Thread(target=self._run, name="mlflow", daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.tracker.start()
+            while not self.stopping.wait(SYNC_SECONDS):
+                self.tracker.sync()
+        except Exception as error:  # told in the driver's own thread
+            self.error = error
+
+    def check(self) -> None:
+        """Raises what went wrong in the thread."""
+        if self.error:
+            raise self.error
+
+    def sync(self) -> None:
+        """Bring MLflow up to date now; raises what went wrong in the thread."""
+        self.check()
+        self.tracker.sync()
+
+    def finish(self, status: str) -> None:
+        self.stopping.set()
+        self.tracker.finish(status)  # type: ignore[arg-type]  # one of its three
+
+
+def views(tracker: Tracker) -> list[str]:
+    """Where MLflow shows the study: lines to print."""
+    uri, paths = tracker.tracking_uri, tracker.view_paths
+    if not paths:
+        return []
+    served = uri.startswith(("http://", "https://"))
+    start = "make ui" if uri == default_tracking_uri() else f"mlflow ui --backend-store-uri {uri}"
+    address = uri.rstrip("/") if served else "http://127.0.0.1:5000"
+    return [
+        "in MLflow" if served else f"in MLflow, after `{start}`",
+        f"  the models:    {address}{paths['models']}",
+        f"  loss over σ:   {address}{paths['sigma']}",
+    ]
+
+
+def dry_run(study: Study) -> str:
+    """Print models, widths, parameters and the estimated time on this machine; returns a last line. Starts no Ray."""
+    config, say = study.config, study.screen.say
+    has = local_capacity()
+    layout = choose_layout(config, has, study.specs)
+    plan = resolve_plan(workers=layout.workers, device=layout.device, precision=config.precision, compile=config.compile,
+                        threads=max(1, int(layout.cpus_per_worker)))  # type: ignore[arg-type]  # strings of a Literal  # fmt: skip
+    seconds = estimated_seconds(study.specs, plan, study.images)
+    say(f"{has}: {layout}; {plan}")
+    say(f"{'model':<22}{'widths':<28}{'parameters':>12}{'epochs':>8}{'GFLOP':>12}{'seconds':>10}")
+    for spec in study.specs:
+        count = parameters(spec.model, spec.data.shape, spec.widths)
+        say(f"{name_of(spec):<22}{spec.widths!s:<28}{count:>12,}{spec.recipe.epochs:>8}{training_flops(spec) / 1e9:>12,.0f}"
+            f"{seconds[spec.spec_id]:>10,.1f}")  # fmt: skip
+    total = sum(seconds.values()) / layout.concurrency
+    return f"{len(study.specs)} models, about {clock(total)} of training on this machine, measurements and report not counted"

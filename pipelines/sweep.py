@@ -1,0 +1,113 @@
+"""A named space of trainings: `python pipelines/sweep.py --space recipe`. The stages are those of a study."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from ray.tune.schedulers import ASHAScheduler
+
+from pipelines.cli import command
+from pipelines.config import StudyConfig, build_recipe, data_ref
+from pipelines.results import StudyFiles, read_json, write
+from pipelines.study import Search, run_study
+from tune_spaces import Base, get_space
+from uvb.activations import activation
+from uvb.capacity import parameters
+from uvb.data import ImageSet
+from uvb.spec import RunSpec
+
+REDUCTION = 3  # ASHA keeps a third at each rung
+REPORTS = 20  # a training tells the scheduler its loss so often
+
+
+@dataclass(frozen=True)
+class SweepConfig(StudyConfig):
+    """Train every point of a named space, and rank them.
+
+    A space that is a table is trained in full; one that is a search is thinned out by ASHA while it trains. Running the
+    same command again goes on where it stopped. Results: the study's report, and tables/leaderboard.parquet.
+
+    Loss against parameters:              python pipelines/sweep.py --space capacity
+
+    The recipe, searched for both alike:  python pipelines/sweep.py --space recipe --models uvb deen
+
+    ReLU against SiLU, three seeds:       python pipelines/sweep.py --space activation --seeds 0 1 2
+    """
+
+    space: str = "sigma_grid"
+    """The space: sigma_grid, capacity, recipe, activation, sec311, remark4, questions, train_size, or one from a plug-in."""
+    extra_models: tuple[str, ...] = ()
+    """Not used by a sweep."""
+    experiments: tuple[str, ...] = ("losses",)
+    """Downstream tasks a trained model: names, or default, or all."""
+
+    @property
+    def name(self) -> str:
+        return self.study or f"{super().name}-{self.space}"
+
+
+def sweep_specs(config: StudyConfig, images: ImageSet) -> list[RunSpec]:
+    """The trainings of the config's space."""
+    assert isinstance(config, SweepConfig)
+    activation(config.activation)  # raises for an unknown one
+    base = Base(data_ref(config, images), config.models, config.sigmas, config.seeds, build_recipe(config), config.activation)
+    return list(dict.fromkeys(get_space(config.space).specs(base)))
+
+
+def scheduler(epochs: int) -> Any:
+    """ASHA over the test loss of the curves, by epoch."""
+    return ASHAScheduler(
+        time_attr="epoch", max_t=epochs, grace_period=max(1, epochs // REDUCTION**2), reduction_factor=REDUCTION
+    )
+
+
+def leaderboard(folder: Path, space: str) -> None:
+    """tables/leaderboard.parquet: every training of the sweep, the best of each model and noise level first."""
+    files = StudyFiles(folder)
+    wanted = set(files.study.get("specs", []))
+    rows = []
+    for model in files.models.values():
+        spec = model.spec
+        if spec.spec_id not in wanted:
+            continue
+        stopped = (folder / "models" / spec.spec_id / "stopped.json").exists()
+        ended = "done" if model.done else "stopped early" if stopped else "not finished"
+        result = files.results("losses").get(spec.spec_id)
+        losses = [r for r in (result.values["rows"] if result else []) if r["split"] == "test"]
+        rows.append(
+            {
+                "space": space, "spec_id": spec.spec_id, "dataset": spec.data.name, "model": spec.model, "sigma": spec.sigma,
+                "seed": spec.seed, "activation": spec.activation, "learning_rate": spec.recipe.learning_rate,
+                "batch_size": spec.recipe.batch_size, "schedule": spec.recipe.schedule, "widths": str(spec.widths),
+                "parameters": parameters(spec.model, spec.data.shape, spec.widths), "ended": ended,
+                "epochs": len(model.curves), "curve_loss": model.curves[-1]["test_loss"] if model.curves else None,
+                "test_loss": losses[0]["loss"] if losses else None, "stderr": losses[0]["stderr"] if losses else None,
+                "error": read_json(folder / "models" / spec.spec_id / "failed.json").get("error"),
+                "run_id": files.run_ids.get(spec.spec_id),
+            }
+        )  # fmt: skip
+    table = pd.DataFrame(rows)
+    # what was stopped early comes after what was trained to its end
+    table["rank"] = table["test_loss"].isna()
+    table = table.sort_values(["model", "sigma", "rank", "test_loss", "curve_loss", "spec_id"]).drop(columns="rank")
+    write(folder / "tables" / "leaderboard.parquet", table.to_parquet(index=False))
+
+
+def sweep(config: SweepConfig) -> int:
+    """Run the sweep; the last line printed is the report's address."""
+    space = get_space(config.space)
+    search = None
+    if space.kind == "search":
+        epochs = build_recipe(config).epochs
+        search = Search(partial(scheduler, epochs), report_epochs=max(1, epochs // REPORTS))
+    report, failures = run_study(config, sweep_specs, search, partial(leaderboard, space=config.space))
+    for line in failures:
+        print(f"failed: {line}")
+    print(report)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    command(SweepConfig, sweep)

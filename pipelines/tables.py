@@ -1,0 +1,243 @@
+"""From a study's files to its tables: pure functions to DataFrames, and `build_tables`, which writes them as Parquet.
+
+`pipelines.schemas` holds the contract. The same files give the same bytes, but for MLflow's run ids.
+"""
+
+import itertools
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipelines.results import Model, StudyFiles
+from pipelines.schemas import frame, write_table
+from uvb import paper
+from uvb.capacity import parameters as count_parameters
+from uvb.spec import DataRef, RunSpec
+
+Z95 = 1.959963984540054  # the normal's 97.5 % quantile
+
+
+def losses(files: StudyFiles) -> pd.DataFrame:
+    """Tables 2 and 3: the denoising loss of Eq. 18 by model, split and estimator, beside the exact references."""
+    exact = {
+        (row.dataset, row.checksum, row.train_images, round(row.sigma, 9)): row
+        for row in references(files).itertuples(index=False)
+    }
+    rows = []
+    for model, result in files.of_models("losses"):
+        spec = model.spec
+        known = exact.get((spec.data.name, spec.data.checksum, spec.data.train_images, round(spec.sigma, 9)))
+        for row in result.values["rows"]:
+            split, plain = row["split"], _as_the_paper_trains(spec) and row["estimator"] == "energy"
+            rows.append(
+                {
+                    "spec_id": model.spec_id,
+                    "split": split,
+                    "estimator": row["estimator"],
+                    **describe(model),
+                    "loss": row["loss"],
+                    "stderr": row["stderr"],
+                    "floor": known.floor if known and split == "train" else None,
+                    "nonparametric": known.nonparametric if known and split == "test" else None,
+                    "paper_loss": paper.loss(spec.data.name, spec.model, spec.sigma, split) if plain else None,
+                    "run_id": files.run_ids.get(model.spec_id),
+                }
+            )
+    return frame("losses", rows)
+
+
+def internals(files: StudyFiles) -> pd.DataFrame:
+    """Tables 4 and 5: KL and reconstruction, each convention under its own name."""
+    rows = []
+    for model, result in files.of_models("internals"):
+        spec = model.spec
+        for row in result.values["rows"]:
+            known = paper.internal(spec.data.name, spec.model, spec.sigma, row["quantity"])
+            rows.append(
+                {
+                    "spec_id": model.spec_id,
+                    "quantity": row["quantity"],
+                    **describe(model),
+                    "value": row["value"],
+                    "stderr": row["stderr"],
+                    "paper_value": known if _as_the_paper_trains(spec) else None,
+                    "run_id": files.run_ids.get(model.spec_id),
+                }
+            )
+    return frame("internals", rows)
+
+
+def curves(files: StudyFiles) -> pd.DataFrame:
+    """Training curves: one row an epoch, of unfinished models too."""
+    measured = ("train_loss", "test_loss", "kl", "recon", "images_per_s", "seconds", "time")
+    rows = [
+        {"spec_id": model.spec_id, "epoch": row["epoch"], **{name: row.get(name) for name in measured}}
+        for model in files.models.values()
+        for row in model.curves
+    ]
+    return frame("curves", rows)
+
+
+def capacity(files: StudyFiles) -> pd.DataFrame:
+    """Table 1: how many parameters each model has, and its ratio to UVB's of the paper's or the default widths."""
+    found: dict[tuple[str, str, str], tuple[RunSpec, int]] = {}
+    for model in _finished(files):
+        spec = model.spec
+        found[spec.data.name, spec.model, str(spec.widths)] = (spec, describe(model)["parameters"])
+    rows = []
+    for (dataset, name, widths), (spec, count) in found.items():
+        uvb = [n for (d, m, _), (_, n) in found.items() if (d, m) == (dataset, "uvb")]
+        rows.append(
+            {
+                "dataset": dataset,
+                "model": name,
+                "widths": widths,
+                "shape": "×".join(map(str, spec.data.shape)),
+                "parameters": count,
+                "ratio": count / uvb[0] if len(uvb) == 1 else None,  # several widths of UVB: nothing to compare with
+                "paper_parameters": paper.parameters(dataset, name),
+            }
+        )
+    return frame("capacity", rows)
+
+
+def pairs(files: StudyFiles, second: str = "deen") -> pd.DataFrame:
+    """Each model's loss less that of DEEN trained alike, image by image: same image, same noise (Sec. 3.2).
+
+    The standard error is over images, of the difference of their mean losses, so draws of one image count as one.
+    """
+    results = list(files.of_models("losses"))
+    rows = []
+    for (a, result_a), (b, result_b) in itertools.product(results, results):
+        if a.spec.model == b.spec.model or b.spec.model != second or _condition(a.spec) != _condition(b.spec):
+            continue
+        for split in ("train", "test"):
+            one, two = _per_image(result_a.arrays, split), _per_image(result_b.arrays, split)
+            if one is None or two is None or one.shape != two.shape:
+                continue
+            difference = one.astype(np.float64) - two.astype(np.float64)  # (N,)
+            mean, images = float(difference.mean()), len(difference)
+            stderr = float(difference.std(ddof=1)) / math.sqrt(images) if images > 1 else math.nan
+            described = describe(a)
+            rows.append(
+                {
+                    "first_id": a.spec_id,
+                    "second_id": b.spec_id,
+                    "split": split,
+                    "first": a.spec.model,
+                    "second": b.spec.model,
+                    **{k: v for k, v in described.items() if k not in ("model", "widths", "parameters")},
+                    "difference": mean,
+                    "stderr": stderr,
+                    "low": mean - Z95 * stderr,
+                    "high": mean + Z95 * stderr,
+                    "images": images,
+                }
+            )
+    return frame("pairs", rows)
+
+
+def references(files: StudyFiles) -> pd.DataFrame:
+    """The exact floor of the training loss, the non-parametric test loss and the mean predictor, by sigma."""
+    rows = []
+    for result in files.results("reference").values():
+        data = DataRef(**{**result.values["data"], "shape": tuple(result.values["data"]["shape"])})
+        measured = ("floor", "floor_stderr", "nonparametric", "nonparametric_stderr", "mean_predictor")
+        rows.append(
+            {
+                "dataset": data.name,
+                "checksum": data.checksum,
+                "train_images": data.train_images,
+                "sigma": result.values["sigma"],
+                **{name: result.values.get(name) for name in measured},
+            }
+        )
+    return frame("references", rows)
+
+
+def sampling(files: StudyFiles) -> pd.DataFrame:
+    """Walk-jump chains, measured (Sec. 3.4): coverage, mixing, and how far the classifier can be trusted."""
+    tasks = (("walk_jump", ""), ("walk_jump_baoab", "_baoab"))
+    rows = []
+    for suffix, (model, result) in [(suffix, pair) for task, suffix in tasks for pair in files.of_models(task)]:
+        values = result.values
+        for variant, measured in sorted(values["variants"].items()):
+            rows.append(
+                {
+                    "spec_id": model.spec_id,
+                    "variant": variant + suffix,
+                    **describe(model),
+                    **{name: values[name] for name in ("sampler", "delta", "steps", "steps_per_jump", "chains")},
+                    "diverged": len(values.get("diverged", [])),
+                    "classifier_accuracy": values.get("classifier_accuracy"),
+                    **{
+                        name: measured.get(name)
+                        for name in ("classes_visited", "steps_to_all", "iat", "ess_per_step", "split_rhat")
+                    },
+                    "run_id": files.run_ids.get(model.spec_id),
+                }
+            )
+    return frame("sampling", rows)
+
+
+TABLES: dict[str, Callable[[StudyFiles], pd.DataFrame]] = {
+    "losses": losses,
+    "internals": internals,
+    "curves": curves,
+    "capacity": capacity,
+    "pairs": pairs,
+    "references": references,
+    "sampling": sampling,
+}
+
+
+def build_tables(study: Path) -> dict[str, pd.DataFrame]:
+    """Write every table of a study under `tables/` and return them by name. Raises UserError where `study` is none."""
+    files = StudyFiles(study)
+    built = {name: build(files) for name, build in TABLES.items()}
+    for name, table in built.items():
+        write_table(files.root / "tables" / f"{name}.parquet", name, table)
+    return built
+
+
+def describe(model: Model) -> dict[str, Any]:
+    """The descriptive columns of a model."""
+    spec, done = model.spec, model.done or {}
+    return {
+        "dataset": spec.data.name,
+        "model": spec.model,
+        "sigma": spec.sigma,
+        "seed": spec.seed,
+        "recipe": spec.recipe.name,
+        "activation": spec.activation,
+        "batch_size": spec.recipe.batch_size,
+        "train_images": spec.data.train_images,
+        "widths": str(spec.widths),
+        "parameters": done.get("parameters") or count_parameters(spec.model, spec.data.shape, spec.widths),
+        "epochs": spec.recipe.epochs,
+    }
+
+
+def _finished(files: StudyFiles) -> Iterator[Model]:
+    yield from sorted((m for m in files.models.values() if m.done), key=lambda m: m.spec_id)
+
+
+def _per_image(arrays: dict[str, np.ndarray], split: str) -> np.ndarray | None:
+    """Losses by image (N,) of the estimator a model is trained for: the energy's, or that of a direct denoiser."""
+    return next((arrays[f"{split}/{e}"] for e in ("energy", "direct", "decoder") if f"{split}/{e}" in arrays), None)
+
+
+def _condition(spec: RunSpec) -> str:
+    """Everything but the model: what two compared models must share."""
+    blob = spec.to_json()
+    return json.dumps([blob[k] for k in ("data", "sigma", "recipe", "activation", "seed")], sort_keys=True)
+
+
+def _as_the_paper_trains(spec: RunSpec) -> bool:
+    """Whether the paper's figure is of this model: it is of SiLU, and footnote 3 gives none for ReLU."""
+    return spec.activation == paper.SETTINGS.activation

@@ -1,0 +1,141 @@
+"""Downstream Ray tasks, one a model and experiment, retried when they fail; and the exact references they stand beside."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import ray
+import torch
+from safetensors.torch import save_file
+
+from pipelines.images import load_images
+from pipelines.resources import Layout
+from pipelines.store import Store
+from pipelines.training import last_line, read_json
+from uvb.data import ImageSet
+from uvb.estimator import Estimator
+from uvb.evaluate import EvalConfig
+from uvb.experiments import Context, Result, get_experiment
+from uvb.load import load
+from uvb.models import get_model
+from uvb.plan import Plan
+from uvb.reference import reference
+from uvb.spec import DataRef, RunSpec
+
+RETRIES = 3
+EXACT_PAIRS = 1e9  # above so many pairs of images, the references take one noise draw
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How every task measures. Its hash is stored with each result: a result measured otherwise is made again."""
+
+    evaluation: EvalConfig
+    plan: Plan
+    seed: int = 0
+    scale: float = 1.0
+
+    @property
+    def key(self) -> str:
+        """A hash of what decides the numbers; threads and the like do not."""
+        said = [dataclasses.asdict(self.evaluation), self.seed, self.scale, self.plan.precision, self.plan.device]
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task: an experiment on a model, or the references ("reference") of its data and noise level."""
+
+    name: str
+    key: str
+    spec: RunSpec
+
+    @property
+    def folder(self) -> str:
+        return f"tasks/{self.name}/{self.key}"
+
+    @property
+    def label(self) -> str:
+        return f"{self.name} of {self.spec.label}" if self.name != "reference" else f"reference at σ={self.spec.sigma:g}"
+
+
+def tasks_for(specs: Sequence[RunSpec], experiments: Sequence[str]) -> list[Task]:
+    """The tasks that belong to trained models, the references first. Plug-ins decide nothing here but what applies to what."""
+    found: dict[str, Task] = {}
+    for spec in specs:
+        key = f"{spec.data.checksum}-{spec.data.train_images}-{spec.sigma:g}"
+        found.setdefault(key, Task("reference", key, spec))
+    largest = max((spec.sigma for spec in specs), default=0.0)
+    tasks = list(found.values())
+    for name in experiments:
+        experiment = get_experiment(name)
+        for spec in specs:
+            if experiment.applies(model_class(spec), spec.data.name) and (experiment.where == "every" or spec.sigma == largest):
+                tasks.append(Task(name, spec.spec_id, spec))
+    return tasks
+
+
+@lru_cache(maxsize=256)
+def model_class(spec: RunSpec) -> type[Estimator]:
+    """The class of a spec's model."""
+    with torch.device("meta"):
+        return type(get_model(spec.model).build(spec.data.shape, spec.widths, spec.activation, spec.sigma))
+
+
+def unfinished(tasks: Sequence[Task], store: Store, settings: Settings) -> list[Task]:
+    """Those whose result is not there, or was measured otherwise."""
+    return [t for t in tasks if read_json(store, f"{t.folder}/result.json").get("settings") != settings.key]
+
+
+def run_tasks(tasks: Sequence[Task], store: Store, settings: Settings, layout: Layout) -> Iterator[tuple[int, dict[str, str]]]:
+    """Run `tasks` as Ray tasks; about once a second yields how many ended, and what failed for good, label -> error."""
+    gpus = min(1.0, layout.gpus_per_worker)
+    remote = ray.remote(run_task).options(num_cpus=1, num_gpus=gpus, max_retries=RETRIES, retry_exceptions=True)
+    waiting = {remote.remote(task, store, settings): task for task in tasks}
+    failed: dict[str, str] = {}
+    while waiting:
+        done, _ = ray.wait(list(waiting), timeout=1.0)
+        for ended in done:
+            task = waiting.pop(ended)
+            try:
+                ray.get(ended)
+            except Exception as error:
+                failed[task.label] = last_line(error)
+        yield len(tasks) - len(waiting), failed
+
+
+def run_task(task: Task, store: Store, settings: Settings) -> None:
+    """Run one task and write its result, arrays and numbers at once; in a Ray worker, or anywhere."""
+    images = load_images(store.uri, task.spec.data.checksum)
+    torch.set_num_threads(settings.plan.threads)
+    if task.name == "reference":
+        result = reference_result(task.spec.data, task.spec.sigma, images, settings)
+    else:
+        folder = store.download(f"models/{task.spec.spec_id}/model")
+        model = load(folder, settings.plan.device).to(settings.plan.dtype)  # one trained in float64 is measured alike
+        context = Context(images, settings.plan, settings.evaluation, settings.seed, settings.scale)
+        result = get_experiment(task.name).run(model, task.spec, context)
+    write_result(store, task, result, settings)
+
+
+def write_result(store: Store, task: Task, result: Result, settings: Settings) -> None:
+    """``result.json`` and ``arrays.safetensors``, whole or absent."""
+    blob = {**result.scalars, "settings": settings.key}
+    with store.folder(task.folder) as folder:
+        (folder / "result.json").write_text(json.dumps(blob, indent=1, allow_nan=False))
+        if result.arrays:
+            arrays = {name: array.detach().float().cpu().contiguous() for name, array in result.arrays.items()}
+            save_file(arrays, folder / "arrays.safetensors")
+
+
+def reference_result(data: DataRef, sigma: float, images: ImageSet, settings: Settings) -> Result:
+    """The exact answers for a training set at a noise level, on the images and noise that the models are measured on."""
+    config = settings.evaluation
+    if config.train_images * data.train_images * config.draws > EXACT_PAIRS:
+        config = dataclasses.replace(config, draws=1)
+    plan = dataclasses.replace(settings.plan, precision="fp32")
+    found = reference(images, sigma, config, plan, train_images=data.train_images)
+    return Result({"data": dataclasses.asdict(data), "sigma": sigma, "draws": config.draws, **dataclasses.asdict(found)})

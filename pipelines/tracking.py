@@ -1,0 +1,553 @@
+"""The study's files projected into MLflow: idempotent, restartable, and never in the way of the training.
+
+The files are the truth. Each `sync` compares their time stamps with what was projected and writes what is new; a server
+that is away costs delay only, since the next sync that reaches it brings everything.
+
+Runs: one parent (the study), one child a model, and children named "UVB over σ", whose metric ``loss_over_sigma`` has
+its step at 100 σ, because MLflow draws one metric of several runs as one chart with a line each.
+"""
+
+import io
+import json
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from numbers import Real
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+from uuid import uuid4
+
+from pipelines import models
+from pipelines.mlflow_runs import (
+    Point,
+    Run,
+    Runs,
+    default_tracking_uri,
+    import_mlflow,
+    is_away,
+    is_unreachable,
+    open_client,
+    open_experiment,
+)
+from pipelines.store import Store
+from uvb.errors import UserError
+from uvb.spec import RunSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from mlflow import MlflowClient
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+Stamps = Mapping[str, tuple[int, int]]
+
+FILE = "mlflow.json"  # {"study_uid", "tracking_uri", "experiment_id", "runs": {spec_id: run id}}
+MODEL_FILES = ("spec.json", "plan.json", "curves.json", "progress.json", "done.json")
+BACKOFF_SECONDS = (5.0, 30.0)  # first and longest pause before a server that is away is asked again
+FINISH_SECONDS = 30.0  # how long the end of a study waits for it
+SYSTEM_METRICS_SECONDS = 5.0
+
+
+class Tracker:
+    """Projects one study into MLflow. Every method may be called from any thread.
+
+    Args:
+        tracking_uri: ``sqlite:////path/mlflow.db``, ``http://host:port``, ...; None: ``mlflow.db`` in this folder.
+        experiment: MLflow experiment, created if need be.
+        study_name: the parent run's name.
+        store: the study's folder.
+        warn: takes a warning's one line; None: stderr.
+        log_models: whether trained models are logged and the best of them registered.
+
+    Raises:
+        UserError: by `start`, where the URI cannot be used at all, or the experiment was deleted.
+    """
+
+    def __init__(
+        self,
+        tracking_uri: str | None,
+        experiment: str,
+        study_name: str,
+        store: Store,
+        warn: Callable[[str], None] | None = None,
+        log_models: bool = True,
+    ):
+        self.tracking_uri = tracking_uri or default_tracking_uri()
+        self.experiment, self.study_name, self.store = experiment, study_name, store
+        self._warn, self._log_models = warn or partial(print, file=sys.stderr), log_models
+        self._lock = threading.RLock()
+        self._client: MlflowClient | None = None
+        self._runs: Runs | None = None  # None while MLflow is not (or no longer) known to be there
+        self._projected: dict[str, Any] = {}  # unit -> stamps of the files it was made from
+        self._warned: set[str] = set()
+        self._failures: dict[str, int] = {}
+        self._retry_at, self._pause, self._away = 0.0, BACKOFF_SECONDS[0], False
+        self._monitor: Any = None
+        self._active = False
+        self._file: dict[str, Any] = {}
+
+    # ------------------------------------------------------------------------------------------------ the driver's three
+
+    def start(self) -> None:
+        """Open (and create) the store, the experiment and the parent run; runs of a resumed study go on RUNNING."""
+        with self._lock:
+            self._file = self._read(FILE) or {}
+            if "study_uid" not in self._file:
+                # tells this study from another of its name, so a folder begun anew gets new runs
+                self._file = {"study_uid": uuid4().hex, "runs": {}}
+            self._file["tracking_uri"] = self.tracking_uri
+            self.store.write_json(FILE, self._file)
+            self._client = open_client(self.tracking_uri)
+            self._active = True
+            self._reach(lambda: True, strict=True)
+
+    def sync(self) -> bool:
+        """Project what changed since the last call; True where nothing is left to do. Never raises for a server's sake.
+
+        Logs at most one trained model a call, since that takes a second or more.
+        """
+        with self._lock:
+            if not self._active or time.monotonic() < self._retry_at:
+                return False
+            return self._reach(partial(self._project, model_budget=1))
+
+    def finish(self, status: Status) -> bool:
+        """Project the rest and end all runs: none stays RUNNING. True where MLflow has everything.
+
+        A stopped study (KILLED) logs no further models, so that Ctrl-C takes seconds; running it again does.
+        """
+        with self._lock:
+            if not self._active:
+                return True
+            self._active = False
+            self._stop_monitor()
+            for refused in self._failures:  # another chance
+                self._projected.pop(refused, None)
+            stopped, done = status == "KILLED", False
+            deadline = time.monotonic() + (0.0 if stopped else FINISH_SECONDS)
+            while not (stopped and self._away):  # a stop does not wait for a server that is known to be away
+                done = self._reach(partial(self._finish_once, status, 0 if stopped else 1_000_000))
+                if not self._away or time.monotonic() >= deadline:
+                    break
+                time.sleep(2.0)
+            if self._away:
+                self._warn("MLflow does not have all of this study yet: run the same command again when it is reachable")
+            return done
+
+    def close(self) -> None:
+        """`finish("KILLED")`, where nobody called `finish`."""
+        self.finish("KILLED")
+
+    def run_ids(self) -> dict[str, str]:
+        """spec_id -> MLflow run id, as far as known (from an earlier session where MLflow is away)."""
+        with self._lock:
+            return dict(self._file.get("runs", {}))
+
+    @property
+    def view_paths(self) -> dict[str, str]:
+        """Paths in MLflow's UI, to put after its host and port: ``models``, this study's runs with the columns that
+        matter, and ``sigma``, loss over σ of all its models as one chart. {} before MLflow was reached."""
+        return view_paths(self._file)
+
+    # ------------------------------------------------------------------------------------------------ reaching the server
+
+    def _reach(self, work: Callable[[], bool], strict: bool = False) -> bool:
+        """Do `work`, connecting first if need be; a server that is away gives one warning and False.
+
+        Where `strict`, a server that answers and refuses raises UserError.
+        """
+        try:
+            if self._runs is None:
+                self._open()
+            elif self._monitor is not None and not self._monitor._process.is_alive():  # it gives up at the first error
+                self._start_monitor()
+            done = work()
+        except Exception as error:
+            if strict and isinstance(error, UserError):
+                raise
+            if strict and not is_away(error):
+                raise UserError(f"MLflow at {self.tracking_uri} refuses: {_line(error)}; choose another") from error
+            self._stop_monitor()
+            self._runs = None  # what was last written is uncertain: ask again
+            self._retry_at = time.monotonic() + self._pause
+            self._pause = min(2 * self._pause, BACKOFF_SECONDS[1])
+            if not self._away:
+                self._away = True
+                self._warn(f"MLflow at {self.tracking_uri} cannot be reached ({_line(error)}); going on without, will catch up")
+            return False
+        if self._away:
+            self._away = False
+            self._warn(f"MLflow at {self.tracking_uri} is back")
+        self._retry_at, self._pause = 0.0, BACKOFF_SECONDS[0]
+        return done
+
+    def _open(self) -> None:
+        assert self._client is not None
+        experiment_id = open_experiment(self._client, self.tracking_uri, self.experiment)
+        for key, view in _views(self._file["study_uid"]).items():
+            self._client.set_experiment_tag(experiment_id, f"mlflow.sharedViewState.{key}", json.dumps(view))
+        runs = Runs(self._client, experiment_id, self._file["study_uid"])
+        root = f"{socket.gethostname()}:{self.store.uri}".replace("'", "") if self.store.local_path else self.store.uri
+        runs.kill_orphans(root)
+        self._file["experiment_id"] = experiment_id
+        tags = {"uvb.study": self.study_name, "uvb.role": "study", "uvb.root": root}
+        parent = runs.get("study", self.study_name, tags)
+        parent.set_status("RUNNING")
+        views = view_paths(self._file)
+        note = f"[Its models in a table]({views['models']}) · [loss over σ as one chart]({views['sigma']})"
+        parent.log(tags={"mlflow.note.content": note})
+        self._runs, self._projected = runs, {}
+        if self._active:
+            self._start_monitor()
+
+    def _start_monitor(self) -> None:
+        """System metrics of the driver's machine on the parent run; the monitor ends by itself when the server is away."""
+        import_mlflow()
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        monitor = SystemMetricsMonitor(
+            self._parent.run_id, SYSTEM_METRICS_SECONDS, resume_logging=True, tracking_uri=self.tracking_uri
+        )
+        monitor.start()
+        self._monitor = monitor
+
+    def _stop_monitor(self) -> None:
+        monitor, self._monitor = self._monitor, None
+        if monitor is not None:  # its last request may hang as long as any other; we don't wait for it
+            thread = threading.Thread(target=monitor.finish, daemon=True)
+            thread.start()
+            thread.join(timeout=3.0)
+
+    @property
+    def _parent(self) -> Run:
+        assert self._runs is not None
+        return self._runs.by_key["study"]
+
+    # ------------------------------------------------------------------------------------------------ what is projected
+
+    def _project(self, model_budget: int) -> bool:
+        """One pass over the study's files; False where trained models remain to be logged."""
+        stamps = self.store.stamps()
+        for spec_id in self.store.list("models"):
+            files = {p: stamps[p] for name in MODEL_FILES if (p := f"models/{spec_id}/{name}") in stamps}
+            # a run begins with the training, not with the plan to train
+            if any(p.endswith(("progress.json", "curves.json", "done.json")) for p in files):
+                self._unit(f"models/{spec_id}", files, partial(self._model, spec_id))
+        self._write_run_ids()
+        self._unit("study", _some(stamps, "study.json"), self._study)
+        for path in stamps:
+            folder, _, name = path.rpartition("/")
+            if folder == "tables" and name.endswith(".parquet"):
+                self._unit(path, _some(stamps, path), partial(self._table, path))
+            elif folder == "figures" or path == "report.html":
+                self._unit(path, _some(stamps, path), partial(self._artifact, path))
+        tables = _some(stamps, "tables/losses.parquet", "tables/internals.parquet")
+        self._unit("values", tables, self._values)
+        self._unit("sigma", _some(stamps, "tables/losses.parquet"), self._over_sigma)
+        return self._log_some_models(stamps, model_budget) if self._log_models else True
+
+    def _unit(self, name: str, files: Stamps, work: Callable[[], None]) -> None:
+        """Do `work` unless it was done from these very files. What MLflow refuses is told once and skipped.
+
+        MLflow calls many a refusal an internal error, as it does a lost connection: the third in a row, from a server
+        that answers otherwise, is a refusal.
+        """
+        if not files or self._projected.get(name) == files:
+            return
+        try:
+            work()
+        except Exception as error:
+            self._failures[name] = self._failures.get(name, 0) + 1
+            if isinstance(error, UserError) or is_unreachable(error):
+                raise
+            if is_away(error) and (self._failures[name] < 3 or not self._answers()):
+                raise
+            if name not in self._warned:
+                self._warned.add(name)
+                self._warn(f"MLflow did not take {name} ({type(error).__name__}: {_line(error)}); the files have it")
+        else:
+            self._failures.pop(name, None)
+        self._projected[name] = files
+
+    def _answers(self) -> bool:
+        try:
+            self._parent.client.get_run(self._parent.run_id)
+        except Exception:
+            return False
+        return True
+
+    def _study(self) -> None:
+        study = self._read("study.json") or {}
+        settings = {k: v for k, v in study.items() if k != "provenance"}
+        self._parent.log(params=_flat(settings), tags=self._provenance(study))
+
+    def _provenance(self, study: Mapping[str, Any]) -> dict[str, Any]:
+        provenance = dict(study.get("provenance") or {})
+        tags = {f"provenance.{k}": v for k, v in _flat(provenance).items()}
+        revision = next((provenance[k] for k in ("git_revision", "git", "revision") if provenance.get(k)), None)
+        return tags | ({"mlflow.source.git.commit": revision} if isinstance(revision, str) else {})
+
+    def _model(self, spec_id: str) -> None:
+        assert self._runs is not None
+        blob, done = self._read(f"models/{spec_id}/spec.json"), self._read(f"models/{spec_id}/done.json")
+        if blob is None:
+            return
+        spec = RunSpec.from_json(blob)
+        curves = self._read(f"models/{spec_id}/curves.json") or []
+        rows = curves["rows"] if isinstance(curves, dict) else curves
+        tags = {
+            "uvb.role": "model", "uvb.spec_id": spec_id, "dataset": spec.data.name, "model": spec.model,
+            "sigma": f"{spec.sigma:g}", "seed": str(spec.seed), "recipe": spec.recipe.name,
+        }  # fmt: skip
+        name = spec.label + (f" seed={spec.seed}" if spec.seed else "")
+        began = rows[0]["time"] - rows[0]["seconds"] if rows and "time" in rows[0] else None
+        run = self._child(spec_id, name, tags, began)
+        if not run.has_dataset:
+            self._dataset(run, spec)
+        params = {"dataset": spec.data.name, "widths": str(spec.widths), **_flat(blob)}
+        plan = _flat({"plan": self._read(f"models/{spec_id}/plan.json") or {}})
+        extra = self._provenance(self._read("study.json") or {})
+        run.log({**params, **plan}, extra, _points(rows, began))
+        if done:
+            run.log_values(_numbers({k: v for k, v in done.items() if k != "time"}))
+            run.set_status("FINISHED", done.get("time") or (rows[-1].get("time") if rows else None))
+        else:
+            run.set_status("RUNNING")
+
+    def _child(self, key: str, name: str, tags: Mapping[str, str], start_seconds: float | None = None) -> Run:
+        assert self._runs is not None
+        parent = {"mlflow.parentRunId": self._parent.run_id, "uvb.study": self.study_name}
+        return self._runs.get(key, name, {**parent, **tags, "uvb.root": self._parent.tags["uvb.root"]}, start_seconds)
+
+    def _dataset(self, run: Run, spec: RunSpec) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        source = json.dumps({"shape": spec.data.shape, "train_images": spec.data.train_images})
+        dataset = Dataset(spec.data.name, spec.data.checksum[:36], "uvb", source)
+        run.client.log_inputs(run.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+        run.has_dataset = True
+
+    def _table(self, path: str) -> None:
+        """The Parquet file itself, and its rows as MLflow's logged table, which the UI shows and compares."""
+        self._artifact(path)
+        table, shown = self._parquet(path), path.replace(".parquet", ".json")
+        with tempfile.TemporaryDirectory() as scratch:
+            local = Path(scratch) / Path(shown).name
+            # log_table would append to what is there; this is the format it writes
+            local.write_text(table.to_json(orient="split", index=False))
+            self._parent.client.log_artifact(self._parent.run_id, str(local), "tables")
+        listed = json.loads(self._parent.tags.get("mlflow.loggedArtifacts", "[]"))
+        entry = {"path": shown, "type": "table"}
+        if entry not in listed:
+            self._parent.log(tags={"mlflow.loggedArtifacts": json.dumps([*listed, entry])})
+
+    def _artifact(self, path: str) -> None:
+        with self._local(path) as local:
+            self._parent.client.log_artifact(self._parent.run_id, str(local), path.rpartition("/")[0] or None)
+
+    def _values(self) -> None:
+        """The tables' figures as metrics of each model's run: ``test_loss``, ``test_loss_stderr``, ``kl_noisy``, ..."""
+        assert self._runs is not None
+        values: dict[str, dict[str, float]] = {}
+        for row in self._rows("tables/losses.parquet"):
+            main = row["main"]
+            loss = f"{row['split']}_loss" + ("" if main else f"_{row['estimator']}")
+            found = {loss: row["loss"], f"{loss}_stderr": row["stderr"]}
+            if main:
+                found |= {f"paper_{row['split']}_loss": row.get("paper_loss")}
+                found |= {k: row.get(k) for k in ("floor", "nonparametric", "parameters")}
+            values.setdefault(row["spec_id"], {}).update(_numbers(found))
+        for row in self._rows("tables/internals.parquet"):
+            name = row["quantity"]
+            found = {name: row["value"], f"{name}_stderr": row["stderr"], f"paper_{name}": row.get("paper_value")}
+            values.setdefault(row["spec_id"], {}).update(_numbers(found))
+        for spec_id, numbers in values.items():
+            if spec_id in self._runs.by_key:
+                self._runs.by_key[spec_id].log_values(numbers)
+
+    def _rows(self, path: str) -> list[dict[str, Any]]:
+        """A table's rows; of losses, `main` marks the estimator a model is judged by: its energy's, where it has one."""
+        if not self.store.exists(path):
+            return []
+        rows = self._parquet(path).to_dict("records")
+        energies = {r["spec_id"] for r in rows if r.get("estimator") == "energy"}
+        firsts: dict[str, str] = {}
+        for row in rows:
+            if "estimator" in row:
+                first = firsts.setdefault(row["spec_id"], row["estimator"])
+                row["main"] = row["estimator"] == ("energy" if row["spec_id"] in energies else first)
+        return rows
+
+    def _over_sigma(self) -> None:
+        """One run a line: ``loss_over_sigma`` (test) and ``train_loss_over_sigma`` at step 100 σ."""
+        assert self._runs is not None
+        lines: dict[str, dict[tuple[str, int], list[float]]] = {}
+        rows = [row for row in self._rows("tables/losses.parquet") if row["main"]]
+        for row in rows:
+            metric = "loss_over_sigma" if row["split"] == "test" else "train_loss_over_sigma"
+            at = (metric, round(100 * row["sigma"]))
+            kind = _kind(row, [r for r in rows if r["model"] == row["model"]])
+            data = f" {row['dataset']}" if len({r["dataset"] for r in rows}) > 1 else ""
+            columns = {kind: "loss", f"paper {kind}": "paper_loss"}
+            columns |= {f"floor{data}": "floor", f"nonparametric{data}": "nonparametric"}
+            for line, value in _numbers({line: row.get(column) for line, column in columns.items()}).items():
+                lines.setdefault(line, {}).setdefault(at, []).append(value)
+        lines = {line: points for line, points in lines.items() if len({step for _, step in points}) > 1}
+        for key in [k for k in self._runs.by_key if k.startswith("sigma/") and k.removeprefix("sigma/") not in lines]:
+            self._runs.delete(key)  # a sweep that grew: its lines have got longer names
+        for line, points in lines.items():
+            run = self._child(f"sigma/{line}", f"{line} over σ", {"uvb.role": "sigma", "uvb.line": line})
+            for (metric, step), values in points.items():
+                mean = sum(values) / len(values)  # over seeds
+                run.log_values({metric: mean}, step)
+                self._parent.log_values({f"{metric}/{line}": mean}, step)
+            run.set_status("FINISHED")
+
+    def _log_some_models(self, stamps: Stamps, budget: int) -> bool:
+        """Log at most `budget` trained models that are not in MLflow yet; with the last, register the best ones."""
+        assert self._runs is not None
+        waiting = 0
+        for spec_id in self._runs.by_key:
+            files = _some(stamps, f"models/{spec_id}/done.json", f"models/{spec_id}/model/model.safetensors")
+            if len(files) < 2 or self._projected.get(f"logged/{spec_id}") == files:
+                continue
+            if budget <= 0:
+                waiting += 1
+                continue
+            budget -= 1
+            self._unit(f"logged/{spec_id}", files, partial(self._log_model, spec_id))
+        if waiting:
+            return False
+        self._unit("best", _some(stamps, "tables/losses.parquet"), self._register)
+        return True
+
+    def _log_model(self, spec_id: str) -> None:
+        assert self._runs is not None
+        run = self._runs.by_key[spec_id]
+        with tempfile.TemporaryDirectory(prefix="uvb-track-") as scratch:
+            local = self.store.local_path is not None
+            folder = self.store.download(f"models/{spec_id}/model", None if local else scratch)
+            models.log_model(run.client, run.run_id, folder)
+
+    def _register(self) -> None:
+        assert self._client is not None
+        models.register_best(self._client, self.study_name, self._parquet("tables/losses.parquet"), self.run_ids())
+
+    def _finish_once(self, status: Status, budget: int) -> bool:
+        assert self._runs is not None
+        done = self._project(budget)
+        for key, run in self._runs.by_key.items():
+            if key != "study" and run.status == "RUNNING":
+                run.set_status(status if status != "FINISHED" else "FAILED")  # a study cannot end well with these
+        self._parent.set_status(status)
+        return done
+
+    # ------------------------------------------------------------------------------------------------ the study's files
+
+    def _write_run_ids(self) -> None:
+        assert self._runs is not None
+        ids = {k: r.run_id for k, r in sorted(self._runs.by_key.items()) if k != "study" and not k.startswith("sigma/")}
+        new = {**self._file, "runs": ids}
+        if new != self._projected.get(FILE):
+            self.store.write_json(FILE, new)
+            self._file = self._projected[FILE] = new
+
+    def _read(self, path: str) -> Any:
+        try:
+            return self.store.read_json(path)
+        except FileNotFoundError:
+            return None
+
+    def _parquet(self, path: str) -> "pd.DataFrame":
+        import pandas as pd
+
+        return pd.read_parquet(io.BytesIO(self.store.read_bytes(path)))
+
+    @contextmanager
+    def _local(self, path: str) -> Iterator[Path]:
+        """A file of the study as a local one of the same name."""
+        if self.store.local_path:
+            yield self.store.local_path / path
+            return
+        with tempfile.TemporaryDirectory(prefix="uvb-track-") as scratch:
+            local = Path(scratch) / Path(path).name
+            local.write_bytes(self.store.read_bytes(path))
+            yield local
+
+
+def _points(rows: list[dict[str, Any]], began: float | None) -> Iterator[Point]:
+    """Every number of the curves but the epoch and the clock as ``epoch/<name>``, at step = epoch, at its own time."""
+    for row in rows:
+        seconds = row.get("time") or (began or time.time())
+        for key, value in row.items():
+            if key not in ("epoch", "time") and _is_number(value):
+                yield f"epoch/{key}", float(value), int(row["epoch"]), int(seconds * 1000)
+
+
+def _kind(row: Mapping[str, Any], peers: list[dict[str, Any]]) -> str:
+    """A line's name in the chart over σ: the model, and whatever tells it from its `peers`, the rows of that model."""
+    apart = ("dataset", "activation", "recipe", "widths", "batch_size", "train_images")
+    extras = [str(row[k]) for k in apart if k in row and len({str(peer[k]) for peer in peers}) > 1]
+    return _key(" ".join([str(row["model"]).upper(), *extras]))
+
+
+def _flat(blob: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}; lists are joined by commas."""
+    flat: dict[str, Any] = {}
+    for key, value in blob.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, list | tuple):
+            flat[prefix + key] = ",".join(map(str, value))
+        elif value is not None:
+            flat[prefix + key] = value
+    return {_key(k): v for k, v in flat.items()}
+
+
+def _key(name: str) -> str:
+    """MLflow's names take letters, digits and ``_-. :/``."""
+    return "".join(c if c.isascii() and (c.isalnum() or c in "_-. :/") else "_" for c in name)
+
+
+def view_paths(file: Mapping[str, Any]) -> dict[str, str]:
+    """`Tracker.view_paths`, from what a study's mlflow.json says."""
+    if "experiment_id" not in file:
+        return {}
+    models_key, sigma_key = _views(file["study_uid"])
+    page = f"/#/experiments/{file['experiment_id']}/runs?viewStateShareKey="
+    return {"models": f"{page}{models_key}", "sigma": f"{page}{sigma_key}&compareRunsMode=CHART"}
+
+
+def _views(study_uid: str) -> dict[str, dict[str, Any]]:
+    """Two shared views of one study's runs in the UI's own format: the models, important columns first; loss over σ."""
+    columns = ["params.`dataset`", "params.`model`", "params.`sigma`"]
+    columns += [f"metrics.`{m}`" for m in ("test_loss", "test_loss_stderr", "train_loss", "floor", "parameters")]
+    table = {"orderByKey": "params.`sigma`", "orderByAsc": True, "selectedColumns": columns, "columnOrder": columns}
+    by_loss = {"orderByKey": "metrics.`loss_over_sigma`", "orderByAsc": True}  # any order but time unfolds the children
+    mine = f"tags.`uvb.study_uid` = '{study_uid}' AND tags.`uvb.role`"
+    return {
+        f"models-{study_uid[:8]}": {"searchFilter": f"{mine} = 'model'", **table},
+        f"sigma-{study_uid[:8]}": {"searchFilter": f"{mine} = 'sigma'", **by_loss},
+    }
+
+
+def _some(stamps: Stamps, *paths: str) -> Stamps:
+    return {p: stamps[p] for p in paths if p in stamps}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    """What is a number and known; tables write NaN for what was not measured."""
+    return {k: float(v) for k, v in values.items() if _is_number(v) and v == v}
+
+
+def _line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return (text[0] if text else type(error).__name__)[:200]

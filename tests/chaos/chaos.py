@@ -1,0 +1,438 @@
+"""Chaos: one study runs undisturbed, the same study is killed again and again, and in the end their tables are equal.
+
+`make chaos`, or `python tests/chaos/chaos.py --help`. What is killed, with SIGKILL and at moments drawn by a seed: a train
+worker (also while it writes a checkpoint), a Tune trial, a whole node of a cluster of three (a new one then joins), the
+driver (the same command then runs again), a downstream task. A kill counts once its restart was seen.
+"""
+
+import collections
+import json
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pandas as pd
+import psutil
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from marked import MARK, end_marked, marked, titled  # noqa: E402  # beside the tests, which Python does not know of
+
+WORKER = "ray::RayTrainWorker"  # how Ray names its processes; after which a new one of these must appear
+TITLES = {"worker": WORKER, "checkpoint": WORKER, "trial": "ray::ImplicitFunc", "node": WORKER, "driver": WORKER,
+          "task": "ray::run_task"}  # fmt: skip
+STUDY = ["--sigmas", "1.0", "--models", "uvb", "deen", "--extra-models", "--experiments", "losses", "internals", "denoise_rows",
+         "--num-workers", "2", "--cpus-per-worker", "0.9", "--concurrent-trials", "1", "--train-images", "300",
+         "--eval-images", "100", "--eval-test-images", "100", "--checkpoint-seconds", "0.5"]  # fmt: skip
+VOLATILE = {"run_id", "images_per_s", "images_per_second", "seconds", "time", "host"}  # run ids, times and hosts
+KEYS = {"losses": ["spec_id", "split", "estimator"], "internals": ["spec_id", "quantity"], "curves": ["spec_id", "epoch"],
+        "capacity": ["model"]}  # fmt: skip
+NODE_CPUS, NODES = 2, 3
+
+
+@dataclass(frozen=True)
+class Chaos:
+    """How often each is killed, and the size of the study that suffers it."""
+
+    seed: int = 0
+    workers: int = 6
+    checkpoints: int = 4
+    """Train workers killed in the midst of writing a checkpoint."""
+    trials: int = 3
+    nodes: int = 3
+    drivers: int = 3
+    tasks: int = 3
+    epochs: int = 120
+    eval_draws: int = 60
+    patience: float = 600.0
+    """Seconds that a restart may take."""
+    keep: str = ""
+    """A folder to keep everything in; a temporary one, removed at the end, where empty."""
+
+    @property
+    def total(self) -> int:
+        return self.workers + self.checkpoints + self.trials + self.nodes + self.drivers + self.tasks
+
+
+@dataclass
+class Kill:
+    """One kill, and the restart that it caused."""
+
+    kind: str
+    phase: str
+    at: str
+    pid: int
+    recovery_seconds: float
+    evidence: str
+
+
+class ChaosError(AssertionError):
+    """The study did not survive, or what survived is not equal."""
+
+
+@dataclass
+class Driver:
+    """`full_study.py` as a process of its own; killed, it is simply run again."""
+
+    folder: Path
+    arguments: list[str]
+    mark: str
+    process: "subprocess.Popen[bytes] | None" = None
+    starts: int = 0
+
+    def start(self) -> None:
+        command = [sys.executable, str(ROOT / "pipelines" / "full_study.py"), *self.arguments]
+        self.starts += 1
+        with open(self.folder / "driver.log", "ab") as log:
+            log.write(f"--- start {self.starts}\n".encode())
+            log.flush()
+            environment = {**os.environ, MARK: self.mark}
+            self.process = subprocess.Popen(command, cwd=self.folder, env=environment, stdout=log, stderr=log)
+
+    def require_running(self) -> None:
+        assert self.process is not None
+        if self.process.poll() is not None:
+            raise ChaosError(f"the driver ended by itself, code {self.process.returncode}:\n{self.log()}")
+
+    def wait(self, timeout: float) -> None:
+        assert self.process is not None
+        code = self.process.wait(timeout)
+        if code:
+            raise ChaosError(f"the driver ended with code {code}:\n{self.log()}")
+
+    def log(self) -> str:
+        return "\n".join((self.folder / "driver.log").read_text().splitlines()[-30:])
+
+
+@dataclass
+class Nodes:
+    """A Ray cluster of several nodes on this machine, whose processes can be told apart by their raylet."""
+
+    mark: str
+    cluster: Any = None
+    workers: list[Any] = field(default_factory=list)
+
+    def start(self, scratch: Path) -> str:
+        """The cluster's address."""
+        os.environ |= {MARK: self.mark, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid4().hex, "RAY_TMPDIR": str(scratch),
+                       "RAY_USAGE_STATS_ENABLED": "0", "MLFLOW_DISABLE_TELEMETRY": "true", "OMP_NUM_THREADS": "1"}  # fmt: skip
+        from ray.cluster_utils import Cluster
+
+        # A head without CPUs: whatever is at work is then on a node that can be killed.
+        head = {"num_cpus": 0, "include_dashboard": True, "dashboard_port": 0, "object_store_memory": 80_000_000}
+        self.cluster = Cluster(initialize_head=True, head_node_args=head)
+        for _ in range(NODES - 1):
+            self.add()
+        return str(self.cluster.address)
+
+    def add(self) -> None:
+        self.workers.append(self.cluster.add_node(num_cpus=NODE_CPUS, object_store_memory=80_000_000))
+
+    def raylet(self, node: Any) -> psutil.Process:
+        return psutil.Process(node.all_processes["raylet"][0].process.pid)
+
+    def with_workers(self, title: str) -> list[Any]:
+        """The nodes (the head aside) on which something of that title runs."""
+        parents = {process.ppid() for process in titled(self.mark, title)}
+        return [node for node in self.workers if self.raylet(node).pid in parents]
+
+    def kill(self, node: Any) -> int:
+        """Power off: the node's raylet and all it started, at once. Returns the raylet's id."""
+        raylet = self.raylet(node)
+        for process in [raylet, *raylet.children(recursive=True)]:
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                continue
+        self.cluster.remove_node(node, allow_graceful=False)
+        self.workers.remove(node)
+        return raylet.pid
+
+    def stop(self) -> None:
+        if self.cluster is not None:
+            self.cluster.shutdown()
+
+
+class Attack:
+    """The kills of one run."""
+
+    def __init__(self, chaos: Chaos, study: Path, driver: Driver, nodes: Nodes, address: str) -> None:
+        self.chaos, self.study, self.driver, self.nodes, self.address = chaos, study, driver, nodes, address
+        self.random = random.Random(chaos.seed)
+        self.mark = nodes.mark
+        self.done: list[Kill] = []
+
+    # -------------------------------------------------------------------------------------------------- looking
+
+    def progress(self) -> dict[str, dict[str, Any]]:
+        """spec_id -> progress.json, with "done" added."""
+        found = {}
+        for folder in (self.study / "models").glob("*"):
+            now = read_json(folder / "progress.json")
+            found[folder.name] = {"epoch": 0, "starts": 0, "time": 0.0, **now, "done": (folder / "done.json").exists()}
+        return found
+
+    def share(self) -> float:
+        """The share of the training that is done."""
+        all_models = self.progress().values()
+        return sum(1.0 if m["done"] else m["epoch"] / self.chaos.epochs for m in all_models) / max(1, len(all_models))
+
+    def starts(self) -> int:
+        return sum(model["starts"] for model in self.progress().values())
+
+    def training(self) -> str:
+        """The model that trains now: its spec_id."""
+        open_models = {k: m for k, m in self.progress().items() if not m["done"]}
+        return max(open_models, key=lambda k: open_models[k]["time"]) if open_models else ""
+
+    def where(self) -> str:
+        """Model, epoch and step."""
+        spec_id = self.training()
+        if not spec_id:
+            return "between models"
+        spec, now = read_json(self.study / "models" / spec_id / "spec.json"), self.progress()[spec_id]
+        steps = -(-spec["data"]["train_images"] // spec["recipe"]["batch_size"])
+        return f"{spec['model']} after step {round(now['epoch'] * steps)} of {steps * self.chaos.epochs}"
+
+    def until(self, what: str, condition: Callable[[], Any], pause: float = 0.05) -> Any:
+        deadline = time.monotonic() + self.chaos.patience
+        while time.monotonic() < deadline:
+            self.driver.require_running()
+            if found := condition():
+                return found
+            time.sleep(pause)
+        raise ChaosError(f"waited {self.chaos.patience:.0f} s for {what}, in vain; now at {self.where()}:\n{self.driver.log()}")
+
+    def fresh(self, title: str, since: float) -> list[psutil.Process]:
+        """Processes of that title that were born after a moment."""
+        return [p for p in titled(self.mark, title) if p.create_time() > since]
+
+    # -------------------------------------------------------------------------------------------------- killing
+
+    def run(self) -> None:
+        """All kills of the training, spread over it at moments drawn by the seed, then those of the measurements."""
+        c = self.chaos
+        kinds = ["worker"] * c.workers + ["checkpoint"] * c.checkpoints + ["trial"] * c.trials + ["node"] * c.nodes
+        kinds += ["driver"] * c.drivers
+        self.random.shuffle(kinds)
+        moments = [(i + self.random.uniform(0.05, 0.95)) / (len(kinds) + 1) for i in range(len(kinds))]
+        for kind, moment in zip(kinds, moments, strict=True):
+            self.until(f"{moment:.0%} of the training", partial(self.ripe, kind, moment))
+            self.training_kill(kind)
+        for _ in range(c.tasks):
+            self.task_kill()
+
+    def ripe(self, kind: str, moment: float) -> bool:
+        """Whether the training has come to that moment, and there is something to kill."""
+        if self.share() < moment:
+            return False
+        return bool(self.nodes.with_workers(TITLES[kind]) if kind == "node" else titled(self.mark, TITLES[kind]))
+
+    def training_kill(self, kind: str) -> None:
+        at, starts, now = self.where(), self.starts(), time.time()
+        began, note = time.monotonic(), ""
+        if kind == "node":
+            pid = self.nodes.kill(self.random.choice(self.nodes.with_workers(TITLES[kind])))
+            self.nodes.add()
+        elif kind == "driver":
+            assert self.driver.process is not None
+            pid = self.driver.process.pid
+            os.kill(pid, signal.SIGKILL)
+            self.driver.process.wait()
+            self.driver.start()
+        elif kind == "checkpoint":
+            pid, left = self.kill_in_checkpoint()
+            at, note = self.where(), f", half-written {left}"
+        else:
+            victim = self.random.choice(titled(self.mark, TITLES[kind]))
+            pid = victim.pid
+            victim.kill()
+        born = self.until(
+            f"a restart after the {kind} was killed", lambda: self.starts() > starts and self.fresh(TITLES[kind], now)
+        )
+        self.until("training to go on", lambda: self.moving(now))
+        evidence = f"new process {born[0].pid}, starts {starts} -> {self.starts()}{note}"
+        self.note(Kill(kind, "training", at, pid, time.monotonic() - began, evidence))
+
+    def moving(self, since: float) -> bool:
+        """Whether a model reported steps made after `since` (or all are done)."""
+        models = self.progress().values()
+        return all(m["done"] for m in models) or any(m["time"] > since and m.get("images_per_s") for m in models)
+
+    def kill_in_checkpoint(self) -> tuple[int, str]:
+        """Kill the worker that writes while its file has a temporary name; the half-written folder is the proof."""
+
+        def hit() -> "tuple[int, str] | None":
+            writing = list((self.study / "models").glob("*/state/.tmp-*"))
+            if not writing:
+                return None
+            for worker in list(self.watched):
+                with suppress(psutil.Error, OSError):
+                    names = {os.readlink(f"/proc/{worker.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{worker.pid}/fd")}
+                    if any(str(folder) in name for folder in writing for name in names):
+                        worker.kill()
+                        worker.wait(10)
+                        left = [folder for folder in writing if folder.exists()]
+                        if left:
+                            return worker.pid, "/".join(left[0].parts[-3:])
+                        # It had just got its name: a kill all the same, but not the one wanted. The next checkpoint, then.
+            return None
+
+        refreshed = 0.0
+
+        def look() -> "tuple[int, str] | None":
+            nonlocal refreshed
+            if time.monotonic() - refreshed > 0.5:
+                self.watched, refreshed = titled(self.mark, TITLES["checkpoint"]), time.monotonic()
+            return hit()
+
+        self.watched: list[psutil.Process] = []
+        found: tuple[int, str] = self.until("a checkpoint being written", look, pause=0.001)
+        return found
+
+    def task_kill(self) -> None:
+        attempts = self.attempts()
+        first = self.until("a downstream task", lambda: titled(self.mark, TITLES["task"]))
+        time.sleep(self.random.uniform(0, 0.5))
+        running = titled(self.mark, TITLES["task"]) or first
+        victim, began = self.random.choice(running), time.monotonic()
+        at = f"{len(list((self.study / 'tasks').glob('*/*/result.json')))} results written"
+        with suppress(psutil.Error):
+            victim.kill()
+        after = self.until("a task's second attempt", lambda: (now := self.attempts()) > attempts and now, pause=0.3)
+        self.note(Kill("task", "measurements", at, victim.pid, time.monotonic() - began, f"retries {attempts} -> {after}"))
+
+    def attempts(self) -> int:
+        """How many second and later attempts of downstream tasks Ray has begun."""
+        from ray.util.state import list_tasks
+
+        tasks = list_tasks(address=self.address, filters=[("name", "=", "run_task")], limit=5000, raise_on_missing_output=False)
+        return sum(task.attempt_number > 0 for task in tasks)
+
+    def note(self, kill: Kill) -> None:
+        self.done.append(kill)
+        said = f"{kill.kind} {kill.pid} killed in {kill.phase} ({kill.at}); back after {kill.recovery_seconds:.1f} s"
+        print(f"{len(self.done)}/{self.chaos.total} {said}; {kill.evidence}", flush=True)
+
+
+# ------------------------------------------------------------------------------------------------------------ the whole
+
+
+def run_chaos(chaos: Chaos) -> list[Kill]:
+    """The undisturbed study, the killed one, and their comparison.
+
+    Raises:
+        ChaosError: something was lost.
+    """
+    folder = Path(chaos.keep).resolve() if chaos.keep else Path(tempfile.mkdtemp(prefix="chaos"))
+    scratch = Path(tempfile.mkdtemp(prefix="c"))  # short, for Ray's sockets
+    mark = os.environ.get(MARK) or uuid4().hex
+    arguments = [*STUDY, "--epochs", str(chaos.epochs), "--eval-draws", str(chaos.eval_draws)]
+    nodes = Nodes(mark)
+    try:
+        for name in ("calm", "killed"):
+            shutil.rmtree(folder / name, ignore_errors=True)
+            (folder / name).mkdir(parents=True)
+        address = nodes.start(scratch)
+        started = time.monotonic()
+        calm = Driver(folder / "calm", [*arguments, "--storage", str(folder / "calm"), "--address", address], mark)
+        calm.start()
+        calm.wait(20 * chaos.patience)
+        undisturbed = time.monotonic() - started
+        print(f"undisturbed: {undisturbed:.0f} s", flush=True)
+
+        started = time.monotonic()
+        driver = Driver(folder / "killed", [*arguments, "--storage", str(folder / "killed"), "--address", address], mark)
+        driver.start()
+        attack = Attack(chaos, folder / "killed" / "digits", driver, nodes, address)
+        attack.run()
+        driver.wait(20 * chaos.patience)
+        said = f"{len(attack.done)} kills: {time.monotonic() - started:.0f} s, where undisturbed it took {undisturbed:.0f} s"
+        compared = compare(folder / "calm" / "digits", folder / "killed" / "digits")
+        print(f"{said}; equal: {compared}")
+        require_no_traces(folder / "killed", attack.done)
+        (folder / "kills.json").write_text(json.dumps([asdict(kill) for kill in attack.done], indent=1))
+        print(summary(attack.done))
+        return attack.done
+    finally:
+        nodes.stop()
+        end_marked(mark)
+        if left := marked(mark):
+            print(f"left: {left}")
+        shutil.rmtree(scratch, ignore_errors=True)
+        if not chaos.keep:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def compare(calm: Path, killed: Path) -> str:
+    """Every table, cell by cell, exactly; run ids, times and hosts aside."""
+    said = []
+    names = sorted(path.stem for path in (calm / "tables").glob("*.parquet"))
+    if not {"losses", "internals", "curves"} <= set(names):
+        raise ChaosError(f"tables are missing: {names}")
+    for name in names:
+        a, b = (pd.read_parquet(study / "tables" / f"{name}.parquet") for study in (calm, killed))
+        kept = [column for column in a.columns if column not in VOLATILE]
+        keys = KEYS.get(name) or kept
+        a, b = (frame[kept].sort_values(keys, ignore_index=True) for frame in (a, b))
+        pd.testing.assert_frame_equal(a, b, check_exact=True, obj=name)
+        if a.empty and name in ("losses", "internals", "curves"):
+            raise ChaosError(f"table {name} is empty")
+        if not a.empty:
+            said.append(f"{name} ({len(a)} x {len(kept)})")
+    return ", ".join(said)
+
+
+def require_no_traces(folder: Path, kills: list[Kill]) -> None:
+    """No half-written file, no MLflow run twice or still RUNNING; and the files know how often they were begun."""
+    study = folder / "digits"
+    left = [str(path.relative_to(study)) for path in study.rglob(".tmp-*")]
+    if left:
+        raise ChaosError(f"half-written files were left: {left}")
+    restarts = sum(json.loads(path.read_text())["restarts"] for path in study.glob("models/*/done.json"))
+    wanted = sum(kill.phase == "training" for kill in kills)
+    if restarts < wanted:
+        raise ChaosError(f"{wanted} kills during training, and the models know of {restarts} restarts")
+    with sqlite3.connect(folder / "mlflow.db") as database:
+        rows = database.execute("SELECT name, status FROM runs WHERE lifecycle_stage = 'active'").fetchall()
+    doubled = [name for name, count in collections.Counter(name for name, _ in rows).items() if count > 1]
+    if doubled or {status for _, status in rows} != {"FINISHED"}:
+        raise ChaosError(f"MLflow's runs: {rows}")
+
+
+def summary(kills: list[Kill]) -> str:
+    """Recovery time after each kind of kill."""
+    lines = ["| killed | times | back after, s (median) | worst |", "|---|---:|---:|---:|"]
+    for kind in dict.fromkeys(kill.kind for kill in kills):
+        seconds = [kill.recovery_seconds for kill in kills if kill.kind == kind]
+        lines.append(f"| {kind} | {len(seconds)} | {statistics.median(seconds):.1f} | {max(seconds):.1f} |")
+    return "\n".join(lines)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object, or {} where it is not there (yet)."""
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError):
+        return {}
+
+
+if __name__ == "__main__":
+    import tyro
+
+    run_chaos(tyro.cli(Chaos))

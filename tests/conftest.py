@@ -1,0 +1,40 @@
+"""Shared by all tests: small images, small specs, and where the optional shared data lies."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from uvb.data import ImageSet, load_dataset
+from uvb.models import get_model
+from uvb.spec import DataRef, Recipe, RunSpec, Widths
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+torch.set_num_threads(1)
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"
+TINY = Widths(conv=(3, 4), hidden=6, latent=5, decoder=7)
+
+
+@pytest.fixture(scope="session")
+def digits() -> ImageSet:
+    return load_dataset("digits")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    if not SHARED.is_dir():
+        pytest.skip("the folder shared/ beside the checkout is absent")
+    return SHARED
+
+
+def tiny_spec(images: ImageSet, model: str = "uvb", **changes: object) -> RunSpec:
+    """A spec that trains in a second: tiny widths, few images, two epochs, every feature of a recipe switched on."""
+    recipe = Recipe("tiny", epochs=2, batch_size=32, learning_rate=1e-3, schedule="cosine", warmup=0.1, clip=10.0, ema=0.9)
+    data = DataRef(images.name, images.checksum, images.shape, min(100, len(images.train)))
+    spec = RunSpec(data, model, TINY, sigma=1.0, objective=get_model(model).objective, recipe=recipe)
+    return dataclasses.replace(spec, **changes)

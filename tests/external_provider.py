@@ -1,0 +1,82 @@
+"""A "cloud" of one machine for `ray up`: its node is a folder that serves as home, its SSH is a subprocess.
+
+`provider: {type: external, module: external_provider.Provider, head_ip: 127.0.0.1, worker_ips: []}`. The environment of
+whoever runs Ray's commands says where the home is (UVB_TEST_HOME) and holds a mark (UVB_TEST_MARK), which everything that is
+started inherits; so what belongs to a test can be found, and ended, by process id.
+"""
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import click
+from marked import MARK, end_marked
+from ray.autoscaler._private.local.node_provider import LocalNodeProvider
+from ray.autoscaler.command_runner import CommandRunnerInterface
+
+
+class Subprocesses(CommandRunnerInterface):
+    """Runs a node's commands here, with its folder as home."""
+
+    def __init__(self) -> None:
+        self.home = Path(os.environ["UVB_TEST_HOME"])
+
+    def run(
+        self,
+        cmd: str | None = None,
+        timeout: int = 120,
+        exit_on_fail: bool = False,
+        port_forward: Any = None,
+        with_output: bool = False,
+        environment_variables: dict[str, object] | None = None,
+        run_env: str = "auto",
+        ssh_options_override_ssh_key: str = "",
+        shutdown_after_run: bool = False,
+    ) -> str:
+        if not cmd:
+            return ""
+        if shlex.split(cmd)[:2] == ["ray", "stop"]:  # would end every Ray on this machine
+            end_marked(os.environ[MARK])
+            return ""
+        environment = {**os.environ, "HOME": str(self.home)}
+        for name, value in (environment_variables or {}).items():
+            environment[name] = value if isinstance(value, str) else json.dumps(value)
+        output = subprocess.PIPE if with_output else None
+        done = subprocess.run(["bash", "-c", cmd], env=environment, cwd=self.home, stdout=output, text=True, check=False)
+        if done.returncode:
+            raise click.ClickException(f"exit code {done.returncode}: {cmd}")
+        return done.stdout or ""
+
+    def run_rsync_up(self, source: str, target: str, options: dict[str, Any] | None = None) -> None:
+        place = self._place(target)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if Path(source).is_dir():
+            shutil.copytree(source, place, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, place)
+
+    def run_rsync_down(self, source: str, target: str, options: dict[str, Any] | None = None) -> None:
+        shutil.copy(self._place(source), target)
+
+    def _place(self, path: str) -> Path:
+        return self.home / path.removeprefix("~/")
+
+    def remote_shell_command_str(self) -> str:
+        return "bash"
+
+    def run_init(self, *, as_head: bool, file_mounts: dict[str, str], sync_run_yet: bool) -> bool:
+        return False
+
+
+class Provider(LocalNodeProvider):
+    """Ray's provider of given hosts, with subprocesses for SSH."""
+
+    def __init__(self, provider_config: dict[str, Any], cluster_name: str) -> None:
+        super().__init__(dict(provider_config), cluster_name)
+
+    def get_command_runner(self, *args: Any, **kwargs: Any) -> Subprocesses:
+        return Subprocesses()

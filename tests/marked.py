@@ -1,0 +1,46 @@
+"""Processes of a test, found by a mark that they inherit in their environment, and ended by process id."""
+
+import os
+
+import psutil
+
+MARK = "UVB_TEST_MARK"
+
+
+def marked(mark: str) -> list[psutil.Process]:
+    """The living processes that inherited `mark`, this one aside."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+def titled(mark: str, title: str) -> list[psutil.Process]:
+    """Those of them whose command begins so; Ray's workers are called ``ray::`` and what they run."""
+    found = []
+    for process in marked(mark):
+        try:
+            if " ".join(process.cmdline()).startswith(title):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def end_marked(mark: str) -> None:
+    """Kill them all, and those they start meanwhile; the caller and its parents stay."""
+    mine = {process.pid for process in [psutil.Process(), *psutil.Process().parents()]}
+    for _ in range(20):
+        left = [process for process in marked(mark) if process.pid not in mine]
+        if not left:
+            return
+        for process in left:
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                continue
+        psutil.wait_procs(left, timeout=3)

@@ -1,0 +1,265 @@
+"""The benchmarks compute what they claim: the same step in JAX, the same gradients stacked, a GPU run that can be cut short."""
+
+# ruff: noqa: E402 (the benchmarks are scripts in a folder of their own)
+
+import functools
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY, tiny_spec
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import bench
+import exact
+import gpu_checks
+import gpu_collect
+import gpu_pack
+import gpu_run
+import gpu_train
+import gpu_variants
+import measure
+import stacked
+
+from uvb.data import ImageSet
+from uvb.empirical_bayes import posterior_mean
+from uvb.errors import UserError
+from uvb.models import get_model
+from uvb.noise import normal
+from uvb.objective import build_objective
+from uvb.plan import Plan
+from uvb.spec import Widths
+from uvb.train import fit, prepare
+from uvb.train_state import TrainState
+
+SHAPE = (1, 9, 11)
+WIDTHS = Widths(conv=(3, 4, 5), hidden=6, latent=5, decoder=7)
+
+
+def a_batch(noise_dim: int, count: int = 6) -> tuple[torch.Tensor, ...]:
+    x = torch.rand(count, *SHAPE, generator=torch.Generator().manual_seed(1))
+    return x, normal(tuple(x.shape), 0, "n"), normal((count, noise_dim), 0, "e"), torch.full((count,), 1 / count)
+
+
+def row(name: str, value: float = 1.0, machine: str = "m, torch 1") -> measure.Row:
+    return measure.figure(name, value, "s") | {"machine": machine}
+
+
+@pytest.mark.parametrize("name", ["uvb", "deen"])
+def test_jax_takes_the_same_step(name):
+    """Loss and every gradient of the JAX reference are torch's; σ is not 1 and the image not square, so no factor hides."""
+    jax_step = pytest.importorskip("jax_step", reason="JAX is not installed", exc_type=ImportError)
+    model = get_model(name).build(SHAPE, WIDTHS, "silu", 0.7)
+    x, noise, eps, weight = a_batch(model.noise_dim)
+    loss = build_objective("denoise", model)(x, noise, eps, weight)
+    loss.backward()
+    value, gradients = jax_step.loss_and_gradients(model, name, x, noise, eps)
+    assert value == pytest.approx(loss.item(), rel=1e-5)
+    for key, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(torch.tensor(gradients[key]), parameter.grad, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["uvb", "deen"])
+def test_stacked_models_have_the_gradients_of_each(name):
+    models = stacked.objectives(name, SHAPE, WIDTHS, "cpu", sigmas=(0.3, 0.8, 1.0))
+    for objective in models:
+        objective.double()
+    plan = Plan(precision="fp64")
+    batch = tuple(t.double() for t in a_batch(models[0].model.noise_dim))
+    at_once, parameters = stacked.stacked(models, plan)
+    losses = at_once(*batch)
+    torch.testing.assert_close(losses, stacked.in_turn(models, plan)(*batch))
+    for k, objective in enumerate(models):
+        for key, parameter in objective.named_parameters():
+            expected = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            torch.testing.assert_close(parameters[key].grad[k], expected)
+
+
+def test_the_first_written_estimator_is_the_exact_one():
+    """So the seconds compare two ways to one result."""
+    train = torch.randint(0, 256, (50, 1, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    y = torch.rand(7, 1, 4, 4, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(exact.first_written(y, train), posterior_mean(y, train, exact.SIGMA), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["uvb", "deen"])
+def test_the_first_written_step_descends_like_ours(name):
+    """Its loss is the objective's; and it does change the weights."""
+    model = get_model(name).build(SHAPE, WIDTHS, "silu", 0.7)
+    before = [p.detach().clone() for p in model.parameters()]
+    expected = build_objective("denoise", model)(*gpu_variants.batch_for(model, SHAPE, "cpu", 6))
+    loss = gpu_variants.first_written(model, SHAPE, "cpu", 6)()
+    torch.testing.assert_close(loss, expected)
+    assert any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_forward_flops_by_hand():
+    """DEEN on 9×11 images: three convolutions, two linear layers, two operations a multiplication."""
+    widths = Widths(conv=(3, 4, 5), hidden=6)
+    positions = (7 * 9, 5 * 7, 3 * 5)
+    by_hand = 2 * (9 * (1 * 3 * positions[0] + 3 * 4 * positions[1] + 4 * 5 * positions[2]) + 5 * positions[2] * 6 + 6)
+    assert gpu_variants.forward_flops("deen", SHAPE, widths) == by_hand
+
+
+def test_gpu_checks_pass_on_this_machine(digits):
+    found = gpu_checks.run_checks(digits, "cpu", widths=TINY, batch=32, compile=False)
+    assert {name: check for name, check in found.items() if not check["ok"]} == {}
+    assert 0 < found["gradients/uvb"]["fp32"] < 1e-5
+
+
+def test_gpu_checks_notice_a_wrong_gradient(digits, monkeypatch):
+    """A gradient two percent off is caught in fp32, and NaN never passes."""
+    real = gpu_checks.flat_gradient
+    for wrong in (1.02, float("nan")):
+
+        def bent(spec, plan, arguments, weights, wrong=wrong):
+            loss, gradient = real(spec, plan, arguments, weights)
+            return loss, gradient * (wrong if plan.precision == "fp32" else 1)
+
+        monkeypatch.setattr(gpu_checks, "flat_gradient", bent)
+        assert not gpu_checks.run_checks(digits, "cpu", widths=TINY, batch=32, compile=False)["gradients/deen"]["ok"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_cuda_graph_computes_the_same_gradients(digits):
+    assert gpu_checks.graphed(gpu_checks.check_spec(digits, "uvb", TINY, 32), digits)["ok"]
+
+
+def test_a_plan_with_a_graph_needs_a_gpu():
+    with pytest.raises(UserError, match="CUDA graph"):
+        Plan(graph=True).require_honourable()
+
+
+def test_a_training_cut_short_goes_on_to_the_same_weights(digits, tmp_path, monkeypatch):
+    """No time: a state on the disk and no result. Time: weights, curves, experiments; to the bit those of one go."""
+    monkeypatch.setattr(gpu_train, "experiment_names", lambda default_only: ["losses", "denoise_rows", "internals"])
+    spec, plan, silent = tiny_spec(digits), Plan(), lambda text: None
+    places = tmp_path / "cut", tmp_path / "whole"
+    assert not gpu_train.run_training(spec, plan, digits, places[0], gpu_train.Budget(0), silent)
+    folder = places[0] / "results" / spec.spec_id
+    assert not (folder / "done.json").exists()
+    assert (places[0] / "state" / spec.spec_id / "now" / "state.json").exists()
+    for place in places:
+        assert gpu_train.run_training(spec, plan, digits, place, gpu_train.Budget(10), silent)
+    cut, whole = (gpu_train.uvb.load(place / "models" / spec.spec_id) for place in places)
+    for key, value in whole.state_dict().items():
+        assert torch.equal(cut.state_dict()[key], value), key
+    assert [r["epoch"] for r in json.loads((folder / "curves.json").read_text())["rows"]] == [0, 1]
+    losses = json.loads((folder / "losses.json").read_text())
+    assert {r["split"] for r in losses["rows"]} == {"train", "test"}
+    assert (folder / "denoise_rows.xhat.png").stat().st_size > 100
+    assert not list(folder.glob("*.started"))
+
+
+def test_an_experiment_that_fails_or_never_ends_costs_the_others_nothing(digits, tmp_path, monkeypatch):
+    spec, plan = tiny_spec(digits), Plan()
+    folder = tmp_path / "results" / spec.spec_id
+    folder.mkdir(parents=True)
+    (folder / "losses.started").touch()  # a call was killed while it ran
+    model = get_model("uvb").build(spec.data.shape, spec.widths, "silu", 1.0)
+    gpu_train.uvb.save_model(model, spec, tmp_path / "models" / spec.spec_id)
+    real = gpu_train.get_experiment("internals")
+    broken = gpu_train.dataclasses.replace(real, run=lambda *a: 1 / 0)
+    monkeypatch.setattr(gpu_train, "experiment_names", lambda default_only: ["losses", "internals", "denoise_rows"])
+    find = gpu_train.get_experiment
+    monkeypatch.setattr(gpu_train, "get_experiment", lambda name: broken if name == "internals" else find(name))
+    assert gpu_train.experiments(spec, plan, digits, tmp_path, gpu_train.Budget(10), lambda text: None)
+    assert "a call ended" in json.loads((folder / "losses.json").read_text())["error"]
+    assert "ZeroDivisionError" in json.loads((folder / "internals.json").read_text())["error"]
+    assert "error" not in json.loads((folder / "denoise_rows.json").read_text())
+
+
+def test_results_travel_as_an_archive_and_finished_ones_stay(tmp_path):
+    place, out, tree = tmp_path / "place", tmp_path / "out", tmp_path / "tree"
+    for name, text in (("aaa", "new"), ("bbb", "new")):
+        (place / "results" / name).mkdir(parents=True)
+        (place / "results" / name / "curves.json").write_text(text)
+    (place / "results" / "aaa" / "done.json").write_text("{}")
+    (place / "results" / "bench.json").write_text("[]")
+    (tree / "bbb").mkdir(parents=True)
+    (tree / "bbb" / "curves.json").write_text("old, unfinished")
+    gpu_run.bundle(place, out, tree, 0.0, "note")
+    assert json.loads((out / "summary.json").read_text())["finished"] == {"aaa": True, "bbb": False}
+    assert set(gpu_collect.collect(out, tree)) == {"aaa", "bbb (unfinished)", "bench.json"}
+    assert (tree / "bbb" / "curves.json").read_text() == "new"
+    (place / "results" / "aaa" / "curves.json").write_text("newer")
+    gpu_run.bundle(place, tmp_path / "again", tmp_path / "empty", 0.0, "note")
+    gpu_collect.collect(tmp_path / "again", tree)
+    assert (tree / "aaa" / "curves.json").read_text() == "new"
+
+
+@pytest.mark.parametrize(("right", "best"), [(True, "graph-compile-bf16"), (False, "compile-bf16")])
+def test_the_plan_is_the_fastest_that_passed_its_checks(tmp_path, right, best):
+    rows = [
+        row(f"step/uvb/mnist/cuda-{n}", v) for n, v in (("graph-compile-bf16", 1.0), ("compile-bf16", 2.0), ("eager-bf16", 5.0))
+    ]
+    (tmp_path / "bench.json").write_text(json.dumps(rows))
+    checks = {"graphed/uvb": {"ok": right}, "compiled/uvb": {"ok": True}}
+    (tmp_path / "checks.json").write_text(json.dumps({"checks": checks}))
+    plan = gpu_run.plan_for("vae", [tmp_path], "cuda")
+    assert (plan.compile, plan.graph, plan.precision) == (True, best.startswith("graph"), "bf16")
+
+
+def test_the_average_carries_no_history(digits):
+    """An EMA outside no_grad would keep every step's graph alive, and memory would grow for as long as a training runs."""
+    spec, plan = tiny_spec(digits), Plan()
+    state = TrainState.fresh(spec, plan)
+    for _ in fit(spec, plan, state, digits):
+        pass
+    assert all(p.is_leaf and p.grad_fn is None for p in state.averaged.parameters())
+    assert not torch.equal(*(next(m.parameters()) for m in (state.averaged, state.model)))
+
+
+@pytest.mark.slow
+def test_a_process_may_compile_more_networks_than_dynamo_likes(digits, monkeypatch, recwarn):
+    """Dynamo refuses the ninth compilation of a function; a worker trains a whole group of models in turn."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    for hidden in range(6, 17):
+        objective = build_objective("denoise", get_model("deen").build(SHAPE, Widths(conv=(3,), hidden=hidden), "silu", 1.0))
+        compiled = prepare(objective, Plan(compile=True), torch.zeros(4, *SHAPE))
+        assert isinstance(compiled, torch._dynamo.OptimizedModule)
+    assert not [w for w in recwarn if "torch.compile failed" in str(w.message)]
+
+
+def test_packed_images_come_back_whole(tmp_path):
+    pixels = torch.randint(0, 256, (20, 1, 5, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images = ImageSet("some", pixels[:15], pixels[15:])
+    gpu_pack.pack(images, tmp_path / "packed")
+    assert gpu_pack.unpack(tmp_path / "packed", tmp_path / "scratch")["some"].checksum == images.checksum
+
+
+def test_every_training_has_a_result_of_its_own(digits):
+    specs = gpu_train.in_order_of_value({"mnist": digits, "cifar10": digits})
+    assert [gpu_run.key_of(s).split(" ", 1)[1] for s in specs[:4]] == ["uvb fast 1", "vae fast 1", "deen fast 1", "uvb paper 1"]
+    assert gpu_run.key_of(specs[-1]).endswith("deen paper 1")
+    ids = [s.spec_id for s in gpu_train.in_order_of_value({"mnist": digits})]
+    assert len(set(ids)) == len(ids) == 19
+
+
+def test_a_new_run_replaces_its_rows_and_keeps_the_others(tmp_path):
+    bench.write([row("a/x", 1.0), row("b/y", 2.0)], tmp_path)
+    bench.write([row("a/x", 3.0), row("c", 1.0, machine="other gpu, torch 1")], tmp_path)
+    values = {r["name"]: r["value"] for r in json.loads((tmp_path / "m.json").read_text())}
+    assert values == {"a/x": 3.0, "b/y": 2.0}
+    assert "| a/x | 3 s |" in (tmp_path / "m.md").read_text()
+    assert (tmp_path / "other-gpu.json").exists()
+
+
+def test_a_study_is_a_row_of_its_wall_time_and_its_parts(tmp_path):
+    (tmp_path / "digits").mkdir()
+    timings = {"stages": [{"name": "training", "seconds": 40.0}], "total_seconds": 60.0}
+    (tmp_path / "digits" / "timings.json").write_text(json.dumps(timings))
+    rows = bench.study_rows([tmp_path / "digits", tmp_path / "absent"])
+    assert {r["name"]: r["value"] for r in rows} == {"study/digits/wall": 60.0, "study/digits/training": 40.0}
+
+
+def test_times_are_medians_and_ratios_are_of_medians():
+    found = measure.row("x", [2.0, 1.0, 9.0], "slow", [4.0, 4.0, 100.0], unit="images/s", work=10)
+    assert (found["value"], found["ratio"], found["unit"]) == (5.0, 2.0, "images/s")
+    assert set(found) == {"name", "value", "unit", "reference", "ratio", "spread", "machine", "when", "commit"}

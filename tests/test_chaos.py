@@ -1,0 +1,65 @@
+"""The chaos run, short: each kind of kill once (`make chaos` does 22). What it compares is tested here as well."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from uuid import uuid4
+
+import pandas as pd
+import pytest
+from chaos.chaos import ChaosError, Kill, compare, require_no_traces
+from conftest import ROOT
+from marked import MARK, end_marked, marked
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_each_kind_of_kill_once_changes_nothing(tmp_path: Path) -> None:
+    mark = uuid4().hex
+    once = [word for kind in ("workers", "checkpoints", "trials", "nodes", "drivers", "tasks") for word in (f"--{kind}", "1")]
+    command = [sys.executable, str(ROOT / "tests" / "chaos" / "chaos.py"), *once, "--epochs", "60", "--eval-draws", "40"]
+    try:
+        done = subprocess.run(
+            [*command, "--keep", str(tmp_path / "kept"), "--patience", "600"], env={**os.environ, MARK: mark},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout
+        kills = json.loads((tmp_path / "kept" / "kills.json").read_text())
+        assert sorted(kill["kind"] for kill in kills) == ["checkpoint", "driver", "node", "task", "trial", "worker"]
+        assert any("half-written" in kill["evidence"] for kill in kills)
+        assert not marked(mark), "processes are left"
+    finally:
+        end_marked(mark)
+
+
+def study(folder: Path, **changes: float) -> Path:
+    """Three tables of one row."""
+    row = {"spec_id": "a", "split": "test", "estimator": "energy", "quantity": "kl_noisy", "epoch": 1, "model": "uvb"}
+    row |= {"loss": 1.0, "run_id": str(folder), "time": float(len(str(folder))), **changes}
+    (folder / "tables").mkdir(parents=True)
+    for name in ("losses", "internals", "curves"):
+        pd.DataFrame([row]).to_parquet(folder / "tables" / f"{name}.parquet")
+    return folder
+
+
+def test_the_comparison_sees_the_last_bit_and_no_more(tmp_path: Path) -> None:
+    calm = study(tmp_path / "calm")
+    assert "losses (1 x 7)" in compare(calm, study(tmp_path / "other_run_and_time"))
+    with pytest.raises(AssertionError):
+        compare(calm, study(tmp_path / "one_bit", loss=1.0 + 2**-52))
+    with pytest.raises(ChaosError, match="tables are missing"):
+        compare(tmp_path / "nothing", calm)
+
+
+def test_kills_that_no_model_knows_of_do_not_count(tmp_path: Path) -> None:
+    model = tmp_path / "digits" / "models" / "a"
+    model.mkdir(parents=True)
+    (model / "done.json").write_text(json.dumps({"restarts": 1}))
+    kills = [Kill("worker", "training", "", 1, 1.0, "")] * 2
+    with pytest.raises(ChaosError, match="2 kills during training, and the models know of 1 restarts"):
+        require_no_traces(tmp_path, kills)
+    (model / ".tmp-x").write_text("")
+    with pytest.raises(ChaosError, match="half-written"):
+        require_no_traces(tmp_path, kills[:1])

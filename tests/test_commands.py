@@ -1,0 +1,66 @@
+"""sample.py and denoise.py on a small model, and the pictures they write."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny_spec
+from PIL import Image
+
+from pipelines.denoise import Denoise, denoise
+from pipelines.pictures import grid, read_images, to_pil
+from pipelines.sample import Sample, sample
+from uvb.errors import UserError
+from uvb.load import save_model
+from uvb.models import build_model
+from uvb.walk_jump import WalkJump
+
+
+@pytest.fixture
+def model(digits, tmp_path):
+    spec = tiny_spec(digits)
+    return str(save_model(build_model(spec), spec, tmp_path / "model"))
+
+
+def test_sampling_writes_pictures_and_is_keyed_by_its_seed(model, tmp_path):
+    walk = WalkJump(jumps=3, steps_between_jumps=2)
+    for out, seed in (("a", 1), ("b", 1), ("c", 2)):
+        sample(Sample(model, chains=2, walk=walk, seed=seed, out=tmp_path / out))
+    a, b, c = (np.load(tmp_path / out / "samples.npz")["jumps"] for out in "abc")
+    assert a.shape == (3, 2, 1, 8, 8)
+    assert np.array_equal(a, b)
+    assert not np.array_equal(a, c)
+    with Image.open(tmp_path / "a" / "walk.gif") as animation:
+        assert animation.n_frames == 3
+
+
+def test_own_pictures_are_fitted_denoised_and_written(model, tmp_path):
+    folder = tmp_path / "own"
+    folder.mkdir()
+    Image.new("RGB", (40, 30), (255, 255, 255)).save(folder / "white.png")
+    Image.new("L", (8, 8), 0).save(folder / "black.png")
+    images, names = read_images(folder, (1, 8, 8))
+    assert names == ["black", "white"]
+    torch.testing.assert_close(images, torch.stack([torch.zeros(1, 8, 8), torch.ones(1, 8, 8)]))
+    denoise(Denoise(model, folder, add_noise=True, out=tmp_path / "out"))
+    assert Image.open(tmp_path / "out" / "white.png").size == (8, 8)
+    assert (tmp_path / "out" / "overview.png").exists()
+
+
+def test_what_is_no_picture_or_has_another_shape_is_one_line(model, tmp_path):
+    (tmp_path / "x.png").write_text("not a picture")
+    np.save(tmp_path / "x.npy", np.zeros((2, 3, 8, 8), dtype=np.float32))
+    np.save(tmp_path / "nan.npy", np.full((1, 1, 8, 8), np.nan, dtype=np.float32))
+    wrong = {"x.png": "not a picture", "x.npy": "this model takes", "nan.npy": "NaN", "no.png": "no picture"}
+    for name, message in wrong.items():
+        with pytest.raises(UserError, match=message):
+            denoise(Denoise(model, tmp_path / name, out=tmp_path / "out"))
+    with pytest.raises(UserError, match="no trained model"):
+        sample(Sample(str(tmp_path), out=tmp_path / "out"))
+
+
+def test_a_grid_keeps_every_pixel_in_its_place():
+    images = torch.arange(3 * 4, dtype=torch.float32).reshape(3, 1, 2, 2) / 12
+    sheet = grid(images, columns=2)
+    assert sheet.shape == (1, 5, 5)
+    assert torch.equal(sheet[0, 3:, :2], images[2, 0])
+    assert to_pil(sheet, zoom=3).size == (15, 15)

@@ -1,0 +1,98 @@
+"""The cost model against FACTS.md, against itself, and against the page made from it."""
+
+import dataclasses
+
+import pytest
+from conftest import ROOT
+
+from pipelines import cost_model
+from pipelines.cost_model import (
+    H200,
+    L4,
+    TWO_CORES,
+    Work,
+    allreduce_seconds,
+    best_workers,
+    forward_flops,
+    image_flops,
+    paper_study,
+    paper_work,
+    step_seconds,
+    study_seconds,
+    training_seconds,
+)  # fmt: skip
+from uvb.capacity import default_widths
+from uvb.models import get_model
+
+MNIST = (1, 28, 28)
+
+
+@pytest.mark.parametrize(("model", "gflop", "step_tflop"), [("uvb", 0.24, 0.184), ("deen", 1.53, 1.18)])
+def test_flops_are_those_of_facts(model: str, gflop: float, step_tflop: float) -> None:
+    widths = default_widths(model, MNIST)
+    assert forward_flops(model, MNIST, widths) / 1e9 == pytest.approx(gflop, abs=0.005)
+    assert 128 * image_flops(model, MNIST, widths, "denoise") / 1e12 == pytest.approx(step_tflop, rel=0.005)
+
+
+def test_flops_of_one_convolution_by_hand() -> None:
+    """A 3x3 convolution from 1 to 128 channels on 28x28 makes 26x26x128 sums of 9 products each, 2 operations a product."""
+    one = dataclasses.replace(get_model("deen").widths, conv=(128,))
+    two = dataclasses.replace(one, hidden=one.hidden + 1)
+    linear = forward_flops("deen", MNIST, two) - forward_flops("deen", MNIST, one)  # of one hidden unit
+    assert linear == 2 * (128 * 26 * 26 + 1)
+    assert forward_flops("deen", MNIST, one) - one.hidden * linear == 2 * 9 * 128 * 26 * 26
+
+
+def test_an_elbo_has_no_inner_gradient() -> None:
+    widths = default_widths("vae", MNIST)
+    assert image_flops("vae", MNIST, widths, "elbo_y") * 2 == image_flops("vae", MNIST, widths, "denoise")
+
+
+def test_bytes_are_those_of_facts() -> None:
+    work = paper_work("uvb")
+    assert work.gradient_bytes / 1e6 == pytest.approx(107, abs=0.5)
+    assert work.checkpoint_bytes / 1e6 == pytest.approx(428, abs=0.5)
+
+
+@pytest.mark.parametrize(("model", "least", "most"), [("uvb", 0.45, 0.51), ("deen", 2.5, 2.7)])
+def test_steps_take_what_was_measured(model: str, least: float, most: float) -> None:
+    assert least <= step_seconds(paper_work(model), TWO_CORES) <= most
+
+
+def test_allreduce_sends_twice_the_gradients_but_a_share() -> None:
+    work = Work(1e9, 1_000_000, 128, 10)
+    free_hops = dataclasses.replace(H200, hop=0.0)
+    assert allreduce_seconds(work, free_hops, 1) == 0
+    assert allreduce_seconds(work, free_hops, 2) == pytest.approx(4e6 / H200.near)
+    assert allreduce_seconds(work, free_hops, 8) == pytest.approx(2 * 7 / 8 * 4e6 / H200.near)
+    assert allreduce_seconds(work, free_hops, 16) == pytest.approx(2 * 15 / 16 * 4e6 / H200.far)
+
+
+def test_arithmetic_alone_scales_until_the_batch_is_used_up() -> None:
+    ideal = dataclasses.replace(H200, overhead=0.0, memory=float("inf"), near=float("inf"), far=float("inf"), hop=0.0)
+    work = Work(1e9, 1_000_000, 128, 10)
+    assert step_seconds(work, ideal) / step_seconds(work, ideal, 4) == pytest.approx(4)
+    assert step_seconds(work, ideal, 3) == pytest.approx(43 / 128 * step_seconds(work, ideal))  # the largest share counts
+    assert step_seconds(work, ideal, 256) == step_seconds(work, ideal, 128)
+
+
+def test_one_model_a_device_while_models_are_left() -> None:
+    for machine in (H200, L4):
+        for devices in (1, 2, 4, 8):
+            assert best_workers(paper_study(), machine, devices) == 1
+    assert best_workers([paper_work("deen")], H200, 8) > 1
+    assert best_workers([paper_work("deen")], L4, 8) == 1, "10 Gbit/s eats what eight devices gain"
+    assert best_workers([paper_work("deen", epochs=1)] * 8, H200, 8) == 1
+
+
+def test_a_study_is_its_slots() -> None:
+    long, short = Work(1e10, 10**6, 128, 10_000), Work(1e10, 10**6, 128, 5_000)
+    times = {work: training_seconds(work, L4) for work in (long, short)}
+    assert study_seconds([short, long, short], L4, 1, 1) == pytest.approx(times[long] + 2 * times[short])
+    assert study_seconds([short, long, short], L4, 2, 1) == pytest.approx(max(times[long], 2 * times[short]))
+
+
+def test_the_page_has_these_tables() -> None:
+    page = (ROOT / "docs" / "SCALING.md").read_text()
+    begin, end = "<!-- tables by: python -m pipelines.cost_model -->", "<!-- end of tables -->"
+    assert page.split(begin)[1].split(end)[0].strip() == cost_model.document()

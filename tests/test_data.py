@@ -1,0 +1,593 @@
+"""Data sets: known answers, exact round trips, and one clear line for each kind of bad input."""
+
+import functools
+import hashlib
+import http.server
+import io
+import pickle
+import re
+import shutil
+import socket
+import tarfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from uvb.data import ImageSet, dataset_names, load_dataset, register_dataset, registry
+from uvb.data import _download as download_module
+from uvb.data._torchvision import torchvision_datasets
+from uvb.errors import UserError
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+needs_mnist = pytest.mark.skipif(not (SHARED / "MNIST/raw").is_dir(), reason="no ../shared/data/MNIST beside the project")
+needs_cifar = pytest.mark.skipif(not (SHARED / "cifar10").is_dir(), reason="no ../shared/data/cifar10 beside the project")
+
+
+def fails(what: str, *args: Any, **kwargs: Any) -> None:
+    """Loading raises a UserError of one line that matches `what`."""
+    with pytest.raises(UserError, match=what) as caught:
+        load_dataset(*map(str, args), **kwargs)
+    assert "\n" not in str(caught.value)
+
+
+def pixels(count: int, *shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, *shape), np.uint8)
+
+
+def png(array: np.ndarray) -> bytes:
+    """PNG of an (H, W) or (H, W, 3) array."""
+    file = io.BytesIO()
+    Image.fromarray(array).save(file, "PNG")
+    return file.getvalue()
+
+
+def seed_zero_order(count: int) -> np.ndarray:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(0)).numpy()
+
+
+def small_set(**changes: Any) -> ImageSet:
+    images = torch.from_numpy(pixels(6, 1, 3, 4))
+    return replace(ImageSet("small", images[:4], images[4:], torch.arange(4), torch.arange(2)), **changes)
+
+
+def mean_predictor_loss(images: ImageSet) -> float:
+    """Test loss of always predicting the training mean: sum over pixels, mean over images."""
+    mean = images.to_unit(images.train).mean(0)
+    return float((images.to_unit(images.test) - mean).square().flatten(1).sum(1).mean())
+
+
+# ImageSet
+
+
+def test_checksum_depends_on_contents_shapes_and_levels_alone() -> None:
+    base = small_set()
+    assert re.fullmatch("[0-9a-f]{16}", base.checksum)
+    assert small_set(name="other", paper="mnist").checksum == base.checksum
+    pixel = base.test.clone()
+    pixel[0, 0, 0, 0] ^= 1
+    changed = [
+        small_set(test=pixel),
+        small_set(test_labels=torch.tensor([0, 2])),
+        small_set(train_labels=None),
+        small_set(train=base.train.reshape(4, 1, 4, 3), test=base.test.reshape(2, 1, 4, 3)),  # the same bytes
+    ]
+    assert len({images.checksum for images in [base, *changed]}) == 1 + len(changed)
+    dark = small_set(train=base.train // 2, test=base.test // 2)
+    assert replace(dark, levels=128).checksum != dark.checksum
+
+
+def test_checksum_does_not_depend_on_memory_layout() -> None:
+    strided = small_set().train.permute(0, 1, 3, 2).contiguous().permute(0, 1, 3, 2)
+    assert not strided.is_contiguous()
+    assert small_set(train=strided).checksum == small_set().checksum
+
+
+@pytest.mark.parametrize("labels", [True, False])
+def test_save_and_load_give_back_every_field(tmp_path: Path, labels: bool) -> None:
+    images = small_set(paper="mnist") if labels else small_set(train_labels=None, test_labels=None)
+    images.save(tmp_path / "new" / "images.safetensors")
+    back = ImageSet.load(tmp_path / "new" / "images.safetensors")
+    assert (back.name, back.levels, back.paper, back.checksum) == ("small", 255, images.paper, images.checksum)
+    for key in ("train", "test", "train_labels", "test_labels"):
+        ours, theirs = getattr(images, key), getattr(back, key)
+        assert theirs is None if ours is None else torch.equal(ours, theirs)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["images.safetensors"]  # no temporary file stays
+
+
+def test_load_refuses_a_changed_truncated_or_missing_file(tmp_path: Path) -> None:
+    path = tmp_path / "images.safetensors"
+    small_set().save(path)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="checksum"):
+        ImageSet.load(path)
+    path.write_bytes(content[:-5])
+    with pytest.raises(UserError, match="damaged"):
+        ImageSet.load(path)
+    with pytest.raises(UserError, match="no such file"):
+        ImageSet.load(tmp_path / "absent")
+
+
+def test_subset_is_the_first_training_images_and_the_whole_test_set() -> None:
+    images = small_set()
+    first = images.subset(3)
+    assert torch.equal(first.train, images.train[:3])
+    assert torch.equal(first.test, images.test)
+    assert first.train_labels is not None
+    assert first.train_labels.tolist() == [0, 1, 2]
+    assert images.subset(4).checksum == images.checksum != first.checksum
+    for wrong in (0, -1, 5):
+        with pytest.raises(UserError, match="choose 1 to 4"):
+            images.subset(wrong)
+
+
+def test_to_unit_is_value_over_levels() -> None:
+    images = small_set(train=torch.tensor([0, 4, 16], dtype=torch.uint8).reshape(3, 1, 1, 1).expand(3, 1, 3, 4),
+                       train_labels=None, test=small_set().test // 16, levels=16)  # fmt: skip
+    unit = images.to_unit(images.train, torch.float64)
+    assert unit.dtype == torch.float64
+    assert unit[:, 0, 0, 0].tolist() == [0.0, 0.25, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"train": torch.zeros(0, 1, 3, 4, dtype=torch.uint8), "train_labels": None}, "train: it is empty"),
+        ({"test": torch.zeros(2, 3, 4, dtype=torch.uint8)}, r"uint8 \(N, C, H, W\)"),
+        ({"train": torch.zeros(4, 1, 3, 4)}, "float32"),
+        ({"test": torch.zeros(2, 3, 3, 4, dtype=torch.uint8)}, "one size"),
+        ({"train_labels": torch.arange(3)}, "labels"),
+        ({"levels": 16}, "above levels = 16"),
+        ({"levels": 256}, "1 to 255"),
+    ],
+)
+def test_image_set_refuses_what_does_not_fit(changes: dict[str, Any], what: str) -> None:
+    with pytest.raises(UserError, match=what):
+        small_set(**changes)
+
+
+# Named data sets
+
+
+def test_digits_are_the_documented_split_of_all_1797_images() -> None:
+    from sklearn.datasets import load_digits
+
+    images = load_dataset("digits")
+    assert (images.shape, len(images.train), len(images.test), images.levels) == ((1, 8, 8), 1500, 297, 16)
+    order = seed_zero_order(1797)
+    unit = images.to_unit(torch.cat([images.train, images.test]), torch.float64)[:, 0]
+    assert np.array_equal(unit.numpy() * 16, load_digits().images[order])
+    assert images.test_labels is not None
+    assert np.array_equal(images.test_labels.numpy(), load_digits().target[order[1500:]])
+
+
+def test_digits_mean_predictor_has_the_known_loss_and_the_checksum_stays() -> None:
+    """4.74 is FACTS.md's; the checksum names stored models, so it may change only on purpose."""
+    images = load_dataset("digits")
+    assert mean_predictor_loss(images) == pytest.approx(4.74, abs=0.02)
+    assert images.checksum == "a928b79a01505c9d"
+
+
+@pytest.fixture
+def mnist_dir(tmp_path: Path) -> Path:
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for file in (SHARED / "MNIST/raw").glob("*.gz"):
+        shutil.copyfile(file, raw / file.name)
+    return tmp_path
+
+
+@needs_mnist
+def test_mnist_from_its_files_without_network(mnist_dir: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """0.1307 is MNIST's well-known pixel mean, 52.9 the paper's scale (FACTS.md)."""
+    images = load_dataset("mnist", mnist_dir, download=False)
+    assert (images.train.shape, images.test.shape) == ((60_000, 1, 28, 28), (10_000, 1, 28, 28))
+    assert images.train_labels is not None
+    assert images.test_labels is not None
+    assert images.train_labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
+    assert images.test_labels.bincount().tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    assert float(images.to_unit(images.train).mean()) == pytest.approx(0.1307, abs=5e-5)
+    assert mean_predictor_loss(images) == pytest.approx(52.9, abs=0.1)
+    assert (images.paper, images.checksum) == ("mnist", "3bee7078728ec19c")
+    images.save(mnist_dir / "images.safetensors")
+    assert ImageSet.load(mnist_dir / "images.safetensors").checksum == images.checksum
+    assert len(list((mnist_dir / "MNIST/raw").iterdir())) == 4  # nothing was unpacked or written
+    assert capfd.readouterr() == ("", "")
+
+
+@needs_mnist
+def test_damaged_mnist_names_the_file_and_the_folder(mnist_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    damaged = mnist_dir / "MNIST/raw/t10k-labels-idx1-ubyte.gz"
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    what = re.escape(f"put these official files into {damaged.parent}: t10k-labels-idx1-ubyte.gz (damaged)") + "$"
+    fails(what, "mnist", mnist_dir, download=False)
+    monkeypatch.setattr(torchvision_datasets().MNIST, "mirrors", [f"http://127.0.0.1:{free_port()}/"])
+    fails(what, "mnist", mnist_dir)
+
+
+def test_absent_mnist_offline_is_one_quick_line_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torchvision_datasets().MNIST, "mirrors", [f"http://127.0.0.1:{free_port()}/"])
+    start = time.monotonic()
+    fails(r"cannot download train-images.*MNIST/raw: train-images-idx3-ubyte.gz \(absent\), train-labels", "mnist", tmp_path)
+    assert time.monotonic() - start < 5
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download_module, "PATIENCE", 0.2)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        start = time.monotonic()
+        with pytest.raises(UserError, match="cannot download file"):
+            download_module.fetch([f"http://127.0.0.1:{silent.getsockname()[1]}/file"], tmp_path / "file", "0" * 32)
+        assert time.monotonic() - start < 3
+
+
+def free_port() -> int:
+    """A port of this machine where nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@pytest.fixture
+def server(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, str]]:
+    """A folder and the local address that serves it."""
+    folder = tmp_path_factory.mktemp("served")
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args: Any) -> None: ...
+
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    handler = functools.partial(Quiet, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        yield folder, f"http://127.0.0.1:{web.server_port}/"
+        web.shutdown()
+
+
+def test_fetch_takes_the_mirror_whose_md5_is_right(server: tuple[Path, str], tmp_path: Path) -> None:
+    folder, url = server
+    (folder / "bad").write_bytes(b"not this")
+    (folder / "good").write_bytes(b"this")
+    target, md5 = tmp_path / "new" / "file", hashlib.md5(b"this").hexdigest()
+    download_module.fetch([url + "absent", url + "bad", url + "good"], target, md5)
+    assert target.read_bytes() == b"this"
+    assert list(target.parent.iterdir()) == [target]
+    (folder / "good").unlink()
+    download_module.fetch([url + "good"], target, md5)  # there already: no request
+    with pytest.raises(UserError, match=r"404.*another md5"):
+        download_module.fetch([url + "good", url + "bad"], tmp_path / "other", md5)
+
+
+@needs_mnist
+def test_mnist_is_downloaded_when_absent(
+    server: tuple[Path, str], mnist_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, url = server
+    for file in (mnist_dir / "MNIST/raw").iterdir():
+        file.rename(folder / file.name)
+    monkeypatch.setattr(torchvision_datasets().MNIST, "mirrors", [url])
+    assert len(load_dataset("mnist", tmp_path / "fresh").train) == 60_000
+
+
+def test_cifar10_reads_torchvisions_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small archive of the official layout: rows of 3072 bytes, red, green, blue planes, rows of an image first."""
+    source = torchvision_datasets().CIFAR10
+    names = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
+    rows = {name: pixels(2, 3072, seed=i) for i, name in enumerate(names)}
+    files = {name: pickle.dumps({"data": rows[name], "labels": [1, 7]}) for name in names}
+    files["batches.meta"] = pickle.dumps({"label_names": list("abcdefghij")})
+    archive = tmp_path / source.filename
+    with tarfile.open(archive, "w:gz") as tar:
+        for name, content in files.items():
+            info = tarfile.TarInfo(f"{source.base_folder}/{name}")
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    md5 = {name: hashlib.md5(content).hexdigest() for name, content in files.items()}
+    monkeypatch.setattr(source, "tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
+    monkeypatch.setattr(source, "train_list", [[name, md5[name]] for name in names[:5]])
+    monkeypatch.setattr(source, "test_list", [["test_batch", md5["test_batch"]]])
+    monkeypatch.setattr(source, "meta", {**source.meta, "md5": md5["batches.meta"]})
+
+    images = load_dataset("cifar10", tmp_path, download=False)
+    assert (images.shape, images.paper) == ((3, 32, 32), "cifar10")
+    assert np.array_equal(images.train.numpy(), np.concatenate([rows[n] for n in names[:5]]).reshape(-1, 3, 32, 32))
+    assert np.array_equal(images.test.numpy(), rows["test_batch"].reshape(-1, 3, 32, 32))
+    assert images.train_labels is not None
+    assert images.train_labels.tolist() == [1, 7] * 5
+
+    batch = tmp_path / source.base_folder / "data_batch_3"
+    batch.write_bytes(batch.read_bytes()[:-1])  # a damaged file is unpacked again from the archive
+    assert load_dataset("cifar10", tmp_path, download=False).checksum == images.checksum
+    batch.write_bytes(b"")
+    archive.write_bytes(archive.read_bytes()[:-1])
+    fails(r"download is off; put the official cifar-10-python.tar.gz \(damaged\)", "cifar10", tmp_path, download=False)
+
+
+def test_absent_cifar10_offline_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torchvision_datasets().CIFAR10, "url", f"http://127.0.0.1:{free_port()}/cifar")
+    fails(r"put the official cifar-10-python.tar.gz \(absent\) into", "cifar10", tmp_path)
+
+
+def test_unknown_names_list_the_known_ones_and_paths_must_exist(tmp_path: Path) -> None:
+    assert {"cifar10", "digits", "mnist"} <= set(dataset_names())
+    fails("no data set 'mnst': neither a known name .*cifar10, digits.*mnist", "mnst")
+    fails("nor an existing path", tmp_path / "absent.npz")
+    fails("no data set ''", "")
+    fails("brings its labels", "digits", label_column="label")
+
+
+def test_a_registered_name_loads_and_cannot_be_taken_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_loaders", dict(registry._loaders))
+
+    @register_dataset("mine")
+    def mine(data_dir: Path) -> ImageSet:
+        assert data_dir == tmp_path
+        return small_set(name="mine")
+
+    @register_dataset("wrong")
+    def wrong(data_dir: Path, download: bool) -> Any:
+        return download
+
+    assert "mine" in dataset_names()
+    assert load_dataset("mine", tmp_path).checksum == small_set().checksum
+    fails("returned bool, not an ImageSet", "wrong", download=False)
+    with pytest.raises(UserError, match="'digits' is taken"):
+        register_dataset("digits")(mine)
+
+
+def test_another_package_brings_a_data_set_by_entry_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = tmp_path / "stripes-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: stripes\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[uvb.datasets]\nstripes = stripes_of_a_test:load\nbroken = stripes_of_a_test:no\n")
+    (tmp_path / "stripes_of_a_test.py").write_text(
+        "import torch\nfrom uvb.data import ImageSet\n"
+        "def load(data_dir):\n"
+        "    images = torch.arange(16, dtype=torch.uint8).reshape(2, 1, 4, 2)\n"
+        "    return ImageSet('stripes', images, images)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "stripes" in dataset_names()
+    assert load_dataset("stripes").shape == (1, 4, 2)
+    fails("entry point 'stripes_of_a_test:no' cannot be loaded", "broken")
+
+
+# One's own files: Parquet
+
+
+def write_parquet(path: Path, images: list[bytes | None], column: str = "image", **columns: Any) -> Path:
+    kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    structs = pa.array([{"bytes": image, "path": None} for image in images], kind)
+    pq.write_table(pa.table({column: structs, **columns}), path)
+    return path
+
+
+@needs_cifar
+def test_the_shared_cifar10_parquet_folder() -> None:
+    images = load_dataset(str(SHARED / "cifar10"))
+    assert (images.name, images.train.shape, images.test.shape) == ("cifar10", (10_000, 3, 32, 32), (2_000, 3, 32, 32))
+    assert images.train_labels is not None
+    assert images.test_labels is not None
+    assert images.train_labels.bincount().tolist() == [1000] * 10
+    assert images.test_labels.bincount().tolist() == [200] * 10
+    row = pq.read_table(SHARED / "cifar10/test-00000-of-00001.parquet").slice(17, 1).to_pylist()[0]
+    expected = np.asarray(Image.open(io.BytesIO(row["img"]["bytes"])))  # (H, W, 3)
+    assert np.array_equal(images.test[17].permute(1, 2, 0).numpy(), expected)
+
+
+def test_parquet_file_is_split_nine_to_one_by_the_fixed_permutation(tmp_path: Path) -> None:
+    array = pixels(20, 5, 7)
+    path = write_parquet(tmp_path / "faces.parquet", [png(image) for image in array], label=list(range(20)))
+    images = load_dataset(str(path))
+    order = seed_zero_order(20)
+    assert (images.name, images.shape, images.levels, images.paper) == ("faces", (1, 5, 7), 255, None)
+    assert np.array_equal(images.test[:, 0].numpy(), array[order[:2]])
+    assert np.array_equal(images.train[:, 0].numpy(), array[order[2:]])
+    assert images.train_labels is not None
+    assert images.train_labels.tolist() == order[2:].tolist()
+    assert load_dataset(str(path)).checksum == images.checksum
+
+
+@pytest.mark.parametrize("test_name", ["test-0.parquet", "validation-0.parquet"])
+def test_parquet_folder_is_split_by_name_and_string_labels_are_numbered(tmp_path: Path, test_name: str) -> None:
+    array = pixels(6, 4, 4, 3)
+    write_parquet(tmp_path / "train-0.parquet", [png(a) for a in array[:2]], "img", kind=["cat", "ant"])
+    write_parquet(tmp_path / "train-1.parquet", [png(a) for a in array[2:4]], "img", kind=["cat", "cat"])
+    write_parquet(tmp_path / test_name, [png(a) for a in array[4:]], "img", kind=["bee", "ant"])
+    images = load_dataset(str(tmp_path), label_column="kind")
+    assert np.array_equal(images.train.permute(0, 2, 3, 1).numpy(), array[:4])
+    assert np.array_equal(images.test.permute(0, 2, 3, 1).numpy(), array[4:])
+    assert images.train_labels is not None
+    assert images.train_labels.tolist() == [2, 0, 2, 2]
+    assert images.test_labels is not None
+    assert images.test_labels.tolist() == [1, 0]
+    assert load_dataset(str(tmp_path)).train_labels is None  # no column "label", none asked for
+
+
+def test_unnamed_shards_are_one_set(tmp_path: Path) -> None:
+    for shard in range(2):
+        write_parquet(tmp_path / f"part-{shard}.parquet", [png(a) for a in pixels(5, 4, 4, seed=shard)])
+    images = load_dataset(str(tmp_path))
+    assert (len(images.train), len(images.test)) == (9, 1)
+
+
+def test_bad_parquet_is_one_line_each(tmp_path: Path) -> None:
+    grey, colour = png(pixels(1, 4, 4)[0]), png(pixels(1, 4, 4, 3)[0])
+    path = write_parquet(tmp_path / "a.parquet", [grey] * 40, label=[1] * 40)
+    fails("no label column 'kind'; it has image, label", path, label_column="kind")
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    fails("a.parquet: not a Parquet file, or damaged", path)
+    fails("not a Parquet file, or damaged", tmp_path)  # the same, as a folder of shards
+    path.write_bytes(b"")
+    fails("not a Parquet file, or damaged", path)
+    fails("training set is empty", write_parquet(path, []))
+    fails("it has one image", write_parquet(path, [grey]))
+    fails("no column 'image' or 'img'; it has photo", write_parquet(path, [grey], "photo"))
+    fails("row 1 has no image bytes", write_parquet(path, [grey, None, grey]))
+    fails("row 2 is not an image that can be read", write_parquet(path, [grey, grey, b"no image", grey]))
+    fails("row 1 is not an image that can be read .*truncated", write_parquet(path, [grey, grey[:-30]]))
+    fails("row 1 is 4×4 RGB, but .*row 0 is 4×4 grey", write_parquet(path, [grey, colour, colour]))
+    fails("has 1 empty rows", write_parquet(path, [grey] * 2, label=[1, None]))
+    fails("'label' is double; integers or strings", write_parquet(path, [grey] * 2, label=[0.5, 1.0]))
+    pq.write_table(pa.table({"image": [1, 2]}), path)
+    fails("its images are int64", path)
+    path.unlink()
+    write_parquet(tmp_path / "test-0.parquet", [grey])
+    fails("no train", tmp_path)
+    write_parquet(tmp_path / "train-0.parquet", [grey], label=[1])
+    write_parquet(tmp_path / "train-1.parquet", [grey])
+    fails("the same label column", tmp_path)
+
+
+def test_the_first_offender_is_named_even_far_down(tmp_path: Path) -> None:
+    """Images are decoded by several threads in blocks; the report must not depend on which of them comes first."""
+    images: list[bytes | None] = [png(a) for a in pixels(600, 4, 4)]
+    images[300] = images[500] = png(pixels(1, 4, 5)[0])
+    fails("row 300 is 5×4 grey, but .*row 0 is 4×4 grey", write_parquet(tmp_path / "a.parquet", images))
+
+
+# One's own files: npz
+
+
+def test_npz_of_uint8_is_taken_as_it_is(tmp_path: Path) -> None:
+    train, test = pixels(5, 4, 6), pixels(2, 4, 6, seed=1)
+    np.savez_compressed(tmp_path / "a.npz", x_train=train, x_test=test, y_train=np.arange(5)[:, None], y_test=np.arange(2))
+    images = load_dataset(str(tmp_path / "a.npz"))
+    assert np.array_equal(images.train[:, 0].numpy(), train)
+    assert np.array_equal(images.test[:, 0].numpy(), test)
+    assert images.train_labels is not None
+    assert images.train_labels.tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_npz_of_floats_is_rounded_to_255_levels(tmp_path: Path, dtype: type) -> None:
+    values = np.arange(256, dtype=np.uint8).reshape(4, 1, 8, 8)
+    np.savez(tmp_path / "a.npz", train=values.astype(dtype) / dtype(255), test=np.full((1, 8, 8), 0.4999, dtype))
+    images = load_dataset(str(tmp_path / "a.npz"))
+    assert np.array_equal(images.train.numpy(), values)  # exact for what has 255 levels
+    assert images.test.unique().tolist() == [127]  # the nearest level
+
+
+def test_npz_channels_first_and_last(tmp_path: Path) -> None:
+    array = pixels(10, 5, 6, 3)
+    np.savez(tmp_path / "last.npz", images=array, labels=np.array(list("babababaab")))
+    np.savez(tmp_path / "first.npz", images=array.transpose(0, 3, 1, 2), labels=np.array([1, 0, 1, 0, 1, 0, 1, 0, 0, 1]))
+    last, first = load_dataset(str(tmp_path / "last.npz")), load_dataset(str(tmp_path / "first.npz"))
+    assert last.shape == (3, 5, 6)
+    assert last.checksum == first.checksum
+    assert (len(last.train), len(last.test)) == (9, 1)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "what"),
+    [
+        ({"train": np.array([[[np.nan]]] * 3), "test": pixels(2, 1, 1)}, "'train' has NaN"),
+        ({"train": np.full((2, 4, 4), np.inf), "test": pixels(2, 4, 4)}, "'train' has NaN or infinite"),
+        ({"train": pixels(2, 4, 4), "test": np.full((2, 4, 4), 1.5)}, "'test' has floats from 1.5 to 1.5; scale"),
+        ({"images": np.full((2, 4, 4), -0.25)}, "floats from -0.25"),
+        ({"images": np.zeros((2, 4, 4), np.int64)}, "is int64; uint8"),
+        ({"images": pixels(0, 4, 4)}, "'images' is empty"),
+        ({"images": pixels(1, 4, 4)}, "it has one image"),
+        ({"images": pixels(4, 4)}, r"shape \(4, 4\)"),
+        ({"train": pixels(2, 4, 4), "test": pixels(2, 4, 5)}, "must have one size"),
+        ({"pictures": pixels(2, 4, 4)}, "it has the arrays pictures; train and test"),
+        ({"images": pixels(2, 4, 4), "labels": np.arange(3)}, r"integers or strings of shape \(2,\)"),
+        ({"images": np.array([np.zeros((2, 2)), np.zeros((3, 3))], dtype=object)}, "not an .npz of plain arrays"),
+    ],
+)
+def test_bad_npz_is_one_line_each(tmp_path: Path, arrays: dict[str, Any], what: str) -> None:
+    np.savez(tmp_path / "a.npz", **arrays)
+    fails(what, tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("keep", [0, 10, 200, -30])
+def test_damaged_npz_is_one_line(tmp_path: Path, keep: int) -> None:
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, images=pixels(20, 8, 8))
+    path.write_bytes(path.read_bytes()[:keep])
+    fails("a.npz: not an .npz of plain arrays, or damaged", path)
+
+
+def test_npz_with_flipped_bytes_or_a_bare_array_inside_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, images=pixels(20, 8, 8))
+    content = bytearray(path.read_bytes())
+    content[700] ^= 255
+    path.write_bytes(content)
+    fails("damaged .*CRC", path)
+    with path.open("wb") as file:
+        np.save(file, pixels(20, 8, 8))
+    fails("not an .npz of plain arrays", path)
+
+
+# One's own files: a folder of images
+
+
+def test_folder_with_train_and_test_and_classes(tmp_path: Path) -> None:
+    colours = {"blue": (0, 0, 255), "red": (255, 0, 0)}
+    for split, count in (("train", 3), ("test", 2)):
+        for name, colour in colours.items():
+            (tmp_path / split / name).mkdir(parents=True)
+            for index in range(count):
+                Image.new("RGB", (6, 4), colour).save(tmp_path / split / name / f"{index}.png")
+    (tmp_path / "train" / "red" / ".hidden.png").write_bytes(b"not an image")
+    images = load_dataset(str(tmp_path))
+    assert (images.train.shape, images.test.shape) == ((6, 3, 4, 6), (4, 3, 4, 6))
+    assert images.train_labels is not None
+    assert images.test_labels is not None
+    assert sorted(images.train_labels.tolist()) == [0, 0, 0, 1, 1, 1]
+    for pixel, label in zip(images.train[:, :, 0, 0].tolist(), images.train_labels.tolist(), strict=True):
+        assert tuple(pixel) == colours[["blue", "red"][label]]
+
+
+def test_flat_folder_without_labels_is_split_and_its_order_is_fixed(tmp_path: Path) -> None:
+    for index in range(20):
+        Image.new("L", (4, 4), index).save(tmp_path / f"{index:02}.{'png' if index % 2 else 'JPG'}", quality=100)
+    images = load_dataset(str(tmp_path))
+    assert (images.shape, len(images.train), len(images.test)) == ((1, 4, 4), 18, 2)
+    assert images.train_labels is None
+    assert sorted(torch.cat([images.train, images.test])[:, 0, 0, 0].tolist()) == list(range(20))
+    assert load_dataset(str(tmp_path)).checksum == images.checksum
+
+
+def test_bilevel_images_are_black_and_white(tmp_path: Path) -> None:
+    for index in range(2):
+        Image.new("1", (3, 3), index).save(tmp_path / f"{index}.png")
+    images = load_dataset(str(tmp_path))
+    assert sorted(torch.cat([images.train, images.test]).unique().tolist()) == [0, 255]
+
+
+def test_bad_folders_are_one_line_each(tmp_path: Path) -> None:
+    fails("no images; a folder of PNG or JPEG", tmp_path)
+    fails("only Parquet has columns", tmp_path, label_column="label")
+    for index in range(3):
+        Image.new("L", (4, 4)).save(tmp_path / f"{index}.png")
+    Image.new("L", (4, 5)).save(tmp_path / "odd.png")
+    fails("all images must have one size", tmp_path)
+    Image.new("RGB", (4, 4)).save(tmp_path / "odd.png")
+    fails("4×4 RGB", tmp_path)
+    Image.new("RGBA", (4, 4)).save(tmp_path / "odd.png")
+    fails("odd.png has mode RGBA; convert", tmp_path)
+    (tmp_path / "odd.png").write_bytes((tmp_path / "0.png").read_bytes()[:40])
+    fails("odd.png is not an image that can be read", tmp_path)
+    (tmp_path / "odd.png").unlink()
+    (tmp_path / "class").mkdir()
+    Image.new("L", (4, 4)).save(tmp_path / "class" / "9.png")
+    fails("lies beside subfolders", tmp_path)
+    (tmp_path / "train").mkdir()
+    (tmp_path / "notes.txt").write_text("no data")
+    fails("train: no images", tmp_path)
+    fails("give a .parquet or .npz file", tmp_path / "notes.txt")

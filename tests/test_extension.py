@@ -1,0 +1,150 @@
+"""An energy, a data set and a sweep from outside the package, and `uvb` without Ray and MLflow."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import ROOT
+
+# No decorator here: the entry point names the loader itself.
+STRIPES = """
+import torch
+
+from uvb.data import ImageSet
+from uvb.noise import generator
+
+
+def load(data_dir):
+    images = torch.randint(0, 2, (96, 1, 8, 1), generator=generator(0, "stripes")) * 255
+    images = images.expand(96, 1, 8, 8).to(torch.uint8)
+    return ImageSet("stripes", images[:64], images[64:])
+"""
+
+SPACE = """
+from tune_spaces import Base, register_space
+
+
+@register_space("hidden")
+def hidden(base: Base):
+    \"\"\"The README's energy, narrow and wide.\"\"\"
+    from uvb import Widths
+
+    return [base.spec("my_energy", widths=Widths(conv=(), hidden=h)) for h in (8, 16)]
+"""
+
+
+def readme_block(language: str, containing: str) -> str:
+    blocks = re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    (found,) = [block for block in blocks if containing in block]
+    return found
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as pip would leave it: the README's energy and entry point as they stand there, a data set and a space."""
+    root = tmp_path_factory.mktemp("outside")
+    (root / "my_package").mkdir()
+    (root / "my_package" / "energy.py").write_text(readme_block("python", "class MyEnergy"))
+    (root / "my_package" / "stripes.py").write_text(STRIPES)
+    (root / "my_package" / "space.py").write_text(SPACE)
+    groups = tomllib.loads(readme_block("toml", "uvb.models"))["project"]["entry-points"]
+    assert groups == {"uvb.models": {"my_energy": "my_package.energy"}}
+    groups |= {"uvb.datasets": {"stripes": "my_package.stripes:load"}, "uvb.spaces": {"hidden": "my_package.space"}}
+    info = root / "my_package-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 1.0\n")
+    lines = [f"[{group}]\n" + "".join(f"{k} = {v}\n" for k, v in points.items()) for group, points in groups.items()]
+    (info / "entry_points.txt").write_text("\n".join(lines))
+    return root
+
+
+def study(package: Path, folder: Path, command: str, *arguments: str) -> Path:
+    """Runs a study on the stripes in two Ray workers; its folder."""
+    tiny = ["--dataset", "stripes", "--sigmas", "1.0", "--epochs", "2", "--num-workers", "2", "--scale", "0.05", "--address",
+            "local", "--experiments", "losses", "--storage", str(folder / "out"), "--study", command, "--extra-models",
+            "--tracking-uri", f"sqlite:///{folder}/mlflow.db"]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(package), "OMP_NUM_THREADS": "1"}
+    environment.pop("RAY_ADDRESS", None)
+    line = [sys.executable, str(ROOT / "pipelines" / f"{command}.py"), *tiny, *arguments]
+    done = subprocess.run(line, env=environment, cwd=folder, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = Path(done.stdout.splitlines()[-1])
+    assert report == folder / "out" / command / "report.html"
+    assert "my energy" in report.read_text()  # its name in print
+    return report.parent
+
+
+@pytest.mark.slow
+def test_an_energy_and_a_data_set_from_outside_are_studied(package, tmp_path):
+    folder = study(package, tmp_path, "full_study", "--models", "my_energy", "direct")
+    losses = pd.read_parquet(folder / "tables" / "losses.parquet")
+    assert set(losses["dataset"]) == {"stripes"}
+    mine = losses[losses["model"] == "my_energy"]
+    assert set(zip(mine["split"], mine["estimator"], strict=True)) == {("train", "energy"), ("test", "energy")}
+    assert (mine["loss"] > 0).all()
+    assert mine["floor"].dropna().lt(mine["loss"].max()).all()  # the exact references were computed for its data too
+    assert "direct" in set(losses["model"])
+
+
+@pytest.mark.slow
+def test_a_sweep_from_outside_is_run(package, tmp_path):
+    folder = study(package, tmp_path, "sweep", "--space", "hidden")
+    losses = pd.read_parquet(folder / "tables" / "losses.parquet")
+    assert set(losses["model"]) == {"my_energy"}
+    board = pd.read_parquet(folder / "tables" / "leaderboard.parquet")
+    assert sorted(board["parameters"]) == [2 * 64 * h + h + 64 for h in (8, 16)]
+    assert set(board["spec_id"]) == set(losses["spec_id"])
+    assert set(board["space"]) == {"hidden"}
+
+
+BLOCKER = """
+import sys
+
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("ray", "mlflow", "pipelines", "tune_spaces"):
+            raise ImportError(f"{name} is blocked")
+
+
+sys.meta_path.insert(0, Blocked())
+"""
+
+TRAINING = """
+import uvb
+from uvb.data import load_dataset
+from uvb.experiments import experiment_names
+
+digits = load_dataset("digits")
+data = uvb.DataRef(digits.name, digits.checksum, digits.shape, 40)
+widths = uvb.Widths(conv=(3, 4), hidden=6, latent=5, decoder=7)
+spec = uvb.RunSpec(data, "uvb", widths, 1.0, "denoise", uvb.Recipe("tiny", epochs=2, batch_size=20))
+plan = uvb.resolve_plan(precision="fp32", threads=1)
+state = uvb.TrainState.fresh(spec, plan)
+print([p.metrics.test_loss > 0 for p in uvb.fit(spec, plan, state, digits) if p.metrics], "losses" in experiment_names())
+"""
+
+
+def test_uvb_trains_where_neither_ray_nor_mlflow_can_be_imported(tmp_path):
+    program = BLOCKER + TRAINING
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    line = [sys.executable, "-c", program]
+    done = subprocess.run(line, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert done.stdout == "[True, True] True\n", done.stderr
+
+
+def test_no_file_of_uvb_imports_ray_mlflow_or_the_pipelines():
+    files = sorted((ROOT / "uvb").rglob("*.py"))
+    assert len(files) > 30
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            wrong = {name.split(".")[0] for name in names} & {"ray", "mlflow", "pipelines", "tune_spaces"}
+            assert not wrong, f"{path.relative_to(ROOT)}, line {node.lineno}, imports {wrong}"

@@ -1,0 +1,213 @@
+"""Faults made for real: a disk that is full, checkpoints that are damaged or not ours, requests that cannot be met."""
+
+import dataclasses
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pandas as pd
+import pytest
+import torch
+from conftest import ROOT, tiny_spec
+from marked import MARK, end_marked, marked
+
+from pipelines.images import save_images
+from pipelines.store import Store
+from pipelines.training import Training
+from uvb.data import ImageSet
+from uvb.load import load
+from uvb.plan import Plan
+from uvb.spec import RunSpec
+
+PLAN = Plan(precision="fp64")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of 4 MB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", disk], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"no file system can be mounted here ({mounted.stderr.strip()})")
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def trained(store: Store, spec: RunSpec) -> dict[str, torch.Tensor]:
+    return load(store.local_path / "models" / spec.spec_id / "model", "cpu").state_dict()  # type: ignore[operator]
+
+
+def fill(disk: Path) -> Path:
+    """A file that takes all the room there is."""
+    path = disk / "filler"
+    with open(path, "wb", buffering=0) as file:
+        size = 1 << 16
+        while size:
+            try:
+                file.write(b"x" * size)
+            except OSError:
+                size //= 2
+    assert os.statvfs(disk).f_bavail == 0
+    return path
+
+
+def test_full_disk_loses_nothing(small_disk: Path, tmp_path: Path, digits: ImageSet) -> None:
+    """The disk fills up in mid-training; training goes on, says why nothing is saved, and later ends as if nothing had been."""
+    spec = tiny_spec(digits)
+    spec = dataclasses.replace(spec, recipe=dataclasses.replace(spec.recipe, epochs=6))
+    store, calm = Store(small_disk / "study"), Store(tmp_path / "calm")
+    for each in (store, calm):
+        save_images(each, digits)
+
+    class UntilFull(Training):
+        saves = 0
+
+        def _save(self, state: object) -> None:
+            if self.saves == 2:
+                fill(small_disk)
+            self.saves += 1
+            super()._save(state)  # type: ignore[arg-type]
+
+    first = UntilFull(spec, PLAN, store, 1e-9, 0)
+    assert first.run()["outcome"] == "failed"
+    assert first.saves > 1 + 2, "training went on"
+    notes = [note for note in first.notes if "No space left on device" in note]
+    assert notes
+    assert all("free some space there" in note for note in notes)
+    folder = small_disk / "study" / "models" / spec.spec_id
+    assert not (folder / "done.json").exists()
+    kept = {path.name for path in (folder / "state").iterdir() if not path.name.startswith(".")}
+    assert kept
+
+    (small_disk / "filler").unlink()
+    store.sweep()
+    second = Training(spec, PLAN, store, 1e9, 0)
+    assert second.run()["outcome"] == "done"
+    assert any(re.search(r"going on from step [1-9]", note) for note in second.notes)
+    Training(spec, PLAN, calm, 1e9, 0).run()
+    wanted = trained(calm, spec)
+    assert all(torch.equal(value, wanted[name]) for name, value in trained(store, spec).items())
+
+
+# --------------------------------------------------------------------------------------------------- under Ray, whole
+
+STUDY = ["--address", "local", "--models", "uvb", "deen", "--extra-models", "--sigmas", "1.0", "--train-images", "200",
+         "--eval-images", "50", "--eval-test-images", "50", "--eval-draws", "1", "--experiments", "losses", "--epochs", "24",
+         "--checkpoint-seconds", "0.3", "--num-workers", "1"]  # fmt: skip
+
+
+def study(folder: Path, mark: str, *more: str) -> "subprocess.Popen[str]":
+    folder.mkdir(exist_ok=True)
+    command = [sys.executable, str(ROOT / "pipelines" / "full_study.py"), *STUDY, *more]
+    with open(folder / "out.txt", "a") as out:
+        environment = {**os.environ, MARK: mark, "OMP_NUM_THREADS": "1"}
+        return subprocess.Popen(command, cwd=folder, stdout=out, stderr=out, text=True, env=environment)
+
+
+def states(folder: Path) -> list[Path]:
+    """Whole checkpoints, oldest first."""
+    return sorted((folder / "outputs" / "digits").glob("models/*/state/0*"), key=lambda path: path.name)
+
+
+@pytest.fixture
+def mark() -> Iterator[str]:
+    mark = uuid4().hex
+    yield mark
+    end_marked(mark)
+    assert not marked(mark)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_damaged_and_foreign_checkpoints_in_a_study(tmp_path: Path, mark: str) -> None:
+    """The driver is killed, its newest checkpoint cut short: the one before it is used, and the study says so."""
+    rough = tmp_path / "rough"
+    killed = study(rough, mark)
+    deadline = time.monotonic() + 600
+    while len(states(rough)) < 2:
+        assert killed.poll() is None, (rough / "out.txt").read_text()
+        assert time.monotonic() < deadline, "no checkpoints"
+        time.sleep(0.02)
+    killed.send_signal(signal.SIGKILL)
+    end_marked(mark)
+    assert len(states(rough)) == 2
+    older, newest = states(rough)
+    damaged = newest / "state.safetensors"
+    os.truncate(damaged, damaged.stat().st_size // 2)
+    half_trained = older.parents[1].name
+    (other,) = (path for path in (rough / "outputs" / "digits" / "models").iterdir() if path.name != half_trained)
+    foreign = other / "state" / older.name
+    foreign.parent.mkdir()
+    subprocess.run(["cp", "-r", older, foreign], check=True)
+
+    assert study(rough, mark).wait(600) == 1, "one model was refused, so the study is not whole"
+    said = (rough / "out.txt").read_text()
+    assert f"checkpoint {newest.name} is not used" in said
+    assert f"going on from step {int(older.name)} " in said
+    names = {path.name: json.loads((path / "spec.json").read_text())["model"] for path in other.parent.iterdir()}
+    assert re.search(rf"failed: .*another configuration \(.*model: {names[half_trained]} != {names[other.name]}", said)
+
+    (foreign / "state.json").unlink()  # what it asked for: to remove it
+    foreign.rename(tmp_path / "removed")
+    assert study(rough, mark).wait(600) == 0, (rough / "out.txt").read_text()
+    calm = tmp_path / "calm"
+    assert study(calm, mark).wait(600) == 0, (calm / "out.txt").read_text()
+    for name in ("losses", "curves"):
+        a, b = (pd.read_parquet(folder / f"outputs/digits/tables/{name}.parquet") for folder in (calm, rough))
+        columns = [c for c in a if c not in ("run_id", "images_per_s", "seconds", "time")]
+        pd.testing.assert_frame_equal(a[columns], b[columns], check_exact=True)
+    assert [name for name in os.listdir(rough / "outputs" / "digits") if name == "ray"] == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_one_and_two_workers_give_the_same_losses(tmp_path: Path, mark: str) -> None:
+    """Data parallelism changes rounding only: at the precision of a run the losses agree within 0.5 %."""
+    tables = []
+    for workers in (1, 2):
+        folder = tmp_path / str(workers)
+        assert study(folder, mark, "--num-workers", str(workers)).wait(600) == 0, (folder / "out.txt").read_text()
+        plans = [json.loads(path.read_text()) for path in folder.glob("outputs/digits/models/*/plan.json")]
+        assert {plan["workers"] for plan in plans} == {workers}
+        tables.append(
+            pd.read_parquet(folder / "outputs/digits/tables/losses.parquet").set_index(["spec_id", "split", "estimator"])
+        )
+    one, two = tables
+    assert len(one) >= 4
+    assert set(one.index) == set(two.index)
+    assert ((two.loss / one.loss - 1).abs() < 0.005).all()
+    assert (two.loss != one.loss).any(), "two workers add in another order"
+
+
+@pytest.mark.slow  # each is a process of its own
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (["--num-workers", "5000"], r"asked for 5000 workers of 1 CPU each, and this machine has \d+ CPUs?"),
+        (
+            ["--cpus-per-worker", "5000"],
+            r"asked for \d workers? of 5000 CPUs each, and this machine has \d+ CPUs?.*one node has",
+        ),
+        (["--concurrent-trials", "5000", "--cpus-per-worker", "1"], r"asked for 5000 trials at a time.*this machine has"),
+        (["--use-gpu", "--gpus-per-worker", "5000"], r"asked for .*GPU|--use-gpu, and this machine has"),
+    ],
+)
+def test_impossible_requests_end_within_seconds(tmp_path: Path, wrong: list[str], said: str) -> None:
+    command = [sys.executable, str(ROOT / "pipelines" / "full_study.py"), "--address", "local", *wrong]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2
+    assert re.search(said, done.stderr)
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []

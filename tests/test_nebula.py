@@ -1,0 +1,70 @@
+"""NEBULA: two steps and the gradient flow, on energies whose attractors are known."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from uvb.errors import UserError
+from uvb.gaussian_mixture import GaussianMixture
+from uvb.nebula import attractor, gradient_flow, two_steps
+from uvb.noise import normal
+
+SHAPE = (1, 3, 3)
+NONE = torch.empty(5, 0)
+
+
+def gaussian() -> GaussianMixture:
+    return GaussianMixture(torch.ones(1), torch.full((1, *SHAPE), 0.5), torch.tensor([0.25]))
+
+
+def noisy() -> Tensor:
+    return 0.5 + normal((5, *SHAPE), 0, "y")
+
+
+def test_two_steps_on_a_gaussian() -> None:
+    """Each step of size σ² shrinks y - mean by v/(v + σ²)."""
+    y = noisy()
+    x_hat, again = two_steps(gaussian().energy(0.5), y, NONE, NONE)
+    torch.testing.assert_close(x_hat, 0.5 + (y - 0.5) / 2)
+    torch.testing.assert_close(again, 0.5 + (y - 0.5) / 4)
+
+
+def test_flow_converges_to_the_mode_downhill() -> None:
+    end, energies = attractor(gaussian().energy(1.0), noisy(), NONE)
+    assert end.converged.all()
+    torch.testing.assert_close(end.y, torch.full_like(end.y, 0.5), atol=2e-3, rtol=0)
+    assert bool((energies.diff(dim=0) <= 1e-5).all())
+    assert bool((energies[-1] < energies[0]).all())
+    assert len(energies) >= int(end.steps.max()) + 1
+
+
+def test_flow_is_that_of_the_differential_equation() -> None:
+    """On a Gaussian of variance s², y - mean decays as exp(-t/s²); small steps follow it."""
+    y = noisy()
+    states = gradient_flow(gaussian().energy(1.0), y, NONE, accuracy=0.01)
+    for state in states:
+        if float(state.time.min()) > 1.0:
+            break
+    decay = torch.exp(-state.time / 1.25).reshape(-1, 1, 1, 1)
+    torch.testing.assert_close(state.y - 0.5, (y - 0.5) * decay, atol=0.02, rtol=0)
+
+
+def test_each_image_falls_into_its_own_attractor() -> None:
+    """Two well separated components: the mode of the nearer one, whatever the other images of the batch do."""
+    means = torch.stack([torch.zeros(SHAPE), torch.ones(SHAPE)])
+    pair = GaussianMixture(torch.tensor([0.5, 0.5]), means, torch.tensor([1e-4, 1e-4]))
+    y = torch.stack([torch.full(SHAPE, v) for v in (0.4, 0.6, 0.1, 0.9, 0.0)])
+    end, _ = attractor(pair.energy(0.3), y, NONE, tolerance=1e-5)
+    assert end.converged.all()
+    assert end.y.mean((1, 2, 3)).round(decimals=3).tolist() == pytest.approx([0, 1, 0, 1, 0], abs=1e-3)
+
+
+def test_giving_up_is_told() -> None:
+    end, energies = attractor(gaussian().energy(1.0), noisy(), NONE, max_steps=2)
+    assert not end.converged.any()
+    assert len(energies) == 3
+
+
+def test_bad_accuracy_is_refused() -> None:
+    with pytest.raises(UserError, match="accuracy"):
+        attractor(gaussian().energy(1.0), noisy(), NONE, accuracy=1.5)

@@ -1,0 +1,68 @@
+"""The sweeps that the paper's remarks and questions ask for: what they vary, and what they leave alone."""
+
+import dataclasses
+import math
+
+import pytest
+
+from tune_spaces import Base, get_space
+from uvb.capacity import parameters
+from uvb.data import ImageSet
+from uvb.models import get_model
+from uvb.spec import RECIPES, DataRef, RunSpec
+
+
+@pytest.fixture
+def base(digits: ImageSet) -> Base:
+    data = DataRef(digits.name, digits.checksum, digits.shape, 1500)
+    return Base(data, ("uvb", "deen"), (0.5, 1.0), (0, 1), RECIPES["fast"])
+
+
+def specs_of(name: str, base: Base) -> list[RunSpec]:
+    specs = get_space(name).specs(base)
+    assert len({spec.spec_id for spec in specs}) == len(specs)
+    assert {spec.sigma for spec in specs} == {1.0}
+    assert {spec.seed for spec in specs} == {0, 1}
+    return specs
+
+
+def test_train_size_varies_the_images_at_equal_steps(base: Base) -> None:
+    specs = specs_of("train_size", base)
+    assert sorted({s.data.train_images for s in specs}) == [188, 375, 750, 1500]
+    steps = {s.data.train_images: s.recipe.epochs * math.ceil(s.data.train_images / s.recipe.batch_size) for s in specs}
+    assert all(abs(count / steps[1500] - 1) <= 0.01 for count in steps.values())
+    assert {s.model for s in specs} == {"uvb", "deen"}
+    whole = [s for s in specs if s.data.train_images == 1500]
+    assert all(s == base.spec(s.model, seed=s.seed) for s in whole)  # shared with the studies that train on everything
+
+
+def test_remark4_and_question_1_change_the_model_alone(base: Base) -> None:
+    for name in ("remark4", "questions"):
+        specs = specs_of(name, base)
+        assert "uvb" in {s.model for s in specs}
+        for spec in specs:
+            assert spec == base.spec(spec.model, seed=spec.seed)
+    for model, scale in (("uvb_laplace", 1.0), ("uvb_laplace_matched", 1 / math.sqrt(2))):
+        built = get_model(model).build((1, 8, 8), base.spec(model).widths, "silu", 1.0)
+        assert built.scale_over_sigma == scale
+
+
+def test_question_1_is_asked_at_matched_capacity(base: Base) -> None:
+    specs = specs_of("questions", base)
+    counts = {s.model: parameters(s.model, s.data.shape, s.widths) for s in specs}
+    assert len(counts) == 5
+    assert all(abs(count / counts["uvb"] - 1) <= 0.01 for count in counts.values())
+
+
+def test_sec311_is_the_papers_optimizer(base: Base) -> None:
+    specs = specs_of("sec311", base)
+    settings = {(s.model, s.recipe.learning_rate, s.recipe.batch_size) for s in specs}
+    assert settings == {(m, r, b) for m in ("uvb", "deen") for r in (1e-4, 1e-3) for b in (32, 64, 128)}
+    of_paper = dataclasses.replace(RECIPES["paper"], epochs=base.recipe.epochs)
+    for spec in specs:
+        changed = dataclasses.replace(
+            of_paper, name=spec.recipe.name, learning_rate=spec.recipe.learning_rate, batch_size=spec.recipe.batch_size
+        )
+        assert spec.recipe == changed
+    # Tables tell conditions apart by the recipe's name and the batch, so each rate has a name of its own.
+    assert len({(s.model, s.recipe.name, s.recipe.batch_size) for s in specs}) == len(settings)

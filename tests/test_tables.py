@@ -1,0 +1,257 @@
+"""Tables: the contract that others read, and the figures in them against what the files hold."""
+
+import json
+import math
+from pathlib import Path
+
+import fake_study
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.numpy import load_file
+
+from pipelines.results import StudyFiles
+from pipelines.schemas import SCHEMAS, frame, read_table, write_table
+from pipelines.tables import build_tables, capacity, curves, internals, losses, pairs, sampling
+from uvb import paper
+from uvb.errors import UserError
+
+DESCRIPTION = [
+    "dataset", "model", "sigma", "seed", "recipe", "activation", "batch_size", "train_images", "widths", "parameters",
+    "epochs",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fake_study.make(tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture
+def mnist(tmp_path: Path) -> Path:
+    for model in ("uvb", "deen"):
+        fake_study.add_model(tmp_path, fake_study.spec(model, dataset="mnist"))
+    return tmp_path
+
+
+def test_contract_of_the_three_tables_others_read(study: Path) -> None:
+    """Names and order as promised: a change here breaks the readers of these files."""
+    build_tables(study)
+    promised = {
+        "losses": [
+            "spec_id",
+            "split",
+            "estimator",
+            *DESCRIPTION,
+            "loss",
+            "stderr",
+            "floor",
+            "nonparametric",
+            "paper_loss",
+            "run_id",
+        ],
+        "internals": ["spec_id", "quantity", *DESCRIPTION, "value", "stderr", "paper_value", "run_id"],
+        "curves": ["spec_id", "epoch", "train_loss", "test_loss", "kl", "recon", "images_per_s", "seconds", "time"],
+    }
+    keys = {"losses": 3, "internals": 2, "curves": 2}
+    for name, columns in promised.items():
+        table = pd.read_parquet(study / "tables" / f"{name}.parquet")
+        assert list(table.columns) == columns
+        assert list(SCHEMAS[name].key) == columns[: keys[name]]
+        assert len(table)
+        assert not table.duplicated(columns[: keys[name]]).any()
+        assert table[columns[: keys[name]]].apply(tuple, axis=1).is_monotonic_increasing
+
+
+def test_every_table_is_written_with_its_schema(study: Path) -> None:
+    built = build_tables(study)
+    assert set(built) == set(SCHEMAS)
+    for name, table in built.items():
+        assert len(table), name
+        pd.testing.assert_frame_equal(read_table(study / "tables" / f"{name}.parquet", name), table)
+
+
+def test_same_files_give_the_same_bytes(study: Path) -> None:
+    build_tables(study)
+    first = {p.name: p.read_bytes() for p in (study / "tables").iterdir()}
+    build_tables(study)
+    assert {p.name: p.read_bytes() for p in (study / "tables").iterdir()} == first
+    assert set(first) == {f"{name}.parquet" for name in SCHEMAS}
+
+
+def test_losses_stand_beside_the_exact_references(study: Path) -> None:
+    table = losses(StudyFiles(study))
+    train, test = table[table["split"] == "train"], table[table["split"] == "test"]
+    assert test["floor"].isna().all()
+    assert train["nonparametric"].isna().all()
+    np.testing.assert_allclose(train["floor"], [fake_study.floor(s) for s in train["sigma"]])
+    assert (test["nonparametric"] > 0).all()
+    # Digits are not in the paper.
+    assert table["paper_loss"].isna().all()
+
+
+def test_losses_without_a_reference_have_no_floor(mnist: Path) -> None:
+    table = losses(StudyFiles(mnist))
+    assert len(table) == 6  # two splits of UVB's energy and decoder, and of DEEN's energy
+    assert table["floor"].isna().all()
+    assert table["nonparametric"].isna().all()
+
+
+def test_losses_stand_beside_the_paper(mnist: Path) -> None:
+    table = losses(StudyFiles(mnist)).set_index(["model", "split", "estimator"])["paper_loss"]
+    assert table["uvb", "test", "energy"] == 15.0
+    assert table["deen", "train", "energy"] == 20.1
+    assert math.isnan(table["uvb", "test", "decoder"])  # the paper's figure is of y - sigma^2 grad f alone
+
+
+def test_the_papers_figure_is_not_put_beside_another_activation(tmp_path: Path) -> None:
+    fake_study.add_model(tmp_path, fake_study.spec("uvb", dataset="mnist", activation="relu"))
+    assert losses(StudyFiles(tmp_path))["paper_loss"].isna().all()
+    assert internals(StudyFiles(tmp_path))["paper_value"].isna().all()
+
+
+def test_internals_stand_beside_tables_4_and_5(mnist: Path) -> None:
+    values = internals(StudyFiles(mnist)).set_index("quantity")["paper_value"].dropna().to_dict()
+    assert values == {"kl_noisy": 692.0, "recon_clean_y_half": 103.0}
+
+
+def test_pairs_are_differences_of_the_same_images(study: Path) -> None:
+    """Mean, clustered error and interval from the stored arrays, computed here a second way."""
+    uvb, deen = fake_study.spec("uvb"), fake_study.spec("deen")
+    a, b = (load_file(study / "tasks" / "losses" / s.spec_id / "arrays.safetensors")["test/energy"] for s in (uvb, deen))
+    row = pairs(StudyFiles(study)).set_index(["first_id", "second_id", "split"]).loc[(uvb.spec_id, deen.spec_id, "test")]
+    difference = [float(x) - float(y) for x, y in zip(a, b, strict=True)]
+    mean = sum(difference) / 200
+    stderr = math.sqrt(sum((d - mean) ** 2 for d in difference) / 199 / 200)
+    assert row["difference"] == pytest.approx(mean)
+    assert row["stderr"] == pytest.approx(stderr)
+    assert (row["low"], row["high"]) == pytest.approx((mean - 1.96 * stderr, mean + 1.96 * stderr), abs=1e-4)
+    # The images' own spread cancels: that is what pairing is for.
+    unpaired = math.hypot(a.std(), b.std()) / math.sqrt(200)
+    assert stderr < unpaired / 3
+
+
+def test_pairs_join_only_models_trained_alike(tmp_path: Path) -> None:
+    fake_study.add_model(tmp_path, fake_study.spec("uvb", seed=0))
+    fake_study.add_model(tmp_path, fake_study.spec("deen", seed=1))
+    fake_study.add_model(tmp_path, fake_study.spec("deen", 0.5))
+    assert pairs(StudyFiles(tmp_path)).empty
+
+
+def test_capacity_is_relative_to_uvb(study: Path) -> None:
+    ratio = capacity(StudyFiles(study)).set_index("model")["ratio"]
+    assert ratio["uvb"] == 1.0
+    assert ratio["deen"] == pytest.approx(1_571_400 / 1_580_228)
+
+
+def test_curves_of_unfinished_models_are_kept_and_their_capacity_is_not(tmp_path: Path) -> None:
+    of = fake_study.spec("uvb")
+    fake_study.add_model(tmp_path, of)
+    (tmp_path / "models" / of.spec_id / "done.json").unlink()
+    assert len(curves(StudyFiles(tmp_path))) == 12
+    assert capacity(StudyFiles(tmp_path)).empty
+
+
+def test_parameters_are_counted_where_not_stored(tmp_path: Path) -> None:
+    of = fake_study.spec("uvb", dataset="mnist")
+    fake_study.add_model(tmp_path, of)
+    fake_study.write(tmp_path / "models" / of.spec_id / "done.json", {"seconds": 1.0})
+    assert capacity(StudyFiles(tmp_path))["parameters"].tolist() == [26_777_528]  # Table 1's 2.7e7
+
+
+def test_sampling_has_a_row_a_variant(study: Path) -> None:
+    table = sampling(StudyFiles(study))
+    assert sorted(table["variant"]) == ["jump", "jump", "second_jump", "second_jump"]
+    assert (table["diverged"] == 1).all()
+    assert (table["chains"] == 4).all()
+
+
+def test_run_ids_come_from_the_projection(mnist: Path) -> None:
+    spec_id = fake_study.spec("uvb", dataset="mnist").spec_id
+    fake_study.write(mnist / "mlflow.json", {"runs": {spec_id: "run-1"}})
+    table = losses(StudyFiles(mnist))
+    assert set(table.loc[table["model"] == "uvb", "run_id"]) == {"run-1"}
+    assert table.loc[table["model"] == "deen", "run_id"].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"surplus": 1}, "surplus"),
+        ({"sigma": "one"}, "references"),
+        ({"floor": None}, "floor is null"),
+        ({}, "appears twice"),
+    ],
+)
+def test_a_broken_row_is_refused(change: dict[str, object], message: str) -> None:
+    row = dict.fromkeys(SCHEMAS["references"].names, 1.0) | {"dataset": "d", "checksum": "c", "train_images": 1}
+    assert len(frame("references", [row])) == 1
+    with pytest.raises(ValueError, match=message):
+        frame("references", [row, row | change] if not change else [row | change])
+
+
+def test_a_table_with_other_columns_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="columns"):
+        write_table(tmp_path / "losses.parquet", "losses", pd.DataFrame({"loss": [1.0]}))
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_study_and_damaged_files_are_told_in_a_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no study"):
+        build_tables(tmp_path)
+    folder = tmp_path / "models" / "abc"
+    folder.mkdir(parents=True)
+    (folder / "spec.json").write_text('{"half')
+    with pytest.raises(UserError, match="not valid JSON"):
+        build_tables(tmp_path)
+
+
+def test_damaged_arrays_are_told_in_a_line(mnist: Path) -> None:
+    path = mnist / "tasks" / "losses" / fake_study.spec("uvb", dataset="mnist").spec_id / "arrays.safetensors"
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(UserError, match="damaged"):
+        build_tables(mnist)
+
+
+def test_empty_study_gives_empty_tables_of_the_right_schema(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    for name, table in build_tables(tmp_path).items():
+        assert table.empty
+        assert list(table.columns) == SCHEMAS[name].names
+        assert read_table(tmp_path / "tables" / f"{name}.parquet", name).empty
+
+
+def test_paper_lookups() -> None:
+    assert paper.loss("mnist", "uvb", 0.7, "test") == 9.27
+    assert paper.loss("cifar10", "deen", 1.0, "test") == 52.7
+    assert paper.loss("mnist", "uvb_laplace", 1.0, "train") == 58.4
+    assert paper.loss("mnist", "uvb_laplace", 1.0, "test") is None
+    assert paper.loss("mnist", "uvb", 0.75, "test") is None
+    assert paper.loss("digits", "uvb", 1.0, "test") is None
+    assert paper.parameters("cifar10", "uvb") == 4.1e7
+    assert paper.parameters("digits", "uvb") is None
+    assert paper.internal("mnist", "vae", 1.0, "kl_noisy") == 3.70
+    assert paper.internal("mnist", "vae", 0.5, "kl_noisy") is None
+    assert paper.internal("cifar10", "vae", 1.0, "kl_noisy") is None
+
+
+def test_the_papers_gap_grows_with_the_noise() -> None:
+    """A slip in typing Tables 2 and 3 would show: losses rise with sigma, and DEEN's lead over UVB too from 0.5 on."""
+    for row in paper.LOSSES.values():
+        assert len(row) == len(paper.SIGMAS)
+        assert list(row) == sorted(row)
+    for dataset in ("mnist", "cifar10"):
+        for split in ("train", "test"):
+            gap = np.subtract(paper.LOSSES[dataset, "deen", split], paper.LOSSES[dataset, "uvb", split])[2:]
+            assert (np.diff(gap) > -0.2).all()
+            assert gap[-1] > 4.8
+
+
+def test_json_result_of_the_study_is_what_was_written(study: Path) -> None:
+    """`StudyFiles` keys results by folder and orders models as the paper does: UVB before DEEN, sigma ascending."""
+    files = StudyFiles(study)
+    shown = [(m.spec.model, m.spec.sigma) for m, _ in files.of_models("losses")]
+    assert shown[:3] == [("uvb", 0.3), ("uvb", 0.4), ("uvb", 0.5)]
+    assert shown[8] == ("deen", 0.3)
+    some = next(iter(files.results("losses").values()))
+    assert dict(some.values) == json.loads((some.folder / "result.json").read_text())

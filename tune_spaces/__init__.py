@@ -1,0 +1,16 @@
+"""Named spaces to sweep over. A new one is a new file here, or an entry point in group `uvb.spaces`.
+
+```python
+@register_space("my_space")                     # or kind="search": trainings that do badly are stopped early
+def my_space(base: Base) -> list[RunSpec]:
+    return [base.spec(model, sigma) for model in base.models for sigma in (0.5, 1.0)]
+```
+"""
+
+from tune_spaces import activation, capacity, questions, recipe, remark4, sec311, sigma_grid, train_size
+from tune_spaces.registry import Base, Space, get_space, register_space, space_names
+
+__all__ = [
+    "Base", "Space", "activation", "capacity", "get_space", "questions", "recipe", "register_space", "remark4", "sec311",
+    "sigma_grid", "space_names", "train_size",
+]  # fmt: skip

@@ -1,0 +1,14 @@
+"""Footnote 3: ReLU against SiLU, and two more smooth ones."""
+
+import itertools
+
+from tune_spaces.registry import Base, register_space
+from uvb.activations import ACTIVATIONS
+from uvb.spec import RunSpec
+
+
+@register_space("activation")
+def activation(base: Base) -> list[RunSpec]:
+    """Every model with every activation function, at the largest noise level."""
+    combinations = itertools.product(base.seeds, sorted(ACTIVATIONS), base.models)
+    return [base.spec(model, activation=name, seed=seed) for seed, name, model in combinations]

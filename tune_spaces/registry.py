@@ -1,0 +1,88 @@
+"""Spaces by name: functions from a base configuration to the trainings it stands for."""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+from uvb.capacity import default_widths
+from uvb.errors import UserError
+from uvb.models import get_model
+from uvb.plugins import load_plugin, plugin_names
+from uvb.spec import DataRef, Recipe, RunSpec
+
+_widths = lru_cache(default_widths)  # a space asks for the same few many times
+
+
+@dataclass(frozen=True)
+class Base:
+    """What a space varies: everything else of its trainings is as here.
+
+    `sigmas` and `seeds` are those asked for; a space that varies something else takes the largest noise level.
+    """
+
+    data: DataRef
+    models: tuple[str, ...]
+    sigmas: tuple[float, ...]
+    seeds: tuple[int, ...]
+    recipe: Recipe
+    activation: str = "silu"
+
+    @property
+    def largest_sigma(self) -> float:
+        return max(self.sigmas)
+
+    def spec(self, model: str, sigma: float | None = None, **changes: Any) -> RunSpec:
+        """The training of `model` at `sigma` (the largest, if None), with fields of RunSpec changed."""
+        spec = RunSpec(
+            self.data, model, _widths(model, self.data.shape), sigma or self.largest_sigma,
+            get_model(model).objective, self.recipe, self.activation, self.seeds[0],
+        )  # fmt: skip
+        return dataclasses.replace(spec, **changes)
+
+
+@dataclass(frozen=True)
+class Space:
+    """A registered space. A "table" trains everything to its end; a "search" stops what does badly early (ASHA)."""
+
+    name: str
+    specs: Callable[[Base], list[RunSpec]]
+    kind: Literal["table", "search"]
+
+    @property
+    def about(self) -> str:
+        """Its first line of documentation."""
+        return (self.specs.__doc__ or "").strip().split("\n")[0]
+
+
+_SPACES: dict[str, Space] = {}
+SpecsOf = Callable[[Base], list[RunSpec]]
+
+
+def register_space(name: str, *, kind: Literal["table", "search"] = "table") -> Callable[[SpecsOf], SpecsOf]:
+    """Function decorator that makes a space known by `name`."""
+
+    def add(specs: SpecsOf) -> SpecsOf:
+        _SPACES[name] = Space(name, specs, kind)
+        return specs
+
+    return add
+
+
+def space_names() -> list[str]:
+    """All names, those of installed plug-ins included."""
+    return sorted({*_SPACES, *plugin_names("uvb.spaces")})
+
+
+def get_space(name: str) -> Space:
+    """The space called `name`, loaded from a plug-in if need be.
+
+    Raises:
+        UserError: if there is none.
+    """
+    if name not in _SPACES:
+        load_plugin("uvb.spaces", name)  # importing it registers its space
+    if name not in _SPACES:
+        raise UserError(f"unknown space {name!r}; choose one of: {', '.join(space_names())}")
+    return _SPACES[name]

@@ -1,0 +1,23 @@
+"""Section 3.1.1: the paper's learning rate against ten times it, and its smaller batches."""
+
+import itertools
+
+from tune_spaces.registry import Base, register_space
+from uvb.spec import Recipe, RunSpec
+
+RATES = (1e-4, 1e-3)
+BATCHES = (32, 64, 128)
+
+
+@register_space("sec311")
+def sec311(base: Base) -> list[RunSpec]:
+    """Adam at a constant 1e-4 (the paper's) and 1e-3 (unstable, it says), batch 32, 64, 128, at the largest noise level.
+
+    Epochs are the base's; nothing else of its recipe is kept: no warm-up, clipping or averaging. A training that diverges
+    is reported as such.
+    """
+    found = []
+    for model, rate, batch in itertools.product(base.models, RATES, BATCHES):
+        recipe = Recipe(f"constant {rate:g}", epochs=base.recipe.epochs, batch_size=batch, learning_rate=rate)
+        found += [base.spec(model, recipe=recipe, seed=seed) for seed in base.seeds]
+    return found

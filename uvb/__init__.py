@@ -1,0 +1,19 @@
+"""Unnormalized Variational Bayes (Saremi, 2020): energies of noisy data, in plain torch.
+
+import uvb
+energy = uvb.load("outputs/digits/models/<spec_id>/model")
+x_hat = energy(y, eps)
+"""
+
+from uvb.estimator import Energy, Estimator, LatentEnergy
+from uvb.load import load, load_spec, save_model
+from uvb.models import build_model, model_names, register_model
+from uvb.plan import Plan, resolve_plan
+from uvb.spec import DataRef, Recipe, RunSpec, Widths
+from uvb.train import fit
+from uvb.train_state import TrainState
+
+__all__ = [
+    "DataRef", "Energy", "Estimator", "LatentEnergy", "Plan", "Recipe", "RunSpec", "TrainState", "Widths", "build_model",
+    "fit", "load", "load_spec", "model_names", "register_model", "resolve_plan", "save_model",
+]  # fmt: skip

@@ -1,0 +1,36 @@
+"""torchvision.datasets, also where torchvision's compiled operators cannot be loaded."""
+
+import importlib
+import sys
+from functools import cache
+from typing import Any
+
+import torch
+
+_SCHEMAS = (
+    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+)
+_libraries: list[torch.library.Library] = []  # a Library takes its schemas with it when it is collected
+
+
+@cache
+def torchvision_datasets() -> Any:
+    """The module ``torchvision.datasets``.
+
+    The registry's torchvision wheel on a CPU build of torch misses the libraries that its compiled operators need, and
+    then fails at import because ``torchvision::nms`` has no schema. The data sets use no operator, so in that case, and
+    only then, the schema is declared and the import tried once more.
+    """
+    try:
+        return importlib.import_module("torchvision.datasets")
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            raise
+    for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+        del sys.modules[name]  # half imported
+    library = torch.library.Library("torchvision", "DEF")
+    for schema in _SCHEMAS:
+        library.define(schema)
+    _libraries.append(library)
+    return importlib.import_module("torchvision.datasets")

@@ -1,0 +1,35 @@
+"""scikit-learn's digits: 8×8 handwriting that ships with the package."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from uvb.data._parts import shuffled
+from uvb.data.image_set import ImageSet
+from uvb.data.registry import register_dataset
+
+TRAIN_IMAGES = 1_500
+
+
+@register_dataset("digits")
+def load_digits(data_dir: Path) -> ImageSet:
+    """1,500 training and 297 test images, (1, 8, 8), pixels 0 to 16; `data_dir` is not used.
+
+    The 1,797 images are put in the order of ``torch.randperm(1797)`` by a CPU generator of seed 0 (not NumPy's: this is
+    the order in which the mean predictor's test loss is the known 4.74); the first 1,500 train.
+    """
+    from sklearn.datasets import load_digits as sklearn_digits
+
+    bunch = sklearn_digits()
+    order = shuffled(len(bunch.images))
+    images = torch.from_numpy(bunch.images[order].astype(np.uint8)).unsqueeze(1)  # (1797, 1, 8, 8)
+    labels = torch.from_numpy(bunch.target[order].astype(np.int64))  # (1797,)
+    return ImageSet(
+        name="digits",
+        train=images[:TRAIN_IMAGES],
+        test=images[TRAIN_IMAGES:],
+        train_labels=labels[:TRAIN_IMAGES],
+        test_labels=labels[TRAIN_IMAGES:],
+        levels=16,
+    )

@@ -1,0 +1,48 @@
+"""MNIST, as the paper uses it."""
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from uvb.data._download import fetch, has_md5
+from uvb.data._torchvision import torchvision_datasets
+from uvb.data.image_set import ImageSet
+from uvb.data.registry import register_dataset
+from uvb.errors import UserError
+
+
+@register_dataset("mnist")
+def load_mnist(data_dir: Path, download: bool = True) -> ImageSet:
+    """60,000 training and 10,000 test images, (1, 28, 28), from ``data_dir/MNIST/raw``, torchvision's place.
+
+    Addresses and md5 sums are torchvision's. The four compressed files are checked at each load and unpacked in memory:
+    torchvision itself unpacks on the disk, where nothing is checked again, and waits for ever on a dead network.
+
+    Raises:
+        UserError: a file is absent or damaged, and cannot be downloaded or may not be.
+    """
+    source = torchvision_datasets().MNIST
+    raw = data_dir / "MNIST" / "raw"
+    bad = [name for name, md5 in source.resources if not has_md5(raw / name, md5)]
+    try:
+        for name, md5 in source.resources:
+            if name in bad and not download:
+                raise UserError("download is off")
+            fetch([mirror + name for mirror in source.mirrors], raw / name, md5)
+    except UserError as error:
+        missing = ", ".join(f"{name} ({'damaged' if (raw / name).exists() else 'absent'})" for name in bad)
+        raise UserError(f"mnist: {error}; put these official files into {raw}: {missing}") from error
+    train, train_labels, test, test_labels = (_read(raw / name) for name, _ in source.resources)
+    return ImageSet("mnist", train, test, train_labels.long(), test_labels.long(), paper="mnist")
+
+
+def _read(path: Path) -> Tensor:
+    """The uint8 tensor of a gzipped IDX file: (N, 1, 28, 28) for images, (N,) for labels."""
+    content = gzip.decompress(path.read_bytes())
+    ndim = content[3]  # header: 0, 0, type, ndim, then ndim big-endian int32 sizes
+    shape = np.frombuffer(content, ">i4", count=ndim, offset=4).tolist()
+    values = torch.from_numpy(np.frombuffer(content, np.uint8, offset=4 + 4 * ndim).copy()).reshape(shape)
+    return values.unsqueeze(1) if ndim == 3 else values

@@ -1,0 +1,135 @@
+"""Figure 3 and Sec. 3.4: walk-jump sampling, and how well its chains mix."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from uvb.chains import NEVER, begin
+from uvb.classifier import Classifier, classify
+from uvb.estimator import Energy, Estimator
+from uvb.experiments._draws import latent_noise, shortened
+from uvb.experiments._labels import accuracies, labeller
+from uvb.experiments.registry import Context, Result, register_experiment
+from uvb.mixing import (
+    NO_LABEL,
+    chain_statistics,
+    classes_visited,
+    principal_component,
+    steps_to_visit_all,
+    transition_counts,
+)
+from uvb.spec import RunSpec
+from uvb.walk_jump import WalkJump, jump, walk_step
+
+CHAINS, JUMPS = 8, 100
+DELTA = 0.2  # the paper's δ, at its σ = 1
+BAOAB_DELTA = 0.5  # the energy of Y curves by at most 1/σ², so any δ below 2σ is stable
+LEAST_DRAWS = 4  # fewer tell nothing about mixing
+
+
+@register_experiment("walk_jump", needs="energy", where="largest")
+def walk_jump(model: Estimator, spec: RunSpec, context: Context) -> Result:
+    """Eight chains of 1,000 Langevin steps (Eq. 19) from Unif[0, 1]^d without warm-up, a jump (Eq. 20) every ten.
+
+    δ = 0.2 σ, the paper's 0.2 at its σ = 1: the energy's curvature is of the order 1/σ², so Eq. 19 then takes the same
+    steps in units of σ at every σ. What comes back is said at `walked`.
+    """
+    return walked(model, spec, context, WalkJump(delta=DELTA * spec.sigma, jumps=shortened(JUMPS, context, least=8)))
+
+
+@register_experiment("walk_jump_baoab", needs="energy", where="largest", default=False)
+def walk_jump_baoab(model: Estimator, spec: RunSpec, context: Context) -> Result:
+    """The same with the underdamped integrator; time step σ/2, friction 1/σ."""
+    jumps = shortened(JUMPS, context, least=8)
+    config = WalkJump(delta=BAOAB_DELTA * spec.sigma, jumps=jumps, integrator="baoab", friction=1 / spec.sigma)
+    return walked(model, spec, context, config)
+
+
+@torch.no_grad()
+def walked(model: Estimator, spec: RunSpec, context: Context, config: WalkJump) -> Result:
+    """Walk and measure, for x̂(y) ("jump") and x̂(x̂(y)) ("second_jump").
+
+    Arrays: jumps, jumps2 (T, C, H, W) of the first chain; labels, labels2 (T, chains), -1 where a chain had diverged;
+    energy (T, chains), f(y) at the jumps. Chain statistics are of the jumps' first principal component, and of the energy,
+    over the chains that never diverged.
+    """
+    assert isinstance(model, Energy)
+    plan, chains = context.plan, shortened(CHAINS, context, least=2)
+    state = begin(chains, spec.data.shape, context.seed, device=plan.device, dtype=plan.dtype)
+    jumps, energies, alive = [], [], []
+    with plan.autocast():
+        while state.step < config.jumps * config.steps_between_jumps and bool(state.alive.any()):
+            state, _ = walk_step(model, state, config, context.seed)
+            if state.step % config.steps_between_jumps == 0:
+                landed = jump(model, state, config, context.seed)
+                jumps.append(landed.x_hat.float())
+                energies.append(landed.energy)
+                alive.append(landed.alive)
+    stopped = state.stopped_at.tolist()
+    scalars: dict[str, Any] = {
+        "sampler": config.integrator, "sigma": spec.sigma, "delta": config.delta, "steps": state.step,
+        "steps_per_jump": config.steps_between_jumps, "chains": chains, "classifier_accuracy": None, "variants": {},
+        "diverged": [{"chain": chain, "step": step} for chain, step in enumerate(stopped) if step != NEVER],
+    }  # fmt: skip
+    if not jumps:  # every chain diverged before the first jump
+        return Result(scalars)
+    x_hat, sound, energy = torch.stack(jumps), torch.stack(alive), torch.stack(energies)  # (T, chains, ...)
+    classifier = labeller(context)
+    if classifier is not None:
+        found = accuracies(classifier, model, spec, context)
+        scalars |= {"classifier_accuracy": found["jump"], "classifier_accuracies": found}
+    arrays = {"energy": energy}
+    for variant, suffix, images in (("jump", "", x_hat), ("second_jump", "2", _jump_again(model, x_hat, context))):
+        labels = _labels(classifier, images, sound)
+        scalars["variants"][variant] = mixing(images, labels, sound, config.steps_between_jumps, classifier)
+        arrays[f"jumps{suffix}"] = images[:, 0]
+        if labels is not None:
+            arrays[f"labels{suffix}"] = labels
+    scalars["energy"] = _statistics(energy[:, sound[-1]], config.steps_between_jumps)
+    return Result(scalars, arrays)
+
+
+def mixing(images: Tensor, labels: Tensor | None, sound: Tensor, steps: int, classifier: Classifier | None) -> dict[str, Any]:
+    """Coverage and mixing of jumps (T, chains, C, H, W): classes of the first chain, transitions of all; null if unknown."""
+    alive = sound[-1]
+    found: dict[str, Any] = {"classes_visited": None, "steps_to_all": None, "transition": None}
+    if labels is not None and classifier is not None:
+        k = classifier.classes
+        visited, times = classes_visited(labels, k)[-1].tolist(), steps_to_visit_all(labels, k, steps)
+        found = {"classes_visited": visited[0], "steps_to_all": times[0], "transition": transition_counts(labels, k).tolist()}
+        found |= {"classes_visited_by_chain": visited, "steps_to_all_by_chain": times}
+    scores = principal_component(images[:, alive]) if bool(alive.any()) else images.new_zeros(len(images), 0)
+    return found | _statistics(scores, steps)
+
+
+def _statistics(series: Tensor, steps: int) -> dict[str, float | None]:
+    """Chain statistics of a series (T, chains) of sound chains; null where they cannot be told."""
+    if len(series) < LEAST_DRAWS or series.shape[1] == 0 or not bool(series.isfinite().all()):
+        return dict.fromkeys(("iat", "ess_per_step", "split_rhat"))
+    told = chain_statistics(series, steps)
+    found = {
+        "iat": told.integrated_autocorrelation_time,
+        "ess_per_step": told.effective_sample_size_per_step,
+        "split_rhat": told.split_r_hat,
+    }
+    return {name: value if math.isfinite(value) else None for name, value in found.items()}
+
+
+def _jump_again(model: Energy, x_hat: Tensor, context: Context) -> Tensor:
+    """x̂(x̂(y)), as x_hat (T, chains, C, H, W)."""
+    with context.plan.autocast():
+        again = [
+            model(x, latent_noise(model, len(x), x, context, "second jump", t))
+            for t, x in enumerate(x_hat.to(context.plan.dtype))
+        ]
+    return torch.stack(again).float()
+
+
+def _labels(classifier: Classifier | None, images: Tensor, sound: Tensor) -> Tensor | None:
+    """(T, chains) int64."""
+    if classifier is None:
+        return None
+    labels = classify(classifier, images.flatten(0, 1)).reshape(sound.shape)
+    return labels.masked_fill(~sound, NO_LABEL)

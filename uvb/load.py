@@ -1,0 +1,56 @@
+"""A trained model as a folder: weights in safetensors, its spec and a card in JSON. Loading runs no pickled code."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+
+from uvb.errors import UserError
+from uvb.estimator import Estimator
+from uvb.models.registry import build_model
+from uvb.spec import RunSpec
+
+
+def save_model(model: Estimator, spec: RunSpec, folder: str | Path, card: dict[str, Any] | None = None) -> Path:
+    """Write model.safetensors, spec.json and card.json (whatever a reader should know) into `folder`; returns it."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, folder / "model.safetensors")
+    (folder / "spec.json").write_text(json.dumps(spec.to_json(), indent=2))
+    (folder / "card.json").write_text(json.dumps(card or {}, indent=2))
+    return folder
+
+
+def load_spec(folder: str | Path) -> RunSpec:
+    """The spec of the model in `folder`.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = Path(folder) / "spec.json"
+    try:
+        return RunSpec.from_json(json.loads(path.read_text()))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{folder} holds no trained model ({type(error).__name__} reading spec.json); give a folder with "
+            "model.safetensors and spec.json, as a study writes to models/<spec_id>/model"
+        ) from error
+
+
+def load(folder: str | Path, device: str = "cpu") -> Estimator:
+    """The estimator (or energy) in `folder`, in evaluation mode, with its `spec` as an attribute.
+
+    Raises:
+        UserError: the folder holds no model, or its weights do not fit its spec.
+    """
+    spec = load_spec(folder)
+    model = build_model(spec)
+    try:
+        weights = load_file(Path(folder) / "model.safetensors")
+        dtypes = {weights[name].dtype for name, _ in model.named_parameters() if name in weights}
+        model.to(max(dtypes, key=lambda dtype: dtype.itemsize)).load_state_dict(weights)
+    except Exception as error:  # safetensors has its own exception types, load_state_dict raises RuntimeError
+        raise UserError(f"the weights in {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
+    model.spec = spec
+    return model.to(device).eval().requires_grad_(False)

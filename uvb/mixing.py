@@ -1,0 +1,125 @@
+"""How well chains mix: classes of their jumps, and effective sample size and split-R̂ of scalar summaries (by ArviZ)."""
+
+import math
+import warnings
+from dataclasses import dataclass
+from types import ModuleType
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from uvb.errors import UserError
+
+NO_LABEL = -1  # a jump of a chain that had diverged
+
+
+def classes_visited(labels: Tensor, classes: int) -> Tensor:
+    """Distinct classes each chain has shown by each jump: (T, chains) labels in [0, classes) or -1 -> (T, chains) int64."""
+    return _seen(labels, classes).sum(2)
+
+
+def steps_to_visit_all(labels: Tensor, classes: int, steps_between_jumps: int = 1) -> list[int | None]:
+    """Langevin steps until each chain had shown every class, None for one that never did.
+
+    With the default, counted in jumps; the first jump counts as one.
+    """
+    complete = classes_visited(labels, classes) == classes  # (T, chains)
+    first = complete.int().argmax(0)
+    return [(int(t) + 1) * steps_between_jumps if bool(done) else None for t, done in zip(first, complete.any(0), strict=True)]
+
+
+def transition_counts(labels: Tensor, classes: int) -> Tensor:
+    """How often class i was followed by j at the next jump of the same chain, all chains together: (classes, classes)."""
+    _check_labels(labels, classes)
+    here, there = labels[:-1].flatten(), labels[1:].flatten()
+    both = (here >= 0) & (there >= 0)
+    pairs = here[both] * classes + there[both]
+    return torch.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+
+
+def transition_matrix(labels: Tensor, classes: int) -> Tensor:
+    """P(class j at the next jump | class i), rows summing to 1; nan in the row of a class never left. float64."""
+    counts = transition_counts(labels, classes).double()
+    return counts / counts.sum(1, keepdim=True)
+
+
+@dataclass(frozen=True)
+class ChainStatistics:
+    """Of a scalar summary over T draws of several chains; nan where it cannot be told (a chain that never changes).
+
+    Attributes:
+        integrated_autocorrelation_time: 1 + 2 Σ_t ρ_t, in draws.
+        effective_sample_size: of the mean, all chains together.
+        effective_sample_size_per_step: over all draws and the steps between them, e.g. 0.01 is one in a hundred steps.
+        split_r_hat: of the chains' halves; near 1 where the chains agree.
+    """
+
+    integrated_autocorrelation_time: float
+    effective_sample_size: float
+    effective_sample_size_per_step: float
+    split_r_hat: float
+
+
+def chain_statistics(series: Tensor, steps_between: int = 1) -> ChainStatistics:
+    """Statistics of a scalar summary (T, chains) recorded every `steps_between` steps. Pass the sound chains alone.
+
+    Raises:
+        UserError: without ArviZ, with fewer than 4 draws, no chain, or values that are not finite.
+    """
+    if series.dim() != 2 or series.shape[0] < 4 or series.shape[1] < 1:
+        raise UserError(f"chain statistics need a (draws, chains) array of at least 4 draws, not {tuple(series.shape)}")
+    if not bool(series.isfinite().all()):
+        raise UserError("chain statistics need finite values; leave out the chains that diverged")
+    arviz = _arviz()
+    draws = series.double().cpu().numpy().T  # (chains, T), as ArviZ wants it
+    if not np.ptp(draws, axis=1).all():
+        return ChainStatistics(math.nan, math.nan, math.nan, math.nan)
+    size = float(arviz.ess(draws, method="mean"))
+    # Split by hand, so that one chain has an R̂ too: its two halves.
+    half = draws.shape[1] // 2
+    halves = np.concatenate([draws[:, :half], draws[:, -half:]])
+    r_hat = float(arviz.rhat(halves, method="identity")) if half >= 4 else math.nan
+    return ChainStatistics(draws.size / size, size, size / (draws.size * steps_between), r_hat)
+
+
+def principal_component(images: Tensor, component: int = 0) -> Tensor:
+    """Scores of images (T, chains, C, H, W) on their own principal component, (T, chains): a summary for chain statistics.
+
+    The sign is fixed so that the component's largest entry is positive.
+    """
+    x = images.flatten(2).flatten(0, 1).double()  # (T * chains, d)
+    x = x - x.mean(0)
+    if len(x) >= x.shape[1]:
+        axis = torch.linalg.eigh(x.T @ x).eigenvectors[:, -1 - component]  # (d,), eigenvalues ascend
+    else:  # fewer images than pixels: the smaller of the two Gram matrices
+        axis = x.T @ torch.linalg.eigh(x @ x.T).eigenvectors[:, -1 - component]
+        axis = axis / axis.norm()
+    axis = axis * axis[axis.abs().argmax()].sign()
+    scores: Tensor = x @ axis
+    return scores.reshape(images.shape[:2])
+
+
+def _seen(labels: Tensor, classes: int) -> Tensor:
+    """(T, chains, classes) bool: shown by now."""
+    _check_labels(labels, classes)
+    hit = labels[:, :, None] == torch.arange(classes, device=labels.device)
+    return hit.int().cummax(0).values.bool()
+
+
+def _check_labels(labels: Tensor, classes: int) -> None:
+    if labels.dim() != 2 or labels.numel() == 0 or bool((labels < NO_LABEL).any()) or bool((labels >= classes).any()):
+        raise UserError(
+            f"labels must be a non-empty (jumps, chains) array of -1 (no label) to {classes - 1}; got {tuple(labels.shape)}"
+        )
+
+
+def _arviz() -> ModuleType:
+    """ArviZ, without the notice of its coming changes."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            import arviz
+    except ImportError as error:
+        raise UserError("chain statistics need ArviZ, which is not installed; install it: pip install arviz") from error
+    return arviz

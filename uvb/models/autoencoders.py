@@ -1,0 +1,50 @@
+"""Beyond the paper, to tease open question 1 apart: what of UVB's gain is the encoder/decoder, what the energy?"""
+
+from torch import Tensor, nn
+
+from uvb.estimator import Energy, Estimator
+from uvb.models.registry import register_model
+from uvb.models.uvb import PAPER_WIDTHS
+from uvb.nets import ConvNet, Decoder
+from uvb.spec import Shape, Widths
+
+# One encoder instead of UVB's two: the hidden layer is widened until the parameter count is UVB's (`uvb.capacity`).
+
+
+class Autoencoder(nn.Module):
+    """g(y) = decoder(encoder(y)), (B, C, H, W) -> (B, C, H, W)."""
+
+    def __init__(self, shape: Shape, widths: Widths, activation: str) -> None:
+        super().__init__()
+        self.encoder = ConvNet(shape, widths, widths.latent, activation)
+        self.decoder = Decoder(shape, widths, activation)
+
+    def forward(self, y: Tensor) -> Tensor:
+        pixels: Tensor = self.decoder(self.encoder(y))
+        return pixels.to(y.dtype)
+
+
+@register_model("direct", widths=PAPER_WIDTHS, match="hidden")
+class DirectDenoiser(Estimator):
+    """x̂(y) = g(y): no energy at all, the loss differentiates once."""
+
+    def __init__(self, shape: Shape, widths: Widths, activation: str, sigma: float) -> None:
+        super().__init__(sigma)
+        self.g = Autoencoder(shape, widths, activation)
+
+    def forward(self, y: Tensor, eps: Tensor) -> Tensor:
+        x_hat: Tensor = self.g(y)
+        return x_hat
+
+
+@register_model("quadratic_ae", widths=PAPER_WIDTHS, match="hidden")
+class QuadraticAutoencoder(Energy):
+    """f(y) = ‖y - g(y)‖² / 2σ²: UVB's reconstruction term with a deterministic code and no KL."""
+
+    def __init__(self, shape: Shape, widths: Widths, activation: str, sigma: float) -> None:
+        super().__init__(sigma)
+        self.g = Autoencoder(shape, widths, activation)
+
+    def energy(self, y: Tensor, eps: Tensor) -> Tensor:
+        g: Tensor = self.g(y)
+        return (y - g).square().flatten(1).sum(1) / (2 * self.sigma**2)

@@ -1,0 +1,23 @@
+"""DEEN (Sec. 3.1.2): the energy of Y as one ConvNet with a scalar output."""
+
+from torch import Tensor
+
+from uvb.estimator import Energy
+from uvb.models.registry import register_model
+from uvb.nets import ConvNet
+from uvb.spec import Shape, Widths
+
+PAPER_WIDTHS = Widths(conv=(128, 256, 512), hidden=100)
+
+
+@register_model("deen", widths=PAPER_WIDTHS, match="conv")
+class DEEN(Energy):
+    """f(y) = ConvNet(y). Its output bias is a constant of the energy: it counts in Table 1 and receives no gradient."""
+
+    def __init__(self, shape: Shape, widths: Widths, activation: str, sigma: float) -> None:
+        super().__init__(sigma)
+        self.net = ConvNet(shape, widths, 1, activation)
+
+    def energy(self, y: Tensor, eps: Tensor) -> Tensor:
+        value: Tensor = self.net(y)  # (B, 1)
+        return value.squeeze(1).to(y.dtype)

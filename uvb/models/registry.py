@@ -1,0 +1,73 @@
+"""The models by name: how to build one, what it is trained with, and how wide it is by default."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from uvb.errors import UserError
+from uvb.estimator import Estimator
+from uvb.noise import key_to_seed
+from uvb.plugins import load_plugin, plugin_names
+from uvb.spec import RunSpec, Shape, Widths
+
+Builder = Callable[[Shape, Widths, str, float], Estimator]  # (shape, widths, activation, sigma) -> module
+
+
+@dataclass(frozen=True)
+class Model:
+    """A registered model.
+
+    Attributes:
+        build: ``(shape, widths, activation, sigma) -> Estimator``.
+        widths: the paper's widths (or this model's own default).
+        objective: the objective it is trained with by default (`uvb.objective`).
+        match: the family by which widths are matched: "latent" nets keep `widths`; "conv" nets scale theirs until the
+            parameter count is that of UVB (`uvb.capacity`).
+    """
+
+    name: str
+    build: Builder
+    widths: Widths
+    objective: str = "denoise"
+    match: str = "latent"
+
+
+_MODELS: dict[str, Model] = {}
+
+
+def register_model(
+    name: str, *, widths: Widths, objective: str = "denoise", match: str = "latent"
+) -> Callable[[Builder], Builder]:
+    """Class or function decorator that makes a model known by `name`."""
+
+    def add(build: Builder) -> Builder:
+        _MODELS[name] = Model(name, build, widths, objective, match)
+        return build
+
+    return add
+
+
+def model_names() -> list[str]:
+    """All registered names, those of installed plug-ins included."""
+    return sorted({*_MODELS, *plugin_names("uvb.models")})
+
+
+def get_model(name: str) -> Model:
+    """The model called `name`, loaded from a plug-in if need be.
+
+    Raises:
+        UserError: if there is none.
+    """
+    if name not in _MODELS:
+        load_plugin("uvb.models", name)  # importing it registers its model
+    if name not in _MODELS:
+        raise UserError(f"unknown model {name!r}; choose one of: {', '.join(model_names())}")
+    return _MODELS[name]
+
+
+def build_model(spec: RunSpec) -> Estimator:
+    """A freshly initialized model (torch's default initialization), keyed by ``spec.seed`` alone."""
+    with torch.random.fork_rng(devices=[]):  # torch's initializers draw from the global generator; keep that in here
+        torch.manual_seed(key_to_seed(spec.seed, "init"))
+        return get_model(spec.model).build(spec.data.shape, spec.widths, spec.activation, spec.sigma)

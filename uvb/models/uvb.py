@@ -1,0 +1,82 @@
+"""UVB (Sec. 2.3): the negative ELBO of a VAE on Y, read as an energy (Eq. 17), and its relatives."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from uvb.estimator import LatentEnergy
+from uvb.kl import kl_to_prior
+from uvb.models.registry import register_model
+from uvb.nets import ConvNet, Decoder
+from uvb.spec import Shape, Widths
+
+PAPER_WIDTHS = Widths(conv=(32, 64, 128), hidden=200, latent=100, decoder=2000)  # Sec. 3.1.1
+
+
+@register_model("uvb", widths=PAPER_WIDTHS)
+class UVB(LatentEnergy):
+    """f(y) = ‖y - μ_y(z)‖² / 2σ² + KL[q(z|y), N(0, I)] with one z = μ + exp(λ/2) ε (Eq. 15-17).
+
+    μ and λ are two encoders that share no weights. The energy is random through ε; pass it in for a function of y alone.
+    """
+
+    def __init__(self, shape: Shape, widths: Widths, activation: str, sigma: float) -> None:
+        super().__init__(sigma)
+        self.noise_dim = widths.latent
+        self.encoder_mu = ConvNet(shape, widths, widths.latent, activation)
+        self.encoder_lambda = ConvNet(shape, widths, widths.latent, activation)
+        self.decoder = Decoder(shape, widths, activation)
+
+    def encode(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        # Under autocast the nets return bf16; the energy itself is float32.
+        return self.encoder_mu(y).to(y.dtype), self.encoder_lambda(y).to(y.dtype)
+
+    def decode(self, z: Tensor) -> Tensor:
+        pixels: Tensor = self.decoder(z)
+        return pixels.to(z.dtype)
+
+    def reconstruction(self, y: Tensor, mean: Tensor) -> Tensor:
+        """-log p(y|z) up to a constant, (B,)."""
+        return (y - mean).square().flatten(1).sum(1) / (2 * self.sigma**2)
+
+    def energy(self, y: Tensor, eps: Tensor) -> Tensor:
+        z, mu, lam = self.sample_latent(y, eps)  # (B, d_z) each
+        return self.reconstruction(y, self.decode(z)) + kl_to_prior(mu, lam)
+
+
+@register_model("uvb_laplace", widths=PAPER_WIDTHS)
+class UVBLaplace(UVB):
+    """Remark 4: UVB with a Laplace decoder of scale b = σ (the paper gives none): reconstruction ‖y - μ_y(z)‖₁ / b."""
+
+    scale_over_sigma = 1.0
+
+    def reconstruction(self, y: Tensor, mean: Tensor) -> Tensor:
+        return (y - mean).abs().flatten(1).sum(1) / (self.scale_over_sigma * self.sigma)
+
+
+@register_model("uvb_laplace_matched", widths=PAPER_WIDTHS)
+class UVBLaplaceMatched(UVBLaplace):
+    """Remark 4 with b = σ/√2, the scale at which the Laplace density has variance σ²."""
+
+    scale_over_sigma = 1 / math.sqrt(2)
+
+
+@register_model("uvb_mean", widths=PAPER_WIDTHS)
+class UVBMean(UVB):
+    """Beyond the paper (open question 1): UVB without sampling noise, z = μ; the KL term is kept."""
+
+    def __init__(self, shape: Shape, widths: Widths, activation: str, sigma: float) -> None:
+        super().__init__(shape, widths, activation, sigma)
+        self.noise_dim = 0
+
+    def sample_latent(self, y: Tensor, eps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        mu, lam = self.encode(y)
+        return mu, mu, lam
+
+
+def prior_samples(model: LatentEnergy, n: int, latent: int, generator: torch.Generator) -> Tensor:
+    """Decoder samples μ_y(z), z ~ N(0, I): Fig. 4 and the last row of Sec. 3.3.2's figure. (n, C, H, W)."""
+    z = torch.randn(n, latent, generator=generator, device=generator.device).to(model.sigma)
+    with torch.no_grad():
+        return model.decode(z)

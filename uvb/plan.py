@@ -1,0 +1,101 @@
+"""Plan: how a training runs. Resolved once, stored beside the model, used again on resume; not part of the identity."""
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from uvb.errors import UserError
+
+Precision = Literal["fp32", "bf16", "fp64"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Workers, device, precision, compilation, CPU threads a worker. Fields are concrete: nothing is left on "auto".
+
+    `graph` replays forward and backward pass as one CUDA graph (`uvb.cuda_graph`); one worker a device only.
+    """
+
+    workers: int = 1
+    device: Literal["cpu", "cuda"] = "cpu"
+    precision: Precision = "fp32"
+    compile: bool = False
+    threads: int = 1
+    graph: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    def __str__(self) -> str:
+        threads = f", {self.threads} thread{'s' * (self.threads > 1)} each" if self.device == "cpu" else ""
+        workers = f"{self.workers} worker{'s' * (self.workers > 1)}"
+        how = f"{'compiled' if self.compile else 'eager'}{', one CUDA graph' if self.graph else ''}"
+        return f"{workers} on {self.device}{threads}, {self.precision}, {how}"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of weights and images: float64 for fp64, else float32 (bf16 is autocast over float32 weights)."""
+        return torch.float64 if self.precision == "fp64" else torch.float32
+
+    def require_honourable(self) -> None:
+        """Raise `UserError` where this machine cannot do what the plan says; a plan is never changed silently."""
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise UserError("the plan says device cuda, and this machine shows no CUDA device; use --replan to choose anew")
+        if self.graph and (self.device != "cuda" or self.workers > 1):
+            raise UserError(f"the plan says a CUDA graph with {self.workers} workers on {self.device}; it needs one on cuda")
+        if self.precision == "bf16" and not has_fast_bf16(self.device):
+            raise UserError(
+                f"the plan says bf16, and this {self.device} has no bf16 arithmetic; use --replan to choose anew, "
+                "or --precision fp32"
+            )
+
+    @contextmanager
+    def autocast(self) -> Iterator[None]:
+        """bf16 autocast where the plan says so, nothing otherwise."""
+        with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
+            yield
+
+
+def has_fast_bf16(device: str) -> bool:
+    """Whether `device` multiplies bf16 in hardware: AVX512-BF16 or AMX on a CPU, compute capability 8 or more on CUDA."""
+    if device == "cuda":
+        return torch.cuda.is_available() and torch.cuda.get_device_capability()[0] >= 8
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def resolve_plan(
+    *,
+    workers: int = 1,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    precision: Literal["auto", "fp32", "bf16", "fp64"] = "auto",
+    compile: Literal["auto", "on", "off"] = "auto",
+    threads: int = 0,
+) -> Plan:
+    """Turn wishes into a concrete plan for this machine; "auto" and 0 mean "what pays here".
+
+    bf16 where the hardware has it; `torch.compile` on CUDA only (on the CPUs we measured it does not pay,
+    docs/BENCHMARKS.md); the machine's cores shared evenly by the workers.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if precision == "auto":
+        precision = "bf16" if has_fast_bf16(device) else "fp32"
+    plan = Plan(
+        workers=workers,
+        device=device,
+        precision=precision,
+        compile=device == "cuda" if compile == "auto" else compile == "on",
+        threads=threads or max(1, usable_cpus() // workers),
+    )
+    plan.require_honourable()
+    return plan
+
+
+def usable_cpus() -> int:
+    """How many CPUs this process may use (its affinity mask where the system has one)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,34 @@
+"""What other installed packages add: modules and functions named by entry points in a group such as ``uvb.models``."""
+
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from uvb.errors import UserError
+
+
+def plugin_names(group: str) -> list[str]:
+    """The names in a group, sorted."""
+    return sorted(_plugins(group))
+
+
+def load_plugin(group: str, name: str) -> Any:
+    """What the entry point `name` of `group` stands for, imported; None where no package has it.
+
+    Raises:
+        UserError: importing it fails; the line says whose entry point it is and why.
+    """
+    point = _plugins(group).get(name)
+    if point is None:
+        return None
+    try:
+        return point.load()
+    except Exception as error:  # whatever somebody's module does when it is imported
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        owner = point.dist.name if point.dist else "its package"
+        raise UserError(
+            f"{name!r}: entry point {point.value!r} cannot be loaded ({reason}); mend or uninstall {owner}"
+        ) from error
+
+
+def _plugins(group: str) -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=group)}

@@ -1,0 +1,235 @@
+"""The training loop. A script, a test and a Ray Train worker all drive this one."""
+
+import math
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from uvb.cpu import keep_large_buffers
+from uvb.cuda_graph import Gradients, GraphedGradients
+from uvb.data import ImageSet
+from uvb.errors import UserError
+from uvb.estimator import LatentEnergy
+from uvb.kl import kl_to_prior
+from uvb.noise import generator, normal
+from uvb.objective import Objective, build_objective, freeze_unused
+from uvb.parallel import Pacer, rank_and_world, sum_over_workers
+from uvb.plan import Plan
+from uvb.spec import RunSpec
+from uvb.train_state import EpochMetrics, TrainState, steps_per_epoch
+
+PROBE_IMAGES = 1024  # the fixed test images of the per-epoch curves
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What `fit` yields: after every epoch (`metrics` is set), and about every `pulse_seconds` inside one.
+
+    The state may be saved at each yield, on rank 0; every worker yields at the same steps.
+    """
+
+    epoch: int
+    step: int
+    steps: int
+    loss: float
+    images_per_second: float
+    metrics: EpochMetrics | None
+
+
+def fit(spec: RunSpec, plan: Plan, state: TrainState, images: ImageSet, *, pulse_seconds: float = 5.0) -> Iterator[Progress]:
+    """Train `state` in place up to ``spec.recipe.epochs``, yielding `Progress`.
+
+    Under `torch.distributed` every worker calls this with the same arguments; each takes its slice of every batch, and the
+    result is that of one worker up to the order of float sums.
+
+    Raises:
+        UserError: the loss is no longer finite (the message says where), or the images are not those of the spec.
+    """
+    if images.checksum != spec.data.checksum:
+        raise UserError(f"the images ({images.checksum}) are not those of the spec ({spec.data.checksum})")
+    rank, world = rank_and_world()
+    device, recipe = torch.device(plan.device), spec.recipe
+    torch.set_num_threads(plan.threads)
+    if plan.device == "cpu":
+        keep_large_buffers()
+    pixels = images.train[: spec.data.train_images].to(device)  # (N, C, H, W) uint8, resident
+    steps = steps_per_epoch(spec)
+    objective = build_objective(spec.objective, state.model)
+    example = torch.zeros(local_batch(recipe.batch_size, world), *spec.data.shape)
+    gradients = gradients_of(prepare(objective, plan, example), plan)
+    probe = Probe(spec, plan, state, images)
+    pairs = zip(state.model.parameters(), state.averaged.parameters(), strict=True)
+    trained, averaged = map(list, zip(*[(p, a) for p, a in pairs if p.requires_grad], strict=True))
+    pacer = Pacer(pulse_seconds, device)
+
+    while not state.finished:
+        order = permutation(spec, state.epoch, device)  # (N,)
+        started, done_before = time.monotonic(), state.step
+        while state.step < steps:
+            x, noise, eps, weight = batch(spec, plan, pixels, order, images.levels, state, rank, world)
+            for group in state.optimizer.param_groups:
+                group["lr"] = recipe.learning_rate_at(state.global_step, steps * recipe.epochs)
+            loss = gradients(x, noise, eps, weight)
+            if math.isfinite(recipe.clip):
+                nn.utils.clip_grad_norm_(trained, recipe.clip)
+            state.optimizer.step()
+            state.optimizer.zero_grad(set_to_none=True)
+            if recipe.ema:
+                with torch.no_grad():  # else the average would carry a history that grows with every step
+                    torch._foreach_lerp_(averaged, trained, 1 - ema_decay(recipe.ema, state.global_step))
+            state.step_losses[state.step] = loss / world  # DDP averages, so each weight carries a factor `world`
+            state.step += 1
+            if pacer.due() and state.step < steps:
+                state.seconds += time.monotonic() - started
+                mean = gather_losses(state)
+                rate = (state.step - done_before) * recipe.batch_size / (time.monotonic() - started)
+                yield Progress(state.epoch, state.step, steps, mean, rate, None)
+                started, done_before = time.monotonic(), state.step
+
+        mean = gather_losses(state)
+        test_loss, kl, recon = probe()
+        elapsed = time.monotonic() - started
+        rate = (steps - done_before) * recipe.batch_size / elapsed
+        state.seconds += elapsed
+        state.curves.append(EpochMetrics(state.epoch, mean, test_loss, kl, recon, rate, state.seconds, time.time()))
+        state.epoch, state.step = state.epoch + 1, 0
+        state.step_losses.zero_()
+        yield Progress(state.epoch, 0, steps, mean, rate, state.curves[-1])
+
+
+def prepare(objective: Objective, plan: Plan, example: Tensor) -> nn.Module:
+    """Compile and wrap `objective` for data parallelism, after a warm-up backward pass that leaves no trace.
+
+    DDP regroups its gradient buckets after the first backward pass, which changes the order of sums: warmed up, a resumed
+    run adds in the same order as one that was never interrupted.
+    """
+    example = example.to(device=plan.device, dtype=plan.dtype)  # (B / workers, C, H, W)
+    eps = example.new_zeros(len(example), objective.model.noise_dim)
+    arguments = (example, torch.zeros_like(example), eps, example.new_ones(len(example)))
+    with plan.autocast():
+        freeze_unused(objective, example)
+    prepared: nn.Module = objective
+    if plan.compile:
+        compiled: nn.Module = torch.compile(objective, fullgraph=True, dynamic=False)  # type: ignore[assignment]  # its stub says Callable
+        try:
+            # Dynamo keeps 8 compilations of a function and then refuses; a process that trains many models needs more.
+            with plan.autocast(), torch._dynamo.config.patch(recompile_limit=1000, accumulated_recompile_limit=1000):
+                compiled(*arguments).backward()
+            prepared = compiled
+        except Exception as error:  # whatever the compiler raises: training goes on, slower, and says so
+            warnings.warn(f"torch.compile failed ({type(error).__name__}: {error}); training eagerly", stacklevel=2)
+    if rank_and_world()[1] > 1:
+        prepared = DistributedDataParallel(prepared, broadcast_buffers=False, gradient_as_bucket_view=True)
+        with plan.autocast():
+            prepared(*arguments).backward()
+    objective.zero_grad(set_to_none=True)
+    return prepared
+
+
+def gradients_of(loss_of: nn.Module, plan: Plan) -> Gradients:
+    """A function of a batch that leaves the gradients in ``.grad`` and returns the loss: one CUDA graph if the plan says so."""
+
+    def gradients(*batch: Tensor) -> Tensor:
+        with plan.autocast():
+            loss: Tensor = loss_of(*batch)
+        loss.backward()
+        return loss.detach()
+
+    return GraphedGradients(gradients, loss_of) if plan.graph else gradients
+
+
+def permutation(spec: RunSpec, epoch: int, device: torch.device) -> Tensor:
+    """The order of the training images in `epoch`, (N,) int64; drawn on the CPU, so the same on every device."""
+    order = torch.randperm(spec.data.train_images, generator=generator(spec.seed, "order", epoch))
+    return order.to(device)
+
+
+def local_batch(batch_size: int, world: int) -> int:
+    """Images a worker and step: the global batch is padded to a multiple of the workers."""
+    return -(-batch_size // world)
+
+
+def batch(
+    spec: RunSpec, plan: Plan, pixels: Tensor, order: Tensor, levels: int, state: TrainState, rank: int, world: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """This worker's slice of the global batch: x, noise (b, C, H, W), ε (b, noise_dim), weight (b,).
+
+    Noise is drawn for the whole batch and then sliced, so it does not depend on the number of workers. Images beyond the
+    end of the epoch are padding: they repeat the first one, with weight 0.
+    """
+    size, key = spec.recipe.batch_size, (state.epoch, state.step)
+    index = order[state.step * size : (state.step + 1) * size]
+    real, width = len(index), local_batch(size, world)
+    noise = normal((size, *spec.data.shape), spec.seed, "noise", *key, device=plan.device)
+    eps = normal((size, state.model.noise_dim), spec.seed, "latent", *key, device=plan.device)
+    mine = torch.arange(rank * width, (rank + 1) * width, device=pixels.device)  # positions in the padded batch
+    weight = (mine < real).to(plan.dtype) * (world / real)
+    # not where(): its scalar lies on the CPU, and the host may wait for it to be copied to a GPU
+    x = pixels[index[mine * (mine < real)]].to(plan.dtype) / levels
+    within = mine.clamp(max=size - 1)
+    return x, noise[within].to(plan.dtype), eps[within].to(plan.dtype), weight
+
+
+def ema_decay(decay: float, step: int) -> float:
+    """EMA decay at `step`: short memory at first, so the random start is forgotten."""
+    return min(decay, (1 + step) / (10 + step))
+
+
+def gather_losses(state: TrainState) -> float:
+    """Bring the workers' shares of `step_losses` together on rank 0; returns the epoch's mean loss so far.
+
+    Kept a step at a time and never summed twice, so that when this happens does not change a bit of the result.
+
+    Raises:
+        UserError: a loss is not finite.
+    """
+    total = sum_over_workers(state.step_losses)
+    so_far = total[: state.step]
+    if not bool(so_far.isfinite().all()):
+        step = int((~so_far.isfinite()).nonzero()[0])
+        raise UserError(
+            f"{state.spec.label}: training diverged at epoch {state.epoch}, step {step} (loss {so_far[step].item()}); "
+            "lower the learning rate, or clip the gradient's norm"
+        )
+    state.step_losses = total if rank_and_world()[0] == 0 else torch.zeros_like(total)
+    size, n = state.spec.recipe.batch_size, state.spec.data.train_images
+    images = torch.full_like(so_far, size, dtype=torch.float64)
+    if state.step * size > n:
+        images[-1] = n - (state.step - 1) * size
+    return float((so_far.double() * images).sum() / images.sum())
+
+
+class Probe:
+    """The per-epoch figures: objective, KL and reconstruction on fixed test images with fixed noise, shared by the workers."""
+
+    def __init__(self, spec: RunSpec, plan: Plan, state: TrainState, images: ImageSet) -> None:
+        rank, world = rank_and_world()
+        n = min(PROBE_IMAGES, len(images.test))
+        mine = slice(rank, n, world)
+        chosen = torch.randperm(len(images.test), generator=generator(0, "probe"))[:n]
+        x = images.test[chosen].to(plan.dtype) / images.levels
+        self.n, self.plan, self.model = n, plan, state.averaged
+        self.objective = build_objective(spec.objective, state.averaged)
+        self.x = x[mine].to(plan.device)
+        self.noise = normal(tuple(x.shape), 0, "probe noise").to(plan.dtype)[mine].to(plan.device)
+        self.eps = normal((n, state.model.noise_dim), 0, "probe latent").to(plan.dtype)[mine].to(plan.device)
+
+    @torch.no_grad()
+    def __call__(self) -> tuple[float, float | None, float | None]:
+        sums = torch.zeros(3, dtype=torch.float64, device=self.x.device)
+        for x, noise, eps in zip(self.x.split(256), self.noise.split(256), self.eps.split(256), strict=True):
+            with self.plan.autocast():
+                sums[0] += self.objective.per_image(x, noise, eps).double().sum()
+                if isinstance(self.model, LatentEnergy):
+                    y = x + self.model.sigma * noise
+                    z, mu, lam = self.model.sample_latent(y, eps)
+                    sums[1] += kl_to_prior(mu, lam).double().sum()
+                    squares = (y - self.model.decode(z)).square().double().sum()
+                    sums[2] += squares / (2 * self.model.sigma.double() ** 2)
+        loss, kl, recon = (sum_over_workers(sums) / self.n).tolist()
+        return (loss, kl, recon) if isinstance(self.model, LatentEnergy) else (loss, None, None)

@@ -1,0 +1,178 @@
+"""TrainState: everything a training is, in one object, saved without pickled code."""
+
+import copy
+import dataclasses
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from uvb.errors import UserError
+from uvb.estimator import Estimator
+from uvb.models.registry import build_model
+from uvb.plan import Plan
+from uvb.spec import RunSpec
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """One epoch, counted from 0 (curves.parquet counts from 1).
+
+    Losses are of the trained objective; test figures on a fixed subset with fixed noise. `kl` and `recon` (½‖y-μ_y‖²/σ²) are
+    of q(z|y), in nats, None for models without an encoder; `seconds` is training time since the start, `time` the unix time
+    at the end of the epoch.
+    """
+
+    epoch: int
+    train_loss: float
+    test_loss: float
+    kl: float | None
+    recon: float | None
+    images_per_second: float
+    seconds: float
+    time: float
+
+
+@dataclass
+class TrainState:
+    """Weights, optimizer, average, position and history of one training.
+
+    Attributes:
+        model: the raw weights being trained.
+        averaged: the EMA of the weights, which is the result; `model` itself where the recipe averages nothing.
+        epoch, step: the next step to take is `step` of `epoch`.
+        step_losses: (steps an epoch,) this epoch's mean batch losses; on several workers, each holds its own share.
+        seconds: training time so far, checkpoints and start-up not counted.
+    """
+
+    spec: RunSpec
+    model: Estimator
+    averaged: Estimator
+    optimizer: torch.optim.Adam
+    step_losses: Tensor
+    epoch: int = 0
+    step: int = 0
+    seconds: float = 0.0
+    curves: list[EpochMetrics] = field(default_factory=list)
+
+    @staticmethod
+    def fresh(spec: RunSpec, plan: Plan) -> "TrainState":
+        """The state before the first step: weights drawn by ``spec.seed``."""
+        model = build_model(spec).to(device=plan.device, dtype=plan.dtype)
+        averaged = copy.deepcopy(model).requires_grad_(False) if spec.recipe.ema else model
+        optimizer = torch.optim.Adam(model.parameters(), lr=spec.recipe.learning_rate, fused=True)
+        losses = torch.zeros(steps_per_epoch(spec), dtype=plan.dtype, device=plan.device)
+        return TrainState(spec, model, averaged, optimizer, losses)
+
+    @property
+    def finished(self) -> bool:
+        return self.epoch >= self.spec.recipe.epochs
+
+    @property
+    def global_step(self) -> int:
+        return self.epoch * steps_per_epoch(self.spec) + self.step
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor of the state by name; two trainings are the same if and only if these are."""
+        named = {f"model/{k}": v for k, v in self.model.state_dict().items()}
+        if self.averaged is not self.model:
+            named |= {f"averaged/{k}": v for k, v in self.averaged.state_dict().items()}
+        for name, parameter in self.model.named_parameters():
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                named[f"adam.{key}/{name}"] = value
+        return named | {"step_losses": self.step_losses}
+
+    def save(self, folder: Path, plan: Plan) -> None:
+        """Write the state into a new `folder`: state.safetensors, and state.json with its SHA-256."""
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({k: v.detach().contiguous() for k, v in self.tensors().items()}, folder / "state.safetensors")
+        blob = {
+            "format": FORMAT,
+            "spec": self.spec.to_json(),
+            "plan": plan.to_json(),
+            "epoch": self.epoch,
+            "step": self.step,
+            "seconds": self.seconds,
+            "curves": [dataclasses.asdict(row) for row in self.curves],
+            "sha256": file_sha256(folder / "state.safetensors"),
+        }
+        (folder / "state.json").write_text(json.dumps(blob))
+
+    @staticmethod
+    def load(folder: Path, spec: RunSpec, plan: Plan) -> "TrainState":
+        """Read what `save` wrote.
+
+        Raises:
+            DamagedCheckpoint: a file is missing, truncated or altered.
+            UserError: it belongs to another configuration; the message names what differs.
+        """
+        blob = read_state_json(folder)
+        differing = RunSpec.from_json(blob["spec"]).differences(spec)
+        if differing:
+            raise UserError(f"the checkpoint in {folder} is of another configuration ({'; '.join(differing)}); remove it")
+        if file_sha256(folder / "state.safetensors") != blob["sha256"]:
+            raise DamagedCheckpoint(f"{folder}: state.safetensors is damaged (its SHA-256 does not match)")
+        tensors = load_file(folder / "state.safetensors", device=plan.device)
+        state = TrainState.fresh(spec, plan)
+        state.model.load_state_dict(_part(tensors, "model/"))
+        if state.averaged is not state.model:
+            state.averaged.load_state_dict(_part(tensors, "averaged/"))
+        for name, parameter in state.model.named_parameters():
+            keys = {k: f"adam.{k}/{name}" for k in ("step", "exp_avg", "exp_avg_sq")}
+            moments = {k: tensors[key] for k, key in keys.items() if key in tensors}
+            if moments:
+                state.optimizer.state[parameter] = moments
+        state.step_losses = tensors["step_losses"]
+        state.epoch, state.step, state.seconds = blob["epoch"], blob["step"], blob["seconds"]
+        state.curves = [EpochMetrics(**row) for row in blob["curves"]]
+        return state
+
+
+class DamagedCheckpoint(Exception):
+    """A checkpoint that must not be used; the one before it may be whole."""
+
+
+def steps_per_epoch(spec: RunSpec) -> int:
+    """Optimizer steps an epoch: the last, short batch counts."""
+    return -(-spec.data.train_images // spec.recipe.batch_size)
+
+
+def read_state_json(folder: Path) -> dict[str, Any]:
+    """The JSON half of a checkpoint.
+
+    Raises:
+        DamagedCheckpoint: it is missing or not whole.
+    """
+    try:
+        blob: dict[str, Any] = json.loads((folder / "state.json").read_text())
+    except (OSError, ValueError) as error:
+        raise DamagedCheckpoint(f"{folder}: state.json cannot be read ({type(error).__name__})") from error
+    if blob.get("format") != FORMAT or not (folder / "state.safetensors").exists():
+        raise DamagedCheckpoint(f"{folder}: not a whole checkpoint of format {FORMAT}")
+    return blob
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make the files of `folder` durable before it is renamed into place."""
+    for path in folder.iterdir():
+        fd = os.open(path, os.O_RDONLY)
+        os.fsync(fd)
+        os.close(fd)
