@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 from measure import ROOT, Row, commit, figure, machine
 
-BENCHMARKS = ("step", "sampling", "exact", "stacked", "equal_losses")
+BENCHMARKS = ("step", "compiled", "sampling", "exact", "stacked", "equal_losses")
 
 
 def measured(name: str, quick: bool) -> Iterator[Row]:

@@ -73,6 +73,9 @@ def serve(pipe: Connection, side: str, name: str, data: str, threads: int) -> No
     assert isinstance(model, Energy)
     if side == "reference":
         actions: dict[str, Action] = {"step": first_written(model, shape, "cpu", BATCH)}
+    elif side == "compiled":
+        keep_large_buffers()
+        actions = {"step": fast_step(model, shape, Plan(precision="bf16", compile=True, threads=threads))}
     else:
         precision = "bf16" if side == "bf16" else "fp32"
         keep_large_buffers()
