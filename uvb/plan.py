@@ -78,7 +78,8 @@ def resolve_plan(
 ) -> Plan:
     """Turn wishes into a concrete plan for this machine; "auto" and 0 mean "what pays here".
 
-    bf16 where the hardware has it; `torch.compile` on CUDA only (`benchmarks/compiled.py` tells what it does on a CPU); the machine's cores shared evenly by the workers.
+    bf16 where the hardware has it; `torch.compile` on CUDA only (what it does on a CPU: `benchmarks/compiled.py`); the
+    machine's cores shared evenly by the workers.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
