@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: study test test-slow test-all lint types format bench chaos ui headline clean
+.PHONY: study test test-slow test-all lint types format bench chaos ui results clean
 
 study: $(VENV)/.installed   ## the whole study on digits; ARGS="--help" shows what it takes
 	$(BIN)/python pipelines/full_study.py $(ARGS)

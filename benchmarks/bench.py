@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 from measure import ROOT, Row, commit, figure, machine
 
-BENCHMARKS = ("step", "compiled", "sampling", "exact", "stacked", "equal_losses")
+BENCHMARKS = ("step", "compiled", "workers", "sampling", "exact", "stacked", "equal_losses")
 
 
 def measured(name: str, quick: bool) -> Iterator[Row]:
@@ -50,9 +50,16 @@ def study_rows(folders: list[Path]) -> list[Row]:
         path = folder / "timings.json"
         if not path.exists():
             continue
-        timings = json.loads(path.read_text())
-        found.append(figure(f"study/{folder.name}/wall", timings["total_seconds"], "s"))
-        found += [figure(f"study/{folder.name}/{stage['name']}", stage["seconds"], "s") for stage in timings["stages"]]
+        timings, study = json.loads(path.read_text()), json.loads((folder / "study.json").read_text())
+        made = study.get("provenance", {})
+        own = {"when": made.get("time"), "commit": (made.get("git") or "unknown").replace("+changes", "+")[:12]}
+        total, parts = timings["total_seconds"], {stage["name"]: stage["seconds"] for stage in timings["stages"]}
+        found.append(figure(f"study/{folder.name}/wall", total, "s") | own)
+        for name, seconds in parts.items():
+            found.append(figure(f"study/{folder.name}/{name}", seconds, "s", "wall", seconds / total) | own)
+        # What its workers spent in training steps: the rest of the stage is their start-up, and waiting.
+        pure = sum(json.loads(done.read_text())["seconds"] for done in folder.glob("models/*/done.json"))
+        found.append(figure(f"study/{folder.name}/training, steps alone", pure, "s", "wall", pure / total) | own)
     return found
 
 
@@ -115,7 +122,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a rehearsal: small sizes, few repeats")
     parser.add_argument("--only", nargs="+", choices=BENCHMARKS, default=list(BENCHMARKS))
-    parser.add_argument("--study", type=Path, nargs="+", default=sorted((ROOT / "outputs").glob("*")), help="finished studies")
+    parser.add_argument(
+        "--study", type=Path, nargs="+", default=[ROOT / "outputs" / "digits"], help="finished studies of this machine"
+    )
     args = parser.parse_args()
     place = ROOT / "build" / "bench-quick" if args.quick else ROOT / "benchmarks" / "results"
     print(f"{machine()}, commit {commit()}, {torch.get_num_threads()} threads", flush=True)

@@ -26,7 +26,7 @@ from uvb.spec import RECIPES, DataRef, RunSpec, Widths
 from uvb.train import fit
 from uvb.train_state import TrainState
 
-EPOCHS, SEEDS = 15, 5
+EPOCHS, SEEDS = 40, 4
 EXACT = Plan(precision="fp32", threads=usable_cpus())  # losses are measured alike, whatever the training was
 
 

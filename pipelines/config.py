@@ -1,12 +1,11 @@
 """What a study is asked to do: one frozen dataclass, from which the command line is made, and the specs it stands for."""
 
-import dataclasses
 import os
 from dataclasses import dataclass
 from typing import Literal
 
 from uvb.activations import activation
-from uvb.capacity import default_widths
+from uvb.capacity import widths_at
 from uvb.data import ImageSet
 from uvb.errors import UserError
 from uvb.evaluate import EvalConfig
@@ -50,6 +49,8 @@ class StudyConfig:
     """Models trained at the largest noise level only: by default the plain VAE of Tables 4-5."""
     seeds: tuple[int, ...] = (0,)
     """Every model is trained once a seed."""
+    width: float = 1.0
+    """Times UVB's default widths; the other models' are matched to the parameter count that UVB then has."""
     activation: str = "silu"
     """Activation function: silu, relu (footnote 3), softplus, gelu."""
 
@@ -117,6 +118,7 @@ class StudyConfig:
                      "expect_gpus", "cpus_per_worker"):  # fmt: skip
             require(getattr(self, name) >= 0, f"--{name.replace('_', '-')} {getattr(self, name)}: it must be 0 or more")
         require(self.eval_draws >= 1, f"--eval-draws {self.eval_draws}: at least one noise draw an image is needed")
+        require(0 < self.width < float("inf"), f"--width {self.width}: it must be above 0, e.g. 0.5")
         require(0 < self.scale <= 1, f"--scale {self.scale}: it must be above 0 and at most 1")
         require(self.gpus_per_worker > 0, f"--gpus-per-worker {self.gpus_per_worker}: it must be above 0")
         require(self.checkpoint_seconds > 0, f"--checkpoint-seconds {self.checkpoint_seconds}: it must be above 0")
@@ -144,7 +146,7 @@ def build_recipe(config: StudyConfig) -> Recipe:
     if config.recipe not in RECIPES:
         raise UserError(f"unknown recipe {config.recipe!r}; choose one of: {', '.join(RECIPES)}")
     wanted = {k: getattr(config, k) for k in ("epochs", "batch_size", "learning_rate") if getattr(config, k) is not None}
-    return dataclasses.replace(RECIPES[config.recipe], **wanted)
+    return RECIPES[config.recipe].changed(**wanted)
 
 
 def data_ref(config: StudyConfig, images: ImageSet) -> DataRef:
@@ -163,7 +165,7 @@ def build_specs(config: StudyConfig, images: ImageSet) -> list[RunSpec]:
     pairs = [(model, sigma) for sigma in config.sigmas for model in config.models]
     pairs += [(model, max(config.sigmas)) for model in config.extra_models]
     activation(config.activation)  # raises for an unknown one
-    widths = {model: default_widths(model, images.shape) for model in dict.fromkeys(model for model, _ in pairs)}
+    widths = {model: widths_at(model, images.shape, config.width) for model in dict.fromkeys(model for model, _ in pairs)}
     return [
         RunSpec(data, model, widths[model], sigma, get_model(model).objective, recipe, config.activation, seed)
         for seed in dict.fromkeys(config.seeds)

@@ -1,14 +1,21 @@
-"""How long a study would take on this machine, from a few measured steps; nothing is written."""
+"""How long a study would take on this machine: the cost model of docs/SCALING.md, fitted to a few measured steps."""
 
 import dataclasses
 import time
 from collections.abc import Sequence
 
+import torch
+
+from pipelines.cost_model import TWO_CORES, UPDATE_BYTES, Machine, Work, training_seconds
 from uvb.data import ImageSet
+from uvb.evaluate import EvalConfig, evaluation_images, noisy_blocks
+from uvb.models import build_model
 from uvb.plan import Plan
 from uvb.spec import RunSpec
 from uvb.train import fit
 from uvb.train_state import TrainState, steps_per_epoch
+
+MEASUREMENT_SHARE = 1.5  # all default experiments of a model, in units of its loss tables' cost
 
 
 def step_seconds(spec: RunSpec, plan: Plan, images: ImageSet, steps: int = 4) -> float:
@@ -21,16 +28,50 @@ def step_seconds(spec: RunSpec, plan: Plan, images: ImageSet, steps: int = 4) ->
         if progress.metrics is None:  # between two steps; an epoch's end measures the test loss as well
             best = min(best, time.monotonic() - started)
         started = time.monotonic()
-    return best if best < float("inf") else state.seconds / 2
+    return best if best < float("inf") else state.seconds / 2 / steps_per_epoch(few)
+
+
+def fitted_machine(work: Work, step: float) -> Machine:
+    """A machine on which the cost model gives one worker a step of `step` seconds: its arithmetic is what is fitted."""
+    rest = TWO_CORES.overhead + UPDATE_BYTES * work.parameters / TWO_CORES.memory
+    arithmetic = max(step - rest, 0.1 * step)  # seconds; a tiny network's step is all overhead
+    return dataclasses.replace(TWO_CORES, flops=work.batch * work.flops_per_image / arithmetic, share=1.0, startup=0.0)
 
 
 def estimated_seconds(specs: Sequence[RunSpec], plan: Plan, images: ImageSet) -> dict[str, float]:
-    """Seconds of training by spec_id, on this machine: measured for each kind of model, and shared out by the workers."""
+    """Seconds of training by spec_id, on this machine: a step measured for each kind of model, the rest by the cost model.
+
+    Start-up is not in it; it comes once a group.
+    """
     measured: dict[tuple[object, ...], float] = {}
     found = {}
     for spec in specs:
         kind = (spec.model, spec.widths, spec.objective, spec.activation, spec.recipe.batch_size)
         if kind not in measured:
             measured[kind] = step_seconds(spec, dataclasses.replace(plan, workers=1, compile=False), images)
-        found[spec.spec_id] = measured[kind] * steps_per_epoch(spec) * spec.recipe.epochs / plan.workers
+        work = Work.of(spec)
+        found[spec.spec_id] = training_seconds(work, fitted_machine(work, measured[kind]), plan.workers)
     return found
+
+
+@torch.no_grad()
+def measurement_seconds(specs: Sequence[RunSpec], plan: Plan, images: ImageSet, config: EvalConfig, at_once: int) -> float:
+    """Seconds of the default experiments of all models, from one block of estimates timed for each kind of model."""
+    torch.set_num_threads(plan.threads)
+    count = sum(len(evaluation_images(images, split, config)) for split in ("train", "test")) * config.draws
+    timed: dict[tuple[object, ...], float] = {}
+    total = 0.0
+    for spec in specs:
+        kind = (spec.model, spec.widths, spec.activation)
+        if kind not in timed:
+            model = build_model(spec).to(plan.dtype)
+            _, y, eps = next(
+                noisy_blocks(images.test[:64], images.levels, spec.sigma, model.noise_dim, "test", 0, config, plan)
+            )
+            with plan.autocast():
+                model(y, eps)
+                started = time.monotonic()
+                model(y, eps)
+            timed[kind] = (time.monotonic() - started) / len(y)
+        total += MEASUREMENT_SHARE * count * timed[kind]
+    return total / max(1, at_once)

@@ -145,6 +145,9 @@ def _loss_table(dataset: str, split: str, rows: pd.DataFrame, models: Sequence[s
     )
     if seeds > 1:
         notes.append(f"Means over {seeds} seeds.")
+    theirs, ours = dict(paper.SETTINGS.train_images).get(dataset), int(rows["train_images"].iloc[0])
+    if with_paper and theirs and theirs != ours:
+        notes.append(f"The paper's models saw {theirs:,} training images, these {ours:,}.")
     number_ = {"mnist": "Table 2", "cifar10": "Table 3"}.get(dataset, "as Tables 2–3")
     groups = groups if any(span > 1 for _, span in groups) else []
     return Table(f"{split.capitalize()} loss on {dataset} over the noise level ({number_}).", head, body, groups, notes)

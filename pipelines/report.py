@@ -5,7 +5,6 @@ python pipelines/report.py outputs/a outputs/b --out compare.html      studies b
 """
 
 import logging
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,16 +16,17 @@ import tyro
 from markupsafe import Markup
 
 from pipelines import layout
+from pipelines.cli import command
 from pipelines.figures import Drawing, Picture, Study, drawings
 from pipelines.figures.loss_over_sigma import draw as draw_losses
 from pipelines.figures.style import file_name, label, standalone, theme, to_svg, variables
 from pipelines.results import StudyFiles, write
-from pipelines.summary import headlines, level, main_group, main_models, over_seeds, own_estimator
+from pipelines.summary import headlines, level, lone_headlines, main_group, main_models, over_seeds, own_estimator
 from pipelines.tables import TABLES, build_tables
 from uvb.errors import UserError
 
 log = logging.getLogger(__name__)
-_IN_LOSSES = {"loss_over_sigma", "generalization_gap", "training_size"}  # drawn beside the loss tables
+_IN_LOSSES = {"loss_over_sigma", "generalization_gap", "training_size", "loss_over_capacity"}  # drawn beside the loss tables
 SHOWN = 4  # figures of one kind that are shown at once; the rest folds away
 FOOT = "Saremi, “Unnormalized Variational Bayes”, 2020, is the paper that tables, figures, sections and equations refer to."
 
@@ -69,6 +69,7 @@ def build_report(study_dir: Path) -> Path:
         title=f"Unnormalized variational Bayes: {files.name}",
         lead=_lead(done),
         headlines=headlines(tables["losses"], tables["pairs"]),
+        lone_headlines=lone_headlines(tables["losses"]),
         run=_run_facts(files),
         unfinished=f"Not trained to the end, and left out of the tables: {', '.join(unfinished)}." if unfinished else "",
         capacity=layout.capacity(tables["capacity"]),
@@ -297,9 +298,10 @@ def main(args: Args) -> Path:
     return build_comparison(args.studies, args.out)
 
 
+def report(args: Args) -> None:
+    """Run it; the page's path is printed."""
+    print(main(args))
+
+
 if __name__ == "__main__":
-    try:
-        print(main(tyro.cli(Args)))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    command(Args, report)

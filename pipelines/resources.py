@@ -9,14 +9,18 @@ from typing import Any, Literal
 import ray
 import torch
 from ray._private.utils import read_ray_address
+from ray.exceptions import GetTimeoutError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipelines.config import StudyConfig
 from pipelines.cost_model import L4, Work, best_workers
+from pipelines.store import Store
 from uvb.errors import UserError
 from uvb.plan import Plan, resolve_plan, usable_cpus
 from uvb.spec import RunSpec
 
 TRIAL_CPUS = 0.01  # a trial only waits for its worker group, which has a placement group of its own; 0 is refused
+FIRST_WORKER_SECONDS = 900.0  # an autoscaler may have to start a machine first
 CARRIED = ("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "RAY_TRAIN_COLLECTIVE_TIMEOUT_S", "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S",
            "RAY_CHDIR_TO_TRIAL_DIR", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "MLFLOW_DISABLE_TELEMETRY")  # fmt: skip
 
@@ -38,9 +42,17 @@ class Capacity:
     @property
     def node_cpus(self) -> list[int]:
         """CPUs of each node; what is expected to come counts as nodes like the largest."""
-        found = [cpus for cpus, _ in self.nodes if cpus]
-        size, missing = max(found, default=self.cpus), self.cpus - sum(found)
-        return found + [size] * (missing // size) + [missing % size] * (missing % size > 0) if missing > 0 else found
+        return _with_expected([cpus for cpus, _ in self.nodes if cpus], self.cpus)
+
+    @property
+    def node_gpus(self) -> list[int]:
+        """GPUs of each node that has some, likewise."""
+        return _with_expected([gpus for _, gpus in self.nodes if gpus], self.gpus)
+
+
+def _with_expected(found: list[int], total: int) -> list[int]:
+    size, missing = max(found, default=total), total - sum(found)
+    return found + [size] * (missing // size) + [missing % size] * (missing % size > 0) if missing > 0 else found
 
 
 @dataclass(frozen=True)
@@ -55,6 +67,11 @@ class Layout:
     @property
     def device(self) -> Literal["cpu", "cuda"]:
         return "cuda" if self.gpus_per_worker else "cpu"
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of one worker: the CPUs it has, the sliver that is left for the trials not missed."""
+        return max(1, round(self.cpus_per_worker))
 
     @property
     def resources(self) -> dict[str, float]:
@@ -150,7 +167,7 @@ def _cpu_layout(config: StudyConfig, has: Capacity, specs: Sequence[RunSpec]) ->
     # A little is left for the trials themselves, and workers that share a CPU get equal parts of it.
     share = cpu_share(has.node_cpus, concurrency * workers, concurrency * TRIAL_CPUS)
     cpus = min(config.cpus_per_worker or share, share)
-    return Layout(workers, concurrency, int(cpus * 100 + 1e-6) / 100 if cpus < 2 else float(int(cpus)), 0.0)
+    return Layout(workers, concurrency, int(cpus * 100 + 1e-6) / 100, 0.0)
 
 
 def cpu_share(nodes: Sequence[int], count: int, spare: float) -> float:
@@ -164,7 +181,12 @@ def _gpu_layout(config: StudyConfig, has: Capacity, specs: Sequence[RunSpec]) ->
     each = config.gpus_per_worker
     if not has.gpus:
         raise UserError(f"--use-gpu, and {has}; where the cluster adds GPU nodes on demand, say how many with --expect-gpus")
-    slots = int(has.gpus / each)
+    slots = sum(int(gpus / each + 1e-9) for gpus in has.node_gpus)  # a worker lies on one node whole
+    if not slots:
+        most = max(has.node_gpus)
+        raise UserError(
+            f"asked for {each:g} GPUs a worker, and {has}, {most} on one node; ask for at most {most} (--gpus-per-worker)"
+        )
     workers = config.num_workers or best_workers([Work.of(spec) for spec in specs], L4, slots)
     concurrency = config.concurrent_trials or max(1, min(slots // workers, len(specs)))
     count = workers * concurrency
@@ -182,9 +204,44 @@ def new_plan(config: StudyConfig, layout: Layout, has: Capacity) -> Plan:
     """The plan for models that have none yet, resolved where workers run: here, or on a worker's node."""
     wishes: dict[str, Any] = {
         "workers": layout.workers, "device": layout.device, "precision": config.precision, "compile": config.compile,
-        "threads": max(1, int(layout.cpus_per_worker)),
+        "threads": layout.threads,
     }  # fmt: skip
     if not has.cluster:
         return resolve_plan(**wishes)
     task = ray.remote(resolve_plan).options(num_cpus=layout.cpus_per_worker, num_gpus=layout.gpus_per_worker)
-    return Plan(**ray.get(task.remote(**wishes)).to_json())
+    try:
+        plan = ray.get(task.remote(**wishes), timeout=FIRST_WORKER_SECONDS)
+    except GetTimeoutError as error:
+        raise UserError(
+            f"no node with room for a worker ({layout}) came within {FIRST_WORKER_SECONDS / 60:g} minutes, and {has}; "
+            "ask for less, or look at what the autoscaler says: ray status"
+        ) from error
+    return Plan(**plan.to_json())
+
+
+def require_shared(store: Store, has: Capacity) -> None:
+    """Refuse a study's folder on the driver's own disk where other nodes do not see it.
+
+    Raises:
+        UserError: a node does not see the file study.json, which the driver has just written.
+    """
+    if not has.cluster or len(has.nodes) < 2 or store.local_path is None:
+        return
+    here = ray.get_runtime_context().get_node_id()
+    others = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]
+    sees = ray.remote(os.path.exists).options(num_cpus=0, max_retries=0)
+    asked = [
+        sees.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(f"{store.uri}/study.json")
+        for node in others
+    ]
+    blind = 0
+    for answer in asked:
+        try:
+            blind += not ray.get(answer, timeout=60)
+        except RayError:  # it went away meanwhile, or is busy: it will be seen whether it can work
+            continue
+    if blind:
+        raise UserError(
+            f"{blind} of {len(has.nodes)} nodes do not see {store.uri}; give --storage a folder that all nodes mount, or a URI "
+            "such as s3://bucket/studies"
+        )

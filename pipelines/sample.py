@@ -1,7 +1,8 @@
 """Sample by walk-jump from a trained model: `python pipelines/sample.py --help`."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from pipelines.pictures import grid, output_folder, save_animation, to_pil, zoom
 from uvb.chains import begin
 from uvb.errors import UserError
 from uvb.estimator import Energy
-from uvb.walk_jump import WalkJump, walk_jump
+from uvb.walk_jump import walk_at, walk_jump
 
 
 @dataclass(frozen=True)
@@ -22,14 +23,23 @@ class Sample:
 
     From a study's folder:    python pipelines/sample.py outputs/digits/models/<spec_id>/model
 
-    From MLflow's registry:   python pipelines/sample.py models:/digits-uvb@best --chains 100 --walk.jumps 50
+    From MLflow's registry:   python pipelines/sample.py models:/digits-uvb@best --chains 100 --jumps 50
     """
 
     model: tyro.conf.Positional[str]
     """A model's folder, runs:/<run id>/model, models:/<name>@best, or models:/<name>/<version>."""
     chains: int = 16
     """Chains walking at once, each from its own uniform start, with no warm-up and no restart."""
-    walk: WalkJump = field(default_factory=WalkJump)
+    delta: float = 0.0
+    """Step size δ of Eq. 19. 0: 0.2 σ, the paper's 0.2 at its σ = 1."""
+    steps_between_jumps: int = 10
+    """Langevin steps before each jump."""
+    jumps: int = 100
+    """Jumps a chain."""
+    second_jump: bool = False
+    """Also jump from the jump, x̂(x̂(y)) (Sec. 3.3.1)."""
+    integrator: Literal["langevin", "baoab"] = "langevin"
+    """langevin: Eq. 19. baoab: underdamped, with time step δ (0: σ/2) and friction 1/σ."""
     seed: int = 0
     """Keys the starts and every step; the same seed gives the same samples."""
     out: Path = Path("samples")
@@ -48,17 +58,22 @@ def sample(config: Sample) -> None:
         raise UserError(f"chains = {config.chains}; at least 1 is needed")
     output_folder(config.out)  # told before the walk rather than after it
     shape = energy.spec.data.shape
+    own = {} if config.delta == 0 else {"delta": config.delta}
+    walk = walk_at(
+        energy.spec.sigma, steps_between_jumps=config.steps_between_jumps, jumps=config.jumps,
+        second_jump=config.second_jump, integrator=config.integrator, **own,
+    )  # fmt: skip
     state = start = begin(config.chains, shape, config.seed)
     jumps = []
-    for now, jump in walk_jump(energy, start, config.walk, config.seed):
+    for now, jump in walk_jump(energy, start, walk, config.seed):
         state = now
         jumps.append(jump.x_hat)
-        print(f"\rjump {len(jumps)}/{config.walk.jumps}", end="", flush=True)
+        print(f"\rjump {len(jumps)}/{walk.jumps}", end="", flush=True)
     print()
     for chain in (~state.alive).nonzero().flatten().tolist():
-        print(f"chain {chain} diverged at step {int(state.stopped_at[chain])} and was stopped; try a smaller --walk.delta")
+        print(f"chain {chain} diverged at step {int(state.stopped_at[chain])} and was stopped; try a smaller --delta")
     if not jumps:
-        raise UserError("every chain diverged before the first jump; try a smaller --walk.delta")
+        raise UserError("every chain diverged before the first jump; try a smaller --delta")
     frames = torch.stack(jumps)  # (jumps, chains, C, H, W)
     zoom = zoom_for(shape)
     to_pil(grid(frames[:, 0], columns=10), zoom).save(config.out / "walk.png")

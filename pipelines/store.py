@@ -164,6 +164,16 @@ class Store:
             arrow.copy_files(self._at(f"{prefix}/{name}"), str(target / name), source_filesystem=self.fs)
         return target
 
+    @contextmanager
+    def fetched(self, prefix: str) -> Iterator[Path]:
+        """`download` for the length of a block: a copy that was made for it is deleted at its end."""
+        folder = self.download(prefix)
+        try:
+            yield folder
+        finally:
+            if not self.local_path:
+                _delete(folder)
+
     def require_writable(self) -> None:
         """Raises UserError now, rather than after hours, where the root cannot be written."""
         probe = f".probe-{uuid4().hex}"

@@ -14,9 +14,9 @@ from typing import Any
 import ray
 
 from pipelines.config import StudyConfig, build_specs, chosen_experiments
-from pipelines.cost_model import training_flops
-from pipelines.estimate import estimated_seconds
-from pipelines.groups import Group, fitted, make_groups, require_honourable
+from pipelines.cost_model import TWO_CORES, training_flops
+from pipelines.estimate import estimated_seconds, measurement_seconds
+from pipelines.groups import Group, fitted, group_count, make_groups, require_honourable
 from pipelines.images import save_images
 from pipelines.lock import study_lock
 from pipelines.mlflow_runs import check_tracking_uri, default_tracking_uri
@@ -31,6 +31,7 @@ from pipelines.resources import (
     cluster_capacity,
     local_capacity,
     new_plan,
+    require_shared,
     start_ray,
 )
 from pipelines.store import Store
@@ -53,6 +54,8 @@ SpecsOf = Callable[[StudyConfig, ImageSet], list[RunSpec]]
 class Search:
     """Trainings that a Tune scheduler may stop early: each is a trial, and those of one model and noise level compete.
 
+    They train on four fifths of the training images and compete on the fifth; the test set is not looked at.
+
     Attributes:
         scheduler: makes a scheduler over ``loss`` (the test loss of the curves) by ``epoch``.
         report_epochs: how often a training reports to it.
@@ -74,6 +77,7 @@ class Study:
     checks: Sequence[Callable[[], None]] = ()
     failures: list[str] = field(default_factory=list)
     stages: list[dict[str, Any]] = field(default_factory=list)
+    earlier: dict[str, Any] = field(default_factory=dict)  # what timings.json said of the sessions before
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -114,18 +118,25 @@ def run_study(
     heed_signals()
     screen = Screen()
     images = load_dataset(config.dataset, config.data_dir, label_column=config.label_column)
+    if search:
+        images = images.validation()  # what is chosen by its loss is not chosen by the test set's
     specs = specs_of(config, images)
     experiments = chosen_experiments(config)
     address = cluster_address(config)
-    if address is None:
+    if address is None or config.dry_run:
         choose_layout(config, local_capacity(), specs)  # refused before anything is written or started
     store = Store(Store(config.storage).join(config.name))
     study = Study(config, images, specs, store, screen)
     if config.dry_run:
         return dry_run(study), []
     check_tracking_uri(config.tracking_uri)
-    store.require_writable()
     started = time.monotonic()
+    if address is not None:
+        with study.stage("join Ray"):
+            start_ray(address)
+            heed_signals()
+            choose_layout(config, cluster_capacity(config), specs)  # here too, before anything is written
+    store.require_writable()
     with study_lock(store, config.name) as still_mine:
         with study.stage("prepare"):
             prepare(study)
@@ -134,10 +145,12 @@ def run_study(
         status, runner = "FAILED", None
         try:
             with study.stage("start Ray"):
-                start_ray(address)
-                heed_signals()
+                if address is None:
+                    start_ray(address)
+                    heed_signals()
                 has = local_capacity() if address is None else cluster_capacity(config)
                 layout = choose_layout(config, has, specs)
+                require_shared(store, has)
                 groups = plan_stage(study, layout, has, one_each=search is not None)
             with study.stage("training"):
                 runner = train_stage(study, groups, layout, search, len(tasks_for(specs, experiments)))
@@ -170,6 +183,8 @@ def prepare(study: Study) -> None:
     store = study.store
     store.sweep()
     store.remove("ray")
+    before = read_json(store, "timings.json")
+    study.earlier = before | {"seconds": {stage["name"]: stage["seconds"] for stage in before.get("stages", [])}}
     save_images(store, study.images)
     for spec in study.specs:
         if not store.exists(f"{study.folder(spec)}/spec.json"):
@@ -319,7 +334,15 @@ def heed_signals() -> None:
 
 
 def write_timings(study: Study, started: float) -> None:
-    study.store.write_json("timings.json", {"stages": study.stages, "total_seconds": time.monotonic() - started})
+    """timings.json: this session's stages, added to those of the sessions before that ended by themselves."""
+    seconds = dict(study.earlier.get("seconds", {}))
+    for stage in study.stages:
+        seconds[stage["name"]] = seconds.get(stage["name"], 0.0) + stage["seconds"]
+    total = study.earlier.get("total_seconds", 0.0) + time.monotonic() - started
+    stages = [{"name": name, "seconds": value} for name, value in seconds.items()]
+    study.store.write_json(
+        "timings.json", {"stages": stages, "total_seconds": total, "sessions": study.earlier.get("sessions", 0) + 1}
+    )
 
 
 class Tracking:
@@ -375,7 +398,7 @@ def dry_run(study: Study) -> str:
     has = local_capacity()
     layout = choose_layout(config, has, study.specs)
     plan = resolve_plan(workers=layout.workers, device=layout.device, precision=config.precision, compile=config.compile,
-                        threads=max(1, int(layout.cpus_per_worker)))  # type: ignore[arg-type]  # strings of a Literal  # fmt: skip
+                        threads=layout.threads)  # type: ignore[arg-type]  # strings of a Literal  # fmt: skip
     seconds = estimated_seconds(study.specs, plan, study.images)
     say(f"{has}: {layout}; {plan}")
     say(f"{'model':<22}{'widths':<28}{'parameters':>12}{'epochs':>8}{'GFLOP':>12}{'seconds':>10}")
@@ -383,5 +406,10 @@ def dry_run(study: Study) -> str:
         count = parameters(spec.model, spec.data.shape, spec.widths)
         say(f"{name_of(spec):<22}{spec.widths!s:<28}{count:>12,}{spec.recipe.epochs:>8}{training_flops(spec) / 1e9:>12,.0f}"
             f"{seconds[spec.spec_id]:>10,.1f}")  # fmt: skip
-    total = sum(seconds.values()) / layout.concurrency
-    return f"{len(study.specs)} models, about {clock(total)} of training on this machine, measurements and report not counted"
+    groups = group_count(study.specs, plan, layout)
+    training = (sum(seconds.values()) + groups * TWO_CORES.startup) / layout.concurrency
+    evaluating = Plan(precision=config.eval_precision)
+    measuring = measurement_seconds(study.specs, evaluating, study.images, config.evaluation, has.cpus)
+    return (
+        f"{len(study.specs)} models: about {clock(training)} of training, {clock(measuring)} of measurements, on this machine"
+    )

@@ -6,25 +6,36 @@ from dataclasses import dataclass
 import pandas as pd
 
 from pipelines.figures.style import label
+from uvb.evaluate import own_estimator as own_name
 
 CONDITION = ["recipe", "activation", "batch_size", "train_images", "epochs"]
-_TRAINED_FOR = ["energy", "direct", "decoder"]  # a model's own estimator is the first of these that it has
 
 
 def main_group(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of each data set's main condition: the recipe, activation, batch and training set most models share."""
+    """The rows of each data set's main condition: the recipe, activation, batch and training set most models share.
+
+    Of a model trained at several capacities, the middle one.
+    """
     kept = []
     for _, group in table.groupby("dataset", sort=True):
         sizes = group.groupby(CONDITION, sort=True)["spec_id"].nunique()
         best = dict(zip(CONDITION, sizes.idxmax(), strict=True))
-        kept.append(group[(group[CONDITION] == pd.Series(best)).all(axis=1)])
+        main = group[(group[CONDITION] == pd.Series(best)).all(axis=1)]
+        kept.append(main[main["parameters"] == main.groupby("model")["parameters"].transform(_middle)])
     return pd.concat(kept) if kept else table
 
 
+def _middle(counts: pd.Series) -> int:
+    """Of the parameter counts that a model was trained with, the middle one."""
+    sizes = sorted(set(counts))
+    return int(sizes[(len(sizes) - 1) // 2])
+
+
 def own_estimator(losses: pd.DataFrame) -> pd.DataFrame:
-    """Of each model the rows of the estimator it is trained for."""
-    rank = losses["estimator"].map({name: i for i, name in enumerate(_TRAINED_FOR)}).fillna(len(_TRAINED_FOR))
-    return losses[rank == rank.groupby(losses["spec_id"]).transform("min")]
+    """Of each model the rows of the estimator it is judged by."""
+    offered = losses.groupby("spec_id")["estimator"].agg(set).to_dict()
+    own = [own_name(row.model, offered[row.spec_id]) == row.estimator for row in losses.itertuples()]
+    return losses[pd.Series(own, index=losses.index, dtype=bool)]
 
 
 def over_seeds(losses: pd.DataFrame) -> pd.DataFrame:
@@ -59,7 +70,10 @@ class Headline:
 
 
 def headlines(losses: pd.DataFrame, pairs: pd.DataFrame) -> list[Headline]:
-    """One headline a data set that has a UVB-DEEN pair; with several seeds the differences are averaged."""
+    """One headline a data set that has a UVB-DEEN pair; with several seeds the differences are averaged.
+
+    The interval is over images; what another training would give, seeds tell (`--seeds 0 1 2`).
+    """
     found = []
     pairs = pairs[(pairs["first"] == "uvb") & (pairs["second"] == "deen") & (pairs["split"] == "test")]
     ids = set(main_group(losses)["spec_id"])
@@ -68,7 +82,7 @@ def headlines(losses: pd.DataFrame, pairs: pd.DataFrame) -> list[Headline]:
         top = group[group["sigma"] == sigma]
         test = own_estimator(losses[(losses["split"] == "test")]).set_index("spec_id")
         uvb, deen = (test.loc[list(top[column]), "loss"].mean() for column in ("first_id", "second_id"))
-        # Seeds share the test images: the mean difference's error is bounded by the mean of the errors.
+        # Seeds share the test images: the mean difference's error over images is bounded by the mean of the errors.
         difference, low, high = (float(top[column].mean()) for column in ("difference", "low", "high"))
         digits = decimals(float(top["stderr"].mean()))
         short = max(2, digits - 1)
@@ -84,10 +98,38 @@ def headlines(losses: pd.DataFrame, pairs: pd.DataFrame) -> list[Headline]:
         interval = f"[{signed(low, digits)}, {signed(high, digits)}]"
         detail = (
             f"Paired difference UVB − DEEN {signed(difference, digits)}, 95 % CI {interval}, over the same "
-            f"{images:,} test images and noise" + (f", mean of {seeds} seeds." if seeds > 1 else ".")
+            f"{images:,} test images and noise"
+            + (
+                f", mean of {seeds} seeds (s.d. over seeds {top['difference'].std():.{digits}f})."
+                if seeds > 1
+                else ", one training each."
+            )
         )
         signs = _signs(group)
         found.append(Headline(str(dataset), sentence, f"{detail} {signs}".strip(), sigma, uvb, deen, difference, low, high))
+    return found
+
+
+def lone_headlines(losses: pd.DataFrame) -> list[tuple[str, str]]:
+    """Where no two models are compared: the best test loss at the largest sigma of each data set, a sentence and a detail."""
+    found = []
+    rows = own_estimator(losses[losses["split"] == "test"]) if len(losses) else losses
+    for dataset, group in rows.groupby("dataset", sort=True):
+        top = group[group["sigma"] == group["sigma"].max()]
+        best = top.loc[top["loss"].idxmin()]
+        error = float(best["stderr"])
+        digits = decimals(error)
+        sentence = (
+            f"At σ = {level(best['sigma'])} on {dataset}, {label(best['model'])} has a test loss of {best['loss']:.{digits}f}."
+        )
+        detail = [f"± {error:.{digits}f}, one standard error over test images"]
+        detail += [f"the paper's: {best['paper_loss']:g}"] if pd.notna(best["paper_loss"]) else []
+        detail += (
+            [f"the training set's exact posterior mean: {best['nonparametric']:.{digits}f}"]
+            if pd.notna(best["nonparametric"])
+            else []
+        )
+        found.append((sentence, "; ".join(detail) + "."))
     return found
 
 

@@ -37,7 +37,8 @@ class SweepConfig(StudyConfig):
     """
 
     space: str = "sigma_grid"
-    """The space: sigma_grid, capacity, recipe, activation, sec311, remark4, questions, train_size, or one from a plug-in."""
+    """The space: sigma_grid, capacity, recipe, recipe_details, activation, sec311, remark4, questions, train_size, or a
+    plug-in's."""
     extra_models: tuple[str, ...] = ()
     """Not used by a sweep."""
     experiments: tuple[str, ...] = ("losses",)
@@ -79,7 +80,8 @@ def leaderboard(folder: Path, space: str) -> None:
         rows.append(
             {
                 "space": space, "spec_id": spec.spec_id, "dataset": spec.data.name, "model": spec.model, "sigma": spec.sigma,
-                "seed": spec.seed, "activation": spec.activation, "learning_rate": spec.recipe.learning_rate,
+                "seed": spec.seed, "activation": spec.activation, "recipe": spec.recipe.name,
+                "learning_rate": spec.recipe.learning_rate,
                 "batch_size": spec.recipe.batch_size, "schedule": spec.recipe.schedule, "widths": str(spec.widths),
                 "parameters": parameters(spec.model, spec.data.shape, spec.widths), "ended": ended,
                 "epochs": len(model.curves), "curve_loss": model.curves[-1]["test_loss"] if model.curves else None,

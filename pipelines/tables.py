@@ -13,10 +13,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipelines.results import Model, StudyFiles
+from pipelines.results import Model, Result, StudyFiles
 from pipelines.schemas import frame, write_table
 from uvb import paper
+from uvb.capacity import default_widths
 from uvb.capacity import parameters as count_parameters
+from uvb.errors import UserError
+from uvb.evaluate import own_estimator
 from uvb.spec import DataRef, RunSpec
 
 Z95 = 1.959963984540054  # the normal's 97.5 % quantile
@@ -107,7 +110,7 @@ def capacity(files: StudyFiles) -> pd.DataFrame:
 
 
 def pairs(files: StudyFiles, second: str = "deen") -> pd.DataFrame:
-    """Each model's loss less that of DEEN trained alike, image by image: same image, same noise (Sec. 3.2).
+    """Each model's loss less that of DEEN trained alike and as large, image by image: same image, same noise (Sec. 3.2).
 
     The standard error is over images, of the difference of their mean losses, so draws of one image count as one.
     """
@@ -116,8 +119,10 @@ def pairs(files: StudyFiles, second: str = "deen") -> pd.DataFrame:
     for (a, result_a), (b, result_b) in itertools.product(results, results):
         if a.spec.model == b.spec.model or b.spec.model != second or _condition(a.spec) != _condition(b.spec):
             continue
+        if not _matched(describe(a)["parameters"], describe(b)["parameters"]):
+            continue
         for split in ("train", "test"):
-            one, two = _per_image(result_a.arrays, split), _per_image(result_b.arrays, split)
+            one, two = _per_image(a, result_a, split), _per_image(b, result_b, split)
             if one is None or two is None or one.shape != two.shape:
                 continue
             difference = one.astype(np.float64) - two.astype(np.float64)  # (N,)
@@ -174,7 +179,9 @@ def sampling(files: StudyFiles) -> pd.DataFrame:
                     **describe(model),
                     **{name: values[name] for name in ("sampler", "delta", "steps", "steps_per_jump", "chains")},
                     "diverged": len(values.get("diverged", [])),
-                    "classifier_accuracy": values.get("classifier_accuracy"),
+                    "classifier_accuracy": (values.get("classifier_accuracies") or {}).get(
+                        variant, values.get("classifier_accuracy")
+                    ),
                     **{
                         name: measured.get(name)
                         for name in ("classes_visited", "steps_to_all", "iat", "ess_per_step", "split_rhat")
@@ -227,9 +234,10 @@ def _finished(files: StudyFiles) -> Iterator[Model]:
     yield from sorted((m for m in files.models.values() if m.done), key=lambda m: m.spec_id)
 
 
-def _per_image(arrays: dict[str, np.ndarray], split: str) -> np.ndarray | None:
-    """Losses by image (N,) of the estimator a model is trained for: the energy's, or that of a direct denoiser."""
-    return next((arrays[f"{split}/{e}"] for e in ("energy", "direct", "decoder") if f"{split}/{e}" in arrays), None)
+def _per_image(model: Model, result: Result, split: str) -> np.ndarray | None:
+    """Losses by image (N,) of the estimator a model is judged by."""
+    offered = [name.removeprefix(f"{split}/") for name in result.arrays if name.startswith(f"{split}/")]
+    return result.arrays[f"{split}/{own_estimator(model.spec.model, offered)}"] if offered else None
 
 
 def _condition(spec: RunSpec) -> str:
@@ -238,6 +246,18 @@ def _condition(spec: RunSpec) -> str:
     return json.dumps([blob[k] for k in ("data", "sigma", "recipe", "activation", "seed")], sort_keys=True)
 
 
+def _matched(parameters: int, others: int) -> bool:
+    """Whether two counts may be compared: the paper's own pairs differ by up to 12 %, a sweep's by factors."""
+    return abs(math.log(parameters / others)) < math.log(1.25)
+
+
 def _as_the_paper_trains(spec: RunSpec) -> bool:
-    """Whether the paper's figure is of this model: it is of SiLU, and footnote 3 gives none for ReLU."""
-    return spec.activation == paper.SETTINGS.activation
+    """Whether the paper's figure is of this model: of SiLU (footnote 3 gives none for ReLU), and of its own widths.
+
+    How many images and epochs it was trained on stands in tables of their own.
+    """
+    try:
+        widths = default_widths(spec.model, spec.data.shape)
+    except UserError:  # tables outlive the plug-in that a model came from
+        return False
+    return spec.activation == paper.SETTINGS.activation and spec.widths == widths

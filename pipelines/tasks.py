@@ -15,9 +15,10 @@ from pipelines.images import load_images
 from pipelines.resources import Layout
 from pipelines.store import Store
 from pipelines.training import last_line, read_json
+from uvb.cpu import keep_large_buffers
 from uvb.data import ImageSet
 from uvb.estimator import Estimator
-from uvb.evaluate import EvalConfig
+from uvb.evaluate import EvalConfig, evaluation_images
 from uvb.experiments import Context, Result, get_experiment
 from uvb.load import load
 from uvb.models import get_model
@@ -111,11 +112,13 @@ def run_task(task: Task, store: Store, settings: Settings) -> None:
     """Run one task and write its result, arrays and numbers at once; in a Ray worker, or anywhere."""
     images = load_images(store.uri, task.spec.data.checksum)
     torch.set_num_threads(settings.plan.threads)
+    if settings.plan.device == "cpu":
+        keep_large_buffers()
     if task.name == "reference":
         result = reference_result(task.spec.data, task.spec.sigma, images, settings)
     else:
-        folder = store.download(f"models/{task.spec.spec_id}/model")
-        model = load(folder, settings.plan.device).to(settings.plan.dtype)  # one trained in float64 is measured alike
+        with store.fetched(f"models/{task.spec.spec_id}/model") as folder:
+            model = load(folder, settings.plan.device).to(settings.plan.dtype)  # one trained in float64 is measured alike
         context = Context(images, settings.plan, settings.evaluation, settings.seed, settings.scale)
         result = get_experiment(task.name).run(model, task.spec, context)
     write_result(store, task, result, settings)
@@ -134,7 +137,8 @@ def write_result(store: Store, task: Task, result: Result, settings: Settings) -
 def reference_result(data: DataRef, sigma: float, images: ImageSet, settings: Settings) -> Result:
     """The exact answers for a training set at a noise level, on the images and noise that the models are measured on."""
     config = settings.evaluation
-    if config.train_images * data.train_images * config.draws > EXACT_PAIRS:
+    measured = max(len(evaluation_images(images, split, config, data.train_images)) for split in ("train", "test"))
+    if measured * data.train_images * config.draws > EXACT_PAIRS:
         config = dataclasses.replace(config, draws=1)
     plan = dataclasses.replace(settings.plan, precision="fp32")
     found = reference(images, sigma, config, plan, train_images=data.train_images)

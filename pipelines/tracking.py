@@ -36,6 +36,7 @@ from pipelines.mlflow_runs import (
 )
 from pipelines.store import Store
 from uvb.errors import UserError
+from uvb.evaluate import own_estimator
 from uvb.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -370,16 +371,17 @@ class Tracker:
                 self._runs.by_key[spec_id].log_values(numbers)
 
     def _rows(self, path: str) -> list[dict[str, Any]]:
-        """A table's rows; of losses, `main` marks the estimator a model is judged by: its energy's, where it has one."""
+        """A table's rows; of losses, `main` marks the estimator a model is judged by."""
         if not self.store.exists(path):
             return []
         rows = self._parquet(path).to_dict("records")
-        energies = {r["spec_id"] for r in rows if r.get("estimator") == "energy"}
-        firsts: dict[str, str] = {}
+        offered: dict[str, set[str]] = {}
         for row in rows:
             if "estimator" in row:
-                first = firsts.setdefault(row["spec_id"], row["estimator"])
-                row["main"] = row["estimator"] == ("energy" if row["spec_id"] in energies else first)
+                offered.setdefault(row["spec_id"], set()).add(row["estimator"])
+        for row in rows:
+            if "estimator" in row:
+                row["main"] = row["estimator"] == own_estimator(row["model"], offered[row["spec_id"]])
         return rows
 
     def _over_sigma(self) -> None:

@@ -26,6 +26,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from pipelines.groups import Group
 from pipelines.images import load_images
+from pipelines.provenance import cpu_name, git_revision
 from pipelines.resources import TRIAL_CPUS, Layout
 from pipelines.store import Store
 from uvb.errors import UserError
@@ -130,8 +131,8 @@ class Training:
     def _newest_state(self) -> str | None:
         for name in reversed(self.store.list("state")):
             try:
-                folder = self.store.download(f"state/{name}")
-                TrainState.load(folder, self.spec, self.plan)
+                with self.store.fetched(f"state/{name}") as folder:
+                    TrainState.load(folder, self.spec, self.plan)
                 return name
             except UserError:  # of another configuration: refused, by name of what differs
                 raise
@@ -142,7 +143,8 @@ class Training:
     def _load(self, start: str) -> TrainState:
         if start == "fresh":
             return TrainState.fresh(self.spec, self.plan)
-        state = TrainState.load(self.store.download(f"state/{start}"), self.spec, self.plan)
+        with self.store.fetched(f"state/{start}") as folder:
+            state = TrainState.load(folder, self.spec, self.plan)
         if self.rank:
             state.step_losses.zero_()  # rank 0 has everybody's
         return state
@@ -193,6 +195,8 @@ class Training:
             "device": device_name(self.plan),
             "plan": self.plan.to_json(),
             "versions": {name: version(name) for name in ("torch", "ray")},
+            "git": git_revision(),
+            "cpu": cpu_name(),
         }
         last = dataclasses.asdict(state.curves[-1])
         card = {"label": self.spec.label, "parameters": done["parameters"], "last_epoch": last, "versions": done["versions"]}

@@ -255,8 +255,14 @@ def test_a_study_is_a_row_of_its_wall_time_and_its_parts(tmp_path):
     (tmp_path / "digits").mkdir()
     timings = {"stages": [{"name": "training", "seconds": 40.0}], "total_seconds": 60.0}
     (tmp_path / "digits" / "timings.json").write_text(json.dumps(timings))
+    (tmp_path / "digits" / "study.json").write_text(json.dumps({"provenance": {"git": "abc+changes", "time": "then"}}))
+    done = tmp_path / "digits" / "models" / "a" / "done.json"
+    done.parent.mkdir(parents=True)
+    done.write_text(json.dumps({"seconds": 30.0}))
     rows = bench.study_rows([tmp_path / "digits", tmp_path / "absent"])
-    assert {r["name"]: r["value"] for r in rows} == {"study/digits/wall": 60.0, "study/digits/training": 40.0}
+    values = {"study/digits/wall": 60.0, "study/digits/training": 40.0, "study/digits/training, steps alone": 30.0}
+    assert {r["name"]: r["value"] for r in rows} == values
+    assert {(r["commit"], r["when"]) for r in rows} == {("abc+", "then")}
 
 
 def test_times_are_medians_and_ratios_are_of_medians():

@@ -12,7 +12,7 @@ from pipelines.sample import Sample, sample
 from uvb.errors import UserError
 from uvb.load import save_model
 from uvb.models import build_model
-from uvb.walk_jump import WalkJump
+from uvb.walk_jump import walk_at
 
 
 @pytest.fixture
@@ -22,9 +22,8 @@ def model(digits, tmp_path):
 
 
 def test_sampling_writes_pictures_and_is_keyed_by_its_seed(model, tmp_path):
-    walk = WalkJump(jumps=3, steps_between_jumps=2)
     for out, seed in (("a", 1), ("b", 1), ("c", 2)):
-        sample(Sample(model, chains=2, walk=walk, seed=seed, out=tmp_path / out))
+        sample(Sample(model, chains=2, jumps=3, steps_between_jumps=2, seed=seed, out=tmp_path / out))
     a, b, c = (np.load(tmp_path / out / "samples.npz")["jumps"] for out in "abc")
     assert a.shape == (3, 2, 1, 8, 8)
     assert np.array_equal(a, b)
@@ -64,3 +63,11 @@ def test_a_grid_keeps_every_pixel_in_its_place():
     assert sheet.shape == (1, 5, 5)
     assert torch.equal(sheet[0, 3:, :2], images[2, 0])
     assert to_pil(sheet, zoom=3).size == (15, 15)
+
+
+def test_step_sizes_are_in_units_of_the_noise():
+    """The paper's δ = 0.2 at its σ = 1; BAOAB's friction is a rate, so it goes the other way."""
+    assert (walk_at(1.0).delta, walk_at(0.5).delta) == (0.2, 0.1)
+    underdamped = walk_at(0.5, integrator="baoab", jumps=3)
+    assert (underdamped.delta, underdamped.friction, underdamped.jumps) == (0.25, 2.0, 3)
+    assert walk_at(0.5, delta=0.3).delta == 0.3

@@ -21,6 +21,7 @@ from pipelines.cost_model import (
     study_seconds,
     training_seconds,
 )  # fmt: skip
+from pipelines.estimate import fitted_machine
 from uvb.capacity import default_widths
 from uvb.models import get_model
 
@@ -96,3 +97,12 @@ def test_the_page_has_these_tables() -> None:
     page = (ROOT / "docs" / "SCALING.md").read_text()
     begin, end = "<!-- tables by: python -m pipelines.cost_model -->", "<!-- end of tables -->"
     assert page.split(begin)[1].split(end)[0].strip() == cost_model.document()
+
+
+def test_the_estimate_is_the_measured_step_where_one_worker_trains() -> None:
+    """`--dry-run` fits the model's arithmetic to a measured step; what workers and checkpoints add is the model's."""
+    for work in (paper_work("uvb"), paper_work("deen")):
+        machine = fitted_machine(work, 0.6)
+        assert step_seconds(work, machine) == pytest.approx(0.6)
+        assert 0.3 < step_seconds(work, machine, 2) < 0.75  # half the arithmetic, the whole update, an all-reduce
+        assert training_seconds(work, machine) > 0.6 * work.steps

@@ -591,3 +591,14 @@ def test_bad_folders_are_one_line_each(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no data")
     fails("train: no images", tmp_path)
     fails("give a .parquet or .npz file", tmp_path / "notes.txt")
+
+
+def test_validation_holds_out_training_images_and_leaves_the_test_set_alone(digits):
+    chosen = digits.validation()
+    assert (len(chosen.train), len(chosen.test)) == (1200, 300)
+    rows = lambda images: sorted(bytes(image) for image in images.flatten(1).numpy())  # noqa: E731
+    assert rows(torch.cat([chosen.train, chosen.test])) == rows(digits.train)
+    assert chosen.name == "digits-validation"
+    assert chosen.checksum == digits.validation().checksum != digits.checksum
+    with pytest.raises(UserError, match="at least 2000"):
+        digits.validation(2000)

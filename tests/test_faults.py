@@ -129,9 +129,18 @@ def mark() -> Iterator[str]:
     assert not marked(mark)
 
 
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The study, undisturbed, with one worker."""
+    mark, folder = uuid4().hex, tmp_path_factory.mktemp("calm")
+    assert study(folder, mark).wait(600) == 0, (folder / "out.txt").read_text()
+    yield folder
+    end_marked(mark)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_damaged_and_foreign_checkpoints_in_a_study(tmp_path: Path, mark: str) -> None:
+def test_damaged_and_foreign_checkpoints_in_a_study(tmp_path: Path, mark: str, calm: Path) -> None:
     """The driver is killed, its newest checkpoint cut short: the one before it is used, and the study says so."""
     rough = tmp_path / "rough"
     killed = study(rough, mark)
@@ -162,8 +171,6 @@ def test_damaged_and_foreign_checkpoints_in_a_study(tmp_path: Path, mark: str) -
     (foreign / "state.json").unlink()  # what it asked for: to remove it
     foreign.rename(tmp_path / "removed")
     assert study(rough, mark).wait(600) == 0, (rough / "out.txt").read_text()
-    calm = tmp_path / "calm"
-    assert study(calm, mark).wait(600) == 0, (calm / "out.txt").read_text()
     for name in ("losses", "curves"):
         a, b = (pd.read_parquet(folder / f"outputs/digits/tables/{name}.parquet") for folder in (calm, rough))
         columns = [c for c in a if c not in ("run_id", "images_per_s", "seconds", "time")]
@@ -173,12 +180,12 @@ def test_damaged_and_foreign_checkpoints_in_a_study(tmp_path: Path, mark: str) -
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_one_and_two_workers_give_the_same_losses(tmp_path: Path, mark: str) -> None:
+def test_one_and_two_workers_give_the_same_losses(tmp_path: Path, mark: str, calm: Path) -> None:
     """Data parallelism changes rounding only: at the precision of a run the losses agree within 0.5 %."""
+    pair = tmp_path / "two"
+    assert study(pair, mark, "--num-workers", "2").wait(600) == 0, (pair / "out.txt").read_text()
     tables = []
-    for workers in (1, 2):
-        folder = tmp_path / str(workers)
-        assert study(folder, mark, "--num-workers", str(workers)).wait(600) == 0, (folder / "out.txt").read_text()
+    for workers, folder in ((1, calm), (2, pair)):
         plans = [json.loads(path.read_text()) for path in folder.glob("outputs/digits/models/*/plan.json")]
         assert {plan["workers"] for plan in plans} == {workers}
         tables.append(

@@ -5,10 +5,12 @@ import math
 
 import pytest
 
-from tune_spaces import Base, get_space
-from uvb.capacity import parameters
+from tune_spaces import Base, get_space, space_names
+from uvb.capacity import default_widths, parameters
 from uvb.data import ImageSet
-from uvb.models import get_model
+from uvb.models import build_model, get_model, model_names
+from uvb.noise import normal
+from uvb.objective import build_objective, freeze_unused
 from uvb.spec import RECIPES, DataRef, RunSpec
 
 
@@ -66,3 +68,25 @@ def test_sec311_is_the_papers_optimizer(base: Base) -> None:
         assert spec.recipe == changed
     # Tables tell conditions apart by the recipe's name and the batch, so each rate has a name of its own.
     assert len({(s.model, s.recipe.name, s.recipe.batch_size) for s in specs}) == len(settings)
+
+
+def test_every_shipped_configuration_takes_a_step(digits: ImageSet) -> None:
+    """Every space's networks, activations and objectives, at full width: one gradient, finite, and none missing."""
+    data = DataRef(digits.name, digits.checksum, digits.shape, 4)
+    base = Base(data, ("uvb", "deen"), (1.0,), (0,), RECIPES["fast"])
+    kinds = {(s.model, s.widths, s.activation, s.objective): s for name in space_names() for s in get_space(name).specs(base)}
+    for model in model_names():
+        kinds.setdefault(("", default_widths(model, digits.shape), model, ""), base.spec(model))
+    assert len(kinds) > 20
+    x = digits.to_unit(digits.train[:4])
+    noise = normal(tuple(x.shape), 0, "noise")
+    for spec in kinds.values():
+        model = build_model(spec)
+        objective = build_objective(spec.objective, model)
+        idle = freeze_unused(objective, x)
+        loss = objective(x, noise, normal((4, model.noise_dim), 0, "eps"), x.new_full((4,), 0.25))
+        loss.backward()
+        gradients = {name: p.grad for name, p in model.named_parameters()}
+        assert bool(loss.isfinite()), spec.label
+        assert all(g is None or bool(g.isfinite().all()) for g in gradients.values()), spec.label
+        assert sum(g is None for g in gradients.values()) == len(idle) <= 4, spec.label

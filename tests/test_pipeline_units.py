@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,10 +19,11 @@ from pipelines.images import images_path, load_images, save_images
 from pipelines.progress import TrainingProgress, clock
 from pipelines.resources import TRIAL_CPUS, Capacity, Layout, choose_layout
 from pipelines.store import Store
+from pipelines.study import run_study
 from pipelines.tasks import Settings, Task, run_task, tasks_for, unfinished
 from pipelines.training import KEPT_STATES, STUCK_LIMIT, Training
 from tune_spaces import Base, get_space, space_names
-from uvb.capacity import parameters
+from uvb.capacity import default_widths, parameters
 from uvb.data import ImageSet
 from uvb.errors import UserError
 from uvb.evaluate import EvalConfig
@@ -149,6 +151,24 @@ def test_expected_nodes_are_like_those_there_are(digits: ImageSet) -> None:
 
 def test_two_workers_on_two_cpus(digits: ImageSet) -> None:
     assert choose_layout(StudyConfig(), capacity(2), some_specs(digits)) == Layout(2, 1, 0.99, 0.0)
+
+
+@pytest.mark.parametrize(("cpus", "workers", "threads"), [(1, 1, 1), (2, 1, 2), (2, 2, 1), (4, 1, 4), (4, 2, 2), (16, 1, 16)])
+def test_a_worker_has_as_many_threads_as_cpus(digits: ImageSet, cpus: int, workers: int, threads: int) -> None:
+    """The hundredth of a CPU that a trial takes does not cost a worker a whole thread."""
+    layout = choose_layout(StudyConfig(num_workers=workers, concurrent_trials=1), capacity(cpus), some_specs(digits))
+    assert layout.threads == threads
+
+
+def test_a_gpu_worker_lies_on_one_node_whole(digits: ImageSet) -> None:
+    """Two nodes of one GPU hold no worker of two, and two of 0.7; asked for more, it is refused, not waited for."""
+    has = Capacity(16, 2, ((8, 1), (8, 1)), cluster=True)
+    specs = some_specs(digits)
+    with pytest.raises(UserError, match=r"2 GPUs a worker.*ask for at most 1"):
+        choose_layout(StudyConfig(use_gpu=True, gpus_per_worker=2.0), has, specs)
+    assert choose_layout(StudyConfig(use_gpu=True, gpus_per_worker=0.7), has, specs).concurrency == 2
+    with pytest.raises(UserError, match="ask for at most 2"):
+        choose_layout(StudyConfig(use_gpu=True, gpus_per_worker=0.7, num_workers=3), has, specs)
 
 
 def test_gpus_are_an_explicit_choice(digits: ImageSet) -> None:
@@ -439,3 +459,24 @@ def test_the_command_itself_refuses_with_one_line_and_writes_nothing(tmp_path: P
     assert "sigma = 0.0" in result.stderr
     assert result.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_says_what_and_how_long_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    few = {"train_images": 64, "eval_images": 20, "eval_test_images": 20, "eval_draws": 1, "address": "local"}
+    last, failures = run_study(StudyConfig(sigmas=(1.0,), epochs=2, dry_run=True, **few))
+    said = capsys.readouterr().out
+    assert not failures
+    for model in ("uvb", "deen", "vae"):
+        count = parameters(model, (1, 8, 8), default_widths(model, (1, 8, 8)))
+        assert re.search(rf"^{model} σ=1 .*{count:,}", said, re.M)
+    assert re.search(r"3 models: about .* of training, .* of measurements", last)
+    assert not list(tmp_path.iterdir())
+
+
+def test_narrower_models_are_matched_too(digits: ImageSet) -> None:
+    counts = {s.model: parameters(s.model, s.data.shape, s.widths) for s in build_specs(StudyConfig(width=0.5), digits)}
+    assert counts["uvb"] == counts["vae"] < 0.5 * parameters("uvb", digits.shape, default_widths("uvb", digits.shape))
+    assert counts["deen"] == pytest.approx(counts["uvb"], rel=0.01)
+    with pytest.raises(UserError, match=r"--width 0"):
+        StudyConfig(width=0.0)

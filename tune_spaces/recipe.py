@@ -1,14 +1,14 @@
 """How the `fast` recipe is found: the same search for every model, so that a comparison stays fair."""
 
-import dataclasses
 import itertools
-from typing import Literal
+import math
+from typing import Any, Literal
 
 from tune_spaces.registry import Base, register_space
 from uvb.spec import RunSpec
 
-RATES = (1e-4, 3e-4, 1e-3, 3e-3)
-BATCHES = (32, 64, 128)
+RATES = (1e-4, 5e-4, 1e-3, 2e-3, 4e-3)
+BATCHES = (64, 128)
 SCHEDULES: tuple[Literal["constant", "cosine"], ...] = ("constant", "cosine")
 
 
@@ -17,6 +17,20 @@ def recipe(base: Base) -> list[RunSpec]:
     """Learning rate x batch x schedule of every model, at the largest noise level; ASHA stops what does badly."""
     found = []
     for model, rate, batch, schedule in itertools.product(base.models, RATES, BATCHES, SCHEDULES):
-        chosen = dataclasses.replace(base.recipe, learning_rate=rate, batch_size=batch, schedule=schedule)
+        chosen = base.recipe.changed(learning_rate=rate, batch_size=batch, schedule=schedule)
         found += [base.spec(model, recipe=chosen, seed=seed) for seed in base.seeds]
     return found
+
+
+@register_space("recipe_details")
+def recipe_details(base: Base) -> list[RunSpec]:
+    """The base's recipe, and that recipe with one thing changed: warm-up, clipping, averaging; at the largest noise level.
+
+    A table, not a search: each is trained to its end. Give it the recipe that `recipe` found.
+    """
+    changes: list[dict[str, Any]] = [{}]
+    changes += [{"warmup": warmup} for warmup in (0.0, 0.15)]
+    changes += [{"clip": clip} for clip in (math.inf, 10.0)]
+    changes += [{"ema": ema} for ema in (0.0, 0.99)]
+    recipes = dict.fromkeys(base.recipe.changed(**change) for change in changes)
+    return [base.spec(model, recipe=each, seed=seed) for model in base.models for each in recipes for seed in base.seeds]

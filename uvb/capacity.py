@@ -68,6 +68,21 @@ def matched_widths(model: str, shape: Shape, target: int, tolerance: float = 0.0
     return min(fits, key=lambda fit: fit[:2])[2]
 
 
+def widths_at(model: str, shape: Shape, factor: float) -> Widths:
+    """`model` at the capacity that UVB has with `factor` times its widths: its own widths times that for a model built like
+    UVB, else those, enumerated, whose count is UVB's within 1 %. Factor 1 is `default_widths`.
+
+    Raises:
+        UserError: if no width fits.
+    """
+    if factor == 1:
+        return default_widths(model, shape)
+    widths = scaled_widths(default_widths("uvb", shape), factor)
+    if get_model(model).match == "latent":
+        return scaled_widths(default_widths(model, shape), factor)
+    return matched_widths(model, shape, parameters("uvb", shape, widths))
+
+
 def default_widths(model: str, shape: Shape) -> Widths:
     """The paper's own widths on the paper's two image shapes; elsewhere, widths that match UVB's count within 1 %.
 

@@ -41,10 +41,16 @@ def applies(x: Tensor) -> bool:
 def convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """`conv2d`, stride 1, no padding, in bf16 and channels-last: (B, C, H, W) -> (B, D, H - k + 1, W - k + 1)."""
     dtype = torch.bfloat16
-    # A clone, since with one channel `contiguous` may return what has NCHW's strides, and oneDNN reads the layout off those.
-    kernel = weight.to(dtype).movedim(1, -1).clone(memory_format=torch.contiguous_format).movedim(-1, 1)
-    y: Tensor = _Convolution.apply(x.to(dtype), kernel, bias.to(dtype))
+    y: Tensor = _Convolution.apply(x.to(dtype), channels_last(weight.to(dtype)), bias.to(dtype))
     return y
+
+
+def channels_last(kernel: Tensor) -> Tensor:
+    """The same kernel (D, C, k, k) laid out channels-last; a convolution with it works, and answers, channels-last.
+
+    A clone, since with one channel `contiguous` may return what has NCHW's strides, and oneDNN reads the layout off those.
+    """
+    return kernel.movedim(1, -1).clone(memory_format=torch.contiguous_format).movedim(-1, 1)
 
 
 def silu(x: Tensor) -> Tensor:

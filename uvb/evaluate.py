@@ -1,14 +1,16 @@
 """Denoising losses with error bars, on noise common to every model."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from uvb.data import ImageSet
+from uvb.errors import UserError
 from uvb.estimator import Energy, Estimator, LatentEnergy
+from uvb.models.registry import get_model
 from uvb.noise import generator, normal
 from uvb.plan import Plan
 
@@ -70,6 +72,20 @@ def denoisers(model: Estimator) -> dict[str, Denoiser]:
     if isinstance(model, LatentEnergy):
         found["decoder"] = lambda y, eps: model.decode(model.sample_latent(y, eps)[0])
     return found
+
+
+def own_estimator(model: str, offered: Collection[str]) -> str:
+    """Of the estimators `offered` by the model of that name, the one it is judged by.
+
+    That is Eq. 3 for an energy and a network's own estimate for others; the σ-VAE, trained on clean images alone, denoises
+    through encoder and decoder (Sec. 2.2).
+    """
+    try:
+        through_decoder = get_model(model).objective == "elbo_x"
+    except UserError:  # tables outlive the plug-in that a model came from
+        through_decoder = False
+    ranking = ("decoder", "energy", "direct") if through_decoder else ("energy", "direct", "decoder")
+    return next((name for name in ranking if name in offered), min(offered))
 
 
 @torch.no_grad()

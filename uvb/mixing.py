@@ -14,6 +14,10 @@ from uvb.errors import UserError
 NO_LABEL = -1  # a jump of a chain that had diverged
 
 
+class MissingArviz(UserError):
+    """ArviZ, which knows how to tell an effective sample size, is not installed."""
+
+
 def classes_visited(labels: Tensor, classes: int) -> Tensor:
     """Distinct classes each chain has shown by each jump: (T, chains) labels in [0, classes) or -1 -> (T, chains) int64."""
     return _seen(labels, classes).sum(2)
@@ -65,7 +69,8 @@ def chain_statistics(series: Tensor, steps_between: int = 1) -> ChainStatistics:
     """Statistics of a scalar summary (T, chains) recorded every `steps_between` steps. Pass the sound chains alone.
 
     Raises:
-        UserError: without ArviZ, with fewer than 4 draws, no chain, or values that are not finite.
+        MissingArviz: without ArviZ.
+        UserError: with fewer than 4 draws, no chain, or values that are not finite.
     """
     if series.dim() != 2 or series.shape[0] < 4 or series.shape[1] < 1:
         raise UserError(f"chain statistics need a (draws, chains) array of at least 4 draws, not {tuple(series.shape)}")
@@ -121,5 +126,5 @@ def _arviz() -> ModuleType:
             warnings.simplefilter("ignore", FutureWarning)
             import arviz
     except ImportError as error:
-        raise UserError("chain statistics need ArviZ, which is not installed; install it: pip install arviz") from error
+        raise MissingArviz("chain statistics need ArviZ, which is not installed; install it: pip install arviz") from error
     return arviz

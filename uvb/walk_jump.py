@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -49,6 +49,16 @@ class WalkJump:
             raise UserError(f"unknown integrator {self.integrator!r}; choose langevin or baoab")
         if not self.friction > 0:
             raise UserError(f"friction = {self.friction}: it must be above 0, e.g. 1.0")
+
+
+def walk_at(sigma: float, **changes: Any) -> WalkJump:
+    """The paper's walk at a noise level: δ = 0.2 σ, its 0.2 at its σ = 1; for BAOAB δ = σ/2 and friction 1/σ.
+
+    The energy of Y curves by at most 1/σ², so Eq. 19 then takes the same steps in units of σ, and BAOAB is stable.
+    """
+    underdamped = changes.get("integrator") == "baoab"
+    own = {"delta": 0.5 * sigma, "friction": 1 / sigma} if underdamped else {"delta": 0.2 * sigma}
+    return WalkJump(**{**own, **changes})
 
 
 class Jump(NamedTuple):

@@ -33,14 +33,18 @@ def draw(curves: list[tuple[str, pd.DataFrame]], value: str, name: str, beside: 
 
 @register("curves", title="Training", paper="Sec. 3.1.1", needs="training curves", order=30)
 def pictures(study: Study) -> Iterator[Picture]:
-    """Two pictures a data set: losses, and KL where models have a latent."""
+    """A data set's losses, a picture an objective, and the KL where models have a latent."""
     curves = dict(list(study.tables["curves"].groupby("spec_id")))
     chosen = _chosen(list(study.files.models.values()), set(curves))
     for dataset, models in chosen.items():
         own = [(m.spec.model, curves[m.spec_id]) for m in models]
         sigma = models[0].spec.sigma
-        caption = f"{dataset}, σ = {level(sigma)}. Test loss on a fixed subset; dashed: training loss, mean over the epoch."
-        yield Picture(f"curves_{dataset}", caption, draw(own, "test_loss", "loss", "train_loss"), "loss over epochs")
+        for objective in sorted({m.spec.objective for m in models}):  # least squares and nats do not share an axis
+            some = [(m.spec.model, curves[m.spec_id]) for m in models if m.spec.objective == objective]
+            name = "loss, E‖x − x̂(y)‖²" if objective == "denoise" else "−ELBO, nats"
+            caption = f"{dataset}, σ = {level(sigma)}. Test loss on a fixed subset; dashed: training loss, mean over the epoch."
+            suffix = "" if objective == "denoise" else f"_{objective}"
+            yield Picture(f"curves_{dataset}{suffix}", caption, draw(some, "test_loss", name, "train_loss"), "loss over epochs")
         latent = [(model, rows) for model, rows in own if rows["kl"].notna().any()]
         if latent:
             caption = f"{dataset}, σ = {level(sigma)}. KL[q(z|y), p(z)], mean over the fixed subset of the test set (Eq. 15)."

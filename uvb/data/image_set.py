@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from uvb.errors import UserError
+from uvb.noise import generator
 
 _TENSORS = ("train", "test", "train_labels", "test_labels")
 
@@ -105,6 +106,24 @@ class ImageSet:
             return self
         labels = None if self.train_labels is None else self.train_labels[:train_images]
         return replace(self, train=self.train[:train_images], train_labels=labels)
+
+    def validation(self, one_in: int = 5) -> "ImageSet":
+        """A set for choosing by: one in `one_in` of the training images is its test set, and the real test set is not in it.
+
+        Which ones is keyed, so always the same; the name says what it is.
+
+        Raises:
+            UserError: there are fewer than `one_in` training images.
+        """
+        if len(self.train) < one_in:
+            raise UserError(f"data set {self.name!r} has {len(self.train)} training images; at least {one_in} are needed")
+        order = torch.randperm(len(self.train), generator=generator(0, "validation"))
+        held, kept = order[: len(order) // one_in].sort().values, order[len(order) // one_in :].sort().values
+        labels = self.train_labels
+        return replace(
+            self, name=f"{self.name}-validation", train=self.train[kept], test=self.train[held], paper=None,
+            train_labels=None if labels is None else labels[kept], test_labels=None if labels is None else labels[held],
+        )  # fmt: skip
 
     def to_unit(self, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Pixels as the networks see them, in [0, 1]: ``images / levels``, of any shape, on the device of `images`."""

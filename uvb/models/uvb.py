@@ -2,7 +2,6 @@
 
 import math
 
-import torch
 from torch import Tensor
 
 from uvb.estimator import LatentEnergy
@@ -73,10 +72,3 @@ class UVBMean(UVB):
     def sample_latent(self, y: Tensor, eps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         mu, lam = self.encode(y)
         return mu, mu, lam
-
-
-def prior_samples(model: LatentEnergy, n: int, latent: int, generator: torch.Generator) -> Tensor:
-    """Decoder samples μ_y(z), z ~ N(0, I): Fig. 4 and the last row of Sec. 3.3.2's figure. (n, C, H, W)."""
-    z = torch.randn(n, latent, generator=generator, device=generator.device).to(model.sigma)
-    with torch.no_grad():
-        return model.decode(z)
