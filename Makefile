@@ -32,7 +32,10 @@ bench: $(VENV)/.installed   ## speed, as ratios within one run, into benchmarks/
 	$(BIN)/python benchmarks/bench.py $(ARGS)
 
 chaos: $(VENV)/.installed   ## at least 20 kills; the tables must equal an uninterrupted run's
-	$(BIN)/python tests/chaos/chaos.py $(ARGS)
+	$(BIN)/python tests/chaos/chaos.py --record $(ARGS)
+
+results: $(VENV)/.installed   ## what a study found, without weights, into results/, to be committed: make results STUDY=outputs/digits
+	$(BIN)/python pipelines/keep.py $(STUDY)
 
 ui: $(VENV)/.installed      ## MLflow at http://127.0.0.1:5000
 	$(BIN)/mlflow ui --host 127.0.0.1

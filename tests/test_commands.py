@@ -1,5 +1,6 @@
 """sample.py and denoise.py on a small model, and the pictures they write."""
 
+import fake_study
 import numpy as np
 import pytest
 import torch
@@ -7,7 +8,9 @@ from conftest import tiny_spec
 from PIL import Image
 
 from pipelines.denoise import Denoise, denoise
+from pipelines.keep import Keep, keep
 from pipelines.pictures import grid, read_images, to_pil
+from pipelines.report import build_report
 from pipelines.sample import Sample, sample
 from uvb.errors import UserError
 from uvb.load import save_model
@@ -71,3 +74,17 @@ def test_step_sizes_are_in_units_of_the_noise():
     underdamped = walk_at(0.5, integrator="baoab", jumps=3)
     assert (underdamped.delta, underdamped.friction, underdamped.jumps) == (0.25, 2.0, 3)
     assert walk_at(0.5, delta=0.3).delta == 0.3
+
+
+def test_what_a_study_found_is_kept_without_weights(tmp_path):
+    study = fake_study.make(tmp_path / "digits")
+    with pytest.raises(UserError, match=r"no tables, figures, report\.html yet"):
+        keep(Keep(study, tmp_path / "results"))
+    build_report(study)
+    for _ in range(2):
+        keep(Keep(study, tmp_path / "results"))
+    kept = tmp_path / "results" / "digits-full"
+    assert {p.name for p in kept.iterdir()} == {"tables", "figures", "report.html", "study.json", "timings.json"}
+    assert (kept / "tables" / "losses.parquet").read_bytes() == (study / "tables" / "losses.parquet").read_bytes()
+    with pytest.raises(UserError, match="no study"):
+        keep(Keep(tmp_path, tmp_path / "results"))

@@ -61,6 +61,8 @@ class Chaos:
     eval_draws: int = 60
     patience: float = 600.0
     """Seconds that a restart may take."""
+    record: bool = False
+    """Write the recovery times into benchmarks/results/, beside the benchmarks."""
     keep: str = ""
     """A folder to keep everything in; a temporary one, removed at the end, where empty."""
 
@@ -368,6 +370,8 @@ def run_chaos(chaos: Chaos) -> list[Kill]:
         require_no_traces(folder / "killed", attack.done)
         (folder / "kills.json").write_text(json.dumps([asdict(kill) for kill in attack.done], indent=1))
         print(summary(attack.done))
+        if chaos.record:
+            record(attack.done)
         return attack.done
     finally:
         nodes.stop()
@@ -422,6 +426,19 @@ def summary(kills: list[Kill]) -> str:
         seconds = [kill.recovery_seconds for kill in kills if kill.kind == kind]
         lines.append(f"| {kind} | {len(seconds)} | {statistics.median(seconds):.1f} | {max(seconds):.1f} |")
     return "\n".join(lines)
+
+
+def record(kills: list[Kill]) -> None:
+    """Rows ``recovery/<what was killed>``: seconds from the kill until training (or the task) was seen to go on."""
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    import bench
+    from measure import row
+
+    rows = []
+    for kind in dict.fromkeys(kill.kind for kill in kills):
+        seconds = [kill.recovery_seconds for kill in kills if kill.kind == kind]
+        rows.append(row(f"recovery/{kind}", seconds) | {"reference": f"{len(seconds)} kills"})
+    bench.write(rows, ROOT / "benchmarks" / "results")
 
 
 def read_json(path: Path) -> dict[str, Any]:

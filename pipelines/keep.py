@@ -1,0 +1,45 @@
+"""Keep what a study found, to be committed: tables, figures and report, without weights: `python pipelines/keep.py --help`."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from pipelines.cli import command
+from pipelines.results import StudyFiles
+from uvb.errors import UserError
+
+KEPT = ("tables", "figures", "report.html", "study.json", "timings.json")
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Copy a study's tables, figures, report, configuration and timings into results/<study>/; weights stay behind.
+
+    python pipelines/keep.py outputs/digits
+    """
+
+    study: tyro.conf.Positional[Path]
+    """A study's folder, e.g. outputs/digits."""
+    out: Path = Path("results")
+    """Where the copy goes: a folder of the study's name in here. An older copy is replaced."""
+
+
+def keep(config: Keep) -> None:
+    """Run it; the copy's path is printed."""
+    files = StudyFiles(config.study)  # refuses what is no study
+    missing = [name for name in KEPT if not (config.study / name).exists()]
+    if missing:
+        raise UserError(f"{config.study} has no {', '.join(missing)} yet: let the study end first")
+    target = config.out / files.name
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for name in KEPT:
+        source = config.study / name
+        shutil.copytree(source, target / name) if source.is_dir() else shutil.copy2(source, target / name)
+    print(target)
+
+
+if __name__ == "__main__":
+    command(Keep, keep)
