@@ -23,7 +23,7 @@ tasks/<name>/<key>/  result.json (scalars), arrays.safetensors (float32; absent 
 | `walk_jump` | `sampler`, `delta`, `steps`, `steps_per_jump`, `chains`, `classifier_accuracy`, `diverged`: [{`chain`, `step`}], `variants`: {`jump`, `second_jump`: {`classes_visited`, `steps_to_all`, `transition`: [[counts]], `iat`, `ess_per_step`, `split_rhat`}} | of `jump`: `jumps` (T, C, H, W) of the first chain, `labels` (T, chains); of `second_jump`: `jumps2`, `labels2`. A label below 0 marks a stopped chain. `iat` is in jumps |
 | `walk_jump_baoab` | as `walk_jump` | as `walk_jump` |
 | `energies` | | `f_clean`, `f_xhat`, `f_noisy` (N,) |
-| `nebula` | `sigma`, `labels_before` (of x̂(y)), `labels_after` (of the attractor): [N] or null, `converged`: [N], … | `noisy`, `step1`, `step2`, `attractor`; `energy` and, with labels, `classes` (steps, N) along the flow |
+| `nebula` | `sigma`, `labels_before` (of x̂(y)), `labels_after` (of the attractor): [N] or null, `converged`: [N], … | `noisy`, `step1`, `step2`, `attractor`; `energy` and, with labels, `classes` of x̂ (steps, N) along the flow |
 | `decoder_samples` | `sigma` | `samples`; for a model whose decoder denoises also `clean`, `noisy`, `recon` |
 | `one_z` | `draws`, `max_difference`, `images` | `clean`, `one`, `mean` |
 | `convexity` | `bound`: [[R, m]] of Eq. 21, `measured`: [[R, m]], `exact`: the same of the training set's exact energy (may be absent), `sigma` | |

@@ -26,6 +26,20 @@ def draw_energy(energy: np.ndarray, model: str) -> Figure:
     return figure
 
 
+def draw_classes(classes: np.ndarray) -> Figure:
+    """The class (steps, N) of x̂ along the flow, an image a row; the numbers are the classes at its start and its end."""
+    figure, axes = plot(0.4 + 0.22 * min(20, classes.shape[1]))
+    shown = classes[:, :20]  # (steps, N)
+    axes.imshow(shown.T, aspect="auto", cmap="tab10", vmin=0, vmax=9, interpolation="nearest", alpha=0.7)
+    for image in range(shown.shape[1]):
+        for step, side in ((0, "left"), (len(shown) - 1, "right")):
+            axes.text(step, image, f" {shown[step, image]:.0f} ", ha=side, va="center", fontsize=8)
+    axes.set_yticks([])
+    axes.grid(False)
+    axes.set_xlabel("step of the gradient flow")
+    return figure
+
+
 @register("nebula", title="Attractors of the energy", paper="Sec. 3.3.1", needs="nebula", order=70)
 def pictures(study: Study) -> Iterator[Picture]:
     """Images and energies for each model."""
@@ -41,3 +55,7 @@ def pictures(study: Study) -> Iterator[Picture]:
         if "energy" in arrays:
             caption = f"{label(spec.model)} on {spec.data.name}. Energy along the flow; thick: the mean over images."
             yield Picture(f"nebula_energy_{spec.spec_id}", caption, draw_energy(arrays["energy"], spec.model))
+        if "classes" in arrays and len(arrays["classes"]) > 1:
+            about = "Class of x̂(y) along the flow, an image a row; numbers: at its start and its end."
+            caption = f"{label(spec.model)} on {spec.data.name}. {about}"
+            yield Picture(f"nebula_classes_{spec.spec_id}", caption, draw_classes(arrays["classes"]))

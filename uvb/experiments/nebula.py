@@ -15,7 +15,8 @@ MAX_STEPS = 500  # trial steps; flows of a trained model end within a hundred
 @register_experiment("nebula", needs="energy", where="largest")
 @torch.no_grad()
 def nebula(model: Estimator, spec: RunSpec, context: Context) -> Result:
-    """Arrays noisy, step1, step2, attractor (N, C, H, W); energy and, where there are labels, classes (steps, N) on the way.
+    """Arrays noisy, step1, step2, attractor (N, C, H, W); energy and, where there are labels, classes (steps, N) of
+    x̂(y_t) on the way.
 
     One ε an image throughout, so that f is a function of y alone. `labels_before` are the classes of x̂(y), `labels_after`
     those of the attractors; `converged` tells which flows ended within the steps allowed, `flow_time` where, in units of σ².
@@ -29,7 +30,8 @@ def nebula(model: Estimator, spec: RunSpec, context: Context) -> Result:
     for state in gradient_flow(model, y, eps, max_steps=shortened(MAX_STEPS, context, least=50)):
         energy.append(state.energy)
         if classifier is not None:
-            classes.append(torch.tensor(labels_of(classifier, state.y)))
+            x_hat = state.y - spec.sigma**2 * state.gradient  # Eq. 3, of which a classifier of clean images can tell something
+            classes.append(torch.tensor(labels_of(classifier, x_hat)))
     arrays = {"noisy": y, "step1": step1, "step2": step2, "attractor": state.y, "energy": torch.stack(energy)}
     if classes:
         arrays["classes"] = torch.stack(classes)
