@@ -229,11 +229,11 @@ def require_shared(store: Store, has: Capacity) -> None:
         return
     here = ray.get_runtime_context().get_node_id()
     others = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]
-    sees = ray.remote(os.path.exists).options(num_cpus=0, max_retries=0)
-    asked = [
-        sees.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(f"{store.uri}/study.json")
-        for node in others
-    ]
+    sees = ray.remote(os.path.exists)
+    asked = []
+    for node in others:
+        there = NodeAffinitySchedulingStrategy(node, soft=False)
+        asked.append(sees.options(num_cpus=0, max_retries=0, scheduling_strategy=there).remote(f"{store.uri}/study.json"))
     blind = 0
     for answer in asked:
         try:
