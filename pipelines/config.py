@@ -31,7 +31,7 @@ class StudyConfig:
     """
 
     dataset: str = "digits"
-    """Data set: a name (digits, mnist, cifar10), or a path to one's own (Parquet, .npz, a folder of images)."""
+    """Data set: a name (digits, mnist, cifar10, mixture), or a path to one's own (Parquet, .npz, a folder of images)."""
     study: str = ""
     """Name of the study, and of its folder under --storage. Default: the data set's name."""
     data_dir: str = "data"
@@ -64,7 +64,8 @@ class StudyConfig:
     """Instead of the recipe's (peak) learning rate."""
 
     experiments: tuple[str, ...] = ("default",)
-    """Downstream tasks a trained model: names, or default, or all."""
+    """Downstream tasks a trained model: losses, internals, denoise_rows, walk_jump, walk_jump_baoab, energies, one_z, nebula,
+    decoder_samples, convexity, score_error, mixture, or default, or all."""
     eval_images: int = 10_000
     """The training loss is measured on so many training images. 0: all."""
     eval_test_images: int = 0

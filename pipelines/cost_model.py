@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from uvb.capacity import default_widths, parameters, scaled_widths
 from uvb.estimator import Energy
 from uvb.models import get_model
+from uvb.objective import OBJECTIVES
 from uvb.spec import RECIPES, DataRef, RunSpec, Shape, Widths
 from uvb.train_state import steps_per_epoch
 
@@ -55,7 +56,7 @@ class Machine:
     startup: float
 
 
-# FACTS.md's machine as one worker with two threads: its bf16 peak, of which all but the update reaches this share.
+# A 2-core AVX512-bf16 machine as one worker with two threads: its bf16 peak, of which all but the update reaches this share.
 TWO_CORES = Machine("2 cores", 7.2e11, 0.65, 1.6e10, 4e-3, 1, 1e9, 1e9, 1e-4, 2.4e10, 3e8, 15.0)
 # 790 TFLOP/s were seen in a large bf16 product; the share is an assumption (small networks); links as makers say.
 H200 = Machine("H200, 8 a node, 3.2 Tbit/s between nodes", 7.9e14, 0.3, 4e12, 4e-4, 8, 2e11, 1e11, 1e-5, 1.4e11, 1e9, 20.0)
@@ -79,7 +80,7 @@ def image_flops(model: str, shape: Shape, widths: Widths, objective: str) -> flo
     """Operations of one training step, an image: 6 forward passes where the loss holds ∇_y f, 3 where it does not."""
     with torch.device("meta"):
         energy = isinstance(get_model(model).build(shape, widths, "silu", 1.0), Energy)
-    return forward_flops(model, shape, widths) * (6 if energy and objective == "denoise" else 3)
+    return forward_flops(model, shape, widths) * (6 if energy and OBJECTIVES[objective].differentiates_twice else 3)
 
 
 def training_flops(spec: RunSpec) -> float:
@@ -206,7 +207,7 @@ def inputs_table() -> str:
 
 
 def check_table() -> str:
-    """The model beside what FACTS.md says was measured."""
+    """The model beside the steps it is fitted to."""
     rows = []
     for model, measured in (("uvb", "0.45-0.51"), ("deen", "2.6")):
         rows.append(

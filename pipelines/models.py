@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import uvb
-from pipelines.mlflow_runs import default_tracking_uri, import_mlflow, open_client
+from pipelines.mlflow_runs import default_tracking_uri, import_mlflow, open_client, sqlite_path
 from uvb.errors import UserError
 from uvb.estimator import Estimator
 
@@ -49,6 +49,9 @@ def fetch(source: str, target: str | Path, tracking_uri: str | None = None) -> P
     """
     mlflow = import_mlflow()
     uri = tracking_uri or mlflow.environment_variables.MLFLOW_TRACKING_URI.get() or default_tracking_uri()
+    local = sqlite_path(uri)
+    if local is not None and not local.exists():
+        raise UserError(f"there is no MLflow store at {local}; run in the study's folder, or give --tracking-uri")
     client = open_client(uri)
     try:
         location = _location(client, source)

@@ -119,7 +119,7 @@ def start_ray(address: str | None) -> None:
         reason = str(error).splitlines()[0]
         raise UserError(f"no Ray cluster answers at {address} ({reason}); give another --address, or local") from error
     except Exception as error:  # Ray's own start-up time-out is a bare Exception
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise UserError(f"Ray did not start ({reason}); on a busy machine, try again when it is quieter") from error
 
 

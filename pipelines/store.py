@@ -79,7 +79,7 @@ class Store:
         return json.loads(self.read_bytes(path))
 
     def write_bytes(self, path: str, data: bytes) -> None:
-        """Write a file atomically and durably; readers see the old bytes or the new ones."""
+        """Write a file durably; readers see the old bytes or the new ones, where the store's own puts are atomic (S3's are)."""
         with self._writing(path):
             if self.local_path:
                 target = self.local_path / path
@@ -200,7 +200,8 @@ class Store:
         except OSError as error:
             advice = "free some space there" if error.errno in _FULL else "make it writable"
             reason = error.strerror or str(error).splitlines()[0]
-            raise UserError(f"cannot write {self.join(path)}: {reason}; {advice}, or choose another folder") from error
+            where = self.uri if path.startswith(".probe-") else self.join(path)
+            raise UserError(f"cannot write {where}: {reason}; {advice}, or choose another folder") from error
 
 
 def _open_remote(uri: str) -> tuple[arrow.FileSystem, str]:

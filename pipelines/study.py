@@ -83,8 +83,10 @@ class Study:
     def stage(self, name: str) -> Iterator[None]:
         """Time a stage."""
         started = time.monotonic()
-        yield
-        self.stages.append({"name": name, "seconds": time.monotonic() - started})
+        try:
+            yield
+        finally:
+            self.stages.append({"name": name, "seconds": time.monotonic() - started})
 
     def check(self) -> None:
         """Called now and then while others work: raises where the study's lock was lost, or MLflow refuses it."""
@@ -146,6 +148,7 @@ def run_study(
         try:
             with study.stage("start Ray"):
                 if address is None:
+                    screen.note("starting Ray")
                     start_ray(address)
                     heed_signals()
                 has = local_capacity() if address is None else cluster_capacity(config)
@@ -172,7 +175,7 @@ def run_study(
             ray.shutdown()
             with suppress(Exception):
                 store.remove("ray")
-        write_timings(study, started)
+                write_timings(study, started)
     for line in views(tracking.tracker):
         screen.say(line)
     return report, study.failures
@@ -407,7 +410,8 @@ def dry_run(study: Study) -> str:
         say(f"{name_of(spec):<22}{spec.widths!s:<28}{count:>12,}{spec.recipe.epochs:>8}{training_flops(spec) / 1e9:>12,.0f}"
             f"{seconds[spec.spec_id]:>10,.1f}")  # fmt: skip
     groups = group_count(study.specs, plan, layout)
-    training = (sum(seconds.values()) + groups * TWO_CORES.startup) / layout.concurrency
+    crowding = max(1.0, layout.workers * layout.concurrency * layout.threads / has.cpus) if layout.device == "cpu" else 1.0
+    training = (sum(seconds.values()) * crowding + groups * TWO_CORES.startup) / layout.concurrency
     evaluating = Plan(precision=config.eval_precision)
     measuring = measurement_seconds(study.specs, evaluating, study.images, config.evaluation, has.cpus)
     return (

@@ -53,7 +53,15 @@ def sweep_specs(config: StudyConfig, images: ImageSet) -> list[RunSpec]:
     """The trainings of the config's space."""
     assert isinstance(config, SweepConfig)
     activation(config.activation)  # raises for an unknown one
-    base = Base(data_ref(config, images), config.models, config.sigmas, config.seeds, build_recipe(config), config.activation)
+    base = Base(
+        data_ref(config, images),
+        config.models,
+        config.sigmas,
+        config.seeds,
+        build_recipe(config),
+        config.activation,
+        config.width,
+    )
     return list(dict.fromkeys(get_space(config.space).specs(base)))
 
 

@@ -52,7 +52,7 @@ START_FAILURES = 10  # times a worker group may fail to start, e.g. while an aut
 
 
 def train_group(config: dict[str, Any]) -> None:
-    """What every worker of a group runs; `config` as `run_groups` makes it."""
+    """What every worker of a group runs; `config` as `GroupRunner` makes it."""
     plan, store = Plan(**config["plan"]), Store(config["store"])
     if plan.device == "cuda":
         torch.cuda.set_device(get_device())

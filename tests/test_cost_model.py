@@ -1,4 +1,4 @@
-"""The cost model against FACTS.md, against itself, and against the page made from it."""
+"""The cost model against what was measured, against itself, and against the page made from it."""
 
 import dataclasses
 

@@ -173,7 +173,7 @@ def test_digits_are_the_documented_split_of_all_1797_images() -> None:
 
 
 def test_digits_mean_predictor_has_the_known_loss_and_the_checksum_stays() -> None:
-    """4.74 is FACTS.md's; the checksum names stored models, so it may change only on purpose."""
+    """4.74 was measured before this code; the checksum names stored models, so it may change only on purpose."""
     images = load_dataset("digits")
     assert mean_predictor_loss(images) == pytest.approx(4.74, abs=0.02)
     assert images.checksum == "a928b79a01505c9d"
@@ -190,7 +190,7 @@ def mnist_dir(tmp_path: Path) -> Path:
 
 @needs_mnist
 def test_mnist_from_its_files_without_network(mnist_dir: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """0.1307 is MNIST's well-known pixel mean, 52.9 the paper's scale (FACTS.md)."""
+    """0.1307 is MNIST's well-known pixel mean, 52.9 the scale of the paper's losses."""
     images = load_dataset("mnist", mnist_dir, download=False)
     assert (images.train.shape, images.test.shape) == ((60_000, 1, 28, 28), (10_000, 1, 28, 28))
     assert images.train_labels is not None

@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pandas as pd
@@ -47,21 +46,24 @@ def readme_block(language: str, containing: str) -> str:
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as pip would leave it: the README's energy and entry point as they stand there, a data set and a space."""
+    """A folder that pip installed a project into: the README's energy and pyproject.toml as they stand there, and where its
+    comments put them, with a data set and a space added."""
     root = tmp_path_factory.mktemp("outside")
-    (root / "my_package").mkdir()
-    (root / "my_package" / "energy.py").write_text(readme_block("python", "class MyEnergy"))
-    (root / "my_package" / "stripes.py").write_text(STRIPES)
-    (root / "my_package" / "space.py").write_text(SPACE)
-    groups = tomllib.loads(readme_block("toml", "uvb.models"))["project"]["entry-points"]
-    assert groups == {"uvb.models": {"my_energy": "my_package.energy"}}
-    groups |= {"uvb.datasets": {"stripes": "my_package.stripes:load"}, "uvb.spaces": {"hidden": "my_package.space"}}
-    info = root / "my_package-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 1.0\n")
-    lines = [f"[{group}]\n" + "".join(f"{k} = {v}\n" for k, v in points.items()) for group, points in groups.items()]
-    (info / "entry_points.txt").write_text("\n".join(lines))
-    return root
+    for language, containing in (("python", "class MyEnergy"), ("toml", "uvb.models")):
+        block = readme_block(language, containing)
+        where = root / block.splitlines()[0].removeprefix("# ")
+        where.parent.mkdir(parents=True, exist_ok=True)
+        where.write_text(block)
+    project = root / "my_project"
+    (project / "my_package" / "stripes.py").write_text(STRIPES)
+    (project / "my_package" / "space.py").write_text(SPACE)
+    with open(project / "pyproject.toml", "a") as file:
+        file.write('\n[project.entry-points."uvb.datasets"]\nstripes = "my_package.stripes:load"\n')
+        file.write('[project.entry-points."uvb.spaces"]\nhidden = "my_package.space"\n')
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--target"]
+    done = subprocess.run([*command, str(root / "site"), str(project)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return root / "site"
 
 
 def study(package: Path, folder: Path, command: str, *arguments: str) -> Path:

@@ -11,7 +11,7 @@ MULTIPLIERS = (0.5, 1.0, 2.0)
 def capacity(base: Base) -> list[RunSpec]:
     """Every model with ½, 1 and 2 times the widths, counts matched within 1 %, at the largest noise level."""
     return [
-        base.spec(model, widths=widths_at(model, base.data.shape, factor), seed=seed)
+        base.spec(model, widths=widths_at(model, base.data.shape, factor * base.width), seed=seed)
         for factor in MULTIPLIERS
         for model in base.models
         for seed in base.seeds

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
-from uvb.capacity import default_widths
+from uvb.capacity import widths_at
 from uvb.errors import UserError
 from uvb.models import get_model
 from uvb.plugins import load_plugin, plugin_names
 from uvb.spec import DataRef, Recipe, RunSpec
 
-_widths = lru_cache(default_widths)  # a space asks for the same few many times
+_widths = lru_cache(widths_at)  # a space asks for the same few many times
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Base:
     seeds: tuple[int, ...]
     recipe: Recipe
     activation: str = "silu"
+    width: float = 1.0
 
     @property
     def largest_sigma(self) -> float:
@@ -36,7 +37,7 @@ class Base:
     def spec(self, model: str, sigma: float | None = None, **changes: Any) -> RunSpec:
         """The training of `model` at `sigma` (the largest, if None), with fields of RunSpec changed."""
         spec = RunSpec(
-            self.data, model, _widths(model, self.data.shape), sigma or self.largest_sigma,
+            self.data, model, _widths(model, self.data.shape, self.width), sigma or self.largest_sigma,
             get_model(model).objective, self.recipe, self.activation, self.seeds[0],
         )  # fmt: skip
         return dataclasses.replace(spec, **changes)

@@ -12,6 +12,7 @@ from uvb.errors import UserError
 from uvb.estimator import Energy, Estimator, LatentEnergy
 from uvb.models.registry import get_model
 from uvb.noise import generator, normal
+from uvb.objective import OBJECTIVES
 from uvb.plan import Plan
 
 BLOCK = 500  # images a block; part of the key of the noise, so it never changes
@@ -81,10 +82,10 @@ def own_estimator(model: str, offered: Collection[str]) -> str:
     through encoder and decoder (Sec. 2.2).
     """
     try:
-        through_decoder = get_model(model).objective == "elbo_x"
+        first = OBJECTIVES[get_model(model).objective].judged_by
     except UserError:  # tables outlive the plug-in that a model came from
-        through_decoder = False
-    ranking = ("decoder", "energy", "direct") if through_decoder else ("energy", "direct", "decoder")
+        first = "energy"
+    ranking = dict.fromkeys((first, "energy", "direct", "decoder"))
     return next((name for name in ranking if name in offered), min(offered))
 
 

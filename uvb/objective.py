@@ -12,7 +12,18 @@ class Objective(nn.Module):
 
     `per_image(x, noise, eps)` takes clean images (B, C, H, W) in [0, 1], standard normal noise of that shape and
     ε (B, noise_dim), and returns (B,).
+
+    Attributes:
+        unit: what a curve of it is labelled with.
+        of_an_energy: it minimizes an energy, so the model must have one.
+        differentiates_twice: for an energy, its gradient goes through ∇_y f, which doubles the cost of a step.
+        judged_by: the estimator of `uvb.evaluate.denoisers` that a model trained by it is judged by, before others.
     """
+
+    unit = "loss, E‖x − x̂(y)‖²"
+    of_an_energy = False
+    differentiates_twice = True
+    judged_by = "energy"
 
     def __init__(self, model: Estimator) -> None:
         super().__init__()
@@ -39,15 +50,20 @@ class ElboY(Objective):
     """-ELBO of the noisy Y, up to a constant (Eq. 14): the energy itself is minimized."""
 
     model: Energy
+    unit, of_an_energy, differentiates_twice = "−ELBO of Y, nats", True, False
 
     def per_image(self, x: Tensor, noise: Tensor, eps: Tensor) -> Tensor:
         return self.model.energy(x + self.model.sigma * noise, eps)
 
 
 class ElboX(Objective):
-    """-ELBO of the clean X under the imaginary noise model (Eq. 10). The noise is not used."""
+    """-ELBO of the clean X under the imaginary noise model (Eq. 10). The noise is not used.
+
+    What is trained so denoises through encoder and decoder (Sec. 2.2).
+    """
 
     model: Energy
+    unit, of_an_energy, differentiates_twice, judged_by = "−ELBO of X, nats", True, False, "decoder"
 
     def per_image(self, x: Tensor, noise: Tensor, eps: Tensor) -> Tensor:
         return self.model.energy(x, eps)
@@ -64,7 +80,7 @@ def build_objective(name: str, model: Estimator) -> Objective:
     """
     if name not in OBJECTIVES:
         raise UserError(f"unknown objective {name!r}; choose one of: {', '.join(OBJECTIVES)}")
-    if name.startswith("elbo") and not isinstance(model, Energy):
+    if OBJECTIVES[name].of_an_energy and not isinstance(model, Energy):
         raise UserError(f"objective {name!r} minimizes an energy, and {type(model).__name__} has none; use denoise")
     return OBJECTIVES[name](model)
 

@@ -11,15 +11,19 @@ def pictures(study: Study) -> Iterator[Picture]:
 """
 
 import importlib
+import logging
 import pkgutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from pipelines.results import StudyFiles
+from uvb.errors import UserError
+from uvb.plugins import load_plugin, plugin_names
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -68,9 +72,15 @@ def register(
 
 
 def drawings() -> list[Drawing]:
-    """All drawings in the report's order, those of plug-ins (entry points in group `uvb.figures`) included."""
+    """All drawings in the report's order, those of plug-ins (entry points in group `uvb.figures`) included.
+
+    A plug-in that cannot be loaded is told in the log and costs its own drawings only.
+    """
     for module in pkgutil.iter_modules(__path__):
         importlib.import_module(f"{__name__}.{module.name}")
-    for entry in entry_points(group="uvb.figures"):
-        entry.load()
+    for name in plugin_names("uvb.figures"):
+        try:
+            load_plugin("uvb.figures", name)  # importing it registers its drawings
+        except UserError as error:
+            log.warning("figures of %s", error)
     return sorted(_DRAWINGS.values(), key=lambda drawing: (drawing.order, drawing.name))

@@ -9,6 +9,7 @@ from pipelines.figures import Picture, Study, register
 from pipelines.figures.style import colour, label, legend, plot
 from pipelines.results import Model, order
 from pipelines.summary import level
+from uvb.objective import OBJECTIVES
 
 
 def draw(curves: list[tuple[str, pd.DataFrame]], value: str, name: str, beside: str | None = None) -> Figure:
@@ -41,7 +42,7 @@ def pictures(study: Study) -> Iterator[Picture]:
         sigma = models[0].spec.sigma
         for objective in sorted({m.spec.objective for m in models}):  # least squares and nats do not share an axis
             some = [(m.spec.model, curves[m.spec_id]) for m in models if m.spec.objective == objective]
-            name = "loss, E‖x − x̂(y)‖²" if objective == "denoise" else "−ELBO, nats"
+            name = OBJECTIVES[objective].unit
             caption = f"{dataset}, σ = {level(sigma)}. Test loss on a fixed subset; dashed: training loss, mean over the epoch."
             suffix = "" if objective == "denoise" else f"_{objective}"
             yield Picture(f"curves_{dataset}{suffix}", caption, draw(some, "test_loss", name, "train_loss"), "loss over epochs")

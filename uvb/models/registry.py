@@ -23,7 +23,7 @@ class Model:
         widths: the paper's widths (or this model's own default).
         objective: the objective it is trained with by default (`uvb.objective`).
         match: the family by which widths are matched: "latent" nets keep `widths`; "conv" nets scale theirs until the
-            parameter count is that of UVB (`uvb.capacity`).
+            parameter count is that of UVB, "hidden" nets widen their hidden layer (`uvb.capacity`).
     """
 
     name: str
