@@ -69,11 +69,12 @@ def local_yaml(folder: Path, port: int, dashboard: int, ray_folder: Path) -> Pat
         "head_setup_commands": [],
     }
     stop, start = config["head_start_ray_commands"]
+    assert stop == "ray stop"  # left out below: it would end every Ray of this machine, not only the test's
     start = start.replace("--port=6379 --object-manager-port=8076", f"--port={port} --dashboard-port={dashboard} --num-cpus=2")
     assert str(port) in start
     # The real home holds other people's Ray; everything listens on loopback alone.
     start += f" --node-ip-address=127.0.0.1 --temp-dir={ray_folder} --ray-client-server-port={free_ports(1)[0]}"
-    config["head_start_ray_commands"] = [stop, start.replace(" --autoscaling-config=~/ray_bootstrap_config.yaml", "")]
+    config["head_start_ray_commands"] = [start.replace(" --autoscaling-config=~/ray_bootstrap_config.yaml", "")]
     path = folder / "cluster.yaml"
     path.write_text(yaml.safe_dump(config))
     return path
