@@ -41,12 +41,12 @@ ui: $(VENV)/.installed      ## MLflow at http://127.0.0.1:5000
 	$(BIN)/mlflow ui --host 127.0.0.1
 
 # torch first and alone: pip then prefers a CPU build where one is offered, and takes the CUDA build elsewhere.
-$(VENV)/.installed: pyproject.toml
+$(VENV)/.installed: pyproject.toml constraints.txt
 	@echo "Setting up $(VENV) (once; a few minutes)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try: make PYTHON=python3.12 $(MAKECMDGOALS)")'
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet "torch==2.13.0"
-	@$(BIN)/python -m pip install --quiet --editable ".[study,dev]"
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[study,dev]"
 	@touch $@
 
 clean:

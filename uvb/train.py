@@ -93,9 +93,9 @@ def fit(spec: RunSpec, plan: Plan, state: TrainState, images: ImageSet, *, pulse
 
         mean = gather_losses(state)
         test_loss, kl, recon = probe()
-        elapsed = time.monotonic() - started
-        rate = (steps - done_before) * recipe.batch_size / elapsed
-        state.seconds += elapsed
+        state.seconds += time.monotonic() - started
+        before = state.curves[-1].seconds if state.curves else 0.0
+        rate = spec.data.train_images / (state.seconds - before)  # of the whole epoch, interruptions not counted
         state.curves.append(EpochMetrics(state.epoch, mean, test_loss, kl, recon, rate, state.seconds, time.time()))
         state.epoch, state.step = state.epoch + 1, 0
         state.step_losses.zero_()
