@@ -283,8 +283,8 @@ def sampling_table(sampling: pd.DataFrame) -> list[Table]:
         ("step size δ", lambda r: number(r.delta)),
         ("chains × steps", lambda r: text(f"{r.chains} × {r.steps:,}")),
         ("steps between jumps", lambda r: text(r.steps_per_jump)),
-        ("classes visited by the first chain", lambda r: text(r.classes_visited)),
-        ("its steps to visit all", lambda r: text(r.steps_to_all if pd.notna(r.steps_to_all) else "not all")),
+        ("classes visited by the first chain", lambda r: text(r.classes_visited, quiet=_unsure(r))),
+        ("its steps to visit all", lambda r: text(r.steps_to_all if pd.notna(r.steps_to_all) else "not all", quiet=_unsure(r))),
         ("autocorrelation time, jumps", lambda r: number(r.iat)),
         ("effective sample size a step", lambda r: number(r.ess_per_step)),
         ("split R̂", lambda r: number(r.split_rhat)),
@@ -295,9 +295,14 @@ def sampling_table(sampling: pd.DataFrame) -> list[Table]:
     head = ["", *(f"{label(r.model)}, {r.dataset}, σ = {level(r.sigma)}" for r in chains)]
     notes = [
         "The first chain is never restarted. Autocorrelation time, effective sample size and R̂ are over all chains that "
-        "did not diverge. The classifier's accuracy, on x̂(y) of test images, bounds what its labels can tell."
+        "did not diverge. The classifier's accuracy, on x̂(y) of test images, bounds what its labels can tell: where it names "
+        "less than half of them right, the classes are grey."
     ]
     return [Table("Mixing of walk-jump sampling.", head, rows, notes=notes)]
+
+
+def _unsure(row: Any) -> bool:
+    return bool(pd.notna(row.classifier_accuracy) and row.classifier_accuracy < 0.5)
 
 
 def percent(share: Any) -> str | None:

@@ -24,6 +24,7 @@ from pipelines.results import StudyFiles, write
 from pipelines.summary import headlines, level, lone_headlines, main_group, main_models, over_seeds, own_estimator
 from pipelines.tables import TABLES, build_tables
 from uvb.errors import UserError
+from uvb.plan import Plan
 
 log = logging.getLogger(__name__)
 _IN_LOSSES = {"loss_over_sigma", "generalization_gap", "training_size", "loss_over_capacity"}  # drawn beside the loss tables
@@ -205,7 +206,7 @@ def _run_facts(files: StudyFiles) -> list[tuple[str, str]]:
         f"{r.name}: {r.epochs} epochs, batch {r.batch_size}, Adam {r.learning_rate:g} {r.schedule}"
         for r in (s.recipe for s in specs)
     }
-    plans = {", ".join(f"{k} {v}" for k, v in sorted(m.plan.items())) for m in models if m.plan}
+    plans = {str(Plan(**m.plan)) for m in models if m.plan}
     tasks_root = files.root / "tasks"
     tasks = sorted(p.name for p in tasks_root.iterdir() if p.is_dir()) if tasks_root.is_dir() else []
     facts = {

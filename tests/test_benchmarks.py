@@ -4,6 +4,7 @@
 
 import functools
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -269,3 +270,29 @@ def test_times_are_medians_and_ratios_are_of_medians():
     found = measure.row("x", [2.0, 1.0, 9.0], "slow", [4.0, 4.0, 100.0], unit="images/s", work=10)
     assert (found["value"], found["ratio"], found["unit"]) == (5.0, 2.0, "images/s")
     assert set(found) == {"name", "value", "unit", "reference", "ratio", "spread", "machine", "when", "commit"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_benchmarks_of_steps_and_workers_run(tmp_path):
+    """`bench.py --quick`: each side in processes of its own, and rows with ratios of what was measured in this run."""
+    command = [
+        sys.executable,
+        str(ROOT / "benchmarks" / "bench.py"),
+        "--quick",
+        "--only",
+        "step",
+        "workers",
+        "--study",
+        str(tmp_path),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = {
+        row["name"]: row for path in (ROOT / "build" / "bench-quick").glob("*.json") for row in json.loads(path.read_text())
+    }
+    for name in ("step/uvb/mnist/cpu-eager-fp32", "workers/uvb/digits/1-of", "workers/deen/digits/2-of"):
+        assert any(found.startswith(name) for found in rows), name
+    fast = next(row for name, row in rows.items() if name.startswith("step/uvb/mnist/cpu-") and row["ratio"])
+    slow = rows["step/uvb/mnist/cpu-eager-fp32"]
+    assert fast["ratio"] == pytest.approx(slow["value"] / fast["value"])

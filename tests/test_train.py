@@ -184,3 +184,17 @@ def test_a_plan_that_cannot_be_honoured_is_refused():
     plan = resolve_plan(workers=2)
     assert Plan(**json.loads(json.dumps(plan.to_json()))) == plan
     assert plan.threads >= 1
+
+
+def test_a_compiler_that_fails_is_told_and_done_without(digits, monkeypatch):
+    """torch.compile's failure costs speed and a warning, and not a bit of the result."""
+
+    class Broken(torch.nn.Module):
+        def forward(self, *_):
+            raise RuntimeError("no compiler here")
+
+    monkeypatch.setattr(torch, "compile", lambda module, **_: Broken())
+    spec = tiny_spec(digits)
+    with pytest.warns(UserWarning, match=r"torch\.compile failed \(RuntimeError: no compiler here\); training eagerly"):
+        eager, _ = train(spec, digits, Plan(precision="fp64", compile=True))
+    same(eager, train(spec, digits)[0])
