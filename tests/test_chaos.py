@@ -19,7 +19,7 @@ from marked import MARK, end_marked, marked
 def test_each_kind_of_kill_once_changes_nothing(tmp_path: Path) -> None:
     mark = uuid4().hex
     once = [word for kind in ("workers", "checkpoints", "trials", "nodes", "drivers", "tasks") for word in (f"--{kind}", "1")]
-    command = [sys.executable, str(ROOT / "tests" / "chaos" / "chaos.py"), *once, "--epochs", "60", "--eval-draws", "40"]
+    command = [sys.executable, str(ROOT / "tests" / "chaos" / "chaos.py"), *once, "--epochs", "60", "--eval-draws", "100"]
     try:
         done = subprocess.run(
             [*command, "--keep", str(tmp_path / "kept"), "--patience", "600"], env={**os.environ, MARK: mark},

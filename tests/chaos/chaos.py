@@ -43,6 +43,7 @@ VOLATILE = {"run_id", "images_per_s", "images_per_second", "seconds", "time", "h
 KEYS = {"losses": ["spec_id", "split", "estimator"], "internals": ["spec_id", "quantity"], "curves": ["spec_id", "epoch"],
         "capacity": ["model"]}  # fmt: skip
 NODE_CPUS, NODES = 2, 3
+RETRY_SEEN_SECONDS = 20.0  # Ray tells of a second attempt within seconds, where there is one
 
 
 @dataclass(frozen=True)
@@ -211,13 +212,16 @@ class Attack:
         steps = -(-spec["data"]["train_images"] // spec["recipe"]["batch_size"])
         return f"{spec['model']} after step {round(now['epoch'] * steps)} of {steps * self.chaos.epochs}"
 
-    def until(self, what: str, condition: Callable[[], Any], pause: float = 0.05) -> Any:
-        deadline = time.monotonic() + self.chaos.patience
+    def until(self, what: str, condition: Callable[[], Any], pause: float = 0.05, seconds: float = 0.0) -> Any:
+        """What `condition` finds. Raises ChaosError where the patience ends, or TimeoutError after `seconds`, if given."""
+        deadline = time.monotonic() + (seconds or self.chaos.patience)
         while time.monotonic() < deadline:
             self.driver.require_running()
             if found := condition():
                 return found
             time.sleep(pause)
+        if seconds:
+            raise TimeoutError(what)
         raise ChaosError(f"waited {self.chaos.patience:.0f} s for {what}, in vain; now at {self.where()}:\n{self.driver.log()}")
 
     def fresh(self, title: str, since: float) -> list[psutil.Process]:
@@ -308,15 +312,34 @@ class Attack:
         return found
 
     def task_kill(self) -> None:
+        """Kill a task at work. One that ended at that very moment leaves an idle process, whose death restarts nothing: then
+        the next one."""
+        from ray.util.state.exception import RayStateApiException
+
         attempts = self.attempts()
-        first = self.until("a downstream task", lambda: titled(self.mark, TITLES["task"]))
-        time.sleep(self.random.uniform(0, 0.5))
-        running = titled(self.mark, TITLES["task"]) or first
-        victim, began = self.random.choice(running), time.monotonic()
-        at = f"{len(list((self.study / 'tasks').glob('*/*/result.json')))} results written"
-        with suppress(psutil.Error):
-            victim.kill()
-        after = self.until("a task's second attempt", lambda: (now := self.attempts()) > attempts and now, pause=0.3)
+
+        def killed() -> "psutil.Process | None":
+            running = titled(self.mark, TITLES["task"])
+            self.random.shuffle(running)
+            for process in running:
+                with suppress(psutil.Error):
+                    if " ".join(process.cmdline()).startswith(TITLES["task"]):  # still, now
+                        process.kill()
+                        return process
+            return None
+
+        def retried() -> int:
+            with suppress(RayStateApiException):  # a busy dashboard: asked again
+                now = self.attempts()
+                return now if now > attempts else 0
+            return 0
+
+        while True:
+            victim: psutil.Process = self.until("a downstream task", killed)
+            at, began = f"{len(list((self.study / 'tasks').glob('*/*/result.json')))} results written", time.monotonic()
+            with suppress(TimeoutError):
+                after = self.until("a task's second attempt", retried, pause=0.3, seconds=RETRY_SEEN_SECONDS)
+                break
         self.note(Kill("task", "measurements", at, victim.pid, time.monotonic() - began, f"retries {attempts} -> {after}"))
 
     def attempts(self) -> int:
