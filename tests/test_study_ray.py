@@ -20,7 +20,7 @@ TINY = ["--address", "local", "--models", "uvb", "--extra-models", "vae", "--sig
         "--eval-images", "100", "--eval-test-images", "100", "--eval-draws", "1", "--scale", "0.02", "--experiments", "losses",
         "internals", "--checkpoint-seconds", "0.5"]  # fmt: skip
 
-EPOCHS = "16"
+EPOCHS = "40"  # each model trains for seconds, so that what is done to the study finds it at work
 
 
 def start(folder: Path, *arguments: str, script: str = "full_study.py") -> subprocess.Popen[str]:
@@ -90,16 +90,17 @@ def test_study_survives_and_ends_the_same(tmp_path: Path) -> None:
     assert set(run_statuses(quiet)) == {"FINISHED"}
     assert not (quiet / "outputs" / "digits" / "ray").exists()
 
-    # a worker dies in mid-training, then the person presses Ctrl-C, then the same command runs again
+    # it is started twice; a worker dies in mid-training; the person presses Ctrl-C; the same command runs again
     process = start(rough, "--epochs", EPOCHS)
+    wait_for(lambda: (rough / "outputs" / "digits" / "study.json").exists(), process)
+    second = start(rough, "--epochs", EPOCHS)
+    assert second.wait(timeout=120) == 2  # one study of a name at a time
+    assert "is already run by" in (rough / "out.txt").read_text()
     states = lambda: list((rough / "outputs").glob("digits/models/*/state/0*/state.json"))  # noqa: E731
     wait_for(states, process)
     workers(process)[0].send_signal(signal.SIGKILL)
     wait_for(lambda: "(start 2)" in (rough / "out.txt").read_text(), process)
     wait_for(lambda: list((rough / "outputs").glob("digits/models/*/done.json")), process)
-    second = start(rough, "--epochs", EPOCHS)
-    assert second.wait(timeout=120) == 2  # one study of a name at a time
-    assert "is already run by" in (rough / "out.txt").read_text()
     left = children(process)
     began = time.monotonic()
     process.send_signal(signal.SIGINT)
