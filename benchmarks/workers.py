@@ -8,9 +8,9 @@ Workers are processes joined by gloo, as Ray Train joins them on CPUs; each runs
 import argparse
 import json
 import os
-import socket
 import statistics
 import sys
+import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -32,11 +32,10 @@ SHAPES: dict[str, Shape] = {"digits": (1, 8, 8), "mnist": (1, 28, 28)}
 STEPS = {"digits": 24, "mnist": 4}  # in an epoch
 
 
-def work(rank: int, workers: int, port: int, model: str, data: str, epochs: int, out: str) -> None:
+def work(rank: int, workers: int, folder: str, model: str, data: str, epochs: int) -> None:
     """One worker: train, and let rank 0 write the seconds a step of each epoch but the first."""
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     if workers > 1:
-        dist.init_process_group("gloo", rank=rank, world_size=workers)
+        dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=workers)
     shape, recipe = SHAPES[data], RECIPES["fast"].changed(epochs=epochs)
     count = STEPS[data] * recipe.batch_size
     pixels = torch.randint(0, 256, (count, *shape), dtype=torch.uint8, generator=generator(0, "random images"))
@@ -50,19 +49,17 @@ def work(rank: int, workers: int, port: int, model: str, data: str, epochs: int,
     for _ in fit(spec, plan, state, images, pulse_seconds=1e9):
         pass
     if rank == 0:
-        Path(out).write_text(json.dumps([recipe.batch_size / m.images_per_second for m in state.curves[1:]]))
+        seconds = [recipe.batch_size / m.images_per_second for m in state.curves[1:]]
+        (Path(folder) / "seconds.json").write_text(json.dumps(seconds))
     if workers > 1:
-        dist.destroy_process_group()
+        dist.barrier()
+        os._exit(0)  # gloo's own threads may abort while Python shuts down
 
 
 def step_times(workers: int, model: str, data: str, epochs: int) -> list[float]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    out = Path(os.environ.get("TMPDIR", "/tmp")) / f"uvb-workers-{os.getpid()}.json"
-    spawn(work, (workers, port, model, data, epochs, str(out)), nprocs=workers)
-    times: list[float] = json.loads(out.read_text())
-    out.unlink()
+    with tempfile.TemporaryDirectory(prefix="uvb-workers-") as folder:
+        spawn(work, (workers, folder, model, data, epochs), nprocs=workers)
+        times: list[float] = json.loads((Path(folder) / "seconds.json").read_text())
     return times
 
 

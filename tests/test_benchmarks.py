@@ -274,7 +274,7 @@ def test_times_are_medians_and_ratios_are_of_medians():
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_the_benchmarks_of_steps_and_workers_run(tmp_path):
+def test_the_benchmark_of_steps_runs(tmp_path):
     """`bench.py --quick`: each side in processes of its own, and rows with ratios of what was measured in this run."""
     command = [
         sys.executable,
@@ -291,8 +291,6 @@ def test_the_benchmarks_of_steps_and_workers_run(tmp_path):
     rows = {
         row["name"]: row for path in (ROOT / "build" / "bench-quick").glob("*.json") for row in json.loads(path.read_text())
     }
-    for name in ("step/uvb/mnist/cpu-eager-fp32", "workers/uvb/digits/1-of", "workers/deen/digits/2-of"):
-        assert any(found.startswith(name) for found in rows), name
     fast = next(row for name, row in rows.items() if name.startswith("step/uvb/mnist/cpu-") and row["ratio"])
     slow = rows["step/uvb/mnist/cpu-eager-fp32"]
     assert fast["ratio"] == pytest.approx(slow["value"] / fast["value"])
