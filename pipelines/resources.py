@@ -123,6 +123,22 @@ def start_ray(address: str | None) -> None:
         raise UserError(f"Ray did not start ({reason}); on a busy machine, try again when it is quieter") from error
 
 
+def leave_ray(*, at_once: bool = False) -> None:
+    """Disconnect from Ray, and end what of it was started here.
+
+    `at_once` is for a process that is about to leave by `os._exit` while Tune's thread still talks to Ray: a proper shutdown
+    would take the connection from under that thread, which crashes the process. A cluster then ends what the driver had
+    running when it sees the driver gone.
+    """
+    if not at_once:
+        ray.shutdown()
+        return
+    logging.disable()  # what Tune's thread has to say of it
+    node = ray._private.worker._global_node
+    if node is not None:
+        node.kill_all_processes(check_alive=False, allow_graceful=True)
+
+
 def local_capacity() -> Capacity:
     """What this machine has."""
     cpus, gpus = usable_cpus(), torch.cuda.device_count()

@@ -11,8 +11,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import ray
-
 from pipelines.config import StudyConfig, build_specs, chosen_experiments
 from pipelines.cost_model import TWO_CORES, training_flops
 from pipelines.estimate import estimated_seconds, measurement_seconds
@@ -29,6 +27,7 @@ from pipelines.resources import (
     choose_layout,
     cluster_address,
     cluster_capacity,
+    leave_ray,
     local_capacity,
     new_plan,
     require_shared,
@@ -172,7 +171,7 @@ def run_study(
             tracking.finish(status)
             if runner and status != "KILLED":
                 runner.thread.join(timeout=30)  # Tune's own end
-            ray.shutdown()
+            leave_ray(at_once=status == "KILLED")
             with suppress(Exception):
                 store.remove("ray")
                 write_timings(study, started)
