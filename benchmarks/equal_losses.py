@@ -48,8 +48,8 @@ def test_losses(model: str, images: ImageSet, plan: Plan, seed: int, epochs: int
 def rows(device: str, quick: bool = False) -> list[Row]:
     """Two rows a model: the difference over seeds, and what one loss is uncertain by."""
     images = load_dataset("digits")
-    fast = resolve_plan(device=device)  # type: ignore[arg-type]  # strings of a Literal
-    first = Plan(device=device, precision="fp32", threads=usable_cpus())  # type: ignore[arg-type]  # strings of a Literal
+    fast = resolve_plan(device=device)
+    first = Plan(device=device, precision="fp32", threads=usable_cpus())
     epochs, seeds = (1, 2) if quick else (EPOCHS, SEEDS)
     found: list[Row] = []
     for model in ("uvb", "deen"):

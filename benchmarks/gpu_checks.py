@@ -178,7 +178,7 @@ def resume(spec: RunSpec, images: ImageSet, device: str, *, compile: bool, graph
 
 
 def resumed(spec: RunSpec, images: ImageSet, device: str, compile: bool, graph: bool) -> Check:
-    plan = Plan(device=device, precision="bf16", compile=compile, graph=graph)  # type: ignore[arg-type]  # strings of a Literal
+    plan = Plan(device=device, precision="bf16", compile=compile, graph=graph)
     whole = TrainState.fresh(spec, plan)
     torch._dynamo.reset()
     with no_fallback():

@@ -78,16 +78,16 @@ def variant(name: str, model: Estimator, shape: Shape, device: str, batch: int) 
         precision, compile, graph, channels_last, benchmark = "bf16", False, False, False, False
     else:
         precision, compile, graph, channels_last, benchmark = VARIANTS[name]
-    plan = Plan(device=device, precision=precision, compile=compile, graph=graph)  # type: ignore[arg-type]  # strings of a Literal
+    plan = Plan(device=device, precision=precision, compile=compile, graph=graph)
     arguments = batch_for(model, shape, device, batch)
     if channels_last:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # its stub lacks memory_format
+        model.to(memory_format=torch.channels_last)
         x, noise, *rest = arguments
         arguments = (x.to(memory_format=torch.channels_last), noise.to(memory_format=torch.channels_last), *rest)
     torch.backends.cudnn.benchmark = benchmark
     loss_of = prepare(build_objective("denoise", model), plan, arguments[0])
     if name == REDUCE_OVERHEAD:
-        loss_of = torch.compile(loss_of, fullgraph=True, dynamic=False, mode="reduce-overhead")  # type: ignore[assignment]  # its stub says Callable
+        loss_of = torch.compile(loss_of, fullgraph=True, dynamic=False, mode="reduce-overhead")
     gradients = gradients_of(loss_of, plan)
     trained = [p for p in model.parameters() if p.requires_grad]
     averaged = [p.detach().clone() for p in trained]

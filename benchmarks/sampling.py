@@ -50,7 +50,7 @@ def rows(device: str, quick: bool = False) -> list[Row]:
             y["first"] = first_written_step(first, y["first"])
 
         def walk(precision: str, state: dict = state) -> None:
-            plan = Plan(device=device, precision=precision)  # type: ignore[arg-type]  # strings of a Literal
+            plan = Plan(device=device, precision=precision)
             with plan.autocast():
                 state[precision], _ = langevin_step(ours, state[precision], 0, delta=DELTA, batch=256)
 

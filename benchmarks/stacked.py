@@ -44,7 +44,7 @@ def in_turn(models: list[Objective], plan: Plan) -> Gradients:
 
 def stacked(models: list[Objective], plan: Plan) -> tuple[Gradients, dict[str, nn.Parameter]]:
     """The same losses and gradients from parameters stacked along a first dimension, (K, ...), and those parameters."""
-    values, buffers = torch.func.stack_module_state(models)  # type: ignore[arg-type]  # a list of modules will do
+    values, buffers = torch.func.stack_module_state(models)
     parameters = {name: nn.Parameter(value.detach()) for name, value in values.items()}
     plain = models[0]
 
@@ -68,7 +68,7 @@ def rows(device: str, quick: bool = False) -> list[Row]:
     """A row a model: MNIST's shape with narrow networks, Adam included."""
     found: list[Row] = []
     precision = "bf16" if has_fast_bf16(device) else "fp32"
-    plan = Plan(device=device, precision=precision)  # type: ignore[arg-type]  # strings of a Literal
+    plan = Plan(device=device, precision=precision)
     shape, batch = ((1, 12, 12), 16) if quick else ((1, 28, 28), BATCH)
     for model in ("uvb", "deen"):
         models = objectives(model, shape, SMALL[model], device)
@@ -93,7 +93,7 @@ def rows(device: str, quick: bool = False) -> list[Row]:
         try:
             steps = {"turn": step_in_turn, "stack": step_at_once}
             times = seconds_side_by_side(steps, repeats=3 if quick else 5 if device == "cpu" else 20, warm_up=1, device=device)
-        except (RuntimeError, NotImplementedError) as error:
+        except RuntimeError as error:  # what vmap has no rule for; said, and the other models go on
             print(f"stacked/{model}: cannot be stacked here: {str(error).splitlines()[0]}", file=sys.stderr)
             continue
         name = f"stacked/{model}/{'quick' if quick else 'mnist'}/{device}-{precision}"

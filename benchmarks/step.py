@@ -80,7 +80,7 @@ def serve(pipe: Connection, side: str, name: str, data: str, threads: int) -> No
     else:
         precision = "bf16" if side == "bf16" else "fp32"
         keep_large_buffers()
-        plan = Plan(precision=precision, threads=threads)  # type: ignore[arg-type]  # strings of a Literal
+        plan = Plan(precision=precision, threads=threads)
         dtype = torch.bfloat16 if side == "bf16" else torch.float32
         actions = {"step": fast_step(model, shape, plan), "epoch": loop_epoch(name, shape, plan)}
         for size in PRODUCTS:

@@ -44,7 +44,7 @@ def work(rank: int, workers: int, folder: str, model: str, data: str, epochs: in
         DataRef("random", images.checksum, shape, count), model, default_widths(model, shape), 1.0, "denoise", recipe
     )
     precision = "bf16" if has_fast_bf16("cpu") else "fp32"
-    plan = Plan(workers, precision=precision, threads=max(1, usable_cpus() // workers))  # type: ignore[arg-type]  # strings of a Literal
+    plan = Plan(workers, precision=precision, threads=max(1, usable_cpus() // workers))
     state = TrainState.fresh(spec, plan)
     for _ in fit(spec, plan, state, images, pulse_seconds=1e9):
         pass

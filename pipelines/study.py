@@ -17,7 +17,7 @@ from pipelines.estimate import estimated_seconds, measurement_seconds
 from pipelines.groups import Group, fitted, group_count, make_groups, require_honourable
 from pipelines.images import save_images
 from pipelines.lock import study_lock
-from pipelines.mlflow_runs import check_tracking_uri, default_tracking_uri
+from pipelines.mlflow_runs import check_tracking_uri
 from pipelines.progress import Screen, TrainingProgress, clock, name_of, tasks_view
 from pipelines.provenance import provenance
 from pipelines.report import build_report
@@ -35,7 +35,8 @@ from pipelines.resources import (
 )
 from pipelines.store import Store
 from pipelines.tasks import Settings, run_tasks, tasks_for, unfinished
-from pipelines.tracking import Tracker
+from pipelines.tracking import Status, Tracker
+from pipelines.tracking_thread import Tracking, views
 from pipelines.training import GroupRunner, read_json
 from uvb.capacity import parameters
 from uvb.data import ImageSet, load_dataset
@@ -44,7 +45,6 @@ from uvb.spec import RunSpec
 
 EXPERIMENT = "uvb"  # MLflow's experiment of all studies
 POLL_SECONDS = (1.0, 5.0)  # how often files are looked at: a local folder, an object store
-SYNC_SECONDS = 4.0  # how often MLflow is brought up to date
 
 SpecsOf = Callable[[StudyConfig, ImageSet], list[RunSpec]]
 
@@ -143,7 +143,8 @@ def run_study(
             prepare(study)
         tracking = Tracking(Tracker(config.tracking_uri, EXPERIMENT, config.name, store, warn=screen.say))
         study.checks = [still_mine, tracking.check]
-        status, runner = "FAILED", None
+        status: Status = "FAILED"
+        runner = None
         try:
             with study.stage("start Ray"):
                 if address is None:
@@ -278,8 +279,7 @@ def train_stage(study: Study, groups: Sequence[Group], layout: Layout, search: S
 def measure_stage(study: Study, experiments: Sequence[str], layout: Layout) -> None:
     """The downstream tasks of every trained model that are not done yet."""
     trained = [spec for spec in study.specs if study.store.exists(f"{study.folder(spec)}/done.json")]
-    device = layout.device if layout.gpus_per_worker else "cpu"
-    plan = Plan(device=device, precision=study.config.eval_precision)  # type: ignore[arg-type]  # "cpu" or "cuda"
+    plan = Plan(device=layout.device, precision=study.config.eval_precision)
     settings = Settings(study.config.evaluation, plan, scale=study.config.scale)
     everything = tasks_for(trained, experiments)
     tasks = unfinished(everything, study.store, settings)
@@ -345,53 +345,6 @@ def write_timings(study: Study, started: float) -> None:
     study.store.write_json(
         "timings.json", {"stages": stages, "total_seconds": total, "sessions": study.earlier.get("sessions", 0) + 1}
     )
-
-
-class Tracking:
-    """MLflow beside the study, in a thread: it starts while Ray starts, and is brought up to date every few seconds."""
-
-    def __init__(self, tracker: Tracker) -> None:
-        self.tracker, self.stopping = tracker, threading.Event()
-        self.error: Exception | None = None
-        self.thread = threading.Thread(target=self._run, name="mlflow", daemon=True)
-        self.thread.start()
-
-    def _run(self) -> None:
-        try:
-            self.tracker.start()
-            while not self.stopping.wait(SYNC_SECONDS):
-                self.tracker.sync()
-        except Exception as error:  # told in the driver's own thread
-            self.error = error
-
-    def check(self) -> None:
-        """Raises what went wrong in the thread."""
-        if self.error:
-            raise self.error
-
-    def sync(self) -> None:
-        """Bring MLflow up to date now; raises what went wrong in the thread."""
-        self.check()
-        self.tracker.sync()
-
-    def finish(self, status: str) -> None:
-        self.stopping.set()
-        self.tracker.finish(status)  # type: ignore[arg-type]  # one of its three
-
-
-def views(tracker: Tracker) -> list[str]:
-    """Where MLflow shows the study: lines to print."""
-    uri, paths = tracker.tracking_uri, tracker.view_paths
-    if not paths:
-        return []
-    served = uri.startswith(("http://", "https://"))
-    start = "make ui" if uri == default_tracking_uri() else f"mlflow ui --backend-store-uri {uri}"
-    address = uri.rstrip("/") if served else "http://127.0.0.1:5000"
-    return [
-        "in MLflow" if served else f"in MLflow, after `{start}`",
-        f"  the models:    {address}{paths['models']}",
-        f"  loss over σ:   {address}{paths['sigma']}",
-    ]
 
 
 def dry_run(study: Study) -> str:
