@@ -60,7 +60,8 @@ def loop_epoch(name: str, shape: Shape, plan: Plan) -> Action:
     train = torch.randint(0, 256, (count, *shape), dtype=torch.uint8, generator=draw)
     images = ImageSet("random", train, train[: max(1, PROBE_IMAGES * count // 60_000)], None, None, 255, None)
     data = DataRef("random", images.checksum, shape, count)
-    spec = RunSpec(data, name, get_model(name).widths, 1.0, "denoise", RECIPES["fast"])  # clips and averages as well
+    recipe = RECIPES["fast"].changed(batch_size=BATCH)  # clips and averages as well
+    spec = RunSpec(data, name, get_model(name).widths, 1.0, "denoise", recipe)
     epochs = fit(spec, plan, TrainState.fresh(spec, plan), images, pulse_seconds=1e9)
     return lambda: next(epochs)
 

@@ -29,6 +29,7 @@ from uvb.train import fit
 from uvb.train_state import TrainState
 
 SHAPES: dict[str, Shape] = {"digits": (1, 8, 8), "mnist": (1, 28, 28)}
+BATCH = 128  # the paper's
 STEPS = {"digits": 24, "mnist": 4}  # in an epoch
 
 
@@ -36,7 +37,7 @@ def work(rank: int, workers: int, folder: str, model: str, data: str, epochs: in
     """One worker: train, and let rank 0 write the seconds a step of each epoch but the first."""
     if workers > 1:
         dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=workers)
-    shape, recipe = SHAPES[data], RECIPES["fast"].changed(epochs=epochs)
+    shape, recipe = SHAPES[data], RECIPES["fast"].changed(epochs=epochs, batch_size=BATCH)
     count = STEPS[data] * recipe.batch_size
     pixels = torch.randint(0, 256, (count, *shape), dtype=torch.uint8, generator=generator(0, "random images"))
     images = ImageSet("random", pixels, pixels[:8])

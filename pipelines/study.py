@@ -53,8 +53,6 @@ SpecsOf = Callable[[StudyConfig, ImageSet], list[RunSpec]]
 class Search:
     """Trainings that a Tune scheduler may stop early: each is a trial, and those of one model and noise level compete.
 
-    They train on four fifths of the training images and compete on the fifth; the test set is not looked at.
-
     Attributes:
         scheduler: makes a scheduler over ``loss`` (the test loss of the curves) by ``epoch``.
         report_epochs: how often a training reports to it.
@@ -104,6 +102,7 @@ def run_study(
     config: StudyConfig,
     specs_of: SpecsOf = build_specs,
     search: Search | None = None,
+    held_out: bool = False,
     finishing: Callable[[Path], None] | None = None,
 ) -> tuple[str, list[str]]:
     """Run a study, or the rest of it; returns the report's address and what failed, a line each.
@@ -111,6 +110,7 @@ def run_study(
     Args:
         specs_of: what to train; by default the config's models over its noise levels.
         search: where trainings may be stopped early.
+        held_out: train on four fifths of the training images and judge by the fifth; the test set is not looked at.
         finishing: called with a local copy of the study's folder, to write further tables before the report.
 
     Raises:
@@ -119,7 +119,7 @@ def run_study(
     heed_signals()
     screen = Screen()
     images = load_dataset(config.dataset, config.data_dir, label_column=config.label_column)
-    if search:
+    if held_out:
         images = images.validation()  # what is chosen by its loss is not chosen by the test set's
     specs = specs_of(config, images)
     experiments = chosen_experiments(config)

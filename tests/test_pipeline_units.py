@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from pipelines.progress import TrainingProgress, clock
 from pipelines.resources import TRIAL_CPUS, Capacity, Layout, choose_layout
 from pipelines.store import Store
 from pipelines.study import run_study
+from pipelines.sweep import SweepConfig, sweep
 from pipelines.tasks import Settings, Task, run_task, tasks_for, unfinished
 from pipelines.training import KEPT_STATES, STUCK_LIMIT, Training
 from tune_spaces import Base, get_space, space_names
@@ -472,6 +474,34 @@ def test_a_dry_run_says_what_and_how_long_and_writes_nothing(tmp_path: Path, mon
         assert re.search(rf"^{model} σ=1 .*{count:,}", said, re.M)
     assert re.search(r"3 models: about .* of training, .* of measurements", last)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("space", "chosen"), [("sigma_grid", False), ("recipe_details", True), ("recipe", True)])
+def test_what_is_chosen_by_its_loss_is_not_chosen_by_the_test_set(
+    space: str, chosen: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(
+        "pipelines.sweep.run_study", lambda config, specs_of, search, **kw: asked.update(kw, search=search) or ("", [])
+    )
+    assert sweep(SweepConfig(space=space)) == 0
+    assert (asked["held_out"], asked["search"] is not None) == (chosen, space == "recipe")
+
+
+@pytest.mark.parametrize(("held_out", "name", "count"), [(False, "digits", 1500), (True, "digits-validation", 1200)])
+def test_held_out_images_are_training_images(
+    held_out: bool, name: str, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through `run_study`: what it hands to the space."""
+    seen: list[ImageSet] = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pipelines.study.dry_run", lambda study: "")
+    run_study(
+        StudyConfig(dry_run=True, address="local"),
+        lambda config, images: seen.append(images) or build_specs(config, images),
+        held_out=held_out,
+    )
+    assert (seen[0].name, len(seen[0].train)) == (name, count)
 
 
 def test_narrower_models_are_matched_too(digits: ImageSet) -> None:

@@ -1,7 +1,7 @@
 """Named spaces to sweep over. A new one is a new file here, or an entry point in group `uvb.spaces`.
 
 ```python
-@register_space("my_space")                     # or kind="search": trainings that do badly are stopped early
+@register_space("my_space")                     # kind="choice", "search": judged by held-out images
 def my_space(base: Base) -> list[RunSpec]:
     return [base.spec(model, sigma) for model in base.models for sigma in (0.5, 1.0)]
 ```

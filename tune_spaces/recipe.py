@@ -22,12 +22,12 @@ def recipe(base: Base) -> list[RunSpec]:
     return found
 
 
-@register_space("recipe_details")
+@register_space("recipe_details", kind="choice")
 def recipe_details(base: Base) -> list[RunSpec]:
     """The base's recipe, and that recipe with one thing changed, at the largest noise level.
 
     The search sees short trainings only, where a schedule that decays looks worse than it is; here each is trained to its
-    end. A table, not a search: give it the recipe that `recipe` found.
+    end: give it the recipe that `recipe` found.
     """
     now = base.recipe
     changes: list[dict[str, Any]] = [{}]

@@ -43,13 +43,21 @@ class Base:
         return dataclasses.replace(spec, **changes)
 
 
+Kind = Literal["table", "choice", "search"]
+
+
 @dataclass(frozen=True)
 class Space:
-    """A registered space. A "table" trains everything to its end; a "search" stops what does badly early (ASHA)."""
+    """A registered space, of one of three kinds.
+
+    A "table" trains everything to its end and is judged by the test set. What is there to choose by is judged by held-out
+    training images instead, so that the test set stays unseen: a "choice" trains everything to its end, a "search" stops
+    early what does badly (ASHA).
+    """
 
     name: str
     specs: Callable[[Base], list[RunSpec]]
-    kind: Literal["table", "search"]
+    kind: Kind
 
     @property
     def about(self) -> str:
@@ -61,7 +69,7 @@ _SPACES: dict[str, Space] = {}
 SpecsOf = Callable[[Base], list[RunSpec]]
 
 
-def register_space(name: str, *, kind: Literal["table", "search"] = "table") -> Callable[[SpecsOf], SpecsOf]:
+def register_space(name: str, *, kind: Kind = "table") -> Callable[[SpecsOf], SpecsOf]:
     """Function decorator that makes a space known by `name`."""
 
     def add(specs: SpecsOf) -> SpecsOf:
