@@ -12,13 +12,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from pipelines.config import StudyConfig, build_specs, chosen_experiments
-from pipelines.cost_model import TWO_CORES, training_flops
-from pipelines.estimate import estimated_seconds, measurement_seconds
-from pipelines.groups import Group, fitted, group_count, make_groups, require_honourable
+from pipelines.dry_run import dry_run
+from pipelines.groups import Group, fitted, make_groups, require_honourable
 from pipelines.images import save_images
 from pipelines.lock import study_lock
 from pipelines.mlflow_runs import check_tracking_uri
-from pipelines.progress import Screen, TrainingProgress, clock, name_of, tasks_view
+from pipelines.progress import Screen, TrainingProgress, name_of, tasks_view
 from pipelines.provenance import provenance
 from pipelines.report import build_report
 from pipelines.resources import (
@@ -38,9 +37,8 @@ from pipelines.tasks import Settings, run_tasks, tasks_for, unfinished
 from pipelines.tracking import Status, Tracker
 from pipelines.tracking_thread import Tracking, views
 from pipelines.training import GroupRunner, read_json
-from uvb.capacity import parameters
 from uvb.data import ImageSet, load_dataset
-from uvb.plan import Plan, resolve_plan
+from uvb.plan import Plan
 from uvb.spec import RunSpec
 
 EXPERIMENT = "uvb"  # MLflow's experiment of all studies
@@ -129,7 +127,7 @@ def run_study(
     store = Store(Store(config.storage).join(config.name))
     study = Study(config, images, specs, store, screen)
     if config.dry_run:
-        return dry_run(study), []
+        return dry_run(config, images, specs, screen.say), []
     check_tracking_uri(config.tracking_uri)
     started = time.monotonic()
     if address is not None:
@@ -344,28 +342,4 @@ def write_timings(study: Study, started: float) -> None:
     stages = [{"name": name, "seconds": value} for name, value in seconds.items()]
     study.store.write_json(
         "timings.json", {"stages": stages, "total_seconds": total, "sessions": study.earlier.get("sessions", 0) + 1}
-    )
-
-
-def dry_run(study: Study) -> str:
-    """Print models, widths, parameters and the estimated time on this machine; returns a last line. Starts no Ray."""
-    config, say = study.config, study.screen.say
-    has = local_capacity()
-    layout = choose_layout(config, has, study.specs)
-    plan = resolve_plan(workers=layout.workers, device=layout.device, precision=config.precision, compile=config.compile,
-                        threads=layout.threads)  # type: ignore[arg-type]  # strings of a Literal  # fmt: skip
-    seconds = estimated_seconds(study.specs, plan, study.images)
-    say(f"{has}: {layout}; {plan}")
-    say(f"{'model':<22}{'widths':<28}{'parameters':>12}{'epochs':>8}{'GFLOP':>12}{'seconds':>10}")
-    for spec in study.specs:
-        count = parameters(spec.model, spec.data.shape, spec.widths)
-        say(f"{name_of(spec):<22}{spec.widths!s:<28}{count:>12,}{spec.recipe.epochs:>8}{training_flops(spec) / 1e9:>12,.0f}"
-            f"{seconds[spec.spec_id]:>10,.1f}")  # fmt: skip
-    groups = group_count(study.specs, plan, layout)
-    crowding = max(1.0, layout.workers * layout.concurrency * layout.threads / has.cpus) if layout.device == "cpu" else 1.0
-    training = (sum(seconds.values()) * crowding + groups * TWO_CORES.startup) / layout.concurrency
-    evaluating = Plan(precision=config.eval_precision)
-    measuring = measurement_seconds(study.specs, evaluating, study.images, config.evaluation, has.cpus)
-    return (
-        f"{len(study.specs)} models: about {clock(training)} of training, {clock(measuring)} of measurements, on this machine"
     )

@@ -495,7 +495,7 @@ def test_held_out_images_are_training_images(
     """Through `run_study`: what it hands to the space."""
     seen: list[ImageSet] = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("pipelines.study.dry_run", lambda study: "")
+    monkeypatch.setattr("pipelines.study.dry_run", lambda *_: "")
     run_study(
         StudyConfig(dry_run=True, address="local"),
         lambda config, images: seen.append(images) or build_specs(config, images),

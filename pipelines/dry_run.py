@@ -1,0 +1,35 @@
+"""What a study would train and how long it would take here, before anything is started: `--dry-run`."""
+
+from collections.abc import Callable, Sequence
+
+from pipelines.config import StudyConfig
+from pipelines.cost_model import TWO_CORES, training_flops
+from pipelines.estimate import estimated_seconds, measurement_seconds
+from pipelines.groups import group_count
+from pipelines.progress import clock, name_of
+from pipelines.resources import choose_layout, local_capacity
+from uvb.capacity import parameters
+from uvb.data import ImageSet
+from uvb.plan import Plan, resolve_plan
+from uvb.spec import RunSpec
+
+
+def dry_run(config: StudyConfig, images: ImageSet, specs: Sequence[RunSpec], say: Callable[[str], None]) -> str:
+    """Print models, widths, parameters and the estimated time on this machine; returns a last line. Starts no Ray."""
+    has = local_capacity()
+    layout = choose_layout(config, has, specs)
+    plan = resolve_plan(workers=layout.workers, device=layout.device, precision=config.precision, compile=config.compile,
+                        threads=layout.threads)  # type: ignore[arg-type]  # strings of a Literal  # fmt: skip
+    seconds = estimated_seconds(specs, plan, images)
+    say(f"{has}: {layout}; {plan}")
+    say(f"{'model':<22}{'widths':<28}{'parameters':>12}{'epochs':>8}{'GFLOP':>12}{'seconds':>10}")
+    for spec in specs:
+        count = parameters(spec.model, spec.data.shape, spec.widths)
+        say(f"{name_of(spec):<22}{spec.widths!s:<28}{count:>12,}{spec.recipe.epochs:>8}{training_flops(spec) / 1e9:>12,.0f}"
+            f"{seconds[spec.spec_id]:>10,.1f}")  # fmt: skip
+    groups = group_count(specs, plan, layout)
+    crowding = max(1.0, layout.workers * layout.concurrency * layout.threads / has.cpus) if layout.device == "cpu" else 1.0
+    training = (sum(seconds.values()) * crowding + groups * TWO_CORES.startup) / layout.concurrency
+    evaluating = Plan(precision=config.eval_precision)
+    measuring = measurement_seconds(specs, evaluating, images, config.evaluation, has.cpus)
+    return f"{len(specs)} models: about {clock(training)} of training, {clock(measuring)} of measurements, on this machine"
