@@ -86,7 +86,7 @@ class Recipe:
 
 RECIPES = {
     "paper": Recipe("paper", epochs=400),
-    "fast": Recipe("fast", epochs=12, batch_size=64, learning_rate=2e-3, schedule="cosine", warmup=0.05, clip=100.0, ema=0.999),
+    "fast": Recipe("fast", epochs=11, batch_size=64, learning_rate=2e-3, schedule="cosine", warmup=0.05, clip=100.0, ema=0.999),
 }
 
 
