@@ -7,10 +7,10 @@ from pipelines.cost_model import TWO_CORES, training_flops
 from pipelines.estimate import estimated_seconds, measurement_seconds
 from pipelines.groups import group_count
 from pipelines.progress import clock, name_of
-from pipelines.resources import choose_layout, local_capacity
+from pipelines.resources import choose_layout, local_capacity, new_plan
 from uvb.capacity import parameters
 from uvb.data import ImageSet
-from uvb.plan import Plan, resolve_plan
+from uvb.plan import Plan
 from uvb.spec import RunSpec
 
 
@@ -18,8 +18,7 @@ def dry_run(config: StudyConfig, images: ImageSet, specs: Sequence[RunSpec], say
     """Print models, widths, parameters and the estimated time on this machine; returns a last line. Starts no Ray."""
     has = local_capacity()
     layout = choose_layout(config, has, specs)
-    plan = resolve_plan(workers=layout.workers, device=layout.device, precision=config.precision, compile=config.compile,
-                        threads=layout.threads)  # type: ignore[arg-type]  # strings of a Literal  # fmt: skip
+    plan = new_plan(config, layout, has)
     seconds = estimated_seconds(specs, plan, images)
     say(f"{has}: {layout}; {plan}")
     say(f"{'model':<22}{'widths':<28}{'parameters':>12}{'epochs':>8}{'GFLOP':>12}{'seconds':>10}")

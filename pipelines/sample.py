@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from pipelines.pictures import grid, output_folder, save_animation, to_pil, zoom
 from uvb.chains import begin
 from uvb.errors import UserError
 from uvb.estimator import Energy
-from uvb.walk_jump import walk_at, walk_jump
+from uvb.walk_jump import Integrator, walk_at, walk_jump
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Sample:
     """Jumps a chain."""
     second_jump: bool = False
     """Also jump from the jump, x̂(x̂(y)) (Sec. 3.3.1)."""
-    integrator: Literal["langevin", "baoab"] = "langevin"
+    integrator: Integrator = "langevin"
     """langevin: Eq. 19. baoab: underdamped, with time step δ (0: σ/2) and friction 1/σ."""
     seed: int = 0
     """Keys the starts and every step; the same seed gives the same samples."""

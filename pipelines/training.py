@@ -276,7 +276,7 @@ def train_trial(config: dict[str, Any]) -> None:
             name=f"train-{uuid4().hex[:12]}",
             storage_path=group["scratch"],
             failure_config=train.FailureConfig(max_failures=WORKER_FAILURES, controller_failure_limit=START_FAILURES),  # type: ignore[call-arg]  # Ray's stubs are of V1
-            callbacks=[TuneReportCallback()],  # type: ignore[list-item]
+            callbacks=[TuneReportCallback()],  # type: ignore[list-item]  # Ray's stubs want V1's callbacks
         ),
     ).fit()
 

@@ -1,6 +1,7 @@
 """The exact Bayes estimator of a finite set: against a naive one, autograd, and the limits measured before this code."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -69,7 +70,7 @@ def test_whole_matrix_never_exists() -> None:
     class Largest(TorchDispatchMode):
         numel = 0
 
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             out = func(*args, **(kwargs or {}))
             self.numel = max(self.numel, out.numel() if isinstance(out, Tensor) else 0)
             return out

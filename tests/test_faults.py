@@ -25,6 +25,7 @@ from uvb.data import ImageSet
 from uvb.load import load
 from uvb.plan import Plan
 from uvb.spec import RunSpec
+from uvb.train_state import TrainState
 
 PLAN = Plan(precision="fp64")
 
@@ -46,7 +47,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def trained(store: Store, spec: RunSpec) -> dict[str, torch.Tensor]:
-    return load(store.local_path / "models" / spec.spec_id / "model", "cpu").state_dict()  # type: ignore[operator]
+    assert store.local_path is not None
+    return load(store.local_path / "models" / spec.spec_id / "model", "cpu").state_dict()
 
 
 def fill(disk: Path) -> Path:
@@ -74,11 +76,11 @@ def test_full_disk_loses_nothing(small_disk: Path, tmp_path: Path, digits: Image
     class UntilFull(Training):
         saves = 0
 
-        def _save(self, state: object) -> None:
+        def _save(self, state: TrainState) -> None:
             if self.saves == 2:
                 fill(small_disk)
             self.saves += 1
-            super()._save(state)  # type: ignore[arg-type]
+            super()._save(state)
 
     first = UntilFull(spec, PLAN, store, 1e-9, 0)
     assert first.run()["outcome"] == "failed"

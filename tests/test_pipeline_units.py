@@ -33,6 +33,7 @@ from uvb.experiments import Result, get_experiment
 from uvb.load import load
 from uvb.plan import Plan
 from uvb.spec import DataRef, RunSpec
+from uvb.train import Progress
 from uvb.train_state import TrainState
 
 PLAN = Plan(precision="fp64")
@@ -237,7 +238,7 @@ class Interrupted(Training):
         super().__init__(spec, PLAN, store, 1e-9, 0)
         self.left = pulses
 
-    def _pulse(self, progress, state) -> None:  # type: ignore[no-untyped-def]
+    def _pulse(self, progress: Progress, state: TrainState) -> None:
         super()._pulse(progress, state)
         self.left -= 1
         if not self.left:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from uvb.estimator import Energy
 from uvb.gaussian_mixture import GaussianMixture
 from uvb.langevin import langevin_update
 from uvb.noise import generator
-from uvb.walk_jump import WalkJump, jump, walk_jump, walk_step
+from uvb.walk_jump import Integrator, WalkJump, jump, walk_jump, walk_step
 
 SHAPE = (1, 2, 2)
 ONE, ZERO = torch.ones((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
@@ -85,10 +86,10 @@ def test_baoab_is_the_more_exact_where_energies_are_not_quadratic() -> None:
 
 
 @pytest.mark.parametrize(("integrator", "expected"), [("langevin", langevin_variance(1.25, 0.6)), ("baoab", 1.25)])
-def test_walks_reach_the_moments_of_a_gaussian(integrator: str, expected: float) -> None:
+def test_walks_reach_the_moments_of_a_gaussian(integrator: Integrator, expected: float) -> None:
     """End to end: 2,000 chains of 4 pixels, from Unif[0, 1], on Y of X ~ N(0.5, 0.25) and σ = 1."""
     energy = GaussianMixture(torch.ones(1), torch.full((1, *SHAPE), 0.5), torch.tensor([0.25])).energy(1.0)
-    config = WalkJump(delta=0.6, integrator=integrator, batch=None)  # type: ignore[arg-type]
+    config = WalkJump(delta=0.6, integrator=integrator, batch=None)
     state, samples = begin(2000, SHAPE, seed=0), []
     for step in range(80):
         state, _ = walk_step(energy, state, config, seed=0)
@@ -109,10 +110,10 @@ class Rippled(Energy):
 
 
 @pytest.mark.parametrize("integrator", ["langevin", "baoab"])
-def test_a_continued_walk_is_the_same_walk(integrator: str, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_a_continued_walk_is_the_same_walk(integrator: Integrator, tmp_path: Path) -> None:
     """Interrupted between two jumps, saved, loaded and continued: equal bit for bit."""
     energy, seed = Rippled(1.0), 3
-    config = WalkJump(steps_between_jumps=4, jumps=5, integrator=integrator)  # type: ignore[arg-type]
+    config = WalkJump(steps_between_jumps=4, jumps=5, integrator=integrator)
     whole = list(walk_jump(energy, begin(6, SHAPE, seed), config, seed))
 
     state = begin(6, SHAPE, seed)

@@ -14,6 +14,8 @@ from uvb.estimator import Energy, draw_latent_noise
 from uvb.langevin import langevin_step
 from uvb.noise import generator
 
+Integrator = Literal["langevin", "baoab"]
+
 
 @dataclass(frozen=True)
 class WalkJump:
@@ -33,7 +35,7 @@ class WalkJump:
     steps_between_jumps: int = 10
     jumps: int = 100
     second_jump: bool = False
-    integrator: Literal["langevin", "baoab"] = "langevin"
+    integrator: Integrator = "langevin"
     friction: float = 1.0
     batch: int | None = 256
 
