@@ -1,0 +1,109 @@
+"""Spaces to sweep over, what they are judged by, and the commands that train them; without a Ray cluster."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+
+from pipelines.config import StudyConfig, build_recipe, build_specs
+from pipelines.study import run_study
+from pipelines.sweep import SweepConfig, sweep
+from tune_spaces import Base, get_space, space_names
+from uvb.capacity import default_widths, parameters
+from uvb.data import ImageSet
+from uvb.errors import UserError
+from uvb.spec import DataRef
+
+
+@pytest.fixture
+def base(digits: ImageSet) -> Base:
+    data = DataRef(digits.name, digits.checksum, digits.shape, 1500)
+    return Base(data, ("uvb", "deen"), (0.5, 1.0), (0,), build_recipe(StudyConfig(epochs=2)))
+
+
+def test_every_space_gives_different_specs_and_the_same_for_each_model(base: Base) -> None:
+    assert {"sigma_grid", "capacity", "recipe", "activation"} <= set(space_names())
+    for name in ("sigma_grid", "capacity", "recipe", "activation"):
+        specs = get_space(name).specs(base)
+        assert len({s.spec_id for s in specs}) == len(specs)
+        varied = {m: sorted(str((s.sigma, s.recipe, s.activation)) for s in specs if s.model == m) for m in base.models}
+        assert varied["uvb"] == varied["deen"]  # the same search for both
+        assert get_space(name).about
+
+
+def test_capacity_space_matches_counts(base: Base) -> None:
+    counts: dict[str, list[int]] = {"uvb": [], "deen": []}
+    for spec in get_space("capacity").specs(base):
+        counts[spec.model].append(parameters(spec.model, spec.data.shape, spec.widths))
+    assert sorted(counts["uvb"]) == counts["uvb"]
+    assert counts["uvb"][0] < counts["uvb"][1] < counts["uvb"][2]
+    for ours, theirs in zip(counts["uvb"], counts["deen"], strict=True):
+        assert abs(theirs / ours - 1) <= 0.01
+
+
+def test_unknown_space_is_refused() -> None:
+    with pytest.raises(UserError, match="unknown space 'nowhere'"):
+        get_space("nowhere")
+
+
+def test_the_command_itself_refuses_with_one_line_and_writes_nothing(tmp_path: Path) -> None:
+    """As a process of its own; tests/test_bad_input.py has every other refusal."""
+    command = [sys.executable, str(ROOT / "pipelines" / "full_study.py"), "--sigmas", "0"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 2
+    assert "sigma = 0.0" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_says_what_and_how_long_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    few = {"train_images": 64, "eval_images": 20, "eval_test_images": 20, "eval_draws": 1, "address": "local"}
+    last, failures = run_study(StudyConfig(sigmas=(1.0,), epochs=2, dry_run=True, **few))
+    said = capsys.readouterr().out
+    assert not failures
+    for model in ("uvb", "deen", "vae"):
+        count = parameters(model, (1, 8, 8), default_widths(model, (1, 8, 8)))
+        assert re.search(rf"^{model} σ=1 .*{count:,}", said, re.M)
+    assert re.search(r"3 models: about .* of training, .* of measurements", last)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("space", "chosen"), [("sigma_grid", False), ("recipe_details", True), ("recipe", True)])
+def test_what_is_chosen_by_its_loss_is_not_chosen_by_the_test_set(
+    space: str, chosen: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(
+        "pipelines.sweep.run_study", lambda config, specs_of, search, **kw: asked.update(kw, search=search) or ("", [])
+    )
+    assert sweep(SweepConfig(space=space)) == 0
+    assert (asked["held_out"], asked["search"] is not None) == (chosen, space == "recipe")
+
+
+@pytest.mark.parametrize(("held_out", "name", "count"), [(False, "digits", 1500), (True, "digits-validation", 1200)])
+def test_held_out_images_are_training_images(
+    held_out: bool, name: str, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through `run_study`: what it hands to the space."""
+    seen: list[ImageSet] = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pipelines.study.dry_run", lambda *_: "")
+    run_study(
+        StudyConfig(dry_run=True, address="local"),
+        lambda config, images: seen.append(images) or build_specs(config, images),
+        held_out=held_out,
+    )
+    assert (seen[0].name, len(seen[0].train)) == (name, count)
+
+
+def test_narrower_models_are_matched_too(digits: ImageSet) -> None:
+    counts = {s.model: parameters(s.model, s.data.shape, s.widths) for s in build_specs(StudyConfig(width=0.5), digits)}
+    assert counts["uvb"] == counts["vae"] < 0.5 * parameters("uvb", digits.shape, default_widths("uvb", digits.shape))
+    assert counts["deen"] == pytest.approx(counts["uvb"], rel=0.01)
+    with pytest.raises(UserError, match=r"--width 0"):
+        StudyConfig(width=0.0)
