@@ -6,13 +6,13 @@
 import dataclasses
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from measure import no_fallback
 from torch import Tensor
 
 from uvb.data import ImageSet
@@ -56,14 +56,6 @@ def run_checks(
             note(f"resume-graphed/{model}", lambda spec=spec: resume(spec, images, device, compile=True, graph=True))
             note(f"no-host-sync/{model}", lambda spec=spec: no_host_sync(spec, images))
     return found
-
-
-@contextmanager
-def no_fallback() -> Iterator[None]:
-    """A compiler that fails and falls back would have eager compared with eager: raise instead."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", message="torch.compile failed")
-        yield
 
 
 def check_spec(images: ImageSet, model: str, widths: Widths | None, batch: int) -> RunSpec:
@@ -147,7 +139,8 @@ def graphed(spec: RunSpec, images: ImageSet) -> Check:
         results = []
         for step in (plain, graph, graph):
             model.zero_grad(set_to_none=True)
-            loss = float(step(*arguments))
+            with no_fallback():
+                loss = float(step(*arguments))
             results.append((loss, torch.cat([p.grad.double().flatten() for p in model.parameters() if p.grad is not None])))
         (a, x), (b, y), (c, z) = results
         check[f"batch{key}"] = {"distance": distance(y, x), "replayed": distance(z, y), "loss": [a, b, c]}

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import torch
-from measure import ROOT, Row, figure, row, seconds_side_by_side, wait
+from measure import ROOT, Row, figure, no_fallback, row, seconds_side_by_side, wait
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -85,7 +85,8 @@ def variant(name: str, model: Estimator, shape: Shape, device: str, batch: int) 
         x, noise, *rest = arguments
         arguments = (x.to(memory_format=torch.channels_last), noise.to(memory_format=torch.channels_last), *rest)
     torch.backends.cudnn.benchmark = benchmark
-    loss_of = prepare(build_objective("denoise", model), plan, arguments[0])
+    with no_fallback():
+        loss_of = prepare(build_objective("denoise", model), plan, arguments[0])
     if name == REDUCE_OVERHEAD:
         loss_of = torch.compile(loss_of, fullgraph=True, dynamic=False, mode="reduce-overhead")
     gradients = gradients_of(loss_of, plan)
@@ -102,8 +103,9 @@ def variant(name: str, model: Estimator, shape: Shape, device: str, batch: int) 
             torch._foreach_lerp_(averaged, trained, 1e-3)
         return loss
 
-    for _ in range(5):
-        step()
+    with no_fallback():
+        for _ in range(5):
+            step()
     wait(device)
     torch.backends.cudnn.benchmark = False
     return step

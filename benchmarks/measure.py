@@ -5,7 +5,9 @@ import platform
 import statistics
 import subprocess
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,14 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 Row = dict[str, Any]
 Step = Callable[[], object]
+
+
+@contextmanager
+def no_fallback() -> Iterator[None]:
+    """A compiler or graph that fails and falls back would be measured under the name of what it is not: raise instead."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="(torch.compile|CUDA graph) failed")
+        yield
 
 
 def seconds_side_by_side(

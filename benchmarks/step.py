@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 from gpu_variants import BATCH, REFERENCE, SHAPES, batch_for, first_written, forward_flops
-from measure import Row, figure, row, spread
+from measure import Row, figure, no_fallback, row, spread
 
 from uvb.cpu import keep_large_buffers
 from uvb.data import ImageSet
@@ -77,7 +77,8 @@ def serve(pipe: Connection, side: str, name: str, data: str, threads: int) -> No
         actions: dict[str, Action] = {"step": first_written(model, shape, "cpu", BATCH)}
     elif side == "compiled":
         keep_large_buffers()
-        actions = {"step": fast_step(model, shape, Plan(precision="bf16", compile=True, threads=threads))}
+        with no_fallback():
+            actions = {"step": fast_step(model, shape, Plan(precision="bf16", compile=True, threads=threads))}
     else:
         precision = "bf16" if side == "bf16" else "fp32"
         keep_large_buffers()

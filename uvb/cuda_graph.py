@@ -1,5 +1,6 @@
 """Forward and backward pass of a step as one CUDA graph, so that the host's launches never hold the device up."""
 
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 Gradients = Callable[..., Tensor]  # (x, noise, eps, weight) -> loss, the parameters' gradients left in .grad
 
 WARM_UP = 3  # passes before the capture: kernels are compiled and chosen there
+LARGEST_DISTANCE = 1e-2  # of the graph's gradient from that of the last of them, relative: kernels may add in another order
 
 
 class GraphedGradients:
@@ -15,20 +17,29 @@ class GraphedGradients:
 
     Every call must bring tensors of the shapes and dtypes of the first. The loss and the gradients lie in the graph's own
     memory: the next call writes over them. Clipping them in place, or setting ``.grad`` to None, does no harm.
+
+    The first replay is compared with the pass it was captured from. Where capturing fails or they differ, a warning says so
+    and every call launches kernel by kernel: slower, the same numbers.
     """
 
     def __init__(self, gradients: Gradients, module: nn.Module) -> None:
         self.gradients = gradients
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         self.graph: torch.cuda.CUDAGraph | None = None
+        self.given_up = False
         self.inputs: tuple[Tensor, ...] = ()
         self.outputs: list[Tensor | None] = []
         self.loss = torch.empty(0)
 
     def __call__(self, *arguments: Tensor) -> Tensor:
+        if self.graph is None and not self.given_up:
+            self._begin(arguments)
         if self.graph is None:
-            self._capture(arguments)
-            assert self.graph is not None
+            return self.gradients(*arguments)
+        return self._replay(arguments)
+
+    def _replay(self, arguments: tuple[Tensor, ...]) -> Tensor:
+        assert self.graph is not None
         for held, given in zip(self.inputs, arguments, strict=True):
             held.copy_(given)
         self.graph.replay()
@@ -36,7 +47,21 @@ class GraphedGradients:
             parameter.grad = gradient
         return self.loss
 
-    def _capture(self, arguments: tuple[Tensor, ...]) -> None:
+    def _begin(self, arguments: tuple[Tensor, ...]) -> None:
+        """Capture, and try the graph; give up on it, and say so, where that fails."""
+        try:
+            expected = self._capture(arguments)
+            self._replay(arguments)
+            if not (apart := self._distance(expected)) <= LARGEST_DISTANCE:  # so that nan is refused
+                raise RuntimeError(f"its gradient differs from the uncaptured one by {apart:.2g} of its norm")
+        except Exception as error:  # whatever CUDA, a compiled kernel or a model's own code raises
+            self.graph, self.outputs, self.inputs, self.given_up = None, [], (), True
+            reason = (str(error).splitlines() or [""])[0]
+            warnings.warn(f"CUDA graph failed ({type(error).__name__}: {reason}); launching kernel by kernel", stacklevel=3)
+        self._forget()
+
+    def _capture(self, arguments: tuple[Tensor, ...]) -> list[Tensor | None]:
+        """Make the graph; returns the gradients of the last pass before it."""
         self.inputs = tuple(a.clone() for a in arguments)
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
@@ -45,12 +70,22 @@ class GraphedGradients:
                 self._forget()
                 self.gradients(*self.inputs)
         torch.cuda.current_stream().wait_stream(side)
+        expected = [p.grad for p in self.parameters]
         self._forget()  # gradients that are None are written by the capture; others would be added to
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             self.loss = self.gradients(*self.inputs)
         self.outputs = [p.grad for p in self.parameters]
         self.graph = graph
+        return expected
+
+    def _distance(self, expected: list[Tensor | None]) -> float:
+        """Of the gradients from `expected`, over all parameters, relative to its norm; infinite where one is missing."""
+        if any((a is None) != (b is None) for a, b in zip(self.outputs, expected, strict=True)):
+            return float("inf")
+        got, want = ([g for g in gradients if g is not None] for gradients in (self.outputs, expected))
+        apart, norm = (nn.utils.get_total_norm(part) for part in (torch._foreach_sub(got, want), want))
+        return float(apart / norm) if norm else float(apart)
 
     def _forget(self) -> None:
         for parameter in self.parameters:

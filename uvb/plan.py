@@ -78,19 +78,21 @@ def resolve_plan(
 ) -> Plan:
     """Turn wishes into a concrete plan for this machine; "auto" and 0 mean "what pays here".
 
-    bf16 where the hardware has it; `torch.compile` on CUDA only (what it does on a CPU: `benchmarks/compiled.py`); the
-    machine's cores shared evenly by the workers.
+    bf16 where the hardware has it; `torch.compile` on CUDA only (what it does on a CPU: `benchmarks/compiled.py`), there with
+    one CUDA graph a step where a model has one worker; the machine's cores shared evenly by the workers.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if precision == "auto":
         precision = "bf16" if has_fast_bf16(device) else "fp32"
+    fused = device == "cuda" if compile == "auto" else compile == "on"
     plan = Plan(
         workers=workers,
         device=device,
         precision=precision,
-        compile=device == "cuda" if compile == "auto" else compile == "on",
+        compile=fused,
         threads=threads or max(1, usable_cpus() // workers),
+        graph=fused and device == "cuda" and workers == 1,
     )
     plan.require_honourable()
     return plan
