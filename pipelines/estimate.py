@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from pipelines.cost_model import TWO_CORES, UPDATE_BYTES, Machine, Work, training_seconds
+from pipelines.cost_model import TWO_CORES, UPDATE_BYTES, Machine, Work, forward_flops, training_seconds
 from uvb.data import ImageSet
 from uvb.evaluate import EvalConfig, evaluation_images, noisy_blocks
 from uvb.models import build_model
@@ -16,6 +16,7 @@ from uvb.train import fit
 from uvb.train_state import TrainState, steps_per_epoch
 
 MEASUREMENT_SHARE = 1.5  # all default experiments of a model, in units of its loss tables' cost
+FP32_COST = 4.0  # an operation's time in fp32, in units of one in bf16: 3.0 to 3.9 in steps (docs/RESULTS.md), 5 in products
 
 
 def step_seconds(spec: RunSpec, plan: Plan, images: ImageSet, steps: int = 4) -> float:
@@ -54,11 +55,23 @@ def estimated_seconds(specs: Sequence[RunSpec], plan: Plan, images: ImageSet) ->
     return found
 
 
+def estimates_a_model(images: ImageSet, config: EvalConfig) -> int:
+    """How many x̂(y) a model's loss tables take: images of both splits, times the noise draws."""
+    return sum(len(evaluation_images(images, split, config)) for split in ("train", "test")) * config.draws
+
+
+def measurement_flops(specs: Sequence[RunSpec], precision: str, trained_in: str, images: ImageSet, config: EvalConfig) -> float:
+    """Operations of the default experiments of all models in `precision`, as many as take their time in `trained_in`."""
+    slower = FP32_COST if (precision, trained_in) == ("fp32", "bf16") else 1.0
+    count = estimates_a_model(images, config) * MEASUREMENT_SHARE * slower
+    return sum(3 * count * forward_flops(spec.model, spec.data.shape, spec.widths) for spec in specs)
+
+
 @torch.no_grad()
 def measurement_seconds(specs: Sequence[RunSpec], plan: Plan, images: ImageSet, config: EvalConfig, at_once: int) -> float:
     """Seconds of the default experiments of all models, from one block of estimates timed for each kind of model."""
     torch.set_num_threads(plan.threads)
-    count = sum(len(evaluation_images(images, split, config)) for split in ("train", "test")) * config.draws
+    count = estimates_a_model(images, config)
     timed: dict[tuple[object, ...], float] = {}
     total = 0.0
     for spec in specs:

@@ -18,7 +18,7 @@ from uvb.spec import RunSpec
 
 LINE_SECONDS = 10.0  # without a terminal, a line so often
 RUNNING_SECONDS = 30.0  # a model whose progress is older than this is not shown as running
-TASK_SECONDS = 0.5  # first guess of a downstream task
+TASK_SECONDS = 0.2  # of a downstream task, beside its arithmetic
 REST_SECONDS = 15.0  # tables, figures, report
 
 
@@ -57,10 +57,13 @@ class Screen:
 
 
 class TrainingProgress:
-    """The state of the trainings, read from the study's files."""
+    """The state of the trainings, read from the study's files.
 
-    def __init__(self, specs: Sequence[RunSpec], store: Store, tasks: int) -> None:
-        self.specs, self.store, self.tasks = list(specs), store, tasks
+    `tasks` measurements come after them, of `after` operations (`pipelines.estimate.measurement_flops`).
+    """
+
+    def __init__(self, specs: Sequence[RunSpec], store: Store, tasks: int = 0, after: float = 0.0) -> None:
+        self.specs, self.store, self.tasks, self.after = list(specs), store, tasks, after
         self.flops = {spec.spec_id: training_flops(spec) for spec in specs}
         self.now: dict[str, dict[str, Any]] = {}
         self.outcome: dict[str, str] = {}  # spec_id -> done or failed
@@ -108,7 +111,7 @@ class TrainingProgress:
         return done, sum(self.flops.values())
 
     def seconds_left(self) -> float | None:
-        """Of the whole study: the rest of the trainings at the pace of this session, and a guess for what comes after."""
+        """Of the whole study, the rest of the trainings and what comes after them at the pace of this session's trainings."""
         done, total = self.work()
         if self.first is None:
             if self.running:
@@ -117,7 +120,7 @@ class TrainingProgress:
         elapsed, gained = time.monotonic() - self.first[0], done - self.first[1]
         if elapsed < 3 or gained <= 0:
             return None
-        return (total - done) * elapsed / gained + self.tasks * TASK_SECONDS + REST_SECONDS
+        return (total - done + self.after) * elapsed / gained + self.tasks * TASK_SECONDS + REST_SECONDS
 
     def view(self) -> tuple[Group, str]:
         """The live view, and the same as one line."""

@@ -7,7 +7,8 @@ timings.json       {"stages": [{"name": "training", "seconds": 12.3}, ...], "tot
 mlflow.json        {"runs": {spec_id: run_id}}                        written by the projection, absent before
 models/<spec_id>/  spec.json   RunSpec.to_json()
                    plan.json   Plan, as plain JSON
-                   curves.json {"rows": [{"epoch" from 1, "train_loss", "test_loss", "kl", "recon", "images_per_s", "seconds", "time"}]}
+                   curves.json {"rows": [{"epoch" from 1, "train_loss", "test_loss", "kl", "recon", "images_per_s", "seconds", "time",
+                   "train_probe"}]}
                    done.json   {"parameters", ...}; its being there means: trained to the end
 tasks/<name>/<key>/  result.json (scalars), arrays.safetensors (float32; absent where a task has none)
 ```

@@ -27,7 +27,7 @@ DESCRIPTION = (
     ("parameters", _WHOLE),
     ("epochs", _WHOLE),
 )
-_CURVES = ("train_loss", "test_loss", "kl", "recon", "images_per_s", "seconds", "time")
+CURVES = ("train_loss", "test_loss", "kl", "recon", "images_per_s", "seconds", "time", "train_probe")
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,12 @@ SCHEMAS: dict[str, Schema] = {
         "paper_value",
         "run_id",
     ),
-    # One row an epoch, counted from 1; `kl` and `recon` are null for a model without a latent.
+    # One row an epoch, counted from 1; `kl` and `recon` are null for a model without a latent. `test_loss` less `train_probe`
+    # is the gap: `train_loss` is the mean over the epoch instead, while the weights changed.
     "curves": _schema(
         [("spec_id", _TEXT), ("epoch", _WHOLE)],
-        [(name, _REAL) for name in _CURVES],
-        *_CURVES,
+        [(name, _REAL) for name in CURVES],
+        *CURVES,
     ),
     # Table 1. `ratio` is to UVB's count on the same images.
     "capacity": _schema(

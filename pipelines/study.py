@@ -13,6 +13,7 @@ from typing import Any
 
 from pipelines.config import StudyConfig, build_specs, chosen_experiments
 from pipelines.dry_run import dry_run
+from pipelines.estimate import measurement_flops
 from pipelines.groups import Group, fitted, make_groups, require_honourable
 from pipelines.images import save_images
 from pipelines.lock import study_lock
@@ -154,7 +155,7 @@ def run_study(
                 require_shared(store, has)
                 groups = plan_stage(study, layout, has, one_each=search is not None)
             with study.stage("training"):
-                runner = train_stage(study, groups, layout, search, len(tasks_for(specs, experiments)))
+                runner = train_stage(study, groups, layout, search, experiments)
             with study.stage("measurements"):
                 measure_stage(study, experiments, layout)
             with study.stage("tables, figures, report"):
@@ -231,12 +232,18 @@ def plan_stage(study: Study, layout: Layout, has: Capacity, one_each: bool = Fal
     return make_groups(by_plan, layout, one_each)
 
 
-def train_stage(study: Study, groups: Sequence[Group], layout: Layout, search: Search | None, tasks: int) -> GroupRunner | None:
+def train_stage(
+    study: Study, groups: Sequence[Group], layout: Layout, search: Search | None, experiments: Sequence[str]
+) -> GroupRunner | None:
     """Train what is left; failures are noted and do not stop the others. Returns the last runner, which may be ending."""
     rounds: dict[Any, list[Group]] = {}
     for group in groups:
         rounds.setdefault((group.specs[0].model, group.specs[0].sigma) if search else None, []).append(group)
-    progress = TrainingProgress([spec for group in groups for spec in group.specs], study.store, tasks)
+    tasks, after = len(tasks_for(study.specs, experiments)), 0.0
+    if groups and "losses" in experiments:
+        config, trained_in = study.config, groups[0].plan.precision
+        after = measurement_flops(study.specs, config.eval_precision, trained_in, study.images, config.evaluation)
+    progress = TrainingProgress([spec for group in groups for spec in group.specs], study.store, tasks, after)
     runner = None
     for competing in rounds.values():
         if runner:

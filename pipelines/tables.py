@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from pipelines.results import Model, Result, StudyFiles
-from pipelines.schemas import frame, write_table
+from pipelines.schemas import CURVES, frame, write_table
 from uvb import paper
 from uvb.capacity import default_widths
 from uvb.capacity import parameters as count_parameters
@@ -77,9 +77,8 @@ def internals(files: StudyFiles) -> pd.DataFrame:
 
 def curves(files: StudyFiles) -> pd.DataFrame:
     """Training curves: one row an epoch, of unfinished models too."""
-    measured = ("train_loss", "test_loss", "kl", "recon", "images_per_s", "seconds", "time")
     rows = [
-        {"spec_id": model.spec_id, "epoch": row["epoch"], **{name: row.get(name) for name in measured}}
+        {"spec_id": model.spec_id, "epoch": row["epoch"], **{name: row.get(name) for name in CURVES}}
         for model in files.models.values()
         for row in model.curves
     ]

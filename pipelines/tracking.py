@@ -17,14 +17,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
 from pipelines import models
 from pipelines.mlflow_runs import (
-    Point,
     Run,
     Runs,
     default_tracking_uri,
@@ -34,9 +32,10 @@ from pipelines.mlflow_runs import (
     open_client,
     open_experiment,
 )
+from pipelines.mlflow_values import curve_points, flat, lines_over_sigma, model_values, numbers
+from pipelines.mlflow_views import shared_views, view_paths
 from pipelines.store import Store
 from uvb.errors import UserError
-from uvb.evaluate import own_estimator
 from uvb.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -189,7 +188,7 @@ class Tracker:
     def _open(self) -> None:
         assert self._client is not None
         experiment_id = open_experiment(self._client, self.tracking_uri, self.experiment)
-        for key, view in _views(self._file["study_uid"]).items():
+        for key, view in shared_views(self._file["study_uid"]).items():
             self._client.set_experiment_tag(experiment_id, f"mlflow.sharedViewState.{key}", json.dumps(view))
         runs = Runs(self._client, experiment_id, self._file["study_uid"])
         root = f"{socket.gethostname()}:{self.store.uri}".replace("'", "") if self.store.local_path else self.store.uri
@@ -284,11 +283,11 @@ class Tracker:
     def _study(self) -> None:
         study = self._read("study.json") or {}
         settings = {k: v for k, v in study.items() if k != "provenance"}
-        self._parent.log(params=_flat(settings), tags=self._provenance(study))
+        self._parent.log(params=flat(settings), tags=self._provenance(study))
 
     def _provenance(self, study: Mapping[str, Any]) -> dict[str, Any]:
         provenance = dict(study.get("provenance") or {})
-        tags = {f"provenance.{k}": v for k, v in _flat(provenance).items()}
+        tags = {f"provenance.{k}": v for k, v in flat(provenance).items()}
         revision = next((provenance[k] for k in ("git_revision", "git", "revision") if provenance.get(k)), None)
         return tags | ({"mlflow.source.git.commit": revision} if isinstance(revision, str) else {})
 
@@ -309,12 +308,12 @@ class Tracker:
         run = self._child(spec_id, name, tags, began)
         if not run.has_dataset:
             self._dataset(run, spec)
-        params = {"dataset": spec.data.name, "widths": str(spec.widths), **_flat(blob)}
-        plan = _flat({"plan": self._read(f"models/{spec_id}/plan.json") or {}})
+        params = {"dataset": spec.data.name, "widths": str(spec.widths), **flat(blob)}
+        plan = flat({"plan": self._read(f"models/{spec_id}/plan.json") or {}})
         extra = self._provenance(self._read("study.json") or {})
-        run.log({**params, **plan}, extra, _points(rows, began))
+        run.log({**params, **plan}, extra, curve_points(rows, began))
         if done:
-            run.log_values(_numbers({k: v for k, v in done.items() if k != "time"}))
+            run.log_values(numbers({k: v for k, v in done.items() if k != "time"}))
             run.set_status("FINISHED", done.get("time") or (rows[-1].get("time") if rows else None))
         else:
             run.set_status("RUNNING")
@@ -351,60 +350,22 @@ class Tracker:
             self._parent.client.log_artifact(self._parent.run_id, str(local), path.rpartition("/")[0] or None)
 
     def _values(self) -> None:
-        """The tables' figures as metrics of each model's run: ``test_loss``, ``test_loss_stderr``, ``kl_noisy``, ..."""
+        """The tables' figures as metrics of each model's run."""
         assert self._runs is not None
-        values: dict[str, dict[str, float]] = {}
-        for row in self._rows("tables/losses.parquet"):
-            main = row["main"]
-            loss = f"{row['split']}_loss" + ("" if main else f"_{row['estimator']}")
-            found = {loss: row["loss"], f"{loss}_stderr": row["stderr"]}
-            if main:
-                found |= {f"paper_{row['split']}_loss": row.get("paper_loss")}
-                found |= {k: row.get(k) for k in ("floor", "nonparametric", "parameters")}
-            values.setdefault(row["spec_id"], {}).update(_numbers(found))
-        for row in self._rows("tables/internals.parquet"):
-            name = row["quantity"]
-            found = {name: row["value"], f"{name}_stderr": row["stderr"], f"paper_{name}": row.get("paper_value")}
-            values.setdefault(row["spec_id"], {}).update(_numbers(found))
-        for spec_id, numbers in values.items():
+        values = model_values(self._rows("tables/losses.parquet"), self._rows("tables/internals.parquet"))
+        for spec_id, found in values.items():
             if spec_id in self._runs.by_key:
-                self._runs.by_key[spec_id].log_values(numbers)
-
-    def _rows(self, path: str) -> list[dict[str, Any]]:
-        """A table's rows; of losses, `main` marks the estimator a model is judged by."""
-        if not self.store.exists(path):
-            return []
-        rows = self._parquet(path).to_dict("records")
-        offered: dict[str, set[str]] = {}
-        for row in rows:
-            if "estimator" in row:
-                offered.setdefault(row["spec_id"], set()).add(row["estimator"])
-        for row in rows:
-            if "estimator" in row:
-                row["main"] = row["estimator"] == own_estimator(row["model"], offered[row["spec_id"]])
-        return rows
+                self._runs.by_key[spec_id].log_values(found)
 
     def _over_sigma(self) -> None:
-        """One run a line: ``loss_over_sigma`` (test) and ``train_loss_over_sigma`` at step 100 σ."""
+        """One run a line of the chart over σ, and the same figures on the parent."""
         assert self._runs is not None
-        lines: dict[str, dict[tuple[str, int], list[float]]] = {}
-        rows = [row for row in self._rows("tables/losses.parquet") if row["main"]]
-        for row in rows:
-            metric = "loss_over_sigma" if row["split"] == "test" else "train_loss_over_sigma"
-            at = (metric, round(100 * row["sigma"]))
-            kind = _kind(row, [r for r in rows if r["model"] == row["model"]])
-            data = f" {row['dataset']}" if len({r["dataset"] for r in rows}) > 1 else ""
-            columns = {kind: "loss", f"paper {kind}": "paper_loss"}
-            columns |= {f"floor{data}": "floor", f"nonparametric{data}": "nonparametric"}
-            for line, value in _numbers({line: row.get(column) for line, column in columns.items()}).items():
-                lines.setdefault(line, {}).setdefault(at, []).append(value)
-        lines = {line: points for line, points in lines.items() if len({step for _, step in points}) > 1}
+        lines = lines_over_sigma(self._rows("tables/losses.parquet"))
         for key in [k for k in self._runs.by_key if k.startswith("sigma/") and k.removeprefix("sigma/") not in lines]:
             self._runs.delete(key)  # a sweep that grew: its lines have got longer names
         for line, points in lines.items():
             run = self._child(f"sigma/{line}", f"{line} over σ", {"uvb.role": "sigma", "uvb.line": line})
-            for (metric, step), values in points.items():
-                mean = sum(values) / len(values)  # over seeds
+            for (metric, step), mean in points.items():
                 run.log_values({metric: mean}, step)
                 self._parent.log_values({f"{metric}/{line}": mean}, step)
             run.set_status("FINISHED")
@@ -464,6 +425,9 @@ class Tracker:
         except FileNotFoundError:
             return None
 
+    def _rows(self, path: str) -> list[dict[str, Any]]:
+        return self._parquet(path).to_dict("records") if self.store.exists(path) else []
+
     def _parquet(self, path: str) -> "pd.DataFrame":
         import pandas as pd
 
@@ -481,73 +445,8 @@ class Tracker:
             yield local
 
 
-def _points(rows: list[dict[str, Any]], began: float | None) -> Iterator[Point]:
-    """Every number of the curves but the epoch and the clock as ``epoch/<name>``, at step = epoch, at its own time."""
-    for row in rows:
-        seconds = row.get("time") or (began or time.time())
-        for key, value in row.items():
-            if key not in ("epoch", "time") and _is_number(value):
-                yield f"epoch/{key}", float(value), int(row["epoch"]), int(seconds * 1000)
-
-
-def _kind(row: Mapping[str, Any], peers: list[dict[str, Any]]) -> str:
-    """A line's name in the chart over σ: the model, and whatever tells it from its `peers`, the rows of that model."""
-    apart = ("dataset", "activation", "recipe", "widths", "batch_size", "train_images")
-    extras = [str(row[k]) for k in apart if k in row and len({str(peer[k]) for peer in peers}) > 1]
-    return _key(" ".join([str(row["model"]).upper(), *extras]))
-
-
-def _flat(blob: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} -> {"a.b": 1}; lists are joined by commas."""
-    flat: dict[str, Any] = {}
-    for key, value in blob.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        elif isinstance(value, list | tuple):
-            flat[prefix + key] = ",".join(map(str, value))
-        elif value is not None:
-            flat[prefix + key] = value
-    return {_key(k): v for k, v in flat.items()}
-
-
-def _key(name: str) -> str:
-    """MLflow's names take letters, digits and ``_-. :/``."""
-    return "".join(c if c.isascii() and (c.isalnum() or c in "_-. :/") else "_" for c in name)
-
-
-def view_paths(file: Mapping[str, Any]) -> dict[str, str]:
-    """`Tracker.view_paths`, from what a study's mlflow.json says."""
-    if "experiment_id" not in file:
-        return {}
-    models_key, sigma_key = _views(file["study_uid"])
-    page = f"/#/experiments/{file['experiment_id']}/runs?viewStateShareKey="
-    return {"models": f"{page}{models_key}", "sigma": f"{page}{sigma_key}&compareRunsMode=CHART"}
-
-
-def _views(study_uid: str) -> dict[str, dict[str, Any]]:
-    """Two shared views of one study's runs in the UI's own format: the models, important columns first; loss over σ."""
-    columns = ["params.`dataset`", "params.`model`", "params.`sigma`"]
-    columns += [f"metrics.`{m}`" for m in ("test_loss", "test_loss_stderr", "train_loss", "floor", "parameters")]
-    table = {"orderByKey": "params.`sigma`", "orderByAsc": True, "selectedColumns": columns, "columnOrder": columns}
-    by_loss = {"orderByKey": "metrics.`loss_over_sigma`", "orderByAsc": True}  # any order but time unfolds the children
-    mine = f"tags.`uvb.study_uid` = '{study_uid}' AND tags.`uvb.role`"
-    return {
-        f"models-{study_uid[:8]}": {"searchFilter": f"{mine} = 'model'", **table},
-        f"sigma-{study_uid[:8]}": {"searchFilter": f"{mine} = 'sigma'", **by_loss},
-    }
-
-
 def _some(stamps: Stamps, *paths: str) -> Stamps:
     return {p: stamps[p] for p in paths if p in stamps}
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
-
-
-def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    """What is a number and known; tables write NaN for what was not measured."""
-    return {k: float(v) for k, v in values.items() if _is_number(v) and v == v}
 
 
 def _line(error: Exception) -> str:

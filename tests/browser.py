@@ -87,7 +87,7 @@ def open_view(page: Page, address: str, path: str, runs: int) -> None:
 
 def take_pictures(study: Path, store: Path, docs: Path) -> None:
     """docs/mlflow_runs.png and docs/mlflow_sigma.png from a finished study."""
-    from pipelines.tracking import view_paths
+    from pipelines.mlflow_views import view_paths
 
     said = json.loads((study / "mlflow.json").read_text())
     paths = view_paths(said)

@@ -84,6 +84,7 @@ def add_model(root: Path, of: RunSpec, *, images: int = 200, epochs: int = 12) -
             {
                 "epoch": epoch,
                 "train_loss": final + decay + rng.normal(0, 0.01),
+                "train_probe": final + 0.9 * decay,
                 "test_loss": final + gap + decay + rng.normal(0, 0.01),
                 "kl": (6 + 40 * (1 - np.exp(-epoch / 5))) if latent else None,
                 "recon": 30 + decay if latent else None,

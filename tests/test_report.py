@@ -92,6 +92,7 @@ def test_every_drawing_is_in_the_page_and_in_figures(study: Path, page: str) -> 
     assert page.count("to draw.</li>") == 2  # loss over capacity, and over the training set's size
     files = {p.stem for p in (study / "figures").glob("*.svg")}
     assert len(files) == page.count("<figure>") > 20
+    assert {"curves_digits", "gap_digits", "kl_digits"} <= files
     for path in (study / "figures").glob("*.svg"):
         ElementTree.parse(path)
 

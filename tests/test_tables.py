@@ -54,7 +54,9 @@ def test_contract_of_the_three_tables_others_read(study: Path) -> None:
             "run_id",
         ],
         "internals": ["spec_id", "quantity", *DESCRIPTION, "value", "stderr", "paper_value", "run_id"],
-        "curves": ["spec_id", "epoch", "train_loss", "test_loss", "kl", "recon", "images_per_s", "seconds", "time"],
+        "curves": [
+            *("spec_id", "epoch", "train_loss", "test_loss", "kl", "recon", "images_per_s", "seconds", "time", "train_probe")
+        ],
     }
     keys = {"losses": 3, "internals": 2, "curves": 2}
     for name, columns in promised.items():

@@ -156,6 +156,36 @@ def test_any_number_of_workers_trains_the_same_model(digits, tmp_path):
             for a, b in zip(alone[model].curves, together.curves, strict=True):
                 assert b.train_loss == pytest.approx(a.train_loss, rel=1e-9)
                 assert b.test_loss == pytest.approx(a.test_loss, rel=1e-9)
+                assert b.train_probe == pytest.approx(a.train_probe, rel=1e-9)
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_the_gap_over_training_is_one_measure_on_both_splits(digits, epoch):
+    """`train_probe` and `test_loss`, written out: averaged weights, fixed images, the same noise."""
+    spec = tiny_spec(digits)
+    state = TrainState.fresh(spec, FP64)
+    for progress in fit(spec, FP64, state, digits):
+        if progress.metrics and progress.epoch == epoch:
+            break
+    model, count = state.averaged, 100  # the training images there are, fewer than the test images
+    got = (state.curves[epoch].train_probe, state.curves[epoch].test_loss)
+    for loss, pixels, n in zip(got, (digits.train[:count], digits.test), (count, len(digits.test)), strict=True):
+        order = torch.randperm(len(pixels), generator=generator(0, "probe"))
+        x = pixels[order].double() / digits.levels
+        noise, eps = normal(tuple(x.shape), 0, "probe noise").double(), normal((n, 5), 0, "probe latent").double()
+        assert loss == pytest.approx(float((x - model(x + noise, eps)).square().sum() / n), rel=1e-9)
+
+
+def test_a_state_of_before_the_training_probe_is_read(digits, tmp_path):
+    state, _ = train(tiny_spec(digits), digits)
+    state.save(tmp_path / "state", FP64)
+    path = tmp_path / "state" / "state.json"
+    blob = json.loads(path.read_text())
+    for row in blob["curves"]:
+        del row["train_probe"]
+    path.write_text(json.dumps(blob))
+    again = TrainState.load(tmp_path / "state", state.spec, FP64)
+    assert [row.train_probe for row in again.curves] == [None, None]
 
 
 def test_bf16_gradients_are_those_of_float64_within_bf16(digits):

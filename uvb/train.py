@@ -23,7 +23,7 @@ from uvb.plan import Plan
 from uvb.spec import RunSpec
 from uvb.train_state import EpochMetrics, TrainState, steps_per_epoch
 
-PROBE_IMAGES = 1024  # the fixed test images of the per-epoch curves
+PROBE_IMAGES = 1024  # of each split, the fixed ones of the per-epoch curves
 
 
 @dataclass(frozen=True)
@@ -92,11 +92,12 @@ def fit(spec: RunSpec, plan: Plan, state: TrainState, images: ImageSet, *, pulse
                 started, done_before = time.monotonic(), state.step
 
         mean = gather_losses(state)
-        test_loss, kl, recon = probe()
+        train_probe, test_loss, kl, recon = probe()
         state.seconds += time.monotonic() - started
         before = state.curves[-1].seconds if state.curves else 0.0
         rate = spec.data.train_images / (state.seconds - before)  # of the whole epoch, interruptions not counted
-        state.curves.append(EpochMetrics(state.epoch, mean, test_loss, kl, recon, rate, state.seconds, time.time()))
+        now = time.time()
+        state.curves.append(EpochMetrics(state.epoch, mean, test_loss, kl, recon, rate, state.seconds, now, train_probe))
         state.epoch, state.step = state.epoch + 1, 0
         state.step_losses.zero_()
         yield Progress(state.epoch, 0, steps, mean, rate, state.curves[-1])
@@ -205,31 +206,41 @@ def gather_losses(state: TrainState) -> float:
 
 
 class Probe:
-    """The per-epoch figures: objective, KL and reconstruction on fixed test images with fixed noise, shared by the workers."""
+    """The per-epoch figures: the objective on fixed images of both splits with fixed noise, and on the test images KL and
+    reconstruction; of the averaged weights. Shared by the workers.
+    """
 
     def __init__(self, spec: RunSpec, plan: Plan, state: TrainState, images: ImageSet) -> None:
-        rank, world = rank_and_world()
-        n = min(PROBE_IMAGES, len(images.test))
-        mine = slice(rank, n, world)
-        chosen = torch.randperm(len(images.test), generator=generator(0, "probe"))[:n]
-        x = images.test[chosen].to(plan.dtype) / images.levels
-        self.n, self.plan, self.model = n, plan, state.averaged
+        self.plan, self.model = plan, state.averaged
         self.objective = build_objective(spec.objective, state.averaged)
-        self.x = x[mine].to(plan.device)
-        self.noise = normal(tuple(x.shape), 0, "probe noise").to(plan.dtype)[mine].to(plan.device)
-        self.eps = normal((n, state.model.noise_dim), 0, "probe latent").to(plan.dtype)[mine].to(plan.device)
+        count = min(PROBE_IMAGES, len(images.test))  # of training images no more than of test images
+        self.train = self._fixed(images.train[: spec.data.train_images], count, images.levels)
+        self.test = self._fixed(images.test, count, images.levels)
+
+    def _fixed(self, pixels: Tensor, count: int, levels: int) -> tuple[int, list[tuple[Tensor, Tensor, Tensor]]]:
+        """How many images, and this worker's part of them in blocks: x, noise (b, C, H, W), ε (b, noise_dim)."""
+        rank, world = rank_and_world()
+        n = min(count, len(pixels))
+        x = pixels[torch.randperm(len(pixels), generator=generator(0, "probe"))[:n]].to(self.plan.dtype) / levels
+        noise, eps = normal(tuple(x.shape), 0, "probe noise"), normal((n, self.model.noise_dim), 0, "probe latent")
+        mine = (a.to(self.plan.dtype)[rank:n:world].to(self.plan.device).split(256) for a in (x, noise, eps))
+        return n, list(zip(*mine, strict=True))
 
     @torch.no_grad()
-    def __call__(self) -> tuple[float, float | None, float | None]:
-        sums = torch.zeros(3, dtype=torch.float64, device=self.x.device)
-        for x, noise, eps in zip(self.x.split(256), self.noise.split(256), self.eps.split(256), strict=True):
-            with self.plan.autocast():
+    def __call__(self) -> tuple[float, float, float | None, float | None]:
+        """Loss on training images, loss on test images, KL, reconstruction (`EpochMetrics`)."""
+        (of_train, train), (of_test, test) = self.train, self.test
+        sums = torch.zeros(4, dtype=torch.float64, device=self.plan.device)
+        with self.plan.autocast():
+            for x, noise, eps in train:
                 sums[0] += self.objective.per_image(x, noise, eps).double().sum()
+            for x, noise, eps in test:
+                sums[1] += self.objective.per_image(x, noise, eps).double().sum()
                 if isinstance(self.model, LatentEnergy):
                     y = x + self.model.sigma * noise
                     z, mu, lam = self.model.sample_latent(y, eps)
-                    sums[1] += kl_to_prior(mu, lam).double().sum()
+                    sums[2] += kl_to_prior(mu, lam).double().sum()
                     squares = (y - self.model.decode(z)).square().double().sum()
-                    sums[2] += squares / (2 * self.model.sigma.double() ** 2)
-        loss, kl, recon = (sum_over_workers(sums) / self.n).tolist()
-        return (loss, kl, recon) if isinstance(self.model, LatentEnergy) else (loss, None, None)
+                    sums[3] += squares / (2 * self.model.sigma.double() ** 2)
+        train_probe, loss, kl, recon = (sum_over_workers(sums) / sums.new_tensor([of_train, *[of_test] * 3])).tolist()
+        return (train_probe, loss, kl, recon) if isinstance(self.model, LatentEnergy) else (train_probe, loss, None, None)

@@ -25,9 +25,11 @@ FORMAT = 1
 class EpochMetrics:
     """One epoch, counted from 0 (curves.parquet counts from 1).
 
-    Losses are of the trained objective; test figures on a fixed subset with fixed noise. `kl` and `recon` (½‖y-μ_y‖²/σ²) are
-    of q(z|y), in nats, None for models without an encoder; `seconds` is training time since the start, `time` the unix time
-    at the end of the epoch.
+    Losses are of the trained objective. `train_loss` is the mean over the epoch, of the weights as they were at each step;
+    `test_loss` is of the averaged weights at its end, on fixed images with fixed noise, and `train_probe` the same on training
+    images, so that their difference is the generalization gap (None in files older than it). `kl` and `recon` (½‖y-μ_y‖²/σ²)
+    are of q(z|y), in nats, None for models without an encoder; `seconds` is training time since the start, `time` the unix
+    time at the end of the epoch.
     """
 
     epoch: int
@@ -38,6 +40,7 @@ class EpochMetrics:
     images_per_second: float
     seconds: float
     time: float
+    train_probe: float | None = None
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Training curves at the largest sigma: the loss on both splits, and the encoder's KL, over epochs."""
+"""Training curves at the largest sigma: the loss on both splits, their gap, and the encoder's KL, over epochs."""
 
 from collections.abc import Iterator
 
@@ -46,6 +46,13 @@ def pictures(study: Study) -> Iterator[Picture]:
             caption = f"{dataset}, σ = {level(sigma)}. Test loss on a fixed subset; dashed: training loss, mean over the epoch."
             suffix = "" if objective == "denoise" else f"_{objective}"
             yield Picture(f"curves_{dataset}{suffix}", caption, draw(some, "test_loss", name, "train_loss"), "loss over epochs")
+            gaps = [(model, rows.assign(gap=rows["test_loss"] - rows["train_probe"])) for model, rows in some]
+            if any(rows["gap"].notna().any() for _, rows in gaps):
+                caption = (
+                    f"{dataset}, σ = {level(sigma)}. Test less training loss, both of the averaged weights, on as many fixed "
+                    "images of either split with the same noise. Its height is mostly which images they are; its trend tells."
+                )
+                yield Picture(f"gap_{dataset}{suffix}", caption, draw(gaps, "gap", f"gap of the {name}"), "gap over epochs")
         latent = [(model, rows) for model, rows in own if rows["kl"].notna().any()]
         if latent:
             caption = f"{dataset}, σ = {level(sigma)}. KL[q(z|y), p(z)], mean over the fixed subset of the test set (Eq. 15)."

@@ -1,0 +1,264 @@
+"""One training's life on a worker, and the tasks after it, without a Ray cluster."""
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import tiny_spec
+from torch.utils.flop_counter import FlopCounterMode
+
+from pipelines.config import StudyConfig, chosen_experiments
+from pipelines.cost_model import training_flops
+from pipelines.estimate import FP32_COST, MEASUREMENT_SHARE, measurement_flops
+from pipelines.images import images_path, load_images, save_images
+from pipelines.progress import REST_SECONDS, TASK_SECONDS, TrainingProgress, clock
+from pipelines.store import Store
+from pipelines.tasks import Settings, Task, run_task, tasks_for, unfinished
+from pipelines.training import KEPT_STATES, STUCK_LIMIT, Training
+from uvb.data import ImageSet
+from uvb.errors import UserError
+from uvb.evaluate import EvalConfig
+from uvb.experiments import Result, get_experiment
+from uvb.load import load
+from uvb.models import build_model
+from uvb.plan import Plan
+from uvb.spec import RunSpec
+from uvb.train import Progress
+from uvb.train_state import TrainState
+
+PLAN = Plan(precision="fp64")
+
+
+@pytest.fixture
+def store(tmp_path: Path, digits: ImageSet) -> Store:
+    """A study's folder with the images in it."""
+    store = Store(tmp_path / "study")
+    save_images(store, digits)
+    return store
+
+
+class Killed(Exception):
+    """Stands for a SIGKILL at that point."""
+
+
+class Interrupted(Training):
+    """Saves at every yield, and dies after so many."""
+
+    def __init__(self, spec: RunSpec, store: Store, pulses: int) -> None:
+        super().__init__(spec, PLAN, store, 1e-9, 0)
+        self.left = pulses
+
+    def _pulse(self, progress: Progress, state: TrainState) -> None:
+        super()._pulse(progress, state)
+        self.left -= 1
+        if not self.left:
+            raise Killed
+
+
+def train(spec: RunSpec, store: Store) -> Training:
+    training = Training(spec, PLAN, store, 1e9, 0)
+    assert training.run()["outcome"] == "done"
+    return training
+
+
+def folder_of(store: Store, spec: RunSpec) -> Path:
+    assert store.local_path
+    return store.local_path / "models" / spec.spec_id
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load(folder / "model").state_dict()
+
+
+def test_images_travel_through_the_store_and_are_mended(store: Store, digits: ImageSet) -> None:
+    assert load_images(store.uri, digits.checksum).checksum == digits.checksum
+    assert store.local_path
+    path = store.local_path / images_path(digits.checksum)
+    path.write_bytes(path.read_bytes()[:-100])
+    load_images.cache_clear()
+    with pytest.raises(UserError, match="damaged"):
+        load_images(store.uri, digits.checksum)
+    save_images(store, digits)
+    assert load_images(store.uri, digits.checksum).checksum == digits.checksum
+
+
+def test_killed_training_ends_bit_identical(store: Store, tmp_path: Path, digits: ImageSet) -> None:
+    spec = tiny_spec(digits)
+    with pytest.raises(Killed):
+        Interrupted(spec, store, 1).run()
+    assert not (folder_of(store, spec) / "done.json").exists()
+    resumed = train(spec, store)
+    assert resumed.history["starts"] == 2
+    assert any("going on from step" in note for note in resumed.notes)
+
+    whole = Store(tmp_path / "whole")
+    save_images(whole, digits)
+    train(spec, whole)
+    a, b = weights(folder_of(store, spec)), weights(folder_of(whole, spec))
+    assert all(torch.equal(a[name], b[name]) for name in b)
+    rows = [json.loads((folder_of(s, spec) / "curves.json").read_text())["rows"] for s in (store, whole)]
+    assert [[r[k] for k in ("epoch", "train_loss", "test_loss", "kl")] for r in rows[0]] == [
+        [r[k] for k in ("epoch", "train_loss", "test_loss", "kl")] for r in rows[1]
+    ]
+    assert [r["epoch"] for r in rows[0]] == [1, 2]
+    done = json.loads((folder_of(store, spec) / "done.json").read_text())
+    assert (done["restarts"], done["epochs"]) == (1, 2)
+    assert not (folder_of(store, spec) / "state").exists()
+
+
+def test_finished_training_is_left_alone(store: Store, digits: ImageSet) -> None:
+    spec = tiny_spec(digits)
+    train(spec, store)
+    before = store.stamps(f"models/{spec.spec_id}")
+    assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "done"
+    assert store.stamps(f"models/{spec.spec_id}") == before
+
+
+def test_states_are_few_and_the_newest_whole_one_is_used(store: Store, digits: ImageSet) -> None:
+    spec = dataclasses.replace(tiny_spec(digits), recipe=dataclasses.replace(tiny_spec(digits).recipe, epochs=5))
+    with pytest.raises(Killed):
+        Interrupted(spec, store, 4).run()
+    states = sorted((folder_of(store, spec) / "state").iterdir())
+    assert len(states) == KEPT_STATES
+    damaged = states[-1] / "state.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-8])
+    training = Training(spec, PLAN, store, 1e9, 0)
+    assert training._look() == states[-2].name
+    assert any(states[-1].name in note and "not used" in note for note in training.notes)
+
+
+def test_checkpoint_of_another_configuration_is_refused_by_name(store: Store, digits: ImageSet) -> None:
+    spec = tiny_spec(digits)
+    other = dataclasses.replace(spec, sigma=0.5)
+    with pytest.raises(Killed):
+        Interrupted(other, store, 1).run()
+    (folder_of(store, other) / "state").rename(folder_of(store, spec).parent / "moved")
+    folder_of(store, spec).mkdir()
+    (folder_of(store, spec).parent / "moved").rename(folder_of(store, spec) / "state")
+    assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "failed"
+    assert "sigma: 0.5 != 1.0" in json.loads((folder_of(store, spec) / "failed.json").read_text())["error"]
+
+
+def test_diverging_training_fails_alone(store: Store, digits: ImageSet) -> None:
+    spec = tiny_spec(digits)
+    wild = dataclasses.replace(spec.recipe, learning_rate=1e300, clip=float("inf"), warmup=0.0, schedule="constant")
+    spec = dataclasses.replace(spec, recipe=wild)
+    assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "failed"
+    assert "diverged" in json.loads((folder_of(store, spec) / "failed.json").read_text())["error"]
+    assert not (folder_of(store, spec) / "done.json").exists()
+
+
+def test_training_that_always_dies_at_one_place_is_given_up(
+    store: Store, digits: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = tiny_spec(digits)
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    monkeypatch.setattr(TrainState, "fresh", die)
+    for _ in range(STUCK_LIMIT):
+        with pytest.raises(Killed):
+            Training(spec, PLAN, store, 1e9, 0).run()
+    assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "failed"
+
+
+def test_full_disk_does_not_end_a_training(store: Store, digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = tiny_spec(digits)
+
+    def full(self: Training, state: TrainState) -> None:
+        raise UserError("cannot write there: No space left on device; free some space there")
+
+    monkeypatch.setattr(Training, "_save", full)
+    training = Training(spec, PLAN, store, 1e-9, 0)
+    assert training.run()["outcome"] == "done"
+    assert any("No space left" in note for note in training.notes)
+
+
+# ------------------------------------------------------------------------------------------------- tasks and progress
+
+SETTINGS = Settings(EvalConfig(train_images=60, test_images=50, draws=2), Plan(), scale=0.02)
+
+
+def test_tasks_are_those_that_apply(digits: ImageSet) -> None:
+    specs = [tiny_spec(digits, m, sigma=s) for s in (0.5, 1.0) for m in ("uvb", "deen")]
+    tasks = tasks_for(specs, ["losses", "internals"])
+    assert sum(t.name == "reference" for t in tasks) == 2  # one a noise level
+    assert sum(t.name == "losses" for t in tasks) == 4
+    assert [t.spec.model for t in tasks if t.name == "internals"] == ["uvb", "uvb"]
+    for task in tasks_for(specs, chosen_experiments(StudyConfig(experiments=("all",)))):
+        if task.name != "reference" and get_experiment(task.name).where == "largest":
+            assert task.spec.sigma == 1.0
+
+
+def test_tasks_are_done_once_and_again_when_measured_otherwise(store: Store, digits: ImageSet) -> None:
+    spec = tiny_spec(digits)
+    train(spec, store)
+    tasks = tasks_for([spec], ["losses"])
+    assert unfinished(tasks, store, SETTINGS) == tasks
+    for task in tasks:
+        run_task(task, store, SETTINGS)
+    assert unfinished(tasks, store, SETTINGS) == []
+    assert unfinished(tasks, store, dataclasses.replace(SETTINGS, seed=1)) == tasks
+    exact = store.read_json(f"{tasks[0].folder}/result.json")
+    rows = store.read_json(f"{tasks[1].folder}/result.json")["rows"]
+    ours = {(r["split"], r["estimator"]): r["loss"] for r in rows}
+    assert exact["floor"] < ours["train", "energy"]  # nothing is below the floor
+    assert exact["floor"] < exact["nonparametric"]
+
+
+def test_nan_is_not_written(store: Store, digits: ImageSet) -> None:
+    from pipelines.tasks import write_result
+
+    task = Task("losses", "x", tiny_spec(digits))
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_result(store, task, Result({"loss": float("nan")}), SETTINGS)
+    assert unfinished([task], store, SETTINGS) == [task]
+
+
+def test_progress_counts_work_and_tells_each_line_once(store: Store, digits: ImageSet) -> None:
+    specs = [tiny_spec(digits, "uvb"), tiny_spec(digits, "deen")]
+    progress = TrainingProgress(specs, store, tasks=3)
+    assert progress.read() == []
+    assert progress.work()[0] == 0
+    train(specs[0], store)
+    store.write_json(f"models/{specs[1].spec_id}/failed.json", {"error": "deen went wrong"})
+    assert progress.read() == ["failed: deen went wrong"]
+    assert progress.read() == []
+    assert progress.finished == 2
+    assert progress.work()[0] == progress.work()[1] == sum(map(training_flops, specs))
+    assert [clock(s) for s in (5, 65, 3700)] == ["5 s", "1 min 5 s", "1 h 1 min"]
+
+
+def test_time_left_counts_the_measurements(store: Store, digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the trainings' pace: half the work in 10 s leaves 10 s of it, and 20 s where as much again comes after."""
+    spec = tiny_spec(digits)
+    work, clock_says = training_flops(spec), iter((100.0, 110.0))
+    monkeypatch.setattr("pipelines.progress.time", SimpleNamespace(monotonic=lambda: next(clock_says), time=time.time))
+    progress = TrainingProgress([spec], store, tasks=5, after=work)
+
+    def at(epoch: float) -> None:
+        now = {"epoch": epoch, "images_per_s": 1.0, "time": time.time()}
+        store.write_json(f"models/{spec.spec_id}/progress.json", now)
+        assert progress.read() == []
+
+    at(0.0)
+    assert progress.seconds_left() is None  # no pace yet
+    at(spec.recipe.epochs / 2)
+    assert progress.seconds_left() == pytest.approx(10 + 20 + 5 * TASK_SECONDS + REST_SECONDS)
+
+
+def test_measurements_are_counted_as_the_loss_tables_make_them(digits: ImageSet) -> None:
+    spec, config = tiny_spec(digits), EvalConfig(train_images=60, test_images=50, draws=2)
+    model = build_model(spec)
+    with FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, *digits.shape), torch.zeros(1, model.noise_dim))  # Eq. 3: forward, and back to y
+    alike = measurement_flops([spec], "fp32", "fp32", digits, config)
+    # a backward pass to y costs less than the two forward passes that one to all weights would
+    assert alike == pytest.approx(MEASUREMENT_SHARE * 2 * (60 + 50) * counter.get_total_flops(), rel=0.4)
+    assert measurement_flops([spec], "fp32", "bf16", digits, config) == FP32_COST * alike
+    assert measurement_flops([spec, spec], "bf16", "bf16", digits, config) == 2 * alike
