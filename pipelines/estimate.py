@@ -64,7 +64,8 @@ def measurement_flops(specs: Sequence[RunSpec], precision: str, trained_in: str,
     """Operations of the default experiments of all models in `precision`, as many as take their time in `trained_in`."""
     slower = FP32_COST if (precision, trained_in) == ("fp32", "bf16") else 1.0
     count = estimates_a_model(images, config) * MEASUREMENT_SHARE * slower
-    return sum(3 * count * forward_flops(spec.model, spec.data.shape, spec.widths) for spec in specs)
+    passes = 2  # x̂(y) of an energy: forward, and back to y
+    return sum(passes * count * forward_flops(spec.model, spec.data.shape, spec.widths) for spec in specs)
 
 
 @torch.no_grad()
