@@ -1,4 +1,4 @@
-"""Keep what a study found, to be committed: tables, figures and report, without weights: `python pipelines/keep.py --help`."""
+"""Keep what a study found, to be committed: numbers, figures and report, without weights: `python pipelines/keep.py --help`."""
 
 import shutil
 from dataclasses import dataclass
@@ -11,11 +11,12 @@ from pipelines.results import StudyFiles
 from uvb.errors import UserError
 
 KEPT = ("tables", "figures", "report.html", "study.json", "timings.json")
+RESULTS = "tasks/*/*/result.json"  # every number of each experiment, the arrays left behind
 
 
 @dataclass(frozen=True)
 class Keep:
-    """Copy a study's tables, figures, report, configuration and timings into results/<study>/; weights stay behind.
+    """Copy a study's tables, experiments' numbers, figures, report, configuration and timings into results/<study>/.
 
     python pipelines/keep.py outputs/digits
     """
@@ -38,6 +39,10 @@ def keep(config: Keep) -> None:
     for name in KEPT:
         source = config.study / name
         shutil.copytree(source, target / name) if source.is_dir() else shutil.copy2(source, target / name)
+    for result in sorted(config.study.glob(RESULTS)):
+        copy = target / result.relative_to(config.study)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(result, copy)
     print(target)
 
 

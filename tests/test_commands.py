@@ -84,7 +84,9 @@ def test_what_a_study_found_is_kept_without_weights(tmp_path):
     for _ in range(2):
         keep(Keep(study, tmp_path / "results"))
     kept = tmp_path / "results" / "digits-full"
-    assert {p.name for p in kept.iterdir()} == {"tables", "figures", "report.html", "study.json", "timings.json"}
+    assert {p.name for p in kept.iterdir()} == {"tables", "tasks", "figures", "report.html", "study.json", "timings.json"}
     assert (kept / "tables" / "losses.parquet").read_bytes() == (study / "tables" / "losses.parquet").read_bytes()
+    numbers = {p.relative_to(study) for p in study.glob("tasks/*/*/result.json")}
+    assert numbers == {p.relative_to(kept) for p in kept.glob("tasks/**/*") if p.is_file()} != set()
     with pytest.raises(UserError, match="no study"):
         keep(Keep(tmp_path, tmp_path / "results"))
