@@ -144,10 +144,7 @@ class Training:
         if start == "fresh":
             return TrainState.fresh(self.spec, self.plan)
         with self.store.fetched(f"state/{start}") as folder:
-            state = TrainState.load(folder, self.spec, self.plan)
-        if self.rank:
-            state.step_losses.zero_()  # rank 0 has everybody's
-        return state
+            return TrainState.load(folder, self.spec, self.plan)
 
     def _pulse(self, progress: Progress, state: TrainState) -> None:
         """After an epoch, and now and then inside one."""

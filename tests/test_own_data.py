@@ -35,6 +35,7 @@ def test_the_shared_cifar10_parquet_folder() -> None:
     row = pq.read_table(SHARED / "cifar10/test-00000-of-00001.parquet").slice(17, 1).to_pylist()[0]
     expected = np.asarray(Image.open(io.BytesIO(row["img"]["bytes"])))  # (H, W, 3)
     assert np.array_equal(images.test[17].permute(1, 2, 0).numpy(), expected)
+    assert len(images.train_labels[:100].unique()) == 10
 
 
 def test_parquet_file_is_split_nine_to_one_by_the_fixed_permutation(tmp_path: Path) -> None:
@@ -57,7 +58,7 @@ def test_parquet_folder_is_split_by_name_and_string_labels_are_numbered(tmp_path
     write_parquet(tmp_path / "train-1.parquet", [png(a) for a in array[2:4]], "img", kind=["cat", "cat"])
     write_parquet(tmp_path / test_name, [png(a) for a in array[4:]], "img", kind=["bee", "ant"])
     images = load_dataset(str(tmp_path), label_column="kind")
-    assert np.array_equal(images.train.permute(0, 2, 3, 1).numpy(), array[:4])
+    assert np.array_equal(images.train.permute(0, 2, 3, 1).numpy(), array[seed_zero_order(4)])
     assert np.array_equal(images.test.permute(0, 2, 3, 1).numpy(), array[4:])
     assert images.train_labels is not None
     assert images.train_labels.tolist() == [2, 0, 2, 2]
@@ -70,7 +71,7 @@ def test_unnamed_shards_are_one_set(tmp_path: Path) -> None:
     for shard in range(2):
         write_parquet(tmp_path / f"part-{shard}.parquet", [png(a) for a in pixels(5, 4, 4, seed=shard)])
     images = load_dataset(str(tmp_path))
-    assert (len(images.train), len(images.test)) == (9, 1)
+    assert (len(images.train), len(images.test)) == (8, 2)
 
 
 def test_bad_parquet_is_one_line_each(tmp_path: Path) -> None:
@@ -84,7 +85,7 @@ def test_bad_parquet_is_one_line_each(tmp_path: Path) -> None:
     path.write_bytes(b"")
     fails("not a Parquet file, or damaged", path)
     fails("training set is empty", write_parquet(path, []))
-    fails("it has one image", write_parquet(path, [grey]))
+    fails("images in it: 3; at least four are needed", write_parquet(path, [grey] * 3))
     fails("no column 'image' or 'img'; it has photo", write_parquet(path, [grey], "photo"))
     fails("row 1 has no image bytes", write_parquet(path, [grey, None, grey]))
     fails("row 2 is not an image that can be read", write_parquet(path, [grey, grey, b"no image", grey]))
@@ -116,18 +117,30 @@ def test_npz_of_uint8_is_taken_as_it_is(tmp_path: Path) -> None:
     train, test = pixels(5, 4, 6), pixels(2, 4, 6, seed=1)
     np.savez_compressed(tmp_path / "a.npz", x_train=train, x_test=test, y_train=np.arange(5)[:, None], y_test=np.arange(2))
     images = load_dataset(str(tmp_path / "a.npz"))
-    assert np.array_equal(images.train[:, 0].numpy(), train)
+    order = seed_zero_order(5)  # so that the first so many are of all classes, however the file is sorted
+    assert np.array_equal(images.train[:, 0].numpy(), train[order])
     assert np.array_equal(images.test[:, 0].numpy(), test)
     assert images.train_labels is not None
-    assert images.train_labels.tolist() == [0, 1, 2, 3, 4]
+    assert images.train_labels.tolist() == order.tolist()
+
+
+def test_integer_labels_are_numbered_without_gaps(tmp_path: Path) -> None:
+    """Labels that begin at 1, or are ids, would give a class that never occurs, or a transition matrix without end."""
+    named = {"x_train": pixels(4, 4, 4), "x_test": pixels(2, 4, 4), "y_train": [-1, 1_000_000, 7, 7], "y_test": [7, 3]}
+    np.savez(tmp_path / "a.npz", **named)
+    images = load_dataset(str(tmp_path / "a.npz"))
+    assert images.train_labels is not None
+    assert images.test_labels is not None
+    assert images.train_labels.tolist() == np.array([0, 3, 2, 2])[seed_zero_order(4)].tolist()
+    assert images.test_labels.tolist() == [2, 1]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_npz_of_floats_is_rounded_to_255_levels(tmp_path: Path, dtype: type) -> None:
     values = np.arange(256, dtype=np.uint8).reshape(4, 1, 8, 8)
-    np.savez(tmp_path / "a.npz", train=values.astype(dtype) / dtype(255), test=np.full((1, 8, 8), 0.4999, dtype))
+    np.savez(tmp_path / "a.npz", train=values.astype(dtype) / dtype(255), test=np.full((2, 8, 8), 0.4999, dtype))
     images = load_dataset(str(tmp_path / "a.npz"))
-    assert np.array_equal(images.train.numpy(), values)  # exact for what has 255 levels
+    assert np.array_equal(images.train.numpy(), values[seed_zero_order(4)])  # exact for what has 255 levels
     assert images.test.unique().tolist() == [127]  # the nearest level
 
 
@@ -138,7 +151,7 @@ def test_npz_channels_first_and_last(tmp_path: Path) -> None:
     last, first = load_dataset(str(tmp_path / "last.npz")), load_dataset(str(tmp_path / "first.npz"))
     assert last.shape == (3, 5, 6)
     assert last.checksum == first.checksum
-    assert (len(last.train), len(last.test)) == (9, 1)
+    assert (len(last.train), len(last.test)) == (8, 2)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +163,8 @@ def test_npz_channels_first_and_last(tmp_path: Path) -> None:
         ({"images": np.full((2, 4, 4), -0.25)}, "floats from -0.25"),
         ({"images": np.zeros((2, 4, 4), np.int64)}, "is int64; uint8"),
         ({"images": pixels(0, 4, 4)}, "'images' is empty"),
-        ({"images": pixels(1, 4, 4)}, "it has one image"),
+        ({"images": pixels(3, 4, 4)}, "images in it: 3; at least four"),
+        ({"train": pixels(4, 4, 4), "test": pixels(1, 4, 4)}, "its test set has one image"),
         ({"images": pixels(4, 4)}, r"shape \(4, 4\)"),
         ({"train": pixels(2, 4, 4), "test": pixels(2, 4, 5)}, "must have one size"),
         ({"pictures": pixels(2, 4, 4)}, "it has the arrays pictures; train and test"),
@@ -214,8 +228,8 @@ def test_flat_folder_without_labels_is_split_and_its_order_is_fixed(tmp_path: Pa
 
 
 def test_bilevel_images_are_black_and_white(tmp_path: Path) -> None:
-    for index in range(2):
-        Image.new("1", (3, 3), index).save(tmp_path / f"{index}.png")
+    for index in range(4):
+        Image.new("1", (3, 3), index % 2).save(tmp_path / f"{index}.png")
     images = load_dataset(str(tmp_path))
     assert sorted(torch.cat([images.train, images.test]).unique().tolist()) == [0, 255]
 

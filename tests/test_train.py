@@ -137,20 +137,31 @@ def worker(rank: int, world: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet-{world}", rank=rank, world_size=world)
     digits, plan = load_dataset("digits"), Plan(workers=world, precision="fp64")
     for model in MODELS:
-        spec = tiny_spec(digits, model)
-        state, _ = train(spec, digits, plan, pulse_seconds=0.0)
+        spec, place = tiny_spec(digits, model), Path(folder) / model
+        state = TrainState.fresh(spec, plan)
+        for step, _ in enumerate(fit(spec, plan, state, digits, pulse_seconds=0.0)):
+            if rank == 0 and step == 1:
+                assert state.step
+                state.save(place / f"{world}-half", plan)
+        dist.barrier()
+        resumed, _ = train(spec, digits, plan, TrainState.load(place / f"{world}-half", spec, plan))
         if rank == 0:
-            state.save(Path(folder) / model / str(world), plan)
+            state.save(place / str(world), plan)
+            resumed.save(place / f"{world}-resumed", plan)
     dist.destroy_process_group()
 
 
 def test_any_number_of_workers_trains_the_same_model(digits, tmp_path):
-    """1, 2 and 3 gloo processes (3 does not divide the batch of 32), in float64: weights to 1e-9, DEEN's idle bias included."""
+    """1, 2 and 3 gloo processes (3 does not divide the batch of 32), in float64: weights to 1e-9, DEEN's idle bias included.
+
+    And one that goes on in mid-epoch, where every worker reads the losses of all, is the uninterrupted one to the bit.
+    """
     alone = {model: train(tiny_spec(digits, model), digits)[0] for model in MODELS}
     for world in (2, 3):
         mp.start_processes(worker, args=(world, str(tmp_path)), nprocs=world, start_method="fork")
         for model in MODELS:
             together = TrainState.load(tmp_path / model / str(world), alone[model].spec, FP64)
+            same(TrainState.load(tmp_path / model / f"{world}-resumed", alone[model].spec, FP64), together)
             for name, tensor in alone[model].tensors().items():
                 torch.testing.assert_close(together.tensors()[name], tensor, rtol=1e-9, atol=1e-9)
             for a, b in zip(alone[model].curves, together.curves, strict=True):
@@ -186,6 +197,23 @@ def test_a_state_of_before_the_training_probe_is_read(digits, tmp_path):
     path.write_text(json.dumps(blob))
     again = TrainState.load(tmp_path / "state", state.spec, FP64)
     assert [row.train_probe for row in again.curves] == [None, None]
+
+
+@pytest.mark.parametrize(("before", "after"), [("fp32", "fp64"), ("fp64", "fp32")])
+def test_a_new_plan_may_change_the_precision(digits, tmp_path, before, after):
+    """`--replan --precision`: weights, moments and losses are read in the new plan's, and the training goes on from there."""
+    spec, plan = tiny_spec(digits), Plan(precision=after)
+    first = TrainState.fresh(spec, Plan(precision=before))
+    next(fit(spec, Plan(precision=before), first, digits, pulse_seconds=0.0))
+    assert first.step
+    first.save(tmp_path / "state", Plan(precision=before))
+    state, _ = train(spec, digits, plan, TrainState.load(tmp_path / "state", spec, plan))
+    assert state.finished
+    floats = {t.dtype for name, t in state.tensors().items() if not name.startswith("adam.step")}
+    assert floats == {plan.dtype}
+    exact = train(spec, digits)[0].tensors()
+    for name, tensor in state.tensors().items():
+        torch.testing.assert_close(tensor.double(), exact[name].double(), rtol=2e-3, atol=2e-4)
 
 
 def test_bf16_gradients_are_those_of_float64_within_bf16(digits):

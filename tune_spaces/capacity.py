@@ -9,7 +9,10 @@ MULTIPLIERS = (0.5, 1.0, 2.0)
 
 @register_space("capacity")
 def capacity(base: Base) -> list[RunSpec]:
-    """Every model with ½, 1 and 2 times the widths, counts matched within 1 %, at the largest noise level."""
+    """Every model with ½, 1 and 2 times the widths, at the largest noise level.
+
+    Counts match within 1 %, but for DEEN's own widths at 1 on the paper's data: 2 % fewer on MNIST, 12 % on CIFAR-10.
+    """
     return [
         base.spec(model, widths=widths_at(model, base.data.shape, factor * base.width), seed=seed)
         for factor in MULTIPLIERS

@@ -37,7 +37,7 @@ class Base:
     def spec(self, model: str, sigma: float | None = None, **changes: Any) -> RunSpec:
         """The training of `model` at `sigma` (the largest, if None), with fields of RunSpec changed."""
         spec = RunSpec(
-            self.data, model, _widths(model, self.data.shape, self.width), sigma or self.largest_sigma,
+            self.data, model, _widths(model, self.data.shape, self.width), self.largest_sigma if sigma is None else sigma,
             get_model(model).objective, self.recipe, self.activation, self.seeds[0],
         )  # fmt: skip
         return dataclasses.replace(spec, **changes)

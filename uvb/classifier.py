@@ -41,7 +41,7 @@ def train_classifier(
     learning_rate: float = 2e-3,
     noise: float = 0.1,
 ) -> Classifier:
-    """Train on clean images with Adam and a cosine schedule, on their device; keyed by `seed`.
+    """Train on clean images, on their device; keyed by `seed`. Adam, its rate warmed up and decayed in one cycle.
 
     Args:
         images: (N, C, H, W), floating point in [0, 1].

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -46,10 +46,17 @@ def evaluation_images(images: ImageSet, split: str, config: EvalConfig, train_im
     """
     pool = images.train[:train_images] if split == "train" else images.test
     limit = config.train_images if split == "train" else config.test_images
-    if not limit or limit >= len(pool):
-        return pool
-    chosen = torch.randperm(len(pool), generator=generator(config.seed, "eval images", split))[:limit]
-    return pool[chosen.sort().values]
+    return pool if not limit or limit >= len(pool) else pool[evaluation_indices(len(pool), split, limit, config.seed)]
+
+
+def evaluation_indices(available: int, split: str, limit: int, seed: int) -> Tensor:
+    """Which `limit` of a split's images are measured on, (n,) int64, sorted; drawn, since the first may be the easier ones."""
+    return torch.randperm(available, generator=generator(seed, "eval images", split))[:limit].sort().values
+
+
+def drawn_test_images(images: ImageSet, count: int, config: EvalConfig) -> Tensor:
+    """At most `count` test images (n, C, H, W), the same for every model: those of a loss table that is so small."""
+    return evaluation_images(images, "test", replace(config, test_images=count))
 
 
 def noisy_blocks(

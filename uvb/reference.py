@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from uvb.data import ImageSet
 from uvb.empirical_bayes import posterior_mean
-from uvb.evaluate import EvalConfig, Mean, clustered_mean, evaluation_images, image_losses
+from uvb.evaluate import BLOCK, EvalConfig, Mean, clustered_mean, evaluation_images, image_losses
 from uvb.plan import Plan
 
 
@@ -51,6 +52,6 @@ def reference(images: ImageSet, sigma: float, config: EvalConfig, plan: Plan, *,
 
 
 def _mean_predictor(images: ImageSet, train_images: int | None, config: EvalConfig) -> float:
-    mean = images.train[:train_images].double().mean(0) / images.levels  # (C, H, W)
-    x = evaluation_images(images, "test", config).double() / images.levels
-    return float((x - mean).square().flatten(1).sum(1).mean())
+    train, x = images.train[:train_images], evaluation_images(images, "test", config)
+    mean = torch.stack([part.double().sum(0) for part in train.split(BLOCK)]).sum(0) / len(train)  # (C, H, W)
+    return float(sum((part.double() - mean).square().sum() for part in x.split(BLOCK)) / len(x) / images.levels**2)

@@ -59,6 +59,13 @@ class Recipe:
             raise UserError(f"recipe {self.name!r}: epochs={self.epochs}, batch_size={self.batch_size}; both must be 1 or more")
         if not self.learning_rate > 0:
             raise UserError(f"recipe {self.name!r}: learning rate {self.learning_rate} must be above 0")
+        if self.schedule not in ("constant", "cosine"):
+            raise UserError(f"recipe {self.name!r}: unknown schedule {self.schedule!r}; choose constant or cosine")
+        if not (0 <= self.warmup <= 1 and self.clip > 0 and 0 <= self.ema < 1):
+            raise UserError(
+                f"recipe {self.name!r}: warmup={self.warmup}, clip={self.clip}, ema={self.ema}; "
+                "warmup must lie in [0, 1], clip above 0, ema in [0, 1)"
+            )
 
     def changed(self, **changes: Any) -> "Recipe":
         """The recipe with fields changed, and a name that says so, e.g. ``fast, learning_rate=0.001``.

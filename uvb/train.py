@@ -66,6 +66,8 @@ def fit(spec: RunSpec, plan: Plan, state: TrainState, images: ImageSet, *, pulse
     pairs = zip(state.model.parameters(), state.averaged.parameters(), strict=True)
     trained, averaged = map(list, zip(*[(p, a) for p, a in pairs if p.requires_grad], strict=True))
     pacer = Pacer(pulse_seconds, device)
+    if rank:
+        state.step_losses.zero_()  # a state that was loaded has everybody's, and rank 0 keeps them
 
     while not state.finished:
         order = permutation(spec, state.epoch, device)  # (N,)

@@ -122,17 +122,17 @@ class TrainState:
             raise UserError(f"the checkpoint in {folder} is of another configuration ({'; '.join(differing)}); remove it")
         if file_sha256(folder / "state.safetensors") != blob["sha256"]:
             raise DamagedCheckpoint(f"{folder}: state.safetensors is damaged (its SHA-256 does not match)")
-        tensors = load_file(folder / "state.safetensors", device=plan.device)
+        tensors = load_file(folder / "state.safetensors")  # to the CPU: "cuda" would be the first GPU, not this worker's
         state = TrainState.fresh(spec, plan)
         state.model.load_state_dict(_part(tensors, "model/"))
         if state.averaged is not state.model:
             state.averaged.load_state_dict(_part(tensors, "averaged/"))
         for name, parameter in state.model.named_parameters():
             keys = {k: f"adam.{k}/{name}" for k in ("step", "exp_avg", "exp_avg_sq")}
-            moments = {k: tensors[key] for k, key in keys.items() if key in tensors}
-            if moments:
-                state.optimizer.state[parameter] = moments
-        state.step_losses = tensors["step_losses"]
+            moments = {k: tensors[key].to(parameter.device) for k, key in keys.items() if key in tensors}
+            if moments:  # in the weights' precision, which a new plan may have changed; Adam counts its steps in float32
+                state.optimizer.state[parameter] = {k: t if k == "step" else t.to(parameter.dtype) for k, t in moments.items()}
+        state.step_losses.copy_(tensors["step_losses"])
         state.epoch, state.step, state.seconds = blob["epoch"], blob["step"], blob["seconds"]
         state.curves = [EpochMetrics(**row) for row in blob["curves"]]
         return state

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uvb.data._decode import Encoded, decode
-from uvb.data._parts import Parts, shuffled
+from uvb.data._parts import Parts
 from uvb.errors import UserError
 
 _SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -18,7 +18,7 @@ def read_image_folder(path: Path) -> Parts:
     """PNG and JPEG files of a folder, or of its subfolders ``train`` and ``test`` (or ``validation``, ``val``).
 
     If all images lie in subfolders, the first subfolder's name is an image's label. Files are taken in the order of
-    their paths and then shuffled by the fixed seed 0, so that the first images are of all classes.
+    their paths.
 
     Raises:
         UserError: no images, some but not all in subfolders, or images that cannot be read or do not fit.
@@ -41,7 +41,6 @@ def _files(folder: Path) -> tuple[list[Path], NDArray[Any] | None]:
     )
     if not files:
         raise UserError(f"{folder}: no images; a folder of PNG or JPEG files, or of Parquet shards, is needed")
-    files = [files[index] for index in shuffled(len(files))]
     classes = [file.relative_to(folder).parts[0] for file in files if file.parent != folder]
     if not classes:
         return files, None

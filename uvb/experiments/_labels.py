@@ -5,7 +5,7 @@ from torch import Tensor
 
 from uvb.classifier import Classifier, accuracy, classify, train_classifier
 from uvb.estimator import Estimator
-from uvb.evaluate import noisy_blocks
+from uvb.evaluate import evaluation_indices, noisy_blocks
 from uvb.experiments._draws import latent_noise, shortened
 from uvb.experiments.registry import Context
 from uvb.spec import RunSpec
@@ -42,14 +42,15 @@ def accuracies(classifier: Classifier, model: Estimator, spec: RunSpec, context:
     images, plan = context.images, context.plan
     assert images.test_labels is not None
     n = min(len(images.test), shortened(ACCURACY_IMAGES, context, least=100))
+    chosen = evaluation_indices(len(images.test), "test", n, context.evaluation.seed)
     right = {"clean": 0.0, "jump": 0.0, "second_jump": 0.0}
-    blocks = noisy_blocks(images.test[:n], images.levels, spec.sigma, model.noise_dim, "test", 0, context.evaluation, plan)
+    blocks = noisy_blocks(images.test[chosen], images.levels, spec.sigma, model.noise_dim, "test", 0, context.evaluation, plan)
     at = 0
     for x, y, eps in blocks:
         with plan.autocast():
             x_hat = model(y, eps)
             x_hat2 = model(x_hat, latent_noise(model, len(y), y, context, "accuracy", at))
-        labels = images.test_labels[at : at + len(x)]
+        labels = images.test_labels[chosen[at : at + len(x)]]
         for name, pictures in (("clean", x), ("jump", x_hat), ("second_jump", x_hat2)):
             right[name] += accuracy(classifier, pictures.float(), labels) * len(x)
         at += len(x)

@@ -7,6 +7,7 @@ import torch
 from uvb.convexity import smallest_monotonicity, sphere
 from uvb.empirical_bayes import EmpiricalBayes
 from uvb.estimator import Energy, Estimator
+from uvb.evaluate import drawn_test_images
 from uvb.experiments._draws import latent_noise, shortened
 from uvb.experiments.registry import Context, Result, register_experiment
 from uvb.noise import generator, normal
@@ -28,7 +29,7 @@ def convexity(model: Estimator, spec: RunSpec, context: Context) -> Result:
     assert isinstance(model, Energy)
     images, plan = context.images, context.plan
     n = min(shortened(PAIRS, context, least=8), len(images.test) // 2)
-    x = images.test[: 2 * n].to(plan.device, plan.dtype) / images.levels  # (2n, C, H, W)
+    x = drawn_test_images(images, 2 * n, context.evaluation).to(plan.device, plan.dtype) / images.levels  # (2n, C, H, W)
     centers = x[:n] + spec.sigma * normal((n, *images.shape), context.seed, "convexity").to(x)
     directions = x[:n] - x[n:]
     anywhere = sphere(directions, generator(context.seed, "convexity directions"))

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from uvb.estimator import Energy, Estimator
-from uvb.evaluate import noisy_blocks
+from uvb.evaluate import drawn_test_images, noisy_blocks
 from uvb.experiments._draws import shortened
 from uvb.experiments.registry import Context, Result, register_experiment
 from uvb.spec import RunSpec
@@ -22,7 +22,7 @@ def energies(model: Estimator, spec: RunSpec, context: Context) -> Result:
     """
     assert isinstance(model, Energy)
     images = context.images
-    x = images.test[: shortened(IMAGES, context, least=100)]
+    x = drawn_test_images(images, shortened(IMAGES, context, least=100), context.evaluation)
     parts: dict[str, list[Tensor]] = {"f_clean": [], "f_xhat": [], "f_noisy": []}
     blocks = noisy_blocks(x, images.levels, spec.sigma, model.noise_dim, "test", 0, context.evaluation, context.plan)
     for clean, y, eps in blocks:

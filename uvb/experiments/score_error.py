@@ -1,5 +1,7 @@
 """How far a model's estimator is from the training set's exact posterior mean (Eq. 1), which is how far its score is."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -23,9 +25,10 @@ def score_error(model: Estimator, spec: RunSpec, context: Context) -> Result:
     """
     images, plan = context.images, context.plan
     prior = images.train[: spec.data.train_images].to(plan.device)
-    rows = []
+    count, rows = shortened(IMAGES, context, least=50), []
+    few = replace(context.evaluation, train_images=count, test_images=count)
     for split in ("train", "test"):
-        x = evaluation_images(images, split, context.evaluation, spec.data.train_images)[: shortened(IMAGES, context, least=50)]
+        x = evaluation_images(images, split, few, spec.data.train_images)
         found: dict[str, list[Tensor]] = {name: [] for name in denoisers(model)}
         blocks = noisy_blocks(x, images.levels, spec.sigma, model.noise_dim, split, 0, context.evaluation, plan)
         for _, y, eps in blocks:
