@@ -105,16 +105,17 @@ def plan_for(model: str, results: list[Path], device: str) -> Plan:
     if device == "cpu":
         return Plan(precision="fp32")
     medians: dict[str, float] = {}
-    family, graphs_right = "deen" if model == "deen" else "uvb", False  # the VAEs are UVB's network
+    family, right = "deen" if model == "deen" else "uvb", {"graph": False, "compile": True}  # the VAEs are UVB's network
     for folder in results:
         if (folder / "bench.json").exists():
             for row in json.loads((folder / "bench.json").read_text()):
                 medians |= {n: row["value"] for n in FAST if row["name"] == f"step/{family}/mnist/cuda-{n}"}
         if (folder / "checks.json").exists():
             found = json.loads((folder / "checks.json").read_text())["checks"]
-            graphs_right = all(found.get(f"{kind}/{family}", {}).get("ok", False) for kind in ("graphed", "compiled"))
-    usable = {n: v for n, v in medians.items() if graphs_right or "graph" not in n}
-    best = min(usable, key=lambda n: usable[n]) if usable else "compile-bf16"
+            right["compile"] = found.get(f"compiled/{family}", {}).get("ok", False)
+            right["graph"] = right["compile"] and found.get(f"graphed/{family}", {}).get("ok", False)
+    usable = {n: v for n, v in medians.items() if all(ok or way not in n for way, ok in right.items())}
+    best = min(usable, key=lambda n: usable[n]) if usable else "compile-bf16" if right["compile"] else "eager-bf16"
     return Plan(device="cuda", precision="bf16", compile="compile" in best, graph="graph" in best)
 
 

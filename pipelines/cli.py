@@ -2,24 +2,34 @@
 
 import os
 import sys
+import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import tyro
 
 from uvb.errors import UserError
 
 Config = TypeVar("Config")
+TUNE_THREAD = "tune"  # the name of the thread in which Ray Tune runs
 
 
 def command(config: type[Config], run: Callable[[Config], int | None]) -> None:
     """Parse the command line into `config` and call `run`; exits with its return value, or 2 after a `UserError`."""
     try:
-        sys.exit(run(tyro.cli(config)) or 0)
+        leave(run(tyro.cli(config)) or 0)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        leave(2)
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr, flush=True)
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        leave(130, at_once=True)
+
+
+def leave(code: int, *, at_once: bool = False) -> NoReturn:
+    """Exit; at once where another thread may be in the midst of something (see `pipelines.resources.leave_ray`)."""
+    if at_once or any(thread.name == TUNE_THREAD for thread in threading.enumerate()):
         sys.stdout.flush()
-        os._exit(130)  # other threads may be in the midst of something (see `pipelines.resources.leave_ray`)
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)

@@ -118,6 +118,8 @@ class StudyConfig:
         for name in ("train_images", "eval_images", "eval_test_images", "num_workers", "concurrent_trials", "expect_cpus",
                      "expect_gpus", "cpus_per_worker"):  # fmt: skip
             require(getattr(self, name) >= 0, f"--{name.replace('_', '-')} {getattr(self, name)}: it must be 0 or more")
+        for name in ("train_images", "eval_images", "eval_test_images"):
+            require(getattr(self, name) != 1, f"--{name.replace('_', '-')} 1: at least 2 are needed, or no error can be told")
         require(self.eval_draws >= 1, f"--eval-draws {self.eval_draws}: at least one noise draw an image is needed")
         require(0 < self.width < float("inf"), f"--width {self.width}: it must be above 0, e.g. 0.5")
         require(0 < self.scale <= 1, f"--scale {self.scale}: it must be above 0 and at most 1")

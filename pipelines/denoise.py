@@ -44,7 +44,7 @@ def denoise(config: Denoise) -> None:
     """Run it; the files' paths are printed."""
     if config.jumps < 1:
         raise UserError(f"--jumps {config.jumps}: it must be 1 or more")
-    model = models.load(config.model, config.tracking_uri)
+    model = models.load(config.model, config.tracking_uri).float()  # one trained in float64 denoises alike
     shape = model.spec.data.shape
     y, names = read_images(config.images, shape)  # (N, C, H, W)
     if config.add_noise:

@@ -1,7 +1,7 @@
 """The report's tables, as rows of cells: from DataFrames to what the template prints. No HTML here."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,12 +83,12 @@ def capacity(table: pd.DataFrame) -> list[Table]:
     return tables
 
 
-def loss_tables(losses: pd.DataFrame) -> list[Table]:
+def loss_tables(losses: pd.DataFrame, asked: Collection[str] = ()) -> list[Table]:
     """Tables 2 and 3 for each data set's main condition: sigma down, models across, the paper's figure beside ours."""
     tables: list[Table] = []
     if losses.empty:
         return tables
-    for dataset, group in over_seeds(own_estimator(main_group(losses))).groupby("dataset"):
+    for dataset, group in over_seeds(own_estimator(main_group(losses, asked))).groupby("dataset"):
         shown = [m for m in main_models(group) if m in _swept(group)]
         for split, reference, name in (("test", "nonparametric", "non-param."), ("train", "floor", "floor")):
             rows = group[(group["split"] == split) & group["model"].isin(shown)]
@@ -153,12 +153,12 @@ def _loss_table(dataset: str, split: str, rows: pd.DataFrame, models: Sequence[s
     return Table(f"{split.capitalize()} loss on {dataset} over the noise level ({number_}).", head, body, groups, notes)
 
 
-def pair_tables(pairs: pd.DataFrame, losses: pd.DataFrame) -> list[Table]:
+def pair_tables(pairs: pd.DataFrame, losses: pd.DataFrame, asked: Collection[str] = ()) -> list[Table]:
     """UVB - DEEN by sigma and split, with its confidence interval; means over seeds."""
     tables: list[Table] = []
     if losses.empty:
         return tables
-    pairs = pairs[(pairs["first"] == "uvb") & pairs["first_id"].isin(set(main_group(losses)["spec_id"]))]
+    pairs = pairs[(pairs["first"] == "uvb") & pairs["first_id"].isin(set(main_group(losses, asked)["spec_id"]))]
     for dataset, group in pairs.groupby("dataset"):
         splits = [s for s in ("test", "train") if (group["split"] == s).any()]
         rows = []
@@ -181,11 +181,11 @@ def pair_tables(pairs: pd.DataFrame, losses: pd.DataFrame) -> list[Table]:
     return tables
 
 
-def other_losses(losses: pd.DataFrame) -> list[Table]:
+def other_losses(losses: pd.DataFrame, asked: Collection[str] = ()) -> list[Table]:
     """What the main tables leave out: models at few noise levels, a latent model's decoder, other recipes."""
     if losses.empty:
         return []
-    main, own = main_group(losses), own_estimator(losses)
+    main, own = main_group(losses, asked), own_estimator(losses)
     swept = over_seeds(own_estimator(main))
     kept = {(d, m) for d, g in swept.groupby("dataset") for m in _swept(g)}
     in_main = losses.index.isin(main.index) & losses.index.isin(own.index)
@@ -223,12 +223,12 @@ def _long(caption: str, rows: pd.DataFrame, conditions: bool) -> Table:
     return Table(caption, head, body, notes=notes, text_columns=3)
 
 
-def internals_tables(internals: pd.DataFrame) -> list[Table]:
+def internals_tables(internals: pd.DataFrame, asked: Collection[str] = ()) -> list[Table]:
     """Tables 4 and 5 at each data set's largest sigma: conventions down, models across."""
     tables: list[Table] = []
     if internals.empty:
         return tables
-    for dataset, group in main_group(internals).groupby("dataset"):
+    for dataset, group in main_group(internals, asked).groupby("dataset"):
         sigma = group["sigma"].max()
         top = group[(group["sigma"] == sigma) & (group["seed"] == group["seed"].min())]
         models = main_models(top)

@@ -126,7 +126,7 @@ def open_experiment(client: "MlflowClient", tracking_uri: str, name: str) -> str
     assert experiment is not None
     if experiment.lifecycle_stage != "active":
         raise UserError(
-            f"the MLflow experiment {name!r} was deleted; choose another --experiment, or restore it with: "
+            f"the MLflow experiment {name!r} was deleted; choose another --tracking-uri, or restore it with: "
             f"mlflow experiments restore -x {experiment.experiment_id}"
         )
     return str(experiment.experiment_id)

@@ -95,8 +95,9 @@ def _judged_by_own(losses: Rows) -> dict[str, str]:
 
 def _kind(row: Mapping[str, Any], peers: Rows) -> str:
     """A line's name in the chart over σ: the model, and whatever tells it from its `peers`, the rows of that model."""
-    apart = ("dataset", "activation", "recipe", "widths", "batch_size", "train_images")
-    extras = [str(row[k]) for k in apart if k in row and len({str(peer[k]) for peer in peers}) > 1]
+    apart = ("dataset", "activation", "recipe", "epochs", "widths", "batch_size", "train_images")
+    told = [(k, str(row[k])) for k in apart if k in row and len({str(peer[k]) for peer in peers}) > 1]
+    extras = [f"{value} {k}" if k == "epochs" else value for k, value in told]
     return _key(" ".join([str(row["model"]).upper(), *extras]))
 
 

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from pipelines.cost_model import training_flops
 from pipelines.store import Store
-from pipelines.training import read_json
+from pipelines.training import is_there, read_json
 from uvb.spec import RunSpec
 
 LINE_SECONDS = 10.0  # without a terminal, a line so often
@@ -82,9 +82,9 @@ class TrainingProgress:
                 self.now[spec.spec_id] = now
                 lines += [note for note in now.get("notes", []) if note not in self.told]
                 self.told.update(now.get("notes", []))
-            if self.store.exists(f"{folder}/done.json"):
+            if is_there(self.store, f"{folder}/done.json"):
                 self.outcome[spec.spec_id] = "done"
-            elif self.store.exists(f"{folder}/failed.json"):
+            elif is_there(self.store, f"{folder}/failed.json"):
                 self.outcome[spec.spec_id] = "failed"
                 lines.append("failed: " + read_json(self.store, f"{folder}/failed.json").get("error", spec.label))
         return lines

@@ -62,21 +62,21 @@ def build_report(study_dir: Path) -> Path:
     files = StudyFiles(Path(study_dir))
     study = Study(files, build_tables(files.root))
     sections, missing = draw_all(study)
-    tables, models = study.tables, list(files.models.values())
+    tables, models, asked = study.tables, list(files.models.values()), files.asked
     done = [m for m in models if m.done]
     unfinished = [m.spec.label for m in models if not m.done]
     page = _render(
         "report.html.j2",
         title=f"Unnormalized variational Bayes: {files.name}",
         lead=_lead(done),
-        headlines=headlines(tables["losses"], tables["pairs"]),
+        headlines=headlines(tables["losses"], tables["pairs"], asked),
         lone_headlines=lone_headlines(tables["losses"]),
         run=_run_facts(files),
         unfinished=f"Not trained to the end, and left out of the tables: {', '.join(unfinished)}." if unfinished else "",
         capacity=layout.capacity(tables["capacity"]),
-        losses=[*layout.loss_tables(tables["losses"]), *layout.pair_tables(tables["pairs"], tables["losses"])],
-        more_losses=layout.other_losses(tables["losses"]),
-        internals=layout.internals_tables(tables["internals"]),
+        losses=[*layout.loss_tables(tables["losses"], asked), *layout.pair_tables(tables["pairs"], tables["losses"], asked)],
+        more_losses=layout.other_losses(tables["losses"], asked),
+        internals=layout.internals_tables(tables["internals"], asked),
         sampling=layout.sampling_table(tables["sampling"]),
         sections=sections,
         missing=missing,
@@ -127,10 +127,10 @@ def build_comparison(study_dirs: Iterable[Path], out: Path) -> Path:
     names = _distinct(studies)
     tables = {n: {k: build(f) for k, build in TABLES.items()} for n, f in zip(names, studies, strict=True)}
     joined = []
-    for name in names:
+    for name, files in zip(names, studies, strict=True):
         losses = tables[name]["losses"]
         if len(losses):
-            joined.append(over_seeds(own_estimator(main_group(losses))).assign(study=name))
+            joined.append(over_seeds(own_estimator(main_group(losses, files.asked))).assign(study=name))
     figures, loss_tables = [], []
     if joined:
         everything = pd.concat(joined, ignore_index=True)
@@ -144,7 +144,9 @@ def build_comparison(study_dirs: Iterable[Path], out: Path) -> Path:
         "compare.html.j2",
         title="Unnormalized variational Bayes: studies compared",
         lead=", ".join(names),
-        headlines=[(n, headlines(tables[n]["losses"], tables[n]["pairs"])) for n in names],
+        headlines=[
+            (n, headlines(tables[n]["losses"], tables[n]["pairs"], f.asked)) for n, f in zip(names, studies, strict=True)
+        ],
         figures=figures,
         losses=loss_tables,
         settings=[_settings(studies, names)],

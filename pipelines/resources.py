@@ -20,6 +20,7 @@ from uvb.plan import Plan, resolve_plan, usable_cpus
 from uvb.spec import RunSpec
 
 TRIAL_CPUS = 0.01  # a trial only waits for its worker group, which has a placement group of its own; 0 is refused
+LEAST_CPUS = 0.01  # of a worker
 FIRST_WORKER_SECONDS = 900.0  # an autoscaler may have to start a machine first
 CARRIED = ("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "RAY_TRAIN_COLLECTIVE_TIMEOUT_S", "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S",
            "RAY_CHDIR_TO_TRIAL_DIR", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "MLFLOW_DISABLE_TELEMETRY")  # fmt: skip
@@ -181,7 +182,10 @@ def _cpu_layout(config: StudyConfig, has: Capacity, specs: Sequence[RunSpec]) ->
             f"ask for at most {fitting} (--concurrent-trials), or fewer CPUs a worker"
         )
     # A little is left for the trials themselves, and workers that share a CPU get equal parts of it.
-    share = cpu_share(has.node_cpus, concurrency * workers, concurrency * TRIAL_CPUS)
+    spare = concurrency * TRIAL_CPUS
+    share = cpu_share(has.node_cpus, concurrency * workers, spare) if spare < max(has.node_cpus) else 0.0
+    if share < LEAST_CPUS:
+        raise UserError(f"asked for {concurrency} trials at a time, and {has}; ask for fewer (--concurrent-trials)")
     cpus = min(config.cpus_per_worker or share, share)
     return Layout(workers, concurrency, int(cpus * 100 + 1e-6) / 100, 0.0)
 
@@ -203,7 +207,12 @@ def _gpu_layout(config: StudyConfig, has: Capacity, specs: Sequence[RunSpec]) ->
         raise UserError(
             f"asked for {each:g} GPUs a worker, and {has}, {most} on one node; ask for at most {most} (--gpus-per-worker)"
         )
-    workers = config.num_workers or best_workers([Work.of(spec) for spec in specs], L4, slots)
+    if each < 1 and config.num_workers > 1:  # NCCL refuses two ranks of one model on one GPU
+        raise UserError(
+            f"asked for {config.num_workers} workers a model of {each:g} GPU each; workers of one model need a whole GPU each: "
+            "give --gpus-per-worker 1, or --num-workers 1"
+        )
+    workers = config.num_workers or (1 if each < 1 else best_workers([Work.of(spec) for spec in specs], L4, slots))
     concurrency = config.concurrent_trials or max(1, min(slots // workers, len(specs)))
     count = workers * concurrency
     if count > slots:

@@ -2,7 +2,7 @@
 """The files of a study, read: the one place that knows where they lie. And their formats, for whoever writes them.
 
 ```
-study.json         {"name", "provenance": {...}, any other configuration}
+study.json         {"name", "provenance": {...}, "specs": [spec_id], any other configuration}
 timings.json       {"stages": [{"name": "training", "seconds": 12.3}, ...], "total_seconds"}
 mlflow.json        {"runs": {spec_id: run_id}}                        written by the projection, absent before
 models/<spec_id>/  spec.json   RunSpec.to_json()
@@ -106,6 +106,11 @@ class StudyFiles:
     @property
     def name(self) -> str:
         return str(self.study.get("name") or self.root.resolve().name)
+
+    @property
+    def asked(self) -> frozenset[str]:
+        """The spec_ids of the last command: the folder may hold an earlier one's models too."""
+        return frozenset(self.study.get("specs", ()))
 
     @cached_property
     def timings(self) -> dict[str, Any]:

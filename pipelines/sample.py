@@ -50,7 +50,7 @@ class Sample:
 
 def sample(config: Sample) -> None:
     """Run it; the files' paths are printed."""
-    energy = models.load(config.model, config.tracking_uri)
+    energy = models.load(config.model, config.tracking_uri).float()  # one trained in float64 samples alike
     if not isinstance(energy, Energy):
         raise UserError(f"{config.model} is an estimator without an energy, and Langevin needs one; choose uvb or deen")
     if config.chains < 1:

@@ -205,15 +205,16 @@ class Store:
 
 
 def _open_remote(uri: str) -> tuple[arrow.FileSystem, str]:
-    if uri.split("://")[0] in {"s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs"}:
-        filesystem, base = arrow.FileSystem.from_uri(uri)
-        return filesystem, base.rstrip("/")
     import fsspec
 
     try:
+        if uri.split("://")[0] in {"s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs"}:
+            filesystem, base = arrow.FileSystem.from_uri(uri)  # which asks for a bucket's region
+            return filesystem, base.rstrip("/")
         filesystem, base = fsspec.core.url_to_fs(uri)
-    except (ValueError, ImportError) as error:
-        raise UserError(f"cannot open {uri}: {error}; give a local path or a URI such as s3://bucket/folder") from error
+    except (ValueError, ImportError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"cannot open {uri}: {reason}; give a local path or a URI such as s3://bucket/folder") from error
     return arrow.PyFileSystem(arrow.FSSpecHandler(filesystem)), base.rstrip("/")
 
 

@@ -74,6 +74,7 @@ class Study:
     failures: list[str] = field(default_factory=list)
     stages: list[dict[str, Any]] = field(default_factory=list)
     earlier: dict[str, Any] = field(default_factory=dict)  # what timings.json said of the sessions before
+    runner: GroupRunner | None = None  # the last one started; its thread may still be at work
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -143,7 +144,7 @@ def run_study(
         tracking = Tracking(Tracker(config.tracking_uri, EXPERIMENT, config.name, store, warn=screen.say))
         study.checks = [still_mine, tracking.check]
         status: Status = "FAILED"
-        runner = None
+        trained = False
         try:
             with study.stage("start Ray"):
                 if address is None:
@@ -154,8 +155,12 @@ def run_study(
                 layout = choose_layout(config, has, specs)
                 require_shared(store, has)
                 groups = plan_stage(study, layout, has, one_each=search is not None)
+                if has.cluster:
+                    require_shared(store, cluster_capacity(config))  # of the nodes that the plan has brought, too
+                study.check()
             with study.stage("training"):
-                runner = train_stage(study, groups, layout, search, experiments)
+                train_stage(study, groups, layout, search, experiments)
+                trained = True
             with study.stage("measurements"):
                 measure_stage(study, experiments, layout)
             with study.stage("tables, figures, report"):
@@ -169,9 +174,9 @@ def run_study(
         finally:
             screen.clear()
             tracking.finish(status)
-            if runner and status != "KILLED":
-                runner.thread.join(timeout=30)  # Tune's own end
-            leave_ray(at_once=status == "KILLED")
+            if study.runner and trained and status != "KILLED":
+                study.runner.thread.join(timeout=30)  # Tune's own end
+            leave_ray(at_once=status == "KILLED" or (study.runner is not None and study.runner.running))
             with suppress(Exception):
                 store.remove("ray")
                 write_timings(study, started)
@@ -191,7 +196,10 @@ def prepare(study: Study) -> None:
     for spec in study.specs:
         if not store.exists(f"{study.folder(spec)}/spec.json"):
             store.write_json(f"{study.folder(spec)}/spec.json", spec.to_json())
-        store.remove(f"{study.folder(spec)}/failed.json")  # what failed is tried again
+        if store.exists(f"{study.folder(spec)}/failed.json"):  # what failed is tried again, and as often as before
+            store.remove(f"{study.folder(spec)}/failed.json")
+            progress = read_json(store, f"{study.folder(spec)}/progress.json")
+            store.write_json(f"{study.folder(spec)}/progress.json", progress | {"start": None, "stuck": 0})
     config = {k: v for k, v in dataclasses.asdict(study.config).items() if k not in ("dry_run", "replan")}
     blob = {"name": study.config.name, "config": config, "specs": [s.spec_id for s in study.specs],
             "provenance": provenance(study.images, study.specs)}  # fmt: skip
@@ -234,8 +242,8 @@ def plan_stage(study: Study, layout: Layout, has: Capacity, one_each: bool = Fal
 
 def train_stage(
     study: Study, groups: Sequence[Group], layout: Layout, search: Search | None, experiments: Sequence[str]
-) -> GroupRunner | None:
-    """Train what is left; failures are noted and do not stop the others. Returns the last runner, which may be ending."""
+) -> None:
+    """Train what is left; failures are noted and do not stop the others."""
     rounds: dict[Any, list[Group]] = {}
     for group in groups:
         rounds.setdefault((group.specs[0].model, group.specs[0].sigma) if search else None, []).append(group)
@@ -244,13 +252,12 @@ def train_stage(
         config, trained_in = study.config, groups[0].plan.precision
         after = measurement_flops(study.specs, config.eval_precision, trained_in, study.images, config.evaluation)
     progress = TrainingProgress([spec for group in groups for spec in group.specs], study.store, tasks, after)
-    runner = None
     for competing in rounds.values():
-        if runner:
-            runner.thread.join()
+        if study.runner:
+            study.runner.thread.join()
         specs = [spec for group in competing for spec in group.specs]
         scheduler, report_epochs = (search.scheduler(), search.report_epochs) if search else (None, 0)
-        runner = GroupRunner(
+        runner = study.runner = GroupRunner(
             competing, fitted(layout, groups), study.store, study.config.checkpoint_seconds, scheduler, report_epochs
         )
         runner.start()
@@ -267,7 +274,7 @@ def train_stage(
             if outcome == "failed":
                 failed = read_json(study.store, f"{study.folder(spec)}/failed.json")
                 study.failures.append(failed.get("error", name_of(spec)))
-            elif outcome is None and search and not runner.errors:
+            elif outcome is None and search and spec.spec_id not in runner.broken:
                 study.store.write_json(f"{study.folder(spec)}/stopped.json", {"time": time.time()})
                 progress.outcome[spec.spec_id] = "stopped"
             elif outcome is None:
@@ -278,7 +285,6 @@ def train_stage(
         outcomes = list(progress.outcome.values())
         stopped = f", {outcomes.count('stopped')} stopped early" if "stopped" in outcomes else ""
         study.screen.say(f"{outcomes.count('done')} of {len(progress.specs)} models trained{stopped}")
-    return runner
 
 
 def measure_stage(study: Study, experiments: Sequence[str], layout: Layout) -> None:

@@ -1,6 +1,7 @@
 """What the report says in numbers: which models are compared with which, means over seeds, and the headline."""
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import pandas as pd
@@ -11,15 +12,18 @@ from uvb.evaluate import own_estimator as own_name
 CONDITION = ["recipe", "activation", "batch_size", "train_images", "epochs"]
 
 
-def main_group(table: pd.DataFrame) -> pd.DataFrame:
+def main_group(table: pd.DataFrame, asked: Collection[str] = ()) -> pd.DataFrame:
     """The rows of each data set's main condition: the recipe, activation, batch and training set most models share.
 
-    Of a model trained at several capacities, the middle one.
+    Of the models `asked` for last, where there are any (`StudyFiles.asked`), since a folder may hold an earlier command's as
+    well; of as many under two conditions, those with more epochs. Of a model trained at several capacities, the middle one.
     """
     kept = []
     for _, group in table.groupby("dataset", sort=True):
-        sizes = group.groupby(CONDITION, sort=True)["spec_id"].nunique()
-        best = dict(zip(CONDITION, sizes.idxmax(), strict=True))
+        last = group[group["spec_id"].isin(asked)]
+        sizes = (last if len(last) else group).groupby(CONDITION, sort=True)["spec_id"].nunique()
+        most = sizes[sizes == sizes.max()].index
+        best = dict(zip(CONDITION, max(most, key=lambda values: values[CONDITION.index("epochs")]), strict=True))
         main = group[(group[CONDITION] == pd.Series(best)).all(axis=1)]
         kept.append(main[main["parameters"] == main.groupby("model")["parameters"].transform(_middle)])
     return pd.concat(kept) if kept else table
@@ -69,14 +73,14 @@ class Headline:
     high: float
 
 
-def headlines(losses: pd.DataFrame, pairs: pd.DataFrame) -> list[Headline]:
+def headlines(losses: pd.DataFrame, pairs: pd.DataFrame, asked: Collection[str] = ()) -> list[Headline]:
     """One headline a data set that has a UVB-DEEN pair; with several seeds the differences are averaged.
 
     The interval is over images; what another training would give, seeds tell (`--seeds 0 1 2`).
     """
     found = []
     pairs = pairs[(pairs["first"] == "uvb") & (pairs["second"] == "deen") & (pairs["split"] == "test")]
-    ids = set(main_group(losses)["spec_id"])
+    ids = set(main_group(losses, asked)["spec_id"])
     for dataset, group in pairs[pairs["first_id"].isin(ids)].groupby("dataset", sort=True):
         sigma = group["sigma"].max()
         top = group[group["sigma"] == sigma]

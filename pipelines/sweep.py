@@ -16,6 +16,7 @@ from tune_spaces import Base, get_space
 from uvb.activations import activation
 from uvb.capacity import parameters
 from uvb.data import ImageSet
+from uvb.evaluate import own_estimator
 from uvb.spec import RunSpec
 
 REDUCTION = 3  # ASHA keeps a third at each rung
@@ -85,7 +86,8 @@ def leaderboard(folder: Path, space: str) -> None:
         stopped = (folder / "models" / spec.spec_id / "stopped.json").exists()
         ended = "done" if model.done else "stopped early" if stopped else "not finished"
         result = files.results("losses").get(spec.spec_id)
-        losses = [r for r in (result.values["rows"] if result else []) if r["split"] == "test"]
+        measured = {r["estimator"]: r for r in (result.values["rows"] if result else []) if r["split"] == "test"}
+        own = measured[own_estimator(spec.model, measured)] if measured else {}
         rows.append(
             {
                 "space": space, "spec_id": spec.spec_id, "dataset": spec.data.name, "model": spec.model, "sigma": spec.sigma,
@@ -94,7 +96,7 @@ def leaderboard(folder: Path, space: str) -> None:
                 "batch_size": spec.recipe.batch_size, "schedule": spec.recipe.schedule, "widths": str(spec.widths),
                 "parameters": parameters(spec.model, spec.data.shape, spec.widths), "ended": ended,
                 "epochs": len(model.curves), "curve_loss": model.curves[-1]["test_loss"] if model.curves else None,
-                "test_loss": losses[0]["loss"] if losses else None, "stderr": losses[0]["stderr"] if losses else None,
+                "test_loss": own.get("loss"), "stderr": own.get("stderr"),
                 "error": read_json(folder / "models" / spec.spec_id / "failed.json").get("error"),
                 "run_id": files.run_ids.get(spec.spec_id),
             }

@@ -46,7 +46,7 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 Stamps = Mapping[str, tuple[int, int]]
 
 FILE = "mlflow.json"  # {"study_uid", "tracking_uri", "experiment_id", "runs": {spec_id: run id}}
-MODEL_FILES = ("spec.json", "plan.json", "curves.json", "progress.json", "done.json")
+MODEL_FILES = ("spec.json", "plan.json", "curves.json", "progress.json", "done.json", "stopped.json")
 BACKOFF_SECONDS = (5.0, 30.0)  # first and longest pause before a server that is away is asked again
 FINISH_SECONDS = 30.0  # how long the end of a study waits for it
 SYSTEM_METRICS_SECONDS = 5.0
@@ -103,7 +103,11 @@ class Tracker:
             self.store.write_json(FILE, self._file)
             self._client = open_client(self.tracking_uri)
             self._active = True
-            self._reach(lambda: True, strict=True)
+            try:
+                self._reach(lambda: True, strict=True)
+            except UserError:
+                self._active = False  # it will not have been away: nothing is left to catch up with
+                raise
 
     def sync(self) -> bool:
         """Project what changed since the last call; True where nothing is left to do. Never raises for a server's sake.
@@ -315,6 +319,9 @@ class Tracker:
         if done:
             run.log_values(numbers({k: v for k, v in done.items() if k != "time"}))
             run.set_status("FINISHED", done.get("time") or (rows[-1].get("time") if rows else None))
+        elif stopped := self._read(f"models/{spec_id}/stopped.json"):  # by a search, which had seen enough
+            run.log(tags={"uvb.ended": "stopped early"})
+            run.set_status("KILLED", stopped.get("time"))
         else:
             run.set_status("RUNNING")
 

@@ -24,6 +24,7 @@ from ray.train.torch import TorchTrainer, get_device
 from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
 from ray.tune.integration.ray_train import TuneReportCallback
 
+from pipelines.cli import TUNE_THREAD
 from pipelines.groups import Group
 from pipelines.images import load_images
 from pipelines.provenance import cpu_name, git_revision
@@ -167,7 +168,7 @@ class Training:
         """A full disk, or a store that is away, does not end a training: it goes on, says so, and tries again later."""
         try:
             write()
-        except UserError as error:
+        except (UserError, OSError) as error:
             self.notes = [note for note in self.notes if note != str(error)] + [str(error)]
             return False
         return True
@@ -242,6 +243,14 @@ def device_name(plan: Plan) -> str:
     return torch.cuda.get_device_name() if plan.device == "cuda" else "cpu"
 
 
+def is_there(store: Store, path: str) -> bool:
+    """Whether a file is there, as far as the store answers: what is asked so is asked again."""
+    try:
+        return store.exists(path)
+    except OSError:
+        return False
+
+
 def read_json(store: Store, path: str) -> dict[str, Any]:
     """A JSON object, or {} where it is absent or damaged: what is read so can be done without."""
     try:
@@ -296,7 +305,7 @@ class GroupRunner:
         report_epochs: int = 0,
     ) -> None:
         scratch = store.join("ray")
-        blobs = [
+        self.groups = [
             {
                 "store": store.uri,
                 "scratch": scratch,
@@ -310,7 +319,7 @@ class GroupRunner:
         ]
         self.tuner = tune.Tuner(
             tune.with_resources(train_trial, {"CPU": TRIAL_CPUS}),
-            param_space={"group": tune.grid_search(blobs)},
+            param_space={"group": tune.grid_search(self.groups)},
             tune_config=tune.TuneConfig(
                 max_concurrent_trials=layout.concurrency,
                 scheduler=scheduler,
@@ -326,7 +335,8 @@ class GroupRunner:
             ),
         )
         self.errors: list[str] = []
-        self.thread = threading.Thread(target=self._run, name="tune", daemon=True)
+        self.broken: set[str] = set()  # spec_ids of trials that ended with an error
+        self.thread = threading.Thread(target=self._run, name=TUNE_THREAD, daemon=True)
 
     def start(self) -> "GroupRunner":
         self.thread.start()
@@ -338,10 +348,18 @@ class GroupRunner:
 
     def _run(self) -> None:
         try:
-            results = self.tuner.fit()
-            self.errors += [last_line(error) for error in results.errors]
+            for result in self.tuner.fit():
+                if result.error:
+                    self.errors.append(last_line(result.error))
+                    self.broken |= spec_ids([result.config["group"]] if result.config else self.groups)
         except Exception as error:  # told by the driver, with what was not finished
             self.errors.append(last_line(error))
+            self.broken |= spec_ids(self.groups)
+
+
+def spec_ids(groups: Sequence[dict[str, Any]]) -> set[str]:
+    """Of the models in groups as `GroupRunner` makes them."""
+    return {RunSpec.from_json(blob).spec_id for group in groups for blob in group["specs"]}
 
 
 def last_line(error: BaseException) -> str:

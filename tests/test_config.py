@@ -17,6 +17,8 @@ from uvb.errors import UserError
         ({"num_workers": -1}, "--num-workers -1"),
         ({"eval_draws": 0}, "--eval-draws 0"),
         ({"scale": 1.5}, "--scale 1.5"),
+        ({"eval_images": 1}, "--eval-images 1: at least 2"),
+        ({"eval_test_images": 1}, "--eval-test-images 1: at least 2"),
         ({"study": "a/b"}, "plain name"),
     ],
 )

@@ -15,8 +15,9 @@ from pipelines.config import StudyConfig, chosen_experiments
 from pipelines.cost_model import training_flops
 from pipelines.estimate import FP32_COST, MEASUREMENT_SHARE, measurement_flops
 from pipelines.images import images_path, load_images, save_images
-from pipelines.progress import REST_SECONDS, TASK_SECONDS, TrainingProgress, clock
+from pipelines.progress import REST_SECONDS, TASK_SECONDS, Screen, TrainingProgress, clock
 from pipelines.store import Store
+from pipelines.study import Study, prepare
 from pipelines.tasks import Settings, Task, run_task, tasks_for, unfinished
 from pipelines.training import KEPT_STATES, STUCK_LIMIT, Training
 from uvb.data import ImageSet
@@ -166,6 +167,33 @@ def test_training_that_always_dies_at_one_place_is_given_up(
         with pytest.raises(Killed):
             Training(spec, PLAN, store, 1e9, 0).run()
     assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "failed"
+
+
+def test_what_was_given_up_is_tried_again_by_the_same_command(
+    store: Store, digits: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Out of memory because another had it, say: once that is over, the next session begins to count anew."""
+    spec, config = tiny_spec(digits), StudyConfig()
+    with monkeypatch.context() as ill:
+        ill.setattr(TrainState, "fresh", lambda *_: (_ for _ in ()).throw(Killed))
+        for _ in range(STUCK_LIMIT):
+            with pytest.raises(Killed):
+                Training(spec, PLAN, store, 1e9, 0).run()
+        assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "failed"
+    prepare(Study(config, digits, [spec], store, Screen()))
+    assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "done"
+
+
+def test_a_store_that_does_not_answer_ends_no_study(store: Store, digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = tiny_spec(digits)
+    train(spec, store)
+    progress = TrainingProgress([spec], store)
+    with monkeypatch.context() as away:
+        away.setattr(Store, "exists", lambda *_: (_ for _ in ()).throw(OSError("curl: 28")))
+        assert progress.read() == []
+        assert progress.finished == 0
+    progress.read()
+    assert progress.finished == 1
 
 
 def test_full_disk_does_not_end_a_training(store: Store, digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,7 +85,7 @@ def test_a_gpu_worker_lies_on_one_node_whole(digits: ImageSet) -> None:
         choose_layout(StudyConfig(use_gpu=True, gpus_per_worker=2.0), has, specs)
     assert choose_layout(StudyConfig(use_gpu=True, gpus_per_worker=0.7), has, specs).concurrency == 2
     with pytest.raises(UserError, match="ask for at most 2"):
-        choose_layout(StudyConfig(use_gpu=True, gpus_per_worker=0.7, num_workers=3), has, specs)
+        choose_layout(StudyConfig(use_gpu=True, gpus_per_worker=0.7, concurrent_trials=3), has, specs)
 
 
 def test_gpus_are_an_explicit_choice(digits: ImageSet) -> None:
@@ -100,6 +100,20 @@ def test_gpus_are_an_explicit_choice(digits: ImageSet) -> None:
         choose_layout(StudyConfig(use_gpu=True), capacity(16), specs)
     with pytest.raises(UserError, match=r"asked for 1 x 8 workers of 1 GPU each.*4 GPUs"):
         choose_layout(StudyConfig(use_gpu=True, num_workers=8), capacity(16, gpus=4), specs)
+
+
+def test_more_trials_than_a_machine_can_hold_are_refused(digits: ImageSet) -> None:
+    for count in (100, 300):  # the trials' own hundredths leave their workers next to nothing, or nothing
+        with pytest.raises(UserError, match=f"asked for {count} trials at a time.*--concurrent-trials"):
+            choose_layout(StudyConfig(concurrent_trials=count), capacity(2), some_specs(digits))
+
+
+def test_workers_of_one_model_do_not_share_a_gpu(digits: ImageSet) -> None:
+    """NCCL refuses two ranks on one device."""
+    has, specs = capacity(16, gpus=1), some_specs(digits, 1)
+    assert choose_layout(StudyConfig(use_gpu=True, gpus_per_worker=0.5), has, specs).workers == 1
+    with pytest.raises(UserError, match=r"a whole GPU each: give --gpus-per-worker 1, or --num-workers 1"):
+        choose_layout(StudyConfig(use_gpu=True, gpus_per_worker=0.5, num_workers=2), has, specs)
 
 
 def test_groups_partition_and_balance(digits: ImageSet) -> None:

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from pipelines.results import StudyFiles
 from pipelines.schemas import SCHEMAS, frame, read_table, write_table
-from pipelines.summary import main_group, over_seeds, own_estimator
+from pipelines.summary import headlines, main_group, over_seeds, own_estimator
 from pipelines.tables import build_tables, capacity, curves, internals, losses, pairs, sampling
 from uvb import paper
 from uvb.capacity import widths_at
@@ -275,6 +275,24 @@ def test_models_are_compared_at_equal_capacity_only(tmp_path: Path) -> None:
     main = main_group(losses(files))
     assert main.groupby("model")["parameters"].nunique().eq(1).all()
     assert set(main["parameters"]) == {min(size[a] for a in tests["first_id"]), min(size[b] for b in tests["second_id"])}
+
+
+def test_a_folder_of_two_commands_shows_the_last_one(tmp_path: Path) -> None:
+    """Eight epochs, then twenty; or more models first, then fewer. Without a study.json, the longer training."""
+    short, long = (fake_study.spec("uvb").recipe.changed(epochs=n) for n in (8, 20))
+    specs = [dataclasses.replace(fake_study.spec(m, s), recipe=short) for m in ("uvb", "deen") for s in (0.5, 1.0)]
+    last = [dataclasses.replace(fake_study.spec(m), recipe=long) for m in ("uvb", "deen")]
+    for spec in (*specs, *last):
+        fake_study.add_model(tmp_path, spec)
+    files = StudyFiles(tmp_path)
+    table = losses(files)
+    assert set(main_group(table, files.asked)["epochs"]) == {8}  # nobody asked: most are so
+    assert set(main_group(table[table["sigma"] == 1.0])["epochs"]) == {20}  # as many: the longer
+    (tmp_path / "study.json").write_text(json.dumps({"specs": [spec.spec_id for spec in last]}))
+    again = StudyFiles(tmp_path)
+    assert set(main_group(table, again.asked)["epochs"]) == {20}
+    assert "on digits" in headlines(table, pairs(again), again.asked)[0].sentence
+    assert set(pairs(again).query("first_id == @last[0].spec_id")["second_id"]) == {last[1].spec_id}
 
 
 def test_two_rates_of_one_recipe_are_not_taken_for_two_seeds(tmp_path: Path) -> None:

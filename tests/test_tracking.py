@@ -15,6 +15,7 @@ import pytest
 
 from pipelines import tracking
 from pipelines.mlflow_runs import default_tracking_uri, open_client, open_experiment
+from pipelines.mlflow_values import lines_over_sigma
 from pipelines.store import Store
 from pipelines.tracking import Tracker
 from tests.mlflow_study import START, begin, complete, empty_mlflow_db, make_spec, write_curves, write_tables
@@ -211,6 +212,35 @@ def test_a_model_that_never_ended_is_marked_failed(uri, tmp_path):
     assert by_name(uri)["uvb σ=1"]["status"] == "FAILED"
 
 
+def test_a_training_that_a_search_stopped_is_no_failure(uri, tmp_path):
+    store = Store(tmp_path / "study")
+    stopped, whole = make_spec("uvb", 1.0), make_spec("deen", 1.0)
+    complete(store, whole)
+    begin(store, stopped, epochs=2)
+    store.write_json(f"models/{stopped.spec_id}/stopped.json", {"time": START + 9})
+    tracker = open_tracker(uri, store)
+    tracker.finish("FINISHED")
+    runs = by_name(uri)
+    assert {n: r["status"] for n, r in runs.items()} == {"digits": "FINISHED", "uvb σ=1": "KILLED", "deen σ=1": "FINISHED"}
+    assert runs["uvb σ=1"]["tags"]["uvb.ended"] == "stopped early"
+
+
+def test_trainings_of_other_lengths_are_lines_of_their_own():
+    """What differs in its epochs alone is no other seed, and is not averaged with it."""
+    row = {"dataset": "digits", "model": "uvb", "recipe": "fast", "split": "test", "estimator": "energy", "seed": 0}
+    rows = [
+        row
+        | {"spec_id": f"{epochs}-{sigma}-{seed}", "epochs": epochs, "sigma": sigma, "seed": seed, "loss": epochs + sigma + seed}
+        for epochs in (8, 20)
+        for sigma in (0.5, 1.0)
+        for seed in (0, 1)
+    ]
+    lines = lines_over_sigma(rows)
+    at = [("loss_over_sigma", 50), ("loss_over_sigma", 100)]
+    assert lines == {f"UVB {n} epochs": dict(zip(at, (n + 1.0, n + 1.5), strict=True)) for n in (8, 20)}
+    assert lines_over_sigma(rows[:4]).keys() == {"UVB"}
+
+
 def test_a_folder_begun_anew_gets_new_runs_and_ends_those_it_left_running(uri, tmp_path):
     store = Store(tmp_path / "study")
     begin(store, make_spec("uvb", 1.0), epochs=3)
@@ -310,8 +340,15 @@ def test_a_tracking_uri_that_cannot_work_is_one_line(bad, tmp_path):
 def test_a_deleted_experiment_is_told(uri, tmp_path):
     client = open_client(uri)
     client.delete_experiment(open_experiment(client, uri, "uvb"))
-    with pytest.raises(UserError, match="was deleted; choose another --experiment, or restore it"):
-        Tracker(uri, "uvb", "digits", Store(tmp_path / "study")).start()
+    warnings = []
+    tracker = Tracker(uri, "uvb", "digits", Store(tmp_path / "study"), warnings.append)
+    with pytest.raises(UserError, match="was deleted; choose another --tracking-uri, or restore it"):
+        tracker.start()
+    began = time.monotonic()
+    assert not tracker.sync()
+    assert tracker.finish("FAILED")  # a refusal is no server that is away, to be waited for
+    assert time.monotonic() - began < 2
+    assert warnings == []
 
 
 @pytest.fixture

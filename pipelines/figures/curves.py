@@ -1,6 +1,6 @@
 """Training curves at the largest sigma: the loss on both splits, their gap, and the encoder's KL, over epochs."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -36,7 +36,7 @@ def draw(curves: list[tuple[str, pd.DataFrame]], value: str, name: str, beside: 
 def pictures(study: Study) -> Iterator[Picture]:
     """A data set's losses, a picture an objective, and the KL where models have a latent."""
     curves = dict(list(study.tables["curves"].groupby("spec_id")))
-    chosen = _chosen(list(study.files.models.values()), set(curves))
+    chosen = _chosen(list(study.files.models.values()), set(curves), study.files.asked)
     for dataset, models in chosen.items():
         own = [(m.spec.model, curves[m.spec_id]) for m in models]
         sigma = models[0].spec.sigma
@@ -59,15 +59,16 @@ def pictures(study: Study) -> Iterator[Picture]:
             yield Picture(f"kl_{dataset}", caption, draw(latent, "kl", "KL, nats"), "KL over epochs")
 
 
-def _chosen(models: list[Model], measured: set[str]) -> dict[str, list[Model]]:
-    """Of each data set the models at its largest sigma, trained as most are, first seed only."""
+def _chosen(models: list[Model], measured: set[str], asked: Collection[str]) -> dict[str, list[Model]]:
+    """Of each data set the models at its largest sigma, trained as most of those `asked` for are, first seed only."""
     found: dict[str, list[Model]] = {}
     for model in sorted((m for m in models if m.spec_id in measured), key=lambda m: order(m.spec)):
         found.setdefault(model.spec.data.name, []).append(model)
     for dataset, group in found.items():
         top = [m for m in group if m.spec.sigma == max(n.spec.sigma for n in group)]
         conditions = [(m.spec.recipe, m.spec.activation, m.spec.data) for m in top]
-        main = max(conditions, key=conditions.count)
+        wanted = [c for m, c in zip(top, conditions, strict=True) if m.spec_id in asked] or conditions
+        main = max(wanted, key=lambda c: (wanted.count(c), c[0].epochs))
         seed = min(m.spec.seed for m in top)
         found[dataset] = [m for m, c in zip(top, conditions, strict=True) if c == main and m.spec.seed == seed]
     return found

@@ -44,7 +44,7 @@ def pictures(study: Study) -> Iterator[Picture]:
     losses = study.tables["losses"]
     if losses.empty:
         return
-    for dataset, group in over_seeds(own_estimator(main_group(losses))).groupby("dataset"):
+    for dataset, group in over_seeds(own_estimator(main_group(losses, study.files.asked))).groupby("dataset"):
         if set(group["split"]) == {"train", "test"}:
             caption = f"{dataset}. The two splits hold different images, so the bars include how hard those are."
             yield Picture(f"generalization_gap_{dataset}", caption, draw(group), "generalization gap over sigma")

@@ -48,7 +48,7 @@ def pictures(study: Study) -> Iterator[Picture]:
     losses = study.tables["losses"]
     if losses.empty:
         return
-    table = over_seeds(own_estimator(main_group(losses)))
+    table = over_seeds(own_estimator(main_group(losses, study.files.asked)))
     for dataset, group in table.groupby("dataset"):
         for split in ("test", "train"):
             if (group["split"] == split).any():
