@@ -73,7 +73,8 @@ class GraphedGradients:
         expected = [p.grad for p in self.parameters]
         self._forget()  # gradients that are None are written by the capture; others would be added to
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # the outer one brings the stream back where a capture fails at its end
+        with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(graph):
             self.loss = self.gradients(*self.inputs)
         self.outputs = [p.grad for p in self.parameters]
         self.graph = graph
