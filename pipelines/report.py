@@ -70,7 +70,7 @@ def build_report(study_dir: Path) -> Path:
         title=f"Unnormalized variational Bayes: {files.name}",
         lead=_lead(done),
         headlines=headlines(tables["losses"], tables["pairs"], asked),
-        lone_headlines=lone_headlines(tables["losses"]),
+        lone_headlines=lone_headlines(tables["losses"], asked),
         run=_run_facts(files),
         unfinished=f"Not trained to the end, and left out of the tables: {', '.join(unfinished)}." if unfinished else "",
         capacity=layout.capacity(tables["capacity"]),

@@ -250,7 +250,8 @@ def train_stage(
     tasks, after = len(tasks_for(study.specs, experiments)), 0.0
     if groups and "losses" in experiments:
         config, trained_in = study.config, groups[0].plan.precision
-        after = measurement_flops(study.specs, config.eval_precision, trained_in, study.images, config.evaluation)
+        left = [s for s in study.specs if not study.store.exists(f"tasks/losses/{s.spec_id}/result.json")]
+        after = measurement_flops(left, config.eval_precision, trained_in, study.images, config.evaluation)
     progress = TrainingProgress([spec for group in groups for spec in group.specs], study.store, tasks, after)
     for competing in rounds.values():
         if study.runner:

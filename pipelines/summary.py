@@ -22,8 +22,8 @@ def main_group(table: pd.DataFrame, asked: Collection[str] = ()) -> pd.DataFrame
     for _, group in table.groupby("dataset", sort=True):
         last = group[group["spec_id"].isin(asked)]
         sizes = (last if len(last) else group).groupby(CONDITION, sort=True)["spec_id"].nunique()
-        most = sizes[sizes == sizes.max()].index
-        best = dict(zip(CONDITION, max(most, key=lambda values: values[CONDITION.index("epochs")]), strict=True))
+        most = sizes[sizes == sizes.max()].reset_index().sort_values("epochs", kind="stable").iloc[-1]
+        best = {name: most[name] for name in CONDITION}
         main = group[(group[CONDITION] == pd.Series(best)).all(axis=1)]
         kept.append(main[main["parameters"] == main.groupby("model")["parameters"].transform(_middle)])
     return pd.concat(kept) if kept else table
@@ -114,10 +114,10 @@ def headlines(losses: pd.DataFrame, pairs: pd.DataFrame, asked: Collection[str] 
     return found
 
 
-def lone_headlines(losses: pd.DataFrame) -> list[tuple[str, str]]:
+def lone_headlines(losses: pd.DataFrame, asked: Collection[str] = ()) -> list[tuple[str, str]]:
     """Where no two models are compared: the best test loss at the largest sigma of each data set, a sentence and a detail."""
     found = []
-    rows = own_estimator(losses[losses["split"] == "test"]) if len(losses) else losses
+    rows = own_estimator(main_group(losses[losses["split"] == "test"], asked)) if len(losses) else losses
     for dataset, group in rows.groupby("dataset", sort=True):
         top = group[group["sigma"] == group["sigma"].max()]
         best = top.loc[top["loss"].idxmin()]

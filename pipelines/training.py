@@ -348,7 +348,8 @@ class GroupRunner:
 
     def _run(self) -> None:
         try:
-            for result in self.tuner.fit():
+            results = self.tuner.fit()
+            for result in (results[index] for index in range(len(results))):
                 if result.error:
                     self.errors.append(last_line(result.error))
                     self.broken |= spec_ids([result.config["group"]] if result.config else self.groups)

@@ -49,7 +49,7 @@ def pictures(study: Study) -> Iterator[Picture]:
             gaps = [(model, rows.assign(gap=rows["test_loss"] - rows["train_probe"])) for model, rows in some]
             if any(rows["gap"].notna().any() for _, rows in gaps):
                 caption = (
-                    f"{dataset}, σ = {level(sigma)}. Test less training loss, both of the averaged weights, on as many fixed "
+                    f"{dataset}, σ = {level(sigma)}. Test less training loss, both of the averaged weights, on fixed "
                     "images of either split with the same noise. Its height is mostly which images they are; its trend tells."
                 )
                 yield Picture(f"gap_{dataset}{suffix}", caption, draw(gaps, "gap", f"gap of the {name}"), "gap over epochs")
@@ -65,10 +65,10 @@ def _chosen(models: list[Model], measured: set[str], asked: Collection[str]) -> 
     for model in sorted((m for m in models if m.spec_id in measured), key=lambda m: order(m.spec)):
         found.setdefault(model.spec.data.name, []).append(model)
     for dataset, group in found.items():
-        top = [m for m in group if m.spec.sigma == max(n.spec.sigma for n in group)]
+        pool = [m for m in group if m.spec_id in asked] or group
+        top = [m for m in pool if m.spec.sigma == max(n.spec.sigma for n in pool)]
         conditions = [(m.spec.recipe, m.spec.activation, m.spec.data) for m in top]
-        wanted = [c for m, c in zip(top, conditions, strict=True) if m.spec_id in asked] or conditions
-        main = max(wanted, key=lambda c: (wanted.count(c), c[0].epochs))
-        seed = min(m.spec.seed for m in top)
-        found[dataset] = [m for m, c in zip(top, conditions, strict=True) if c == main and m.spec.seed == seed]
+        main = max(conditions, key=lambda c: (conditions.count(c), c[0].epochs))
+        own = [m for m, c in zip(top, conditions, strict=True) if c == main]
+        found[dataset] = [m for m in own if m.spec.seed == min(n.spec.seed for n in own)]
     return found
