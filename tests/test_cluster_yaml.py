@@ -11,6 +11,7 @@ import yaml
 from conftest import ROOT
 from packaging.requirements import Requirement
 from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
 
 CONFIG = yaml.safe_load((ROOT / "ray_cluster.yaml").read_text())
 ACCESS = yaml.safe_load((ROOT / "aws_access.yaml").read_text())
@@ -59,17 +60,27 @@ def test_the_package_is_shipped_and_nothing_else() -> None:
     assert shipped == packages | {"pyproject.toml", "constraints.txt", project["project"]["readme"]}
     for remote, local in CONFIG["file_mounts"].items():
         assert remote.endswith(local.removeprefix("~/"))
-    assert any('"$HOME/uvb-study[study]"' in command for command in CONFIG["setup_commands"])
+    copied, *_, installed = CONFIG["setup_commands"]  # the mounted folder is root's, and a build writes beside its sources
+    assert copied.endswith("cp -r ~/uvb-study /tmp/uvb-study")
+    assert '"/tmp/uvb-study[study]"' in installed
+
+
+def test_the_autoscaler_finds_an_image_for_every_kind_of_node() -> None:
+    """Its version 2, which `ray up` starts, wants the general one besides those of head and workers."""
+    config = AutoscalingConfig(prepared(), skip_content_hash=True)
+    for kind in CONFIG["available_node_types"]:
+        assert config.get_docker_config(kind)["image"].startswith("rayproject/ray:")
 
 
 def test_what_is_installed_is_pinned() -> None:
-    for command in CONFIG["setup_commands"] + CONFIG["head_setup_commands"] + CONFIG["worker_setup_commands"]:
+    commands = CONFIG["setup_commands"] + CONFIG["head_setup_commands"] + CONFIG["worker_setup_commands"]
+    for command in (each for each in commands if "pip" in each):
         assert re.match(r"python -m pip install .*(--constraint|==)", command), command
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     for need in map(Requirement, project["dependencies"] + project["optional-dependencies"]["study"]):
         assert need.name in PINNED, f"{need.name} has no line in constraints.txt"
         assert need.specifier.contains(PINNED[need.name]), f"{need}, and constraints.txt pins {PINNED[need.name]}"
-    for image in ("head_image", "worker_image"):
+    for image in ("image", "head_image", "worker_image"):
         assert f":{PINNED['ray']}-py311-" in CONFIG["docker"][image]
 
 
