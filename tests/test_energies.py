@@ -170,3 +170,14 @@ def test_latent_energies_say_so(name):
     if isinstance(model, LatentEnergy):
         mu, lam = model.encode(y)
         assert mu.shape == lam.shape == (3, TINY.latent)
+
+
+@pytest.mark.parametrize(("name", "noisy"), [("elbo_y", True), ("elbo_x", False)])
+def test_an_elbo_is_the_energy_of_what_it_may_see(name, noisy):
+    """Eq. 14: of y = x + σ noise; Eq. 10: of x, whatever the noise. Weighted image by image."""
+    model = tiny("vae", sigma=0.8)
+    noise, eps = inputs(model.noise_dim)
+    x, weight = normal((3, *SHAPE), 0, "clean").double().sigmoid(), torch.tensor([0.5, 0.25, 0.0], dtype=torch.float64)
+    seen = x + 0.8 * noise if noisy else x
+    expected = (weight * model.energy(seen, eps)).sum()
+    torch.testing.assert_close(build_objective(name, model)(x, noise, eps, weight), expected)

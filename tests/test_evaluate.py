@@ -15,6 +15,7 @@ from uvb.evaluate import (
     drawn_test_images,
     evaluation_images,
     image_losses,
+    noisy_blocks,
     paired_difference,
 )
 from uvb.internals import QUANTITIES, measure_internals
@@ -93,6 +94,25 @@ def test_an_error_counts_images_and_not_draws():
     assert once.stderr == pytest.approx(values.std().item() / math.sqrt(50))
     shift = paired_difference(values + 0.25, values)
     assert (shift.value, shift.stderr) == pytest.approx((0.25, 0.0), abs=1e-12)
+
+
+@pytest.mark.parametrize("limit", [0, 60])
+def test_training_losses_are_of_images_that_were_trained_on(digits, limit):
+    chosen = evaluation_images(digits, "train", EvalConfig(train_images=limit), train_images=100)
+    trained = {bytes(image) for image in digits.train[:100].flatten(1).numpy()}
+    assert len(chosen) == (limit or 100)
+    assert {bytes(image) for image in chosen.flatten(1).numpy()} <= trained
+
+
+def test_every_block_of_images_has_noise_of_its_own(digits):
+    """Else many images would share few draws, and the error bar would not know."""
+    blocks = list(noisy_blocks(digits.train[: BLOCK + 3], digits.levels, SIGMA, 2, "train", 1, CONFIG, FP64))
+    assert [len(clean) for clean, _, _ in blocks] == [BLOCK, 3]
+    for start, (clean, y, eps) in zip((0, BLOCK), blocks, strict=True):
+        key = (CONFIG.seed, "eval", "train", 1, start)
+        noise = normal((BLOCK, 1, 8, 8), *key)[: len(clean)].double()
+        torch.testing.assert_close(y, clean + SIGMA * noise)
+        torch.testing.assert_close(eps, normal((BLOCK, 2), *key, "latent")[: len(clean)].double())
 
 
 def test_few_images_are_drawn_from_all(digits):

@@ -16,8 +16,9 @@ from pipelines.cost_model import training_flops
 from pipelines.estimate import FP32_COST, MEASUREMENT_SHARE, measurement_flops
 from pipelines.images import images_path, load_images, save_images
 from pipelines.progress import REST_SECONDS, TASK_SECONDS, Screen, TrainingProgress, clock
+from pipelines.resources import Capacity, Layout
 from pipelines.store import Store
-from pipelines.study import Study, prepare
+from pipelines.study import Study, plan_stage, prepare
 from pipelines.tasks import Settings, Task, run_task, tasks_for, unfinished
 from pipelines.training import KEPT_STATES, STUCK_LIMIT, Training
 from uvb.data import ImageSet
@@ -29,7 +30,7 @@ from uvb.load import load
 from uvb.models import build_model
 from uvb.plan import Plan
 from uvb.spec import RunSpec
-from uvb.train import Progress
+from uvb.train import Progress, fit
 from uvb.train_state import TrainState
 
 PLAN = Plan(precision="fp64")
@@ -110,6 +111,29 @@ def test_killed_training_ends_bit_identical(store: Store, tmp_path: Path, digits
     done = json.loads((folder_of(store, spec) / "done.json").read_text())
     assert (done["restarts"], done["epochs"]) == (1, 2)
     assert not (folder_of(store, spec) / "state").exists()
+
+
+def test_the_model_that_is_kept_is_the_averaged_one(store: Store, digits: ImageSet) -> None:
+    spec = tiny_spec(digits)
+    train(spec, store)
+    state = TrainState.fresh(spec, PLAN)
+    list(fit(spec, PLAN, state, digits))
+    kept = weights(folder_of(store, spec))
+    assert all(torch.equal(kept[name], value) for name, value in state.averaged.state_dict().items())
+    assert any(not torch.equal(kept[name], value) for name, value in state.model.state_dict().items())
+
+
+def test_a_half_trained_model_keeps_its_plan_unless_told_otherwise(store: Store, digits: ImageSet) -> None:
+    specs = [tiny_spec(digits, model) for model in ("uvb", "deen")]
+    layout, has = Layout(2, 1, 0.99, 0.0), Capacity(2, 0, ((2, 0),), cluster=False)
+    kept, new = Plan(workers=1, precision="fp64"), Plan(workers=2, precision="fp32")
+    store.write_json(f"models/{specs[0].spec_id}/plan.json", kept.to_json())
+    for replan, expected in ((False, kept), (True, new)):
+        study = Study(StudyConfig(precision="fp32", replan=replan), digits, specs, store, Screen())
+        groups = plan_stage(study, layout, has)
+        assert {s.model: group.plan for group in groups for s in group.specs} == {"uvb": expected, "deen": new}
+        stored = [Plan(**store.read_json(f"models/{s.spec_id}/plan.json")) for s in specs]
+        assert stored == [expected, new]
 
 
 def test_finished_training_is_left_alone(store: Store, digits: ImageSet) -> None:
@@ -238,6 +262,16 @@ def test_tasks_are_done_once_and_again_when_measured_otherwise(store: Store, dig
     ours = {(r["split"], r["estimator"]): r["loss"] for r in rows}
     assert exact["floor"] < ours["train", "energy"]  # nothing is below the floor
     assert exact["floor"] < exact["nonparametric"]
+
+
+def test_whatever_decides_a_number_has_it_measured_again() -> None:
+    """And threads, which decide none, do not."""
+    evaluations = [EvalConfig(60, 50, 3), EvalConfig(60, 50, 2, seed=1), EvalConfig(0, 50, 2), EvalConfig(60, 0, 2)]
+    others = [dataclasses.replace(SETTINGS, evaluation=each) for each in evaluations]
+    others += [dataclasses.replace(SETTINGS, plan=plan) for plan in (Plan(precision="bf16"), Plan(device="cuda"))]
+    others += [dataclasses.replace(SETTINGS, seed=1), dataclasses.replace(SETTINGS, scale=0.5)]
+    assert len({each.key for each in (SETTINGS, *others)}) == 1 + len(others)
+    assert dataclasses.replace(SETTINGS, plan=Plan(threads=7)).key == SETTINGS.key
 
 
 def test_nan_is_not_written(store: Store, digits: ImageSet) -> None:
