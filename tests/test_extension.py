@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -131,6 +132,52 @@ plan = uvb.resolve_plan(precision="fp32", threads=1)
 state = uvb.TrainState.fresh(spec, plan)
 print([p.metrics.test_loss > 0 for p in uvb.fit(spec, plan, state, digits) if p.metrics], "losses" in experiment_names())
 """
+
+
+FILES = {
+    "uvb/models/mine.py": """
+from uvb.estimator import Energy
+from uvb.models.registry import register_model
+from uvb.spec import Widths
+
+register_model("mine", widths=Widths(conv=(), hidden=8))(Energy)
+""",
+    "uvb/data/mine.py": """
+from uvb.data.registry import register_dataset
+
+register_dataset("mine")(lambda data_dir: None)
+""",
+    "uvb/experiments/mine.py": """
+from uvb.experiments.registry import register_experiment
+
+register_experiment("mine")(lambda model, spec, context: None)
+""",
+    "tune_spaces/mine.py": """
+from tune_spaces.registry import register_space
+
+register_space("mine")(lambda base: [])
+""",
+}
+NAMES = """
+from tune_spaces import space_names
+from uvb.data import dataset_names
+from uvb.experiments import experiment_names
+from uvb.models import model_names
+
+print(["mine" in names() for names in (model_names, dataset_names, experiment_names, space_names)])
+"""
+
+
+def test_a_file_in_its_folder_is_all_there_is_to_add(tmp_path):
+    """The last table of docs/ARCHITECTURE.md: one place, and no list of names besides."""
+    for package in ("uvb", "tune_spaces"):
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for path, text in FILES.items():
+        (tmp_path / path).write_text(text)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    line = [sys.executable, "-c", NAMES]
+    done = subprocess.run(line, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert done.stdout == "[True, True, True, True]\n", done.stderr
 
 
 def test_uvb_trains_where_neither_ray_nor_mlflow_can_be_imported(tmp_path):

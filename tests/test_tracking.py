@@ -15,7 +15,6 @@ import pytest
 
 from pipelines import tracking
 from pipelines.mlflow_runs import default_tracking_uri, open_client, open_experiment
-from pipelines.mlflow_values import lines_over_sigma
 from pipelines.store import Store
 from pipelines.tracking import Tracker
 from tests.mlflow_study import START, begin, complete, empty_mlflow_db, make_spec, write_curves, write_tables
@@ -223,22 +222,6 @@ def test_a_training_that_a_search_stopped_is_no_failure(uri, tmp_path):
     runs = by_name(uri)
     assert {n: r["status"] for n, r in runs.items()} == {"digits": "FINISHED", "uvb σ=1": "KILLED", "deen σ=1": "FINISHED"}
     assert runs["uvb σ=1"]["tags"]["uvb.ended"] == "stopped early"
-
-
-def test_trainings_of_other_lengths_are_lines_of_their_own():
-    """What differs in its epochs alone is no other seed, and is not averaged with it."""
-    row = {"dataset": "digits", "model": "uvb", "recipe": "fast", "split": "test", "estimator": "energy", "seed": 0}
-    rows = [
-        row
-        | {"spec_id": f"{epochs}-{sigma}-{seed}", "epochs": epochs, "sigma": sigma, "seed": seed, "loss": epochs + sigma + seed}
-        for epochs in (8, 20)
-        for sigma in (0.5, 1.0)
-        for seed in (0, 1)
-    ]
-    lines = lines_over_sigma(rows)
-    at = [("loss_over_sigma", 50), ("loss_over_sigma", 100)]
-    assert lines == {f"UVB {n} epochs": dict(zip(at, (n + 1.0, n + 1.5), strict=True)) for n in (8, 20)}
-    assert lines_over_sigma(rows[:4]).keys() == {"UVB"}
 
 
 def test_a_folder_begun_anew_gets_new_runs_and_ends_those_it_left_running(uri, tmp_path):

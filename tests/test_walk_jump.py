@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -143,8 +144,8 @@ def test_latent_noise_is_drawn_anew_for_every_step_and_chain() -> None:
 
 def test_batches_of_chains_walk_as_all_at_once() -> None:
     energy = Rippled(1.0)
-    for integrator in ("langevin", "baoab"):
-        config = WalkJump(jumps=2, integrator=integrator, second_jump=True)  # type: ignore[arg-type]
+    for integrator in get_args(Integrator):
+        config = WalkJump(jumps=2, integrator=integrator, second_jump=True)
         ends = [list(walk_jump(energy, begin(7, SHAPE, 0), replace(config, batch=batch), 0))[-1][1] for batch in (None, 3)]
         torch.testing.assert_close(ends[0].x_hat, ends[1].x_hat)
         torch.testing.assert_close(ends[0].energy, ends[1].energy)
@@ -159,8 +160,8 @@ class Cliff(Energy):
 
 
 @pytest.mark.parametrize("integrator", ["langevin", "baoab"])
-def test_a_diverging_chain_is_stopped_alone(integrator: str) -> None:
-    config = WalkJump(jumps=3, integrator=integrator)  # type: ignore[arg-type]
+def test_a_diverging_chain_is_stopped_alone(integrator: Integrator) -> None:
+    config = WalkJump(jumps=3, integrator=integrator)
     sound = begin(4, SHAPE, 0)
     bad = sound._replace(y=sound.y.index_fill(0, torch.tensor(1), 60.0))
     first, info = walk_step(Cliff(1.0), bad, config, 0)
@@ -208,6 +209,6 @@ def test_chains_begin_uniform_in_the_cube() -> None:
 @pytest.mark.parametrize(
     "bad", [{"delta": 0.0}, {"delta": math.nan}, {"jumps": 0}, {"integrator": "euler"}, {"friction": 0.0}, {"batch": 0}]
 )
-def test_bad_walks_are_refused(bad: dict[str, object]) -> None:
+def test_bad_walks_are_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=next(iter(bad))):
-        WalkJump(**bad)  # type: ignore[arg-type]
+        WalkJump(**bad)

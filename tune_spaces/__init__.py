@@ -7,10 +7,9 @@ def my_space(base: Base) -> list[RunSpec]:
 ```
 """
 
-from tune_spaces import activation, capacity, questions, recipe, remark4, sec311, sigma_grid, train_size
 from tune_spaces.registry import Base, Space, get_space, register_space, space_names
+from uvb.plugins import import_files
 
-__all__ = [
-    "Base", "Space", "activation", "capacity", "get_space", "questions", "recipe", "register_space", "remark4", "sec311",
-    "sigma_grid", "space_names", "train_size",
-]  # fmt: skip
+__all__ = ["Base", "Space", "get_space", "register_space", "space_names"]
+
+import_files(__name__, __path__)

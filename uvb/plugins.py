@@ -1,9 +1,18 @@
-"""What other installed packages add: modules and functions named by entry points in a group such as ``uvb.models``."""
+"""How files come to be known: those of a package of ours, and what other installed packages name by entry points."""
 
+import importlib
+import pkgutil
+from collections.abc import Iterable
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from uvb.errors import UserError
+
+
+def import_files(package: str, path: Iterable[str]) -> None:
+    """Import every module of `package`, whose ``__path__`` is `path`, so that each registers what it has."""
+    for module in pkgutil.iter_modules(path):
+        importlib.import_module(f"{package}.{module.name}")
 
 
 def plugin_names(group: str) -> list[str]:

@@ -10,9 +10,7 @@ def pictures(study: Study) -> Iterator[Picture]:
 `draw` is a pure function from arrays or a table to a matplotlib figure; `pictures` finds what there is to draw.
 """
 
-import importlib
 import logging
-import pkgutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -21,7 +19,7 @@ from matplotlib.figure import Figure
 
 from pipelines.results import StudyFiles
 from uvb.errors import UserError
-from uvb.plugins import load_plugin, plugin_names
+from uvb.plugins import import_files, load_plugin, plugin_names
 
 log = logging.getLogger(__name__)
 
@@ -76,8 +74,7 @@ def drawings() -> list[Drawing]:
 
     A plug-in that cannot be loaded is told in the log and costs its own drawings only.
     """
-    for module in pkgutil.iter_modules(__path__):
-        importlib.import_module(f"{__name__}.{module.name}")
+    import_files(__name__, __path__)
     for name in plugin_names("uvb.figures"):
         try:
             load_plugin("uvb.figures", name)  # importing it registers its drawings

@@ -1,7 +1,9 @@
-"""Data sets: a registry of names, and one's own files by path, to images in memory."""
+"""Data sets: a registry of names, one a file, and one's own files by path, to images in memory."""
 
-from uvb.data import cifar10, digits, mixture, mnist  # noqa: F401  each registers its name
 from uvb.data.image_set import ImageSet
 from uvb.data.registry import dataset_names, load_dataset, register_dataset
+from uvb.plugins import import_files
 
 __all__ = ["ImageSet", "dataset_names", "load_dataset", "register_dataset"]
+
+import_files(__name__, __path__)

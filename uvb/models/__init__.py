@@ -1,8 +1,8 @@
 """Models of the paper and beyond, one a file. Importing this package registers them."""
 
-from uvb.models import autoencoders, deen, uvb, vae
 from uvb.models.registry import Model, build_model, get_model, model_names, register_model
+from uvb.plugins import import_files
 
-__all__ = [
-    "Model", "autoencoders", "build_model", "deen", "get_model", "model_names", "register_model", "uvb", "vae",
-]  # fmt: skip
+__all__ = ["Model", "build_model", "get_model", "model_names", "register_model"]
+
+import_files(__name__, __path__)
