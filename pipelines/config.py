@@ -157,7 +157,7 @@ def data_ref(config: StudyConfig, images: ImageSet) -> DataRef:
     available = len(images.train)
     require(
         config.train_images <= available,
-        f"--train-images {config.train_images}: {images.name} has {available}; choose 1 to {available}, or 0 for all",
+        f"--train-images {config.train_images}: {images.name} has {available}; choose 2 to {available}, or 0 for all",
     )
     return DataRef(images.name, images.checksum, images.shape, config.train_images or available)
 

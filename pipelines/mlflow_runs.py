@@ -35,6 +35,11 @@ Point = tuple[str, float, int, int]  # metric, value, step, time in ms
 
 
 def default_tracking_uri() -> str:
+    """The environment's MLFLOW_TRACKING_URI, else `local_tracking_uri`."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or local_tracking_uri()
+
+
+def local_tracking_uri() -> str:
     """The store that a plain ``mlflow ui`` started in this folder shows."""
     return f"sqlite:///{Path.cwd() / 'mlflow.db'}"
 

@@ -48,7 +48,7 @@ def fetch(source: str, target: str | Path, tracking_uri: str | None = None) -> P
         UserError: there is no such model, or MLflow cannot be reached.
     """
     mlflow = import_mlflow()
-    uri = tracking_uri or mlflow.environment_variables.MLFLOW_TRACKING_URI.get() or default_tracking_uri()
+    uri = tracking_uri or default_tracking_uri()
     local = sqlite_path(uri)
     if local is not None and not local.exists():
         raise UserError(f"there is no MLflow store at {local}; run in the study's folder, or give --tracking-uri")

@@ -46,11 +46,14 @@ def git_revision() -> str | None:
     try:
         run = [
             subprocess.run(["git", "-C", str(here), *what], capture_output=True, text=True, timeout=10, check=True).stdout
-            for what in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+            for what in (["rev-parse", "--show-toplevel", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
         ]
     except (OSError, subprocess.SubprocessError):
         return None
-    return run[0].strip() + ("+changes" if run[1].strip() else "")
+    top, revision = run[0].splitlines()
+    if Path(top).resolve() != here.parent:  # installed inside somebody else's repository
+        return None
+    return revision + ("+changes" if run[1].strip() else "")
 
 
 def cpu_name() -> str:

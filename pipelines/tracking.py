@@ -292,7 +292,7 @@ class Tracker:
     def _provenance(self, study: Mapping[str, Any]) -> dict[str, Any]:
         provenance = dict(study.get("provenance") or {})
         tags = {f"provenance.{k}": v for k, v in flat(provenance).items()}
-        revision = next((provenance[k] for k in ("git_revision", "git", "revision") if provenance.get(k)), None)
+        revision = provenance.get("git")
         return tags | ({"mlflow.source.git.commit": revision} if isinstance(revision, str) else {})
 
     def _model(self, spec_id: str) -> None:

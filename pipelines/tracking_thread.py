@@ -2,7 +2,7 @@
 
 import threading
 
-from pipelines.mlflow_runs import default_tracking_uri
+from pipelines.mlflow_runs import local_tracking_uri
 from pipelines.tracking import Status, Tracker
 
 SYNC_SECONDS = 4.0  # how often MLflow is brought up to date
@@ -46,7 +46,7 @@ def views(tracker: Tracker) -> list[str]:
     if not paths:
         return []
     served = uri.startswith(("http://", "https://"))
-    start = "make ui" if uri == default_tracking_uri() else f"mlflow ui --backend-store-uri {uri}"
+    start = "make ui" if uri == local_tracking_uri() else f"mlflow ui --backend-store-uri {uri}"
     address = uri.rstrip("/") if served else "http://127.0.0.1:5000"
     return [
         "in MLflow" if served else f"in MLflow, after `{start}`",

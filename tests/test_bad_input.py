@@ -76,7 +76,7 @@ STUDY = {
     "--epochs 0": "epochs=0",
     "--batch-size -1": "batch_size=-1",
     "--learning-rate nan": "learning rate nan must be",
-    "--train-images 99999": r"digits has 1500; choose 1 to 1500",
+    "--train-images 99999": r"digits has 1500; choose 2 to 1500",
     "--num-workers 999": rf"asked for 999 workers.*ask for at most {usable_cpus()} \(--num-workers\)",
     "--num-workers -1": "--num-workers -1: it must be 0 or more",
     "--cpus-per-worker 999": "asked for",

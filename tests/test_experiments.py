@@ -21,6 +21,7 @@ from uvb.errors import UserError
 from uvb.estimator import Energy, LatentEnergy
 from uvb.evaluate import EvalConfig
 from uvb.experiments import Context, Result, _labels, experiment_names, get_experiment
+from uvb.mixing import chain_statistics
 from uvb.models import build_model, get_model, model_names
 from uvb.plan import Plan
 from uvb.reference import reference
@@ -198,15 +199,20 @@ def test_the_step_grows_with_sigma(images: ImageSet) -> None:
 
 
 def test_a_chain_that_diverges_is_told_and_left_out(images: ImageSet) -> None:
-    """Hill throws out some chains at once; they are labelled -1 from there, and the others are measured."""
-    result = run("walk_jump", Hill(), images, scale=0.6)
+    """Hill throws out those that start beyond its edge; they are labelled -1 from there. The others go far from it, and are
+    measured.
+    """
+    result = run("walk_jump", Hill(mean=-2.0, variance=0.1), images, scale=0.6)
     stopped = {row["chain"]: row["step"] for row in result.scalars["diverged"]}
     labels = result.arrays["labels"]
-    assert 0 < len(stopped) <= labels.shape[1]
     for chain in range(labels.shape[1]):
         steps = 10 * torch.arange(1, len(labels) + 1)
         expected = steps < stopped.get(chain, 10**9)
         assert torch.equal(labels[:, chain] >= 0, expected)
+    sound = [chain for chain in range(labels.shape[1]) if chain not in stopped]
+    energy = result.arrays["energy"][:, sound]
+    assert 0 < len(sound) < labels.shape[1]
+    assert result.scalars["energy"]["iat"] == pytest.approx(chain_statistics(energy, 10).integrated_autocorrelation_time)
 
 
 def test_all_chains_diverging_at_once_is_a_result(images: ImageSet) -> None:
@@ -228,6 +234,17 @@ def test_images_without_labels_are_sampled_all_the_same(images: ImageSet) -> Non
 
 
 # --- energies, attractors, convexity
+
+
+def test_rows_jump_twice(images: ImageSet) -> None:
+    """x̂(y) and x̂(x̂(y)) of a Gaussian: each step halves the distance to its mean (1 - σ²/s²). Both by the same ε."""
+    arrays = run("denoise_rows", Gaussian(mean=0.3, variance=2.0), images).arrays
+    torch.testing.assert_close(arrays["xhat"] - 0.3, (arrays["noisy"] - 0.3) / 2)
+    torch.testing.assert_close(arrays["xhat2"] - 0.3, (arrays["noisy"] - 0.3) / 4)
+    shaken = run("denoise_rows", Shaken(), images).arrays
+    once = shaken["xhat"] - shaken["noisy"]
+    assert once.flatten(1).std(1).max() < 1e-6 < once[:, 0, 0, 0].std()
+    torch.testing.assert_close(shaken["xhat2"] - shaken["xhat"], once)
 
 
 def test_energies_of_a_gaussian(images: ImageSet) -> None:

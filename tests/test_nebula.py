@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from uvb.errors import UserError
+from uvb.estimator import Energy
 from uvb.gaussian_mixture import GaussianMixture
 from uvb.nebula import attractor, gradient_flow, two_steps
 from uvb.noise import normal
@@ -57,6 +58,30 @@ def test_each_image_falls_into_its_own_attractor() -> None:
     end, _ = attractor(pair.energy(0.3), y, NONE, tolerance=1e-5)
     assert end.converged.all()
     assert end.y.mean((1, 2, 3)).round(decimals=3).tolist() == pytest.approx([0, 1, 0, 1, 0], abs=1e-3)
+
+
+def test_every_image_keeps_its_own_noise_along_the_flow() -> None:
+    """With ε in the energy each image of a batch flows as it would alone, to the minimum that its own ε gives it."""
+
+    class Shifted(Energy):
+        """f(y; ε) = ‖y - ε₀‖²/2: the minimum is ε₀ everywhere, reached in its own time from a start of its own."""
+
+        noise_dim = 2
+
+        def energy(self, y: Tensor, eps: Tensor) -> Tensor:
+            return (y - eps[:, :1, None, None]).square().flatten(1).sum(1) / 2
+
+    energy, eps = Shifted(1.0), normal((5, 2), 0, "eps")
+    y = eps[:, :1, None, None] + torch.tensor([0.0, 3.0, 0.1, 40.0, 1.0])[:, None, None, None] * noisy()
+    end, energies = attractor(energy, y, eps, tolerance=1e-4)
+    assert end.converged.all()
+    torch.testing.assert_close(end.y, eps[:, :1, None, None].expand_as(y), atol=2e-3, rtol=0)
+    torch.testing.assert_close(end.energy, energy.energy(end.y, eps))
+    assert len(set(end.steps.tolist())) > 2, "some rest while others move"
+    for i in range(5):
+        alone, alone_energies = attractor(energy, y[i : i + 1], eps[i : i + 1], tolerance=1e-4)
+        torch.testing.assert_close(alone.y[0], end.y[i])
+        torch.testing.assert_close(alone_energies[:, 0], energies[: len(alone_energies), i])
 
 
 def test_giving_up_is_told() -> None:

@@ -1,6 +1,7 @@
 """The report: one page that stands alone, says what the data say, and leaves out what is not there."""
 
 import base64
+import itertools
 import re
 import subprocess
 import sys
@@ -13,13 +14,14 @@ import fake_study
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.numpy import load_file
 
 from pipelines import figures, layout
 from pipelines.figures import Picture, Study, drawings, register
 from pipelines.figures.style import PALETTE, file_name, grid, plot, rows_of_images, standalone, strip, theme, to_svg
 from pipelines.report import Args, build_comparison, build_report, flat, main
 from pipelines.results import StudyFiles
-from pipelines.summary import decimals, headlines, main_group, over_seeds, own_estimator
+from pipelines.summary import decimals, headlines, lone_headlines, main_group, over_seeds, own_estimator
 from pipelines.tables import build_tables
 from uvb.errors import UserError
 
@@ -116,6 +118,48 @@ def test_headline_says_so_when_uvb_does_not_win(study: Path, shift: float, verdi
     tables = build_tables(study)
     pairs = tables["pairs"].assign(difference=shift, low=shift - 0.1, high=shift + 0.1, stderr=0.05)
     assert verdict in headlines(tables["losses"], pairs)[0].sentence
+
+
+def test_headline_over_two_seeds_is_that_of_the_stored_losses(tmp_path: Path) -> None:
+    """Every number of it from the arrays that the tasks wrote, image by image; the largest σ, not the other."""
+    for sigma, seed, model in itertools.product((0.5, 1.0), (0, 1), ("uvb", "deen")):
+        fake_study.add_model(tmp_path, fake_study.spec(model, sigma, seed=seed))
+
+    def losses(model: str, seed: int) -> np.ndarray:
+        folder = tmp_path / "tasks" / "losses" / fake_study.spec(model, 1.0, seed=seed).spec_id
+        return load_file(folder / "arrays.safetensors")["test/energy"].astype(float)
+
+    uvb, deen = ([losses(model, seed) for seed in (0, 1)] for model in ("uvb", "deen"))
+    differences = [a - b for a, b in zip(uvb, deen, strict=True)]
+    means = [d.mean() for d in differences]
+    error = np.mean([d.std(ddof=1) / len(d) ** 0.5 for d in differences])
+    tables = build_tables(tmp_path)
+    (headline,) = headlines(tables["losses"], tables["pairs"])
+    assert headline.sigma == 1.0
+    assert headline.uvb == pytest.approx(np.mean(uvb), rel=1e-6)
+    assert headline.deen == pytest.approx(np.mean(deen), rel=1e-6)
+    assert headline.difference == pytest.approx(np.mean(means), rel=1e-6)
+    assert headline.low == pytest.approx(np.mean(means) - 1.959964 * error, rel=1e-6)
+    assert headline.high == pytest.approx(np.mean(means) + 1.959964 * error, rel=1e-6)
+    digits = decimals(error)
+    assert f"mean of 2 seeds (s.d. over seeds {np.std(means, ddof=1):.{digits}f})" in headline.detail
+    assert f"a test loss of {np.mean(uvb):.3f} against {np.mean(deen):.3f}" in headline.sentence
+    assert "UVB is lower at 2, DEEN at 0, undecided at 0" in headline.detail
+
+
+def test_a_model_alone_is_told_by_its_loss_at_the_largest_noise(tmp_path: Path) -> None:
+    for sigma, model in itertools.product((0.5, 1.0), ("uvb", "vae")):
+        fake_study.add_model(tmp_path, fake_study.spec(model, sigma, dataset="mnist"))
+        fake_study.add_reference(tmp_path, fake_study.spec(model, sigma, dataset="mnist"))
+    losses = build_tables(tmp_path)["losses"]
+    uvb = losses.query("model == 'uvb' and sigma == 1.0 and split == 'test' and estimator == 'energy'").iloc[0]
+    digits = decimals(uvb["stderr"])
+    ((sentence, detail),) = lone_headlines(losses)
+    assert sentence == f"At σ = 1.0 on mnist, UVB has a test loss of {uvb['loss']:.{digits}f}."
+    assert detail == (
+        f"± {uvb['stderr']:.{digits}f}, one standard error over test images; the paper's: 15; "
+        f"the training set's exact posterior mean: {fake_study.floor(1.0) + 0.09:.{digits}f}."
+    )
 
 
 def test_no_pair_no_headline(bare: Path) -> None:

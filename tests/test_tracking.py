@@ -14,7 +14,7 @@ from uuid import uuid4
 import pytest
 
 from pipelines import tracking
-from pipelines.mlflow_runs import default_tracking_uri, open_client, open_experiment
+from pipelines.mlflow_runs import check_tracking_uri, default_tracking_uri, open_client, open_experiment
 from pipelines.store import Store
 from pipelines.tracking import Tracker
 from tests.mlflow_study import START, begin, complete, empty_mlflow_db, make_spec, write_curves, write_tables
@@ -74,7 +74,17 @@ def by_name(uri):
 
 def test_the_default_store_is_what_a_plain_mlflow_ui_shows(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert default_tracking_uri() == f"sqlite:///{tmp_path}/mlflow.db"
+
+
+def test_the_environments_store_comes_before_the_default(monkeypatch, tmp_path, store):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/elsewhere.db")
+    assert Tracker(None, "uvb", "digits", store).tracking_uri == f"sqlite:///{tmp_path}/elsewhere.db"
+    assert Tracker("http://asked:1", "uvb", "digits", store).tracking_uri == "http://asked:1"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "ftp://x")
+    with pytest.raises(UserError, match="ftp://x"):
+        check_tracking_uri(None)
 
 
 def test_a_whole_study_is_projected(uri, store, tmp_path):
@@ -82,7 +92,7 @@ def test_a_whole_study_is_projected(uri, store, tmp_path):
     for spec in specs:
         complete(store, spec)
     write_tables(store, specs, tmp_path)
-    store.write_json("study.json", {"name": "digits", "epochs": 4, "provenance": {"git_revision": "abc", "seed": 0}})
+    store.write_json("study.json", {"name": "digits", "epochs": 4, "provenance": {"git": "abc", "seed": 0}})
     store.write_bytes("figures/loss_over_sigma.svg", b"<svg/>")
     store.write_bytes("report.html", b"<p>report</p>")
     warnings = []
@@ -96,7 +106,7 @@ def test_a_whole_study_is_projected(uri, store, tmp_path):
     assert runs.keys() == {"digits", *models, "UVB over σ", "DEEN over σ", "floor over σ"}
     assert {run["status"] for run in runs.values()} == {"FINISHED"}
     parent = runs["digits"]
-    assert parent["tags"]["provenance.git_revision"] == parent["tags"]["mlflow.source.git.commit"] == "abc"
+    assert parent["tags"]["provenance.git"] == parent["tags"]["mlflow.source.git.commit"] == "abc"
     assert parent["params"]["epochs"] == "4"
     assert {"/report.html", "figures/figures/loss_over_sigma.svg"} <= set(parent["artifacts"])
     assert {"tables/tables/losses.parquet", "tables/tables/losses.json"} <= set(parent["artifacts"])

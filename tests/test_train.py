@@ -8,11 +8,14 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from conftest import tiny_spec
+from conftest import TINY, tiny_spec
 
 from uvb.data import ImageSet, load_dataset
 from uvb.errors import UserError
-from uvb.models import build_model, model_names
+from uvb.estimator import Energy
+from uvb.load import load, save_model
+from uvb.models import Model, build_model, model_names
+from uvb.models.registry import _MODELS
 from uvb.noise import generator, normal
 from uvb.plan import Plan, resolve_plan
 from uvb.train import fit
@@ -36,31 +39,50 @@ def same(a: TrainState, b: TrainState) -> None:
     assert timeless[0] == timeless[1]
 
 
-def test_the_loop_is_adam_on_the_denoising_loss(digits):
-    """Two epochs against a loop written out by hand, with torch.autograd.grad inside and autograd's own backward."""
-    spec = tiny_spec(digits, recipe=dataclasses.replace(tiny_spec(digits).recipe, clip=float("inf"), ema=0.0))
+@pytest.mark.parametrize(("clip", "ema"), [(float("inf"), 0.0), (1.58, 0.0), (float("inf"), 0.3), (1.58, 0.3)])
+def test_the_loop_is_adam_on_the_denoising_loss(digits, clip, ema):
+    """Two epochs against a loop written out by hand: the gradient in y by torch.autograd.grad, clipping and averaging a weight
+    at a time. An average of 0.3 is past its short memory ((1 + t)/(10 + t)) from the fourth step on.
+    """
+    spec = tiny_spec(digits, recipe=dataclasses.replace(tiny_spec(digits).recipe, clip=clip, ema=ema))
     state, _ = train(spec, digits)
 
     model = build_model(spec).double()
+    averages = [p.detach().clone() for p in model.parameters()]
     adam = torch.optim.Adam(model.parameters(), lr=1e-3)
     x_all = digits.train[:100].double() / digits.levels
-    step, total, size = 0, 8, 32
+    step, total, size, clipped, means = 0, 8, 32, 0, []
     for epoch in range(2):
-        order = torch.randperm(100, generator=generator(0, "order", epoch))
+        order, mean = torch.randperm(100, generator=generator(0, "order", epoch)), 0.0
         for k in range(4):
             x = x_all[order[k * size : (k + 1) * size]]
             noise = normal((size, 1, 8, 8), 0, "noise", epoch, k)[: len(x)].double()
             eps = normal((size, 5), 0, "latent", epoch, k)[: len(x)].double()
             y = (x + 1.0 * noise).requires_grad_()
             (gradient,) = torch.autograd.grad(model.energy(y, eps).sum(), y, create_graph=True)
-            loss = (x - y + gradient).square().sum() / len(x)
+            squares = (x - y + gradient).square().sum()
+            mean += squares.item() / 100
             adam.param_groups[0]["lr"] = spec.recipe.learning_rate_at(step, total)
             adam.zero_grad()
-            loss.backward()
+            (squares / len(x)).backward()
+            norm = sum(float(p.grad.square().sum()) for p in model.parameters()) ** 0.5
+            if norm > clip:
+                clipped += 1
+                for p in model.parameters():
+                    p.grad *= clip / norm
             adam.step()
+            decay = min(ema, (1 + step) / (10 + step))
+            averages = [decay * a + (1 - decay) * p.detach() for a, p in zip(averages, model.parameters(), strict=True)]
             step += 1
-    for (name, p), q in zip(model.named_parameters(), state.model.parameters(), strict=True):
-        torch.testing.assert_close(q, p, rtol=1e-8, atol=1e-10, msg=name)
+        means.append(mean)
+    if clip < float("inf"):
+        assert 0 < clipped < total, clipped  # both sides of the bound are met
+    for (name, p), q, a, r in zip(
+        model.named_parameters(), state.model.parameters(), averages, state.averaged.parameters(), strict=True
+    ):
+        torch.testing.assert_close(q, p, rtol=1e-6, atol=1e-8, msg=name)  # torch's clipping adds 1e-6 to the norm
+        torch.testing.assert_close(r, a, rtol=1e-6, atol=1e-8, msg=name)
+    assert [row.train_loss for row in state.curves] == pytest.approx(means, rel=1e-6)
 
 
 @pytest.mark.parametrize("name", [n for n in model_names() if "laplace" not in n])  # Remark 4: those barely learn
@@ -90,6 +112,31 @@ def test_a_training_stopped_anywhere_goes_on_to_the_bit(digits, tmp_path, name, 
     for folder in folders:
         resumed, _ = train(spec, digits, plan, TrainState.load(folder, spec, plan))
         same(resumed, whole)
+
+
+def test_weights_that_are_tied_are_saved_and_stay_tied(digits, tmp_path, monkeypatch):
+    """safetensors refuses tensors that share memory: the state of an energy with one layer used twice, and its model."""
+
+    class Tied(Energy):
+        def __init__(self, shape, widths, activation, sigma):
+            super().__init__(sigma)
+            self.one = torch.nn.Linear(64, 64)
+            self.two = self.one
+
+        def energy(self, y, eps):
+            return (y.flatten(1) - self.two(self.one(y.flatten(1)).tanh())).square().sum(1) / 2
+
+    monkeypatch.setitem(_MODELS, "tied", Model("tied", Tied, TINY))
+    spec = tiny_spec(digits, "tied")
+    whole, _ = train(spec, digits)
+    state = TrainState.fresh(spec, FP64)
+    next(fit(spec, FP64, state, digits, pulse_seconds=0.0))
+    state.save(tmp_path / "state", FP64)
+    resumed, _ = train(spec, digits, FP64, TrainState.load(tmp_path / "state", spec, FP64))
+    same(resumed, whole)
+    loaded = load(save_model(whole.averaged, spec, tmp_path / "model"))
+    assert loaded.two is loaded.one
+    assert torch.equal(loaded.one.weight, whole.averaged.one.weight)
 
 
 def test_a_finished_training_is_left_alone(digits):
@@ -185,6 +232,25 @@ def test_the_gap_over_training_is_one_measure_on_both_splits(digits, epoch):
         x = pixels[order].double() / digits.levels
         noise, eps = normal(tuple(x.shape), 0, "probe noise").double(), normal((n, 5), 0, "probe latent").double()
         assert loss == pytest.approx(float((x - model(x + noise, eps)).square().sum() / n), rel=1e-9)
+
+
+def test_the_encoder_over_training_is_that_of_noisy_test_images(digits):
+    """`kl` and `recon`, ½‖y - μ_y(z)‖²/σ², at a σ that is not 1, with torch.distributions; none for DEEN."""
+    spec = tiny_spec(digits, sigma=0.5)
+    state, _ = train(spec, digits)
+    model, n = state.averaged, len(digits.test)
+    x = digits.test[torch.randperm(n, generator=generator(0, "probe"))].double() / digits.levels
+    y = x + 0.5 * normal(tuple(x.shape), 0, "probe noise").double()
+    eps = normal((n, 5), 0, "probe latent").double()
+    with torch.no_grad():
+        mu, lam = model.encode(y)
+        q, prior = torch.distributions.Normal(mu, (lam / 2).exp()), torch.distributions.Normal(0.0, 1.0)
+        recon = (y - model.decode(mu + (lam / 2).exp() * eps)).square().sum() / (2 * 0.25) / n
+        kl = torch.distributions.kl_divergence(q, prior).sum() / n
+    assert state.curves[-1].kl == pytest.approx(kl.item(), rel=1e-6)
+    assert state.curves[-1].recon == pytest.approx(recon.item(), rel=1e-6)
+    deen, _ = train(tiny_spec(digits, "deen"), digits)
+    assert [(row.kl, row.recon) for row in deen.curves] == [(None, None)] * 2
 
 
 def test_a_state_of_before_the_training_probe_is_read(digits, tmp_path):

@@ -1,5 +1,6 @@
 """Langevin, BAOAB and jumps: moments with their exact discretization error, exact continuation, divergence."""
 
+import itertools
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -196,6 +197,20 @@ def test_jumps_are_the_bayes_estimator() -> None:
     torch.testing.assert_close(once.x_hat, posterior_mean(state.y, train, 0.5))
     twice = jump(energy, state, WalkJump(second_jump=True), 0)
     torch.testing.assert_close(twice.x_hat, posterior_mean(once.x_hat, train, 0.5))
+
+
+def test_a_jump_of_a_random_energy_draws_one_z_for_each_step_it_takes() -> None:
+    """x̂(y; ε), x̂(x̂(y; ε); ε′) and f(y; ε), with ε and ε′ the first and second draw of one generator of the seed and step."""
+    energy, seed = Rippled(1.0), 3
+    state = begin(5, SHAPE, 0)._replace(step=20)
+    noise = generator(seed, "jump", 20)
+    first, second = (torch.randn(5, energy.noise_dim, generator=noise) for _ in range(2))
+    for batch, again in itertools.product((None, 2), (False, True)):
+        landed = jump(energy, state, WalkJump(batch=batch, second_jump=again), seed)
+        once = energy(state.y, first)
+        torch.testing.assert_close(landed.x_hat, energy(once, second) if again else once)
+        torch.testing.assert_close(landed.energy, energy.energy(state.y, first))
+        assert landed.step == 20
 
 
 def test_chains_begin_uniform_in_the_cube() -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from uvb.capacity import widths_at
 from uvb.errors import UserError
 from uvb.models import get_model
-from uvb.plugins import load_plugin, plugin_names
+from uvb.plugins import load_registering, plugin_names
 from uvb.spec import DataRef, Recipe, RunSpec
 
 _widths = lru_cache(widths_at)  # a space asks for the same few many times
@@ -91,7 +91,7 @@ def get_space(name: str) -> Space:
         UserError: if there is none.
     """
     if name not in _SPACES:
-        load_plugin("uvb.spaces", name)  # importing it registers its space
+        load_registering("uvb.spaces", name)  # importing it registers its space
     if name not in _SPACES:
         raise UserError(f"unknown space {name!r}; choose one of: {', '.join(space_names())}")
     return _SPACES[name]

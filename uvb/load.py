@@ -1,10 +1,12 @@
 """A trained model as a folder: weights in safetensors, its spec and a card in JSON. Loading runs no pickled code."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from uvb.errors import UserError
 from uvb.estimator import Estimator
@@ -16,10 +18,21 @@ def save_model(model: Estimator, spec: RunSpec, folder: str | Path, card: dict[s
     """Write model.safetensors, spec.json and card.json (whatever a reader should know) into `folder`; returns it."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, folder / "model.safetensors")
+    save_file(storable(model.state_dict()), folder / "model.safetensors")
     (folder / "spec.json").write_text(json.dumps(spec.to_json(), indent=2))
     (folder / "card.json").write_text(json.dumps(card or {}, indent=2))
     return folder
+
+
+def storable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What safetensors takes: detached, contiguous, on the CPU, and none sharing memory with another, as tied weights do."""
+    stored, seen = {}, set()
+    for name, tensor in tensors.items():
+        kept = tensor.detach().cpu().contiguous()
+        memory = kept.untyped_storage().data_ptr()
+        stored[name] = kept.clone() if memory in seen else kept
+        seen.add(memory)
+    return stored
 
 
 def load_spec(folder: str | Path) -> RunSpec:

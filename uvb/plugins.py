@@ -39,5 +39,17 @@ def load_plugin(group: str, name: str) -> Any:
         ) from error
 
 
+def load_registering(group: str, name: str) -> None:
+    """Import what may register `name`: the entry point of that name, or where there is none all of the group, since one
+    module may register several.
+
+    Raises:
+        UserError: as `load_plugin`.
+    """
+    names = plugin_names(group)
+    for point in [name] if name in names else names:
+        load_plugin(group, point)
+
+
 def _plugins(group: str) -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=group)}

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from uvb.errors import UserError
 from uvb.estimator import Estimator
+from uvb.load import storable
 from uvb.models.registry import build_model
 from uvb.plan import Plan
 from uvb.spec import RunSpec
@@ -95,7 +96,7 @@ class TrainState:
     def save(self, folder: Path, plan: Plan) -> None:
         """Write the state into a new `folder`: state.safetensors, and state.json with its SHA-256."""
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({k: v.detach().contiguous() for k, v in self.tensors().items()}, folder / "state.safetensors")
+        save_file(storable(self.tensors()), folder / "state.safetensors")
         blob = {
             "format": FORMAT,
             "spec": self.spec.to_json(),

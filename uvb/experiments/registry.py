@@ -15,7 +15,7 @@ from uvb.errors import UserError
 from uvb.estimator import Energy, Estimator, LatentEnergy
 from uvb.evaluate import EvalConfig
 from uvb.plan import Plan
-from uvb.plugins import load_plugin, plugin_names
+from uvb.plugins import load_registering, plugin_names
 from uvb.spec import RunSpec
 
 
@@ -91,7 +91,7 @@ def register_experiment(
 def experiment_names(*, default_only: bool = False) -> list[str]:
     """The registered names, in order of registration, those of installed plug-ins included."""
     for name in plugin_names("uvb.experiments"):
-        get_experiment(name)
+        load_registering("uvb.experiments", name)
     return [e.name for e in _EXPERIMENTS.values() if e.default or not default_only]
 
 
@@ -102,7 +102,7 @@ def get_experiment(name: str) -> Experiment:
         UserError: if there is none.
     """
     if name not in _EXPERIMENTS:
-        load_plugin("uvb.experiments", name)  # importing it registers its experiment
+        load_registering("uvb.experiments", name)  # importing it registers its experiment
     if name not in _EXPERIMENTS:
         known = dict.fromkeys([*_EXPERIMENTS, *plugin_names("uvb.experiments")])
         raise UserError(f"unknown experiment {name!r}; choose from: {', '.join(known)}")

@@ -8,7 +8,7 @@ import torch
 from uvb.errors import UserError
 from uvb.estimator import Estimator
 from uvb.noise import key_to_seed
-from uvb.plugins import load_plugin, plugin_names
+from uvb.plugins import load_registering, plugin_names
 from uvb.spec import RunSpec, Shape, Widths
 
 Builder = Callable[[Shape, Widths, str, float], Estimator]  # (shape, widths, activation, sigma) -> module
@@ -60,7 +60,7 @@ def get_model(name: str) -> Model:
         UserError: if there is none.
     """
     if name not in _MODELS:
-        load_plugin("uvb.models", name)  # importing it registers its model
+        load_registering("uvb.models", name)  # importing it registers its model
     if name not in _MODELS:
         raise UserError(f"unknown model {name!r}; choose one of: {', '.join(model_names())}")
     return _MODELS[name]
