@@ -13,6 +13,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from pyarrow import fs as arrow
 
 from pipelines import lock
 from pipelines.lock import LOCK, study_lock
@@ -97,6 +98,50 @@ def test_a_folder_without_its_manifest_is_absent_on_an_object_store(tmp_path):
     assert not store.is_complete("state/1")
     with pytest.raises(FileNotFoundError, match="no complete folder"):
         store.download("state/1")
+
+
+def test_an_upload_that_breaks_off_leaves_no_folder_that_looks_whole(tmp_path, monkeypatch):
+    """An object store has no rename: while a folder is replaced, the old manifest is gone first, and the new one comes last."""
+    store = Store(f"memory://{uuid4().hex}/study")
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(b"old")
+    store.upload(tmp_path, "model")
+    assert store.is_complete("model")
+    copy, seen = arrow.copy_files, []
+
+    def breaks_off(source, target, **options):
+        seen.append(store.is_complete("model"))
+        if len(seen) == 2:
+            raise OSError("connection lost")
+        copy(source, target, **options)
+
+    monkeypatch.setattr(arrow, "copy_files", breaks_off)
+    with pytest.raises(UserError, match="connection lost"):
+        store.upload(tmp_path, "model")
+    assert seen == [False, False]
+    assert store.exists("model/a")
+    assert not store.is_complete("model")
+    with pytest.raises(FileNotFoundError):
+        store.download("model")
+
+    class CannotDelete:
+        """The store's file system, except that a folder's deletion breaks off after its beginning."""
+
+        def __getattr__(self, name):
+            return getattr(whole.fs, name)
+
+        def delete_dir(self, path):
+            raise OSError("connection lost")
+
+    monkeypatch.setattr(arrow, "copy_files", copy)
+    whole = Store(f"memory://{uuid4().hex}/study")
+    whole.upload(tmp_path, "model")
+    broken = Store(whole.uri)
+    broken.fs = CannotDelete()
+    with pytest.raises(UserError, match="connection lost"):
+        broken.remove("model")
+    assert whole.exists("model/a")
+    assert not whole.is_complete("model")
 
 
 def test_a_killed_writer_leaves_the_old_bytes_and_its_litter_is_swept(tmp_path):

@@ -1,8 +1,10 @@
 """Tables: the contract that others read, and the figures in them against what the files hold."""
 
 import dataclasses
+import itertools
 import json
 import math
+import re
 from pathlib import Path
 
 import fake_study
@@ -140,7 +142,29 @@ def test_pairs_join_only_models_trained_alike(tmp_path: Path) -> None:
     fake_study.add_model(tmp_path, fake_study.spec("uvb", seed=0))
     fake_study.add_model(tmp_path, fake_study.spec("deen", seed=1))
     fake_study.add_model(tmp_path, fake_study.spec("deen", 0.5))
+    fake_study.add_model(tmp_path, fake_study.spec("deen", activation="relu"))
+    deen = fake_study.spec("deen")
+    fake_study.add_model(tmp_path, dataclasses.replace(deen, data=dataclasses.replace(deen.data, train_images=1000)))
+    fake_study.add_model(tmp_path, dataclasses.replace(deen, recipe=deen.recipe.changed(epochs=3)))
     assert pairs(StudyFiles(tmp_path)).empty
+    fake_study.add_model(tmp_path, deen)
+    assert set(pairs(StudyFiles(tmp_path))["second_id"]) == {deen.spec_id}
+
+
+def test_a_floor_is_that_of_the_images_trained_on(tmp_path: Path) -> None:
+    """Fewer images, another floor: the reference of the same data, number of images and noise level, or none."""
+    uvb = fake_study.spec("uvb")
+    fewer = dataclasses.replace(uvb, data=dataclasses.replace(uvb.data, train_images=1000))
+    for of, value in ((uvb, 3.25), (fewer, 3.0)):
+        fake_study.add_model(tmp_path, of)
+        blob = {"data": of.to_json()["data"], "sigma": 1.0, "floor": value, "nonparametric": value + 0.1}
+        fake_study.result(tmp_path, "reference", f"{of.data.train_images}", blob)
+    other = dataclasses.replace(uvb, data=dataclasses.replace(uvb.data, checksum="other"))
+    fake_study.add_model(tmp_path, other)
+    table = losses(StudyFiles(tmp_path)).query("estimator == 'energy'").set_index(["spec_id", "split"])
+    assert (table.loc[(uvb.spec_id, "train"), "floor"], table.loc[(fewer.spec_id, "train"), "floor"]) == (3.25, 3.0)
+    assert table.loc[(fewer.spec_id, "test"), "nonparametric"] == pytest.approx(3.1)
+    assert table.loc[other.spec_id, ["floor", "nonparametric"]].isna().all(axis=None)
 
 
 def test_capacity_is_relative_to_uvb(study: Path) -> None:
@@ -250,6 +274,36 @@ def test_the_papers_gap_grows_with_the_noise() -> None:
             gap = np.subtract(paper.LOSSES[dataset, "deen", split], paper.LOSSES[dataset, "uvb", split])[2:]
             assert (np.diff(gap) > -0.2).all()
             assert gap[-1] > 4.8
+
+
+def test_the_papers_figures_are_the_papers(shared: Path) -> None:
+    """Tables 1 to 5, Remark 4 and Fig. 2's caption as typed in `uvb.paper`, against the paper's own text."""
+    text = (shared / "paper" / "unnormalized_variational_bayes.md").read_text()
+
+    def numbers(line: str) -> list[float]:
+        return [float(n) for n in re.findall(r"\d+\.?\d*", re.sub(r"\$.*?\$|<.*?>|\([a-z]+\)", " ", line))]
+
+    def rows(caption: str) -> list[list[float]]:
+        block = text[: text.index(caption)].rstrip().split("\n\n")[-1]
+        return [numbers(line) for line in block.splitlines()]
+
+    header, *mnist = rows("Table 2: MNIST")
+    assert tuple(header) == paper.SIGMAS
+    for (split, model), row in zip(itertools.product(("train", "test"), ("uvb", "deen")), mnist, strict=True):
+        assert tuple(row) == paper.LOSSES["mnist", model, split]
+    header, *cifar = rows("Table 3: CIFAR10")  # each cell holds UVB's and DEEN's
+    assert tuple(header) == paper.SIGMAS
+    for split, row in zip(("train", "test"), cifar, strict=True):
+        assert tuple(row[::2]) == paper.LOSSES["cifar10", "uvb", split]
+        assert tuple(row[1::2]) == paper.LOSSES["cifar10", "deen", split]
+    for caption, quantity in (("Table 4: The encoder", "kl_noisy"), ("Table 5: The reconstruction", "recon_clean_y_half")):
+        assert rows(caption)[-1] == [paper.INTERNALS[model, quantity] for model in ("uvb", "vae")]
+    (line,) = [line for line in text.splitlines() if line.startswith("MNIST CIFAR10")]
+    uvb, deen = ([float(n) for n in re.findall(r"(\d\.\d) \\times", cell)] for cell in line.split("\t")[1:3])
+    for i, data in enumerate(("mnist", "cifar10")):
+        assert (paper.parameters(data, "uvb"), paper.parameters(data, "deen")) == (uvb[i] * 1e7, deen[i] * 1e7)
+    assert f"the training loss saturated at {paper.LAPLACE_TRAIN_LOSS}" in text
+    assert f"{paper.ONE_Z_BOUND}" in text[text.index("Figure 2: (denoising") :].splitlines()[0]
 
 
 def test_json_result_of_the_study_is_what_was_written(study: Path) -> None:
