@@ -4,15 +4,17 @@
 """
 
 import dataclasses
+import math
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from measure import no_fallback
+from measure import no_fallback, setting
 from torch import Tensor
 
 from uvb.data import ImageSet
@@ -31,31 +33,48 @@ Check = dict[str, Any]
 
 
 def run_checks(
-    images: ImageSet, device: str, *, widths: Widths | None = None, batch: int = 128, compile: bool = True
-) -> dict[str, Check]:
-    """Every check by name: ``{"ok": bool, ...numbers}``; one that raises is not ok and says why."""
-    found: dict[str, Check] = {}
-
-    def note(name: str, check: Callable[[], Check]) -> None:
+    images: ImageSet,
+    device: str,
+    *,
+    widths: Widths | None = None,
+    batch: int = 128,
+    compile: bool = True,
+    have: Collection[str] = (),
+    left: Callable[[], float] = lambda: math.inf,
+) -> Iterator[tuple[str, Check]]:
+    """Name and result, ``{"ok": bool, ...numbers}``, of every check not in `have`, until no seconds are `left`; one that
+    raises is not ok and says why.
+    """
+    for name, check in the_checks(images, device, widths, batch, compile):
+        if name in have:
+            continue
+        if left() < 0:
+            return
         started = time.monotonic()
         try:
-            found[name] = check()
+            found = check()
         except Exception as error:  # the others still run
-            found[name] = {"ok": False, "error": f"{type(error).__name__}: {error}"}
-        found[name]["seconds"] = round(time.monotonic() - started, 2)
+            found = {"ok": False, "error": f"{type(error).__name__}: {error}"}
+        yield name, {**found, "seconds": round(time.monotonic() - started, 2)}
 
-    note("keyed-noise", lambda: keyed_noise(device))
-    for model in ("uvb", "deen"):
-        spec = check_spec(images, model, widths, batch)
-        note(f"gradients/{model}", lambda spec=spec: gradients(spec, images, device))
+
+def the_checks(
+    images: ImageSet, device: str, widths: Widths | None, batch: int, compile: bool
+) -> Iterator[tuple[str, Callable[[], Check]]]:
+    """In order: what the trainings' plan depends on (`gpu_run.plan_for`) comes before the rest."""
+    specs = {model: check_spec(images, model, widths, batch) for model in ("uvb", "deen")}
+    yield "keyed-noise", lambda: keyed_noise(device)
+    for model, spec in specs.items():
+        yield f"gradients/{model}", partial(gradients, spec, images, device)
         if compile:
-            note(f"compiled/{model}", lambda spec=spec: compiled(spec, images, device))
-        note(f"resume/{model}", lambda spec=spec: resume(spec, images, device, compile=compile))
+            yield f"compiled/{model}", partial(compiled, spec, images, device)
         if device == "cuda":
-            note(f"graphed/{model}", lambda spec=spec: graphed(spec, images))
-            note(f"resume-graphed/{model}", lambda spec=spec: resume(spec, images, device, compile=True, graph=True))
-            note(f"no-host-sync/{model}", lambda spec=spec: no_host_sync(spec, images))
-    return found
+            yield f"graphed/{model}", partial(graphed, spec, images)
+    for model, spec in specs.items():
+        yield f"resume/{model}", partial(resume, spec, images, device, compile=compile)
+        if device == "cuda":
+            yield f"resume-graphed/{model}", partial(resume, spec, images, device, compile=True, graph=True)
+            yield f"no-host-sync/{model}", partial(no_host_sync, spec, images)
 
 
 def check_spec(images: ImageSet, model: str, widths: Widths | None, batch: int) -> RunSpec:
@@ -98,14 +117,12 @@ def gradients(spec: RunSpec, images: ImageSet, device: str) -> Check:
     arguments = batch_of(spec, weights, images, device)
     loss, exact = flat_gradient(spec, Plan(device=device, precision="fp64"), arguments, weights)
     check: Check = {"ok": bool(exact.isfinite().all()), "loss": loss}
-    kept = torch.backends.cudnn.allow_tf32
     for name, precision, tf32 in (("fp32", "fp32", False), ("tf32", "fp32", True), ("bf16", "bf16", True)):
-        torch.backends.cudnn.allow_tf32 = tf32
-        value, gradient = flat_gradient(spec, Plan(device=device, precision=precision), arguments, weights)
+        with setting(torch.backends.cudnn, "allow_tf32", tf32):
+            value, gradient = flat_gradient(spec, Plan(device=device, precision=precision), arguments, weights)
         check[name] = distance(gradient, exact)
         check[f"{name}_loss"] = abs(value - loss) / abs(loss)
         check["ok"] &= check[name] < BOUNDS[name]  # False for nan
-    torch.backends.cudnn.allow_tf32 = kept
     return check
 
 
@@ -113,15 +130,14 @@ def compiled(spec: RunSpec, images: ImageSet, device: str) -> Check:
     """`torch.compile` against eager, fp32 without TF32; and bf16, as far apart as two roundings of bf16 may be."""
     weights = build_model(spec).to(device)
     arguments = batch_of(spec, weights, images, device, key=1)
-    kept, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
     check: Check = {"ok": True}
     for precision in ("fp32", "bf16"):
-        _, eager = flat_gradient(spec, Plan(device=device, precision=precision), arguments, weights)
-        started = time.monotonic()
-        _, fast = flat_gradient(spec, Plan(device=device, precision=precision, compile=True), arguments, weights)
+        with setting(torch.backends.cudnn, "allow_tf32", False):
+            _, eager = flat_gradient(spec, Plan(device=device, precision=precision), arguments, weights)
+            started = time.monotonic()
+            _, fast = flat_gradient(spec, Plan(device=device, precision=precision, compile=True), arguments, weights)
         check[precision], check[f"{precision}_seconds"] = distance(fast, eager), time.monotonic() - started
         check["ok"] &= check[precision] < BOUNDS[precision]
-    torch.backends.cudnn.allow_tf32 = kept
     return check
 
 
@@ -164,9 +180,8 @@ def resume(spec: RunSpec, images: ImageSet, device: str, *, compile: bool, graph
     """
     check = resumed(spec, images, device, compile, graph)
     if not check["ok"] and device == "cuda":
-        torch.backends.cudnn.deterministic = True
-        check["deterministic"] = resumed(spec, images, device, compile, graph)
-        torch.backends.cudnn.deterministic = False
+        with setting(torch.backends.cudnn, "deterministic", True):
+            check["deterministic"] = resumed(spec, images, device, compile, graph)
     return check
 
 
@@ -205,9 +220,11 @@ def no_host_sync(spec: RunSpec, images: ImageSet) -> Check:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
-        for _ in steps:
-            pass
-        torch.cuda.set_sync_debug_mode("default")
+        try:
+            for _ in steps:
+                pass
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
     places = [f"{Path(w.filename).name}:{w.lineno}" for w in caught if "synchroniz" in str(w.message)]
     found = {place: places.count(place) for place in sorted(set(places))}
     per_step = [place for place, count in found.items() if count >= 3]  # what an epoch's end does happens once

@@ -2,17 +2,26 @@
 
     python benchmarks/gpu_collect.py <folder the files of $OUT came back to>
 
-A finished training replaces an unfinished one and is never replaced; the newest checks.json and bench.json win.
+A finished training replaces an unfinished one and is never replaced; of a check, or a row of one kind of GPU, the newest wins.
+What needs ArviZ, which that machine lacks, is computed here: how well the walks mix.
 """
 
 import argparse
+import json
 import shutil
 import sys
 import tarfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from gpu_train import write_json
+from measure import ROOT
+from safetensors.torch import load_file
+
+from uvb.experiments.walk_jump import statistics
 
 
 def collect(source: Path, target: Path) -> list[str]:
@@ -31,10 +40,42 @@ def collect(source: Path, target: Path) -> list[str]:
                     shutil.rmtree(goal, ignore_errors=True)
                     shutil.copytree(path, goal)
                     taken.append(f"{path.name}{'' if (path / 'done.json').exists() else ' (unfinished)'}")
+                    fill_mixing(goal)
                 else:
-                    shutil.copy(path, goal)
+                    write_json(goal, merged(path, goal))
                     taken.append(path.name)
     return taken
+
+
+def merged(new: Path, old: Path) -> Any:
+    """The content of `new`, and what `old` has besides: rows by machine and name, checks and failures by name."""
+    blob = json.loads(new.read_text())
+    before = json.loads(old.read_text()) if old.exists() else None
+    if not before:
+        return blob
+    if isinstance(blob, list):
+        rows = {(row["machine"], row["name"]): row for row in (*before, *blob)}
+        return list(rows.values())
+    if "checks" in blob:
+        return blob | {"checks": before["checks"] | blob["checks"]}
+    return before | blob
+
+
+def fill_mixing(folder: Path) -> None:
+    """Write chain statistics into ``walk_jump*.json`` where the machine could not tell them."""
+    for path in folder.glob("walk_jump*.json"):
+        blob, stored = json.loads(path.read_text()), path.with_suffix(".safetensors")
+        if not blob.get("variants") or not stored.exists():
+            continue
+        arrays = load_file(stored)
+        stopped = {row["chain"] for row in blob["diverged"]}
+        sound = [chain for chain in range(arrays["energy"].shape[1]) if chain not in stopped]
+        series = {"scores": arrays["scores"], "scores2": arrays["scores2"], "energy": arrays["energy"][:, sound]}
+        told = {"scores": blob["variants"]["jump"], "scores2": blob["variants"]["second_jump"], "energy": blob["energy"]}
+        for name, figures in told.items():
+            if figures["iat"] is None:
+                figures.update(statistics(series[name].float(), blob["steps_per_jump"]))
+        write_json(path, blob)
 
 
 def main() -> None:

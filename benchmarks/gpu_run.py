@@ -18,6 +18,10 @@ import statistics
 import sys
 import tarfile
 import time
+import traceback
+import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +34,8 @@ import torch
 from gpu_checks import run_checks
 from gpu_pack import unpack
 from gpu_train import Budget, in_order_of_value, paper_spec, run_training, write_json
-from gpu_variants import ceilings, step_rows
-from measure import ROOT, Row, commit, figure, machine
+from gpu_variants import VARIANT_SECONDS, ceilings, step_rows
+from measure import ROOT, Row, commit, figure, machine, wait
 
 from uvb.data import ImageSet, load_dataset
 from uvb.plan import Plan
@@ -61,27 +65,55 @@ def machine_json(device: str) -> dict[str, Any]:
     return blob
 
 
-def checks(sets: dict[str, ImageSet], place: Path, device: str, widths: Widths | None) -> None:
-    path = place / "results" / "checks.json"
-    found = run_checks(sets["mnist"], device, widths=widths, compile=device == "cuda")
-    for name, check in found.items():
+def newest(trees: list[Path], name: str) -> Any:
+    """The content of the newest file `name` in `trees`, whose newest is the last; None where none has it."""
+    found = [tree / name for tree in trees if (tree / name).exists()]
+    return json.loads(found[-1].read_text()) if found else None
+
+
+def checks(images: ImageSet, place: Path, trees: list[Path], device: str, budget: Budget, widths: Widths | None) -> None:
+    """The checks that no earlier call has done, written after each."""
+    found = (newest(trees, "checks.json") or {}).get("checks", {})
+    todo = run_checks(images, device, widths=widths, compile=device == "cuda", have=found, left=budget.left)
+    for name, check in todo:
         figures = {k: v for k, v in check.items() if k not in ("ok", "seconds")}
         say(f"{'ok  ' if check['ok'] else 'FAIL'} {name} ({check['seconds']} s) {json.dumps(figures)[:400]}")
-    write_json(path, {"machine": machine_json(device), "checks": found})
+        found[name] = check
+        write_json(place / "results" / "checks.json", {"machine": machine_json(device), "checks": found})
 
 
-def steps(data: str, place: Path, trees: list[Path], device: str, budget: Budget, widths: Widths | None, *, jax: bool) -> None:
-    """Rows of the training step, and with CIFAR-10 of the other benchmarks, written after each; earlier ones are kept."""
-    path = place / "results" / "bench.json"
-    earlier = [tree / "bench.json" for tree in trees if (tree / "bench.json").exists()]
-    rows: list[Row] = json.loads(earlier[-1].read_text()) if earlier else []
-    have = {row["name"] for row in rows}
+def steps(
+    data: str,
+    place: Path,
+    trees: list[Path],
+    device: str,
+    budget: Budget,
+    widths: Widths | None,
+    send: Callable[[], None],
+    *,
+    jax: bool,
+) -> None:
+    """Rows of the training step, and with CIFAR-10 of the other benchmarks, written and sent after each.
+
+    Earlier ones are kept, and those of this kind of GPU not measured again; nor is what failed on it.
+    """
+    path, failures = place / "results" / "bench.json", place / "results" / "failures.json"
+    rows: list[Row] = newest(trees, "bench.json") or []
+    broken: dict[str, str] = newest(trees, "failures.json") or {}  # "<machine>: <row's name>" -> why
+    have = {row["name"] for row in rows if row["machine"] == machine()}
+    have |= {name.removeprefix(f"{machine()}: ") for name in broken}
 
     def keep(row: Row) -> None:
         rows.append(row)
         ratio = f"  {row['ratio']:.2f}x {row['reference']}" if row["ratio"] else ""
         say(f"{row['name']:<62} {row['value']:.4g} {row['unit']}{ratio}")
         write_json(path, rows)
+        send()
+
+    def failed(name: str, why: str) -> None:
+        say(f"{name}: {why}")
+        broken[f"{machine()}: {name}"] = why
+        write_json(failures, broken)
 
     peak = ceilings(device)
     for name, value in peak.items():
@@ -89,15 +121,15 @@ def steps(data: str, place: Path, trees: list[Path], device: str, budget: Budget
             keep(figure(f"ceiling/{device}/{name}", value, "B/s" if name == "bytes" else "FLOP/s"))
     options = {"widths": widths, "batch": 8 if widths else 128, "jax": jax}
     for model in ("uvb", "deen"):
-        for row in step_rows(model, data, peak, device, have=have, time_left=lambda: budget.left() > 0, **options):
+        for row in step_rows(model, data, peak, device, have=have, left=budget.left, failed=failed, **options):
             keep(row)
     for name, benchmark in (("sampling", sampling), ("exact", exact), ("stacked", stacked)) if data == "cifar10" else ():
-        if budget.left() > 0 and not any(had.startswith(f"{name}/") for had in have):
+        if budget.left() > VARIANT_SECONDS and not any(had.startswith(f"{name}/") for had in have):
             try:
                 for row in benchmark.rows(device, quick=widths is not None):
                     keep(row)
             except Exception as error:  # out of memory, say; the trainings are worth more
-                say(f"{name}: {type(error).__name__}: {error}")
+                failed(f"{name}/", f"{type(error).__name__}: {error}")
 
 
 def plan_for(model: str, results: list[Path], device: str) -> Plan:
@@ -109,7 +141,8 @@ def plan_for(model: str, results: list[Path], device: str) -> Plan:
     for folder in results:
         if (folder / "bench.json").exists():
             for row in json.loads((folder / "bench.json").read_text()):
-                medians |= {n: row["value"] for n in FAST if row["name"] == f"step/{family}/mnist/cuda-{n}"}
+                here = row["machine"] == machine()
+                medians |= {n: row["value"] for n in FAST if here and row["name"] == f"step/{family}/mnist/cuda-{n}"}
         if (folder / "checks.json").exists():
             found = json.loads((folder / "checks.json").read_text())["checks"]
             right["compile"] = found.get(f"compiled/{family}", {}).get("ok", False)
@@ -127,9 +160,10 @@ def loop_share(spec: RunSpec, plan: Plan, results: Path, device: str) -> None:
     if not bench.exists() or not curves.exists():
         return
     rows: list[Row] = json.loads(bench.read_text())
-    step = next((row["value"] for row in rows if row["name"] == f"step/{at}"), None)
+    here = {row["name"]: row["value"] for row in rows if row["machine"] == machine()}
+    step = here.get(f"step/{at}")
     rates = [row["images_per_second"] for row in json.loads(curves.read_text())["rows"]]
-    if step is None or not rates or any(row["name"] == f"loop-share/{at}" for row in rows):
+    if step is None or not rates or f"loop-share/{at}" in here:
         return
     share = statistics.median(rates) * step / spec.recipe.batch_size
     rows.append(figure(f"loop-share/{at}", share, "share", "bare step"))
@@ -142,7 +176,7 @@ def bundle(place: Path, out: Path, tree: Path, started: float, note: str) -> Non
     out.mkdir(parents=True, exist_ok=True)
     results = place / "results"
     folders = [p for p in sorted(results.iterdir()) if p.is_dir() and not (tree / p.name / "done.json").exists()]
-    files = [p for p in (results / "checks.json", results / "bench.json") if p.exists()]
+    files = [p for p in (results / name for name in ("checks.json", "bench.json", "failures.json")) if p.exists()]
     parts: list[list[Path]] = [files]
     for folder in folders:
         size = sum(f.stat().st_size for part in parts[-1:] for p in part for f in _files(p))
@@ -199,43 +233,76 @@ def main(arguments: list[str] | None = None) -> None:
     trees = [args.tree, args.place / "results"]  # the newer last
     if args.again:
         trees = trees[1:]
-        for name in ("checks.json", "bench.json"):
+        for name in ("checks.json", "bench.json", "failures.json"):
             (args.place / "results" / name).unlink(missing_ok=True)
-    if "checks" in phases and not any((tree / "checks.json").exists() for tree in trees):
-        checks(sets, args.place, device, widths)
-        bundle(args.place, args.out, args.tree, started, "checks done")
 
-    def measure(data: str) -> None:
-        if "steps" in phases and budget.left() > 0:
-            steps(data, args.place, trees, device, budget, widths, jax=not args.no_jax)
-            bundle(args.place, args.out, args.tree, started, f"steps on {data} done")
+    def send(note: str) -> None:
+        bundle(args.place, args.out, args.tree, started, note)
 
-    measure("mnist")
+    def measure(data: str, *, jax: bool) -> None:
+        if "steps" in phases:
+            note = f"measuring steps on {data}"
+            steps(data, args.place, trees, device, budget, widths, partial(send, note), jax=jax and not args.no_jax)
+
+    def measure_rest() -> None:
+        """What the trainings do not wait for: JAX, whose compilation takes long, and CIFAR-10."""
+        measure("mnist", jax=True)
+        measure("cifar10", jax=True)
+
+    if "checks" in phases:
+        checks(sets["mnist"], args.place, trees, device, budget, widths)
+        send("checks done")
+    measure("mnist", jax=False)
     note = "everything is done"
     for number, spec in enumerate(specs if "trainings" in phases else []):
         if number == HEADLINE:
-            measure("cifar10")
+            measure_rest()
         if (args.tree / spec.spec_id / "done.json").exists():
             continue
         folder = args.place / "results" / spec.spec_id
-        if (folder / "done.json").exists():
+        if (folder / "done.json").exists() or (folder / "failed.json").exists():  # it would fail here again
             continue
         if budget.left() < 0:
             note = f"time is up before {key_of(spec)}"
             break
         plan = plan_for(spec.model, trees, device)
         say(f"[{(time.monotonic() - started) / 60:.1f} min] {spec.spec_id} {key_of(spec)}: {plan}")
-        finished = run_training(spec, plan, sets[spec.data.name], args.place, budget, say)
-        write_json(folder / "machine.json", machine_json(device) | {"plan": plan.to_json()})
-        loop_share(spec, plan, args.place / "results", device)
-        bundle(args.place, args.out, args.tree, started, f"after {key_of(spec)}")
+        with warnings.catch_warnings(record=True) as caught:  # a compiler or graph that fell back says so
+            warnings.simplefilter("always")
+            try:
+                finished = run_training(spec, plan, sets[spec.data.name], args.place, budget, say)
+            except Exception as error:  # out of memory, a damaged state: the other trainings go on
+                finished = True
+                why = f"{type(error).__name__}: {error}"
+                say(f"  FAILED: {why}")
+                write_json(folder / "failed.json", {"error": why, "trace": traceback.format_exc()})
+        told = list(dict.fromkeys(str(w.message)[:500] for w in caught))
+        for text in told:
+            say(f"  {text}")
+        write_json(folder / "machine.json", machine_json(device) | {"plan": plan.to_json(), "warnings": told})
+        if not any("failed" in text for text in told):
+            loop_share(spec, plan, args.place / "results", device)
+        send(f"after {key_of(spec)}")
+        if not works(device):
+            note = f"the GPU answers no more after {key_of(spec)}; call again"
+            break
         if not finished:
             note = f"time is up in {key_of(spec)}; call again within half a minute, and it goes on"
             break
     if "trainings" not in phases or len(specs) <= HEADLINE:
-        measure("cifar10")
-    bundle(args.place, args.out, args.tree, started, note)
+        measure_rest()
+    send(note)
     say(f"{note}; {(time.monotonic() - started) / 60:.1f} minutes")
+
+
+def works(device: str) -> bool:
+    """False after an error of CUDA that the process does not survive."""
+    try:
+        wait(device)
+    except RuntimeError as error:
+        say(f"  {error}")
+        return False
+    return True
 
 
 def key_of(spec: RunSpec) -> str:

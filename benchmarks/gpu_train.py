@@ -4,6 +4,7 @@
 results/ comes back, so what needs the weights is computed here, right after the training.
 """
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from measure import setting
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
@@ -29,11 +31,12 @@ from uvb.models import get_model
 from uvb.plan import Plan
 from uvb.spec import RECIPES, DataRef, RunSpec
 from uvb.train import fit
-from uvb.train_state import TrainState
+from uvb.train_state import DamagedCheckpoint, TrainState
 
 SAVE_SECONDS = 120.0  # between checkpoints on the machine's disk
 RESERVE_SECONDS = 20.0  # kept for saving and bundling when the time is up
-ARRAYS_BYTES = 1_500_000  # of arrays kept an experiment; the largest are left out, and named
+# Of arrays kept an experiment; the largest are left out, and named. All results travel with the tree, which may have 64 MiB.
+ARRAYS_BYTES = 300_000
 FAST_BATCH = 128  # the paper's: on a GPU half the batch would take nearly as long a step
 FAST_EPOCHS = 40  # the aim: the paper's losses of 400 epochs in at most so many
 GRID = 20  # images in a row of a picture, and rows
@@ -125,7 +128,12 @@ def train(spec: RunSpec, plan: Plan, images: ImageSet, place: Path, budget: Budg
 
 
 def newest_state(folder: Path, spec: RunSpec, plan: Plan) -> TrainState:
-    return TrainState.load(folder / "now", spec, plan) if (folder / "now").exists() else TrainState.fresh(spec, plan)
+    """The last one written whole ("next" where the process was killed while it took the place of "now"), or a fresh one."""
+    for name in ("now", "next"):
+        if (folder / name).exists():
+            with contextlib.suppress(DamagedCheckpoint):
+                return TrainState.load(folder / name, spec, plan)
+    return TrainState.fresh(spec, plan)
 
 
 def save_state(state: TrainState, folder: Path, plan: Plan) -> None:
@@ -142,7 +150,7 @@ def write_curves(state: TrainState, plan: Plan, folder: Path) -> None:
 
 
 def experiments(spec: RunSpec, plan: Plan, images: ImageSet, place: Path, budget: Budget, say: Say, scale: float = 1.0) -> bool:
-    """Run the experiments that apply (at σ = 1 also those no study runs unasked), in fp32; keep what is small.
+    """Run the experiments that apply (at σ = 1 also those no study runs unasked), in fp32 (without TF32); keep what is small.
 
     A failure is recorded, not raised.
 
@@ -166,7 +174,8 @@ def experiments(spec: RunSpec, plan: Plan, images: ImageSet, place: Path, budget
         mark.touch()
         started = time.monotonic()
         try:
-            result = experiment.run(model, spec, context)
+            with setting(torch.backends.cudnn, "allow_tf32", False):
+                result = experiment.run(model, spec, context)
             dropped = save_arrays(result.arrays, images.shape, folder, name)
             write_json(done, {**result.scalars, "seconds": time.monotonic() - started, "arrays_left_out": dropped})
             say(f"  {name}: {time.monotonic() - started:.1f} s")

@@ -6,6 +6,7 @@ A step is forward, inner gradient, backward, clipping, Adam and EMA of the paper
 import dataclasses
 import importlib.util
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import torch
-from measure import ROOT, Row, figure, no_fallback, row, seconds_side_by_side, wait
+from measure import ROOT, Row, figure, no_fallback, row, seconds_side_by_side, setting, wait
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -41,9 +42,10 @@ VARIANTS: dict[str, tuple[str, bool, bool, bool, bool]] = {
     "eager-bf16": ("bf16", False, False, False, False),
     "graph-compile-bf16-cudnn-benchmark": ("bf16", True, True, False, True),
     "graph-compile-bf16-channels-last": ("bf16", True, True, True, True),
-    "graph-compile-fp32": ("fp32", True, True, False, False),
+    "graph-compile-tf32": ("fp32", True, True, False, False),  # in products as in convolutions, as JAX's fp32 may be
 }
 JAX_SECONDS = 150  # for one precision, compilation included
+VARIANT_SECONDS = 90  # with fewer left none is begun: what a cold compilation and its timing may take
 REDUCE_OVERHEAD = "compile-reduce-overhead-bf16"  # torch.compile's own CUDA graphs, beside ours
 
 
@@ -84,30 +86,34 @@ def variant(name: str, model: Estimator, shape: Shape, device: str, batch: int) 
         model.to(memory_format=torch.channels_last)
         x, noise, *rest = arguments
         arguments = (x.to(memory_format=torch.channels_last), noise.to(memory_format=torch.channels_last), *rest)
-    torch.backends.cudnn.benchmark = benchmark
-    with no_fallback():
+    products = setting(torch.backends.cuda.matmul, "allow_tf32", "tf32" in name)
+    with setting(torch.backends.cudnn, "benchmark", benchmark), products:
+        return ready(name, model, plan, arguments)
+
+
+def ready(name: str, model: Estimator, plan: Plan, arguments: tuple[torch.Tensor, ...]) -> Callable[[], Any]:
+    """Compiled (from no cache, so that seconds compare), captured and warmed up under the settings of now."""
+    with no_fallback(), setting(torch.compiler.config, "force_disable_caches", True):
         loss_of = prepare(build_objective("denoise", model), plan, arguments[0])
-    if name == REDUCE_OVERHEAD:
-        loss_of = torch.compile(loss_of, fullgraph=True, dynamic=False, mode="reduce-overhead")
-    gradients = gradients_of(loss_of, plan)
-    trained = [p for p in model.parameters() if p.requires_grad]
-    averaged = [p.detach().clone() for p in trained]
-    adam = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
+        if name == REDUCE_OVERHEAD:
+            loss_of = torch.compile(loss_of, fullgraph=True, dynamic=False, mode="reduce-overhead")
+        gradients = gradients_of(loss_of, plan)
+        trained = [p for p in model.parameters() if p.requires_grad]
+        averaged = [p.detach().clone() for p in trained]
+        adam = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
 
-    def step() -> torch.Tensor:
-        loss = gradients(*arguments)
-        nn.utils.clip_grad_norm_(trained, 100.0)
-        adam.step()
-        adam.zero_grad(set_to_none=True)
-        with torch.no_grad():
-            torch._foreach_lerp_(averaged, trained, 1e-3)
-        return loss
+        def step() -> torch.Tensor:
+            loss = gradients(*arguments)
+            nn.utils.clip_grad_norm_(trained, 100.0)
+            adam.step()
+            adam.zero_grad(set_to_none=True)
+            with torch.no_grad():
+                torch._foreach_lerp_(averaged, trained, 1e-3)
+            return loss
 
-    with no_fallback():
         for _ in range(5):
             step()
-    wait(device)
-    torch.backends.cudnn.benchmark = False
+    wait(plan.device)
     return step
 
 
@@ -121,13 +127,15 @@ def forward_flops(model: str, shape: Shape, widths: Widths) -> int:
 
 
 def ceilings(device: str, size: int = 8192, copy_bytes: int = 2**32) -> dict[str, float]:
-    """Measured here and now: FLOP/s of a large bf16 and fp32 matrix product on random data, bytes/s of a large copy."""
+    """Measured here and now: FLOP/s of a large bf16, fp32 and (on CUDA) TF32 product on random data, bytes/s of a copy."""
     if device == "cpu":
         size, copy_bytes = 512, 2**24
     found: dict[str, float] = {}
-    for name, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
+    kinds = {"bf16": torch.bfloat16, "fp32": torch.float32} | ({"tf32": torch.float32} if device == "cuda" else {})
+    for name, dtype in kinds.items():
         a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-        times = seconds_side_by_side({"mm": lambda a=a, b=b: a @ b}, repeats=10, inner=3, device=device)["mm"]
+        with setting(torch.backends.cuda.matmul, "allow_tf32", name == "tf32"):
+            times = seconds_side_by_side({"mm": lambda a=a, b=b: a @ b}, repeats=10, inner=3, device=device)["mm"]
         found[name] = 2 * size**3 / statistics.median(times)
     source = torch.randn(copy_bytes // 4, device=device)
     target = torch.empty_like(source)
@@ -143,19 +151,21 @@ def step_rows(
     device: str,
     *,
     have: Collection[str] = (),
-    time_left: Callable[[], bool] = lambda: True,
+    left: Callable[[], float] = lambda: math.inf,
+    failed: Callable[[str, str], None] = lambda name, why: print(f"{name}: {why}", flush=True),
     widths: Widths | None = None,
     batch: int = BATCH,
     jax: bool = True,
 ) -> Iterator[Row]:
     """Rows of each variant not in `have` (ratio: times faster than the eager fp32 step), its shares of peak and roofline; JAX.
 
-    Every way of writing it is tried for itself: one that fails is named and costs the others nothing.
+    Every way of writing it is tried for itself: one that fails is named to `failed` and costs the others nothing. None is
+    begun that might not end within the seconds `left`.
     """
     known = get_model(model)
     widths, shape, at = widths or known.widths, SHAPES[data], f"{model}/{data}/{device}"
     todo = [name for name in variants(data, device, jax) if f"step/{at}-{name}" not in have]
-    if not todo or not time_left():
+    if not todo or left() < VARIANT_SECONDS:
         return
 
     def build() -> Energy:
@@ -171,35 +181,36 @@ def step_rows(
     flops = 6 * batch * forward_flops(model, shape, widths)
     weights = sum(p.numel() for p in build().parameters())
     for name in todo:
-        if not time_left():
+        if left() < (JAX_SECONDS if name.startswith("jax-") else VARIANT_SECONDS):
             return
         started = time.monotonic()
         try:
             if name.startswith("jax-"):
-                times, ready = jax_apart(model, shape, widths, name.removeprefix("jax-"), batch, few)
+                times, begun = jax_apart(model, shape, widths, name.removeprefix("jax-"), batch, few, device)
                 reference = against
             else:
                 step = variant(name, build(), shape, device, batch)
-                ready = time.monotonic() - started
+                begun = time.monotonic() - started
                 both = seconds_side_by_side({"eager": eager, "fast": step}, **few, device=device)
                 times, reference = both["fast"], both["eager"]
                 del step
         except Exception as error:
-            print(f"{name}: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}", flush=True)
+            failed(f"step/{at}-{name}", f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
             continue
-        median, precision = statistics.median(times), "bf16" if "bf16" in name else "fp32"
+        # What is not bf16 has its convolutions in TF32, torch's default and JAX's, and may have its products so.
+        median, precision = statistics.median(times), "bf16" if "bf16" in name else "tf32" if "tf32" in peak else "fp32"
         roofline = flops / peak[precision] + 4 * PASSES * weights / peak["bytes"]
         yield row(f"step/{at}-{name}", times, REFERENCE, reference)
         yield figure(f"peak-share/{at}-{name}", flops / median / peak[precision], "share", "large matrix product")
         yield figure(f"roofline-share/{at}-{name}", roofline / median, "share", "arithmetic + bytes of weights, Adam, EMA")
-        yield figure(f"ready/{at}-{name}", ready, "s", "compilation, capture and warm-up")
+        yield figure(f"ready/{at}-{name}", begun, "s", "compilation, capture and warm-up")
 
 
-def jax_apart(model: str, shape: Shape, widths: Widths, precision: str, batch: int, few: dict[str, int]) -> Any:
+def jax_apart(model: str, shape: Shape, widths: Widths, precision: str, batch: int, few: dict[str, int], device: str) -> Any:
     """Seconds a step and of the first call, in a process that has the GPU's memory to itself as far as it goes."""
     if importlib.util.find_spec("jax") is None:
         raise RuntimeError("JAX is not installed")
-    sizes = {"shape": shape, "widths": dataclasses.asdict(widths), "batch": batch, **few}
+    sizes = {"shape": shape, "widths": dataclasses.asdict(widths), "batch": batch, "device": device, **few}
     command = [sys.executable, str(ROOT / "benchmarks" / "jax_step.py"), model, precision, json.dumps(sizes)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=JAX_SECONDS)
     if done.returncode:

@@ -147,6 +147,8 @@ def main() -> None:
     parser.add_argument("sizes", type=json.loads, help="shape, widths, batch, repeats, inner, as JSON")
     args = parser.parse_args()
     sizes = args.sizes
+    if sizes["device"] == "cuda" and jax.default_backend() != "gpu":
+        sys.exit(f"JAX runs on the {jax.default_backend()} here: it has no build for this GPU")
     widths = Widths(**(sizes["widths"] | {"conv": tuple(sizes["widths"]["conv"])}))
     shape = tuple(sizes["shape"])
     model = get_model(args.model).build(shape, widths, "silu", 1.0)

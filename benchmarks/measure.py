@@ -20,6 +20,17 @@ Step = Callable[[], object]
 
 
 @contextmanager
+def setting(of: Any, name: str, value: object) -> Iterator[None]:
+    """A global setting, such as `torch.backends.cudnn.allow_tf32`, for the length of a block; put back however it ends."""
+    before = getattr(of, name)
+    setattr(of, name, value)
+    try:
+        yield
+    finally:
+        setattr(of, name, before)
+
+
+@contextmanager
 def no_fallback() -> Iterator[None]:
     """A compiler or graph that fails and falls back would be measured under the name of what it is not: raise instead."""
     with warnings.catch_warnings():

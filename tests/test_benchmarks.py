@@ -108,7 +108,7 @@ def test_forward_flops_by_hand():
 
 
 def test_gpu_checks_pass_on_this_machine(digits):
-    found = gpu_checks.run_checks(digits, "cpu", widths=TINY, batch=32, compile=False)
+    found = dict(gpu_checks.run_checks(digits, "cpu", widths=TINY, batch=32, compile=False))
     assert {name: check for name, check in found.items() if not check["ok"]} == {}
     assert 0 < found["gradients/uvb"]["fp32"] < 1e-5
 
@@ -123,7 +123,45 @@ def test_gpu_checks_notice_a_wrong_gradient(digits, monkeypatch):
             return loss, gradient * (wrong if plan.precision == "fp32" else 1)
 
         monkeypatch.setattr(gpu_checks, "flat_gradient", bent)
-        assert not gpu_checks.run_checks(digits, "cpu", widths=TINY, batch=32, compile=False)["gradients/deen"]["ok"]
+        others = {"keyed-noise", "gradients/uvb", "resume/uvb", "resume/deen"}
+        found = dict(gpu_checks.run_checks(digits, "cpu", widths=TINY, batch=32, compile=False, have=others))
+        assert list(found) == ["gradients/deen"]
+        assert not found["gradients/deen"]["ok"]
+
+
+def test_settings_do_not_outlive_a_check_that_raises(digits, monkeypatch):
+    """Else every later figure would be of other arithmetic. And nothing is begun without time left."""
+
+    def raises(*_, **__):
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(gpu_checks, "flat_gradient", raises)
+    before = torch.backends.cudnn.allow_tf32
+    found = dict(gpu_checks.run_checks(digits, "cpu", widths=TINY, batch=32, have={"resume/uvb", "resume/deen", "keyed-noise"}))
+    assert {name: check["error"] for name, check in found.items()} == dict.fromkeys(found, "RuntimeError: no")
+    assert set(found) == {f"{kind}/{model}" for kind in ("gradients", "compiled") for model in ("uvb", "deen")}
+    assert torch.backends.cudnn.allow_tf32 is before
+    assert list(gpu_checks.run_checks(digits, "cpu", widths=TINY, left=lambda: -1.0)) == []
+
+
+def test_a_way_of_writing_the_step_that_fails_is_told_once(monkeypatch):
+    """By name, so that the next call does not try it again; and what might not end in time is not begun."""
+    monkeypatch.setattr(gpu_variants, "variants", lambda *_: ["graph-compile-bf16", "jax-bf16"])
+    for name in ("variant", "jax_apart"):
+        monkeypatch.setattr(gpu_variants, name, lambda *_: 1 / 0)
+    told: dict[str, str] = {}
+    peak = {"bf16": 1.0, "fp32": 1.0, "bytes": 1.0}
+    options = {"widths": TINY, "batch": 2, "failed": told.__setitem__}
+    rows = list(gpu_variants.step_rows("deen", "mnist", peak, "cpu", **options))
+    assert [r["name"] for r in rows] == ["step/deen/mnist/cpu-eager-fp32"]
+    assert set(told) == {"step/deen/mnist/cpu-graph-compile-bf16", "step/deen/mnist/cpu-jax-bf16"}
+    assert all("ZeroDivisionError" in why for why in told.values())
+    assert list(gpu_variants.step_rows("deen", "mnist", peak, "cpu", have=set(told), **options)) == []
+    told.clear()
+    between = (gpu_variants.VARIANT_SECONDS + gpu_variants.JAX_SECONDS) / 2
+    list(gpu_variants.step_rows("deen", "mnist", peak, "cpu", left=lambda: between, **options))
+    assert set(told) == {"step/deen/mnist/cpu-graph-compile-bf16"}
+    assert list(gpu_variants.step_rows("deen", "mnist", peak, "cpu", left=lambda: 1.0, **options)) == []
 
 
 @pytest.mark.gpu
@@ -156,6 +194,53 @@ def test_a_training_cut_short_goes_on_to_the_same_weights(digits, tmp_path, monk
     assert {r["split"] for r in losses["rows"]} == {"train", "test"}
     assert (folder / "denoise_rows.xhat.png").stat().st_size > 100
     assert not list(folder.glob("*.started"))
+
+
+def test_a_state_that_was_being_replaced_is_found(digits, tmp_path):
+    """A kill between the old state's end and the new one's rename leaves the new one alone; one half-written is passed over."""
+    spec, plan = tiny_spec(digits), Plan()
+    state = TrainState.fresh(spec, plan)
+    next(fit(spec, plan, state, digits, pulse_seconds=0.0))
+    gpu_train.save_state(state, tmp_path, plan)
+    (tmp_path / "now").rename(tmp_path / "next")
+    assert gpu_train.newest_state(tmp_path, spec, plan).step == state.step > 0
+    (tmp_path / "next" / "state.json").unlink()
+    assert gpu_train.newest_state(tmp_path, spec, plan).step == 0
+
+
+def test_mixing_is_told_where_arviz_is(digits, tmp_path, monkeypatch):
+    """Collected without it (nulls), filled in from the arrays: what a machine that has it would have said."""
+    spec, plan = tiny_spec(digits), Plan()
+    monkeypatch.setattr(gpu_train, "experiment_names", lambda default_only: ["walk_jump"])
+    model = get_model("uvb").build(spec.data.shape, spec.widths, "silu", 1.0)
+    gpu_train.uvb.save_model(model, spec, tmp_path / "models" / spec.spec_id)
+    folder = tmp_path / "results" / spec.spec_id
+    folder.mkdir(parents=True)
+    assert gpu_train.experiments(spec, plan, digits, tmp_path, gpu_train.Budget(10), lambda text: None, scale=0.2)
+    path = folder / "walk_jump.json"
+    blob = json.loads(path.read_text())
+    bare = json.loads(path.read_text())
+    for figures in (*bare["variants"].values(), bare["energy"]):
+        figures.update(dict.fromkeys(("iat", "ess_per_step", "split_rhat")))
+    path.write_text(json.dumps(bare))
+    gpu_collect.fill_mixing(folder)
+    filled = json.loads(path.read_text())
+    for kind in ("jump", "second_jump"):
+        for name in ("iat", "ess_per_step", "split_rhat"):
+            assert filled["variants"][kind][name] == pytest.approx(blob["variants"][kind][name], rel=1e-3)
+        assert filled["variants"][kind]["transition"] == blob["variants"][kind]["transition"]
+    assert filled["energy"] == pytest.approx(blob["energy"], rel=1e-3)
+
+
+def test_rows_of_two_gpus_stand_beside_each_other_and_checks_add_up(tmp_path):
+    old, new = tmp_path / "old.json", tmp_path / "new.json"
+    old.write_text(json.dumps([row("a", 1.0, "one"), row("a", 2.0, "two"), row("b", 3.0, "one")]))
+    new.write_text(json.dumps([row("a", 9.0, "one")]))
+    values = {(r["machine"], r["name"]): r["value"] for r in gpu_collect.merged(new, old)}
+    assert values == {("one", "a"): 9.0, ("two", "a"): 2.0, ("one", "b"): 3.0}
+    old.write_text(json.dumps({"machine": "one", "checks": {"a": 1, "b": 1}}))
+    new.write_text(json.dumps({"machine": "two", "checks": {"b": 2}}))
+    assert gpu_collect.merged(new, old) == {"machine": "two", "checks": {"a": 1, "b": 2}}
 
 
 def test_an_experiment_that_fails_or_never_ends_costs_the_others_nothing(digits, tmp_path, monkeypatch):
@@ -201,8 +286,10 @@ def test_results_travel_as_an_archive_and_finished_ones_stay(tmp_path):
 )
 def test_the_plan_is_the_fastest_that_passed_its_checks(tmp_path, graphed, compiled, best):
     rows = [
-        row(f"step/uvb/mnist/cuda-{n}", v) for n, v in (("graph-compile-bf16", 1.0), ("compile-bf16", 2.0), ("eager-bf16", 5.0))
+        row(f"step/uvb/mnist/cuda-{n}", v, measure.machine())
+        for n, v in (("graph-compile-bf16", 1.0), ("compile-bf16", 2.0), ("eager-bf16", 5.0))
     ]
+    rows.append(row("step/uvb/mnist/cuda-eager-bf16", 0.001, "another GPU, torch 1"))
     (tmp_path / "bench.json").write_text(json.dumps(rows))
     checks = {"graphed/uvb": {"ok": graphed}, "compiled/uvb": {"ok": compiled}}
     (tmp_path / "checks.json").write_text(json.dumps({"checks": checks}))

@@ -48,8 +48,8 @@ def walked(model: Estimator, spec: RunSpec, context: Context, config: WalkJump) 
     """Walk and measure, for x̂(y) ("jump") and x̂(x̂(y)) ("second_jump").
 
     Arrays: jumps, jumps2 (T, C, H, W) of the first chain; labels, labels2 (T, chains), -1 where a chain had diverged;
-    energy (T, chains), f(y) at the jumps. Chain statistics are of the jumps' first principal component, and of the energy,
-    over the chains that never diverged.
+    energy (T, chains), f(y) at the jumps; scores, scores2 (T, sound chains), the jumps on their first principal component.
+    Chain statistics are of the scores and of the energy, over the chains that never diverged.
     """
     assert isinstance(model, Energy)
     plan, chains = context.plan, shortened(CHAINS, context, least=2)
@@ -79,28 +79,27 @@ def walked(model: Estimator, spec: RunSpec, context: Context, config: WalkJump) 
     arrays = {"energy": energy}
     for variant, suffix, images in (("jump", "", x_hat), ("second_jump", "2", _jump_again(model, x_hat, context))):
         labels = _labels(classifier, images, sound)
-        scalars["variants"][variant] = mixing(images, labels, sound, config.steps_between_jumps, classifier)
-        arrays[f"jumps{suffix}"] = images[:, 0]
+        scores = principal_component(images[:, sound[-1]]) if bool(sound[-1].any()) else images.new_zeros(len(images), 0)
+        coverage = covered(labels, config.steps_between_jumps, classifier)
+        scalars["variants"][variant] = coverage | statistics(scores, config.steps_between_jumps)
+        arrays |= {f"jumps{suffix}": images[:, 0], f"scores{suffix}": scores}
         if labels is not None:
             arrays[f"labels{suffix}"] = labels
-    scalars["energy"] = _statistics(energy[:, sound[-1]], config.steps_between_jumps)
+    scalars["energy"] = statistics(energy[:, sound[-1]], config.steps_between_jumps)
     return Result(scalars, arrays)
 
 
-def mixing(images: Tensor, labels: Tensor | None, sound: Tensor, steps: int, classifier: Classifier | None) -> dict[str, Any]:
-    """Coverage and mixing of jumps (T, chains, C, H, W): classes of the first chain, transitions of all; null if unknown."""
-    alive = sound[-1]
-    found: dict[str, Any] = {"classes_visited": None, "steps_to_all": None, "transition": None}
-    if labels is not None and classifier is not None:
-        k = classifier.classes
-        visited, times = classes_visited(labels, k)[-1].tolist(), steps_to_visit_all(labels, k, steps)
-        found = {"classes_visited": visited[0], "steps_to_all": times[0], "transition": transition_counts(labels, k).tolist()}
-        found |= {"classes_visited_by_chain": visited, "steps_to_all_by_chain": times}
-    scores = principal_component(images[:, alive]) if bool(alive.any()) else images.new_zeros(len(images), 0)
-    return found | _statistics(scores, steps)
+def covered(labels: Tensor | None, steps: int, classifier: Classifier | None) -> dict[str, Any]:
+    """Classes (T, chains) of the jumps: how many the first chain visited, transitions of all chains; null if unknown."""
+    if labels is None or classifier is None:
+        return {"classes_visited": None, "steps_to_all": None, "transition": None}
+    k = classifier.classes
+    visited, times = classes_visited(labels, k)[-1].tolist(), steps_to_visit_all(labels, k, steps)
+    found = {"classes_visited": visited[0], "steps_to_all": times[0], "transition": transition_counts(labels, k).tolist()}
+    return found | {"classes_visited_by_chain": visited, "steps_to_all_by_chain": times}
 
 
-def _statistics(series: Tensor, steps: int) -> dict[str, float | None]:
+def statistics(series: Tensor, steps: int) -> dict[str, float | None]:
     """Chain statistics of a series (T, chains) of sound chains; null where they cannot be told."""
     if len(series) < LEAST_DRAWS or series.shape[1] == 0 or not bool(series.isfinite().all()):
         return dict.fromkeys(("iat", "ess_per_step", "split_rhat"))
