@@ -19,6 +19,7 @@ from measure import ROOT, Row, figure, no_fallback, row, seconds_side_by_side, s
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from uvb import cpu
 from uvb.estimator import Energy, Estimator
 from uvb.models import get_model
 from uvb.noise import normal
@@ -42,6 +43,7 @@ VARIANTS: dict[str, tuple[str, bool, bool, bool, bool]] = {
     "eager-bf16": ("bf16", False, False, False, False),
     "graph-compile-bf16-cudnn-benchmark": ("bf16", True, True, False, True),
     "graph-compile-bf16-channels-last": ("bf16", True, True, True, True),
+    "graph-eager-bf16-written-out": ("bf16", False, True, False, False),  # with the derivatives of uvb/cpu.py
     "graph-compile-tf32": ("fp32", True, True, False, False),  # in products as in convolutions, as JAX's fp32 may be
 }
 JAX_SECONDS = 150  # for one precision, compilation included
@@ -87,7 +89,8 @@ def variant(name: str, model: Estimator, shape: Shape, device: str, batch: int) 
         x, noise, *rest = arguments
         arguments = (x.to(memory_format=torch.channels_last), noise.to(memory_format=torch.channels_last), *rest)
     products = setting(torch.backends.cuda.matmul, "allow_tf32", "tf32" in name)
-    with setting(torch.backends.cudnn, "benchmark", benchmark), products:
+    devices = ("cpu", "cuda") if name.endswith("written-out") else cpu.DEVICES
+    with setting(torch.backends.cudnn, "benchmark", benchmark), products, setting(cpu, "DEVICES", devices):
         return ready(name, model, plan, arguments)
 
 

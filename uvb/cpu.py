@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
+DEVICES: tuple[str, ...] = ("cpu",)  # where layers take this path; `benchmarks/gpu_variants.py` tries it on CUDA too
 
 
 def keep_large_buffers() -> None:
@@ -30,11 +31,12 @@ def keep_large_buffers() -> None:
 
 def applies(x: Tensor) -> bool:
     """Whether a layer on `x` should take this file's path: bf16 autocast on a CPU, run eagerly."""
+    device = x.device.type
     return (
-        x.device.type == "cpu"
+        device in DEVICES
         and not torch.compiler.is_compiling()
-        and torch.is_autocast_enabled("cpu")
-        and torch.get_autocast_dtype("cpu") is torch.bfloat16
+        and torch.is_autocast_enabled(device)
+        and torch.get_autocast_dtype(device) is torch.bfloat16
     )
 
 
