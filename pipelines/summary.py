@@ -5,6 +5,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 import pandas as pd
+from scipy.stats import t
 
 from pipelines.figures.style import label
 from uvb.evaluate import own_estimator as own_name
@@ -74,9 +75,9 @@ class Headline:
 
 
 def headlines(losses: pd.DataFrame, pairs: pd.DataFrame, asked: Collection[str] = ()) -> list[Headline]:
-    """One headline a data set that has a UVB-DEEN pair; with several seeds the differences are averaged.
+    """One headline a data set that has a UVB-DEEN pair; with several seeds the differences are averaged (`interval`).
 
-    The interval is over images; what another training would give, seeds tell (`--seeds 0 1 2`).
+    Of one training each the interval is over images; what another training would give, seeds tell (`--seeds 0 1 2`).
     """
     found = []
     pairs = pairs[(pairs["first"] == "uvb") & (pairs["second"] == "deen") & (pairs["split"] == "test")]
@@ -86,8 +87,7 @@ def headlines(losses: pd.DataFrame, pairs: pd.DataFrame, asked: Collection[str] 
         top = group[group["sigma"] == sigma]
         test = own_estimator(losses[(losses["split"] == "test")]).set_index("spec_id")
         uvb, deen = (test.loc[list(top[column]), "loss"].mean() for column in ("first_id", "second_id"))
-        # Seeds share the test images: the mean difference's error over images is bounded by the mean of the errors.
-        difference, low, high = (float(top[column].mean()) for column in ("difference", "low", "high"))
+        difference, low, high = interval(top)
         digits = decimals(float(top["stderr"].mean()))
         short = max(2, digits - 1)
         images, seeds = int(top["images"].iloc[0]), top["seed"].nunique()
@@ -99,12 +99,12 @@ def headlines(losses: pd.DataFrame, pairs: pd.DataFrame, asked: Collection[str] 
             else "UVB and DEEN cannot be told apart"
         )
         sentence = f"At σ = {level(sigma)} on {dataset}, {verdict}: a test loss of {uvb:.{short}f} against {deen:.{short}f}."
-        interval = f"[{signed(low, digits)}, {signed(high, digits)}]"
+        between = f"[{signed(low, digits)}, {signed(high, digits)}]"
         detail = (
-            f"Paired difference UVB − DEEN {signed(difference, digits)}, 95 % CI {interval}, over the same "
+            f"Paired difference UVB − DEEN {signed(difference, digits)}, 95 % CI {between}, over the same "
             f"{images:,} test images and noise"
             + (
-                f", mean of {seeds} seeds (s.d. over seeds {top['difference'].std():.{digits}f})."
+                f" and over trainings, mean of {seeds} seeds (s.d. over seeds {top['difference'].std():.{digits}f})."
                 if seeds > 1
                 else ", one training each."
             )
@@ -112,6 +112,21 @@ def headlines(losses: pd.DataFrame, pairs: pd.DataFrame, asked: Collection[str] 
         signs = _signs(group)
         found.append(Headline(str(dataset), sentence, f"{detail} {signs}".strip(), sigma, uvb, deen, difference, low, high))
     return found
+
+
+def interval(pairs: pd.DataFrame) -> tuple[float, float, float]:
+    """The mean difference of one pair a seed, and its 95 % interval over images and, of two seeds and more, over trainings.
+
+    Seeds share the test images, so the mean's error over images is bounded by the mean of theirs. The trainings' part is
+    Student's t of the seeds' spread, which for two seeds is wide; the parts are joined as independent ones.
+    """
+    difference, low, high = (float(pairs[column].mean()) for column in ("difference", "low", "high"))
+    seeds = len(pairs)
+    if seeds == 1:
+        return difference, low, high
+    over_trainings = float(t.ppf(0.975, seeds - 1) * pairs["difference"].std() / math.sqrt(seeds))
+    half = math.hypot(over_trainings, (high - low) / 2)
+    return difference, difference - half, difference + half
 
 
 def lone_headlines(losses: pd.DataFrame, asked: Collection[str] = ()) -> list[tuple[str, str]]:
@@ -139,12 +154,12 @@ def lone_headlines(losses: pd.DataFrame, asked: Collection[str] = ()) -> list[tu
 
 def _signs(group: pd.DataFrame) -> str:
     """In how many of the noise levels the interval excludes zero, and on which side."""
-    means = group.groupby("sigma")[["low", "high"]].mean()
-    if len(means) < 2:
+    found = [interval(pairs) for _, pairs in group.groupby("sigma")]
+    if len(found) < 2:
         return ""
-    below, above = int((means["high"] < 0).sum()), int((means["low"] > 0).sum())
-    undecided = len(means) - below - above
-    return f"Over all {len(means)} noise levels UVB is lower at {below}, DEEN at {above}, undecided at {undecided}."
+    below, above = sum(high < 0 for _, _, high in found), sum(low > 0 for _, low, _ in found)
+    undecided = len(found) - below - above
+    return f"Over all {len(found)} noise levels UVB is lower at {below}, DEEN at {above}, undecided at {undecided}."
 
 
 def decimals(error: float) -> int:

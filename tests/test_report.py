@@ -21,7 +21,7 @@ from pipelines.figures import Picture, Study, drawings, register
 from pipelines.figures.style import PALETTE, file_name, grid, plot, rows_of_images, standalone, strip, theme, to_svg
 from pipelines.report import Args, build_comparison, build_report, flat, main
 from pipelines.results import StudyFiles
-from pipelines.summary import decimals, headlines, lone_headlines, main_group, over_seeds, own_estimator
+from pipelines.summary import decimals, headlines, interval, lone_headlines, main_group, over_seeds, own_estimator
 from pipelines.tables import build_tables
 from uvb.errors import UserError
 
@@ -139,12 +139,16 @@ def test_headline_over_two_seeds_is_that_of_the_stored_losses(tmp_path: Path) ->
     assert headline.uvb == pytest.approx(np.mean(uvb), rel=1e-6)
     assert headline.deen == pytest.approx(np.mean(deen), rel=1e-6)
     assert headline.difference == pytest.approx(np.mean(means), rel=1e-6)
-    assert headline.low == pytest.approx(np.mean(means) - 1.959964 * error, rel=1e-6)
-    assert headline.high == pytest.approx(np.mean(means) + 1.959964 * error, rel=1e-6)
+    spread = abs(means[0] - means[1]) / 2  # of two: the standard error of their mean
+    half = ((12.7062 * spread) ** 2 + (1.959964 * error) ** 2) ** 0.5
+    assert headline.low == pytest.approx(np.mean(means) - half, rel=1e-5)
+    assert headline.high == pytest.approx(np.mean(means) + half, rel=1e-5)
     digits = decimals(error)
     assert f"mean of 2 seeds (s.d. over seeds {np.std(means, ddof=1):.{digits}f})" in headline.detail
     assert f"a test loss of {np.mean(uvb):.3f} against {np.mean(deen):.3f}" in headline.sentence
-    assert "UVB is lower at 2, DEEN at 0, undecided at 0" in headline.detail
+    one = [interval(group) for _, group in tables["pairs"].query("split == 'test' and first == 'uvb'").groupby("sigma")]
+    below = sum(high < 0 for _, _, high in one)
+    assert f"UVB is lower at {below}, DEEN at 0, undecided at {2 - below}" in headline.detail
 
 
 def test_a_model_alone_is_told_by_its_loss_at_the_largest_noise(tmp_path: Path) -> None:
