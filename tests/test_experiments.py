@@ -199,9 +199,7 @@ def test_the_step_grows_with_sigma(images: ImageSet) -> None:
 
 
 def test_a_chain_that_diverges_is_told_and_left_out(images: ImageSet) -> None:
-    """Hill throws out those that start beyond its edge; they are labelled -1 from there. The others go far from it, and are
-    measured.
-    """
+    """Hill throws out those that start beyond its edge; they are labelled -1. The others go far from it and are measured."""
     result = run("walk_jump", Hill(mean=-2.0, variance=0.1), images, scale=0.6)
     stopped = {row["chain"]: row["step"] for row in result.scalars["diverged"]}
     labels = result.arrays["labels"]
