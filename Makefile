@@ -9,8 +9,8 @@ ARGS   ?=
 study: $(VENV)/.installed   ## the whole study on digits; ARGS="--help" shows what it takes
 	$(BIN)/python pipelines/full_study.py $(ARGS)
 
-test: $(VENV)/.installed    ## unit tests, under 3 minutes
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+test: $(VENV)/.installed    ## unit tests, under 3 minutes on two cores
+	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 test-slow: $(VENV)/.installed   ## real Ray clusters, kills, servers, a browser
 	$(BIN)/python -m pytest -m slow $(ARGS)

@@ -164,6 +164,8 @@ def run_study(
             with study.stage("measurements"):
                 measure_stage(study, experiments, layout)
             with study.stage("tables, figures, report"):
+                for folder in ("models", "tasks"):  # nobody writes there any more, but some may have been killed as they wrote
+                    store.sweep(folder)
                 tracking.sync()  # the tables name MLflow's runs
                 screen.note("writing tables, figures and report")
                 report = report_stage(study, started, finishing)

@@ -2,10 +2,13 @@
 
 import dataclasses
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 import torch
+from marked import end_marked
 
 from uvb.data import ImageSet, load_dataset
 from uvb.models import get_model
@@ -38,3 +41,24 @@ def tiny_spec(images: ImageSet, model: str = "uvb", **changes: object) -> RunSpe
     data = DataRef(images.name, images.checksum, images.shape, min(100, len(images.train)))
     spec = RunSpec(data, model, TINY, sigma=1.0, objective=get_model(model).objective, recipe=recipe)
     return dataclasses.replace(spec, **changes)
+
+
+def undisturbed(folder: Path, workers: int) -> Iterator[Path]:
+    from studies import study
+
+    mark = uuid4().hex
+    assert study(folder, mark, "--num-workers", str(workers)).wait(600) == 0, (folder / "out.txt").read_text()
+    yield folder
+    end_marked(mark)
+
+
+@pytest.fixture(scope="session")
+def one_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """`studies.study` with one worker; its folder, to be left as it is."""
+    yield from undisturbed(tmp_path_factory.mktemp("one"), 1)
+
+
+@pytest.fixture(scope="session")
+def two_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The same with two."""
+    yield from undisturbed(tmp_path_factory.mktemp("two"), 2)

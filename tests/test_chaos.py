@@ -12,14 +12,15 @@ import pytest
 from chaos.chaos import ChaosError, Kill, compare, require_no_traces
 from conftest import ROOT
 from marked import MARK, end_marked, marked
+from studies import SIZE_ARGUMENTS
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
-def test_each_kind_of_kill_once_changes_nothing(tmp_path: Path) -> None:
+def test_each_kind_of_kill_once_changes_nothing(tmp_path: Path, two_workers: Path) -> None:
     mark = uuid4().hex
     once = [word for kind in ("workers", "checkpoints", "trials", "nodes", "drivers", "tasks") for word in (f"--{kind}", "1")]
-    command = [sys.executable, str(ROOT / "tests" / "chaos" / "chaos.py"), *once, "--epochs", "60", "--eval-draws", "100"]
+    command = [sys.executable, str(ROOT / "tests" / "chaos" / "chaos.py"), *once, *SIZE_ARGUMENTS, "--calm", str(two_workers)]
     try:
         done = subprocess.run(
             [*command, "--keep", str(tmp_path / "kept"), "--patience", "600"], env={**os.environ, MARK: mark},

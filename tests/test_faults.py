@@ -16,7 +16,8 @@ import pandas as pd
 import pytest
 import torch
 from conftest import ROOT, tiny_spec
-from marked import MARK, end_marked, marked
+from marked import end_marked, marked
+from studies import study
 
 from pipelines.images import save_images
 from pipelines.store import Store
@@ -105,22 +106,10 @@ def test_full_disk_loses_nothing(small_disk: Path, tmp_path: Path, digits: Image
 
 # --------------------------------------------------------------------------------------------------- under Ray, whole
 
-STUDY = ["--address", "local", "--models", "uvb", "deen", "--extra-models", "--sigmas", "1.0", "--train-images", "200",
-         "--eval-images", "50", "--eval-test-images", "50", "--eval-draws", "1", "--experiments", "losses", "--epochs", "48",
-         "--checkpoint-seconds", "0.3", "--num-workers", "1", "--concurrent-trials", "1"]  # fmt: skip
-
-
-def study(folder: Path, mark: str, *more: str) -> "subprocess.Popen[str]":
-    folder.mkdir(exist_ok=True)
-    command = [sys.executable, str(ROOT / "pipelines" / "full_study.py"), *STUDY, *more]
-    with open(folder / "out.txt", "a") as out:
-        environment = {**os.environ, MARK: mark, "OMP_NUM_THREADS": "1"}
-        return subprocess.Popen(command, cwd=folder, stdout=out, stderr=out, text=True, env=environment)
-
 
 def states(folder: Path) -> list[Path]:
     """Whole checkpoints, oldest first."""
-    return sorted((folder / "outputs" / "digits").glob("models/*/state/0*"), key=lambda path: path.name)
+    return sorted((folder / "digits").glob("models/*/state/0*"), key=lambda path: path.name)
 
 
 @pytest.fixture
@@ -131,21 +120,12 @@ def mark() -> Iterator[str]:
     assert not marked(mark)
 
 
-@pytest.fixture(scope="module")
-def calm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The study, undisturbed, with one worker."""
-    mark, folder = uuid4().hex, tmp_path_factory.mktemp("calm")
-    assert study(folder, mark).wait(600) == 0, (folder / "out.txt").read_text()
-    yield folder
-    end_marked(mark)
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_damaged_and_foreign_checkpoints_in_a_study(tmp_path: Path, mark: str, calm: Path) -> None:
+def test_damaged_and_foreign_checkpoints_in_a_study(tmp_path: Path, mark: str, one_worker: Path) -> None:
     """The driver is killed, its newest checkpoint cut short: the one before it is used, and the study says so."""
     rough = tmp_path / "rough"
-    killed = study(rough, mark)
+    killed = study(rough, mark, "--num-workers", "1")
     deadline = time.monotonic() + 600
     while len(states(rough)) < 2:
         assert killed.poll() is None, (rough / "out.txt").read_text()
@@ -158,12 +138,12 @@ def test_damaged_and_foreign_checkpoints_in_a_study(tmp_path: Path, mark: str, c
     damaged = newest / "state.safetensors"
     os.truncate(damaged, damaged.stat().st_size // 2)
     half_trained = older.parents[1].name
-    (other,) = (path for path in (rough / "outputs" / "digits" / "models").iterdir() if path.name != half_trained)
+    (other,) = (path for path in (rough / "digits" / "models").iterdir() if path.name != half_trained)
     foreign = other / "state" / older.name
     foreign.parent.mkdir()
     subprocess.run(["cp", "-r", older, foreign], check=True)
 
-    assert study(rough, mark).wait(600) == 1, "one model was refused, so the study is not whole"
+    assert study(rough, mark, "--num-workers", "1").wait(600) == 1, "one model was refused, so the study is not whole"
     said = (rough / "out.txt").read_text()
     assert f"checkpoint {newest.name} is not used" in said
     assert f"going on from step {int(older.name)} " in said
@@ -172,27 +152,24 @@ def test_damaged_and_foreign_checkpoints_in_a_study(tmp_path: Path, mark: str, c
 
     (foreign / "state.json").unlink()  # what it asked for: to remove it
     foreign.rename(tmp_path / "removed")
-    assert study(rough, mark).wait(600) == 0, (rough / "out.txt").read_text()
+    assert study(rough, mark, "--num-workers", "1").wait(600) == 0, (rough / "out.txt").read_text()
     for name in ("losses", "curves"):
-        a, b = (pd.read_parquet(folder / f"outputs/digits/tables/{name}.parquet") for folder in (calm, rough))
+        a, b = (pd.read_parquet(folder / f"digits/tables/{name}.parquet") for folder in (one_worker, rough))
         columns = [c for c in a if c not in ("run_id", "images_per_s", "seconds", "time")]
         pd.testing.assert_frame_equal(a[columns], b[columns], check_exact=True)
-    assert [name for name in os.listdir(rough / "outputs" / "digits") if name == "ray"] == []
+    assert [name for name in os.listdir(rough / "digits") if name == "ray"] == []
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_one_and_two_workers_give_the_same_losses(tmp_path: Path, mark: str, calm: Path) -> None:
+def test_one_and_two_workers_give_the_same_losses(one_worker: Path, two_workers: Path) -> None:
     """Data parallelism changes rounding only: at the precision of a run the losses agree within 0.5 %."""
-    pair = tmp_path / "two"
-    assert study(pair, mark, "--num-workers", "2").wait(600) == 0, (pair / "out.txt").read_text()
     tables = []
-    for workers, folder in ((1, calm), (2, pair)):
-        plans = [json.loads(path.read_text()) for path in folder.glob("outputs/digits/models/*/plan.json")]
+    for workers, folder in ((1, one_worker), (2, two_workers)):
+        plans = [json.loads(path.read_text()) for path in folder.glob("digits/models/*/plan.json")]
         assert {plan["workers"] for plan in plans} == {workers}
-        tables.append(
-            pd.read_parquet(folder / "outputs/digits/tables/losses.parquet").set_index(["spec_id", "split", "estimator"])
-        )
+        table = pd.read_parquet(folder / "digits/tables/losses.parquet")
+        tables.append(table.set_index(["spec_id", "split", "estimator"]))
     one, two = tables
     assert len(one) >= 4
     assert set(one.index) == set(two.index)

@@ -111,7 +111,13 @@ def test_study_survives_and_ends_the_same(tmp_path: Path) -> None:
     assert "RUNNING" not in run_statuses(rough)
     kept = contents(rough, "models/*/done.json")
     assert 1 <= len(kept) < 3
-    finish(start(rough, "--epochs", EPOCHS), rough)
+    planned = lambda: (rough / "out.txt").read_text().count(" to train: ")  # noqa: E731
+    plans, process = planned(), start(rough, "--epochs", EPOCHS)
+    wait_for(lambda: planned() > plans, process)
+    half_written = rough / "outputs" / "digits" / "models" / ".tmp-by-one-that-was-killed"
+    half_written.write_text("")
+    finish(process, rough)
+    assert not half_written.exists()
     assert kept.items() <= contents(rough, "models/*/done.json").items()
     for name in ("losses", "internals", "curves", "references"):
         pd.testing.assert_frame_equal(table(rough, name), table(quiet, name), check_exact=True)

@@ -64,6 +64,8 @@ class Chaos:
     """Seconds that a restart may take."""
     record: bool = False
     """Write the recovery times into benchmarks/results/, beside the benchmarks."""
+    calm: str = ""
+    """Where the same study ran undisturbed already (its --storage); empty: it runs first."""
     keep: str = ""
     """A folder to keep everything in; a temporary one, removed at the end, where empty."""
 
@@ -224,9 +226,10 @@ class Attack:
             raise TimeoutError(what)
         raise ChaosError(f"waited {self.chaos.patience:.0f} s for {what}, in vain; now at {self.where()}:\n{self.driver.log()}")
 
-    def fresh(self, title: str, since: float) -> list[psutil.Process]:
-        """Processes of that title that were born after a moment."""
-        return [p for p in titled(self.mark, title) if p.create_time() > since]
+    def fresh(self, title: str, before: set[psutil.Process]) -> list[psutil.Process]:
+        """Processes of that title that are not among those of before. Their birth does not tell: Ray may have taken a process
+        that had stood idle since long before the kill."""
+        return [process for process in titled(self.mark, title) if process not in before]
 
     # -------------------------------------------------------------------------------------------------- killing
 
@@ -250,8 +253,8 @@ class Attack:
         return bool(self.nodes.with_workers(TITLES[kind]) if kind == "node" else titled(self.mark, TITLES[kind]))
 
     def training_kill(self, kind: str) -> None:
-        at, starts, now = self.where(), self.starts(), time.time()
-        began, note = time.monotonic(), ""
+        at, starts, before, note = self.where(), self.starts(), set(titled(self.mark, TITLES[kind])), ""
+        now, began = time.time(), time.monotonic()
         if kind == "node":
             pid = self.nodes.kill(self.random.choice(self.nodes.with_workers(TITLES[kind])))
             self.nodes.add()
@@ -263,13 +266,15 @@ class Attack:
             self.driver.start()
         elif kind == "checkpoint":
             pid, left = self.kill_in_checkpoint()
-            at, note = self.where(), f", half-written {left}"
+            # the model may have changed since: seen anew, long before anything can have been started again
+            at, starts, before, note = self.where(), self.starts(), set(self.watched), f", half-written {left}"
+            now, began = time.time(), time.monotonic()
         else:
             victim = self.random.choice(titled(self.mark, TITLES[kind]))
             pid = victim.pid
             victim.kill()
         born = self.until(
-            f"a restart after the {kind} was killed", lambda: self.starts() > starts and self.fresh(TITLES[kind], now)
+            f"a restart after the {kind} was killed", lambda: self.starts() > starts and self.fresh(TITLES[kind], before)
         )
         self.until("training to go on", lambda: self.moving(now))
         evidence = f"new process {born[0].pid}, starts {starts} -> {self.starts()}{note}"
@@ -370,16 +375,19 @@ def run_chaos(chaos: Chaos) -> list[Kill]:
     arguments = [*STUDY, "--epochs", str(chaos.epochs), "--eval-draws", str(chaos.eval_draws)]
     nodes = Nodes(mark)
     try:
-        for name in ("calm", "killed"):
-            shutil.rmtree(folder / name, ignore_errors=True)
-            (folder / name).mkdir(parents=True)
+        calm = Path(chaos.calm or folder / "calm").resolve()
+        for each in [folder / "killed"] + ([] if chaos.calm else [calm]):
+            shutil.rmtree(each, ignore_errors=True)
+            each.mkdir(parents=True)
         address = nodes.start(scratch)
-        started = time.monotonic()
-        calm = Driver(folder / "calm", [*arguments, "--storage", str(folder / "calm"), "--address", address], mark)
-        calm.start()
-        calm.wait(20 * chaos.patience)
-        undisturbed = time.monotonic() - started
-        print(f"undisturbed: {undisturbed:.0f} s", flush=True)
+        if not chaos.calm:
+            undisturbed = Driver(calm, [*arguments, "--storage", str(calm), "--address", address], mark)
+            undisturbed.start()
+            undisturbed.wait(20 * chaos.patience)
+        seconds = read_json(calm / "digits" / "timings.json").get("total_seconds")
+        if seconds is None:
+            raise ChaosError(f"{calm} holds no study named digits that ran to its end; leave --calm out, and it runs first")
+        print(f"undisturbed: {seconds:.0f} s", flush=True)
 
         started = time.monotonic()
         driver = Driver(folder / "killed", [*arguments, "--storage", str(folder / "killed"), "--address", address], mark)
@@ -387,8 +395,8 @@ def run_chaos(chaos: Chaos) -> list[Kill]:
         attack = Attack(chaos, folder / "killed" / "digits", driver, nodes, address)
         attack.run()
         driver.wait(20 * chaos.patience)
-        said = f"{len(attack.done)} kills: {time.monotonic() - started:.0f} s, where undisturbed it took {undisturbed:.0f} s"
-        compared = compare(folder / "calm" / "digits", folder / "killed" / "digits")
+        said = f"{len(attack.done)} kills: {time.monotonic() - started:.0f} s, where undisturbed it took {seconds:.0f} s"
+        compared = compare(calm / "digits", folder / "killed" / "digits")
         print(f"{said}; equal: {compared}")
         require_no_traces(folder / "killed", attack.done)
         (folder / "kills.json").write_text(json.dumps([asdict(kill) for kill in attack.done], indent=1))
