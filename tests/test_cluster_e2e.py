@@ -73,7 +73,10 @@ def local_yaml(folder: Path, port: int, dashboard: int, ray_folder: Path) -> Pat
     start = start.replace("--port=6379 --object-manager-port=8076", f"--port={port} --dashboard-port={dashboard} --num-cpus=2")
     assert str(port) in start
     # The real home holds other people's Ray; everything listens on loopback alone.
-    start += f" --node-ip-address=127.0.0.1 --temp-dir={ray_folder} --ray-client-server-port={free_ports(1)[0]}"
+    # The agent's port is given too: where another Ray has the usual one, this one's would take no jobs.
+    client, agent = free_ports(2)
+    start += f" --node-ip-address=127.0.0.1 --temp-dir={ray_folder} --ray-client-server-port={client}"
+    start += f" --dashboard-agent-listen-port={agent}"
     config["head_start_ray_commands"] = [start.replace(" --autoscaling-config=~/ray_bootstrap_config.yaml", "")]
     path = folder / "cluster.yaml"
     path.write_text(yaml.safe_dump(config))

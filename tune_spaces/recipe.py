@@ -9,6 +9,7 @@ from uvb.spec import RunSpec
 
 RATES = (1e-4, 5e-4, 1e-3, 2e-3, 4e-3)
 BATCHES = (64, 128)
+CLIPS = (100.0, 10.0, 3.0)
 SCHEDULES: tuple[Literal["constant", "cosine"], ...] = ("constant", "cosine")
 
 
@@ -39,3 +40,13 @@ def recipe_details(base: Base) -> list[RunSpec]:
     changes += [{"ema": ema} for ema in (0.0, 0.99)]
     recipes = dict.fromkeys(now.changed(**change) for change in changes)
     return [base.spec(model, recipe=each, seed=seed) for model in base.models for each in recipes for seed in base.seeds]
+
+
+@register_space("recipe_clip", kind="choice")
+def recipe_clip(base: Base) -> list[RunSpec]:
+    """Clipping x peak rate (the base's, and twice that) of every model, each trained to its end, at the largest noise level."""
+    pairs = itertools.product((1.0, 2.0), CLIPS, base.models, base.seeds)
+    return [
+        base.spec(model, recipe=base.recipe.changed(learning_rate=factor * base.recipe.learning_rate, clip=clip), seed=seed)
+        for factor, clip, model, seed in pairs
+    ]
