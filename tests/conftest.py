@@ -47,9 +47,11 @@ def undisturbed(folder: Path, workers: int) -> Iterator[Path]:
     from studies import study
 
     mark = uuid4().hex
-    assert study(folder, mark, "--num-workers", str(workers)).wait(600) == 0, (folder / "out.txt").read_text()
-    yield folder
-    end_marked(mark)
+    try:
+        assert study(folder, mark, "--num-workers", str(workers)).wait(600) == 0, (folder / "out.txt").read_text()
+        yield folder
+    finally:
+        end_marked(mark)
 
 
 @pytest.fixture(scope="session")
