@@ -4,6 +4,7 @@ import pytest
 import torch
 from conftest import TINY
 from torch.autograd import gradcheck, gradgradcheck
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from uvb.capacity import conv_net_parameters, default_widths, matched_widths, parameters, scaled_widths
 from uvb.errors import UserError
@@ -146,6 +147,31 @@ def test_a_mean_code_ignores_the_noise_and_a_direct_denoiser_has_no_energy():
     assert not isinstance(tiny("direct"), Energy)
     with pytest.raises(UserError, match="has none"):
         build_objective("elbo_y", tiny("direct"))
+
+
+def test_a_gradient_without_grad_records_no_second_graph():
+    """Under `no_grad` the same numbers by as many operations as autograd's first derivative takes."""
+
+    class Counted(TorchDispatchMode):
+        count = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            self.count += func not in (torch.ops.aten.detach.default, torch.ops.aten.view.default)
+            return func(*args, **(kwargs or {}))
+
+    model = tiny("uvb")
+    y, eps = inputs(model.noise_dim)
+    once = y.clone().requires_grad_()
+    with Counted() as first_order:
+        (expected,) = torch.autograd.grad(model.energy(once, eps).sum(), once)
+    with Counted() as differentiable:
+        again = model.gradient(y, eps)
+    with Counted() as walking, torch.no_grad():
+        gradient = model.gradient(y, eps)
+    torch.testing.assert_close(gradient, expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(again, expected, rtol=1e-12, atol=1e-12)
+    assert (again.requires_grad, gradient.requires_grad) == (True, False)
+    assert walking.count <= first_order.count + 2 < differentiable.count, (walking.count, first_order.count)
 
 
 def test_only_deens_output_bias_gets_no_gradient():

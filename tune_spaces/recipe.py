@@ -50,3 +50,10 @@ def recipe_clip(base: Base) -> list[RunSpec]:
         base.spec(model, recipe=base.recipe.changed(learning_rate=factor * base.recipe.learning_rate, clip=clip), seed=seed)
         for factor, clip, model, seed in pairs
     ]
+
+
+@register_space("recipe_clip_alone", kind="choice")
+def recipe_clip_alone(base: Base) -> list[RunSpec]:
+    """The base's recipe clipped at 100 and at 10, of every model: what of `recipe_clip` wide networks leave time for."""
+    recipes = [base.recipe.changed(clip=clip) for clip in CLIPS[:2]]
+    return [base.spec(model, recipe=each, seed=seed) for each in recipes for model in base.models for seed in base.seeds]

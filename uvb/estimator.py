@@ -1,5 +1,8 @@
 """Estimators of X given Y = y, and the energies that imply one (Eq. 1-3)."""
 
+from collections.abc import Callable
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -36,13 +39,14 @@ class Energy(Estimator):
         raise NotImplementedError(f"{type(self).__name__} must define energy(y, eps)")
 
     def gradient(self, y: Tensor, eps: Tensor) -> Tensor:
-        """∇_y f(y), (B, C, H, W), differentiable again in y and the weights. Images do not interact, so the sum will do."""
+        """∇_y f(y), (B, C, H, W). Images do not interact, so the gradient of the sum will do.
 
-        def total(y: Tensor) -> Tensor:
-            return self.energy(y, eps).sum()
-
-        gradient: Tensor = torch.func.grad(total)(y)
-        return gradient
+        Differentiable again in y and the weights, except under `torch.no_grad`, where no second graph is recorded: SiLU's
+        first derivative is one pass there, instead of five, and the first graph is freed as it is used.
+        """
+        pair = torch.func.vjp(lambda y: self.energy(y, eps).sum(), y)
+        total, pull_back = cast(tuple[Tensor, Callable[[Tensor], tuple[Tensor]]], pair)
+        return pull_back(torch.ones_like(total))[0]
 
     def forward(self, y: Tensor, eps: Tensor) -> Tensor:
         """x̂(y) = y - σ² ∇f(y), Eq. 3."""
