@@ -12,21 +12,18 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from measure import Row, row
-from step import Side
+from measure import Row, Side, in_turn, row
+from step import side
 
 from uvb.plan import has_fast_bf16, usable_cpus
 
 
 def compiled_row(name: str, data: str, repeats: int) -> Row:
     """How many times faster the compiled step is (below 1: slower)."""
-    ours, compiled = Side("bf16", name, data, usable_cpus()), Side("compiled", name, data, usable_cpus())
-    for side in (ours, compiled):  # the first call waits for the compiler
-        side.time("step")
-    times = [(ours.time("step"), compiled.time("step")) for _ in range(repeats)]
-    for side in (ours, compiled):
-        side.close()
-    first, second = map(list, zip(*times, strict=True))
+    ours, compiled = (Side(side, kind, name, data, usable_cpus()) for kind in ("bf16", "compiled"))
+    first, second = in_turn([(ours, "step"), (compiled, "step")], repeats=repeats)
+    for each in (ours, compiled):
+        each.close()
     return row(f"step/{name}/{data}/cpu-compile-bf16", second, f"step/{name}/{data}/cpu-bf16", first)
 
 

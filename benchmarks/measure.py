@@ -1,6 +1,7 @@
 """Timing side by side, and the row that a figure becomes: ``{name, value, unit, reference, ratio, spread, ...}``."""
 
 import datetime
+import multiprocessing
 import platform
 import statistics
 import subprocess
@@ -9,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,49 @@ def seconds_side_by_side(
             wait(device)
             times[name].append((time.perf_counter() - started) / inner)
     return times
+
+
+class Side:
+    """A process that does what it is told, so that memory is handed out as this side would have it (`keep_large_buffers`).
+
+    `build(*args)` runs there, and returns the actions by name; both must be importable. With `cpu_time` seconds are those
+    of the calling thread.
+    """
+
+    def __init__(self, build: Callable[..., dict[str, Step]], *args: Any, device: str = "cpu", cpu_time: bool = False) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, build, args, device, cpu_time), daemon=True)
+        self.process.start()
+
+    def time(self, action: str) -> float:
+        """Seconds one call of `action` takes, the device's work awaited."""
+        self.pipe.send(action)
+        seconds: float = self.pipe.recv()
+        return seconds
+
+    def close(self) -> None:
+        self.pipe.send(None)
+        self.process.join()
+
+
+def _serve(pipe: Connection, build: Callable[..., dict[str, Step]], args: tuple, device: str, cpu_time: bool) -> None:
+    clock = time.thread_time if cpu_time else time.perf_counter  # the backward pass runs on the calling thread too
+    actions = build(*args)
+    while asked := pipe.recv():
+        wait(device)
+        started = clock()
+        actions[asked]()
+        wait(device)
+        pipe.send(clock() - started)
+
+
+def in_turn(turns: list[tuple[Side, str]], *, repeats: int, warm_up: int = 1) -> list[list[float]]:
+    """Seconds of each (side, action), `repeats` times in turn, so that a slow spell of the machine meets all of them alike."""
+    for side, action in turns * warm_up:
+        side.time(action)
+    rounds = [[side.time(action) for side, action in turns] for _ in range(repeats)]
+    return [list(times) for times in zip(*rounds, strict=True)]
 
 
 def wait(device: str) -> None:

@@ -1,21 +1,25 @@
 """Walk-jump sampling: Langevin steps a second with 1, 100 and 1,000 chains, against the loop one would first write.
 
 python benchmarks/sampling.py [--quick]
+
+Each side runs in a process of its own, and they step in turn, as in step.py.
 """
 
 import argparse
 import json
 import math
 import sys
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
-from measure import Row, row, seconds_side_by_side
+from measure import Row, Side, Step, in_turn, row
 from torch import Tensor
 
 from uvb.chains import begin
+from uvb.cpu import keep_large_buffers
 from uvb.estimator import Energy
 from uvb.langevin import langevin_step
 from uvb.models import get_model
@@ -33,36 +37,42 @@ def first_written_step(energy: Energy, y: Tensor) -> Tensor:
     return y.detach() - DELTA**2 * gradient + math.sqrt(2) * DELTA * torch.randn_like(y)
 
 
+def walks(kind: str, device: str, sizes: tuple[int, ...]) -> dict[str, Step]:
+    """A walk step by number of chains: as first written, or ours in a precision; built in a process of its own."""
+    energy = get_model("uvb").build(SHAPE, get_model("uvb").widths, "silu", 1.0).to(device)
+    assert isinstance(energy, Energy)
+    energy.requires_grad_(kind == "first")  # `uvb.load` gives models whose weights ask for no gradient
+    states = {chains: begin(chains, SHAPE, 0, device=device) for chains in sizes}
+
+    def first(chains: int) -> None:
+        states[chains] = states[chains]._replace(y=first_written_step(energy, states[chains].y))
+
+    def ours(chains: int) -> None:
+        with Plan(device=device, precision=kind).autocast():
+            states[chains], _ = langevin_step(energy, states[chains], 0, delta=DELTA, batch=256)
+
+    if kind != "first" and device == "cpu":
+        keep_large_buffers()
+    step = first if kind == "first" else ours
+    return {str(chains): partial(step, chains) for chains in sizes}
+
+
 def rows(device: str, quick: bool = False) -> list[Row]:
     """A row for each number of chains, in fp32 and, where the hardware has it, bf16."""
-    widths = get_model("uvb").widths
-    first = get_model("uvb").build(SHAPE, widths, "silu", 1.0).to(device)
-    ours = get_model("uvb").build(SHAPE, widths, "silu", 1.0).to(device).requires_grad_(False).eval()
-    ours.load_state_dict(first.state_dict())
-    assert isinstance(first, Energy)
-    assert isinstance(ours, Energy)
+    sizes = (1, 10) if quick else (1, 100, 1000)
+    kinds = ("first", "fp32", *(["bf16"] if has_fast_bf16(device) else []))
+    sides = {kind: Side(walks, kind, device, sizes, device=device) for kind in kinds}
+    few = {1: 21, 10: 5, 100: 9, 1000: 5} if device == "cpu" else {1: 50, 10: 50, 100: 50, 1000: 20}
     found: list[Row] = []
-    for chains in (1, 10) if quick else (1, 100, 1000):
-        state = {name: begin(chains, SHAPE, 0, device=device) for name in ("fp32", "bf16")}
-        y = {"first": state["fp32"].y.clone()}
-
-        def first_written(y: dict[str, Tensor] = y) -> None:
-            y["first"] = first_written_step(first, y["first"])
-
-        def walk(precision: str, state: dict = state) -> None:
-            plan = Plan(device=device, precision=precision)
-            with plan.autocast():
-                state[precision], _ = langevin_step(ours, state[precision], 0, delta=DELTA, batch=256)
-
-        steps = {"first": first_written, "fp32": lambda: walk("fp32")}
-        if has_fast_bf16(device):
-            steps["bf16"] = lambda: walk("bf16")
-        few = {1: 20, 10: 5, 100: 5, 1000: 3} if device == "cpu" else {1: 50, 10: 50, 100: 50, 1000: 20}
-        times = seconds_side_by_side(steps, repeats=3 if quick else few[chains], warm_up=1, device=device)
-        for precision in list(steps)[1:]:
+    for chains in sizes:
+        first, *times = in_turn(
+            [(each, str(chains)) for each in sides.values()], repeats=3 if quick else few[chains], warm_up=2
+        )
+        for precision, ours in zip(kinds[1:], times, strict=True):
             name = f"sampling/uvb/mnist/{chains}-chains/{device}-{precision}"
-            reference = "first-written loop, fp32"
-            found.append(row(name, times[precision], reference, times["first"], unit="chain steps/s", work=chains))
+            found.append(row(name, ours, "first-written loop, fp32", first, unit="chain steps/s", work=chains))
+    for each in sides.values():
+        each.close()
     return found
 
 

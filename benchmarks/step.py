@@ -9,20 +9,17 @@ they step in turn. With `--threads 1` seconds are the CPU's, which other load on
 
 import argparse
 import json
-import multiprocessing
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 from gpu_variants import BATCH, REFERENCE, SHAPES, batch_for, first_written, forward_flops
-from measure import Row, figure, no_fallback, row, spread
+from measure import Row, Side, figure, in_turn, no_fallback, row, spread
 
 from uvb.cpu import keep_large_buffers
 from uvb.data import ImageSet
@@ -36,6 +33,7 @@ from uvb.train_state import TrainState
 
 LOOP_STEPS = 4  # an epoch of the loop that is timed; its probe has as many images a step as MNIST's
 PRODUCTS = (2048, 4096)  # side lengths of the matrix products of which the best stands for the peak
+TRIES = 3  # of each, of which the quickest counts
 
 Action = Callable[[], object]
 
@@ -66,68 +64,38 @@ def loop_epoch(name: str, shape: Shape, plan: Plan) -> Action:
     return lambda: next(epochs)
 
 
-def serve(pipe: Connection, side: str, name: str, data: str, threads: int) -> None:
-    """Do what the pipe asks for, and answer with the seconds it took."""
+def side(kind: str, name: str, data: str, threads: int) -> dict[str, Action]:
+    """What the reference, our step in a precision, or the compiled one does; built in a process of its own."""
     torch.set_num_threads(threads)
-    clock = time.thread_time if threads == 1 else time.perf_counter  # the backward pass runs on the calling thread too
     shape, known = SHAPES[data], get_model(name)
     model = known.build(shape, known.widths, "silu", 1.0)
     assert isinstance(model, Energy)
-    if side == "reference":
-        actions: dict[str, Action] = {"step": first_written(model, shape, "cpu", BATCH)}
-    elif side == "compiled":
-        keep_large_buffers()
+    if kind == "reference":
+        return {"step": first_written(model, shape, "cpu", BATCH)}
+    keep_large_buffers()
+    if kind == "compiled":
         with no_fallback():
-            actions = {"step": fast_step(model, shape, Plan(precision="bf16", compile=True, threads=threads))}
-    else:
-        precision = "bf16" if side == "bf16" else "fp32"
-        keep_large_buffers()
-        plan = Plan(precision=precision, threads=threads)
-        dtype = torch.bfloat16 if side == "bf16" else torch.float32
-        actions = {"step": fast_step(model, shape, plan), "epoch": loop_epoch(name, shape, plan)}
-        for size in PRODUCTS:
-            a, b = (torch.randn(size, size).to(dtype) for _ in range(2))
-            actions[f"product {size}"] = partial(torch.matmul, a, b)
-    while asked := pipe.recv():
-        started = clock()
-        actions[asked]()
-        pipe.send(clock() - started)
-
-
-class Side:
-    """A process that steps when told to."""
-
-    def __init__(self, side: str, name: str, data: str, threads: int) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=serve, args=(theirs, side, name, data, threads), daemon=True)
-        self.process.start()
-
-    def time(self, action: str) -> float:
-        self.pipe.send(action)
-        seconds: float = self.pipe.recv()
-        return seconds
-
-    def close(self) -> None:
-        self.pipe.send(None)
-        self.process.join()
+            return {"step": fast_step(model, shape, Plan(precision="bf16", compile=True, threads=threads))}
+    dtype, precision = (torch.bfloat16, "bf16") if kind == "bf16" else (torch.float32, "fp32")
+    plan = Plan(precision=precision, threads=threads)
+    actions: dict[str, Action] = {"step": fast_step(model, shape, plan), "epoch": loop_epoch(name, shape, plan)}
+    for size in PRODUCTS:
+        a, b = (torch.randn(size, size).to(dtype) for _ in range(2))
+        actions[f"product {size}"] = partial(torch.matmul, a, b)
+    return actions
 
 
 def step_rows(name: str, data: str, precision: str, repeats: int, threads: int) -> list[Row]:
     """Step against the reference, share of the peak, and the loop against the bare step; `repeats` times in turn."""
-    reference, ours = Side("reference", name, data, threads), Side(precision, name, data, threads)
-    products = [f"product {size}" for size in PRODUCTS]
-    turns = [(reference, "step"), (ours, "step"), (ours, "epoch"), *((ours, product) for product in products)]
-    times: dict[tuple[Side, str], list[float]] = {turn: [] for turn in turns}
-    for turn in turns:
-        turn[0].time(turn[1])
-    for _ in range(repeats):
-        for side, action in turns:
-            times[side, action].append(min(side.time(action) for _ in range(3)) if action in products else side.time(action))
-    for side in (reference, ours):
-        side.close()
-    first, step, epoch, *multiplied = times.values()
-    rates = [max(2 * n**3 / s for n, s in zip(PRODUCTS, at, strict=True)) for at in zip(*multiplied, strict=True)]  # FLOP/s
+    reference, ours = (Side(side, kind, name, data, threads, cpu_time=threads == 1) for kind in ("reference", precision))
+    products = [(ours, f"product {size}") for size in PRODUCTS for _ in range(TRIES)]
+    first, step, epoch, *multiplied = in_turn(
+        [(reference, "step"), (ours, "step"), (ours, "epoch"), *products], repeats=repeats
+    )
+    for each in (reference, ours):
+        each.close()
+    sizes = [size for size in PRODUCTS for _ in range(TRIES)]
+    rates = [max(2 * n**3 / s for n, s in zip(sizes, at, strict=True)) for at in zip(*multiplied, strict=True)]  # FLOP/s
     flops = 6 * BATCH * forward_flops(name, SHAPES[data], get_model(name).widths)
     shares = [flops / s / rate for s, rate in zip(step, rates, strict=True)]
     loops = [LOOP_STEPS * s / e for s, e in zip(step, epoch, strict=True)]

@@ -9,6 +9,7 @@ import tyro
 from pipelines import models
 from pipelines.cli import command
 from pipelines.pictures import grid, output_folder, read_images, to_pil, zoom_for
+from uvb.cpu import keep_large_buffers
 from uvb.errors import UserError
 from uvb.estimator import draw_latent_noise
 from uvb.noise import generator, normal
@@ -44,6 +45,7 @@ def denoise(config: Denoise) -> None:
     """Run it; the files' paths are printed."""
     if config.jumps < 1:
         raise UserError(f"--jumps {config.jumps}: it must be 1 or more")
+    keep_large_buffers()
     model = models.load(config.model, config.tracking_uri).float()  # one trained in float64 denoises alike
     shape = model.spec.data.shape
     y, names = read_images(config.images, shape)  # (N, C, H, W)

@@ -11,6 +11,7 @@ from pipelines import models
 from pipelines.cli import command
 from pipelines.pictures import grid, output_folder, save_animation, to_pil, zoom_for
 from uvb.chains import begin
+from uvb.cpu import keep_large_buffers
 from uvb.errors import UserError
 from uvb.estimator import Energy
 from uvb.walk_jump import Integrator, walk_at, walk_jump
@@ -50,6 +51,7 @@ class Sample:
 
 def sample(config: Sample) -> None:
     """Run it; the files' paths are printed."""
+    keep_large_buffers()
     energy = models.load(config.model, config.tracking_uri).float()  # one trained in float64 samples alike
     if not isinstance(energy, Energy):
         raise UserError(f"{config.model} is an estimator without an energy, and Langevin needs one; choose uvb or deen")
