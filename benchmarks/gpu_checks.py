@@ -101,7 +101,7 @@ def flat_gradient(spec: RunSpec, plan: Plan, arguments: tuple[Tensor, ...], weig
     model.load_state_dict(weights.state_dict())
     arguments = tuple(a.to(plan.dtype) for a in arguments)
     with no_fallback():
-        step = gradients_of(prepare(build_objective(spec.objective, model), plan, torch.zeros_like(arguments[0])), plan)
+        step = gradients_of(prepare(build_objective(spec.objective, model), plan, tuple(arguments[0].shape)), plan)
     loss = step(*arguments)
     parts = [p.grad.double().flatten() for p in model.parameters() if p.grad is not None]
     return float(loss), torch.cat(parts)
@@ -148,7 +148,7 @@ def graphed(spec: RunSpec, images: ImageSet) -> Check:
     plan = Plan(device="cuda", precision="bf16", compile=True)
     model = build_model(spec).to("cuda")
     with no_fallback():
-        loss_of = prepare(build_objective(spec.objective, model), plan, torch.zeros(spec.recipe.batch_size, *spec.data.shape))
+        loss_of = prepare(build_objective(spec.objective, model), plan, (spec.recipe.batch_size, *spec.data.shape))
     plain, graph = gradients_of(loss_of, plan), gradients_of(loss_of, dataclasses.replace(plan, graph=True))
     for key in range(3):
         arguments = batch_of(spec, model, images, "cuda", key)

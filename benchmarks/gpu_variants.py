@@ -19,7 +19,7 @@ from measure import ROOT, Row, figure, no_fallback, row, seconds_side_by_side, s
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from uvb import cpu
+from uvb import cpu, nets
 from uvb.estimator import Energy, Estimator
 from uvb.models import get_model
 from uvb.noise import normal
@@ -59,13 +59,14 @@ def batch_for(model: Estimator, shape: Shape, device: str, batch: int) -> tuple[
 
 
 def first_written(model: Energy, shape: Shape, device: str, batch: int) -> Callable[[], Any]:
-    """autograd.grad inside, Adam as it comes, fp32 with torch's defaults (TF32 in convolutions), no clipping, no EMA."""
+    """nn.Conv2d, autograd.grad inside, Adam as it comes, fp32 with torch's defaults (TF32 in convolutions); no clipping, no EMA."""
     x, noise, eps, _ = batch_for(model, shape, device, batch)
     adam = torch.optim.Adam(model.parameters(), lr=1e-4)
 
     def step() -> torch.Tensor:
         y = (x + model.sigma * noise).requires_grad_()
-        (gradient,) = torch.autograd.grad(model.energy(y, eps).sum(), y, create_graph=True)
+        with setting(nets, "convolve", torch.conv2d):  # not ours, whose derivatives are written out
+            (gradient,) = torch.autograd.grad(model.energy(y, eps).sum(), y, create_graph=True)
         loss = (x - y + model.sigma**2 * gradient).square().sum() / len(x)
         adam.zero_grad()
         loss.backward()

@@ -41,7 +41,7 @@ Action = Callable[[], object]
 def fast_step(model: Energy, shape: Shape, plan: Plan) -> Action:
     """The step of `uvb.train.fit` on a batch that lies ready."""
     arguments = batch_for(model, shape, "cpu", BATCH)
-    gradients = gradients_of(prepare(build_objective("denoise", model), plan, arguments[0]), plan)
+    gradients = gradients_of(prepare(build_objective("denoise", model), plan, (BATCH, *shape)), plan)
     adam = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
 
     def step() -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import warnings
 from pathlib import Path
 
 import pytest
@@ -179,10 +180,11 @@ def test_other_images_than_the_specs_are_refused(digits):
 MODELS = ("uvb", "deen")
 
 
-def worker(rank: int, world: int, folder: str) -> None:
+def worker(rank: int, world: int, folder: str, compile: bool = False) -> None:
     torch.set_num_threads(1)
+    warnings.filterwarnings("error", message="torch.compile failed")
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet-{world}", rank=rank, world_size=world)
-    digits, plan = load_dataset("digits"), Plan(workers=world, precision="fp64")
+    digits, plan = load_dataset("digits"), Plan(workers=world, precision="fp64", compile=compile)
     for model in MODELS:
         spec, place = tiny_spec(digits, model), Path(folder) / model
         state = TrainState.fresh(spec, plan)
@@ -215,6 +217,18 @@ def test_any_number_of_workers_trains_the_same_model(digits, tmp_path):
                 assert b.train_loss == pytest.approx(a.train_loss, rel=1e-9)
                 assert b.test_loss == pytest.approx(a.test_loss, rel=1e-9)
                 assert b.train_probe == pytest.approx(a.train_probe, rel=1e-9)
+
+
+@pytest.mark.slow
+def test_compiled_workers_train_the_same_model(digits, tmp_path):
+    """Two gloo processes whose gradients all come at once from one graph: DDP averages them as it does others."""
+    mp.start_processes(worker, args=(2, str(tmp_path), True), nprocs=2, start_method="spawn")
+    for model in MODELS:
+        alone, _ = train(tiny_spec(digits, model), digits)
+        together = TrainState.load(tmp_path / model / "2", alone.spec, FP64)
+        same(TrainState.load(tmp_path / model / "2-resumed", alone.spec, FP64), together)
+        for name, tensor in alone.tensors().items():
+            torch.testing.assert_close(together.tensors()[name], tensor, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("epoch", [0, 1])

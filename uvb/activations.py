@@ -2,18 +2,17 @@
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 
-from uvb import cpu
+from uvb import silu
 from uvb.errors import UserError
 
 
 class SiLU(nn.SiLU):
-    """x times the logistic function of x; with derivatives written out where `uvb.cpu` applies."""
+    """x times the logistic function of x; with derivatives written out where `uvb.silu` applies."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return cpu.silu(x) if x.dtype is torch.bfloat16 and cpu.applies(x) else super().forward(x)
+        return silu.silu(x) if silu.applies(x) else super().forward(x)
 
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {

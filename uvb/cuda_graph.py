@@ -1,12 +1,11 @@
 """Forward and backward pass of a step as one CUDA graph, so that the host's launches never hold the device up."""
 
 import warnings
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-Gradients = Callable[..., Tensor]  # (x, noise, eps, weight) -> loss, the parameters' gradients left in .grad
+from uvb.gradients import Gradients, distance
 
 WARM_UP = 3  # passes before the capture: kernels are compiled and chosen there
 LARGEST_DISTANCE = 1e-2  # of the graph's gradient from that of the last of them, relative: kernels may add in another order
@@ -52,7 +51,7 @@ class GraphedGradients:
         try:
             expected = self._capture(arguments)
             self._replay(arguments)
-            if not (apart := self._distance(expected)) <= LARGEST_DISTANCE:  # so that nan is refused
+            if not (apart := distance(self.outputs, expected)) <= LARGEST_DISTANCE:  # so that nan is refused
                 raise RuntimeError(f"its gradient differs from the uncaptured one by {apart:.2g} of its norm")
         except Exception as error:  # whatever CUDA, a compiled kernel or a model's own code raises
             self.graph, self.outputs, self.inputs, self.given_up = None, [], (), True
@@ -79,14 +78,6 @@ class GraphedGradients:
         self.outputs = [p.grad for p in self.parameters]
         self.graph = graph
         return expected
-
-    def _distance(self, expected: list[Tensor | None]) -> float:
-        """Of the gradients from `expected`, over all parameters, relative to its norm; infinite where one is missing."""
-        if any((a is None) != (b is None) for a, b in zip(self.outputs, expected, strict=True)):
-            return float("inf")
-        got, want = ([g for g in gradients if g is not None] for gradients in (self.outputs, expected))
-        apart, norm = (nn.utils.get_total_norm(part) for part in (torch._foreach_sub(got, want), want))
-        return float(apart / norm) if norm else float(apart)
 
     def _forget(self) -> None:
         for parameter in self.parameters:

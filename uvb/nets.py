@@ -1,10 +1,9 @@
 """The paper's networks (Sec. 3.1): 3x3 convolutions, stride 1, no padding, biases everywhere; Table 1 fixes the kernel."""
 
-import torch
 from torch import Tensor, nn
 
-from uvb import cpu
 from uvb.activations import activation
+from uvb.convolution import convolve
 from uvb.errors import UserError
 from uvb.spec import Shape, Widths
 
@@ -33,12 +32,8 @@ class Convolution(nn.Conv2d):
         super().__init__(c_in, c_out, kernel_size=3)
 
     def forward(self, y: Tensor) -> Tensor:
-        if cpu.applies(y):
-            assert self.bias is not None
-            return cpu.convolve(y, self.weight, self.bias)
-        if y.device.type == "cpu" and not torch.compiler.is_compiling():  # 1.1 to 1.7 times faster in fp32, too
-            return torch.conv2d(y, cpu.channels_last(self.weight), self.bias)
-        return super().forward(y)
+        assert self.bias is not None
+        return convolve(y, self.weight, self.bias)
 
 
 class FlattenPixels(nn.Module):

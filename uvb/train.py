@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from uvb.compiled import CompiledObjective
 from uvb.cpu import keep_large_buffers
-from uvb.cuda_graph import Gradients, GraphedGradients
+from uvb.cuda_graph import GraphedGradients
 from uvb.data import ImageSet
 from uvb.errors import UserError
 from uvb.estimator import LatentEnergy
+from uvb.gradients import Gradients
 from uvb.kl import kl_to_prior
 from uvb.noise import generator, normal
 from uvb.objective import Objective, build_objective, freeze_unused
@@ -60,8 +62,7 @@ def fit(spec: RunSpec, plan: Plan, state: TrainState, images: ImageSet, *, pulse
     pixels = images.train[: spec.data.train_images].to(device)  # (N, C, H, W) uint8, resident
     steps = steps_per_epoch(spec)
     objective = build_objective(spec.objective, state.model)
-    example = torch.zeros(local_batch(recipe.batch_size, world), *spec.data.shape)
-    gradients = gradients_of(prepare(objective, plan, example), plan)
+    gradients = gradients_of(prepare(objective, plan, (local_batch(recipe.batch_size, world), *spec.data.shape)), plan)
     probe = Probe(spec, plan, state, images)
     pairs = zip(state.model.parameters(), state.averaged.parameters(), strict=True)
     trained, averaged = map(list, zip(*[(p, a) for p, a in pairs if p.requires_grad], strict=True))
@@ -105,27 +106,25 @@ def fit(spec: RunSpec, plan: Plan, state: TrainState, images: ImageSet, *, pulse
         yield Progress(state.epoch, 0, steps, mean, rate, state.curves[-1])
 
 
-def prepare(objective: Objective, plan: Plan, example: Tensor) -> nn.Module:
+def prepare(objective: Objective, plan: Plan, shape: tuple[int, int, int, int]) -> nn.Module:
     """Compile and wrap `objective` for data parallelism, after a warm-up backward pass that leaves no trace.
 
+    `shape` is that of this worker's slice of a batch, (B / workers, C, H, W).
     DDP regroups its gradient buckets after the first backward pass, which changes the order of sums: warmed up, a resumed
     run adds in the same order as one that was never interrupted.
     """
-    example = example.to(device=plan.device, dtype=plan.dtype)  # (B / workers, C, H, W)
-    eps = example.new_zeros(len(example), objective.model.noise_dim)
-    arguments = (example, torch.zeros_like(example), eps, example.new_ones(len(example)))
+    shapes = (shape, shape, (shape[0], objective.model.noise_dim))
+    x, noise, eps = (normal(s, 0, "example", i, device=plan.device).to(plan.dtype) for i, s in enumerate(shapes))
+    arguments = (x, noise, eps, x.new_full((len(x),), 1 / len(x)))
     with plan.autocast():
-        freeze_unused(objective, example)
+        freeze_unused(objective, x)
     prepared: nn.Module = objective
     if plan.compile:
-        compiled: nn.Module = torch.compile(objective, fullgraph=True, dynamic=False)  # type: ignore[assignment]  # its stub says Callable
         try:
-            # Dynamo keeps 8 compilations of a function and then refuses; a process that trains many models needs more.
-            with plan.autocast(), torch._dynamo.config.patch(recompile_limit=1000, accumulated_recompile_limit=1000):
-                compiled(*arguments).backward()
-            prepared = compiled
+            prepared = CompiledObjective(objective, plan, arguments)
         except Exception as error:  # whatever the compiler raises: training goes on, slower, and says so
-            warnings.warn(f"torch.compile failed ({type(error).__name__}: {error}); training eagerly", stacklevel=2)
+            reason = (str(error).splitlines() or [""])[0]
+            warnings.warn(f"torch.compile failed ({type(error).__name__}: {reason}); training eagerly", stacklevel=2)
     if rank_and_world()[1] > 1:
         prepared = DistributedDataParallel(prepared, broadcast_buffers=False, gradient_as_bucket_view=True)
         with plan.autocast():

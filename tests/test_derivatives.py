@@ -1,15 +1,19 @@
-"""The written-out derivatives of `uvb.cpu` against autograd's own, in float64 and in bf16, and alongside the rest of torch."""
+"""The derivatives that `uvb.convolution` and `uvb.silu` write out against autograd's own, in float64 and in bf16."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 from conftest import tiny_spec
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from uvb import cpu
+import uvb.silu
+from uvb import cpu, nets
+from uvb.convolution import convolve
 from uvb.models import build_model
 from uvb.noise import generator
 from uvb.objective import build_objective
+from uvb.silu import silu
 
 
 def draws(*shape: int, key: str) -> torch.Tensor:
@@ -18,14 +22,14 @@ def draws(*shape: int, key: str) -> torch.Tensor:
 
 def test_silu_has_two_derivatives():
     x = (3 * draws(40, key="x")).requires_grad_()
-    assert torch.autograd.gradcheck(cpu.silu, x)
-    assert torch.autograd.gradgradcheck(cpu.silu, x)
-    torch.testing.assert_close(cpu.silu(x), F.silu(x))
+    assert torch.autograd.gradcheck(silu, x)
+    assert torch.autograd.gradgradcheck(silu, x)
+    torch.testing.assert_close(silu(x), F.silu(x))
 
 
 def test_a_third_derivative_of_silu_is_refused():
     x = draws(3, key="x").requires_grad_()
-    (first,) = torch.autograd.grad(cpu.silu(x).sum(), x, create_graph=True)
+    (first,) = torch.autograd.grad(silu(x).sum(), x, create_graph=True)
     (second,) = torch.autograd.grad(first.sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="third derivative"):
         second.sum().backward()
@@ -33,17 +37,59 @@ def test_a_third_derivative_of_silu_is_refused():
 
 def test_convolution_has_two_derivatives():
     x, weight, bias = (draws(*s, key=str(s)).requires_grad_() for s in ((2, 3, 6, 5), (4, 3, 3, 3), (4,)))
-    assert torch.autograd.gradcheck(cpu._Convolution.apply, (x, weight, bias))
+    assert torch.autograd.gradcheck(convolve, (x, weight, bias))
+    torch.testing.assert_close(convolve(x, weight, bias), torch.conv2d(x, weight, bias))
 
     def input_gradient(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:  # of a function that is not linear in x
-        return torch.func.grad(lambda x: cpu._Convolution.apply(x, weight, bias).pow(3).sum())(x)
+        return torch.func.grad(lambda x: convolve(x, weight, bias).pow(3).sum())(x)
 
     assert torch.autograd.gradcheck(input_gradient, (x, weight))
 
 
+def test_a_weights_second_derivative_has_no_filter_as_large_as_the_image():
+    """It is one weight gradient; autograd's own rule calls a convolution with the activations for a filter."""
+    x, weight, bias = draws(2, 3, 9, 9, key="x"), draws(4, 3, 3, 3, key="w").requires_grad_(), draws(4, key="b")
+
+    class Filters(TorchDispatchMode):
+        largest = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func is torch.ops.aten.convolution.default:
+                self.largest = max(self.largest, *args[1].shape[2:])
+            return func(*args, **(kwargs or {}))
+
+    largest = {}
+    for layer in (convolve, torch.conv2d):
+        with Filters() as filters:
+            torch.func.grad(lambda x, layer=layer: layer(x, weight, bias).pow(3).sum())(x).square().sum().backward()
+        largest[layer] = filters.largest
+    assert largest == {convolve: 3, torch.conv2d: 7}
+
+
+def test_forward_mode_agrees_with_reverse_mode(digits):
+    """A Hessian of an energy by torch.func.hessian, forward over reverse, is that of reverse over reverse."""
+    model = build_model(tiny_spec(digits, "deen")).double()
+    y, eps = draws(1, *digits.shape, key="y"), draws(1, 0, key="e")
+
+    def energy(y):
+        return model.energy(y, eps).sum()
+
+    forward, reverse = torch.func.hessian(energy)(y), torch.func.jacrev(torch.func.jacrev(energy))(y)
+    torch.testing.assert_close(forward, reverse)
+    assert float(forward.detach().abs().max()) > 0
+
+    def by_weight(weight):
+        return torch.func.functional_call(model, {"net.layers.0.weight": weight}, (y, eps)).sum()
+
+    weight = model.net.layers[0].weight.detach()
+    tangent = draws(*weight.shape, key="t")
+    _, change = torch.func.jvp(by_weight, (weight,), (tangent,))
+    torch.testing.assert_close(change, (torch.func.grad(by_weight)(weight) * tangent).sum())
+
+
 @pytest.mark.parametrize("name", ["uvb", "deen", "vae", "direct"])
 def test_the_fast_path_is_the_plain_one_within_bf16(digits, name, monkeypatch):
-    """Loss and gradients of a bf16 step with `uvb.cpu` and with autograd's derivatives, both against float64.
+    """Loss and gradients of a bf16 step with our derivatives and with autograd's, both against float64.
 
     The fast path is at most as wrong as the plain one, give or take a quarter.
     """
@@ -55,7 +101,8 @@ def test_the_fast_path_is_the_plain_one_within_bf16(digits, name, monkeypatch):
         noise, eps = draws(*x.shape, key="noise").to(x), draws(32, model.noise_dim, key="eps").to(x)
         objective = build_objective(spec.objective, model)
         if path == "plain":
-            monkeypatch.setattr(cpu, "applies", lambda x: False)
+            monkeypatch.setattr(nets, "convolve", torch.conv2d)
+            monkeypatch.setattr(uvb.silu, "applies", lambda x: False)
         with torch.autocast("cpu", torch.bfloat16, enabled=path != "exact"):
             objective(x, noise, eps, x.new_full((32,), 1 / 32)).backward()
         monkeypatch.undo()
@@ -69,24 +116,8 @@ def test_a_convolution_of_one_channel_is_channels_last_all_the_way():
     """oneDNN picks the layout from strides, which are ambiguous for one channel; a wrong guess costs transpositions."""
     net = nn.Conv2d(1, 8, 3)
     with torch.autocast("cpu", torch.bfloat16):
-        y = cpu.convolve(torch.rand(2, 1, 6, 6), net.weight, net.bias)
+        y = convolve(torch.rand(2, 1, 6, 6), net.weight, net.bias)
     assert y.stride() == torch.empty(2, 8, 4, 4).contiguous(memory_format=torch.channels_last).stride()
-
-
-@pytest.mark.parametrize("name", ["uvb", "deen"])
-def test_a_compiled_step_is_the_eager_one(digits, name):
-    """fullgraph=True with the inner gradient inside, as on CUDA, traced down to aten."""
-    spec = tiny_spec(digits, name)
-    objective = build_objective(spec.objective, build_model(spec))
-    x = digits.train[:8] / digits.levels
-    arguments = (x, draws(*x.shape, key="n").float(), draws(8, objective.model.noise_dim, key="e").float(), torch.ones(8))
-    for bf16 in (False, True):
-        losses = []
-        for run in (objective, torch.compile(objective, fullgraph=True, backend="aot_eager")):
-            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                losses.append(run(*arguments))
-            losses[-1].backward()
-        torch.testing.assert_close(losses[0], losses[1], rtol=2e-2 if bf16 else 1e-5, atol=0)
 
 
 def test_per_image_gradients_by_vmap_agree(digits):

@@ -1,0 +1,17 @@
+"""The gradients a step needs, and how far apart two ways of computing them are."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+Gradients = Callable[..., Tensor]  # (x, noise, eps, weight) -> loss, the parameters' gradients left in .grad
+
+
+def distance(got: Sequence[Tensor | None], expected: Sequence[Tensor | None]) -> float:
+    """Norm of the difference over all parameters, relative to that of `expected`; infinite where only one has a gradient."""
+    if any((a is None) != (b is None) for a, b in zip(got, expected, strict=True)):
+        return float("inf")
+    one, other = ([g for g in gradients if g is not None] for gradients in (got, expected))
+    apart, norm = (nn.utils.get_total_norm(part) for part in (torch._foreach_sub(one, other), other))
+    return float(apart / norm) if norm else float(apart)
