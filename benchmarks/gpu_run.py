@@ -1,4 +1,6 @@
-"""Everything a lent GPU is for, the most valuable first: checks, step benchmarks, trainings. Safe to call again and again.
+"""Everything a lent GPU is for, the most valuable first: checks, the step, the headline trainings, and then the rest of each.
+
+Safe to call again and again.
 
     python3 benchmarks/gpu_run.py --minutes 9 --out $OUT          (docs/GPU.md has the whole procedure)
 
@@ -28,6 +30,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import exact
+import gpu_warm  # before torch: it sets how many threads compile
 import sampling
 import stacked
 import torch
@@ -43,7 +46,8 @@ from uvb.spec import RECIPES, RunSpec, Widths
 
 PHASES = ("checks", "steps", "trainings")
 TAR_LIMIT = 15 * 2**20  # a file that comes back may have 16 MiB
-HEADLINE = 3  # trainings that go before the rest of the benchmarks
+HEADLINE = 3  # trainings that go before the rest of everything, with the losses alone
+WARM_SECONDS = 110.0  # for compiling all at once; what is not done by then is compiled where it is needed
 FAST = ("graph-compile-bf16", "graph-eager-bf16", "compile-bf16", "eager-bf16")  # what a plan can say
 
 
@@ -71,10 +75,29 @@ def newest(trees: list[Path], name: str) -> Any:
     return json.loads(found[-1].read_text()) if found else None
 
 
-def checks(images: ImageSet, place: Path, trees: list[Path], device: str, budget: Budget, widths: Widths | None) -> None:
-    """The checks that no earlier call has done, written after each."""
+def warm(place: Path, widths: Widths | None) -> None:
+    """Compile what all the rest needs, once a machine; a row of seconds for each way and network."""
+    mark, rows = place / "warm.json", []
+    if mark.exists():
+        return
+    started = time.monotonic()
+    options = (8, json.dumps(dataclasses.asdict(widths))) if widths else (128,)
+    for job in gpu_warm.warm_all(WARM_SECONDS, *options, jobs=gpu_warm.JOBS[:2] if widths else gpu_warm.JOBS):
+        if "error" in job:
+            say(f"compiling {job['job']}: {job['error']}")
+        else:
+            rows.append(figure(f"compile/{job['model']}/{job['data']}/{job['device']}-{job['how']}", job["seconds"], "s"))
+            say(f"{rows[-1]['name']}: {job['seconds']:.1f} s, others compiling beside it")
+    say(f"compiled in {time.monotonic() - started:.0f} s")
+    write_json(mark, rows)
+
+
+def checks(
+    images: ImageSet, place: Path, trees: list[Path], device: str, budget: Budget, widths: Widths | None, *, first: bool
+) -> None:
+    """The checks that no earlier call has done, written after each; at `first` only those that a training's plan hangs on."""
     found = (newest(trees, "checks.json") or {}).get("checks", {})
-    todo = run_checks(images, device, widths=widths, compile=device == "cuda", have=found, left=budget.left)
+    todo = run_checks(images, device, widths=widths, compile=device == "cuda", have=found, left=budget.left, first=first)
     for name, check in todo:
         figures = {k: v for k, v in check.items() if k not in ("ok", "seconds")}
         say(f"{'ok  ' if check['ok'] else 'FAIL'} {name} ({check['seconds']} s) {json.dumps(figures)[:400]}")
@@ -99,6 +122,7 @@ def steps(
     """
     path, failures = place / "results" / "bench.json", place / "results" / "failures.json"
     rows: list[Row] = newest(trees, "bench.json") or []
+    compiled = [row for row in newest([place], "warm.json") or [] if row not in rows]
     broken: dict[str, str] = newest(trees, "failures.json") or {}  # "<machine>: <row's name>" -> why
     have = {row["name"] for row in rows if row["machine"] == machine()}
     have |= {name.removeprefix(f"{machine()}: ") for name in broken}
@@ -115,6 +139,8 @@ def steps(
         broken[f"{machine()}: {name}"] = why
         write_json(failures, broken)
 
+    for each in compiled:
+        keep(each)
     peak = ceilings(device)
     for name, value in peak.items():
         if f"ceiling/{device}/{name}" not in have:
@@ -239,38 +265,31 @@ def main(arguments: list[str] | None = None) -> None:
     def send(note: str) -> None:
         bundle(args.place, args.out, args.tree, started, note)
 
+    def check(*, first: bool) -> None:
+        if "checks" in phases:
+            checks(sets["mnist"], args.place, trees, device, budget, widths, first=first)
+            send("checks done")
+
     def measure(data: str, *, jax: bool) -> None:
         if "steps" in phases:
             note = f"measuring steps on {data}"
             steps(data, args.place, trees, device, budget, widths, partial(send, note), jax=jax and not args.no_jax)
 
-    def measure_rest() -> None:
-        """What the trainings do not wait for: JAX, whose compilation takes long, and CIFAR-10."""
-        measure("mnist", jax=True)
-        measure("cifar10", jax=True)
-
-    if "checks" in phases:
-        checks(sets["mnist"], args.place, trees, device, budget, widths)
-        send("checks done")
-    measure("mnist", jax=False)
-    note = "everything is done"
-    for number, spec in enumerate(specs if "trainings" in phases else []):
-        if number == HEADLINE:
-            measure_rest()
-        if (args.tree / spec.spec_id / "done.json").exists():
-            continue
+    def train(spec: RunSpec, *, only: str | None = None) -> str | None:
+        """Train and evaluate; why the call must end here, or None."""
         folder = args.place / "results" / spec.spec_id
+        if (args.tree / spec.spec_id / "done.json").exists():
+            return None
         if (folder / "done.json").exists() or (folder / "failed.json").exists():  # it would fail here again
-            continue
+            return None
         if budget.left() < 0:
-            note = f"time is up before {key_of(spec)}"
-            break
+            return f"time is up before {key_of(spec)}"
         plan = plan_for(spec.model, trees, device)
         say(f"[{(time.monotonic() - started) / 60:.1f} min] {spec.spec_id} {key_of(spec)}: {plan}")
         with warnings.catch_warnings(record=True) as caught:  # a compiler or graph that fell back says so
             warnings.simplefilter("always")
             try:
-                finished = run_training(spec, plan, sets[spec.data.name], args.place, budget, say)
+                finished = run_training(spec, plan, sets[spec.data.name], args.place, budget, say, only=only)
             except Exception as error:  # out of memory, a damaged state: the other trainings go on
                 finished = True
                 why = f"{type(error).__name__}: {error}"
@@ -279,18 +298,30 @@ def main(arguments: list[str] | None = None) -> None:
         told = list(dict.fromkeys(str(w.message)[:500] for w in caught))
         for text in told:
             say(f"  {text}")
-        write_json(folder / "machine.json", machine_json(device) | {"plan": plan.to_json(), "warnings": told})
+        if not (folder / "machine.json").exists() or told:  # of the training; its experiments may come in a later call
+            write_json(folder / "machine.json", machine_json(device) | {"plan": plan.to_json(), "warnings": told})
         if not any("failed" in text for text in told):
             loop_share(spec, plan, args.place / "results", device)
         send(f"after {key_of(spec)}")
         if not works(device):
-            note = f"the GPU answers no more after {key_of(spec)}; call again"
-            break
-        if not finished:
-            note = f"time is up in {key_of(spec)}; call again within half a minute, and it goes on"
-            break
-    if "trainings" not in phases or len(specs) <= HEADLINE:
-        measure_rest()
+            return f"the GPU answers no more after {key_of(spec)}; call again"
+        return None if finished else f"time is up in {key_of(spec)}; call again within half a minute, and it goes on"
+
+    if device == "cuda" or args.tiny:
+        warm(args.place, widths)
+    check(first=True)
+    measure("mnist", jax=False)
+    trained = specs if "trainings" in phases else []
+    ended = None
+    for spec in trained[:HEADLINE]:
+        ended = ended or train(spec, only="losses")
+    if not ended:
+        measure("mnist", jax=True)  # what the headline does not wait for: JAX compiles long
+        measure("cifar10", jax=True)
+        check(first=False)
+    for spec in trained:
+        ended = ended or train(spec)
+    note = ended or "everything is done"
     send(note)
     say(f"{note}; {(time.monotonic() - started) / 60:.1f} minutes")
 

@@ -80,8 +80,13 @@ def in_order_of_value(sets: dict[str, ImageSet]) -> list[RunSpec]:
     return specs
 
 
-def run_training(spec: RunSpec, plan: Plan, images: ImageSet, place: Path, budget: Budget, say: Say) -> bool:
-    """Train, evaluate, write ``place/results/<spec_id>``; False if the time was up before the end (call it again)."""
+def run_training(
+    spec: RunSpec, plan: Plan, images: ImageSet, place: Path, budget: Budget, say: Say, *, only: str | None = None
+) -> bool:
+    """Train, evaluate, write ``place/results/<spec_id>``; False if the time was up before the end (call it again).
+
+    With `only` no other experiment is run, and it is not finished by that.
+    """
     folder, weights = place / "results" / spec.spec_id, place / "models" / spec.spec_id
     if (folder / "done.json").exists():
         return True
@@ -94,8 +99,10 @@ def run_training(spec: RunSpec, plan: Plan, images: ImageSet, place: Path, budge
         say(f"  {error}")
         write_json(folder / "done.json", {"spec_id": spec.spec_id, "label": spec.label, "error": str(error)})
         return True
-    if not experiments(spec, plan, images, place, budget, say):
+    if not experiments(spec, plan, images, place, budget, say, only=only):
         return False
+    if only is not None:
+        return True
     write_json(folder / "done.json", {"spec_id": spec.spec_id, "label": spec.label, "recipe": spec.recipe.name})
     shutil.rmtree(place / "state" / spec.spec_id, ignore_errors=True)
     return True
@@ -149,7 +156,16 @@ def write_curves(state: TrainState, plan: Plan, folder: Path) -> None:
     write_json(folder / "curves.json", {"rows": rows, "seconds": state.seconds, "plan": plan.to_json()})
 
 
-def experiments(spec: RunSpec, plan: Plan, images: ImageSet, place: Path, budget: Budget, say: Say, scale: float = 1.0) -> bool:
+def experiments(
+    spec: RunSpec,
+    plan: Plan,
+    images: ImageSet,
+    place: Path,
+    budget: Budget,
+    say: Say,
+    scale: float = 1.0,
+    only: str | None = None,
+) -> bool:
     """Run the experiments that apply (at σ = 1 also those no study runs unasked), in fp32 (without TF32); keep what is small.
 
     A failure is recorded, not raised.
@@ -164,7 +180,7 @@ def experiments(spec: RunSpec, plan: Plan, images: ImageSet, place: Path, budget
         experiment = get_experiment(name)
         done, mark = folder / f"{name}.json", folder / f"{name}.started"
         applies = experiment.applies(type(model), spec.data.name) and (experiment.where == "every" or spec.sigma == 1.0)
-        if done.exists() or not applies:
+        if done.exists() or not applies or only not in (None, name):
             continue
         if mark.exists():
             write_json(done, {"error": "a call ended while it ran; see gpu_run.py --minutes"})
@@ -178,12 +194,19 @@ def experiments(spec: RunSpec, plan: Plan, images: ImageSet, place: Path, budget
                 result = experiment.run(model, spec, context)
             dropped = save_arrays(result.arrays, images.shape, folder, name)
             write_json(done, {**result.scalars, "seconds": time.monotonic() - started, "arrays_left_out": dropped})
-            say(f"  {name}: {time.monotonic() - started:.1f} s")
+            say(f"  {name}: {time.monotonic() - started:.1f} s{told(name, result.scalars)}")
         except Exception as error:  # one experiment must not cost the others
             write_json(done, {"error": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()})
             say(f"  {name} FAILED: {type(error).__name__}: {error}")
         mark.unlink()
     return True
+
+
+def told(name: str, scalars: dict[str, Any]) -> str:
+    """The losses in words; nothing for another experiment."""
+    if name != "losses":
+        return ""
+    return "".join(f"; {r['estimator']}, {r['split']}: {r['loss']:.3f} ± {r['stderr']:.3f}" for r in scalars["rows"])
 
 
 def save_arrays(arrays: dict[str, Tensor], shape: tuple[int, int, int], folder: Path, name: str) -> list[str]:

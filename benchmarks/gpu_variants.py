@@ -19,13 +19,13 @@ from measure import ROOT, Row, figure, no_fallback, row, seconds_side_by_side, s
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from uvb import cpu, nets
+from uvb import nets
 from uvb.estimator import Energy, Estimator
 from uvb.models import get_model
 from uvb.noise import normal
 from uvb.objective import build_objective
 from uvb.plan import Plan
-from uvb.spec import Shape, Widths
+from uvb.spec import RECIPES, Shape, Widths
 from uvb.train import gradients_of, prepare
 
 SHAPES: dict[str, Shape] = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
@@ -35,20 +35,19 @@ REFERENCE = "eager fp32, as first written"
 # its average; the backward pass writes g. Four bytes each. Activations are not counted, so the floor is a low one.
 PASSES = 10
 
-# name -> (precision, compile, graph, channels_last, cudnn.benchmark)
-VARIANTS: dict[str, tuple[str, bool, bool, bool, bool]] = {
-    "graph-compile-bf16": ("bf16", True, True, False, False),
-    "compile-bf16": ("bf16", True, False, False, False),
-    "graph-eager-bf16": ("bf16", False, True, False, False),
-    "eager-bf16": ("bf16", False, False, False, False),
-    "graph-compile-bf16-cudnn-benchmark": ("bf16", True, True, False, True),
-    "graph-compile-bf16-channels-last": ("bf16", True, True, True, True),
-    "graph-eager-bf16-written-out": ("bf16", False, True, False, False),  # with the derivatives of uvb/cpu.py
-    "graph-compile-tf32": ("fp32", True, True, False, False),  # in products as in convolutions, as JAX's fp32 may be
-}
+# The likeliest first. "benchmark": cuDNN tries its algorithms. "dynamo": torch.compile of the objective as it is, with torch's
+# own second derivatives, beside ours. "torch-derivatives": those, uncompiled.
+VARIANTS = (
+    "graph-compile-bf16",
+    "graph-compile-bf16-cudnn-benchmark",
+    "graph-eager-bf16",
+    "graph-dynamo-bf16",
+    "compile-bf16",
+    "eager-bf16",
+    "graph-eager-bf16-torch-derivatives",
+)
 JAX_SECONDS = 150  # for one precision, compilation included
-VARIANT_SECONDS = 90  # with fewer left none is begun: what a cold compilation and its timing may take
-REDUCE_OVERHEAD = "compile-reduce-overhead-bf16"  # torch.compile's own CUDA graphs, beside ours
+VARIANT_SECONDS = 60  # with fewer left none is begun: what a cold compilation and its timing may take
 
 
 def batch_for(model: Estimator, shape: Shape, device: str, batch: int) -> tuple[torch.Tensor, ...]:
@@ -59,13 +58,13 @@ def batch_for(model: Estimator, shape: Shape, device: str, batch: int) -> tuple[
 
 
 def first_written(model: Energy, shape: Shape, device: str, batch: int) -> Callable[[], Any]:
-    """nn.Conv2d, autograd.grad inside, Adam as it comes, fp32 with torch's defaults (TF32 in convolutions); no clipping, no EMA."""
+    """autograd.grad inside, Adam as it comes, fp32 with torch's defaults (TF32 in convolutions); no clipping, no EMA."""
     x, noise, eps, _ = batch_for(model, shape, device, batch)
     adam = torch.optim.Adam(model.parameters(), lr=1e-4)
 
     def step() -> torch.Tensor:
         y = (x + model.sigma * noise).requires_grad_()
-        with setting(nets, "convolve", torch.conv2d):  # not ours, whose derivatives are written out
+        with setting(nets, "convolve", torch.conv2d):  # ours has its derivatives written out
             (gradient,) = torch.autograd.grad(model.energy(y, eps).sum(), y, create_graph=True)
         loss = (x - y + model.sigma**2 * gradient).square().sum() / len(x)
         adam.zero_grad()
@@ -77,30 +76,17 @@ def first_written(model: Energy, shape: Shape, device: str, batch: int) -> Calla
 
 
 def variant(name: str, model: Estimator, shape: Shape, device: str, batch: int) -> Callable[[], Any]:
-    """The step of `uvb.train.fit`, put together as the variant says. Compiled and warmed up before it returns."""
+    """The step of `uvb.train.fit`, put together as the variant says. Compiled, captured and warmed up before it returns."""
     torch._dynamo.reset()
-    if name == REDUCE_OVERHEAD:
-        precision, compile, graph, channels_last, benchmark = "bf16", False, False, False, False
-    else:
-        precision, compile, graph, channels_last, benchmark = VARIANTS[name]
-    plan = Plan(device=device, precision=precision, compile=compile, graph=graph)
+    plan = Plan(device=device, precision="bf16", compile="-compile" in f"-{name}", graph=name.startswith("graph-"))
     arguments = batch_for(model, shape, device, batch)
-    if channels_last:
-        model.to(memory_format=torch.channels_last)
-        x, noise, *rest = arguments
-        arguments = (x.to(memory_format=torch.channels_last), noise.to(memory_format=torch.channels_last), *rest)
-    products = setting(torch.backends.cuda.matmul, "allow_tf32", "tf32" in name)
-    devices = ("cpu", "cuda") if name.endswith("written-out") else cpu.DEVICES
-    with setting(torch.backends.cudnn, "benchmark", benchmark), products, setting(cpu, "DEVICES", devices):
-        return ready(name, model, plan, arguments)
-
-
-def ready(name: str, model: Estimator, plan: Plan, arguments: tuple[torch.Tensor, ...]) -> Callable[[], Any]:
-    """Compiled (from no cache, so that seconds compare), captured and warmed up under the settings of now."""
-    with no_fallback(), setting(torch.compiler.config, "force_disable_caches", True):
-        loss_of = prepare(build_objective("denoise", model), plan, arguments[0])
-        if name == REDUCE_OVERHEAD:
-            loss_of = torch.compile(loss_of, fullgraph=True, dynamic=False, mode="reduce-overhead")
+    objective = build_objective("denoise", model)
+    ours = "torch-derivatives" not in name and "dynamo" not in name
+    convolve = setting(nets, "convolve", nets.convolve if ours else torch.conv2d)
+    with no_fallback(), setting(torch.backends.cudnn, "benchmark", name.endswith("benchmark")), convolve:
+        loss_of = prepare(objective, plan, (batch, *shape))
+        if "dynamo" in name:
+            loss_of = torch.compile(loss_of, fullgraph=True, dynamic=False)  # type: ignore[assignment]  # its stub says Callable
         gradients = gradients_of(loss_of, plan)
         trained = [p for p in model.parameters() if p.requires_grad]
         averaged = [p.detach().clone() for p in trained]
@@ -108,7 +94,7 @@ def ready(name: str, model: Estimator, plan: Plan, arguments: tuple[torch.Tensor
 
         def step() -> torch.Tensor:
             loss = gradients(*arguments)
-            nn.utils.clip_grad_norm_(trained, 100.0)
+            nn.utils.clip_grad_norm_(trained, RECIPES["fast"].clip)
             adam.step()
             adam.zero_grad(set_to_none=True)
             with torch.no_grad():
@@ -117,7 +103,7 @@ def ready(name: str, model: Estimator, plan: Plan, arguments: tuple[torch.Tensor
 
         for _ in range(5):
             step()
-    wait(plan.device)
+        wait(plan.device)
     return step
 
 
@@ -201,13 +187,13 @@ def step_rows(
         except Exception as error:
             failed(f"step/{at}-{name}", f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
             continue
-        # What is not bf16 has its convolutions in TF32, torch's default and JAX's, and may have its products so.
+        # JAX's fp32 has its convolutions in TF32, torch's default too, and may have its products so.
         median, precision = statistics.median(times), "bf16" if "bf16" in name else "tf32" if "tf32" in peak else "fp32"
         roofline = flops / peak[precision] + 4 * PASSES * weights / peak["bytes"]
         yield row(f"step/{at}-{name}", times, REFERENCE, reference)
         yield figure(f"peak-share/{at}-{name}", flops / median / peak[precision], "share", "large matrix product")
         yield figure(f"roofline-share/{at}-{name}", roofline / median, "share", "arithmetic + bytes of weights, Adam, EMA")
-        yield figure(f"ready/{at}-{name}", begun, "s", "compilation, capture and warm-up")
+        yield figure(f"ready/{at}-{name}", begun, "s", "compilation (gpu_warm.py's, where it has been), capture and warm-up")
 
 
 def jax_apart(model: str, shape: Shape, widths: Widths, precision: str, batch: int, few: dict[str, int], device: str) -> Any:
@@ -224,5 +210,5 @@ def jax_apart(model: str, shape: Shape, widths: Widths, precision: str, batch: i
 
 def variants(data: str, device: str, jax: bool) -> list[str]:
     """The names to measure: all on MNIST, the likeliest on CIFAR-10, the plain one on a CPU."""
-    names = ["eager-bf16"] if device == "cpu" else [*VARIANTS, REDUCE_OVERHEAD] if data == "mnist" else [*VARIANTS][:4]
-    return names + (["jax-bf16", "jax-fp32"] if jax else [])
+    names = ("eager-bf16",) if device == "cpu" else VARIANTS if data == "mnist" else VARIANTS[:2]
+    return [*names, *(("jax-bf16", "jax-fp32") if jax and data == "mnist" else ("jax-bf16",) if jax else ())]

@@ -23,6 +23,7 @@ import gpu_pack
 import gpu_run
 import gpu_train
 import gpu_variants
+import gpu_warm
 import measure
 import stacked
 
@@ -195,6 +196,30 @@ def test_a_training_cut_short_goes_on_to_the_same_weights(digits, tmp_path, monk
     assert {r["split"] for r in losses["rows"]} == {"train", "test"}
     assert (folder / "denoise_rows.xhat.png").stat().st_size > 100
     assert not list(folder.glob("*.started"))
+
+
+def test_losses_come_first_and_the_rest_later(digits, tmp_path, monkeypatch):
+    """The headline's trainings do not wait for one another's experiments."""
+    monkeypatch.setattr(gpu_train, "experiment_names", lambda default_only: ["internals", "losses"])
+    spec, plan, lines = tiny_spec(digits), Plan(), []
+    folder = tmp_path / "results" / spec.spec_id
+    found = []
+    for only in ("losses", None):
+        assert gpu_train.run_training(spec, plan, digits, tmp_path, gpu_train.Budget(10), lines.append, only=only)
+        found.append({name: (folder / f"{name}.json").exists() for name in ("losses", "internals", "done")})
+    assert found == [{"losses": True, "internals": False, "done": False}, dict.fromkeys(found[0], True)]
+    assert sum("epoch 2/2" in line for line in lines) == 1  # trained once
+    (test,) = [r for r in json.loads((folder / "losses.json").read_text())["rows"] if r["split"] == "test"][:1]
+    assert any(f"energy, test: {test['loss']:.3f}" in line for line in lines)
+
+
+def test_a_compilation_that_fails_or_takes_too_long_is_told():
+    """And the others go on: each is a process of its own."""
+    small = json.dumps(gpu_run.dataclasses.asdict(TINY))
+    failed = list(gpu_warm.warm_all(60, 2, small, jobs=(("nothing", "mnist", "bf16"),)))
+    late = list(gpu_warm.warm_all(0.0, 2, small, jobs=(("uvb", "mnist", "bf16"),)))
+    assert [("nothing" in job["error"], job["job"][0]) for job in failed] == [(True, "nothing")]
+    assert [job["error"] for job in late] == ["not done after 0 s"]
 
 
 def test_a_state_that_was_being_replaced_is_found(digits, tmp_path):

@@ -1,0 +1,100 @@
+"""Compile the steps that `gpu_run.py` will need, all at once, into the compiler's cache: on a lent GPU minutes count.
+
+    python3 benchmarks/gpu_warm.py uvb mnist bf16 128      (one of them; prints the seconds it took)
+
+Kernels are chosen by timing them, which means little while others compile: that part of the cache is thrown away.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+# The number is part of the cache's key, so `gpu_run.py` must have the same. Several processes compile at once.
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "4")
+
+# model, data, precision; the first trainings wait for the first. "dynamo": torch.compile of the objective as it is, bf16
+JOBS = (
+    ("uvb", "mnist", "bf16"),
+    ("deen", "mnist", "bf16"),
+    ("vae", "mnist", "bf16"),
+    ("uvb", "mnist", "fp32"),
+    ("deen", "mnist", "fp32"),
+    ("uvb", "mnist", "dynamo"),
+    ("deen", "mnist", "dynamo"),
+    ("uvb", "cifar10", "bf16"),
+    ("deen", "cifar10", "bf16"),
+)
+
+
+def warm(model: str, data: str, how: str, batch: int, widths: str = "") -> dict[str, object]:
+    """Compile one step, alone in a process; the seconds are those of tracing, compiling and the first call."""
+    import torch
+    from gpu_variants import SHAPES, batch_for
+    from measure import no_fallback, setting, wait
+
+    from uvb import nets
+    from uvb.models import get_model
+    from uvb.objective import build_objective
+    from uvb.plan import Plan
+    from uvb.spec import Widths
+    from uvb.train import gradients_of, prepare
+
+    device, known, shape = "cuda" if torch.cuda.is_available() else "cpu", get_model(model), SHAPES[data]
+    blob = json.loads(widths) if widths else None
+    chosen = Widths(**(blob | {"conv": tuple(blob["conv"])})) if blob else known.widths
+    net = known.build(shape, chosen, "silu", 1.0).to(device)
+    objective = build_objective(known.objective, net)
+    plan = Plan(device=device, precision="fp32" if how == "fp32" else "bf16", compile=how != "dynamo")
+    arguments = batch_for(net, shape, device, batch)
+    # fp32 is compiled for gpu_checks.py, which compares it without TF32
+    tf32 = setting(torch.backends.cudnn, "allow_tf32", how != "fp32")
+    with no_fallback(), tf32, setting(nets, "convolve", torch.conv2d if how == "dynamo" else nets.convolve):
+        wait(device)
+        started = time.monotonic()
+        loss_of = prepare(objective, plan, (batch, *shape))
+        if how == "dynamo":
+            loss_of = torch.compile(loss_of, fullgraph=True, dynamic=False)  # type: ignore[assignment]  # its stub says Callable
+        gradients_of(loss_of, plan)(*arguments)
+        wait(device)
+    return {"model": model, "data": data, "how": how, "device": device, "seconds": time.monotonic() - started}
+
+
+def warm_all(seconds: float, batch: int, widths: str = "", jobs: tuple[tuple[str, str, str], ...] = JOBS) -> Iterator[dict]:
+    """What each job printed, or the line it failed with, in order of `jobs`; those not done after `seconds` are stopped."""
+    end = time.monotonic() + seconds
+    processes = []
+    for job in jobs:
+        command = [sys.executable, str(Path(__file__).resolve()), *job, str(batch), *([widths] if widths else [])]
+        processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+    for job, process in zip(jobs, processes, strict=True):
+        try:
+            out, err = process.communicate(timeout=max(0.1, end - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            yield {"job": job, "error": f"not done after {seconds:.0f} s"}
+            continue
+        if process.returncode:
+            yield {"job": job, "error": (err.strip().splitlines() or ["no message"])[-1]}
+        else:
+            yield {"job": job, **json.loads(out.splitlines()[-1])}
+    forget_choices()
+
+
+def forget_choices() -> None:
+    """Remove which of a kernel's versions was quickest, keep the kernels."""
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+    for choice in Path(cache_dir()).rglob("*.best_config"):
+        choice.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    model, data, how, batch, *widths = sys.argv[1:]
+    print(json.dumps(warm(model, data, how, int(batch), *widths)))
