@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 from measure import ROOT, Row, figure, no_fallback, row, seconds_side_by_side, setting, wait
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from uvb import nets
 from uvb.estimator import Energy, Estimator
+from uvb.gradients import clip
 from uvb.models import get_model
 from uvb.noise import normal
 from uvb.objective import build_objective
@@ -94,7 +94,7 @@ def variant(name: str, model: Estimator, shape: Shape, device: str, batch: int) 
 
         def step() -> torch.Tensor:
             loss = gradients(*arguments)
-            nn.utils.clip_grad_norm_(trained, RECIPES["fast"].clip)
+            clip(trained, RECIPES["fast"].clip)
             adam.step()
             adam.zero_grad(set_to_none=True)
             with torch.no_grad():

@@ -14,6 +14,7 @@ from conftest import TINY, tiny_spec
 from uvb.data import ImageSet, load_dataset
 from uvb.errors import UserError
 from uvb.estimator import Energy
+from uvb.gradients import clip
 from uvb.load import load, save_model
 from uvb.models import Model, build_model, model_names
 from uvb.models.registry import _MODELS
@@ -322,6 +323,22 @@ def test_a_plan_that_cannot_be_honoured_is_refused():
     plan = resolve_plan(workers=2)
     assert Plan(**json.loads(json.dumps(plan.to_json()))) == plan
     assert plan.threads >= 1
+
+
+@pytest.mark.parametrize("longest", [0.1, 1e3])
+def test_gradients_are_clipped_together(longest):
+    """As torch's own does it, to the bit, whether the norm is above the limit or below; a parameter without one is skipped."""
+    draw = generator(0, "clip")
+    gradients = [torch.randn(3, 4, generator=draw), torch.randn(7, generator=draw), None]
+    sides = [[torch.nn.Parameter(torch.zeros(1) if g is None else torch.zeros_like(g)) for g in gradients] for _ in range(2)]
+    for side in sides:
+        for p, g in zip(side, gradients, strict=True):
+            p.grad = None if g is None else g.clone()
+    clip(sides[0], longest)
+    torch.nn.utils.clip_grad_norm_(sides[1], longest)
+    for a, b in zip(*sides, strict=True):
+        assert (a.grad is None) == (b.grad is None)
+        assert a.grad is None or torch.equal(a.grad, b.grad)
 
 
 def test_a_compiler_that_fails_is_told_and_done_without(digits, monkeypatch):

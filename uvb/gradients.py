@@ -1,4 +1,4 @@
-"""The gradients a step needs, and how far apart two ways of computing them are."""
+"""The gradients a step needs: clipped, and how far apart two ways of computing them are."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,6 +6,18 @@ import torch
 from torch import Tensor, nn
 
 Gradients = Callable[..., Tensor]  # (x, noise, eps, weight) -> loss, the parameters' gradients left in .grad
+
+
+def clip(parameters: Sequence[Tensor], longest: float) -> None:
+    """Scale the gradients of one model, in place, so that their norm together is at most `longest`.
+
+    On a CPU one that is short enough is left alone: multiplying it by 1 would be a pass over all weights. On a GPU to look at
+    the norm would mean to wait for it.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norm = nn.utils.get_total_norm(gradients)
+    if norm.is_cuda or not norm <= longest:  # nan is passed on, and found in the loss
+        nn.utils.clip_grads_with_norm_(parameters, longest, norm)
 
 
 def distance(got: Sequence[Tensor | None], expected: Sequence[Tensor | None]) -> float:

@@ -16,7 +16,7 @@ from uvb.cuda_graph import GraphedGradients
 from uvb.data import ImageSet
 from uvb.errors import UserError
 from uvb.estimator import LatentEnergy
-from uvb.gradients import Gradients
+from uvb.gradients import Gradients, clip
 from uvb.kl import kl_to_prior
 from uvb.noise import generator, normal
 from uvb.objective import Objective, build_objective, freeze_unused
@@ -79,7 +79,7 @@ def fit(spec: RunSpec, plan: Plan, state: TrainState, images: ImageSet, *, pulse
                 group["lr"] = recipe.learning_rate_at(state.global_step, steps * recipe.epochs)
             loss = gradients(x, noise, eps, weight)
             if math.isfinite(recipe.clip):
-                nn.utils.clip_grad_norm_(trained, recipe.clip)
+                clip(trained, recipe.clip)
             state.optimizer.step()
             state.optimizer.zero_grad(set_to_none=True)
             if recipe.ema:
