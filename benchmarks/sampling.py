@@ -15,9 +15,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
-from measure import Row, Side, Step, in_turn, row
+from measure import Row, Side, Step, in_turn, row, setting
 from torch import Tensor
 
+from uvb import nets
 from uvb.chains import begin
 from uvb.cpu import keep_large_buffers
 from uvb.estimator import Energy
@@ -33,7 +34,8 @@ def first_written_step(energy: Energy, y: Tensor) -> Tensor:
     """Eq. 19 as one would first write it: autograd through a model that also gathers its weights' graph, global noise."""
     y = y.detach().requires_grad_()
     eps = torch.randn(len(y), energy.noise_dim, device=y.device)
-    (gradient,) = torch.autograd.grad(energy.energy(y, eps).sum(), y)
+    with setting(nets, "convolve", torch.conv2d):  # ours has its derivatives written out
+        (gradient,) = torch.autograd.grad(energy.energy(y, eps).sum(), y)
     return y.detach() - DELTA**2 * gradient + math.sqrt(2) * DELTA * torch.randn_like(y)
 
 

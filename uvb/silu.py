@@ -23,7 +23,7 @@ def silu(x: Tensor) -> Tensor:
 
 
 class _Silu(Function):
-    """x -> φ(x), s(x), φ'(x) = s (1 + x - φ)."""
+    """x -> φ(x), s(x), φ'(x) = φ + s (1 - φ)."""
 
     generate_vmap_rule = True
 
@@ -31,7 +31,7 @@ class _Silu(Function):
     def forward(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         s = torch.sigmoid(x)
         y = x * s
-        return y, s, torch.addcmul(s, s, x - y)
+        return y, s, torch.lerp(y, y.new_ones(()), s)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:

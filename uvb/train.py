@@ -126,8 +126,10 @@ def prepare(objective: Objective, plan: Plan, shape: tuple[int, int, int, int]) 
             reason = (str(error).splitlines() or [""])[0]
             warnings.warn(f"torch.compile failed ({type(error).__name__}: {reason}); training eagerly", stacklevel=2)
     if rank_and_world()[1] > 1:
-        prepared = DistributedDataParallel(prepared, broadcast_buffers=False, gradient_as_bucket_view=True)
-        with plan.autocast():
+        with plan.autocast(), warnings.catch_warnings():
+            # of one channel's strides, which name the same order; of a name that older versions have alone
+            warnings.filterwarnings("ignore", message="Grad strides do not match|`broadcast_buffers` is deprecated")
+            prepared = DistributedDataParallel(prepared, broadcast_buffers=False, gradient_as_bucket_view=True)
             prepared(*arguments).backward()
     objective.zero_grad(set_to_none=True)
     return prepared
