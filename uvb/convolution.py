@@ -19,12 +19,13 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     device = x.device.type
     if torch.compiler.is_compiling():  # dynamo drops gradients of a `Function` within torch.func's
         return torch.conv2d(x, weight, bias)
+    frozen = not weight.requires_grad  # asked of the parameter itself: within torch.func its copies do not tell
     autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)  # "meta" has none
     if autocast and x.dtype is not torch.float64:
         x, weight, bias = (t.to(torch.get_autocast_dtype(device)) for t in (x, weight, bias))
     if device == "cpu" or x.element_size() == 2:
         weight = channels_last(weight)
-    if not weight.requires_grad:  # nothing will be differentiated twice
+    if frozen:  # nothing will be differentiated twice
         return torch.conv2d(x, weight, bias)
     y: Tensor = _Convolution.apply(x, weight, bias)
     return y

@@ -31,7 +31,7 @@ class _Silu(Function):
     def forward(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         s = torch.sigmoid(x)
         y = x * s
-        return y, s, torch.lerp(y, y.new_ones(()), s)
+        return y, s, torch.lerp(y, y.new_ones(()).expand_as(y), s)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:

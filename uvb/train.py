@@ -123,7 +123,7 @@ def prepare(objective: Objective, plan: Plan, shape: tuple[int, int, int, int]) 
         try:
             prepared = CompiledObjective(objective, plan, arguments)
         except Exception as error:  # whatever the compiler raises: training goes on, slower, and says so
-            reason = (str(error).splitlines() or [""])[0]
+            reason = " ".join(str(error).split())[:300]
             warnings.warn(f"torch.compile failed ({type(error).__name__}: {reason}); training eagerly", stacklevel=2)
     if rank_and_world()[1] > 1:
         with plan.autocast(), warnings.catch_warnings():
