@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 from measure import ROOT, Row, commit, figure, machine
 
-BENCHMARKS = ("step", "compiled", "workers", "sampling", "exact", "stacked", "equal_losses")
+BENCHMARKS = ("step", "workers", "sampling", "exact", "stacked", "equal_losses")
 
 
 def measured(name: str, quick: bool) -> Iterator[Row]:

@@ -152,7 +152,7 @@ def machine() -> str:
         return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
     words = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     names = [line.split(":")[1].strip() for line in words.splitlines() if line.startswith("model name")]
-    bf16 = " with bf16" if "avx512_bf16" in words or "amx_bf16" in words else ""
+    bf16 = " with AMX" if "amx_bf16" in words else " with bf16" if "avx512_bf16" in words else ""
     return f"{len(names) or '?'} cores {names[0] if names else platform.processor()}{bf16}, torch {torch.__version__}"
 
 

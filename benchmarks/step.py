@@ -2,6 +2,7 @@
 
 python benchmarks/step.py [--quick] [--models uvb deen] [--data mnist cifar10] [--repeats 5] [--threads 0]
 
+In bf16 ours is measured both uncompiled and as `torch.compile` makes it, which long trainings use (`uvb.plan.resolve_plan`).
 Each side runs in a process of its own, so that memory is handed out as each would have it (`uvb.cpu.keep_large_buffers`);
 they step in turn. With `--threads 1` seconds are the CPU's, which other load on the machine touches little. On a GPU,
 `gpu_run.py` measures more ways of writing the step, and JAX's.
@@ -20,13 +21,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 from gpu_variants import BATCH, REFERENCE, SHAPES, batch_for, first_written, forward_flops
 from measure import Row, Side, figure, in_turn, no_fallback, row, spread
+from torch._inductor.utils import fresh_cache
 
 from uvb.cpu import keep_large_buffers
 from uvb.data import ImageSet
 from uvb.estimator import Energy
 from uvb.models import get_model
 from uvb.objective import build_objective
-from uvb.plan import Plan, has_fast_bf16, usable_cpus
+from uvb.plan import Plan, has_cpp_compiler, has_fast_bf16, usable_cpus
 from uvb.spec import RECIPES, DataRef, RunSpec, Shape
 from uvb.train import PROBE_IMAGES, fit, gradients_of, prepare
 from uvb.train_state import TrainState
@@ -74,8 +76,7 @@ def side(kind: str, name: str, data: str, threads: int) -> dict[str, Action]:
         return {"step": first_written(model, shape, "cpu", BATCH)}
     keep_large_buffers()
     if kind == "compiled":
-        with no_fallback():
-            return {"step": fast_step(model, shape, Plan(precision="bf16", compile=True, threads=threads))}
+        return compiled_actions(model, shape, Plan(precision="bf16", compile=True, threads=threads))
     dtype, precision = (torch.bfloat16, "bf16") if kind == "bf16" else (torch.float32, "fp32")
     plan = Plan(precision=precision, threads=threads)
     actions: dict[str, Action] = {"step": fast_step(model, shape, plan), "epoch": loop_epoch(name, shape, plan)}
@@ -85,26 +86,44 @@ def side(kind: str, name: str, data: str, threads: int) -> dict[str, Action]:
     return actions
 
 
+def compiled_actions(model: Energy, shape: Shape, plan: Plan) -> dict[str, Action]:
+    """The compiler, as it runs the first time on a machine, and the step that it leaves."""
+    made: list[Action] = []
+
+    def compile() -> None:
+        with no_fallback(), fresh_cache():
+            made.append(fast_step(model, shape, plan))
+
+    return {"compile": compile, "step": lambda: made[0]()}
+
+
 def step_rows(name: str, data: str, precision: str, repeats: int, threads: int) -> list[Row]:
     """Step against the reference, share of the peak, and the loop against the bare step; `repeats` times in turn."""
-    reference, ours = (Side(side, kind, name, data, threads, cpu_time=threads == 1) for kind in ("reference", precision))
+    kinds = ["reference", precision, *(["compiled"] if precision == "bf16" and has_cpp_compiler() else [])]
+    reference, ours, *compiled = (Side(side, kind, name, data, threads, cpu_time=threads == 1) for kind in kinds)
+    compilation = [each.time("compile") for each in compiled]
     products = [(ours, f"product {size}") for size in PRODUCTS for _ in range(TRIES)]
-    first, step, epoch, *multiplied = in_turn(
-        [(reference, "step"), (ours, "step"), (ours, "epoch"), *products], repeats=repeats
-    )
-    for each in (reference, ours):
+    steps = [(each, "step") for each in (reference, ours, *compiled)]
+    timed = in_turn([*steps, (ours, "epoch"), *products], repeats=repeats)
+    for each in (reference, ours, *compiled):
         each.close()
+    (first, step, *fused), (epoch, *multiplied) = timed[: len(steps)], timed[len(steps) :]
     sizes = [size for size in PRODUCTS for _ in range(TRIES)]
     rates = [max(2 * n**3 / s for n, s in zip(sizes, at, strict=True)) for at in zip(*multiplied, strict=True)]  # FLOP/s
     flops = 6 * BATCH * forward_flops(name, SHAPES[data], get_model(name).widths)
-    shares = [flops / s / rate for s, rate in zip(step, rates, strict=True)]
     loops = [LOOP_STEPS * s / e for s, e in zip(step, epoch, strict=True)]
     one = "-1-thread" if threads == 1 else ""
-    full = f"{name}/{data}/cpu-{precision}{one}"
+    full, fast = f"{name}/{data}/cpu-{precision}{one}", f"{name}/{data}/cpu-compile-{precision}{one}"
+    rows = [row(f"step/{name}/{data}/cpu-eager-fp32{one}", first)]
+    for label, times in zip((full, fast), (step, *fused), strict=False):
+        shares = [flops / s / rate for s, rate in zip(times, rates, strict=True)]
+        rows += [
+            row(f"step/{label}", times, REFERENCE, first),
+            figure(f"peak-share/{label}", statistics.median(shares), "share", "best large product", None, spread(shares)),
+        ]
+    rows += [row(f"compile/{full}", compilation)] if compilation else []
     return [
-        row(f"step/{name}/{data}/cpu-eager-fp32{one}", first),
-        row(f"step/{full}", step, REFERENCE, first),
-        figure(f"peak-share/{full}", statistics.median(shares), "share", "best large product", None, spread(shares)),
+        *rows,
         figure(f"loop-share/{full}", statistics.median(loops), "share", "bare step", None, spread(loops)),
         row(f"images/{full}", epoch, unit="images/s", work=LOOP_STEPS * BATCH),
     ]

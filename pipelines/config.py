@@ -94,7 +94,8 @@ class StudyConfig:
     precision: Literal["auto", "fp32", "bf16", "fp64"] = "auto"
     """Arithmetic of training. auto: bf16 where the hardware has it."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """torch.compile of the loss, and on a GPU one CUDA graph a step where a model has one worker. auto: on GPUs."""
+    """torch.compile of the step, and on a GPU one CUDA graph a step where a model has one worker. auto: on GPUs, and on a CPU
+    for bf16 trainings of about a quarter of an hour or more."""
     replan: bool = False
     """Resume with a new plan (workers, device, precision) where the stored one cannot be honoured or is not wanted."""
     address: str = ""

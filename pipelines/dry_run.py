@@ -18,7 +18,7 @@ def dry_run(config: StudyConfig, images: ImageSet, specs: Sequence[RunSpec], say
     """Print models, widths, parameters and the estimated time on this machine; returns a last line. Starts no Ray."""
     has = local_capacity()
     layout = choose_layout(config, has, specs)
-    plan = new_plan(config, layout, has)
+    plan = new_plan(config, layout, has, specs)
     seconds = estimated_seconds(specs, plan, images)
     say(f"{has}: {layout}; {plan}")
     say(f"{'model':<22}{'widths':<28}{'parameters':>12}{'epochs':>8}{'GFLOP':>12}{'seconds':>10}")

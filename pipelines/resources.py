@@ -13,7 +13,7 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipelines.config import StudyConfig
-from pipelines.cost_model import L4, Work, best_workers
+from pipelines.cost_model import L4, TWO_CORES, Work, best_workers, training_seconds
 from pipelines.store import Store
 from uvb.errors import UserError
 from uvb.plan import Plan, resolve_plan, usable_cpus
@@ -225,11 +225,12 @@ def _gpu_layout(config: StudyConfig, has: Capacity, specs: Sequence[RunSpec]) ->
     return Layout(workers, concurrency, cpus, each)
 
 
-def new_plan(config: StudyConfig, layout: Layout, has: Capacity) -> Plan:
-    """The plan for models that have none yet, resolved where workers run: here, or on a worker's node."""
+def new_plan(config: StudyConfig, layout: Layout, has: Capacity, specs: Sequence[RunSpec]) -> Plan:
+    """The plan for `specs`, models that have none yet, resolved where workers run: here, or on a worker's node."""
+    shortest = min(training_seconds(Work.of(spec), TWO_CORES, layout.workers) for spec in specs)  # roughly, and on a CPU
     wishes: dict[str, Any] = {
         "workers": layout.workers, "device": layout.device, "precision": config.precision, "compile": config.compile,
-        "threads": layout.threads,
+        "threads": layout.threads, "seconds": shortest,
     }  # fmt: skip
     if not has.cluster:
         return resolve_plan(**wishes)

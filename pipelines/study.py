@@ -224,7 +224,8 @@ def plan_stage(study: Study, layout: Layout, has: Capacity, one_each: bool = Fal
     plans = {} if config.replan else {s.spec_id: read_json(store, f"{study.folder(s)}/plan.json") for s in open_specs}
     stored = {spec_id: Plan(**blob) for spec_id, blob in plans.items() if blob}
     by_plan: dict[Plan, list[RunSpec]] = {}
-    fresh = new_plan(config, layout, has) if len(stored) < len(open_specs) else None
+    new = [spec for spec in open_specs if spec.spec_id not in stored]
+    fresh = new_plan(config, layout, has, new) if new else None
     for spec in open_specs:
         plan = stored.get(spec.spec_id, fresh)
         assert plan is not None

@@ -9,7 +9,7 @@ from conftest import tiny_spec
 from pipelines.config import StudyConfig
 from pipelines.cost_model import training_flops
 from pipelines.groups import balanced, fitted, make_groups, require_honourable
-from pipelines.resources import TRIAL_CPUS, Capacity, Layout, choose_layout
+from pipelines.resources import TRIAL_CPUS, Capacity, Layout, choose_layout, new_plan
 from uvb.data import ImageSet
 from uvb.errors import UserError
 from uvb.plan import Plan
@@ -142,3 +142,16 @@ def test_stored_plan_is_honoured_or_refused(digits: ImageSet) -> None:
         require_honourable(Plan(device="cuda"), layout, has)
     wide = make_groups({Plan(workers=4): some_specs(digits)}, layout, one_each=False)
     assert 4 * fitted(layout, wide).cpus_per_worker <= 2 * layout.cpus_per_worker
+
+
+def test_a_study_of_long_trainings_is_compiled(digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where all of them are long: one plan is made for all."""
+    monkeypatch.setattr("uvb.plan.has_fast_bf16", lambda device: True)
+    monkeypatch.setattr("uvb.plan.has_cpp_compiler", lambda: True)
+    short = some_specs(digits)
+    long = [dataclasses.replace(spec, recipe=spec.recipe.changed(epochs=10**6)) for spec in short]
+    has, config = capacity(2), StudyConfig()
+    layout = choose_layout(config, has, short)
+    assert new_plan(config, layout, has, long).compile
+    assert not new_plan(config, layout, has, [*long, short[0]]).compile
+    assert not new_plan(dataclasses.replace(config, compile="off"), layout, has, long).compile

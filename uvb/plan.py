@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import torch
 from uvb.errors import UserError
 
 Precision = Literal["fp32", "bf16", "fp64"]
+COMPILE_FROM = 900.0  # seconds of training for which a CPU compiles: it costs up to half a minute and saves 7 to 30 %
 
 
 @dataclass(frozen=True)
@@ -75,17 +77,22 @@ def resolve_plan(
     precision: Literal["auto", "fp32", "bf16", "fp64"] = "auto",
     compile: Literal["auto", "on", "off"] = "auto",
     threads: int = 0,
+    seconds: float = 0.0,
 ) -> Plan:
     """Turn wishes into a concrete plan for this machine; "auto" and 0 mean "what pays here".
 
-    bf16 where the hardware has it; `torch.compile` on CUDA only (what it does on a CPU: `benchmarks/compiled.py`), there with
-    one CUDA graph a step where a model has one worker; the machine's cores shared evenly by the workers.
+    bf16 where the hardware has it; `torch.compile` on CUDA, there with one CUDA graph a step where a model has one worker, and
+    on a CPU for long trainings in bf16 (`benchmarks/compiled.py`); the machine's cores shared evenly by the workers.
+
+    Args:
+        seconds: about how long a training will take; 0: not known, and taken as short.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if precision == "auto":
         precision = "bf16" if has_fast_bf16(device) else "fp32"
-    fused = device == "cuda" if compile == "auto" else compile == "on"
+    pays = device == "cuda" or (seconds >= COMPILE_FROM and precision == "bf16" and has_cpp_compiler())
+    fused = pays if compile == "auto" else compile == "on"
     plan = Plan(
         workers=workers,
         device=device,
@@ -96,6 +103,11 @@ def resolve_plan(
     )
     plan.require_honourable()
     return plan
+
+
+def has_cpp_compiler() -> bool:
+    """Whether torch.compile finds what it needs on a CPU."""
+    return shutil.which(os.environ.get("CXX", "g++")) is not None
 
 
 def usable_cpus() -> int:
