@@ -22,7 +22,7 @@ import tarfile
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ import torch
 from gpu_checks import run_checks
 from gpu_pack import unpack
 from gpu_train import Budget, in_order_of_value, paper_spec, run_training, write_json
-from gpu_variants import VARIANT_SECONDS, ceilings, step_rows
+from gpu_variants import FAST, OTHERS, VARIANT_SECONDS, ceilings, step_rows
 from measure import ROOT, Row, commit, figure, machine, wait
 
 from uvb.data import ImageSet, load_dataset
@@ -47,8 +47,8 @@ from uvb.spec import RECIPES, RunSpec, Widths
 PHASES = ("checks", "steps", "trainings")
 TAR_LIMIT = 15 * 2**20  # a file that comes back may have 16 MiB
 HEADLINE = 3  # trainings that go before the rest of everything, with the losses alone
+BENCHMARKS = {"stacked": stacked, "sampling": sampling, "exact": exact}
 WARM_SECONDS = 110.0  # for compiling all at once; what is not done by then is compiled where it is needed
-FAST = ("graph-compile-bf16", "graph-eager-bf16", "compile-bf16", "eager-bf16")  # what a plan can say
 
 
 def say(text: str) -> None:
@@ -81,12 +81,14 @@ def warm(place: Path, widths: Widths | None) -> None:
     if mark.exists():
         return
     started = time.monotonic()
-    options = (8, json.dumps(dataclasses.asdict(widths))) if widths else (128,)
-    for job in gpu_warm.warm_all(WARM_SECONDS, *options, jobs=gpu_warm.JOBS[:2] if widths else gpu_warm.JOBS):
+    small = json.dumps(dataclasses.asdict(widths)) if widths else ""
+    jobs = (("uvb", "mnist", "bf16", 8), ("deen", "mnist", "bf16", 8)) if widths else gpu_warm.JOBS
+    for job in gpu_warm.warm_all(WARM_SECONDS, small, jobs=jobs):
         if "error" in job:
             say(f"compiling {job['job']}: {job['error']}")
         else:
-            rows.append(figure(f"compile/{job['model']}/{job['data']}/{job['device']}-{job['how']}", job["seconds"], "s"))
+            name = f"compile/{job['model']}/{job['data']}/{job['device']}-{job['how']}/batch-{job['batch']}"
+            rows.append(figure(name, job["seconds"], "s"))
             say(f"{rows[-1]['name']}: {job['seconds']:.1f} s, others compiling beside it")
     say(f"compiled in {time.monotonic() - started:.0f} s")
     write_json(mark, rows)
@@ -105,18 +107,17 @@ def checks(
         write_json(place / "results" / "checks.json", {"machine": machine_json(device), "checks": found})
 
 
-def steps(
-    data: str,
+def benchmarks(
+    data: str | None,
+    names: Sequence[str],
     place: Path,
     trees: list[Path],
     device: str,
     budget: Budget,
     widths: Widths | None,
     send: Callable[[], None],
-    *,
-    jax: bool,
 ) -> None:
-    """Rows of the training step, and with CIFAR-10 of the other benchmarks, written and sent after each.
+    """Rows of the step on `data`, written as `names` say; without it, of the benchmarks called `names`. Sent after each.
 
     Earlier ones are kept, and those of this kind of GPU not measured again; nor is what failed on it.
     """
@@ -141,15 +142,17 @@ def steps(
 
     for each in compiled:
         keep(each)
-    peak = ceilings(device)
+    peak = ceilings(device) if data else {}
     for name, value in peak.items():
         if f"ceiling/{device}/{name}" not in have:
             keep(figure(f"ceiling/{device}/{name}", value, "B/s" if name == "bytes" else "FLOP/s"))
-    options = {"widths": widths, "batch": 8 if widths else 128, "jax": jax}
-    for model in ("uvb", "deen"):
-        for row in step_rows(model, data, peak, device, have=have, left=budget.left, failed=failed, **options):
+    batch = 8 if widths else 128
+    for model in ("uvb", "deen") if data else ():
+        for row in step_rows(
+            model, data, peak, device, names, have=have, left=budget.left, failed=failed, widths=widths, batch=batch
+        ):
             keep(row)
-    for name, benchmark in (("sampling", sampling), ("exact", exact), ("stacked", stacked)) if data == "cifar10" else ():
+    for name, benchmark in ((name, BENCHMARKS[name]) for name in names if name in BENCHMARKS):
         if budget.left() > VARIANT_SECONDS and not any(had.startswith(f"{name}/") for had in have):
             try:
                 for row in benchmark.rows(device, quick=widths is not None):
@@ -270,10 +273,13 @@ def main(arguments: list[str] | None = None) -> None:
             checks(sets["mnist"], args.place, trees, device, budget, widths, first=first)
             send("checks done")
 
-    def measure(data: str, *, jax: bool) -> None:
+    def measure(data: str | None, *names: str) -> None:
         if "steps" in phases:
-            note = f"measuring steps on {data}"
-            steps(data, args.place, trees, device, budget, widths, partial(send, note), jax=jax and not args.no_jax)
+            chosen = [name for name in names if not (args.no_jax and name.startswith("jax"))]
+            if device == "cpu" and data:
+                chosen = [name for name in chosen if name.startswith(("eager", "jax"))]
+            note = f"measuring {', '.join(chosen)}"
+            benchmarks(data, chosen, args.place, trees, device, budget, widths, partial(send, note))
 
     def train(spec: RunSpec, *, only: str | None = None) -> str | None:
         """Train and evaluate; why the call must end here, or None."""
@@ -310,16 +316,22 @@ def main(arguments: list[str] | None = None) -> None:
     if device == "cuda" or args.tiny:
         warm(args.place, widths)
     check(first=True)
-    measure("mnist", jax=False)
+    measure("mnist", *FAST)
     trained = specs if "trainings" in phases else []
     ended = None
     for spec in trained[:HEADLINE]:
         ended = ended or train(spec, only="losses")
     if not ended:
-        measure("mnist", jax=True)  # what the headline does not wait for: JAX compiles long
-        measure("cifar10", jax=True)
+        measure("mnist", "jax-bf16")  # what the headline does not wait for: JAX compiles long
+        measure("cifar10", "graph-compile-bf16")
+        measure(None, *BENCHMARKS)
+    for spec in trained[:HEADLINE]:
+        ended = ended or train(spec)
+    if not ended:
+        measure("cifar10", "jax-bf16")
         check(first=False)
-    for spec in trained:
+        measure("mnist", *OTHERS)
+    for spec in trained[HEADLINE:]:
         ended = ended or train(spec)
     note = ended or "everything is done"
     send(note)

@@ -11,7 +11,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -35,19 +36,12 @@ REFERENCE = "eager fp32, as first written"
 # its average; the backward pass writes g. Four bytes each. Activations are not counted, so the floor is a low one.
 PASSES = 10
 
-# The likeliest first. "benchmark": cuDNN tries its algorithms. "dynamo": torch.compile of the objective as it is, with torch's
-# own second derivatives, beside ours. "torch-derivatives": those, uncompiled.
-VARIANTS = (
-    "graph-compile-bf16",
-    "graph-compile-bf16-cudnn-benchmark",
-    "graph-eager-bf16",
-    "graph-dynamo-bf16",
-    "compile-bf16",
-    "eager-bf16",
-    "graph-eager-bf16-torch-derivatives",
-)
-JAX_SECONDS = 150  # for one precision, compilation included
-VARIANT_SECONDS = 60  # with fewer left none is begun: what a cold compilation and its timing may take
+FAST = ("graph-compile-bf16", "graph-eager-bf16", "compile-bf16", "eager-bf16")  # what a plan can say, the likeliest first
+# To compare. "benchmark": cuDNN tries its algorithms. "dynamo": torch.compile of the objective as it is, with torch's own
+# second derivatives, beside ours. "torch-derivatives": those, uncompiled.
+OTHERS = ("graph-compile-bf16-cudnn-benchmark", "graph-dynamo-bf16", "graph-eager-bf16-torch-derivatives", "jax-fp32")
+JAX_SECONDS = 90  # for one precision, compilation included
+VARIANT_SECONDS = 40  # with fewer left none is begun: what a compilation and its timing may take
 
 
 def batch_for(model: Estimator, shape: Shape, device: str, batch: int) -> tuple[torch.Tensor, ...]:
@@ -116,6 +110,7 @@ def forward_flops(model: str, shape: Shape, widths: Widths) -> int:
     return int(counter.get_total_flops())
 
 
+@cache
 def ceilings(device: str, size: int = 8192, copy_bytes: int = 2**32) -> dict[str, float]:
     """Measured here and now: FLOP/s of a large bf16, fp32 and (on CUDA) TF32 product on random data, bytes/s of a copy."""
     if device == "cpu":
@@ -139,22 +134,22 @@ def step_rows(
     data: str,
     peak: dict[str, float],
     device: str,
+    names: Sequence[str],
     *,
     have: Collection[str] = (),
     left: Callable[[], float] = lambda: math.inf,
     failed: Callable[[str, str], None] = lambda name, why: print(f"{name}: {why}", flush=True),
     widths: Widths | None = None,
     batch: int = BATCH,
-    jax: bool = True,
 ) -> Iterator[Row]:
-    """Rows of each variant not in `have` (ratio: times faster than the eager fp32 step), its shares of peak and roofline; JAX.
+    """Rows of each variant in `names` and not in `have`: times faster than the eager fp32 step, shares of peak and roofline.
 
     Every way of writing it is tried for itself: one that fails is named to `failed` and costs the others nothing. None is
     begun that might not end within the seconds `left`.
     """
     known = get_model(model)
     widths, shape, at = widths or known.widths, SHAPES[data], f"{model}/{data}/{device}"
-    todo = [name for name in variants(data, device, jax) if f"step/{at}-{name}" not in have]
+    todo = [name for name in names if f"step/{at}-{name}" not in have]
     if not todo or left() < VARIANT_SECONDS:
         return
 
@@ -206,9 +201,3 @@ def jax_apart(model: str, shape: Shape, widths: Widths, precision: str, batch: i
     if done.returncode:
         raise RuntimeError((done.stderr.strip().splitlines() or ["no message"])[-1])
     return json.loads(done.stdout.splitlines()[-1])
-
-
-def variants(data: str, device: str, jax: bool) -> list[str]:
-    """The names to measure: all on MNIST, the likeliest on CIFAR-10, the plain one on a CPU."""
-    names = ("eager-bf16",) if device == "cpu" else VARIANTS if data == "mnist" else VARIANTS[:2]
-    return [*names, *(("jax-bf16", "jax-fp32") if jax and data == "mnist" else ("jax-bf16",) if jax else ())]

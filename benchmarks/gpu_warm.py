@@ -18,17 +18,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 # The number is part of the cache's key, so `gpu_run.py` must have the same. Several processes compile at once.
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "4")
 
-# model, data, precision; the first trainings wait for the first. "dynamo": torch.compile of the objective as it is, bf16
+# model, data, precision, batch: 128 for checks and benchmarks, 64 (`fast`) for trainings; the first things wait for the first.
+# "dynamo": torch.compile of the objective as it is, bf16
 JOBS = (
-    ("uvb", "mnist", "bf16"),
-    ("deen", "mnist", "bf16"),
-    ("vae", "mnist", "bf16"),
-    ("uvb", "mnist", "fp32"),
-    ("deen", "mnist", "fp32"),
-    ("uvb", "mnist", "dynamo"),
-    ("deen", "mnist", "dynamo"),
-    ("uvb", "cifar10", "bf16"),
-    ("deen", "cifar10", "bf16"),
+    ("uvb", "mnist", "bf16", 128),
+    ("deen", "mnist", "bf16", 128),
+    ("uvb", "mnist", "fp32", 128),
+    ("deen", "mnist", "fp32", 128),
+    ("uvb", "mnist", "bf16", 64),
+    ("vae", "mnist", "bf16", 64),
+    ("deen", "mnist", "bf16", 64),
+    ("uvb", "cifar10", "bf16", 128),
+    ("deen", "cifar10", "bf16", 128),
+    ("uvb", "mnist", "dynamo", 128),
+    ("deen", "mnist", "dynamo", 128),
 )
 
 
@@ -62,15 +65,15 @@ def warm(model: str, data: str, how: str, batch: int, widths: str = "") -> dict[
             loss_of = torch.compile(loss_of, fullgraph=True, dynamic=False)  # type: ignore[assignment]  # its stub says Callable
         gradients_of(loss_of, plan)(*arguments)
         wait(device)
-    return {"model": model, "data": data, "how": how, "device": device, "seconds": time.monotonic() - started}
+    return {"model": model, "data": data, "how": how, "batch": batch, "device": device, "seconds": time.monotonic() - started}
 
 
-def warm_all(seconds: float, batch: int, widths: str = "", jobs: tuple[tuple[str, str, str], ...] = JOBS) -> Iterator[dict]:
+def warm_all(seconds: float, widths: str = "", jobs: tuple[tuple[str, str, str, int], ...] = JOBS) -> Iterator[dict]:
     """What each job printed, or the line it failed with, in order of `jobs`; those not done after `seconds` are stopped."""
     end = time.monotonic() + seconds
     processes = []
     for job in jobs:
-        command = [sys.executable, str(Path(__file__).resolve()), *job, str(batch), *([widths] if widths else [])]
+        command = [sys.executable, str(Path(__file__).resolve()), *map(str, job), *([widths] if widths else [])]
         processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
     for job, process in zip(jobs, processes, strict=True):
         try:

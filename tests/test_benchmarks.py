@@ -148,22 +148,22 @@ def test_settings_do_not_outlive_a_check_that_raises(digits, monkeypatch):
 
 def test_a_way_of_writing_the_step_that_fails_is_told_once(monkeypatch):
     """By name, so that the next call does not try it again; and what might not end in time is not begun."""
-    monkeypatch.setattr(gpu_variants, "variants", lambda *_: ["graph-compile-bf16", "jax-bf16"])
+    names = ["graph-compile-bf16", "jax-bf16"]
     for name in ("variant", "jax_apart"):
         monkeypatch.setattr(gpu_variants, name, lambda *_: 1 / 0)
     told: dict[str, str] = {}
     peak = {"bf16": 1.0, "fp32": 1.0, "bytes": 1.0}
     options = {"widths": TINY, "batch": 2, "failed": told.__setitem__}
-    rows = list(gpu_variants.step_rows("deen", "mnist", peak, "cpu", **options))
+    rows = list(gpu_variants.step_rows("deen", "mnist", peak, "cpu", names, **options))
     assert [r["name"] for r in rows] == ["step/deen/mnist/cpu-eager-fp32"]
     assert set(told) == {"step/deen/mnist/cpu-graph-compile-bf16", "step/deen/mnist/cpu-jax-bf16"}
     assert all("ZeroDivisionError" in why for why in told.values())
-    assert list(gpu_variants.step_rows("deen", "mnist", peak, "cpu", have=set(told), **options)) == []
+    assert list(gpu_variants.step_rows("deen", "mnist", peak, "cpu", names, have=set(told), **options)) == []
     told.clear()
     between = (gpu_variants.VARIANT_SECONDS + gpu_variants.JAX_SECONDS) / 2
-    list(gpu_variants.step_rows("deen", "mnist", peak, "cpu", left=lambda: between, **options))
+    list(gpu_variants.step_rows("deen", "mnist", peak, "cpu", names, left=lambda: between, **options))
     assert set(told) == {"step/deen/mnist/cpu-graph-compile-bf16"}
-    assert list(gpu_variants.step_rows("deen", "mnist", peak, "cpu", left=lambda: 1.0, **options)) == []
+    assert list(gpu_variants.step_rows("deen", "mnist", peak, "cpu", names, left=lambda: 1.0, **options)) == []
 
 
 @pytest.mark.gpu
@@ -216,8 +216,8 @@ def test_losses_come_first_and_the_rest_later(digits, tmp_path, monkeypatch):
 def test_a_compilation_that_fails_or_takes_too_long_is_told():
     """And the others go on: each is a process of its own."""
     small = json.dumps(gpu_run.dataclasses.asdict(TINY))
-    failed = list(gpu_warm.warm_all(60, 2, small, jobs=(("nothing", "mnist", "bf16"),)))
-    late = list(gpu_warm.warm_all(0.0, 2, small, jobs=(("uvb", "mnist", "bf16"),)))
+    failed = list(gpu_warm.warm_all(60, small, jobs=(("nothing", "mnist", "bf16", 2),)))
+    late = list(gpu_warm.warm_all(0.0, small, jobs=(("uvb", "mnist", "bf16", 2),)))
     assert [("nothing" in job["error"], job["job"][0]) for job in failed] == [(True, "nothing")]
     assert [job["error"] for job in late] == ["not done after 0 s"]
 
@@ -353,10 +353,11 @@ def test_packed_images_come_back_whole(tmp_path):
 
 def test_every_training_has_a_result_of_its_own(digits):
     specs = gpu_train.in_order_of_value({"mnist": digits, "cifar10": digits})
-    assert [gpu_run.key_of(s).split(" ", 1)[1] for s in specs[:4]] == ["uvb fast 1", "vae fast 1", "deen fast 1", "uvb paper 1"]
+    first = ["uvb fast 1", "deen fast 1", "vae fast 1", "uvb fast, learning_rate=0.001 1"]
+    assert [gpu_run.key_of(s).split(" ", 1)[1] for s in specs[:4]] == first
     assert gpu_run.key_of(specs[-1]).endswith("deen paper 1")
     ids = [s.spec_id for s in gpu_train.in_order_of_value({"mnist": digits})]
-    assert len(set(ids)) == len(ids) == 19
+    assert len(set(ids)) == len(ids) == 21
 
 
 def test_a_new_run_replaces_its_rows_and_keeps_the_others(tmp_path):
