@@ -37,16 +37,18 @@ import torch
 from gpu_checks import run_checks
 from gpu_pack import unpack
 from gpu_train import Budget, in_order_of_value, paper_spec, run_training, write_json
-from gpu_variants import FAST, OTHERS, VARIANT_SECONDS, ceilings, step_rows
-from measure import ROOT, Row, commit, figure, machine, wait
+from gpu_variants import FAST, OTHERS, VARIANT_SECONDS, ceilings, step_rows, variant
+from measure import ROOT, Row, commit, figure, machine, row, seconds_side_by_side, wait
 
 from uvb.data import ImageSet, load_dataset
+from uvb.estimator import Energy
+from uvb.models import build_model
 from uvb.plan import Plan
 from uvb.spec import RECIPES, RunSpec, Widths
 
 PHASES = ("checks", "steps", "trainings")
 TAR_LIMIT = 15 * 2**20  # a file that comes back may have 16 MiB
-HEADLINE = 3  # trainings that go before the rest of everything, with the losses alone
+HEADLINE = 1  # trainings that go before the rest of everything, with the losses alone
 BENCHMARKS = {"stacked": stacked, "sampling": sampling, "exact": exact}
 WARM_SECONDS = 110.0  # for compiling all at once; what is not done by then is compiled where it is needed
 
@@ -82,12 +84,12 @@ def warm(place: Path, widths: Widths | None) -> None:
         return
     started = time.monotonic()
     small = json.dumps(dataclasses.asdict(widths)) if widths else ""
-    jobs = (("uvb", "mnist", "bf16", 8), ("deen", "mnist", "bf16", 8)) if widths else gpu_warm.JOBS
+    jobs = (("uvb", "mnist", 8), ("deen", "mnist", 8)) if widths else gpu_warm.JOBS
     for job in gpu_warm.warm_all(WARM_SECONDS, small, jobs=jobs):
         if "error" in job:
             say(f"compiling {job['job']}: {job['error']}")
         else:
-            name = f"compile/{job['model']}/{job['data']}/{job['device']}-{job['how']}/batch-{job['batch']}"
+            name = f"compile/{job['model']}/{job['data']}/{job['device']}-bf16/batch-{job['batch']}"
             rows.append(figure(name, job["seconds"], "s"))
             say(f"{rows[-1]['name']}: {job['seconds']:.1f} s, others compiling beside it")
     say(f"compiled in {time.monotonic() - started:.0f} s")
@@ -148,15 +150,14 @@ def benchmarks(
             keep(figure(f"ceiling/{device}/{name}", value, "B/s" if name == "bytes" else "FLOP/s"))
     batch = 8 if widths else 128
     for model in ("uvb", "deen") if data else ():
-        for row in step_rows(
-            model, data, peak, device, names, have=have, left=budget.left, failed=failed, widths=widths, batch=batch
-        ):
-            keep(row)
+        options = {"have": have, "left": budget.left, "failed": failed, "widths": widths, "batch": batch}
+        for each in step_rows(model, data, peak, device, names, **options):
+            keep(each)
     for name, benchmark in ((name, BENCHMARKS[name]) for name in names if name in BENCHMARKS):
         if budget.left() > VARIANT_SECONDS and not any(had.startswith(f"{name}/") for had in have):
             try:
-                for row in benchmark.rows(device, quick=widths is not None):
-                    keep(row)
+                for each in benchmark.rows(device, quick=widths is not None):
+                    keep(each)
             except Exception as error:  # out of memory, say; the trainings are worth more
                 failed(f"{name}/", f"{type(error).__name__}: {error}")
 
@@ -183,19 +184,23 @@ def plan_for(model: str, results: list[Path], device: str) -> Plan:
 
 def loop_share(spec: RunSpec, plan: Plan, results: Path, device: str) -> None:
     """Add a row to bench.json: images/s of the whole training, data, noise and probe included, over those of the bare step."""
-    variant = f"{'graph-' if plan.graph else ''}{'compile' if plan.compile else 'eager'}-{plan.precision}"
-    at = f"{spec.model}/{spec.data.name}/{device}-{variant}"
+    way = f"{'graph-' if plan.graph else ''}{'compile' if plan.compile else 'eager'}-{plan.precision}"
+    at = f"{spec.model}/{spec.data.name}/{device}-{way}"
     bench, curves = results / "bench.json", results / spec.spec_id / "curves.json"
-    if not bench.exists() or not curves.exists():
+    if spec.model not in ("uvb", "deen") or way not in FAST or not bench.exists() or not curves.exists():
         return
     rows: list[Row] = json.loads(bench.read_text())
-    here = {row["name"]: row["value"] for row in rows if row["machine"] == machine()}
-    step = here.get(f"step/{at}")
-    rates = [row["images_per_second"] for row in json.loads(curves.read_text())["rows"]]
-    if step is None or not rates or f"loop-share/{at}" in here:
+    rates = [epoch["images_per_second"] for epoch in json.loads(curves.read_text())["rows"]]
+    if not rates or any(known["name"] == f"loop-share/{at}" and known["machine"] == machine() for known in rows):
         return
-    share = statistics.median(rates) * step / spec.recipe.batch_size
-    rows.append(figure(f"loop-share/{at}", share, "share", "bare step"))
+    model = build_model(spec).to(device)
+    assert isinstance(model, Energy)
+    step = variant(way, model, spec.data.shape, device, spec.recipe.batch_size)
+    times = seconds_side_by_side({"step": step}, repeats=20, inner=5, device=device)["step"]
+    batch = spec.recipe.batch_size
+    rows.append(row(f"step/{at}/batch-{batch}", times))
+    share = statistics.median(rates) * statistics.median(times) / batch
+    rows.append(figure(f"loop-share/{at}", share, "share", f"bare step, batch {batch}"))
     rows.append(figure(f"images/{at}", statistics.median(rates), "images/s"))
     write_json(bench, rows)
 
@@ -316,21 +321,22 @@ def main(arguments: list[str] | None = None) -> None:
     if device == "cuda" or args.tiny:
         warm(args.place, widths)
     check(first=True)
-    measure("mnist", *FAST)
+    measure("mnist", FAST[0])
+    measure(None, "stacked")
+    measure("cifar10", FAST[0])
     trained = specs if "trainings" in phases else []
     ended = None
     for spec in trained[:HEADLINE]:
         ended = ended or train(spec, only="losses")
     if not ended:
         measure("mnist", "jax-bf16")  # what the headline does not wait for: JAX compiles long
-        measure("cifar10", "graph-compile-bf16")
-        measure(None, *BENCHMARKS)
+        measure(None, "exact", "sampling")
     for spec in trained[:HEADLINE]:
         ended = ended or train(spec)
     if not ended:
         measure("cifar10", "jax-bf16")
         check(first=False)
-        measure("mnist", *OTHERS)
+        measure("mnist", *FAST[1:], *OTHERS)
     for spec in trained[HEADLINE:]:
         ended = ended or train(spec)
     note = ended or "everything is done"

@@ -21,7 +21,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from uvb import nets
 from uvb.estimator import Energy, Estimator
-from uvb.gradients import clip
 from uvb.models import get_model
 from uvb.noise import normal
 from uvb.objective import build_objective
@@ -40,7 +39,7 @@ FAST = ("graph-compile-bf16", "graph-eager-bf16", "compile-bf16", "eager-bf16") 
 # To compare. "benchmark": cuDNN tries its algorithms. "dynamo": torch.compile of the objective as it is, with torch's own
 # second derivatives, beside ours. "torch-derivatives": those, uncompiled.
 OTHERS = ("graph-compile-bf16-cudnn-benchmark", "graph-dynamo-bf16", "graph-eager-bf16-torch-derivatives", "jax-fp32")
-JAX_SECONDS = 90  # for one precision, compilation included
+JAX_SECONDS = 60  # for one precision, compilation included
 VARIANT_SECONDS = 40  # with fewer left none is begun: what a compilation and its timing may take
 
 
@@ -81,14 +80,13 @@ def variant(name: str, model: Estimator, shape: Shape, device: str, batch: int) 
         loss_of = prepare(objective, plan, (batch, *shape))
         if "dynamo" in name:
             loss_of = torch.compile(loss_of, fullgraph=True, dynamic=False)  # type: ignore[assignment]  # its stub says Callable
-        gradients = gradients_of(loss_of, plan)
+        gradients = gradients_of(loss_of, plan, RECIPES["fast"].clip)
         trained = [p for p in model.parameters() if p.requires_grad]
         averaged = [p.detach().clone() for p in trained]
         adam = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
 
         def step() -> torch.Tensor:
             loss = gradients(*arguments)
-            clip(trained, RECIPES["fast"].clip)
             adam.step()
             adam.zero_grad(set_to_none=True)
             with torch.no_grad():

@@ -1,6 +1,6 @@
 """Compile the steps that `gpu_run.py` will need, all at once, into the compiler's cache: on a lent GPU minutes count.
 
-    python3 benchmarks/gpu_warm.py uvb mnist bf16 128      (one of them; prints the seconds it took)
+    python3 benchmarks/gpu_warm.py uvb mnist 128      (one of them; prints the seconds it took)
 
 Kernels are chosen by timing them, which means little while others compile: that part of the cache is thrown away.
 """
@@ -18,30 +18,24 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 # The number is part of the cache's key, so `gpu_run.py` must have the same. Several processes compile at once.
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "4")
 
-# model, data, precision, batch: 128 for checks and benchmarks, 64 (`fast`) for trainings; the first things wait for the first.
-# "dynamo": torch.compile of the objective as it is, bf16
+# Model, data, batch; in bf16. 128 for checks and benchmarks, 64 (`fast`) for trainings.
 JOBS = (
-    ("uvb", "mnist", "bf16", 128),
-    ("deen", "mnist", "bf16", 128),
-    ("uvb", "mnist", "fp32", 128),
-    ("deen", "mnist", "fp32", 128),
-    ("uvb", "mnist", "bf16", 64),
-    ("vae", "mnist", "bf16", 64),
-    ("deen", "mnist", "bf16", 64),
-    ("uvb", "cifar10", "bf16", 128),
-    ("deen", "cifar10", "bf16", 128),
-    ("uvb", "mnist", "dynamo", 128),
-    ("deen", "mnist", "dynamo", 128),
+    ("uvb", "mnist", 128),
+    ("deen", "mnist", 128),
+    ("uvb", "mnist", 64),
+    ("deen", "mnist", 64),
+    ("vae", "mnist", 64),
+    ("uvb", "cifar10", 128),
+    ("deen", "cifar10", 128),
 )
 
 
-def warm(model: str, data: str, how: str, batch: int, widths: str = "") -> dict[str, object]:
+def warm(model: str, data: str, batch: int, widths: str = "") -> dict[str, object]:
     """Compile one step, alone in a process; the seconds are those of tracing, compiling and the first call."""
     import torch
     from gpu_variants import SHAPES, batch_for
-    from measure import no_fallback, setting, wait
+    from measure import no_fallback, wait
 
-    from uvb import nets
     from uvb.models import get_model
     from uvb.objective import build_objective
     from uvb.plan import Plan
@@ -53,22 +47,17 @@ def warm(model: str, data: str, how: str, batch: int, widths: str = "") -> dict[
     chosen = Widths(**(blob | {"conv": tuple(blob["conv"])})) if blob else known.widths
     net = known.build(shape, chosen, "silu", 1.0).to(device)
     objective = build_objective(known.objective, net)
-    plan = Plan(device=device, precision="fp32" if how == "fp32" else "bf16", compile=how != "dynamo")
+    plan = Plan(device=device, precision="bf16", compile=True)
     arguments = batch_for(net, shape, device, batch)
-    # fp32 is compiled for gpu_checks.py, which compares it without TF32
-    tf32 = setting(torch.backends.cudnn, "allow_tf32", how != "fp32")
-    with no_fallback(), tf32, setting(nets, "convolve", torch.conv2d if how == "dynamo" else nets.convolve):
+    with no_fallback():
         wait(device)
         started = time.monotonic()
-        loss_of = prepare(objective, plan, (batch, *shape))
-        if how == "dynamo":
-            loss_of = torch.compile(loss_of, fullgraph=True, dynamic=False)  # type: ignore[assignment]  # its stub says Callable
-        gradients_of(loss_of, plan)(*arguments)
+        gradients_of(prepare(objective, plan, (batch, *shape)), plan)(*arguments)
         wait(device)
-    return {"model": model, "data": data, "how": how, "batch": batch, "device": device, "seconds": time.monotonic() - started}
+    return {"model": model, "data": data, "batch": batch, "device": device, "seconds": time.monotonic() - started}
 
 
-def warm_all(seconds: float, widths: str = "", jobs: tuple[tuple[str, str, str, int], ...] = JOBS) -> Iterator[dict]:
+def warm_all(seconds: float, widths: str = "", jobs: tuple[tuple[str, str, int], ...] = JOBS) -> Iterator[dict]:
     """What each job printed, or the line it failed with, in order of `jobs`; those not done after `seconds` are stopped."""
     end = time.monotonic() + seconds
     processes = []
@@ -99,5 +88,5 @@ def forget_choices() -> None:
 
 
 if __name__ == "__main__":
-    model, data, how, batch, *widths = sys.argv[1:]
-    print(json.dumps(warm(model, data, how, int(batch), *widths)))
+    model, data, batch, *widths = sys.argv[1:]
+    print(json.dumps(warm(model, data, int(batch), *widths)))

@@ -158,12 +158,15 @@ def machine() -> str:
 
 @cache
 def commit() -> str:
-    """The commit measured, "+" where the tree differs from it; as packed by gpu_pack.py where there is no git."""
+    """The commit measured, "+" where the tree differs from it; as packed by gpu_pack.py where git does not know that one."""
+    packed = ROOT / ".gpu_data" / "commit.txt"
+    git = ["git", "-C", str(ROOT)]
     try:
-        git = ["git", "-C", str(ROOT)]
+        if packed.exists():
+            known = [*git, "cat-file", "-e", packed.read_text().strip().removesuffix("+")]
+            subprocess.run(known, capture_output=True, check=True)
         head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True).stdout
         changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True).stdout
         return head.strip() + ("+" if changed.strip() else "")
     except (OSError, subprocess.CalledProcessError):
-        packed = ROOT / ".gpu_data" / "commit.txt"
         return packed.read_text().strip() if packed.exists() else "unknown"

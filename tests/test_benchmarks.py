@@ -141,7 +141,7 @@ def test_settings_do_not_outlive_a_check_that_raises(digits, monkeypatch):
     before = torch.backends.cudnn.allow_tf32
     found = dict(gpu_checks.run_checks(digits, "cpu", widths=TINY, batch=32, have={"resume/uvb", "resume/deen", "keyed-noise"}))
     assert {name: check["error"] for name, check in found.items()} == dict.fromkeys(found, "RuntimeError: no")
-    assert set(found) == {f"{kind}/{model}" for kind in ("gradients", "compiled") for model in ("uvb", "deen")}
+    assert set(found) == {f"{kind}/{model}" for kind in ("gradients", "compiled", "compiled-fp32") for model in ("uvb", "deen")}
     assert torch.backends.cudnn.allow_tf32 is before
     assert list(gpu_checks.run_checks(digits, "cpu", widths=TINY, left=lambda: -1.0)) == []
 
@@ -216,8 +216,8 @@ def test_losses_come_first_and_the_rest_later(digits, tmp_path, monkeypatch):
 def test_a_compilation_that_fails_or_takes_too_long_is_told():
     """And the others go on: each is a process of its own."""
     small = json.dumps(gpu_run.dataclasses.asdict(TINY))
-    failed = list(gpu_warm.warm_all(60, small, jobs=(("nothing", "mnist", "bf16", 2),)))
-    late = list(gpu_warm.warm_all(0.0, small, jobs=(("uvb", "mnist", "bf16", 2),)))
+    failed = list(gpu_warm.warm_all(60, small, jobs=(("nothing", "mnist", 2),)))
+    late = list(gpu_warm.warm_all(0.0, small, jobs=(("uvb", "mnist", 2),)))
     assert [("nothing" in job["error"], job["job"][0]) for job in failed] == [(True, "nothing")]
     assert [job["error"] for job in late] == ["not done after 0 s"]
 
@@ -353,11 +353,11 @@ def test_packed_images_come_back_whole(tmp_path):
 
 def test_every_training_has_a_result_of_its_own(digits):
     specs = gpu_train.in_order_of_value({"mnist": digits, "cifar10": digits})
-    first = ["uvb fast 1", "deen fast 1", "vae fast 1", "uvb fast, learning_rate=0.001 1"]
-    assert [gpu_run.key_of(s).split(" ", 1)[1] for s in specs[:4]] == first
+    first = ["uvb fast, learning_rate=0.0005 1", "uvb fast, learning_rate=0.001 1", "deen fast, learning_rate=0.0005 1"]
+    assert [gpu_run.key_of(s).split(" ", 1)[1] for s in specs[:3]] == first
     assert gpu_run.key_of(specs[-1]).endswith("deen paper 1")
     ids = [s.spec_id for s in gpu_train.in_order_of_value({"mnist": digits})]
-    assert len(set(ids)) == len(ids) == 21
+    assert len(set(ids)) == len(ids) == 23
 
 
 def test_a_new_run_replaces_its_rows_and_keeps_the_others(tmp_path):

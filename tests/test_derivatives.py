@@ -13,6 +13,7 @@ from uvb.convolution import convolve
 from uvb.models import build_model
 from uvb.noise import generator
 from uvb.objective import build_objective
+from uvb.patches import product
 from uvb.silu import silu
 
 
@@ -35,13 +36,14 @@ def test_a_third_derivative_of_silu_is_refused():
         second.sum().backward()
 
 
-def test_convolution_has_two_derivatives():
+@pytest.mark.parametrize("layer", [convolve, product])
+def test_convolution_has_two_derivatives(layer):
     x, weight, bias = (draws(*s, key=str(s)).requires_grad_() for s in ((2, 3, 6, 5), (4, 3, 3, 3), (4,)))
-    assert torch.autograd.gradcheck(convolve, (x, weight, bias))
-    torch.testing.assert_close(convolve(x, weight, bias), torch.conv2d(x, weight, bias))
+    assert torch.autograd.gradcheck(layer, (x, weight, bias))
+    torch.testing.assert_close(layer(x, weight, bias), torch.conv2d(x, weight, bias))
 
     def input_gradient(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:  # of a function that is not linear in x
-        return torch.func.grad(lambda x: convolve(x, weight, bias).pow(3).sum())(x)
+        return torch.func.grad(lambda x: layer(x, weight, bias).pow(3).sum())(x)
 
     assert torch.autograd.gradcheck(input_gradient, (x, weight))
 
@@ -66,8 +68,10 @@ def test_a_weights_second_derivative_has_no_filter_as_large_as_the_image():
     assert largest == {convolve: 3, torch.conv2d: 7}
 
 
-def test_forward_mode_agrees_with_reverse_mode(digits):
+@pytest.mark.parametrize("layer", [convolve, product])
+def test_forward_mode_agrees_with_reverse_mode(digits, layer, monkeypatch):
     """A Hessian of an energy by torch.func.hessian, forward over reverse, is that of reverse over reverse."""
+    monkeypatch.setattr(nets, "convolve", layer)
     model = build_model(tiny_spec(digits, "deen")).double()
     y, eps = draws(1, *digits.shape, key="y"), draws(1, 0, key="e")
 
@@ -120,8 +124,10 @@ def test_a_convolution_of_one_channel_is_channels_last_all_the_way():
     assert y.stride() == torch.empty(2, 8, 4, 4).contiguous(memory_format=torch.channels_last).stride()
 
 
-def test_per_image_gradients_by_vmap_agree(digits):
+@pytest.mark.parametrize("layer", [convolve, product])
+def test_per_image_gradients_by_vmap_agree(digits, layer, monkeypatch):
     """`torch.func` transforms go through: one image at a time is the batch."""
+    monkeypatch.setattr(nets, "convolve", layer)
     spec = tiny_spec(digits)
     model = build_model(spec)
     y, eps = draws(4, *spec.data.shape, key="y").float(), draws(4, model.noise_dim, key="e").float()

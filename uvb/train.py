@@ -62,7 +62,8 @@ def fit(spec: RunSpec, plan: Plan, state: TrainState, images: ImageSet, *, pulse
     pixels = images.train[: spec.data.train_images].to(device)  # (N, C, H, W) uint8, resident
     steps = steps_per_epoch(spec)
     objective = build_objective(spec.objective, state.model)
-    gradients = gradients_of(prepare(objective, plan, (local_batch(recipe.batch_size, world), *spec.data.shape)), plan)
+    prepared = prepare(objective, plan, (local_batch(recipe.batch_size, world), *spec.data.shape))
+    gradients = gradients_of(prepared, plan, recipe.clip)
     probe = Probe(spec, plan, state, images)
     pairs = zip(state.model.parameters(), state.averaged.parameters(), strict=True)
     trained, averaged = map(list, zip(*[(p, a) for p, a in pairs if p.requires_grad], strict=True))
@@ -78,8 +79,6 @@ def fit(spec: RunSpec, plan: Plan, state: TrainState, images: ImageSet, *, pulse
             for group in state.optimizer.param_groups:
                 group["lr"] = recipe.learning_rate_at(state.global_step, steps * recipe.epochs)
             loss = gradients(x, noise, eps, weight)
-            if math.isfinite(recipe.clip):
-                clip(trained, recipe.clip)
             state.optimizer.step()
             state.optimizer.zero_grad(set_to_none=True)
             if recipe.ema:
@@ -135,13 +134,19 @@ def prepare(objective: Objective, plan: Plan, shape: tuple[int, int, int, int]) 
     return prepared
 
 
-def gradients_of(loss_of: nn.Module, plan: Plan) -> Gradients:
-    """A function of a batch that leaves the gradients in ``.grad`` and returns the loss: one CUDA graph if the plan says so."""
+def gradients_of(loss_of: nn.Module, plan: Plan, longest: float = math.inf) -> Gradients:
+    """A function of a batch that returns the loss and leaves the gradients in ``.grad``, their norm together at most `longest`.
+
+    One CUDA graph if the plan says so.
+    """
+    trained = [p for p in loss_of.parameters() if p.requires_grad]
 
     def gradients(*batch: Tensor) -> Tensor:
         with plan.autocast():
             loss: Tensor = loss_of(*batch)
         loss.backward()
+        if math.isfinite(longest):
+            clip(trained, longest)
         return loss.detach()
 
     return GraphedGradients(gradients, loss_of) if plan.graph else gradients
@@ -164,19 +169,23 @@ def batch(
     """This worker's slice of the global batch: x, noise (b, C, H, W), ε (b, noise_dim), weight (b,).
 
     Noise is drawn for the whole batch and then sliced, so it does not depend on the number of workers. Images beyond the
-    end of the epoch are padding: they repeat the first one, with weight 0.
+    end of the epoch are padding: zeros, with weight 0.
     """
     size, key = spec.recipe.batch_size, (state.epoch, state.step)
     index = order[state.step * size : (state.step + 1) * size]
     real, width = len(index), local_batch(size, world)
-    noise = normal((size, *spec.data.shape), spec.seed, "noise", *key, device=plan.device)
-    eps = normal((size, state.model.noise_dim), spec.seed, "latent", *key, device=plan.device)
-    mine = torch.arange(rank * width, (rank + 1) * width, device=pixels.device)  # positions in the padded batch
-    weight = (mine < real).to(plan.dtype) * (world / real)
-    # not where(): its scalar lies on the CPU, and the host may wait for it to be copied to a GPU
-    x = pixels[index[mine * (mine < real)]].to(plan.dtype) / levels
-    within = mine.clamp(max=size - 1)
-    return x, noise[within].to(plan.dtype), eps[within].to(plan.dtype), weight
+    mine = slice(rank * width, (rank + 1) * width)
+    noise = normal((size, *spec.data.shape), spec.seed, "noise", *key, device=plan.device)[mine]
+    eps = normal((size, state.model.noise_dim), spec.seed, "latent", *key, device=plan.device)[mine]
+    x = pixels[index[mine]].to(plan.dtype) / levels
+    weight = x.new_full((len(x),), world / real)
+    return padded(x, width), padded(noise.to(plan.dtype), width), padded(eps.to(plan.dtype), width), padded(weight, width)
+
+
+def padded(rows: Tensor, count: int) -> Tensor:
+    """`rows` and as many of zeros as are missing to `count`."""
+    missing = count - len(rows)
+    return torch.cat([rows, rows.new_zeros(missing, *rows.shape[1:])]) if missing else rows
 
 
 def ema_decay(decay: float, step: int) -> float:
