@@ -1,4 +1,4 @@
-"""Unpack what gpu_run.py sent back into results/gpu/.
+"""Unpack what gpu_run.py sent back into results/gpu/, and its benchmarks into the table of benchmarks/results/.
 
     python benchmarks/gpu_collect.py <folder the files of $OUT came back to>
 
@@ -17,6 +17,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import bench
 from gpu_train import write_json
 from measure import ROOT
 from safetensors.torch import load_file
@@ -87,6 +88,8 @@ def main() -> None:
     if not taken:
         sys.exit(f"no new results*.tar.gz below {args.source}")
     print("\n".join(taken))
+    if args.target == parser.get_default("target"):
+        bench.write(bench.gpu_rows(), ROOT / "benchmarks" / "results")
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def walks(kind: str, device: str, sizes: tuple[int, ...]) -> dict[str, Step]:
 
     def ours(chains: int) -> None:
         with Plan(device=device, precision=kind).autocast():
-            states[chains], _ = langevin_step(energy, states[chains], 0, delta=DELTA, batch=256)
+            states[chains], _ = langevin_step(energy, states[chains], 0, delta=DELTA, batch=256 if device == "cpu" else None)
 
     if kind != "first" and device == "cpu":
         keep_large_buffers()

@@ -58,7 +58,7 @@ def stacked(models: list[Objective], plan: Plan) -> tuple[Gradients, dict[str, n
         with plan.autocast():
             found, losses = each({k: p.detach() for k, p in parameters.items()}, buffers, *batch)
         for name, parameter in parameters.items():
-            parameter.grad = found[name]
+            parameter.grad = found[name].contiguous()  # Adam's fused kernel on a GPU wants the parameter's own layout
         return losses.detach()
 
     return gradients, parameters

@@ -1,6 +1,7 @@
 """The cost model against what was measured, against itself, and against the page made from it."""
 
 import dataclasses
+import json
 
 import pytest
 from conftest import ROOT
@@ -58,6 +59,14 @@ def test_bytes_are_those_of_facts() -> None:
 @pytest.mark.parametrize(("model", "least", "most"), [("uvb", 0.45, 0.51), ("deen", 2.5, 2.7)])
 def test_steps_take_what_was_measured(model: str, least: float, most: float) -> None:
     assert least <= step_seconds(paper_work(model), TWO_CORES) <= most
+
+
+@pytest.mark.parametrize("model", ["uvb", "deen"])
+def test_steps_on_a_gpu_take_nearly_what_was_measured(model: str) -> None:
+    rows = json.loads((ROOT / "benchmarks" / "results" / "nvidia-h200.json").read_text())
+    (measured,) = [row["value"] for row in rows if row["name"] == f"step/{model}/mnist/cuda-graph-compile-bf16"]
+    assert step_seconds(paper_work(model), H200) == pytest.approx(measured, rel=0.2)
+    assert f"| {1e3 * measured:.2f} ms |" in cost_model.check_table()
 
 
 def test_allreduce_sends_twice_the_gradients_but_a_share() -> None:
