@@ -58,7 +58,10 @@ def stacked(models: list[Objective], plan: Plan) -> tuple[Gradients, dict[str, n
         with plan.autocast():
             found, losses = each({k: p.detach() for k, p in parameters.items()}, buffers, *batch)
         for name, parameter in parameters.items():
-            parameter.grad = found[name].contiguous()  # Adam's fused kernel on a GPU wants the parameter's own layout
+            # Adam's fused kernel on a GPU wants the parameter's own strides, even of dimensions of one element.
+            given = found[name]
+            same = given.stride() == parameter.stride()
+            parameter.grad = given if same else torch.empty_like(parameter).copy_(given)
         return losses.detach()
 
     return gradients, parameters
