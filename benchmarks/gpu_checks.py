@@ -17,8 +17,11 @@ import torch
 from measure import no_fallback, setting
 from torch import Tensor
 
+from uvb.chains import begin, chain_gradient
 from uvb.data import ImageSet
-from uvb.estimator import Estimator
+from uvb.estimator import Energy, Estimator
+from uvb.frozen import Frozen
+from uvb.langevin import langevin_step
 from uvb.models import build_model, get_model
 from uvb.noise import normal
 from uvb.objective import build_objective
@@ -78,6 +81,7 @@ def the_checks(
         if device == "cuda":
             yield f"resume-graphed/{model}", partial(resume, spec, images, device, compile=True, graph=True)
             yield f"no-host-sync/{model}", partial(no_host_sync, spec, images)
+            yield f"graphed-walk/{model}", partial(graphed_walk, spec, images)
         if compile:
             yield f"compiled-fp32/{model}", partial(compiled, spec, images, device, "fp32")
 
@@ -163,6 +167,28 @@ def graphed(spec: RunSpec, images: ImageSet) -> Check:
         check[f"batch{key}"] = {"distance": distance(y, x), "replayed": distance(z, y), "loss": [a, b, c]}
         check["ok"] &= distance(y, x) < 1e-2 and distance(z, y) < 1e-2 and abs(a - b) < 1e-3 * abs(a)
     check["bit_equal"] = all(check[f"batch{key}"]["distance"] == 0 for key in range(3))
+    return check
+
+
+def graphed_walk(spec: RunSpec, images: ImageSet) -> Check:
+    """∇f of a walk as a CUDA graph is that launched piece by piece, at every step; and a step never waits for the GPU."""
+    plan = Plan(device="cuda", precision="bf16")
+    energy = build_model(spec).to("cuda")
+    assert isinstance(energy, Energy)
+    plain, graph = Frozen(energy, plan), Frozen(energy, dataclasses.replace(plan, graph=True))
+    state = begin(300, images.shape, 0, device="cuda")
+    check: Check = {"ok": True, "distance": []}
+    for step in range(3):
+        state = state._replace(step=step)
+        with torch.no_grad(), no_fallback():
+            a, b = (chain_gradient(each, state, 0, batch=128).double() for each in (plain, graph))
+        check["distance"].append(distance(b, a))
+        check["ok"] &= check["distance"][-1] < 1e-2
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        langevin_step(graph, state, 0, delta=0.2, batch=128)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
     return check
 
 

@@ -22,6 +22,7 @@ from uvb import nets
 from uvb.chains import begin
 from uvb.cpu import keep_large_buffers
 from uvb.estimator import Energy
+from uvb.frozen import Frozen
 from uvb.langevin import langevin_step
 from uvb.models import get_model
 from uvb.plan import Plan, has_fast_bf16
@@ -43,15 +44,16 @@ def walks(kind: str, device: str, sizes: tuple[int, ...]) -> dict[str, Step]:
     """A walk step by number of chains: as first written, or ours in a precision; built in a process of its own."""
     energy = get_model("uvb").build(SHAPE, get_model("uvb").widths, "silu", 1.0).to(device)
     assert isinstance(energy, Energy)
-    energy.requires_grad_(kind == "first")  # `uvb.load` gives models whose weights ask for no gradient
     states = {chains: begin(chains, SHAPE, 0, device=device) for chains in sizes}
 
     def first(chains: int) -> None:
         states[chains] = states[chains]._replace(y=first_written_step(energy, states[chains].y))
 
+    if kind != "first":
+        held = Frozen(energy, Plan(device=device, precision=kind, graph=device == "cuda"))
+
     def ours(chains: int) -> None:
-        with Plan(device=device, precision=kind).autocast():
-            states[chains], _ = langevin_step(energy, states[chains], 0, delta=DELTA, batch=256 if device == "cpu" else None)
+        states[chains], _ = langevin_step(held, states[chains], 0, delta=DELTA, batch=256 if device == "cpu" else None)
 
     if kind != "first" and device == "cpu":
         keep_large_buffers()

@@ -68,6 +68,8 @@ def sample(config: Sample) -> None:
     jumps = []
     for now, jump in walk_jump(energy, start, walk, config.seed):
         state = now
+        if not bool(jump.alive.any()):
+            break
         jumps.append(jump.x_hat)
         print(f"\rjump {len(jumps)}/{walk.jumps}", end="", flush=True)
     print()

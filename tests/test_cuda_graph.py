@@ -4,22 +4,13 @@ import pytest
 import torch
 from conftest import tiny_spec
 from torch import nn
-from torch.nn.functional import mse_loss
 
 from uvb import plan as plans
-from uvb.cuda_graph import GraphedGradients
+from uvb import train
+from uvb.cuda_graph import Graphed
 from uvb.plan import Plan, resolve_plan
 from uvb.train import fit
 from uvb.train_state import TrainState
-
-
-def step_of(module):
-    def gradients(x):
-        loss = module(x).square().mean()
-        loss.backward()
-        return loss.detach()
-
-    return gradients
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="here a graph is captured")
@@ -40,33 +31,71 @@ def test_a_graph_that_cannot_be_captured_is_told_and_done_without(digits, model)
     assert torch.equal(without, weights(graph=False))
 
 
+class Replayed(Graphed):
+    """A graph whose replay is computed, times `factor` (None: a gradient that never came), into memory of its own."""
+
+    factor: float | None = 1.0
+
+    def _capture(self, arguments):
+        self.inputs = tuple(a.clone() for a in arguments)
+        expected = self.function(*self.inputs)
+        self.outputs = tuple(self._changed(o).clone() if self._changed(o) is not None else None for o in expected)
+        self.graph = type("Graph", (), {"replay": lambda _: self._replayed()})()
+        return expected
+
+    def _replayed(self):
+        for output, value in zip(self.outputs, self.function(*self.inputs), strict=True):
+            if output is not None:
+                output.copy_(self._changed(value))
+
+    def _changed(self, output):
+        return None if self.factor is None else self.factor * output
+
+
 @pytest.mark.parametrize(("factor", "refused"), [(1.0, False), (1.001, False), (1.1, True), (float("nan"), True), (None, True)])
-def test_a_graph_with_other_gradients_is_refused(factor, refused, recwarn):
-    """The first replay is held to the pass it was captured from: a factor on it, or a gradient that never came."""
-    module, x = nn.Linear(3, 2), torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+def test_a_graph_with_other_results_is_refused(factor, refused, recwarn):
+    """The first replay is held to the call it was captured from."""
+    graphed = Replayed(lambda x: (x.square(), x.sum()))
+    graphed.factor = factor
+    a, b = torch.randn(2, 5, generator=torch.Generator().manual_seed(0))
+    for x in (a, b):  # the second call brings other numbers
+        for got, expected in zip(graphed(x), (x.square(), x.sum()), strict=True):
+            torch.testing.assert_close(got, expected * (1.0 if refused else factor))
+    assert graphed.given_up == refused
+    assert [str(w.message).startswith("CUDA graph failed") for w in recwarn] == [True] * refused
 
-    class Held(GraphedGradients):
-        """A graph whose replay is computed, times `factor`."""
 
-        def _capture(self, arguments):
-            self.inputs = tuple(a.clone() for a in arguments)
-            self.loss = self.gradients(*self.inputs)
-            expected = [p.grad for p in self.parameters]
-            self.outputs = [None if factor is None else factor * g for g in expected]
-            self._forget()
-            self.graph = type("Graph", (), {"replay": lambda _: None})()
-            return expected
+@pytest.mark.parametrize(("factor", "refused"), [(1.0, False), (1.1, True)])
+def test_a_step_s_gradients_are_compared_without_its_loss(monkeypatch, recwarn, factor, refused):
+    """A loss is large beside them, and would hide that they are wrong."""
 
-    held = Held(step_of(module), module)
-    loss = held(x)
+    class OtherGradients(Replayed):
+        def _changed(self, output):
+            return output if output.dim() == 0 else factor * output
+
+    monkeypatch.setattr(train, "Graphed", OtherGradients)
+    module = nn.Linear(3, 2)
+    loss_of = Shifted(module)
+    step = train.gradients_of(loss_of, Plan(graph=True))
+    loss = step(x := torch.randn(5, 3, generator=torch.Generator().manual_seed(0)))
     got = [p.grad for p in module.parameters()]
-    assert held.given_up == refused
     assert [str(w.message).startswith("CUDA graph failed") for w in recwarn] == [True] * refused
     module.zero_grad()
-    torch.testing.assert_close(loss, mse_loss(module(x), torch.zeros(5, 2)))
-    module(x).square().mean().backward()
+    loss_of(x).backward()
+    torch.testing.assert_close(loss, loss_of(x).detach())
     for gradient, parameter in zip(got, module.parameters(), strict=True):
-        torch.testing.assert_close(gradient, parameter.grad * (1.0 if refused else factor))
+        torch.testing.assert_close(gradient, parameter.grad)
+
+
+class Shifted(nn.Module):
+    """A loss with a large constant."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, x):
+        return 1e6 + self.module(x).square().mean()
 
 
 @pytest.mark.parametrize(

@@ -166,7 +166,7 @@ def test_a_diverging_chain_is_stopped_alone(integrator: Integrator) -> None:
     sound = begin(4, SHAPE, 0)
     bad = sound._replace(y=sound.y.index_fill(0, torch.tensor(1), 60.0))
     first, info = walk_step(Cliff(1.0), bad, config, 0)
-    assert info.stopped == [1]
+    assert info.stopped.tolist() == [False, True, False, False]
     assert torch.equal(first.y[1], bad.y[1]), "it stays at its last sound position"
     (end_bad, jump_bad), (end, _) = (list(walk_jump(Cliff(1.0), s, config, 0))[-1] for s in (bad, sound))
     assert end_bad.stopped_at.tolist() == [-1, 1, -1, -1]
@@ -181,8 +181,10 @@ def test_a_walk_ends_when_every_chain_has_blown_up() -> None:
             return -0.25 * y.pow(4).flatten(1).sum(1)
 
     walk = list(walk_jump(Runaway(1.0), begin(3, SHAPE, 0), WalkJump(delta=1.0, steps_between_jumps=1), 0))
-    end, _ = walk[-1]
+    end, last = walk[-1]
     assert len(walk) == end.step < 100
+    assert not last.alive.any()
+    assert all(jump.alive.any() for _, jump in walk[:-1])
     assert not end.alive.any()
     assert bool(end.y.isfinite().all())
     assert bool((end.stopped_at >= 1).all())

@@ -34,10 +34,10 @@ class WalkState(NamedTuple):
 
 
 class Info(NamedTuple):
-    """What one step tells: (B,) norms of ∇f at the position it left, and the indices of the chains it stopped."""
+    """What one step tells: (B,) norms of ∇f at the position it left, and (B,) bool, the chains it stopped."""
 
     gradient_norm: Tensor
-    stopped: list[int]
+    stopped: Tensor
 
 
 def initial_chains(n: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -77,7 +77,7 @@ def advance(state: WalkState, y: Tensor, velocity: Tensor, gradient: Tensor, sig
     stopped_at = torch.where(newly, step, state.stopped_at)
     moves = (stopped_at == NEVER).reshape(-1, *[1] * (y.dim() - 1))
     moved = WalkState(torch.where(moves, y, state.y), torch.where(moves, velocity, state.velocity), step, stopped_at)
-    return moved, Info(gradient.flatten(1).norm(dim=1), newly.nonzero().flatten().tolist())
+    return moved, Info(gradient.flatten(1).norm(dim=1), newly)
 
 
 def _rms(y: Tensor) -> Tensor:

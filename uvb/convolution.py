@@ -18,8 +18,8 @@ TENSOR_CORES = 8  # channels that they take at a time, in half precision
 def convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """`conv2d`, stride 1, no padding: (B, C, H, W) -> (B, D, H - k + 1, W - k + 1), in autocast's dtype where that is on.
 
-    Channels-last on a CPU and in half precision, as oneDNN's and the tensor cores' kernels want it; few channels that are to
-    be differentiated twice in half precision on a GPU as one product (`uvb.patches`).
+    Channels-last on a CPU and in half precision, as oneDNN's and the tensor cores' kernels want it; few channels in half
+    precision on a GPU as one product (`uvb.patches`).
     """
     device = x.device.type
     if torch.compiler.is_compiling():  # dynamo drops gradients of a `Function` within torch.func's
@@ -30,10 +30,10 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         x, weight, bias = (t.to(torch.get_autocast_dtype(device)) for t in (x, weight, bias))
     if device == "cpu" or x.element_size() == 2:
         weight = channels_last(weight)
-    if frozen:  # nothing will be differentiated twice
-        return torch.conv2d(x, weight, bias)
     if device == "cuda" and x.element_size() == 2 and weight.shape[1] < TENSOR_CORES:
         return product(x, weight, bias)
+    if frozen:  # nothing will be differentiated twice
+        return torch.conv2d(x, weight, bias)
     y: Tensor = _Convolution.apply(x, weight, bias)
     return y
 

@@ -1,84 +1,76 @@
-"""Forward and backward pass of a step as one CUDA graph, so that the host's launches never hold the device up."""
+"""A function of tensors as one CUDA graph, so that the host's launches never hold the device up."""
 
 import warnings
+from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from uvb.gradients import Gradients, distance
+from uvb.gradients import distance
 
-WARM_UP = 3  # passes before the capture: kernels are compiled and chosen there
-LARGEST_DISTANCE = 1e-2  # of the graph's gradient from that of the last of them, relative: kernels may add in another order
+WARM_UP = 3  # calls before the capture: kernels are compiled and chosen there
+LARGEST_DISTANCE = 1e-2  # of the graph's result from that of the last of them, relative: kernels may add in another order
+
+Outputs = tuple[Tensor | None, ...]
 
 
-class GraphedGradients:
-    """`gradients`, captured at the first call and replayed from then on.
+class Graphed:
+    """`function`, captured at the first call and replayed from then on.
 
-    Every call must bring tensors of the shapes and dtypes of the first. The loss and the gradients lie in the graph's own
-    memory: the next call writes over them. Clipping them in place, or setting ``.grad`` to None, does no harm.
+    Every call must bring tensors of the shapes and dtypes of the first, under the same autocast. The outputs lie in the
+    graph's own memory: the next call writes over them. Changing them in place does no harm.
 
-    The first replay is compared with the pass it was captured from. Where capturing fails or they differ, a warning says so
+    The first replay is compared with the call it was captured from. Where capturing fails or they differ, a warning says so
     and every call launches kernel by kernel: slower, the same numbers.
+
+    Args:
+        apart: how far outputs are from those expected, relative; by default over all of them together.
     """
 
-    def __init__(self, gradients: Gradients, module: nn.Module) -> None:
-        self.gradients = gradients
-        self.parameters = [p for p in module.parameters() if p.requires_grad]
+    def __init__(self, function: Callable[..., Outputs], apart: Callable[[Outputs, Outputs], float] = distance) -> None:
+        self.function, self.apart = function, apart
         self.graph: torch.cuda.CUDAGraph | None = None
         self.given_up = False
         self.inputs: tuple[Tensor, ...] = ()
-        self.outputs: list[Tensor | None] = []
-        self.loss = torch.empty(0)
+        self.outputs: Outputs = ()
 
-    def __call__(self, *arguments: Tensor) -> Tensor:
+    def __call__(self, *arguments: Tensor) -> Outputs:
         if self.graph is None and not self.given_up:
             self._begin(arguments)
         if self.graph is None:
-            return self.gradients(*arguments)
+            return self.function(*arguments)
         return self._replay(arguments)
 
-    def _replay(self, arguments: tuple[Tensor, ...]) -> Tensor:
+    def _replay(self, arguments: tuple[Tensor, ...]) -> Outputs:
         assert self.graph is not None
         for held, given in zip(self.inputs, arguments, strict=True):
             held.copy_(given)
         self.graph.replay()
-        for parameter, gradient in zip(self.parameters, self.outputs, strict=True):
-            parameter.grad = gradient
-        return self.loss
+        return self.outputs
 
     def _begin(self, arguments: tuple[Tensor, ...]) -> None:
         """Capture, and try the graph; give up on it, and say so, where that fails."""
         try:
             expected = self._capture(arguments)
-            self._replay(arguments)
-            if not (apart := distance(self.outputs, expected)) <= LARGEST_DISTANCE:  # so that nan is refused
+            if not (apart := self.apart(self._replay(arguments), expected)) <= LARGEST_DISTANCE:  # so that nan is refused
                 raise RuntimeError(f"its gradient differs from the uncaptured one by {apart:.2g} of its norm")
         except Exception as error:  # whatever CUDA, a compiled kernel or a model's own code raises
-            self.graph, self.outputs, self.inputs, self.given_up = None, [], (), True
+            self.graph, self.outputs, self.inputs, self.given_up = None, (), (), True
             reason = (str(error).splitlines() or [""])[0]
             warnings.warn(f"CUDA graph failed ({type(error).__name__}: {reason}); launching kernel by kernel", stacklevel=3)
-        self._forget()
 
-    def _capture(self, arguments: tuple[Tensor, ...]) -> list[Tensor | None]:
-        """Make the graph; returns the gradients of the last pass before it."""
+    def _capture(self, arguments: tuple[Tensor, ...]) -> Outputs:
+        """Make the graph; returns the outputs of the last call before it."""
         self.inputs = tuple(a.clone() for a in arguments)
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(WARM_UP):
-                self._forget()
-                self.gradients(*self.inputs)
+                expected = self.function(*self.inputs)
         torch.cuda.current_stream().wait_stream(side)
-        expected = [p.grad for p in self.parameters]
-        self._forget()  # gradients that are None are written by the capture; others would be added to
         graph = torch.cuda.CUDAGraph()
         # the outer one brings the stream back where a capture fails at its end
         with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(graph):
-            self.loss = self.gradients(*self.inputs)
-        self.outputs = [p.grad for p in self.parameters]
+            self.outputs = self.function(*self.inputs)
         self.graph = graph
         return expected
-
-    def _forget(self) -> None:
-        for parameter in self.parameters:
-            parameter.grad = None

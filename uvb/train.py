@@ -12,11 +12,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from uvb.compiled import CompiledObjective
 from uvb.cpu import keep_large_buffers
-from uvb.cuda_graph import GraphedGradients
+from uvb.cuda_graph import Graphed
 from uvb.data import ImageSet
 from uvb.errors import UserError
 from uvb.estimator import LatentEnergy
-from uvb.gradients import Gradients, clip
+from uvb.gradients import Gradients, clip, distance
 from uvb.kl import kl_to_prior
 from uvb.noise import generator, normal
 from uvb.objective import Objective, build_objective, freeze_unused
@@ -141,15 +141,27 @@ def gradients_of(loss_of: nn.Module, plan: Plan, longest: float = math.inf) -> G
     """
     trained = [p for p in loss_of.parameters() if p.requires_grad]
 
-    def gradients(*batch: Tensor) -> Tensor:
+    def loss_and_gradients(*batch: Tensor) -> tuple[Tensor | None, ...]:
+        for parameter in trained:
+            parameter.grad = None  # written by the backward pass, not added to
         with plan.autocast():
             loss: Tensor = loss_of(*batch)
         loss.backward()
         if math.isfinite(longest):
             clip(trained, longest)
-        return loss.detach()
+        return loss.detach(), *(p.grad for p in trained)
 
-    return GraphedGradients(gradients, loss_of) if plan.graph else gradients
+    # the gradients alone are compared: beside the loss they would be small
+    computed = Graphed(loss_and_gradients, lambda a, b: distance(a[1:], b[1:])) if plan.graph else loss_and_gradients
+
+    def gradients(*batch: Tensor) -> Tensor:
+        loss, *found = computed(*batch)
+        for parameter, gradient in zip(trained, found, strict=True):
+            parameter.grad = gradient
+        assert loss is not None
+        return loss
+
+    return gradients
 
 
 def permutation(spec: RunSpec, epoch: int, device: torch.device) -> Tensor:

@@ -105,10 +105,13 @@ def walk_jump(energy: Energy, state: WalkState, config: WalkJump, seed: int) -> 
     """Walk from `state` (see `uvb.chains.begin`) up to the last jump of `config`, yielding the state at each jump.
 
     A state taken from an earlier walk goes on where that one stopped, and gives the same numbers as one walk would have.
-    A chain that diverges is stopped, with its step in ``state.stopped_at``; the walk ends early only if all have.
+    A chain that diverges is stopped, with its step in ``state.stopped_at``; the walk ends early, with a last jump of no sound
+    chain, only if all have.
     """
     last = config.jumps * config.steps_between_jumps
-    while state.step < last and bool(state.alive.any()):
+    some = bool(state.alive.any())
+    while state.step < last and some:
         state, _ = walk_step(energy, state, config, seed)
         if state.step % config.steps_between_jumps == 0:
             yield state, jump(energy, state, config, seed)
+            some = bool(state.alive.any())  # at jumps alone: a GPU has to be waited for

@@ -6,12 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from uvb import walk_jump as walks
 from uvb.chains import NEVER, begin
 from uvb.classifier import Classifier, classify
 from uvb.estimator import Energy, Estimator
 from uvb.experiments._draws import latent_noise, shortened
 from uvb.experiments._labels import accuracies, labeller
 from uvb.experiments.registry import Context, Result, register_experiment
+from uvb.frozen import Frozen
 from uvb.mixing import (
     NO_LABEL,
     MissingArviz,
@@ -22,7 +24,7 @@ from uvb.mixing import (
     transition_counts,
 )
 from uvb.spec import RunSpec
-from uvb.walk_jump import WalkJump, jump, walk_at, walk_step
+from uvb.walk_jump import WalkJump, walk_at
 
 CHAINS, JUMPS = 8, 100
 LEAST_DRAWS = 4  # fewer tell nothing about mixing
@@ -55,14 +57,13 @@ def walked(model: Estimator, spec: RunSpec, context: Context, config: WalkJump) 
     plan, chains = context.plan, shortened(CHAINS, context, least=2)
     state = begin(chains, spec.data.shape, context.seed, device=plan.device, dtype=plan.dtype)
     jumps, energies, alive = [], [], []
-    with plan.autocast():
-        while state.step < config.jumps * config.steps_between_jumps and bool(state.alive.any()):
-            state, _ = walk_step(model, state, config, context.seed)
-            if state.step % config.steps_between_jumps == 0:
-                landed = jump(model, state, config, context.seed)
-                jumps.append(landed.x_hat.float())
-                energies.append(landed.energy)
-                alive.append(landed.alive)
+    for now, landed in walks.walk_jump(Frozen(model, plan), state, config, context.seed):
+        state = now
+        if not bool(landed.alive.any()):
+            break
+        jumps.append(landed.x_hat.float())
+        energies.append(landed.energy)
+        alive.append(landed.alive)
     stopped = state.stopped_at.tolist()
     scalars: dict[str, Any] = {
         "sampler": config.integrator, "sigma": spec.sigma, "delta": config.delta, "steps": state.step,

@@ -1,0 +1,52 @@
+"""An energy whose weights no longer change, held as a long walk wants it."""
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from uvb.cuda_graph import Graphed
+from uvb.estimator import Energy
+from uvb.nets import ConvNet, Decoder
+from uvb.plan import Plan
+
+
+class Frozen(Energy):
+    """`energy` as `plan` runs it, the same numbers in less time; a copy, so that the original stays what it is.
+
+    The nets' weights are cast once, where autocast would cast them at every call: for few chains that is most of the work.
+    With a plan that has a CUDA graph, ∇f is one, for each shape that is asked for, under `torch.no_grad`.
+    """
+
+    def __init__(self, energy: Energy, plan: Plan) -> None:
+        super().__init__(float(energy.sigma))
+        self.to(plan.device)
+        self.noise_dim, self.plan = energy.noise_dim, plan
+        self.held = copy.deepcopy(energy).requires_grad_(False)
+        if plan.precision == "bf16":
+            for net in self.held.modules():
+                if isinstance(net, (ConvNet, Decoder)):  # of other modules it is not known how they use their weights
+                    net.to(torch.bfloat16)
+        self._graphs: dict[torch.Size, Callable[[Tensor, Tensor], tuple[Tensor | None, ...]]] = {}
+
+    def energy(self, y: Tensor, eps: Tensor) -> Tensor:
+        with self.plan.autocast():
+            return self.held.energy(y, eps)
+
+    def forward(self, y: Tensor, eps: Tensor) -> Tensor:
+        with self.plan.autocast():
+            estimate: Tensor = self.held(y, eps)
+        return estimate
+
+    def gradient(self, y: Tensor, eps: Tensor) -> Tensor:
+        if not self.plan.graph or torch.is_grad_enabled():
+            return self._gradient(y, eps)[0]
+        graphed = self._graphs.setdefault(y.shape, Graphed(self._gradient))
+        gradient = graphed(y, eps)[0]
+        assert gradient is not None
+        return gradient.clone()  # the next chains' gradient is written where this one lies
+
+    def _gradient(self, y: Tensor, eps: Tensor) -> tuple[Tensor]:
+        with self.plan.autocast():
+            return (self.held.gradient(y, eps),)
