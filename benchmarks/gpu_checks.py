@@ -171,7 +171,7 @@ def graphed(spec: RunSpec, images: ImageSet) -> Check:
 
 
 def graphed_walk(spec: RunSpec, images: ImageSet) -> Check:
-    """∇f of a walk as a CUDA graph is that launched piece by piece, at every step; and a step never waits for the GPU."""
+    """∇f of a frozen energy, and as a CUDA graph, is the energy's own, at every step; and a step never waits for the GPU."""
     plan = Plan(device="cuda", precision="bf16")
     energy = build_model(spec).to("cuda")
     assert isinstance(energy, Energy)
@@ -180,10 +180,10 @@ def graphed_walk(spec: RunSpec, images: ImageSet) -> Check:
     check: Check = {"ok": True, "distance": []}
     for step in range(3):
         state = state._replace(step=step)
-        with torch.no_grad(), no_fallback():
-            a, b = (chain_gradient(each, state, 0, batch=128).double() for each in (plain, graph))
-        check["distance"].append(distance(b, a))
-        check["ok"] &= check["distance"][-1] < 1e-2
+        with torch.no_grad(), no_fallback(), plan.autocast():
+            exact, *found = (chain_gradient(each, state, 0, batch=128).double() for each in (energy, plain, graph))
+        check["distance"].append([distance(each, exact) for each in found])
+        check["ok"] &= max(check["distance"][-1]) < 1e-2
     torch.cuda.set_sync_debug_mode("error")
     try:
         langevin_step(graph, state, 0, delta=0.2, batch=128)
@@ -239,7 +239,7 @@ def resumed(spec: RunSpec, images: ImageSet, device: str, compile: bool, graph: 
 
 def no_host_sync(spec: RunSpec, images: ImageSet) -> Check:
     """Nothing in an epoch's steps makes the host wait for the GPU, but the pause for a report that the pacer asks for."""
-    plan = Plan(device="cuda", precision="bf16", compile=True)
+    plan = Plan(device="cuda", precision="bf16", compile=True, graph=True)
     torch._dynamo.reset()
     state = TrainState.fresh(dataclasses.replace(spec, recipe=dataclasses.replace(spec.recipe, epochs=1)), plan)
     steps = fit(state.spec, plan, state, images, pulse_seconds=1e6)
@@ -254,5 +254,5 @@ def no_host_sync(spec: RunSpec, images: ImageSet) -> Check:
             torch.cuda.set_sync_debug_mode("default")
     places = [f"{Path(w.filename).name}:{w.lineno}" for w in caught if "synchroniz" in str(w.message)]
     found = {place: places.count(place) for place in sorted(set(places))}
-    per_step = [place for place, count in found.items() if count >= 3]  # what an epoch's end does happens once
+    per_step = [place for place, count in found.items() if count >= 2]  # what an epoch's end does happens once
     return {"ok": not per_step, "places": found}

@@ -101,11 +101,12 @@ def checks(
 ) -> None:
     """The checks that no earlier call has done, written after each; at `first` only those that a training's plan hangs on."""
     found = (newest(trees, "checks.json") or {}).get("checks", {})
-    todo = run_checks(images, device, widths=widths, compile=device == "cuda", have=found, left=budget.left, first=first)
+    have = [name for name, check in found.items() if check["machine"] == machine()]
+    todo = run_checks(images, device, widths=widths, compile=device == "cuda", have=have, left=budget.left, first=first)
     for name, check in todo:
         figures = {k: v for k, v in check.items() if k not in ("ok", "seconds")}
         say(f"{'ok  ' if check['ok'] else 'FAIL'} {name} ({check['seconds']} s) {json.dumps(figures)[:400]}")
-        found[name] = check
+        found[name] = check | {"machine": machine(), "commit": commit()}
         write_json(place / "results" / "checks.json", {"machine": machine_json(device), "checks": found})
 
 
@@ -174,7 +175,8 @@ def plan_for(model: str, results: list[Path], device: str) -> Plan:
                 here = row["machine"] == machine()
                 medians |= {n: row["value"] for n in FAST if here and row["name"] == f"step/{family}/mnist/cuda-{n}"}
         if (folder / "checks.json").exists():
-            found = json.loads((folder / "checks.json").read_text())["checks"]
+            checked = json.loads((folder / "checks.json").read_text())["checks"]
+            found = {name: check for name, check in checked.items() if check["machine"] == machine()}
             right["compile"] = found.get(f"compiled/{family}", {}).get("ok", False)
             right["graph"] = right["compile"] and found.get(f"graphed/{family}", {}).get("ok", False)
     usable = {n: v for n, v in medians.items() if all(ok or way not in n for way, ok in right.items())}
@@ -309,8 +311,10 @@ def main(arguments: list[str] | None = None) -> None:
         told = list(dict.fromkeys(str(w.message)[:500] for w in caught))
         for text in told:
             say(f"  {text}")
-        if not (folder / "machine.json").exists() or told:  # of the training; its experiments may come in a later call
-            write_json(folder / "machine.json", machine_json(device) | {"plan": plan.to_json(), "warnings": told})
+        # of the training; its experiments may come in a later call
+        trained_by = newest([folder], "machine.json") or machine_json(device) | {"plan": plan.to_json(), "warnings": []}
+        trained_by["warnings"] = list(dict.fromkeys([*trained_by["warnings"], *told]))
+        write_json(folder / "machine.json", trained_by)
         if not any("failed" in text for text in told):
             loop_share(spec, plan, args.place / "results", device)
         send(f"after {key_of(spec)}")

@@ -184,7 +184,7 @@ def experiments(
     One that a call's end cut short left its mark, and is not tried again: it would be cut short again.
     """
     folder = place / "results" / spec.spec_id
-    exact = dataclasses.replace(plan, precision="fp32", compile=False, graph=False)
+    exact = dataclasses.replace(plan, precision="fp32", compile=False)
     model = uvb.load(place / "models" / spec.spec_id, plan.device)
     context = Context(images, exact, EvalConfig(), seed=0, scale=scale)
     for name in experiment_names(default_only=spec.sigma != 1.0):

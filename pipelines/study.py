@@ -294,7 +294,7 @@ def train_stage(
 def measure_stage(study: Study, experiments: Sequence[str], layout: Layout) -> None:
     """The downstream tasks of every trained model that are not done yet."""
     trained = [spec for spec in study.specs if study.store.exists(f"{study.folder(spec)}/done.json")]
-    plan = Plan(device=layout.device, precision=study.config.eval_precision)
+    plan = Plan(device=layout.device, precision=study.config.eval_precision, graph=layout.device == "cuda")
     settings = Settings(study.config.evaluation, plan, scale=study.config.scale)
     everything = tasks_for(trained, experiments)
     tasks = unfinished(everything, study.store, settings)

@@ -24,6 +24,7 @@ from ray.train.torch import TorchTrainer, get_device
 from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
 from ray.tune.integration.ray_train import TuneReportCallback
 
+import uvb
 from pipelines.cli import TUNE_THREAD
 from pipelines.groups import Group
 from pipelines.images import load_images
@@ -86,6 +87,7 @@ class Training:
         state = self._load(start)
         self.saved = time.monotonic()
         warnings.showwarning = self._warned  # type: ignore[assignment]  # fewer names for the same arguments
+        warnings.filterwarnings("always", category=UserWarning, module="uvb")  # a group's every model says what befell it
         fitting = fit(self.spec, self.plan, state, images)
         while True:
             try:
@@ -221,7 +223,7 @@ class Training:
 
     def _warned(self, message: Any, category: Any, filename: str, *_: Any) -> None:
         """`uvb`'s own warnings (compiling failed, ...) reach the person at the driver's screen; libraries' do not."""
-        if category is UserWarning and "uvb" in Path(filename).parts:
+        if category is UserWarning and Path(uvb.__file__).parent in Path(filename).parents:
             self.notes.append(f"{self.spec.label}: {message}")
 
 

@@ -134,7 +134,10 @@ def test_per_image_gradients_by_vmap_agree(digits, layer, monkeypatch):
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
         whole = model.gradient(y, eps)
         single = torch.func.vmap(lambda y, e: model.gradient(y[None], e[None])[0])(y, eps)
+        many = torch.func.vmap(lambda e: model.gradient(y[:1], e[None])[0])(eps)  # of one image: y itself is not mapped over
+        one = model.gradient(y[:1].expand_as(y), eps)
     torch.testing.assert_close(single, whole, rtol=3e-2, atol=3e-2)
+    torch.testing.assert_close(many, one, rtol=3e-2, atol=3e-2)
 
 
 def test_keeping_buffers_is_harmless():

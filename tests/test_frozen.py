@@ -45,7 +45,7 @@ def test_graphed_gradients_of_several_batches_do_not_write_over_each_other(digit
         for step in range(3):
             state = state._replace(step=step)
             assert torch.equal(chain_gradient(held, state, 0, batch=2), chain_gradient(energy, state, 0, batch=2))
-    assert [tuple(shape) for shape in held._graphs] == [(2, *digits.shape), (1, *digits.shape)]
+    assert [tuple(shape) for shape, *_ in held._graphs] == [(2, *digits.shape), (1, *digits.shape)]
 
 
 def test_weights_that_a_model_uses_in_its_own_way_are_left_alone():
@@ -60,5 +60,5 @@ def test_weights_that_a_model_uses_in_its_own_way_are_left_alone():
             with torch.autocast("cpu", enabled=False):
                 return self.readout(y.flatten(1)).square().sum(1)
 
-    held = Frozen(Own(), Plan(precision="bf16"))
-    assert torch.equal(held.energy(y := torch.ones(2, 1, 4, 4), y), held.held.energy(y, y))
+    energy, y = Own(), torch.rand(2, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(Frozen(energy, Plan(precision="bf16")).energy(y, y), energy.energy(y, y))

@@ -44,6 +44,8 @@ class Graphed:
     def _replay(self, arguments: tuple[Tensor, ...]) -> Outputs:
         assert self.graph is not None
         for held, given in zip(self.inputs, arguments, strict=True):
+            if (held.shape, held.dtype) != (given.shape, given.dtype):  # which a copy would stretch or round
+                raise ValueError(f"a graph of {held.dtype} {tuple(held.shape)} was given {given.dtype} {tuple(given.shape)}")
             held.copy_(given)
         self.graph.replay()
         return self.outputs
@@ -53,7 +55,7 @@ class Graphed:
         try:
             expected = self._capture(arguments)
             if not (apart := self.apart(self._replay(arguments), expected)) <= LARGEST_DISTANCE:  # so that nan is refused
-                raise RuntimeError(f"its gradient differs from the uncaptured one by {apart:.2g} of its norm")
+                raise RuntimeError(f"its result differs from the uncaptured one by {apart:.2g} of its norm")
         except Exception as error:  # whatever CUDA, a compiled kernel or a model's own code raises
             self.graph, self.outputs, self.inputs, self.given_up = None, (), (), True
             reason = (str(error).splitlines() or [""])[0]

@@ -44,8 +44,9 @@ class Energy(Estimator):
         Differentiable again in y and the weights, except under `torch.no_grad`, where no second graph is recorded: SiLU's
         first derivative is one pass there, instead of five, and the first graph is freed as it is used.
         """
-        if not torch.is_grad_enabled() and not torch._C._functorch.is_functorch_wrapped_tensor(y):
-            # The same operations; but for a small batch a transform of torch.func costs half as much again.
+        transformed = torch._C._functorch.peek_interpreter_stack() is not None
+        if not torch.is_grad_enabled() and not transformed:
+            # The same operations; but for a small batch such a transform costs half as much again.
             with torch.enable_grad():
                 leaf = y.detach().requires_grad_()
                 return torch.autograd.grad(self.energy(leaf, eps).sum(), leaf)[0]
