@@ -247,8 +247,9 @@ class Attack:
             self.task_kill()
 
     def ripe(self, kind: str, moment: float) -> bool:
-        """Whether the training has come to that moment, and there is something to kill."""
-        if self.share() < moment:
+        """Whether the training has come to that moment, and there is something to kill, in the midst of a model: between two
+        no model would know that it was begun again."""
+        if self.share() < moment or not self.progress().get(self.training(), {}).get("images_per_s"):
             return False
         return bool(self.nodes.with_workers(TITLES[kind]) if kind == "node" else titled(self.mark, TITLES[kind]))
 
