@@ -13,7 +13,7 @@ import torch
 from uvb.errors import UserError
 
 Precision = Literal["fp32", "bf16", "fp64"]
-COMPILE_FROM = 900.0  # seconds of training for which a CPU compiles: it costs up to half a minute and saves 7 to 30 %
+COMPILE_FROM = 900.0  # seconds of training for which a CPU compiles: it costs up to a minute and saves 3 to 30 %
 
 
 @dataclass(frozen=True)
