@@ -365,13 +365,17 @@ class Tracker:
                 self._runs.by_key[spec_id].log_values(found)
 
     def _over_sigma(self) -> None:
-        """One run a line of the chart over σ, and the same figures on the parent."""
+        """One run a line of the chart over σ, in the report's colours, and the same figures on the parent."""
+        from pipelines.figures.style import line_colour  # Matplotlib, which nothing else here needs
+
         assert self._runs is not None
         lines = lines_over_sigma(self._rows("tables/losses.parquet"))
         for key in [k for k in self._runs.by_key if k.startswith("sigma/") and k.removeprefix("sigma/") not in lines]:
             self._runs.delete(key)  # a sweep that grew: its lines have got longer names
         for line, points in lines.items():
-            run = self._child(f"sigma/{line}", f"{line} over σ", {"uvb.role": "sigma", "uvb.line": line})
+            shade = line_colour(line)
+            tags = {"uvb.role": "sigma", "uvb.line": line} | ({"mlflow.runColor": shade} if shade else {})
+            run = self._child(f"sigma/{line}", f"{line} over σ", tags)
             for (metric, step), mean in points.items():
                 run.log_values({metric: mean}, step)
                 self._parent.log_values({f"{metric}/{line}": mean}, step)

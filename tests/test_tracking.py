@@ -14,6 +14,7 @@ from uuid import uuid4
 import pytest
 
 from pipelines import tracking
+from pipelines.figures.style import FAINT, colour
 from pipelines.mlflow_runs import check_tracking_uri, default_tracking_uri, open_client, open_experiment
 from pipelines.store import Store
 from pipelines.tracking import Tracker
@@ -129,6 +130,8 @@ def test_a_whole_study_is_projected(uri, store, tmp_path):
     assert latest["parameters"] == 123
     assert runs["uvb σ=0.5"]["history"]["kl_noisy"][-1][1] == 7.5
 
+    colours = {n: runs[f"{n} over σ"]["tags"]["mlflow.runColor"] for n in ("UVB", "DEEN", "floor")}
+    assert colours == {"UVB": colour("uvb"), "DEEN": colour("deen"), "floor": FAINT}, "the report's, which tells lines apart"
     lines = {n: runs[f"{n} over σ"]["history"] for n in ("UVB", "DEEN", "floor")}
     assert [p[:2] for p in lines["UVB"]["loss_over_sigma"]] == [(50, 3.5), (100, 4.0)]
     assert [p[:2] for p in lines["DEEN"]["loss_over_sigma"]] == [(50, 4.5), (100, 5.0)]

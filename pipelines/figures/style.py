@@ -58,6 +58,11 @@ def colour(model: str) -> str:
     return PALETTE[f"spare_{1 + sum(map(ord, model)) % 3}"][0]
 
 
+def line_colour(line: str) -> str | None:
+    """The colour of a line of MLflow's chart over σ, a model's or an exact reference's; None for one of several of a kind."""
+    return {"floor": FAINT, "nonparametric": INK, **{model.upper(): colour(model) for model in PALETTE}}.get(line)
+
+
 def marker(model: str) -> str:
     """A model's marker, so that colour alone never tells two lines apart."""
     known = [name for name in PALETTE if not name.startswith(("ink", "faint", "grid", "spare"))]
