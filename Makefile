@@ -4,10 +4,12 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: study test test-slow test-all lint types format bench chaos ui results clean
+.PHONY: setup study test test-slow test-all lint types format bench chaos ui results clean
 
 study: $(VENV)/.installed   ## the whole study on digits; ARGS="--help" shows what it takes
 	$(BIN)/python pipelines/full_study.py $(ARGS)
+
+setup: $(VENV)/.installed   ## the environment in .venv, and nothing else
 
 test: $(VENV)/.installed    ## unit tests, under 3 minutes on two cores
 	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist worksteal $(ARGS)

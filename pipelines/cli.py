@@ -14,15 +14,18 @@ Config = TypeVar("Config")
 TUNE_THREAD = "tune"  # the name of the thread in which Ray Tune runs
 
 
-def command(config: type[Config], run: Callable[[Config], int | None]) -> None:
-    """Parse the command line into `config` and call `run`; exits with its return value, or 2 after a `UserError`."""
+def command(config: type[Config], run: Callable[[Config], int | None], *, resumes: bool = False) -> None:
+    """Parse the command line into `config` and call `run`; exits with its return value, or 2 after a `UserError`.
+
+    With `resumes` a person who interrupts it is told that it goes on when run again.
+    """
     try:
         leave(run(tyro.cli(config)) or 0)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         leave(2)
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        print("\ninterrupted" + "; the same command goes on from here" * resumes, file=sys.stderr)
         leave(130, at_once=True)
 
 

@@ -160,7 +160,12 @@ def data_ref(config: StudyConfig, images: ImageSet) -> DataRef:
         config.train_images <= available,
         f"--train-images {config.train_images}: {images.name} has {available}; choose 2 to {available}, or 0 for all",
     )
-    return DataRef(images.name, images.checksum, images.shape, config.train_images or available)
+    chosen = config.train_images or available
+    require(
+        config.batch_size is None or config.batch_size <= chosen,
+        f"--batch-size {config.batch_size}: there are {chosen} training images; choose at most so many",
+    )
+    return DataRef(images.name, images.checksum, images.shape, chosen)
 
 
 def build_specs(config: StudyConfig, images: ImageSet) -> list[RunSpec]:

@@ -35,7 +35,7 @@ class Denoise:
     seed: int = 0
     """Keys the added noise and the model's latent draws."""
     out: Path = Path("denoised")
-    """Folder for one PNG an image, and overview.png: noisy above, denoised below."""
+    """Folder for one PNG an image, of the model's size, and overview.png, enlarged: noisy above, denoised below."""
     tracking_uri: str | None = None
     """MLflow's address for runs:/ and models:/; by default mlflow.db in this folder."""
 
@@ -55,6 +55,12 @@ def denoise(config: Denoise) -> None:
     for k in range(config.jumps):
         x_hat = model(x_hat, draw_latent_noise(model, len(y), generator(config.seed, "denoise latent", k), y))
     output_folder(config.out)
+    given = {config.images.resolve(), *(config.images.resolve().glob("*") if config.images.is_dir() else ())}
+    for name in [*names, "overview"]:
+        if (config.out / f"{name}.png").resolve() in given:
+            raise UserError(
+                f"{config.out / name}.png is one of the pictures given, and would be written over; choose another --out"
+            )
     zoom = zoom_for(shape)
     for name, image in zip(names, x_hat, strict=True):
         to_pil(image).save(config.out / f"{name}.png")

@@ -15,4 +15,4 @@ def full_study(config: StudyConfig) -> int:
 
 
 if __name__ == "__main__":
-    command(StudyConfig, full_study)
+    command(StudyConfig, full_study, resumes=True)

@@ -19,7 +19,7 @@ from pipelines.images import save_images
 from pipelines.lock import study_lock
 from pipelines.mlflow_runs import check_tracking_uri
 from pipelines.progress import Screen, TrainingProgress, name_of, tasks_view
-from pipelines.provenance import provenance
+from pipelines.provenance import code_of, provenance
 from pipelines.report import build_report
 from pipelines.resources import (
     Capacity,
@@ -219,6 +219,9 @@ def plan_stage(study: Study, layout: Layout, has: Capacity, one_each: bool = Fal
     open_specs = [s for s in study.specs if s not in ended]
     if len(open_specs) < len(study.specs):
         say(f"{len(study.specs) - len(open_specs)} of {len(study.specs)} models are trained already")
+    codes = {(s.model, read_json(store, f"{study.folder(s)}/done.json").get("code")) for s in ended}
+    for model in sorted({model for model, code in codes if code and code != code_of(model)}):
+        say(f"warning: the code of {model} has changed since it was trained; for a new training choose another --study")
     if not open_specs:
         return []
     plans = {} if config.replan else {s.spec_id: read_json(store, f"{study.folder(s)}/plan.json") for s in open_specs}

@@ -106,7 +106,7 @@ def headlines(losses: pd.DataFrame, pairs: pd.DataFrame, asked: Collection[str] 
             + (
                 f" and over trainings, mean of {seeds} seeds (s.d. over seeds {top['difference'].std():.{digits}f})."
                 if seeds > 1
-                else ", one training each."
+                else ", one training each; another may differ by more (--seeds 0 1 2 tells)."
             )
         )
         signs = _signs(group)

@@ -125,4 +125,4 @@ def sweep(config: SweepConfig) -> int:
 
 
 if __name__ == "__main__":
-    command(SweepConfig, sweep)
+    command(SweepConfig, sweep, resumes=True)

@@ -28,7 +28,7 @@ import uvb
 from pipelines.cli import TUNE_THREAD
 from pipelines.groups import Group
 from pipelines.images import load_images
-from pipelines.provenance import cpu_name, git_revision
+from pipelines.provenance import code_of, cpu_name, git_revision
 from pipelines.resources import TRIAL_CPUS, Layout
 from pipelines.store import Store
 from uvb.errors import UserError
@@ -196,6 +196,7 @@ class Training:
             "plan": self.plan.to_json(),
             "versions": {name: version(name) for name in ("torch", "ray")},
             "git": git_revision(),
+            "code": code_of(self.spec.model),
             "cpu": cpu_name(),
         }
         last = dataclasses.asdict(state.curves[-1])

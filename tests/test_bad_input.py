@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 from conftest import tiny_spec
+from PIL import Image
 
 from pipelines import denoise, sample
 from pipelines.cli import command
@@ -36,6 +37,8 @@ def place(tmp_path, monkeypatch):
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "a.png").write_bytes(b"no picture")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "good").mkdir()
+    Image.new("L", (16, 16)).save(tmp_path / "good" / "mine.png")
     (tmp_path / "file").write_text("in the way")
     np.savez(tmp_path / "nan.npz", images=np.full((4, 8, 8), np.nan, np.float32))
     np.save(tmp_path / "clean.npy", np.zeros((1, 1, 8, 8), np.float32))
@@ -75,6 +78,7 @@ STUDY = {
     "--experiments tea": "unknown experiment 'tea'; choose",
     "--epochs 0": "epochs=0",
     "--batch-size -1": "batch_size=-1",
+    "--batch-size 6000": "--batch-size 6000: there are 1500 training images; choose at most so many",
     "--learning-rate nan": "learning rate nan must be",
     "--train-images 99999": r"digits has 1500; choose 2 to 1500",
     "--num-workers 999": rf"asked for 999 workers.*ask for at most {usable_cpus()} \(--num-workers\)",
@@ -120,6 +124,8 @@ def test_sampling_and_denoising_refuse(place, monkeypatch, capsys, digits):
         ("denoise", direct, "pictures"): "not a picture that can be read",
         ("denoise", direct, "clean.npy", "--jumps", "0"): "--jumps 0: it must be 1 or more",
         ("denoise", direct, "clean.npy", "--out", "file/out"): "cannot write into file/out: .*choose another --out",
+        ("denoise", direct, "good/mine.png", "--out", "good"): "good/mine.png is one of the pictures given",
+        ("denoise", direct, "good", "--out", "good"): "good/mine.png is one of the pictures given, and would be written over",
     }
     for arguments, message in wrong.items():
         line = refused(place, monkeypatch, capsys, *arguments)

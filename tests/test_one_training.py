@@ -11,6 +11,7 @@ import torch
 from conftest import tiny_spec
 from torch.utils.flop_counter import FlopCounterMode
 
+from pipelines import study as study_module
 from pipelines.config import StudyConfig, chosen_experiments
 from pipelines.cost_model import training_flops
 from pipelines.estimate import FP32_COST, MEASUREMENT_SHARE, measurement_flops
@@ -134,6 +135,18 @@ def test_a_half_trained_model_keeps_its_plan_unless_told_otherwise(store: Store,
         assert {s.model: group.plan for group in groups for s in group.specs} == {"uvb": expected, "deen": new}
         stored = [Plan(**store.read_json(f"models/{s.spec_id}/plan.json")) for s in specs]
         assert stored == [expected, new]
+
+
+def test_a_model_whose_code_has_changed_since_is_told(store: Store, digits: ImageSet, monkeypatch, capsys) -> None:
+    spec = tiny_spec(digits)
+    train(spec, store)
+    study = Study(StudyConfig(), digits, [spec], store, Screen())
+    layout, has = Layout(2, 1, 0.99, 0.0), Capacity(2, 0, ((2, 0),), cluster=False)
+    assert plan_stage(study, layout, has) == []
+    assert "has changed" not in capsys.readouterr().out
+    monkeypatch.setattr(study_module, "code_of", lambda model: "another")
+    assert plan_stage(study, layout, has) == []
+    assert "the code of uvb has changed since it was trained" in capsys.readouterr().out
 
 
 def test_finished_training_is_left_alone(store: Store, digits: ImageSet) -> None:

@@ -39,7 +39,11 @@ _MODELS: dict[str, Model] = {}
 def register_model(
     name: str, *, widths: Widths, objective: str = "denoise", match: str = "latent"
 ) -> Callable[[Builder], Builder]:
-    """Class or function decorator that makes a model known by `name`."""
+    """Class or function decorator that makes a model known by `name`; the arguments are those of `Model`.
+
+    A study compares two models image by image where their parameter counts match within 1 %. ``match="hidden"`` widens
+    this one's hidden layer (``widths.hidden``) until its count is UVB's.
+    """
 
     def add(build: Builder) -> Builder:
         _MODELS[name] = Model(name, build, widths, objective, match)
