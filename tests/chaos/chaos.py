@@ -43,7 +43,7 @@ VOLATILE = {"run_id", "images_per_s", "images_per_second", "seconds", "time", "h
 KEYS = {"losses": ["spec_id", "split", "estimator"], "internals": ["spec_id", "quantity"], "curves": ["spec_id", "epoch"],
         "capacity": ["model"]}  # fmt: skip
 NODE_CPUS, NODES = 2, 3
-RETRY_SEEN_SECONDS = 8.0  # Ray tells of a second attempt within seconds, where there is one
+RETRY_SEEN_SECONDS = 20.0  # Ray tells of a second attempt within seconds, where there is one
 
 
 @dataclass(frozen=True)
