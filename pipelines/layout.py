@@ -1,5 +1,6 @@
 """The report's tables, as rows of cells: from DataFrames to what the template prints. No HTML here."""
 
+import itertools
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ import pandas as pd
 
 from pipelines.figures.style import label
 from pipelines.results import Model
-from pipelines.summary import CONDITION, decimals, level, main_group, main_models, over_seeds, own_estimator, signed
+from pipelines.summary import CONDITION, decimals, interval, level, main_group, main_models, over_seeds, own_estimator, signed
 from uvb import paper
 
 DASH = "–"
@@ -154,31 +155,55 @@ def _loss_table(dataset: str, split: str, rows: pd.DataFrame, models: Sequence[s
 
 
 def pair_tables(pairs: pd.DataFrame, losses: pd.DataFrame, asked: Collection[str] = ()) -> list[Table]:
-    """UVB - DEEN by sigma and split, with its confidence interval; means over seeds."""
+    """UVB - DEEN by sigma and split, then every other model less each of them on the test set; 95 % intervals."""
     tables: list[Table] = []
     if losses.empty:
         return tables
-    pairs = pairs[(pairs["first"] == "uvb") & pairs["first_id"].isin(set(main_group(losses, asked)["spec_id"]))]
-    for dataset, group in pairs.groupby("dataset"):
-        splits = [s for s in ("test", "train") if (group["split"] == s).any()]
-        rows = []
-        for sigma, at in group.groupby("sigma"):
-            cells = [text(level(sigma))]
-            for split in splits:
-                own = at[at["split"] == split]
-                if own.empty:
-                    cells += [text(None), text(None)]
-                    continue
-                mean, low, high = (float(own[c].mean()) for c in ("difference", "low", "high"))
-                digits = decimals(float(own["stderr"].mean()))
-                interval = f"[{signed(low, digits)}, {signed(high, digits)}]"
-                cells += [text(signed(mean, digits), best=high < 0 or low > 0), text(interval, quiet=True)]
-            rows.append(cells)
-        head = ["σ", *(h for _ in splits for h in ("UVB − DEEN", "95 % CI"))]
-        groups = [("", 1), *((s, 2) for s in splits)]
-        notes = ["Image by image on the same noise; below zero UVB is better. Bold: the interval excludes zero."]
-        tables.append(Table(f"Paired difference of the losses on {dataset}.", head, rows, groups, notes))
+    main = main_group(losses, asked)
+    pairs = pairs[pairs["first_id"].isin(set(main["spec_id"])) & pairs["second_id"].isin(set(main["spec_id"]))]
+    for dataset, of_main in main.groupby("dataset"):
+        group = pairs[pairs["dataset"] == dataset]
+        two, others = group[group["first"] == "uvb"], group[(group["first"] != "uvb") & (group["split"] == "test")]
+        means = "Image by image on the same noise; below zero {} is better. Bold: the interval excludes zero."
+        seeds = ["Means over seeds; the intervals are over images and trainings."] if group["seed"].nunique() > 1 else []
+        if len(two):
+            splits = [s for s in ("test", "train") if (two["split"] == s).any()]
+            columns = [(s, "UVB − DEEN", two[two["split"] == s]) for s in splits]
+            caption = f"Paired difference of the losses on {dataset}."
+            tables.append(_pair_table(caption, columns, [means.format("UVB"), *seeds]))
+        if len(others):
+            columns = [
+                (label(m), f"less {label(second)}", own)
+                for m in main_models(others.rename(columns={"first": "model"}))
+                for second in ("uvb", "deen")
+                if len(own := others[(others["first"] == m) & (others["second"] == second)])
+            ]
+            caption = f"Paired difference of the test losses on {dataset}: other models."
+            tables.append(_pair_table(caption, columns, [means.format("the other model"), *seeds]))
+        alone = [m for m in main_models(of_main) if m not in {*group["first"], *group["second"]}]
+        if len(group) and alone:
+            names = ", ".join(map(label, alone))
+            tables[-1].notes.append(f"Not compared, no UVB or DEEN of this study being as large (within 25 %): {names}.")
     return tables
+
+
+def _pair_table(caption: str, columns: Sequence[tuple[str, str, pd.DataFrame]], notes: list[str]) -> Table:
+    """One row a sigma; `columns` are (group, head, pairs), and columns of one group stand side by side."""
+    rows = []
+    for sigma in sorted({sigma for _, _, pairs in columns for sigma in pairs["sigma"]}):
+        cells = [text(level(sigma))]
+        for _, _, pairs in columns:
+            at = pairs[pairs["sigma"] == sigma]
+            if at.empty:
+                cells += [text(None), text(None)]
+                continue
+            mean, low, high = interval(at)
+            digits = decimals(float(at["stderr"].mean()))
+            between = f"[{signed(low, digits)}, {signed(high, digits)}]"
+            cells += [text(signed(mean, digits), best=high < 0 or low > 0), text(between, quiet=True)]
+        rows.append(cells)
+    groups = [("", 1)] + [(name, 2 * len(list(own))) for name, own in itertools.groupby(columns, key=lambda column: column[0])]
+    return Table(caption, ["σ", *(h for _, head, _ in columns for h in (head, "95 % CI"))], rows, groups, notes)
 
 
 def other_losses(losses: pd.DataFrame, asked: Collection[str] = ()) -> list[Table]:

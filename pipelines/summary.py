@@ -61,57 +61,77 @@ def over_seeds(losses: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Headline:
-    """UVB against DEEN at the largest sigma of a data set, on the test set, as sentences."""
+    """Two models at the largest sigma of a data set, on the test set, as sentences: UVB and DEEN where both are there."""
 
     dataset: str
     sentence: str
     detail: str
     sigma: float
-    uvb: float
-    deen: float
+    first: float  # the test losses
+    second: float
     difference: float
     low: float
     high: float
 
 
 def headlines(losses: pd.DataFrame, pairs: pd.DataFrame, asked: Collection[str] = ()) -> list[Headline]:
-    """One headline a data set that has a UVB-DEEN pair; with several seeds the differences are averaged (`interval`).
+    """One headline a data set that has a pair; with several seeds the differences are averaged (`interval`).
 
+    It is of UVB and DEEN, or where they make no pair of the next model that does; the other models follow in a sentence.
     Of one training each the interval is over images; what another training would give, seeds tell (`--seeds 0 1 2`).
     """
     found = []
-    pairs = pairs[(pairs["first"] == "uvb") & (pairs["second"] == "deen") & (pairs["split"] == "test")]
     ids = set(main_group(losses, asked)["spec_id"])
-    for dataset, group in pairs[pairs["first_id"].isin(ids)].groupby("dataset", sort=True):
-        sigma = group["sigma"].max()
-        top = group[group["sigma"] == sigma]
-        test = own_estimator(losses[(losses["split"] == "test")]).set_index("spec_id")
-        uvb, deen = (test.loc[list(top[column]), "loss"].mean() for column in ("first_id", "second_id"))
+    pairs = pairs[(pairs["split"] == "test") & pairs["first_id"].isin(ids) & pairs["second_id"].isin(ids)]
+    test = own_estimator(losses[(losses["split"] == "test")]).set_index("spec_id")
+    for dataset, group in pairs.groupby("dataset", sort=True):
+        models = main_models(group.rename(columns={"first": "model"}))
+        told = [(m, s) for m in models for s in ("uvb", "deen") if len(_of(group, m, s))]
+        (one, two), others = told[0], told[1:]
+        swept = _of(group, one, two)
+        sigma = swept["sigma"].max()
+        top = swept[swept["sigma"] == sigma]
+        first, second = (test.loc[list(top[column]), "loss"].mean() for column in ("first_id", "second_id"))
         difference, low, high = interval(top)
         digits = decimals(float(top["stderr"].mean()))
         short = max(2, digits - 1)
         images, seeds = int(top["images"].iloc[0]), top["seed"].nunique()
+        a, b = label(one), label(two)
         verdict = (
-            f"UVB is lower than DEEN by {-difference:.{short}f}"
+            f"{a} is lower than {b} by {-difference:.{short}f}"
             if high < 0
-            else f"DEEN is lower than UVB by {difference:.{short}f}"
+            else f"{b} is lower than {a} by {difference:.{short}f}"
             if low > 0
-            else "UVB and DEEN cannot be told apart"
+            else f"{a} and {b} cannot be told apart"
         )
-        sentence = f"At σ = {level(sigma)} on {dataset}, {verdict}: a test loss of {uvb:.{short}f} against {deen:.{short}f}."
-        between = f"[{signed(low, digits)}, {signed(high, digits)}]"
-        detail = (
-            f"Paired difference UVB − DEEN {signed(difference, digits)}, 95 % CI {between}, over the same "
-            f"{images:,} test images and noise"
-            + (
-                f" and over trainings, mean of {seeds} seeds (s.d. over seeds {top['difference'].std():.{digits}f})."
-                if seeds > 1
-                else ", one training each; another may differ by more (--seeds 0 1 2 tells)."
-            )
+        sentence = (
+            f"At σ = {level(sigma)} on {dataset}, {verdict}: a test loss of {first:.{short}f} against {second:.{short}f}."
         )
-        signs = _signs(group)
-        found.append(Headline(str(dataset), sentence, f"{detail} {signs}".strip(), sigma, uvb, deen, difference, low, high))
+        detail = f"Paired difference {a} − {b} {_between(top)}, over the same {images:,} test images and noise" + (
+            f" and over trainings, mean of {seeds} seeds (s.d. over seeds {top['difference'].std():.{digits}f})."
+            if seeds > 1
+            else ", one training each; another may differ by more (--seeds 0 1 2 tells)."
+        )
+        said = []
+        for m, against in others:
+            at = _of(group[group["sigma"] == sigma], m, against)
+            if m != one and len(at) and (against == "uvb" or (m, "uvb") not in others):
+                said.append(f"{label(m)} − {label(against)} {_between(at)}")
+        more = f"Likewise {'; '.join(said)}." if said else ""
+        words = " ".join(part for part in (detail, _signs(swept, a, b), more) if part)
+        found.append(Headline(str(dataset), sentence, words, sigma, first, second, difference, low, high))
     return found
+
+
+def _of(pairs: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
+    return pairs[(pairs["first"] == first) & (pairs["second"] == second)]
+
+
+def _between(pairs: pd.DataFrame) -> str:
+    """−0.108, 95 % CI [−0.127, −0.088]."""
+    difference, low, high = interval(pairs)
+    digits = decimals(float(pairs["stderr"].mean()))
+    return f"{signed(difference, digits)}, 95 % CI [{signed(low, digits)}, {signed(high, digits)}]"
 
 
 def interval(pairs: pd.DataFrame) -> tuple[float, float, float]:
@@ -152,14 +172,14 @@ def lone_headlines(losses: pd.DataFrame, asked: Collection[str] = ()) -> list[tu
     return found
 
 
-def _signs(group: pd.DataFrame) -> str:
+def _signs(pairs: pd.DataFrame, first: str, second: str) -> str:
     """In how many of the noise levels the interval excludes zero, and on which side."""
-    found = [interval(pairs) for _, pairs in group.groupby("sigma")]
+    found = [interval(at) for _, at in pairs.groupby("sigma")]
     if len(found) < 2:
         return ""
     below, above = sum(high < 0 for _, _, high in found), sum(low > 0 for _, low, _ in found)
     undecided = len(found) - below - above
-    return f"Over all {len(found)} noise levels UVB is lower at {below}, DEEN at {above}, undecided at {undecided}."
+    return f"Over all {len(found)} noise levels {first} is lower at {below}, {second} at {above}, undecided at {undecided}."
 
 
 def decimals(error: float) -> int:

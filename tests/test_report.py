@@ -23,6 +23,7 @@ from pipelines.report import Args, build_comparison, build_report, flat, main
 from pipelines.results import StudyFiles
 from pipelines.summary import decimals, headlines, interval, lone_headlines, main_group, over_seeds, own_estimator
 from pipelines.tables import build_tables
+from uvb.capacity import widths_at
 from uvb.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -136,8 +137,8 @@ def test_headline_over_two_seeds_is_that_of_the_stored_losses(tmp_path: Path) ->
     tables = build_tables(tmp_path)
     (headline,) = headlines(tables["losses"], tables["pairs"])
     assert headline.sigma == 1.0
-    assert headline.uvb == pytest.approx(np.mean(uvb), rel=1e-6)
-    assert headline.deen == pytest.approx(np.mean(deen), rel=1e-6)
+    assert headline.first == pytest.approx(np.mean(uvb), rel=1e-6)
+    assert headline.second == pytest.approx(np.mean(deen), rel=1e-6)
     assert headline.difference == pytest.approx(np.mean(means), rel=1e-6)
     spread = abs(means[0] - means[1]) / 2  # of two: the standard error of their mean
     half = ((12.7062 * spread) ** 2 + (1.959964 * error) ** 2) ** 0.5
@@ -164,6 +165,61 @@ def test_a_model_alone_is_told_by_its_loss_at_the_largest_noise(tmp_path: Path) 
         f"± {uvb['stderr']:.{digits}f}, one standard error over test images; the paper's: 15; "
         f"the training set's exact posterior mean: {fake_study.floor(1.0) + 0.09:.{digits}f}."
     )
+
+
+def test_another_model_stands_beside_the_two_with_its_intervals(tmp_path: Path) -> None:
+    """In the headline and in a table of its own, from the stored losses; what has no match in size is named."""
+    for sigma, model in itertools.product((0.5, 1.0), ("uvb", "deen", "uvb_laplace")):
+        fake_study.add_model(tmp_path, fake_study.spec(model, sigma))
+    fake_study.add_model(tmp_path, fake_study.spec("vae", widths=widths_at("vae", (1, 8, 8), 0.25)))
+    tables = build_tables(tmp_path)
+    (headline,) = headlines(tables["losses"], tables["pairs"])
+    assert "UVB is lower than DEEN" in headline.sentence
+    of_main, of_others = layout.pair_tables(tables["pairs"], tables["losses"])
+    assert of_main.head == ["σ", "UVB − DEEN", "95 % CI", "UVB − DEEN", "95 % CI"]
+    assert of_others.groups == [("", 1), ("UVB, Laplace b = σ", 4)]
+    assert of_others.head == ["σ", "less UVB", "95 % CI", "less DEEN", "95 % CI"]
+    assert [row[0].text for row in of_others.rows] == ["0.5", "1.0"]
+    arrays = [
+        load_file(tmp_path / "tasks" / "losses" / fake_study.spec(m).spec_id / "arrays.safetensors")["test/energy"].astype(
+            float
+        )
+        for m in ("uvb_laplace", "uvb", "deen")
+    ]
+    for column, other in ((1, arrays[1]), (3, arrays[2])):
+        difference = arrays[0].astype(float) - other
+        stderr = difference.std(ddof=1) / len(difference) ** 0.5
+        digits = decimals(stderr)
+        ends = [f"{difference.mean() + z * 1.959964 * stderr:+.{digits}f}".replace("-", "−") for z in (-1, 1)]
+        cells = of_others.rows[1][column : column + 2]
+        assert [cell.text for cell in cells] == [f"{difference.mean():+.{digits}f}", f"[{', '.join(ends)}]"]
+        assert cells[0].best
+    against_uvb = " 95 % CI ".join([of_others.rows[1][1].text + ",", of_others.rows[1][2].text])
+    assert headline.detail.endswith(f"Likewise UVB, Laplace b = σ − UVB {against_uvb}.")
+    assert of_others.notes[-1].endswith("(within 25 %): VAE on Y.")
+    assert not any("VAE on Y" in note for note in of_main.notes)
+
+
+def test_without_uvb_the_headline_is_of_what_is_there(tmp_path: Path) -> None:
+    for model in ("uvb_laplace", "deen"):
+        fake_study.add_model(tmp_path, fake_study.spec(model))
+    tables = build_tables(tmp_path)
+    (headline,) = headlines(tables["losses"], tables["pairs"])
+    assert "DEEN is lower than UVB, Laplace b = σ by" in headline.sentence
+    own = own_estimator(tables["losses"]).query("split == 'test'").set_index("model")["loss"]
+    assert (headline.first, headline.second) == (own["uvb_laplace"], own["deen"])
+    assert headline.low > 0
+
+
+def test_a_pairs_interval_over_seeds_is_the_headlines(tmp_path: Path) -> None:
+    for seed, model in itertools.product((0, 1), ("uvb", "deen")):
+        fake_study.add_model(tmp_path, fake_study.spec(model, seed=seed))
+    tables = build_tables(tmp_path)
+    (headline,) = headlines(tables["losses"], tables["pairs"])
+    (table,) = layout.pair_tables(tables["pairs"], tables["losses"])
+    ((_, difference, between, *_),) = table.rows
+    assert f"{difference.text}, 95 % CI {between.text}" in headline.detail
+    assert "trainings" in table.notes[-1]
 
 
 def test_no_pair_no_headline(bare: Path) -> None:

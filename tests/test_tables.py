@@ -151,6 +151,19 @@ def test_pairs_join_only_models_trained_alike(tmp_path: Path) -> None:
     assert set(pairs(StudyFiles(tmp_path))["second_id"]) == {deen.spec_id}
 
 
+def test_every_model_is_paired_with_uvb_and_with_deen(tmp_path: Path) -> None:
+    """And these two with one another once, so that no pair is there twice."""
+    for model in ("uvb", "deen", "vae", "uvb_laplace"):
+        fake_study.add_model(tmp_path, fake_study.spec(model))
+    files = StudyFiles(tmp_path)
+    table = pairs(files).query("split == 'test'").set_index(["first", "second"])["difference"]
+    others = [(m, s) for m in ("vae", "uvb_laplace") for s in ("uvb", "deen")]
+    assert set(table.index) == {("uvb", "deen"), *others}
+    own = own_estimator(losses(files)).query("split == 'test'").set_index("model")["loss"]
+    for first, second in table.index:
+        assert table[first, second] == pytest.approx(own[first] - own[second], abs=1e-5)
+
+
 def test_a_floor_is_that_of_the_images_trained_on(tmp_path: Path) -> None:
     """Fewer images, another floor: the reference of the same data, number of images and noise level, or none."""
     uvb = fake_study.spec("uvb")
