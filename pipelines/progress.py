@@ -1,5 +1,6 @@
 """What a person sees while a study runs: which models train, epoch, loss, images/s, and the time left."""
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from pipelines.cost_model import training_flops
 from pipelines.store import Store
 from pipelines.training import is_there, read_json
 from uvb.spec import RunSpec
+from uvb.train_state import steps_per_epoch
 
 LINE_SECONDS = 10.0  # without a terminal, a line so often
 RUNNING_SECONDS = 30.0  # a model whose progress is older than this is not shown as running
@@ -65,10 +67,12 @@ class TrainingProgress:
     def __init__(self, specs: Sequence[RunSpec], store: Store, tasks: int = 0, after: float = 0.0) -> None:
         self.specs, self.store, self.tasks, self.after = list(specs), store, tasks, after
         self.flops = {spec.spec_id: training_flops(spec) for spec in specs}
-        self.now: dict[str, dict[str, Any]] = {}
+        # What an earlier session left says how much was done, not what runs now nor how fast.
+        self.now = {spec.spec_id: read_json(store, f"models/{spec.spec_id}/progress.json") for spec in specs}
+        self.since: dict[str, float] = {}  # spec_id -> the share done when this session took it up
         self.outcome: dict[str, str] = {}  # spec_id -> done or failed
         self.told: set[str] = set()
-        self.first: tuple[float, float] | None = None  # time and work done when the first progress of this session was seen
+        self.first: tuple[float, float] | None = None  # time and work gained when this session's first progress was seen
 
     def read(self) -> list[str]:
         """Look at the files of what is not finished; returns lines to tell, each once."""
@@ -78,8 +82,11 @@ class TrainingProgress:
                 continue
             folder = f"models/{spec.spec_id}"
             now = read_json(self.store, f"{folder}/progress.json")
-            if now:
+            if now and now != self.now[spec.spec_id]:
                 self.now[spec.spec_id] = now
+                start = now.get("start")
+                steps = 0 if start in (None, "fresh") else int(start)
+                self.since[spec.spec_id] = steps / (spec.recipe.epochs * steps_per_epoch(spec))
                 lines += [note for note in now.get("notes", []) if note not in self.told]
                 self.told.update(now.get("notes", []))
             if is_there(self.store, f"{folder}/done.json"):
@@ -91,7 +98,7 @@ class TrainingProgress:
 
     @property
     def running(self) -> list[tuple[RunSpec, dict[str, Any]]]:
-        found = [(s, self.now[s.spec_id]) for s in self.specs if s.spec_id in self.now and s.spec_id not in self.outcome]
+        found = [(s, self.now[s.spec_id]) for s in self.specs if s.spec_id in self.since and s.spec_id not in self.outcome]
         return [(s, now) for s, now in found if now.get("images_per_s") and time.time() - now["time"] < RUNNING_SECONDS]
 
     def ended(self, specs: Sequence[RunSpec]) -> bool:
@@ -102,22 +109,27 @@ class TrainingProgress:
     def finished(self) -> int:
         return len(self.outcome)
 
+    def share(self, spec: RunSpec) -> float:
+        """How much of a model's training is done."""
+        return 1.0 if spec.spec_id in self.outcome else min(1.0, self.now[spec.spec_id].get("epoch", 0) / spec.recipe.epochs)
+
     def work(self) -> tuple[float, float]:
         """Floating point operations done, and in all."""
-        done = 0.0
-        for spec in self.specs:
-            share = min(1.0, self.now.get(spec.spec_id, {}).get("epoch", 0) / spec.recipe.epochs)
-            done += self.flops[spec.spec_id] * (1.0 if spec.spec_id in self.outcome else share)
-        return done, sum(self.flops.values())
+        return sum(self.flops[spec.spec_id] * self.share(spec) for spec in self.specs), sum(self.flops.values())
+
+    def gained(self) -> float:
+        """Operations of this session, as far as its trainings have told."""
+        specs = [spec for spec in self.specs if spec.spec_id in self.since]
+        return sum(self.flops[spec.spec_id] * (self.share(spec) - self.since[spec.spec_id]) for spec in specs)
 
     def seconds_left(self) -> float | None:
         """Of the whole study, the rest of the trainings and what comes after them at the pace of this session's trainings."""
         done, total = self.work()
         if self.first is None:
             if self.running:
-                self.first = (time.monotonic(), done)
+                self.first = (time.monotonic(), self.gained())
             return None
-        elapsed, gained = time.monotonic() - self.first[0], done - self.first[1]
+        elapsed, gained = time.monotonic() - self.first[0], self.gained() - self.first[1]
         if elapsed < 3 or gained <= 0:
             return None
         return (total - done + self.after) * elapsed / gained + self.tasks * TASK_SECONDS + REST_SECONDS
@@ -135,8 +147,9 @@ class TrainingProgress:
         left = self.seconds_left()
         when = "starting workers" if not self.running and left is None else "" if left is None else f"about {clock(left)} left"
         head = f"{self.finished}/{len(self.specs)} models trained"
+        share = f" ({math.floor(100 * done / total)}%)" if total else ""
         table.add_row(Text(head, "bold"), ProgressBar(1.0, done / total if total else 1.0, width=24), when)
-        return Group(table), "; ".join([*parts, f"{head} ({done / total:.0%})" if total else head, *([when] if when else [])])
+        return Group(table), "; ".join([*parts, head + share, *([when] if when else [])])
 
 
 def tasks_view(done: int, total: int, seconds: float) -> tuple[Text, str]:

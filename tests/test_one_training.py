@@ -32,7 +32,7 @@ from uvb.models import build_model
 from uvb.plan import Plan
 from uvb.spec import RunSpec
 from uvb.train import Progress, fit
-from uvb.train_state import TrainState
+from uvb.train_state import TrainState, steps_per_epoch
 
 PLAN = Plan(precision="fp64")
 
@@ -326,6 +326,39 @@ def test_time_left_counts_the_measurements(store: Store, digits: ImageSet, monke
     assert progress.seconds_left() is None  # no pace yet
     at(spec.recipe.epochs / 2)
     assert progress.seconds_left() == pytest.approx(10 + 20 + 5 * TASK_SECONDS + REST_SECONDS)
+
+
+def test_what_an_earlier_session_left_is_neither_running_nor_its_pace(
+    store: Store, digits: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed at three quarters, with a checkpoint at the half: the first quarter of this session takes its 10 s again."""
+    spec = tiny_spec(digits)
+    epochs, clock_says = spec.recipe.epochs, iter((100.0, 110.0))
+    monkeypatch.setattr("pipelines.progress.time", SimpleNamespace(monotonic=lambda: next(clock_says), time=time.time))
+
+    def wrote(share: float, **more: object) -> None:
+        now = {"epoch": share * epochs, "images_per_s": 1.0, "time": time.time(), **more}
+        store.write_json(f"models/{spec.spec_id}/progress.json", now)
+
+    wrote(0.75, start="fresh", notes=["of the session before"])
+    progress = TrainingProgress([spec], store)
+    assert progress.read() == []
+    assert progress.running == []
+    assert "starting workers" in progress.view()[1]
+    half = str(epochs * steps_per_epoch(spec) // 2)
+    wrote(0.5, start=half, notes=["going on"])
+    assert progress.read() == ["going on"]
+    assert len(progress.running) == 1
+    assert progress.seconds_left() is None
+    wrote(0.75, start=half, notes=["going on"])
+    assert progress.read() == []
+    assert progress.seconds_left() == pytest.approx(10 + REST_SECONDS)
+
+
+def test_the_share_done_is_never_rounded_to_all(store: Store, digits: ImageSet) -> None:
+    spec = tiny_spec(digits)
+    store.write_json(f"models/{spec.spec_id}/progress.json", {"epoch": 0.996 * spec.recipe.epochs})
+    assert "(99%)" in TrainingProgress([spec], store).view()[1]
 
 
 def test_measurements_are_counted_as_the_loss_tables_make_them(digits: ImageSet) -> None:
