@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from pipelines.figures.style import label
+from pipelines.figures.walk_jump import UNSURE
 from pipelines.results import Model
 from pipelines.summary import CONDITION, decimals, interval, level, main_group, main_models, over_seeds, own_estimator, signed
 from uvb import paper
@@ -327,7 +328,7 @@ def sampling_table(sampling: pd.DataFrame) -> list[Table]:
 
 
 def _unsure(row: Any) -> bool:
-    return bool(pd.notna(row.classifier_accuracy) and row.classifier_accuracy < 0.5)
+    return bool(pd.notna(row.classifier_accuracy) and row.classifier_accuracy < UNSURE)
 
 
 def percent(share: Any) -> str | None:

@@ -2,7 +2,9 @@
 
 import base64
 import itertools
+import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -220,6 +222,25 @@ def test_a_pairs_interval_over_seeds_is_the_headlines(tmp_path: Path) -> None:
     ((_, difference, between, *_),) = table.rows
     assert f"{difference.text}, 95 % CI {between.text}" in headline.detail
     assert "trainings" in table.notes[-1]
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "said"),
+    [
+        (None, ""),
+        (0.83, " The classifier names 83% of x̂(y) of test images right."),
+        (0.3, " The classifier names 30% of x̂(y) of test images right, so these classes say little."),
+    ],
+)
+def test_classes_are_told_with_the_classifiers_accuracy(study: Path, tmp_path: Path, accuracy: float | None, said: str) -> None:
+    """And where it is right in fewer than half of them, that they say little."""
+    shutil.copytree(study, tmp_path, dirs_exist_ok=True)
+    for path in (tmp_path / "tasks" / "walk_jump").glob("*/result.json"):
+        fake_study.write(path, json.loads(path.read_text()) | {"classifier_accuracy": accuracy})
+    (drawing,) = [d for d in drawings() if d.name == "walk_jump"]
+    captions = [p.caption for p in drawing.pictures(Study(StudyFiles(tmp_path), {})) if p.name.startswith(("classes", "trans"))]
+    assert len(captions) >= 2
+    assert all(caption.endswith("." + said) for caption in captions)
 
 
 def test_no_pair_no_headline(bare: Path) -> None:

@@ -11,6 +11,7 @@ from pipelines.figures import Picture, Study, register
 from pipelines.figures.style import FAINT, INK, WIDTH, colour, grid, label, plot, show
 from pipelines.summary import level
 
+UNSURE = 0.5  # a classifier that names fewer right tells little
 TASKS = (("walk_jump", ""), ("walk_jump_baoab", "_baoab"))  # and the suffix of their pictures' names
 
 
@@ -92,9 +93,21 @@ def pictures(study: Study) -> Iterator[Picture]:
                 )
                 yield Picture(f"{jumps}_{key}", caption, draw(arrays[jumps][:100], first))
         if "labels" in arrays:
-            caption = f"{who}. Class of each jump over time: the chain above in front, {values['chains'] - 1} others behind it."
+            others = f"the chain above in front, {values['chains'] - 1} others behind it"
+            caption = f"{who}. Class of each jump over time: {others}.{trust(values)}"
             yield Picture(f"classes_{key}", caption, draw_classes(arrays["labels"], every))
         transition = values["variants"].get("jump", {}).get("transition")
         if transition:
-            caption = f"{who}. Moves between the classes of successive jumps, in percent of each row, all chains."
+            caption = (
+                f"{who}. Moves between the classes of successive jumps, in percent of each row, all chains.{trust(values)}"
+            )
             yield Picture(f"transitions_{key}", caption, draw_transitions(np.nan_to_num(np.array(transition, float))))
+
+
+def trust(values: dict[str, Any]) -> str:
+    """How far the classes of jumps can be believed: a sentence, or nothing where it is not known."""
+    accuracy = values.get("classifier_accuracy")
+    if accuracy is None:
+        return ""
+    verdict = ", so these classes say little" if accuracy < UNSURE else ""
+    return f" The classifier names {accuracy:.0%} of x̂(y) of test images right{verdict}."
