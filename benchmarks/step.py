@@ -97,9 +97,9 @@ def compiled_actions(model: Energy, shape: Shape, plan: Plan) -> dict[str, Actio
     return {"compile": compile, "step": lambda: made[0]()}
 
 
-def step_rows(name: str, data: str, precision: str, repeats: int, threads: int) -> list[Row]:
+def step_rows(name: str, data: str, precision: str, repeats: int, threads: int, compiles: bool) -> list[Row]:
     """Step against the reference, share of the peak, and the loop against the bare step; `repeats` times in turn."""
-    kinds = ["reference", precision, *(["compiled"] if precision == "bf16" and has_cpp_compiler() else [])]
+    kinds = ["reference", precision, *(["compiled"] if compiles else [])]
     reference, ours, *compiled = (Side(side, kind, name, data, threads, cpu_time=threads == 1) for kind in kinds)
     compilation = [each.time("compile") for each in compiled]
     products = [(ours, f"product {size}") for size in PRODUCTS for _ in range(TRIES)]
@@ -140,9 +140,10 @@ def main() -> None:
     args = parser.parse_args()
     if args.quick:
         args.models, args.data, args.repeats = ["uvb"], ["mnist"], 2
+    compiles = args.precision == "bf16" and has_cpp_compiler() and not args.quick  # half a minute
     for data in args.data:
         for name in args.models:
-            for found in step_rows(name, data, args.precision, args.repeats, args.threads or usable_cpus()):
+            for found in step_rows(name, data, args.precision, args.repeats, args.threads or usable_cpus(), compiles):
                 print(json.dumps(found), flush=True)
 
 

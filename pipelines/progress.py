@@ -145,7 +145,8 @@ class TrainingProgress:
             table.add_row(Text(name_of(spec), "bold"), ProgressBar(spec.recipe.epochs, epoch, width=24), *said)
             parts.append(f"{name_of(spec)} " + ", ".join(said))
         left = self.seconds_left()
-        when = "starting workers" if not self.running and left is None else "" if left is None else f"about {clock(left)} left"
+        waiting = left is None and not self.running and self.finished < len(self.specs)
+        when = "starting workers" if waiting else "" if left is None else f"about {clock(left)} left"
         head = f"{self.finished}/{len(self.specs)} models trained"
         share = f" ({math.floor(100 * done / total)}%)" if total else ""
         table.add_row(Text(head, "bold"), ProgressBar(1.0, done / total if total else 1.0, width=24), when)

@@ -9,7 +9,7 @@ from chaos.chaos import STUDY
 from conftest import ROOT
 from marked import MARK
 
-SIZE = {"epochs": "40", "eval-draws": "100"}
+SIZE = {"epochs": "30", "eval-draws": "60"}
 SIZE_ARGUMENTS = [word for name, value in SIZE.items() for word in (f"--{name}", value)]
 
 

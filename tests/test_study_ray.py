@@ -8,29 +8,23 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from uuid import uuid4
 
 import pandas as pd
 import psutil
 import pytest
 from conftest import ROOT
+from marked import end_marked
+from studies import study
 
 pytestmark = pytest.mark.slow
 
-TINY = ["--address", "local", "--models", "uvb", "--extra-models", "vae", "--sigmas", "0.5", "1.0", "--train-images", "300",
+TINY = ["--address", "local", "--sigmas", "1.0", "--extra-models", "--train-images", "300",
         "--eval-images", "100", "--eval-test-images", "100", "--eval-draws", "1", "--scale", "0.02", "--experiments", "losses",
-        "internals", "--checkpoint-seconds", "0.5"]  # fmt: skip
-
-EPOCHS = "40"  # each model trains for seconds, so that what is done to the study finds it at work
+        "--checkpoint-seconds", "0.5"]  # fmt: skip
 
 
-def start(folder: Path, *arguments: str, script: str = "full_study.py") -> subprocess.Popen[str]:
-    folder.mkdir(exist_ok=True)
-    command = [sys.executable, str(ROOT / "pipelines" / script), *TINY, *arguments]
-    out = open(folder / "out.txt", "a+")  # noqa: SIM115  # lives as long as the process
-    return subprocess.Popen(command, cwd=folder, stdout=out, stderr=out, text=True, start_new_session=True)
-
-
-def finish(process: subprocess.Popen[str], folder: Path, code: int = 0) -> str:
+def finish(process: "subprocess.Popen[str]", folder: Path, code: int = 0) -> str:
     assert process.wait(timeout=600) == code, (folder / "out.txt").read_text()
     return (folder / "out.txt").read_text()
 
@@ -64,11 +58,11 @@ def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 def table(folder: Path, name: str) -> pd.DataFrame:
     columns = ["run_id", "images_per_s", "seconds", "time"]  # what may differ
-    return pd.read_parquet(folder / "outputs" / "digits" / "tables" / f"{name}.parquet").drop(columns=columns, errors="ignore")
+    return pd.read_parquet(folder / "digits" / "tables" / f"{name}.parquet").drop(columns=columns, errors="ignore")
 
 
 def contents(folder: Path, pattern: str) -> dict[str, bytes]:
-    return {str(p): p.read_bytes() for p in sorted((folder / "outputs" / "digits").glob(pattern))}
+    return {str(p): p.read_bytes() for p in sorted((folder / "digits").glob(pattern))}
 
 
 def run_statuses(folder: Path) -> list[str]:
@@ -78,56 +72,54 @@ def run_statuses(folder: Path) -> list[str]:
         return [status for (status,) in connection.execute("select status from runs")]
 
 
-def test_study_survives_and_ends_the_same(tmp_path: Path) -> None:
-    quiet, rough = tmp_path / "quiet", tmp_path / "rough"
-    out = finish(start(quiet, "--epochs", EPOCHS), quiet)
-    report = Path(out.strip().splitlines()[-1])
-    assert report == quiet / "outputs" / "digits" / "report.html"
-    assert report.stat().st_size > 10_000
-    losses = table(quiet, "losses")
-    assert len(losses[losses.estimator == "energy"]) == 3 * 2  # three models, two splits
-    assert losses[losses.split == "train"].floor.notna().all()
-    assert set(run_statuses(quiet)) == {"FINISHED"}
-    assert not (quiet / "outputs" / "digits" / "ray").exists()
+def test_study_survives_and_ends_the_same(tmp_path: Path, two_workers: Path) -> None:
+    """Started twice; a worker dies in mid-training; the person presses Ctrl-C; the same command runs again."""
+    quiet, rough, mark = two_workers, tmp_path / "rough", uuid4().hex
+    start = lambda: study(rough, mark, "--num-workers", "2")  # noqa: E731
+    try:
+        process = start()
+        wait_for(lambda: (rough / "digits" / "study.json").exists(), process)
+        assert start().wait(timeout=120) == 2  # one study of a name at a time
+        assert "is already run by" in (rough / "out.txt").read_text()
+        wait_for(lambda: list(rough.glob("digits/models/*/state/0*/state.json")), process)
+        workers(process)[0].send_signal(signal.SIGKILL)
+        wait_for(lambda: "(start 2)" in (rough / "out.txt").read_text(), process)
+        wait_for(lambda: list(rough.glob("digits/models/*/done.json")), process)
+        left = children(process)
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        assert "worker.py" not in finish(process, rough, code=130)  # Ray's own words; a second Ray would say some
+        assert time.monotonic() - began < 60
+        _, alive = psutil.wait_procs(left, timeout=20)
+        assert not alive
+        assert "RUNNING" not in run_statuses(rough)
+        kept = contents(rough, "models/*/done.json")
+        assert len(kept) == 1
+        planned = lambda: (rough / "out.txt").read_text().count(" to train: ")  # noqa: E731
+        plans, process = planned(), start()
+        wait_for(lambda: planned() > plans, process)
+        half_written = rough / "digits" / "models" / ".tmp-by-one-that-was-killed"
+        half_written.write_text("")
+        report = Path(finish(process, rough).strip().splitlines()[-1])
+        assert report == rough / "digits" / "report.html"
+        assert report.stat().st_size > 10_000
+        assert not half_written.exists()
+        assert not (rough / "digits" / "ray").exists()
+        assert kept.items() <= contents(rough, "models/*/done.json").items()
+        losses = table(rough, "losses")
+        assert len(losses[losses.estimator == "energy"]) == 2 * 2  # two models, two splits
+        assert losses[losses.split == "train"].floor.notna().all()
+        for name in ("losses", "internals", "curves", "references"):
+            pd.testing.assert_frame_equal(table(rough, name), table(quiet, name), check_exact=True)
+        assert sorted(run_statuses(rough)) == sorted(run_statuses(quiet))  # continued, not duplicated
+        assert set(run_statuses(quiet)) == {"FINISHED"}
 
-    # it is started twice; a worker dies in mid-training; the person presses Ctrl-C; the same command runs again
-    process = start(rough, "--epochs", EPOCHS)
-    wait_for(lambda: (rough / "outputs" / "digits" / "study.json").exists(), process)
-    second = start(rough, "--epochs", EPOCHS)
-    assert second.wait(timeout=120) == 2  # one study of a name at a time
-    assert "is already run by" in (rough / "out.txt").read_text()
-    states = lambda: list((rough / "outputs").glob("digits/models/*/state/0*/state.json"))  # noqa: E731
-    wait_for(states, process)
-    workers(process)[0].send_signal(signal.SIGKILL)
-    wait_for(lambda: "(start 2)" in (rough / "out.txt").read_text(), process)
-    wait_for(lambda: list((rough / "outputs").glob("digits/models/*/done.json")), process)
-    left = children(process)
-    began = time.monotonic()
-    process.send_signal(signal.SIGINT)
-    assert "worker.py" not in finish(process, rough, code=130)  # Ray's own words; a second Ray would say some
-    assert time.monotonic() - began < 60
-    _, alive = psutil.wait_procs(left, timeout=20)
-    assert not alive
-    assert "RUNNING" not in run_statuses(rough)
-    kept = contents(rough, "models/*/done.json")
-    assert 1 <= len(kept) < 3
-    planned = lambda: (rough / "out.txt").read_text().count(" to train: ")  # noqa: E731
-    plans, process = planned(), start(rough, "--epochs", EPOCHS)
-    wait_for(lambda: planned() > plans, process)
-    half_written = rough / "outputs" / "digits" / "models" / ".tmp-by-one-that-was-killed"
-    half_written.write_text("")
-    finish(process, rough)
-    assert not half_written.exists()
-    assert kept.items() <= contents(rough, "models/*/done.json").items()
-    for name in ("losses", "internals", "curves", "references"):
-        pd.testing.assert_frame_equal(table(rough, name), table(quiet, name), check_exact=True)
-    assert sorted(run_statuses(rough)) == sorted(run_statuses(quiet))  # continued, not duplicated
-
-    # once more: nothing is left to do
-    before = contents(quiet, "models/*/*.json") | contents(quiet, "tasks/*/*/*")
-    again = finish(start(quiet, "--epochs", EPOCHS), quiet)
-    assert "3 of 3 models are trained already" in again
-    assert contents(quiet, "models/*/*.json") | contents(quiet, "tasks/*/*/*") == before
+        # once more: nothing is left to do
+        before = contents(rough, "models/*/*.json") | contents(rough, "tasks/*/*/*")
+        assert "2 of 2 models are trained already" in finish(start(), rough)
+        assert contents(rough, "models/*/*.json") | contents(rough, "tasks/*/*/*") == before
+    finally:
+        end_marked(mark)
 
 
 SEARCH = """
@@ -138,8 +130,8 @@ from tune_spaces import register_space
 
 @register_space("rates", kind="search")
 def rates(base):
-    "Three learning rates, of which two do badly."
-    recipes = [dataclasses.replace(base.recipe, learning_rate=rate) for rate in (1e-3, 1e-9, 1e-8)]
+    "Two learning rates, of which one does badly."
+    recipes = [dataclasses.replace(base.recipe, learning_rate=rate) for rate in (1e-3, 1e-9)]
     return [base.spec("uvb", recipe=recipe) for recipe in recipes]
 
 command(SweepConfig, sweep)
@@ -147,7 +139,7 @@ command(SweepConfig, sweep)
 
 
 def test_search_stops_what_does_badly(tmp_path: Path) -> None:
-    arguments = [*TINY, "--space", "rates", "--epochs", "9", "--experiments", "losses"]
+    arguments = [*TINY, "--space", "rates", "--epochs", "9", "--concurrent-trials", "1"]  # so the good one comes first
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     result = subprocess.run(
         [sys.executable, "-c", SEARCH, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
@@ -155,7 +147,7 @@ def test_search_stops_what_does_badly(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
     folder = tmp_path / "outputs" / "digits-rates"
     board = pd.read_parquet(folder / "tables" / "leaderboard.parquet")
-    assert len(board) == 3
+    assert len(board) == 2
     assert board.iloc[0].learning_rate == 1e-3
     assert board.iloc[0].ended == "done"
     assert (board[board.learning_rate < 1e-3].ended == "stopped early").any()
