@@ -55,7 +55,7 @@ class StudyConfig:
     """Activation function: silu, relu (footnote 3), softplus, gelu."""
 
     recipe: str = "fast"
-    """How weights are optimized: fast (ours), or paper (Adam, 1e-4 constant, 400 epochs)."""
+    """How weights are optimized: fast (ours), muon (ours, by Muon), or paper (Adam, 1e-4 constant, 400 epochs)."""
     epochs: int | None = None
     """Instead of the recipe's number of epochs."""
     batch_size: int | None = None

@@ -27,7 +27,16 @@ def base(digits: ImageSet) -> Base:
 
 def test_every_space_gives_different_specs_and_the_same_for_each_model(base: Base) -> None:
     assert {"sigma_grid", "capacity", "recipe", "activation"} <= set(space_names())
-    for name in ("sigma_grid", "capacity", "recipe", "recipe_details", "recipe_clip", "recipe_clip_alone", "activation"):
+    for name in (
+        "sigma_grid",
+        "capacity",
+        "recipe",
+        "recipe_details",
+        "recipe_clip",
+        "recipe_clip_alone",
+        "recipe_optimizer",
+        "activation",
+    ):
         specs = get_space(name).specs(base)
         assert len({s.spec_id for s in specs}) == len(specs)
         varied = {m: sorted(str((s.sigma, s.recipe, s.activation)) for s in specs if s.model == m) for m in base.models}
@@ -75,7 +84,14 @@ def test_a_dry_run_says_what_and_how_long_and_writes_nothing(tmp_path: Path, mon
 
 @pytest.mark.parametrize(
     ("space", "chosen"),
-    [("sigma_grid", False), ("recipe_details", True), ("recipe_clip", True), ("recipe_clip_alone", True), ("recipe", True)],
+    [
+        ("sigma_grid", False),
+        ("recipe_details", True),
+        ("recipe_clip", True),
+        ("recipe_clip_alone", True),
+        ("recipe_optimizer", True),
+        ("recipe", True),
+    ],
 )
 def test_what_is_chosen_by_its_loss_is_not_chosen_by_the_test_set(
     space: str, chosen: bool, monkeypatch: pytest.MonkeyPatch

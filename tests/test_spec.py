@@ -5,7 +5,7 @@ import json
 import math
 
 import pytest
-from conftest import tiny_spec
+from conftest import ROOT, tiny_spec
 
 from uvb.errors import UserError
 from uvb.spec import RECIPES, Recipe, RunSpec
@@ -21,7 +21,14 @@ def test_json_round_trip_keeps_the_identity(digits):
 
 @pytest.mark.parametrize(
     "change",
-    [{"sigma": 0.5}, {"seed": 1}, {"activation": "relu"}, {"objective": "elbo_y"}, {"recipe": RECIPES["paper"]}],
+    [
+        {"sigma": 0.5},
+        {"seed": 1},
+        {"activation": "relu"},
+        {"objective": "elbo_y"},
+        {"recipe": RECIPES["paper"]},
+        {"recipe": RECIPES["muon"]},
+    ],
 )
 def test_every_field_enters_the_identity_and_is_named_when_it_differs(digits, change):
     spec = tiny_spec(digits)
@@ -46,3 +53,11 @@ def test_the_paper_recipe_is_constant_and_cosine_warms_up_then_decays_to_zero():
 def test_a_noise_level_must_be_positive_and_finite(digits, sigma):
     with pytest.raises(UserError, match="sigma"):
         tiny_spec(digits, sigma=sigma)
+
+
+def test_what_was_trained_keeps_its_name():
+    """A field that a spec has gained since changes no spec_id: those of committed trainings are their folders' names."""
+    folders = [path.parent for path in (ROOT / "results" / "gpu").glob("*/spec.json")]
+    assert len(folders) >= 3
+    for folder in folders:
+        assert RunSpec.from_json(json.loads((folder / "spec.json").read_text())).spec_id == folder.name

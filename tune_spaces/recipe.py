@@ -8,6 +8,7 @@ from tune_spaces.registry import Base, register_space
 from uvb.spec import RunSpec
 
 RATES = (1e-4, 5e-4, 1e-3, 2e-3, 4e-3)
+OPTIMIZER_RATES = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2)
 BATCHES = (64, 128)
 CLIPS = (100.0, 10.0, 3.0)
 SCHEDULES: tuple[Literal["constant", "cosine"], ...] = ("constant", "cosine")
@@ -57,3 +58,13 @@ def recipe_clip_alone(base: Base) -> list[RunSpec]:
     """The base's recipe clipped at 100 and at 10, of every model: what of `recipe_clip` wide networks leave time for."""
     recipes = [base.recipe.changed(clip=clip) for clip in CLIPS[:2]]
     return [base.spec(model, recipe=each, seed=seed) for each in recipes for model in base.models for seed in base.seeds]
+
+
+@register_space("recipe_optimizer", kind="choice")
+def recipe_optimizer(base: Base) -> list[RunSpec]:
+    """Adam and Muon over the same peak rates, of every model, each trained to its end, at the largest noise level."""
+    optimizers: tuple[Literal["adam", "muon"], ...] = ("adam", "muon")
+    return [
+        base.spec(model, recipe=base.recipe.changed(optimizer=optimizer, learning_rate=rate), seed=seed)
+        for optimizer, rate, model, seed in itertools.product(optimizers, OPTIMIZER_RATES, base.models, base.seeds)
+    ]

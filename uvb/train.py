@@ -76,11 +76,12 @@ def fit(spec: RunSpec, plan: Plan, state: TrainState, images: ImageSet, *, pulse
         started, done_before = time.monotonic(), state.step
         while state.step < steps:
             x, noise, eps, weight = batch(spec, plan, pixels, order, images.levels, state, rank, world)
-            for group in state.optimizer.param_groups:
-                group["lr"] = recipe.learning_rate_at(state.global_step, steps * recipe.epochs)
             loss = gradients(x, noise, eps, weight)
-            state.optimizer.step()
-            state.optimizer.zero_grad(set_to_none=True)
+            for optimizer in state.optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = recipe.learning_rate_at(state.global_step, steps * recipe.epochs)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
             if recipe.ema:
                 with torch.no_grad():  # else the average would carry a history that grows with every step
                     torch._foreach_lerp_(averaged, trained, 1 - ema_decay(recipe.ema, state.global_step))

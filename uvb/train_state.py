@@ -16,6 +16,7 @@ from uvb.errors import UserError
 from uvb.estimator import Estimator
 from uvb.load import storable
 from uvb.models.registry import build_model
+from uvb.optimizers import build_optimizers
 from uvb.plan import Plan
 from uvb.spec import RunSpec
 
@@ -59,7 +60,7 @@ class TrainState:
     spec: RunSpec
     model: Estimator
     averaged: Estimator
-    optimizer: torch.optim.Adam
+    optimizers: list[torch.optim.Optimizer]
     step_losses: Tensor
     epoch: int = 0
     step: int = 0
@@ -71,9 +72,8 @@ class TrainState:
         """The state before the first step: weights drawn by ``spec.seed``."""
         model = build_model(spec).to(device=plan.device, dtype=plan.dtype)
         averaged = copy.deepcopy(model).requires_grad_(False) if spec.recipe.ema else model
-        optimizer = torch.optim.Adam(model.parameters(), lr=spec.recipe.learning_rate, fused=True)
         losses = torch.zeros(steps_per_epoch(spec), dtype=plan.dtype, device=plan.device)
-        return TrainState(spec, model, averaged, optimizer, losses)
+        return TrainState(spec, model, averaged, build_optimizers(model, spec.recipe), losses)
 
     @property
     def finished(self) -> bool:
@@ -88,9 +88,10 @@ class TrainState:
         named = {f"model/{k}": v for k, v in self.model.state_dict().items()}
         if self.averaged is not self.model:
             named |= {f"averaged/{k}": v for k, v in self.averaged.state_dict().items()}
-        for name, parameter in self.model.named_parameters():
-            for key, value in self.optimizer.state.get(parameter, {}).items():
-                named[f"adam.{key}/{name}"] = value
+        for optimizer in self.optimizers:
+            for name, parameter in self.model.named_parameters():
+                for key, value in optimizer.state.get(parameter, {}).items():
+                    named[f"{_kind(optimizer)}.{key}/{name}"] = value
         return named | {"step_losses": self.step_losses}
 
     def save(self, folder: Path, plan: Plan) -> None:
@@ -128,11 +129,14 @@ class TrainState:
         state.model.load_state_dict(_part(tensors, "model/"))
         if state.averaged is not state.model:
             state.averaged.load_state_dict(_part(tensors, "averaged/"))
-        for name, parameter in state.model.named_parameters():
-            keys = {k: f"adam.{k}/{name}" for k in ("step", "exp_avg", "exp_avg_sq")}
-            moments = {k: tensors[key].to(parameter.device) for k, key in keys.items() if key in tensors}
-            if moments:  # in the weights' precision, which a new plan may have changed; Adam counts its steps in float32
-                state.optimizer.state[parameter] = {k: t if k == "step" else t.to(parameter.dtype) for k, t in moments.items()}
+        parameters = dict(state.model.named_parameters())
+        for optimizer in state.optimizers:
+            for key, tensor in _part(tensors, f"{_kind(optimizer)}.").items():
+                moment, name = key.split("/", 1)
+                parameter = parameters[name]
+                # in the weights' precision, which a new plan may have changed; Adam counts its steps in float32
+                own = tensor.to(parameter.device, torch.float32 if moment == "step" else parameter.dtype)
+                optimizer.state[parameter][moment] = own
         state.step_losses.copy_(tensors["step_losses"])
         state.epoch, state.step, state.seconds = blob["epoch"], blob["step"], blob["seconds"]
         state.curves = [EpochMetrics(**row) for row in blob["curves"]]
@@ -167,6 +171,11 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file, in hex."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _kind(optimizer: torch.optim.Optimizer) -> str:
+    """adam or muon: how its tensors are called in a checkpoint."""
+    return type(optimizer).__name__.lower()
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """Figure 3: a walk-jump chain, its classes, and how it moves between them (Sec. 3.4)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -104,7 +104,7 @@ def pictures(study: Study) -> Iterator[Picture]:
             yield Picture(f"transitions_{key}", caption, draw_transitions(np.nan_to_num(np.array(transition, float))))
 
 
-def trust(values: dict[str, Any]) -> str:
+def trust(values: Mapping[str, Any]) -> str:
     """How far the classes of jumps can be believed: a sentence, or nothing where it is not known."""
     accuracy = values.get("classifier_accuracy")
     if accuracy is None:
