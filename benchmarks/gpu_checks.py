@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from measure import no_fallback, setting
+from measure import no_fallback, require_alive, setting
 from torch import Tensor
 
 from uvb.chains import begin, chain_gradient
@@ -49,7 +49,8 @@ def run_checks(
     first: bool = False,
 ) -> Iterator[tuple[str, Check]]:
     """Name and result, ``{"ok": bool, ...numbers}``, of every check not in `have`, until no seconds are `left`; one that
-    raises is not ok and says why. With `first` only those that `gpu_run.plan_for` asks for.
+    raises is not ok and says why, and where it took the device with it none follows (DeviceLost). With `first` only those that
+    `gpu_run.plan_for` asks for.
     """
     for name, check in the_checks(images, device, widths, batch, compile):
         if name in have or (first and not name.startswith(FIRST)):
@@ -62,6 +63,7 @@ def run_checks(
         except Exception as error:  # the others still run
             found = {"ok": False, "error": f"{type(error).__name__}: {error}"}
         yield name, {**found, "seconds": round(time.monotonic() - started, 2)}
+        require_alive(device)
 
 
 def the_checks(

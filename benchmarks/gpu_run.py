@@ -38,7 +38,7 @@ from gpu_checks import run_checks
 from gpu_pack import unpack
 from gpu_train import Budget, in_order_of_value, paper_spec, run_training, write_json
 from gpu_variants import FAST, OTHERS, VARIANT_SECONDS, ceilings, step_rows, variant
-from measure import ROOT, Row, commit, figure, machine, row, seconds_side_by_side, wait
+from measure import ROOT, DeviceLost, Row, commit, figure, machine, require_alive, row, seconds_side_by_side
 
 from uvb.data import ImageSet, load_dataset
 from uvb.estimator import Energy
@@ -97,9 +97,17 @@ def warm(place: Path, widths: Widths | None) -> None:
 
 
 def checks(
-    images: ImageSet, place: Path, trees: list[Path], device: str, budget: Budget, widths: Widths | None, *, first: bool
+    images: ImageSet,
+    place: Path,
+    trees: list[Path],
+    device: str,
+    budget: Budget,
+    widths: Widths | None,
+    send: Callable[[], None],
+    *,
+    first: bool,
 ) -> None:
-    """The checks that no earlier call has done, written after each; at `first` only those that a training's plan hangs on."""
+    """The checks that no earlier call has done, sent after each; at `first` only those that a training's plan hangs on."""
     found = (newest(trees, "checks.json") or {}).get("checks", {})
     have = [name for name, check in found.items() if check["machine"] == machine()]
     todo = run_checks(images, device, widths=widths, compile=device == "cuda", have=have, left=budget.left, first=first)
@@ -108,6 +116,7 @@ def checks(
         say(f"{'ok  ' if check['ok'] else 'FAIL'} {name} ({check['seconds']} s) {json.dumps(figures)[:400]}")
         found[name] = check | {"machine": machine(), "commit": commit()}
         write_json(place / "results" / "checks.json", {"machine": machine_json(device), "checks": found})
+        send()
 
 
 def benchmarks(
@@ -157,10 +166,14 @@ def benchmarks(
     for name, benchmark in ((name, BENCHMARKS[name]) for name in names if name in BENCHMARKS):
         if budget.left() > VARIANT_SECONDS and not any(had.startswith(f"{name}/") for had in have):
             try:
+                count = len(rows)
                 for each in benchmark.rows(device, quick=widths is not None):
                     keep(each)
+                if len(rows) == count:
+                    failed(f"{name}/", "no row came back")
             except Exception as error:  # out of memory, say; the trainings are worth more
                 failed(f"{name}/", f"{type(error).__name__}: {error}")
+                require_alive(device)
 
 
 def plan_for(model: str, results: list[Path], device: str) -> Plan:
@@ -177,7 +190,8 @@ def plan_for(model: str, results: list[Path], device: str) -> Plan:
         if (folder / "checks.json").exists():
             checked = json.loads((folder / "checks.json").read_text())["checks"]
             found = {name: check for name, check in checked.items() if check["machine"] == machine()}
-            right["compile"] = found.get(f"compiled/{family}", {}).get("ok", False)
+            if f"compiled/{family}" in found:
+                right["compile"] = found[f"compiled/{family}"]["ok"]
             right["graph"] = right["compile"] and found.get(f"graphed/{family}", {}).get("ok", False)
     usable = {n: v for n, v in medians.items() if all(ok or way not in n for way, ok in right.items())}
     best = min(usable, key=lambda n: usable[n]) if usable else "compile-bf16" if right["compile"] else "eager-bf16"
@@ -271,13 +285,15 @@ def main(arguments: list[str] | None = None) -> None:
         trees = trees[1:]
         for name in ("checks.json", "bench.json", "failures.json"):
             (args.place / "results" / name).unlink(missing_ok=True)
+        for failed in (args.place / "results").glob("*/failed.json"):
+            failed.unlink()
 
     def send(note: str) -> None:
         bundle(args.place, args.out, args.tree, started, note)
 
     def check(*, first: bool) -> None:
         if "checks" in phases:
-            checks(sets["mnist"], args.place, trees, device, budget, widths, first=first)
+            checks(sets["mnist"], args.place, trees, device, budget, widths, partial(send, "checking"), first=first)
             send("checks done")
 
     def measure(data: str | None, *names: str) -> None:
@@ -303,6 +319,8 @@ def main(arguments: list[str] | None = None) -> None:
             warnings.simplefilter("always")
             try:
                 finished = run_training(spec, plan, sets[spec.data.name], args.place, budget, say, only=only)
+            except DeviceLost:
+                raise
             except Exception as error:  # out of memory, a damaged state: the other trainings go on
                 finished = True
                 why = f"{type(error).__name__}: {error}"
@@ -315,47 +333,47 @@ def main(arguments: list[str] | None = None) -> None:
         trained_by = newest([folder], "machine.json") or machine_json(device) | {"plan": plan.to_json(), "warnings": []}
         trained_by["warnings"] = list(dict.fromkeys([*trained_by["warnings"], *told]))
         write_json(folder / "machine.json", trained_by)
-        if not any("failed" in text for text in told):
-            loop_share(spec, plan, args.place / "results", device)
         send(f"after {key_of(spec)}")
-        if not works(device):
-            return f"the GPU answers no more after {key_of(spec)}; call again"
+        require_alive(device)
+        if finished and not any("failed" in text for text in told) and not (folder / "failed.json").exists():
+            try:
+                loop_share(spec, plan, args.place / "results", device)
+            except Exception as error:  # a row fewer
+                say(f"  loop-share: {type(error).__name__}: {error}")
+                require_alive(device)
         return None if finished else f"time is up in {key_of(spec)}; call again within half a minute, and it goes on"
 
-    if device == "cuda" or args.tiny:
-        warm(args.place, widths)
-    check(first=True)
-    measure("mnist", FAST[0])
-    measure(None, "stacked")
-    measure("cifar10", FAST[0])
-    trained = specs if "trainings" in phases else []
-    ended = None
-    for spec in trained[:HEADLINE]:
-        ended = ended or train(spec, only="losses")
-    if not ended:
-        measure("mnist", "jax-bf16")  # what the headline does not wait for: JAX compiles long
-        measure(None, "exact", "sampling")
-    for spec in trained[:HEADLINE]:
-        ended = ended or train(spec)
-    if not ended:
-        measure("cifar10", "jax-bf16")
-        check(first=False)
-        measure("mnist", *FAST[1:], *OTHERS)
-    for spec in trained[HEADLINE:]:
-        ended = ended or train(spec)
-    note = ended or "everything is done"
+    def everything() -> str:
+        """In order of value; why the call ends."""
+        if device == "cuda" or args.tiny:
+            warm(args.place, widths)
+        check(first=True)
+        measure("mnist", FAST[0])
+        measure(None, "stacked")
+        measure("cifar10", FAST[0])
+        trained = specs if "trainings" in phases else []
+        ended = None
+        for spec in trained[:HEADLINE]:
+            ended = ended or train(spec, only="losses")
+        if not ended:
+            measure("mnist", "jax-bf16")  # what the headline does not wait for: JAX compiles long
+            measure(None, "exact", "sampling")
+        for spec in trained[:HEADLINE]:
+            ended = ended or train(spec)
+        if not ended:
+            measure("cifar10", "jax-bf16")
+            check(first=False)
+            measure("mnist", *FAST[1:], *OTHERS)
+        for spec in trained[HEADLINE:]:
+            ended = ended or train(spec)
+        return ended or "everything is done"
+
+    try:
+        note = everything()
+    except DeviceLost as error:
+        note = f"the GPU answers no more ({error}); call again"
     send(note)
     say(f"{note}; {(time.monotonic() - started) / 60:.1f} minutes")
-
-
-def works(device: str) -> bool:
-    """False after an error of CUDA that the process does not survive."""
-    try:
-        wait(device)
-    except RuntimeError as error:
-        say(f"  {error}")
-        return False
-    return True
 
 
 def key_of(spec: RunSpec) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from measure import setting
+from measure import require_alive, setting
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
@@ -210,6 +210,7 @@ def experiments(
             write_json(done, {"error": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()})
             say(f"  {name} FAILED: {type(error).__name__}: {error}")
         mark.unlink()
+        require_alive(plan.device)
     return True
 
 

@@ -16,7 +16,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from measure import ROOT, Row, figure, no_fallback, row, seconds_side_by_side, setting, wait
+from measure import ROOT, Row, figure, no_fallback, require_alive, row, seconds_side_by_side, setting, wait
 from torch.utils.flop_counter import FlopCounterMode
 
 from uvb import nets
@@ -179,6 +179,7 @@ def step_rows(
                 del step
         except Exception as error:
             failed(f"step/{at}-{name}", f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
+            require_alive(device)
             continue
         # JAX's fp32 has its convolutions in TF32, torch's default too, and may have its products so.
         median, precision = statistics.median(times), "bf16" if "bf16" in name else "tf32" if "tf32" in peak else "fp32"

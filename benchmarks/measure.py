@@ -62,6 +62,9 @@ def seconds_side_by_side(
     return times
 
 
+SIDE_SECONDS = 300.0  # the longest that a side may take for one action
+
+
 class Side:
     """A process that does what it is told, so that memory is handed out as this side would have it (`keep_large_buffers`).
 
@@ -78,6 +81,9 @@ class Side:
     def time(self, action: str) -> float:
         """Seconds one call of `action` takes, the device's work awaited."""
         self.pipe.send(action)
+        if not self.pipe.poll(SIDE_SECONDS):
+            self.process.kill()
+            raise RuntimeError(f"{action}: no answer within {SIDE_SECONDS:g} s")
         seconds: float = self.pipe.recv()
         return seconds
 
@@ -108,6 +114,18 @@ def in_turn(turns: list[tuple[Side, str]], *, repeats: int, warm_up: int = 1) ->
 def wait(device: str) -> None:
     if device == "cuda":
         torch.cuda.synchronize()
+
+
+class DeviceLost(RuntimeError):
+    """An error of CUDA that the process does not survive: what fails from now on says nothing about itself."""
+
+
+def require_alive(device: str) -> None:
+    """To be asked once what failed is recorded. Raises DeviceLost."""
+    try:
+        wait(device)
+    except RuntimeError as error:
+        raise DeviceLost(str(error).splitlines()[0]) from error
 
 
 def row(

@@ -146,6 +146,29 @@ def test_settings_do_not_outlive_a_check_that_raises(digits, monkeypatch):
     assert list(gpu_checks.run_checks(digits, "cpu", widths=TINY, left=lambda: -1.0)) == []
 
 
+def lost(device):
+    raise measure.DeviceLost("an illegal memory access was encountered")
+
+
+def test_a_lost_device_is_blamed_on_what_lost_it_alone(digits, tmp_path, monkeypatch):
+    """What was being done is recorded, so that the next call goes past it; nothing is said of what would have come after."""
+    for module in (gpu_checks, gpu_train):
+        monkeypatch.setattr(module, "require_alive", lost)
+    several = gpu_checks.run_checks(digits, "cpu", widths=TINY, batch=32, compile=False, have={"keyed-noise"})
+    assert next(several)[0] == "gradients/uvb"
+    with pytest.raises(measure.DeviceLost):
+        next(several)
+    spec = tiny_spec(digits)
+    folder = tmp_path / "results" / spec.spec_id
+    folder.mkdir(parents=True)
+    gpu_train.uvb.save_model(gpu_train.uvb.build_model(spec), spec, tmp_path / "models" / spec.spec_id)
+    monkeypatch.setattr(gpu_train, "experiment_names", lambda default_only: ["losses", "internals"])
+    with pytest.raises(measure.DeviceLost):
+        gpu_train.experiments(spec, Plan(), digits, tmp_path, gpu_train.Budget(10), lambda text: None)
+    assert {path.name for path in folder.glob("*.json")} == {"losses.json"}
+    assert not list(folder.glob("*.started"))
+
+
 def test_a_way_of_writing_the_step_that_fails_is_told_once(monkeypatch):
     """By name, so that the next call does not try it again; and what might not end in time is not begun."""
     names = ["graph-compile-bf16", "jax-bf16"]
@@ -322,6 +345,13 @@ def test_the_plan_is_the_fastest_that_passed_its_checks(tmp_path, graphed, compi
     (tmp_path / "checks.json").write_text(json.dumps({"checks": checks}))
     plan = gpu_run.plan_for("vae", [tmp_path], "cuda")
     assert (plan.compile, plan.graph, plan.precision) == ("compile" in best, "graph" in best, "bf16")
+
+
+def test_what_another_machine_checked_says_nothing_of_this_one(tmp_path):
+    checks = {name: {"ok": True, "machine": "another GPU, torch 1"} for name in ("graphed/uvb", "compiled/uvb")}
+    (tmp_path / "checks.json").write_text(json.dumps({"checks": checks}))
+    for places in ([tmp_path], []):
+        assert gpu_run.plan_for("uvb", places, "cuda") == Plan(device="cuda", precision="bf16", compile=True)
 
 
 def test_the_average_carries_no_history(digits):

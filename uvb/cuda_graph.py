@@ -1,5 +1,7 @@
 """A function of tensors as one CUDA graph, so that the host's launches never hold the device up."""
 
+import contextlib
+import gc
 import warnings
 from collections.abc import Callable
 
@@ -63,6 +65,7 @@ class Graphed:
 
     def _capture(self, arguments: tuple[Tensor, ...]) -> Outputs:
         """Make the graph; returns the outputs of the last call before it."""
+        gc.collect()  # what autograd left of an earlier step may otherwise be met, and freed, in the midst of the capture
         self.inputs = tuple(a.clone() for a in arguments)
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
@@ -70,9 +73,15 @@ class Graphed:
             for _ in range(WARM_UP):
                 expected = self.function(*self.inputs)
         torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        # the outer one brings the stream back where a capture fails at its end
-        with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(graph):
-            self.outputs = self.function(*self.inputs)
+        graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
+        try:
+            # the outer one brings the stream back where a capture fails at its end
+            with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(graph, pool=pool):
+                self.outputs = self.function(*self.inputs)
+        except Exception:
+            # torch 2.11 still takes the failed capture to be under way, and would refuse every later one of the process
+            with contextlib.suppress(Exception):
+                torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
+            raise
         self.graph = graph
         return expected

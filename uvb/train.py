@@ -267,5 +267,6 @@ class Probe:
                     sums[2] += kl_to_prior(mu, lam).double().sum()
                     squares = (y - self.model.decode(z)).square().double().sum()
                     sums[3] += squares / (2 * self.model.sigma.double() ** 2)
-        train_probe, loss, kl, recon = (sum_over_workers(sums) / sums.new_tensor([of_train, *[of_test] * 3])).tolist()
+        counts = (of_train, *[of_test] * 3)
+        train_probe, loss, kl, recon = (s / n for s, n in zip(sum_over_workers(sums).tolist(), counts, strict=True))
         return (train_probe, loss, kl, recon) if isinstance(self.model, LatentEnergy) else (train_probe, loss, None, None)
