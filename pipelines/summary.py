@@ -5,7 +5,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 import pandas as pd
-from scipy.stats import t
+from scipy.special import stdtrit
 
 from pipelines.figures.style import label
 from uvb.evaluate import own_estimator as own_name
@@ -144,7 +144,7 @@ def interval(pairs: pd.DataFrame) -> tuple[float, float, float]:
     seeds = len(pairs)
     if seeds == 1:
         return difference, low, high
-    over_trainings = float(t.ppf(0.975, seeds - 1) * pairs["difference"].std() / math.sqrt(seeds))
+    over_trainings = float(stdtrit(seeds - 1, 0.975) * pairs["difference"].std() / math.sqrt(seeds))
     half = math.hypot(over_trainings, (high - low) / 2)
     return difference, difference - half, difference + half
 
