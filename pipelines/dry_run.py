@@ -6,12 +6,14 @@ from pipelines.config import StudyConfig
 from pipelines.cost_model import TWO_CORES, training_flops
 from pipelines.estimate import estimated_seconds, measurement_seconds
 from pipelines.groups import group_count
-from pipelines.progress import clock, name_of
+from pipelines.progress import REST_SECONDS, clock, name_of
 from pipelines.resources import choose_layout, local_capacity, new_plan
 from uvb.capacity import parameters
 from uvb.data import ImageSet
 from uvb.plan import Plan
 from uvb.spec import RunSpec
+
+RAY_SECONDS = 20.0  # until Ray is up: 7 to 33 on two cores, as the disk's cache is warm or cold
 
 
 def dry_run(config: StudyConfig, images: ImageSet, specs: Sequence[RunSpec], say: Callable[[str], None]) -> str:
@@ -31,4 +33,8 @@ def dry_run(config: StudyConfig, images: ImageSet, specs: Sequence[RunSpec], say
     training = (sum(seconds.values()) * crowding + groups * TWO_CORES.startup) / layout.concurrency
     evaluating = Plan(precision=config.eval_precision)
     measuring = measurement_seconds(specs, evaluating, images, config.evaluation, has.cpus)
-    return f"{len(specs)} models: about {clock(training)} of training, {clock(measuring)} of measurements, on this machine"
+    around = RAY_SECONDS + REST_SECONDS
+    return (
+        f"{len(specs)} models: about {clock(training)} of training, {clock(measuring)} of measurements, "
+        f"{clock(around)} before and after, on this machine with nothing beside it"
+    )

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
+from rich.progress import track
 
 from pipelines import models
 from pipelines.cli import command
@@ -66,13 +67,11 @@ def sample(config: Sample) -> None:
     )  # fmt: skip
     state = start = begin(config.chains, shape, config.seed)
     jumps = []
-    for now, jump in walk_jump(energy, start, walk, config.seed):
+    for now, jump in track(walk_jump(energy, start, walk, config.seed), "jumps", walk.jumps, transient=True):
         state = now
         if not bool(jump.alive.any()):
             break
         jumps.append(jump.x_hat)
-        print(f"\rjump {len(jumps)}/{walk.jumps}", end="", flush=True)
-    print()
     for chain in (~state.alive).nonzero().flatten().tolist():
         print(f"chain {chain} diverged at step {int(state.stopped_at[chain])} and was stopped; try a smaller --delta")
     if not jumps:
