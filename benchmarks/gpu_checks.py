@@ -82,6 +82,8 @@ def the_checks(
         yield f"resume/{model}", partial(resume, spec, images, device, compile=compile)
         if device == "cuda":
             yield f"resume-graphed/{model}", partial(resume, spec, images, device, compile=True, graph=True)
+            muon = dataclasses.replace(spec, recipe=dataclasses.replace(spec.recipe, optimizer="muon"))
+            yield f"resume-muon/{model}", partial(resume, muon, images, device, compile=True, graph=True)
             yield f"no-host-sync/{model}", partial(no_host_sync, spec, images)
             yield f"graphed-walk/{model}", partial(graphed_walk, spec, images)
         if compile:
