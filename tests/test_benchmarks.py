@@ -385,10 +385,11 @@ def test_packed_images_come_back_whole(tmp_path):
 def test_every_training_has_a_result_of_its_own(digits):
     specs = gpu_train.in_order_of_value({"mnist": digits, "cifar10": digits})
     first = [f"{model} fast, learning_rate=0.0005 1" for model in ("uvb", "deen", "vae")]
-    assert [gpu_run.key_of(s).split(" ", 1)[1] for s in specs[:3]] == first
+    first.insert(1, "uvb muon, learning_rate=0.002 1")
+    assert [gpu_run.key_of(s).split(" ", 1)[1] for s in specs[:4]] == first
     assert gpu_run.key_of(specs[-1]).endswith("deen paper 1")
     ids = [s.spec_id for s in gpu_train.in_order_of_value({"mnist": digits})]
-    assert len(set(ids)) == len(ids) == 24
+    assert len(set(ids)) == len(ids) == 27
 
 
 def test_a_new_run_replaces_its_rows_and_keeps_the_others(tmp_path):
