@@ -102,7 +102,7 @@ RECIPES = {
         "muon",
         epochs=11,
         batch_size=64,
-        learning_rate=8e-3,
+        learning_rate=4e-3,
         schedule="cosine",
         warmup=0.05,
         clip=100.0,
