@@ -203,7 +203,13 @@ def loop_share(spec: RunSpec, plan: Plan, results: Path, device: str) -> None:
     way = f"{'graph-' if plan.graph else ''}{'compile' if plan.compile else 'eager'}-{plan.precision}"
     at = f"{spec.model}/{spec.data.name}/{device}-{way}"
     bench, curves = results / "bench.json", results / spec.spec_id / "curves.json"
-    if spec.model not in ("uvb", "deen") or way not in FAST or not bench.exists() or not curves.exists():
+    if (
+        spec.recipe.optimizer != "adam"
+        or spec.model not in ("uvb", "deen")
+        or way not in FAST
+        or not bench.exists()
+        or not curves.exists()
+    ):
         return
     rows: list[Row] = json.loads(bench.read_text())
     rates = [epoch["images_per_second"] for epoch in json.loads(curves.read_text())["rows"]]
@@ -315,12 +321,13 @@ def main(arguments: list[str] | None = None) -> None:
             return f"time is up before {key_of(spec)}"
         plan = plan_for(spec.model, trees, device)
         say(f"[{(time.monotonic() - started) / 60:.1f} min] {spec.spec_id} {key_of(spec)}: {plan}")
+        lost: DeviceLost | None = None
         with warnings.catch_warnings(record=True) as caught:  # a compiler or graph that fell back says so
             warnings.simplefilter("always")
             try:
                 finished = run_training(spec, plan, sets[spec.data.name], args.place, budget, say, only=only)
-            except DeviceLost:
-                raise
+            except DeviceLost as error:  # raised once it is known by what this was trained
+                finished, lost = True, error
             except Exception as error:  # out of memory, a damaged state: the other trainings go on
                 finished = True
                 why = f"{type(error).__name__}: {error}"
@@ -334,8 +341,12 @@ def main(arguments: list[str] | None = None) -> None:
         trained_by["warnings"] = list(dict.fromkeys([*trained_by["warnings"], *told]))
         write_json(folder / "machine.json", trained_by)
         send(f"after {key_of(spec)}")
+        if lost:
+            raise lost
         require_alive(device)
-        if finished and not any("failed" in text for text in told) and not (folder / "failed.json").exists():
+        tried = args.place / f"loop_share-{spec.spec_id}"  # else a device lost there would be lost there again
+        if finished and not tried.exists() and not any("failed" in text for text in told):
+            tried.touch()
             try:
                 loop_share(spec, plan, args.place / "results", device)
             except Exception as error:  # a row fewer

@@ -47,7 +47,7 @@ def estimated_seconds(specs: Sequence[RunSpec], plan: Plan, images: ImageSet) ->
     measured: dict[tuple[object, ...], float] = {}
     found = {}
     for spec in specs:
-        kind = (spec.model, spec.widths, spec.objective, spec.activation, spec.recipe.batch_size)
+        kind = (spec.model, spec.widths, spec.objective, spec.activation, spec.recipe.batch_size, spec.recipe.optimizer)
         if kind not in measured:
             measured[kind] = step_seconds(spec, dataclasses.replace(plan, workers=1, compile=False), images)
         work = Work.of(spec)

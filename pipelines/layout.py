@@ -15,6 +15,7 @@ from pipelines.summary import CONDITION, decimals, interval, level, main_group, 
 from uvb import paper
 
 DASH = "–"
+OPTIMIZERS = {"adam": "Adam", "muon": "Muon and Adam"}
 
 
 @dataclass(frozen=True)
@@ -157,21 +158,21 @@ def _loss_table(dataset: str, split: str, rows: pd.DataFrame, models: Sequence[s
 
 def pair_tables(pairs: pd.DataFrame, losses: pd.DataFrame, asked: Collection[str] = ()) -> list[Table]:
     """UVB - DEEN by sigma and split, then every other model less each of them on the test set; 95 % intervals."""
-    tables: list[Table] = []
     if losses.empty:
-        return tables
+        return []
+    found: list[Table] = []
     main = main_group(losses, asked)
-    pairs = pairs[pairs["first_id"].isin(set(main["spec_id"])) & pairs["second_id"].isin(set(main["spec_id"]))]
+    pairs = pairs[pairs["first_id"].isin(set(main["spec_id"]))]  # and the second of any size near the first's
     for dataset, of_main in main.groupby("dataset"):
+        tables: list[Table] = []
         group = pairs[pairs["dataset"] == dataset]
         two, others = group[group["first"] == "uvb"], group[(group["first"] != "uvb") & (group["split"] == "test")]
         means = "Image by image on the same noise; below zero {} is better. Bold: the interval excludes zero."
-        seeds = ["Means over seeds; the intervals are over images and trainings."] if group["seed"].nunique() > 1 else []
         if len(two):
             splits = [s for s in ("test", "train") if (two["split"] == s).any()]
             columns = [(s, "UVB − DEEN", two[two["split"] == s]) for s in splits]
             caption = f"Paired difference of the losses on {dataset}."
-            tables.append(_pair_table(caption, columns, [means.format("UVB"), *seeds]))
+            tables.append(_pair_table(caption, columns, [means.format("UVB"), *_seeds(two)]))
         if len(others):
             columns = [
                 (label(m), f"less {label(second)}", own)
@@ -180,12 +181,22 @@ def pair_tables(pairs: pd.DataFrame, losses: pd.DataFrame, asked: Collection[str
                 if len(own := others[(others["first"] == m) & (others["second"] == second)])
             ]
             caption = f"Paired difference of the test losses on {dataset}: other models."
-            tables.append(_pair_table(caption, columns, [means.format("the other model"), *seeds]))
+            tables.append(_pair_table(caption, columns, [means.format("the other model"), *_seeds(others)]))
         alone = [m for m in main_models(of_main) if m not in {*group["first"], *group["second"]}]
-        if len(group) and alone:
+        if tables and alone:
             names = ", ".join(map(label, alone))
-            tables[-1].notes.append(f"Not compared, no UVB or DEEN of this study being as large (within 25 %): {names}.")
-    return tables
+            tables[-1].notes.append(f"Not compared, no UVB or DEEN being as large (within 25 %) and trained alike: {names}.")
+        found += tables
+    return found
+
+
+def _seeds(pairs: pd.DataFrame) -> list[str]:
+    """What the intervals are over, where there are several seeds."""
+    seeds = pairs.groupby(["first", "second", "split", "sigma"])["seed"].nunique()
+    if seeds.max() < 2:
+        return []
+    alone = "; of one training alone, over images only" if seeds.min() < 2 else ""
+    return [f"Means over seeds; the intervals are over images and trainings{alone}."]
 
 
 def _pair_table(caption: str, columns: Sequence[tuple[str, str, pd.DataFrame]], notes: list[str]) -> Table:
@@ -352,7 +363,7 @@ def difference_tables(models: Iterable[Model]) -> list[Table]:
             ("noise levels σ", {level(s) for s in paper.SIGMAS}, {level(m.spec.sigma) for m in group}),
             ("epochs", known.epochs, {r.epochs for r in recipes}),
             ("batch size", known.batch_size, {r.batch_size for r in recipes}),
-            ("optimizer", "Adam", {{"adam": "Adam", "muon": "Muon and Adam"}[r.optimizer] for r in recipes}),
+            ("optimizer", "Adam", {OPTIMIZERS[r.optimizer] for r in recipes}),
             ("learning rate", f"{known.learning_rate:g}", {f"{r.learning_rate:g}" for r in recipes}),
             ("schedule", known.schedule, {r.schedule for r in recipes}),
             ("warm-up, share of steps", "none", {f"{r.warmup:g}" if r.warmup else "none" for r in recipes}),

@@ -86,7 +86,7 @@ class TrainingProgress:
                 self.now[spec.spec_id] = now
                 start = now.get("start")
                 steps = 0 if start in (None, "fresh") else int(start)
-                self.since[spec.spec_id] = steps / (spec.recipe.epochs * steps_per_epoch(spec))
+                self.since.setdefault(spec.spec_id, steps / (spec.recipe.epochs * steps_per_epoch(spec)))
                 lines += [note for note in now.get("notes", []) if note not in self.told]
                 self.told.update(now.get("notes", []))
             if is_there(self.store, f"{folder}/done.json"):
@@ -110,8 +110,13 @@ class TrainingProgress:
         return len(self.outcome)
 
     def share(self, spec: RunSpec) -> float:
-        """How much of a model's training is done."""
-        return 1.0 if spec.spec_id in self.outcome else min(1.0, self.now[spec.spec_id].get("epoch", 0) / spec.recipe.epochs)
+        """How much of a model's training is done; before this session has told of one, what it began with."""
+        now = self.now[spec.spec_id]
+        if spec.spec_id in self.outcome:
+            return 1.0
+        if spec.spec_id in self.since and not now.get("images_per_s"):
+            return self.since[spec.spec_id]
+        return min(1.0, now.get("epoch", 0) / spec.recipe.epochs)
 
     def work(self) -> tuple[float, float]:
         """Floating point operations done, and in all."""

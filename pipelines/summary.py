@@ -82,7 +82,7 @@ def headlines(losses: pd.DataFrame, pairs: pd.DataFrame, asked: Collection[str] 
     """
     found = []
     ids = set(main_group(losses, asked)["spec_id"])
-    pairs = pairs[(pairs["split"] == "test") & pairs["first_id"].isin(ids) & pairs["second_id"].isin(ids)]
+    pairs = pairs[(pairs["split"] == "test") & pairs["first_id"].isin(ids)]
     test = own_estimator(losses[(losses["split"] == "test")]).set_index("spec_id")
     for dataset, group in pairs.groupby("dataset", sort=True):
         models = main_models(group.rename(columns={"first": "model"}))
@@ -116,7 +116,9 @@ def headlines(losses: pd.DataFrame, pairs: pd.DataFrame, asked: Collection[str] 
         for m, against in others:
             at = _of(group[group["sigma"] == sigma], m, against)
             if m != one and len(at) and (against == "uvb" or (m, "uvb") not in others):
-                said.append(f"{label(m)} − {label(against)} {_between(at)}")
+                count = at["seed"].nunique()
+                of = "" if count == seeds else f" (of {count} seed{'s' * (count > 1)})"
+                said.append(f"{label(m)} − {label(against)} {_between(at)}{of}")
         more = f"Likewise {'; '.join(said)}." if said else ""
         words = " ".join(part for part in (detail, _signs(swept, a, b), more) if part)
         found.append(Headline(str(dataset), sentence, words, sigma, first, second, difference, low, high))

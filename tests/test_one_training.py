@@ -346,13 +346,20 @@ def test_what_an_earlier_session_left_is_neither_running_nor_its_pace(
     assert progress.running == []
     assert "starting workers" in progress.view()[1]
     half = str(epochs * steps_per_epoch(spec) // 2)
-    wrote(0.5, start=half, notes=["going on"])
+    wrote(0.75, start=half, notes=["going on"], images_per_s=None)  # as `Training` takes it up
     assert progress.read() == ["going on"]
+    assert progress.running == []
+    assert progress.gained() == 0
+    wrote(0.5, start=half, notes=["going on"])
+    assert progress.read() == []
     assert len(progress.running) == 1
     assert progress.seconds_left() is None
     wrote(0.75, start=half, notes=["going on"])
     assert progress.read() == []
     assert progress.seconds_left() == pytest.approx(10 + REST_SECONDS)
+    wrote(0.75, start=str(epochs * steps_per_epoch(spec) * 3 // 4))  # a worker died: what was done before it still counts
+    progress.read()
+    assert progress.gained() == pytest.approx(training_flops(spec) / 4)
 
 
 def test_the_share_done_is_never_rounded_to_all(store: Store, digits: ImageSet) -> None:

@@ -198,8 +198,34 @@ def test_another_model_stands_beside_the_two_with_its_intervals(tmp_path: Path) 
         assert cells[0].best
     against_uvb = " 95 % CI ".join([of_others.rows[1][1].text + ",", of_others.rows[1][2].text])
     assert headline.detail.endswith(f"Likewise UVB, Laplace b = σ − UVB {against_uvb}.")
-    assert of_others.notes[-1].endswith("(within 25 %): VAE on Y.")
+    assert of_others.notes[-1].endswith("trained alike: VAE on Y.")
     assert not any("VAE on Y" in note for note in of_main.notes)
+
+
+def test_models_of_unlike_lists_of_sizes_are_still_compared(tmp_path: Path) -> None:
+    """UVB at three sizes, DEEN at the smaller two: the middle UVB has its match, though it is not the middle DEEN."""
+    for model, factors in (("uvb", (0.5, 1.0, 2.0)), ("deen", (0.5, 1.0))):
+        for factor in factors:
+            fake_study.add_model(tmp_path, fake_study.spec(model, widths=widths_at(model, (1, 8, 8), factor)))
+    tables = build_tables(tmp_path)
+    assert len(headlines(tables["losses"], tables["pairs"])) == 1
+    assert len(layout.pair_tables(tables["pairs"], tables["losses"])) == 1
+
+
+def test_a_model_of_fewer_seeds_says_so(tmp_path: Path) -> None:
+    for seed, model in itertools.product((0, 1), ("uvb", "deen")):
+        fake_study.add_model(tmp_path, fake_study.spec(model, seed=seed))
+    fake_study.add_model(tmp_path, fake_study.spec("uvb_laplace", seed=1))
+    tables = build_tables(tmp_path)
+    (headline,) = headlines(tables["losses"], tables["pairs"])
+    assert "mean of 2 seeds" in headline.detail
+    assert headline.detail.endswith(" (of 1 seed).")
+    of_main, of_others = layout.pair_tables(tables["pairs"], tables["losses"])
+    assert any("trainings" in note for note in of_main.notes)
+    assert not any("trainings" in note for note in of_others.notes)
+    fake_study.add_model(tmp_path, fake_study.spec("uvb_laplace", seed=7))  # which no UVB has
+    tables = build_tables(tmp_path)
+    assert len(layout.pair_tables(tables["pairs"].query("split == 'train'"), tables["losses"])) == 1
 
 
 def test_without_uvb_the_headline_is_of_what_is_there(tmp_path: Path) -> None:

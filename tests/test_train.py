@@ -216,7 +216,7 @@ def worker(rank: int, world: int, folder: str, compile: bool = False) -> None:
 def test_any_number_of_workers_trains_the_same_model(digits, tmp_path):
     """1, 2 and 3 gloo processes (3 does not divide the batch of 32), in float64: weights to 1e-9, DEEN's idle bias included.
 
-    Muon orthogonalizes in bfloat16, where the last bit of a sum may decide a rounding: there to a hundredth of a step.
+    Muon orthogonalizes in bfloat16, where the last bit of a sum may decide a rounding: there to a twentieth of a step.
 
     And one that goes on in mid-epoch, where every worker reads the losses of all, is the uninterrupted one to the bit.
     """

@@ -65,7 +65,6 @@ class Graphed:
 
     def _capture(self, arguments: tuple[Tensor, ...]) -> Outputs:
         """Make the graph; returns the outputs of the last call before it."""
-        gc.collect()  # what autograd left of an earlier step may otherwise be met, and freed, in the midst of the capture
         self.inputs = tuple(a.clone() for a in arguments)
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
@@ -73,6 +72,7 @@ class Graphed:
             for _ in range(WARM_UP):
                 expected = self.function(*self.inputs)
         torch.cuda.current_stream().wait_stream(side)
+        gc.collect()  # what autograd left of earlier calls may otherwise be met, and freed, in the midst of the capture
         graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
         try:
             # the outer one brings the stream back where a capture fails at its end

@@ -90,7 +90,7 @@ class TrainState:
             named |= {f"averaged/{k}": v for k, v in self.averaged.state_dict().items()}
         for optimizer in self.optimizers:
             for name, parameter in self.model.named_parameters():
-                for key, value in optimizer.state.get(parameter, {}).items():
+                for key, value in sorted(optimizer.state.get(parameter, {}).items()):
                     named[f"{_kind(optimizer)}.{key}/{name}"] = value
         return named | {"step_losses": self.step_losses}
 
