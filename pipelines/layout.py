@@ -11,7 +11,18 @@ import pandas as pd
 from pipelines.figures.style import label
 from pipelines.figures.walk_jump import UNSURE
 from pipelines.results import Model
-from pipelines.summary import CONDITION, decimals, interval, level, main_group, main_models, over_seeds, own_estimator, signed
+from pipelines.summary import (
+    CONDITION,
+    brackets,
+    decimals,
+    interval,
+    level,
+    main_group,
+    main_models,
+    over_seeds,
+    own_estimator,
+    signed,
+)
 from uvb import paper
 
 DASH = "–"
@@ -211,8 +222,8 @@ def _pair_table(caption: str, columns: Sequence[tuple[str, str, pd.DataFrame]], 
                 continue
             mean, low, high = interval(at)
             digits = decimals(float(at["stderr"].mean()))
-            between = f"[{signed(low, digits)}, {signed(high, digits)}]"
-            cells += [text(signed(mean, digits), best=high < 0 or low > 0), text(between, quiet=True)]
+            between = text(brackets(low, high, digits), quiet=True)
+            cells += [text(signed(mean, digits), best=high < 0 or low > 0), between]
         rows.append(cells)
     groups = [("", 1)] + [(name, 2 * len(list(own))) for name, own in itertools.groupby(columns, key=lambda column: column[0])]
     return Table(caption, ["σ", *(h for _, head, _ in columns for h in (head, "95 % CI"))], rows, groups, notes)

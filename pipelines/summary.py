@@ -133,7 +133,7 @@ def _between(pairs: pd.DataFrame) -> str:
     """−0.108, 95 % CI [−0.127, −0.088]."""
     difference, low, high = interval(pairs)
     digits = decimals(float(pairs["stderr"].mean()))
-    return f"{signed(difference, digits)}, 95 % CI [{signed(low, digits)}, {signed(high, digits)}]"
+    return f"{signed(difference, digits)}, 95 % CI {brackets(low, high, digits)}"
 
 
 def interval(pairs: pd.DataFrame) -> tuple[float, float, float]:
@@ -192,6 +192,11 @@ def decimals(error: float) -> int:
 def signed(value: float, digits: int) -> str:
     """A signed number with a true minus sign."""
     return f"{value:+.{digits}f}".replace("-", "−")
+
+
+def brackets(low: float, high: float, digits: int) -> str:
+    """An interval: [−0.127, −0.088]."""
+    return f"[{signed(low, digits)}, {signed(high, digits)}]"
 
 
 def level(sigma: float) -> str:

@@ -78,7 +78,7 @@ class Graphed:
             # the outer one brings the stream back where a capture fails at its end
             with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(graph, pool=pool):
                 self.outputs = self.function(*self.inputs)
-        except Exception:
+        except Exception:  # whatever it was, raised again below
             # torch 2.11 still takes the failed capture to be under way, and would refuse every later one of the process
             with contextlib.suppress(Exception):
                 torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
