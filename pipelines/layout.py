@@ -24,6 +24,7 @@ from pipelines.summary import (
     signed,
 )
 from uvb import paper
+from uvb.spec import Recipe
 
 DASH = "–"
 OPTIMIZERS = {"adam": "Adam", "muon": "Muon and Adam"}
@@ -48,6 +49,11 @@ class Table:
     notes: list[str] = field(default_factory=list)
     text_columns: int = 1
     wrap: bool = False  # long text may break into lines
+
+
+def optimizer(recipe: Recipe) -> str:
+    """Its name, e.g. ``Adam``, with β₂ where that is not the usual 0.999."""
+    return OPTIMIZERS[recipe.optimizer] + (f", β₂ = {recipe.beta2:g}" if recipe.beta2 != 0.999 else "")
 
 
 def number(value: Any, error: Any = None, *, best: bool = False, quiet: bool = False) -> Cell:
@@ -374,7 +380,7 @@ def difference_tables(models: Iterable[Model]) -> list[Table]:
             ("noise levels σ", {level(s) for s in paper.SIGMAS}, {level(m.spec.sigma) for m in group}),
             ("epochs", known.epochs, {r.epochs for r in recipes}),
             ("batch size", known.batch_size, {r.batch_size for r in recipes}),
-            ("optimizer", "Adam", {OPTIMIZERS[r.optimizer] for r in recipes}),
+            ("optimizer", "Adam", {optimizer(r) for r in recipes}),
             ("learning rate", f"{known.learning_rate:g}", {f"{r.learning_rate:g}" for r in recipes}),
             ("schedule", known.schedule, {r.schedule for r in recipes}),
             ("warm-up, share of steps", "none", {f"{r.warmup:g}" if r.warmup else "none" for r in recipes}),

@@ -205,7 +205,7 @@ def _run_facts(files: StudyFiles) -> list[tuple[str, str]]:
     specs = [m.spec for m in models]
     data = {f"{s.data.name}, {'×'.join(map(str, s.data.shape))}, {s.data.train_images:,} training images" for s in specs}
     recipes = {
-        f"{r.name}: {r.epochs} epochs, batch {r.batch_size}, {layout.OPTIMIZERS[r.optimizer]} {r.learning_rate:g} {r.schedule}"
+        f"{r.name}: {r.epochs} epochs, batch {r.batch_size}, {layout.optimizer(r)} {r.learning_rate:g} {r.schedule}"
         for r in (s.recipe for s in specs)
     }
     plans = {str(Plan(**m.plan)) for m in models if m.plan}

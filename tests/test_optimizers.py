@@ -52,6 +52,26 @@ def test_muons_step_is_a_semi_orthogonal_matrix_of_adams_size():
     assert float(step.square().mean().sqrt()) == pytest.approx(0.2 * lr, rel=0.35)
 
 
+@pytest.mark.parametrize("beta2", [0.999, 0.9])
+def test_adam_divides_by_what_it_remembers_of_the_squares(beta2):
+    """After gradients 1 and 3: the second step is lr m / sqrt(v), both averages corrected (Kingma & Ba, 2015)."""
+    layer, lr = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64), 1e-2
+    (adam,) = build_optimizers(layer, Recipe("r", epochs=1, learning_rate=lr, beta2=beta2))
+    for gradient in (1.0, 3.0):
+        before = float(layer.weight.detach())
+        layer.weight.grad = torch.full((1, 1), gradient, dtype=torch.float64)
+        adam.step()
+    m = (0.9 * 1 + 3) / (0.9 + 1)
+    v = (beta2 * 1 + 9) / (beta2 + 1)
+    assert before - float(layer.weight.detach()) == pytest.approx(lr * m / math.sqrt(v), rel=1e-6)
+
+
+@pytest.mark.parametrize("beta2", [-0.1, 1.0])
+def test_a_beta2_outside_its_range_is_refused(beta2):
+    with pytest.raises(UserError, match=r"must lie in \[0, 1\)"):
+        Recipe("r", epochs=1, beta2=beta2)
+
+
 def test_an_unknown_optimizer_is_refused():
     with pytest.raises(UserError, match="choose adam or muon"):
         Recipe("r", epochs=1, optimizer="sgd")

@@ -35,6 +35,7 @@ def test_every_space_gives_different_specs_and_the_same_for_each_model(base: Bas
         "recipe_clip",
         "recipe_clip_alone",
         "recipe_optimizer",
+        "recipe_beta2",
         "activation",
     ):
         specs = get_space(name).specs(base)
@@ -90,6 +91,7 @@ def test_a_dry_run_says_what_and_how_long_and_writes_nothing(tmp_path: Path, mon
         ("recipe_clip", True),
         ("recipe_clip_alone", True),
         ("recipe_optimizer", True),
+        ("recipe_beta2", True),
         ("recipe", True),
     ],
 )

@@ -10,6 +10,7 @@ from uvb.spec import RunSpec
 RATES = (1e-4, 5e-4, 1e-3, 2e-3, 4e-3)
 OPTIMIZER_RATES = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2)
 BATCHES = (64, 128)
+BETA2S = (0.999, 0.99, 0.95)
 CLIPS = (100.0, 10.0, 3.0)
 SCHEDULES: tuple[Literal["constant", "cosine"], ...] = ("constant", "cosine")
 
@@ -67,4 +68,13 @@ def recipe_optimizer(base: Base) -> list[RunSpec]:
     return [
         base.spec(model, recipe=base.recipe.changed(optimizer=optimizer, learning_rate=rate), seed=seed)
         for optimizer, rate, model, seed in itertools.product(optimizers, OPTIMIZER_RATES, base.models, base.seeds)
+    ]
+
+
+@register_space("recipe_beta2", kind="choice")
+def recipe_beta2(base: Base) -> list[RunSpec]:
+    """How long Adam remembers the squares of gradients x peak rate, of every model, each trained to its end."""
+    return [
+        base.spec(model, recipe=base.recipe.changed(beta2=beta2, learning_rate=rate), seed=seed)
+        for beta2, rate, model, seed in itertools.product(BETA2S, OPTIMIZER_RATES, base.models, base.seeds)
     ]

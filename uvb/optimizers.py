@@ -19,7 +19,7 @@ def build_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optim
     adams = [p for p in model.parameters() if p not in theirs]
     found: list[torch.optim.Optimizer] = []
     if adams:
-        found.append(torch.optim.Adam(adams, lr=recipe.learning_rate, fused=True))
+        found.append(torch.optim.Adam(adams, lr=recipe.learning_rate, betas=(0.9, recipe.beta2), fused=True))
     if muons:
         found.append(torch.optim.Muon(muons, lr=recipe.learning_rate, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"))
     return found

@@ -43,7 +43,7 @@ class Recipe:
 
     `warmup` is a share of all steps; `schedule` decays to zero ("cosine") or not at all ("constant"); `clip` bounds the
     gradient's norm; `ema` averages the weights with this decay (0: the raw weights are the model); `optimizer` is what
-    `uvb.optimizers` makes of it.
+    `uvb.optimizers` makes of it; `beta2` is how long Adam remembers the squares of gradients, 1 / (1 - beta2) steps.
     """
 
     name: str
@@ -55,6 +55,7 @@ class Recipe:
     clip: float = math.inf
     ema: float = 0.0
     optimizer: Literal["adam", "muon"] = "adam"
+    beta2: float = 0.999
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1:
@@ -65,6 +66,8 @@ class Recipe:
             raise UserError(f"recipe {self.name!r}: unknown schedule {self.schedule!r}; choose constant or cosine")
         if self.optimizer not in ("adam", "muon"):
             raise UserError(f"recipe {self.name!r}: unknown optimizer {self.optimizer!r}; choose adam or muon")
+        if not 0 <= self.beta2 < 1:
+            raise UserError(f"recipe {self.name!r}: beta2={self.beta2}; it must lie in [0, 1), e.g. 0.999")
         if not (0 <= self.warmup <= 1 and self.clip > 0 and 0 <= self.ema < 1):
             raise UserError(
                 f"recipe {self.name!r}: warmup={self.warmup}, clip={self.clip}, ema={self.ema}; "
@@ -143,11 +146,13 @@ class RunSpec:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types; `clip` = inf is written as null.
 
-        Adam is not written: specs were named by their hash before there was a choice, and keep their names.
+        Adam, and its usual beta2, are not written: specs were named by their hash before there was a choice, and keep
+        their names.
         """
         blob = json.loads(json.dumps(dataclasses.asdict(self)))
-        if self.recipe.optimizer == "adam":
-            del blob["recipe"]["optimizer"]
+        for later, usual in (("optimizer", "adam"), ("beta2", 0.999)):
+            if blob["recipe"][later] == usual:
+                del blob["recipe"][later]
         if math.isinf(self.recipe.clip):
             blob["recipe"]["clip"] = None
         return dict(blob)
