@@ -8,6 +8,7 @@ from pipelines.estimate import estimated_seconds, measurement_seconds
 from pipelines.groups import group_count
 from pipelines.progress import REST_SECONDS, clock, name_of
 from pipelines.resources import choose_layout, local_capacity, new_plan
+from pipelines.summary import counted
 from uvb.capacity import parameters
 from uvb.data import ImageSet
 from uvb.plan import Plan
@@ -35,6 +36,6 @@ def dry_run(config: StudyConfig, images: ImageSet, specs: Sequence[RunSpec], say
     measuring = measurement_seconds(specs, evaluating, images, config.evaluation, has.cpus)
     around = RAY_SECONDS + REST_SECONDS
     return (
-        f"{len(specs)} models: about {clock(training)} of training, {clock(measuring)} of measurements, "
+        f"{counted(len(specs), 'model')}: about {clock(training)} of training, {clock(measuring)} of measurements, "
         f"{clock(around)} before and after, on this machine with nothing beside it"
     )

@@ -21,7 +21,7 @@ from pipelines.figures import Drawing, Picture, Study, drawings
 from pipelines.figures.loss_over_sigma import draw as draw_losses
 from pipelines.figures.style import file_name, label, standalone, theme, to_svg, variables
 from pipelines.results import StudyFiles, write
-from pipelines.summary import headlines, level, lone_headlines, main_group, main_models, over_seeds, own_estimator
+from pipelines.summary import counted, headlines, level, lone_headlines, main_group, main_models, over_seeds, own_estimator
 from pipelines.tables import TABLES, build_tables
 from uvb.errors import UserError
 from uvb.plan import Plan
@@ -196,7 +196,7 @@ def _distinct(studies: list[StudyFiles]) -> list[str]:
 def _lead(models: list[Any]) -> str:
     data = sorted({m.spec.data.name for m in models})
     kinds = {m.spec.model for m in models}
-    return f"{len(models)} trained models of {len(kinds)} kinds on {', '.join(data) or 'no data'}"
+    return f"{counted(len(models), 'trained model')} of {counted(len(kinds), 'kind')} on {', '.join(data) or 'no data'}"
 
 
 def _run_facts(files: StudyFiles) -> list[tuple[str, str]]:
@@ -205,7 +205,7 @@ def _run_facts(files: StudyFiles) -> list[tuple[str, str]]:
     specs = [m.spec for m in models]
     data = {f"{s.data.name}, {'×'.join(map(str, s.data.shape))}, {s.data.train_images:,} training images" for s in specs}
     recipes = {
-        f"{r.name}: {r.epochs} epochs, batch {r.batch_size}, {layout.optimizer(r)} {r.learning_rate:g} {r.schedule}"
+        f"{r.name}: {counted(r.epochs, 'epoch')}, batch {r.batch_size}, {layout.optimizer(r)} {r.learning_rate:g} {r.schedule}"
         for r in (s.recipe for s in specs)
     }
     plans = {str(Plan(**m.plan)) for m in models if m.plan}

@@ -204,6 +204,11 @@ def level(sigma: float) -> str:
     return f"{sigma:.1f}" if abs(sigma * 10 - round(sigma * 10)) < 1e-9 else f"{sigma:g}"
 
 
+def counted(count: int, what: str) -> str:
+    """``1 epoch``, ``2 epochs``."""
+    return f"{count:,} {what}" + ("" if count == 1 else "s")
+
+
 def main_models(losses: pd.DataFrame) -> list[str]:
     """Models in the order they are shown: UVB, DEEN, then by name."""
     rank = {"uvb": 0, "deen": 1}
