@@ -40,6 +40,7 @@ class SweepConfig(StudyConfig):
 
     space: str = "sigma_grid"
     """The space: sigma_grid, capacity, recipe, recipe_details, recipe_clip, recipe_clip_alone, recipe_optimizer, recipe_beta2,
+    recipe_beta2_alone,
     activation, sec311, remark4, questions, train_size, or a plug-in's."""
     extra_models: tuple[str, ...] = ()
     """Not used by a sweep."""

@@ -78,3 +78,10 @@ def recipe_beta2(base: Base) -> list[RunSpec]:
         base.spec(model, recipe=base.recipe.changed(beta2=beta2, learning_rate=rate), seed=seed)
         for beta2, rate, model, seed in itertools.product(BETA2S, OPTIMIZER_RATES, base.models, base.seeds)
     ]
+
+
+@register_space("recipe_beta2_alone", kind="choice")
+def recipe_beta2_alone(base: Base) -> list[RunSpec]:
+    """The base's recipe with each of these memories, of every model: what of `recipe_beta2` wide networks leave time for."""
+    recipes = [base.recipe.changed(beta2=beta2) for beta2 in BETA2S]
+    return [base.spec(model, recipe=each, seed=seed) for each in recipes for model in base.models for seed in base.seeds]
