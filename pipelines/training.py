@@ -231,7 +231,8 @@ class Training:
 def curves(state: TrainState) -> dict[str, Any]:
     """curves.json: a row an epoch, counted from 1."""
     rows = [dataclasses.asdict(row) for row in state.curves]
-    return {"rows": [{**row, "epoch": row["epoch"] + 1, "images_per_s": row.pop("images_per_second")} for row in rows]}
+    rates = [row.pop("images_per_second") for row in rows]
+    return {"rows": [{**row, "epoch": row["epoch"] + 1, "images_per_s": rate} for row, rate in zip(rows, rates, strict=True)]}
 
 
 def agreed(value: Any) -> Any:

@@ -41,7 +41,7 @@ def register_model(
 ) -> Callable[[Builder], Builder]:
     """Class or function decorator that makes a model known by `name`; the arguments are those of `Model`.
 
-    A study compares two models image by image where their parameter counts match within 1 %. ``match="hidden"`` widens
+    A study compares two models image by image where their parameter counts match within 25 %. ``match="hidden"`` widens
     this one's hidden layer (``widths.hidden``) until its count is UVB's.
     """
 
