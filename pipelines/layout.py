@@ -202,7 +202,9 @@ def pair_tables(pairs: pd.DataFrame, losses: pd.DataFrame, asked: Collection[str
         alone = [m for m in main_models(of_main) if m not in {*group["first"], *group["second"]}]
         if tables and alone:
             names = ", ".join(map(label, alone))
-            tables[-1].notes.append(f"Not compared, no UVB or DEEN being as large (within 25 %) and trained alike: {names}.")
+            tables[-1].notes.append(
+                f"Not compared, no UVB or DEEN being as large (within 25 %), trained and measured alike: {names}."
+            )
         found += tables
     return found
 

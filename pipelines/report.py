@@ -215,6 +215,9 @@ def _run_facts(files: StudyFiles) -> list[tuple[str, str]]:
         "data": data,
         "models": {label(s.model) for s in specs},
         "noise levels σ": {level(s.sigma) for s in specs},
+        "left out": {f"{counted(len(files.superseded), 'model')} of images that have changed since"}
+        if files.superseded
+        else set(),
         "recipe": recipes,
         "activation": {s.activation for s in specs},
         "seeds": {str(s.seed) for s in specs},

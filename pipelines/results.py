@@ -113,6 +113,13 @@ class StudyFiles:
         return frozenset(self.study.get("specs", ()))
 
     @cached_property
+    def superseded(self) -> frozenset[str]:
+        """spec_ids of models whose images have changed since under the same name: they compare with none of the last command."""
+        now = {m.spec.data.name: m.spec.data.checksum for m in self.models.values() if m.spec_id in self.asked}
+        data = {spec_id: m.spec.data for spec_id, m in self.models.items()}
+        return frozenset(i for i, d in data.items() if now.get(d.name, d.checksum) != d.checksum)
+
+    @cached_property
     def timings(self) -> dict[str, Any]:
         return read_json(self.root / "timings.json")
 
@@ -143,8 +150,9 @@ class StudyFiles:
         return found
 
     def of_models(self, task: str) -> Iterator[tuple[Model, Result]]:
-        """The task's results beside the models they are of, in the order of data set, model, sigma, seed."""
-        pairs = [(self.models[key], result) for key, result in self.results(task).items() if key in self.models]
+        """The task's results beside the models they are of, in the order of data set, model, sigma, seed; of no superseded one."""
+        known = self.models.keys() - self.superseded
+        pairs = [(self.models[key], result) for key, result in self.results(task).items() if key in known]
         yield from sorted(pairs, key=lambda pair: order(pair[0].spec))
 
 

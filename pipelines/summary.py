@@ -1,8 +1,9 @@
 """What the report says in numbers: which models are compared with which, means over seeds, and the headline."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 from scipy.special import stdtrit
@@ -17,17 +18,39 @@ def main_group(table: pd.DataFrame, asked: Collection[str] = ()) -> pd.DataFrame
     """The rows of each data set's main condition: the recipe, activation, batch and training set most models share.
 
     Of the models `asked` for last, where there are any (`StudyFiles.asked`), since a folder may hold an earlier command's as
-    well; of as many under two conditions, those with more epochs. Of a model trained at several capacities, the middle one.
+    well; of as many under two conditions, those with more images, then of the recipe that nothing was changed in, then with
+    more epochs. Of a model trained at several capacities, the middle one.
     """
     kept = []
     for _, group in table.groupby("dataset", sort=True):
         last = group[group["spec_id"].isin(asked)]
         sizes = (last if len(last) else group).groupby(CONDITION, sort=True)["spec_id"].nunique()
-        most = sizes[sizes == sizes.max()].reset_index().sort_values("epochs", kind="stable").iloc[-1]
+        most = max(sizes[sizes == sizes.max()].reset_index().to_dict("records"), key=_rank)
         best = {name: most[name] for name in CONDITION}
         main = group[(group[CONDITION] == pd.Series(best)).all(axis=1)]
         kept.append(main[main["parameters"] == main.groupby("model")["parameters"].transform(_middle)])
     return pd.concat(kept) if kept else table
+
+
+def _rank(condition: Mapping[str, Any]) -> tuple[int, int, int]:
+    """`Recipe.changed` says in a recipe's name what was changed, after a comma."""
+    return int(condition["train_images"]), -str(condition["recipe"]).count(","), int(condition["epochs"])
+
+
+def _among(losses: pd.DataFrame, asked: Collection[str], dataset: str, spec_id: str) -> str:
+    """Which of a data set's conditions a headline is of, where there are several."""
+    own = losses[losses["dataset"] == dataset]
+    count = own.groupby(CONDITION).ngroups
+    if count < 2:
+        return ""
+    row = own[own["spec_id"] == spec_id].iloc[0]
+    what = f"{row['recipe']}, {row['activation']}, batch {row['batch_size']}, {row['train_images']:,} images"
+    return f"One of {count} conditions in this study: {what}, {counted(row['epochs'], 'epoch')}; the tables have all."
+
+
+def _split(dataset: str) -> tuple[str, str]:
+    """What the loss and the images of a data set's second split are called: a search's are held out of the training images."""
+    return ("held-out loss", "held-out images") if dataset.endswith("-validation") else ("test loss", "test images")
 
 
 def _middle(counts: pd.Series) -> int:
@@ -97,6 +120,7 @@ def headlines(losses: pd.DataFrame, pairs: pd.DataFrame, asked: Collection[str] 
         short = max(2, digits - 1)
         images, seeds = int(top["images"].iloc[0]), top["seed"].nunique()
         a, b = label(one), label(two)
+        measure, kind = _split(str(dataset))
         verdict = (
             f"{a} is lower than {b} by {-difference:.{short}f}"
             if high < 0
@@ -105,9 +129,9 @@ def headlines(losses: pd.DataFrame, pairs: pd.DataFrame, asked: Collection[str] 
             else f"{a} and {b} cannot be told apart"
         )
         sentence = (
-            f"At σ = {level(sigma)} on {dataset}, {verdict}: a test loss of {first:.{short}f} against {second:.{short}f}."
+            f"At σ = {level(sigma)} on {dataset}, {verdict}: a {measure} of {first:.{short}f} against {second:.{short}f}."
         )
-        detail = f"Paired difference {a} − {b} {_between(top)}, over the same {images:,} test images and noise" + (
+        detail = f"Paired difference {a} − {b} {_between(top)}, over the same {images:,} {kind} and noise" + (
             f" and over trainings, mean of {seeds} seeds (s.d. over seeds {top['difference'].std():.{digits}f})."
             if seeds > 1
             else ", one training each; another may differ by more (--seeds 0 1 2 tells)."
@@ -120,7 +144,8 @@ def headlines(losses: pd.DataFrame, pairs: pd.DataFrame, asked: Collection[str] 
                 of = "" if count == seeds else f" (of {count} seed{'s' * (count > 1)})"
                 said.append(f"{label(m)} − {label(against)} {_between(at)}{of}")
         more = f"Likewise {'; '.join(said)}." if said else ""
-        words = " ".join(part for part in (detail, _signs(swept, a, b), more) if part)
+        among = _among(losses, asked, str(dataset), str(top["first_id"].iloc[0]))
+        words = " ".join(part for part in (detail, _signs(swept, a, b), among, more) if part)
         found.append(Headline(str(dataset), sentence, words, sigma, first, second, difference, low, high))
     return found
 
@@ -152,7 +177,8 @@ def interval(pairs: pd.DataFrame) -> tuple[float, float, float]:
 
 
 def lone_headlines(losses: pd.DataFrame, asked: Collection[str] = ()) -> list[tuple[str, str]]:
-    """Where no two models are compared: the best test loss at the largest sigma of each data set, a sentence and a detail."""
+    """Where no two models are compared: the main condition's best loss at the largest sigma of each data set, a sentence and
+    a detail."""
     found = []
     rows = own_estimator(main_group(losses[losses["split"] == "test"], asked)) if len(losses) else losses
     for dataset, group in rows.groupby("dataset", sort=True):
@@ -160,17 +186,19 @@ def lone_headlines(losses: pd.DataFrame, asked: Collection[str] = ()) -> list[tu
         best = top.loc[top["loss"].idxmin()]
         error = float(best["stderr"])
         digits = decimals(error)
+        measure, kind = _split(str(dataset))
         sentence = (
-            f"At σ = {level(best['sigma'])} on {dataset}, {label(best['model'])} has a test loss of {best['loss']:.{digits}f}."
+            f"At σ = {level(best['sigma'])} on {dataset}, {label(best['model'])} has a {measure} of {best['loss']:.{digits}f}."
         )
-        detail = [f"± {error:.{digits}f}, one standard error over test images"]
+        detail = [f"± {error:.{digits}f}, one standard error over {kind}"]
         detail += [f"the paper's: {best['paper_loss']:g}"] if pd.notna(best["paper_loss"]) else []
         detail += (
             [f"the training set's exact posterior mean: {best['nonparametric']:.{digits}f}"]
             if pd.notna(best["nonparametric"])
             else []
         )
-        found.append((sentence, "; ".join(detail) + "."))
+        among = _among(losses, asked, str(dataset), str(best["spec_id"]))
+        found.append((sentence, " ".join(part for part in ("; ".join(detail) + ".", among) if part)))
     return found
 
 

@@ -3,7 +3,6 @@
 `pipelines.schemas` holds the contract. The same files give the same bytes, but for MLflow's run ids.
 """
 
-import itertools
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -23,6 +22,9 @@ from uvb.evaluate import own_estimator
 from uvb.spec import DataRef, RunSpec
 
 Z95 = 1.959963984540054  # the normal's 97.5 % quantile
+CLOSE = (
+    1.25  # ratio of parameters below which models are compared: the paper's pairs differ by up to 12 %, a sweep's by factors
+)
 
 
 def losses(files: StudyFiles) -> pd.DataFrame:
@@ -109,18 +111,14 @@ def capacity(files: StudyFiles) -> pd.DataFrame:
 
 
 def pairs(files: StudyFiles) -> pd.DataFrame:
-    """Each model's loss less that of UVB, and of DEEN, trained alike and as large: same images, same noise (Sec. 3.2).
+    """Each model's loss less that of UVB, and of DEEN, trained and measured alike and as large (Sec. 3.2).
 
-    UVB and DEEN themselves make one pair, UVB - DEEN. The standard error is over images, of the difference of their mean
-    losses, so draws of one image count as one.
+    Same images, same noise. UVB and DEEN themselves make one pair, UVB - DEEN; where several sizes of the second are near the
+    first's, it is the nearest. The standard error is over images, of the difference of their mean losses, so draws of one
+    image count as one.
     """
-    results = list(files.of_models("losses"))
     rows = []
-    for (a, result_a), (b, result_b) in itertools.product(results, results):
-        if not _compared(a.spec.model, b.spec.model) or _condition(a.spec) != _condition(b.spec):
-            continue
-        if not _matched(describe(a)["parameters"], describe(b)["parameters"]):
-            continue
+    for (a, result_a), (b, result_b) in _partners(list(files.of_models("losses"))):
         for split in ("train", "test"):
             one, two = _per_image(a, result_a, split), _per_image(b, result_b, split)
             if one is None or two is None or one.shape != two.shape:
@@ -252,9 +250,21 @@ def _compared(first: str, second: str) -> bool:
     return (first, second) == two if first in two else second in two
 
 
-def _matched(parameters: int, others: int) -> bool:
-    """Whether two counts may be compared: the paper's own pairs differ by up to 12 %, a sweep's by factors."""
-    return abs(math.log(parameters / others)) < math.log(1.25)
+def _partners(results: list[tuple[Model, Result]]) -> Iterator[tuple[tuple[Model, Result], tuple[Model, Result]]]:
+    """What is compared with what: of each other model the one nearest in size, of those trained and measured alike."""
+    for first in results:
+        nearest: dict[str, tuple[float, tuple[Model, Result]]] = {}
+        for second in results:
+            a, b = first[0].spec, second[0].spec
+            if not _compared(a.model, b.model) or _condition(a) != _condition(b):
+                continue
+            if first[1].values.get("settings") != second[1].values.get("settings"):
+                continue  # other images, draws or rounding
+            apart = abs(math.log(describe(first[0])["parameters"] / describe(second[0])["parameters"]))
+            if apart < math.log(CLOSE) and apart < nearest.get(b.model, (math.inf,))[0]:
+                nearest[b.model] = apart, second
+        for _, second in nearest.values():
+            yield first, second
 
 
 def _as_the_paper_trains(spec: RunSpec) -> bool:

@@ -152,6 +152,8 @@ class Training:
     def _pulse(self, progress: Progress, state: TrainState) -> None:
         """After an epoch, and now and then inside one."""
         if progress.metrics and not state.finished and self.report_epochs and state.epoch % self.report_epochs == 0:
+            if not self.rank:  # before Tune hears of it, and perhaps stops this training
+                self._try(lambda: self.store.write_json("curves.json", curves(state)))
             train.report({"spec_id": self.spec.spec_id, "epoch": state.epoch, "loss": progress.metrics.test_loss})
         if self.rank or state.finished:
             return

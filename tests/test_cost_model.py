@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import pytest
+import torch
 from conftest import ROOT
 
 from pipelines import cost_model
@@ -23,7 +24,7 @@ from pipelines.cost_model import (
     training_seconds,
 )  # fmt: skip
 from pipelines.estimate import fitted_machine
-from uvb.capacity import default_widths
+from uvb.capacity import default_widths, parameters
 from uvb.models import get_model
 
 MNIST = (1, 28, 28)
@@ -43,6 +44,22 @@ def test_flops_of_one_convolution_by_hand() -> None:
     linear = forward_flops("deen", MNIST, two) - forward_flops("deen", MNIST, one)  # of one hidden unit
     assert linear == 2 * (128 * 26 * 26 + 1)
     assert forward_flops("deen", MNIST, one) - one.hidden * linear == 2 * 9 * 128 * 26 * 26
+
+
+def test_an_energy_that_cannot_be_counted_costs_two_a_parameter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that looks at values cannot run on the meta device; its study goes on."""
+    build = get_model("deen").build
+
+    def looking(*arguments: object) -> torch.nn.Module:
+        model = build(*arguments)
+        model.energy = lambda y, eps: y.sum() / y.abs().max().item()  # type: ignore[method-assign]  # on purpose: it is broken
+        return model
+
+    deen = dataclasses.replace(get_model("deen"), build=looking)
+    monkeypatch.setattr(cost_model, "get_model", lambda name: deen)
+    widths = dataclasses.replace(get_model("deen").widths, hidden=7)  # counted by no other test: counts are kept
+    with pytest.warns(UserWarning, match="deen: its cost is a guess"):
+        assert forward_flops("deen", MNIST, widths) == 2 * parameters("deen", MNIST, widths)
 
 
 def test_an_elbo_has_no_inner_gradient() -> None:

@@ -12,7 +12,7 @@ from uvb.estimator import Energy, LatentEnergy
 from uvb.kl import kl_to_prior
 from uvb.models import get_model, model_names
 from uvb.noise import normal
-from uvb.objective import build_objective, freeze_unused
+from uvb.objective import build_objective, freeze_unused, require_one_energy_an_image
 from uvb.spec import Widths
 
 SHAPE = (2, 7, 6)
@@ -179,6 +179,17 @@ def test_only_deens_output_bias_gets_no_gradient():
         objective = build_objective(get_model(name).objective, tiny(name))
         unused = freeze_unused(objective, torch.rand(2, *SHAPE, dtype=torch.float64))
         assert unused == (["model.net.layers.7.bias"] if name == "deen" else []), name
+
+
+def test_one_energy_for_a_whole_batch_is_refused():
+    class Summed(Energy):
+        def energy(self, y, eps):
+            return y.square().sum()
+
+    x = torch.rand(2, *SHAPE)
+    with pytest.raises(UserError, match=r"Summed.energy gave shape \(\) for 2 images"):
+        require_one_energy_an_image(Summed(1.0), x)
+    require_one_energy_an_image(tiny("deen"), x.double())
 
 
 def test_unknown_names_list_what_is_there():

@@ -198,7 +198,7 @@ def test_another_model_stands_beside_the_two_with_its_intervals(tmp_path: Path) 
         assert cells[0].best
     against_uvb = " 95 % CI ".join([of_others.rows[1][1].text + ",", of_others.rows[1][2].text])
     assert headline.detail.endswith(f"Likewise UVB, Laplace b = σ − UVB {against_uvb}.")
-    assert of_others.notes[-1].endswith("trained alike: VAE on Y.")
+    assert of_others.notes[-1].endswith("trained and measured alike: VAE on Y.")
     assert not any("VAE on Y" in note for note in of_main.notes)
 
 

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 
 from pipelines.results import StudyFiles
 from pipelines.schemas import SCHEMAS, frame, read_table, write_table
-from pipelines.summary import headlines, main_group, over_seeds, own_estimator
+from pipelines.summary import headlines, lone_headlines, main_group, over_seeds, own_estimator
 from pipelines.tables import build_tables, capacity, curves, internals, losses, pairs, sampling
 from uvb import paper
 from uvb.capacity import widths_at
@@ -388,3 +388,68 @@ def test_the_papers_figure_is_of_the_papers_widths(tmp_path: Path) -> None:
     narrow = fake_study.spec("uvb", dataset="mnist", widths=widths_at("uvb", (1, 28, 28), 0.5))
     fake_study.add_model(tmp_path, narrow)
     assert losses(StudyFiles(tmp_path))["paper_loss"].isna().all()
+
+
+def test_of_two_sizes_near_the_firsts_the_nearest_is_compared(tmp_path: Path) -> None:
+    """They are not two seeds: one pair, and an interval over images alone."""
+    for model, factor in (("uvb", 1.0), ("deen", 1.0), ("deen", 1.05)):
+        fake_study.add_model(tmp_path, fake_study.spec(model, widths=widths_at(model, (1, 8, 8), factor)))
+    files = StudyFiles(tmp_path)
+    table = pairs(files)
+    (pair,) = table[table["split"] == "test"].to_dict("records")
+    size = {model.spec_id: model.done["parameters"] for model in files.models.values()}
+    uvb, *_ = (size[i] for i, m in files.models.items() if m.spec.model == "uvb")
+    deens = [i for i, m in files.models.items() if m.spec.model == "deen"]
+    assert len({size[i] for i in deens}) == 2
+    assert pair["second_id"] == min(deens, key=lambda i: abs(np.log(size[i] / uvb)))
+    (headline,) = headlines(losses(files), table)
+    assert (headline.low, headline.high) == pytest.approx((pair["low"], pair["high"]))
+
+
+def test_models_measured_otherwise_are_not_compared(tmp_path: Path) -> None:
+    """Of other draws the noise is not the same, whatever the arrays' shapes."""
+    specs = [fake_study.spec(model) for model in ("uvb", "deen")]
+    for spec, settings in zip(specs, ("a", "b"), strict=True):
+        fake_study.add_model(tmp_path, spec)
+        path = tmp_path / "tasks" / "losses" / spec.spec_id / "result.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"settings": settings}))
+    assert pairs(StudyFiles(tmp_path)).empty
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"settings": "a"}))
+    assert len(pairs(StudyFiles(tmp_path))) == 2
+
+
+def test_images_that_changed_under_one_name_are_not_averaged(tmp_path: Path) -> None:
+    """Losses on the old and on the new images do not compare: the last command's are shown."""
+    old = fake_study.spec("uvb")
+    new = dataclasses.replace(old, data=dataclasses.replace(old.data, checksum="other"))
+    for spec in (old, new):
+        fake_study.add_model(tmp_path, spec)
+    for last, before in ((old, new), (new, old)):
+        (tmp_path / "study.json").write_text(json.dumps({"specs": [last.spec_id]}))
+        files = StudyFiles(tmp_path)
+        assert files.superseded == {before.spec_id}
+        assert set(losses(files)["spec_id"]) == set(internals(files)["spec_id"]) == {last.spec_id}
+
+
+def test_of_equally_many_conditions_the_unchanged_recipe_with_most_images_is_shown(tmp_path: Path) -> None:
+    """A search's headline is of the recipe it began with, and says which that is."""
+    base = fake_study.spec("uvb")
+    less = dataclasses.replace(base.data, train_images=500)
+    conditions = [base, *(dataclasses.replace(base, recipe=base.recipe.changed(learning_rate=rate)) for rate in (1e-3, 9e-3))]
+    conditions += [dataclasses.replace(base, data=less, recipe=base.recipe.changed(epochs=99))]
+    for spec in conditions:
+        fake_study.add_model(tmp_path, spec)
+    table = losses(StudyFiles(tmp_path))
+    assert set(main_group(table)["spec_id"]) == {base.spec_id}
+    ((_, detail),) = lone_headlines(table)
+    assert "One of 4 conditions in this study: fast, silu, batch 64, 1,500 images, 11 epochs" in detail
+
+
+def test_a_search_speaks_of_held_out_images(tmp_path: Path) -> None:
+    for model in ("uvb", "deen"):
+        spec = fake_study.spec(model)
+        fake_study.add_model(tmp_path, dataclasses.replace(spec, data=dataclasses.replace(spec.data, name="digits-validation")))
+    files = StudyFiles(tmp_path)
+    (headline,) = headlines(losses(files), pairs(files))
+    assert "a held-out loss of" in headline.sentence
+    assert "the same 200 held-out images and noise" in headline.detail

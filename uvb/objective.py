@@ -30,7 +30,7 @@ class Objective(nn.Module):
         self.model = model
 
     def per_image(self, x: Tensor, noise: Tensor, eps: Tensor) -> Tensor:
-        raise NotImplementedError(f"{type(self).__name__} must define per_image(x, noise, eps)")
+        raise NotImplementedError(f"{type(self).__name__} must define per_image(x, noise, eps)")  # abstract
 
     def forward(self, x: Tensor, noise: Tensor, eps: Tensor, weight: Tensor) -> Tensor:
         """Σ_i weight_i · loss_i. A padded image has weight 0."""
@@ -83,6 +83,16 @@ def build_objective(name: str, model: Estimator) -> Objective:
     if OBJECTIVES[name].of_an_energy and not isinstance(model, Energy):
         raise UserError(f"objective {name!r} minimizes an energy, and {type(model).__name__} has none; use denoise")
     return OBJECTIVES[name](model)
+
+
+def require_one_energy_an_image(model: Estimator, x: Tensor) -> None:
+    """Raise UserError unless the model's energy of `x` (B, C, H, W), if it has one, is (B,): a sum would train all the same."""
+    if not isinstance(model, Energy):
+        return
+    with torch.no_grad():
+        found = tuple(model.energy(x, x.new_zeros(len(x), model.noise_dim)).shape)
+    if found != (len(x),):
+        raise UserError(f"{type(model).__name__}.energy gave shape {found} for {len(x)} images; it must give one number each")
 
 
 def freeze_unused(objective: Objective, x: Tensor) -> list[str]:

@@ -19,7 +19,7 @@ from uvb.estimator import LatentEnergy
 from uvb.gradients import Gradients, clip, distance
 from uvb.kl import kl_to_prior
 from uvb.noise import generator, normal
-from uvb.objective import Objective, build_objective, freeze_unused
+from uvb.objective import Objective, build_objective, freeze_unused, require_one_energy_an_image
 from uvb.parallel import Pacer, rank_and_world, sum_over_workers
 from uvb.plan import Plan
 from uvb.spec import RunSpec
@@ -117,6 +117,7 @@ def prepare(objective: Objective, plan: Plan, shape: tuple[int, int, int, int]) 
     x, noise, eps = (normal(s, 0, "example", i, device=plan.device).to(plan.dtype) for i, s in enumerate(shapes))
     arguments = (x, noise, eps, x.new_full((len(x),), 1 / len(x)))
     with plan.autocast():
+        require_one_energy_an_image(objective.model, x)
         freeze_unused(objective, x)
     prepared: nn.Module = objective
     if plan.compile:
