@@ -287,6 +287,7 @@ def internals_tables(internals: pd.DataFrame, asked: Collection[str] = ()) -> li
     for dataset, group in main_group(internals, asked).groupby("dataset"):
         sigma = group["sigma"].max()
         top = group[(group["sigma"] == sigma) & (group["seed"] == group["seed"].min())]
+        one = f" of seed {top['seed'].iloc[0]}" if group["seed"].nunique() > 1 else ""
         models = main_models(top)
         has_paper = {m for m in models if top.loc[top["model"] == m, "paper_value"].notna().any()}
         rows = []
@@ -307,7 +308,7 @@ def internals_tables(internals: pd.DataFrame, asked: Collection[str] = ()) -> li
             "In internals.parquet these are kl_noisy and kl_clean, by the image the encoder sees, and recon_<image the encoder "
             "sees>_<image compared with>_<half: over 2σ², full: over σ²>."
         ]
-        caption = f"Encoder and decoder on {dataset} at σ = {level(sigma)}, means over the test set (Tables 4–5)."
+        caption = f"Encoder and decoder on {dataset} at σ = {level(sigma)}, means over the test set{one} (Tables 4–5)."
         tables.append(Table(caption, head, rows, groups if has_paper else [], notes))
     return tables
 
@@ -348,7 +349,10 @@ def sampling_table(sampling: pd.DataFrame) -> list[Table]:
         ("the classifier's accuracy", lambda r: text(percent(r.classifier_accuracy))),
     ]
     rows = [[text(name), *(cell(chain) for chain in chains)] for name, cell in measured]
-    head = ["", *(f"{label(r.model)}, {r.dataset}, σ = {level(r.sigma)}" for r in chains)]
+    apart = [k for k in (*CONDITION, "widths", "seed") if sampling.groupby("model")[k].nunique().max() > 1]
+    told = [", ".join(f"{k.replace('_', ' ')} {getattr(r, k)}" for k in apart) for r in chains]
+    heads = [f"{label(r.model)}, {r.dataset}, σ = {level(r.sigma)}" for r in chains]
+    head = ["", *(", ".join(part for part in parts if part) for parts in zip(heads, told, strict=True))]
     notes = [
         "The first chain is never restarted. Autocorrelation time, effective sample size and R̂ are over all chains that "
         "did not diverge. The classifier's accuracy, on x̂(y) of test images, bounds what its labels can tell: where it names "

@@ -443,3 +443,24 @@ def test_numbers_have_the_digits_their_errors_allow() -> None:
     assert layout.duration(59.96) == "1 min 0 s"
     assert layout.describe_quantity("recon_clean_y_half") == "‖y − μ_y(z)‖²/2σ², z ~ q(z|x)"
     assert flat({"a": {"b_c": 1}, "d": None, "e": [1, 2]}) == [("a b c", "1"), ("e", "1, 2")]
+
+
+def test_of_several_seeds_columns_can_be_told_apart(tmp_path: Path) -> None:
+    """Two seeds' chains bear their seeds, and the encoder's table says whose it is; of one seed neither says so."""
+    columns: dict[int, tuple[list[str], str]] = {}
+    for seed in (3, 4):
+        spec = fake_study.spec("uvb", seed=seed)
+        fake_study.add_model(tmp_path, spec)
+        tables = build_tables(tmp_path)
+        described = tables["internals"].iloc[[-1]][["dataset", "model", "sigma", "recipe", "activation", "batch_size",
+                                                    "train_images", "widths", "epochs"]]  # fmt: skip
+        rest = {"variant": "jump", "sampler": "langevin", "delta": 0.2, "steps": 9, "steps_per_jump": 1, "chains": 2,
+                "diverged": 0, "classes_visited": 1, "steps_to_all": None, "iat": 1.0, "ess_per_step": 1.0, "split_rhat": 1.0,
+                "classifier_accuracy": 1.0}  # fmt: skip
+        sampling = pd.concat([described.assign(seed=s, **rest) for s in range(3, seed + 1)])
+        (mixing,), (inside,) = layout.sampling_table(sampling), layout.internals_tables(tables["internals"])
+        columns[seed] = mixing.head[1:], inside.caption
+    assert columns[3][0] == ["UVB, digits, σ = 1.0"]
+    assert columns[4][0] == ["UVB, digits, σ = 1.0, seed 3", "UVB, digits, σ = 1.0, seed 4"]
+    assert "of seed 3" in columns[4][1]
+    assert "seed" not in columns[3][1]

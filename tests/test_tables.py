@@ -390,20 +390,21 @@ def test_the_papers_figure_is_of_the_papers_widths(tmp_path: Path) -> None:
     assert losses(StudyFiles(tmp_path))["paper_loss"].isna().all()
 
 
-def test_of_two_sizes_near_the_firsts_the_nearest_is_compared(tmp_path: Path) -> None:
-    """They are not two seeds: one pair, and an interval over images alone."""
-    for model, factor in (("uvb", 1.0), ("deen", 1.0), ("deen", 1.05)):
-        fake_study.add_model(tmp_path, fake_study.spec(model, widths=widths_at(model, (1, 8, 8), factor)))
+def test_of_several_sizes_near_the_firsts_the_nearest_is_compared(tmp_path: Path) -> None:
+    """Sizes are not seeds: a pair a seed, and an interval over these."""
+    seeds = range(4)  # which also shuffle the order of a size's spec_ids
+    for seed, (model, factor) in itertools.product(seeds, [("uvb", 1.0), *(("deen", f) for f in (0.92, 0.95, 1.0, 1.05))]):
+        fake_study.add_model(tmp_path, fake_study.spec(model, seed=seed, widths=widths_at(model, (1, 8, 8), factor)))
     files = StudyFiles(tmp_path)
-    table = pairs(files)
-    (pair,) = table[table["split"] == "test"].to_dict("records")
+    table = pairs(files).query("split == 'test'")
     size = {model.spec_id: model.done["parameters"] for model in files.models.values()}
-    uvb, *_ = (size[i] for i, m in files.models.items() if m.spec.model == "uvb")
-    deens = [i for i, m in files.models.items() if m.spec.model == "deen"]
-    assert len({size[i] for i in deens}) == 2
-    assert pair["second_id"] == min(deens, key=lambda i: abs(np.log(size[i] / uvb)))
+    (uvb,) = {size[i] for i, m in files.models.items() if m.spec.model == "uvb"}
+    deens = {size[i] for i, m in files.models.items() if m.spec.model == "deen"}
+    assert len(deens) == 4
+    assert sorted(table["seed"]) == list(seeds)
+    assert {size[i] for i in table["second_id"]} == {min(deens, key=lambda n: abs(np.log(n / uvb)))}
     (headline,) = headlines(losses(files), table)
-    assert (headline.low, headline.high) == pytest.approx((pair["low"], pair["high"]))
+    assert "mean of 4 seeds" in headline.detail
 
 
 def test_models_measured_otherwise_are_not_compared(tmp_path: Path) -> None:
