@@ -47,7 +47,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo "Setting up $(VENV) (once; a few minutes)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try: make PYTHON=python3.12 $(MAKECMDGOALS)")'
 	@$(PYTHON) -m venv $(VENV)
+	@echo "1 of 2: torch"
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	@echo "2 of 2: Ray, MLflow and the rest"
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[study,dev]"
 	@touch $@
 

@@ -21,11 +21,11 @@ from uvb.chains import begin, chain_gradient
 from uvb.data import ImageSet
 from uvb.estimator import Energy, Estimator
 from uvb.frozen import Frozen
-from uvb.langevin import langevin_step
 from uvb.models import build_model, get_model
 from uvb.noise import normal
 from uvb.objective import build_objective
 from uvb.plan import Plan, Precision
+from uvb.samplers.langevin import langevin_step
 from uvb.spec import DataRef, Recipe, RunSpec, Widths
 from uvb.train import fit, gradients_of, prepare
 from uvb.train_state import TrainState

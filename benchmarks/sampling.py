@@ -24,9 +24,9 @@ from uvb.chains import begin
 from uvb.cpu import keep_large_buffers
 from uvb.estimator import Energy
 from uvb.frozen import Frozen
-from uvb.langevin import langevin_step
 from uvb.models import get_model
 from uvb.plan import Plan, has_fast_bf16
+from uvb.samplers.langevin import langevin_step
 
 SHAPE = (1, 28, 28)
 DELTA = 0.2

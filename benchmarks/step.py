@@ -58,7 +58,7 @@ def loop_epoch(name: str, shape: Shape, plan: Plan) -> Action:
     """An epoch of `uvb.train.fit`, LOOP_STEPS long, on random images: data, noise, learning rate, probe and all."""
     count, draw = LOOP_STEPS * BATCH, torch.Generator().manual_seed(0)
     train = torch.randint(0, 256, (count, *shape), dtype=torch.uint8, generator=draw)
-    images = ImageSet("random", train, train[: max(1, PROBE_IMAGES * count // 60_000)], None, None, 255, None)
+    images = ImageSet("random", train, train[: max(1, PROBE_IMAGES * count // 60_000)], None, None, 255)
     data = DataRef("random", images.checksum, shape, count)
     recipe = RECIPES["fast"].changed(batch_size=BATCH)  # clips and averages as well
     spec = RunSpec(data, name, get_model(name).widths, 1.0, "denoise", recipe)

@@ -127,7 +127,8 @@ class StudyConfig:
         require(self.gpus_per_worker > 0, f"--gpus-per-worker {self.gpus_per_worker}: it must be above 0")
         require(self.checkpoint_seconds > 0, f"--checkpoint-seconds {self.checkpoint_seconds}: it must be above 0")
         require(bool(self.storage), "--storage is empty: give a folder, or a URI such as s3://bucket/studies")
-        require(self.name not in (".", "..") and "/" not in self.name, f"--study {self.name!r}: it must be a plain name")
+        plain = self.name not in (".", "..") and "/" not in self.name and self.name.isprintable()
+        require(plain, f"--study {self.name!r}: it must be a plain name, of printable characters and without a slash")
 
     @property
     def name(self) -> str:

@@ -1,35 +1,110 @@
 """How long a study would take on this machine: the cost model of docs/SCALING.md, fitted to a few measured steps."""
 
 import dataclasses
+import json
+import os
+import tempfile
 import time
 from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
 
 import torch
+import torch.distributed as dist
+from torch.multiprocessing.spawn import spawn
 
 from pipelines.cost_model import TWO_CORES, UPDATE_BYTES, Machine, Work, forward_flops, training_seconds
 from uvb.data import ImageSet
+from uvb.errors import UserError
 from uvb.evaluate import EvalConfig, evaluation_images, noisy_blocks
 from uvb.models import build_model
 from uvb.plan import Plan
 from uvb.spec import RunSpec
-from uvb.train import fit
+from uvb.train import PROBE_IMAGES, fit
 from uvb.train_state import TrainState, steps_per_epoch
 
 MEASUREMENT_SHARE = 1.5  # all default experiments of a model, in units of its loss tables' cost
 FP32_COST = 4.0  # an operation's time in fp32, in units of one in bf16: 3.0 to 3.9 in steps (docs/RESULTS.md), 5 in products
+PATIENCE = timedelta(minutes=10)  # of workers for one another
+STEPS = 6  # timed of each kind of model; the first, in which everything is set up, does not count
 
 
-def step_seconds(spec: RunSpec, plan: Plan, images: ImageSet, steps: int = 4) -> float:
-    """Measured here: one training step of `spec` in one process with ``plan.threads`` threads, its fastest of a few."""
-    data = dataclasses.replace(spec.data, train_images=min(steps * spec.recipe.batch_size, spec.data.train_images))
+@dataclasses.dataclass(frozen=True)
+class Pace:
+    """Seconds of a training step, and of an image in the probe at an epoch's end."""
+
+    step: float
+    probe: float
+
+    def training(self, spec: RunSpec, images: ImageSet) -> float:
+        """Seconds of the whole training of `spec`, checkpoints not counted."""
+        test = min(PROBE_IMAGES, len(images.test))
+        probed = test + min(test, spec.data.train_images)
+        return spec.recipe.epochs * (steps_per_epoch(spec) * self.step + probed * self.probe)
+
+
+def pace(spec: RunSpec, plan: Plan, images: ImageSet) -> Pace:
+    """Measured here, in each of the plan's workers alike: a few steps of `spec`, and an epoch's end."""
+    data = dataclasses.replace(spec.data, train_images=min(STEPS * spec.recipe.batch_size, spec.data.train_images))
     few = dataclasses.replace(spec, data=data, recipe=dataclasses.replace(spec.recipe, epochs=2))
-    state = TrainState.fresh(few, plan)
-    best, started = float("inf"), time.monotonic()
+    steps = steps_per_epoch(few)
+    state, between = TrainState.fresh(few, plan), []
+    started = time.monotonic()
     for progress in fit(few, plan, state, images, pulse_seconds=0.0):
-        if progress.metrics is None:  # between two steps; an epoch's end measures the test loss as well
-            best = min(best, time.monotonic() - started)
+        now = time.monotonic()
+        if progress.metrics is None:
+            between.append(now - started)
+        elif steps > 2:  # the last step and the probe
+            step = sorted(between[1:])[len(between[1:]) // 2]
+            test = min(PROBE_IMAGES, len(images.test))
+            return Pace(step, max(0.0, now - started - step) / (test + min(test, data.train_images)))
         started = time.monotonic()
-    return best if best < float("inf") else state.seconds / 2 / steps_per_epoch(few)
+    return Pace((state.curves[1].seconds - state.curves[0].seconds) / steps, 0.0)  # an epoch this short is timed as a whole
+
+
+def paces(specs: Sequence[RunSpec], plan: Plan, images: ImageSet) -> list[Pace]:
+    """Of each of `specs`, trained as `plan` says but for compilation; several workers on CPUs are as many processes.
+
+    Raises:
+        UserError: one of them cannot be trained.
+    """
+    plan = dataclasses.replace(plan, compile=False)
+    most = max((spec.recipe.batch_size for spec in specs), default=1)
+    images = dataclasses.replace(images, train=images.train[: STEPS * most], train_labels=None, test_labels=None)
+    specs = [dataclasses.replace(s, data=dataclasses.replace(s.data, checksum=images.checksum, train_images=len(images.train)))
+             for s in specs]  # fmt: skip
+    if plan.workers == 1 or plan.device != "cpu":
+        return [_pace(spec, dataclasses.replace(plan, workers=1), images) for spec in specs]
+    with tempfile.TemporaryDirectory(prefix="uvb-pace-") as folder:
+        spawn(_worker, (specs, plan, images, folder), nprocs=plan.workers)
+        told = json.loads((Path(folder) / "told.json").read_text())
+    if "error" in told:
+        raise UserError(told["error"])
+    return [Pace(**each) for each in told["paces"]]
+
+
+def _pace(spec: RunSpec, plan: Plan, images: ImageSet) -> Pace:
+    try:
+        return pace(spec, plan, images)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a plug-in's model raises
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise UserError(f"{spec.label} cannot be trained ({reason}); mend {spec.model}, or leave it out") from error
+
+
+def _worker(rank: int, specs: Sequence[RunSpec], plan: Plan, images: ImageSet, folder: str) -> None:
+    """One process of `paces`; the first writes what it found."""
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=plan.workers, timeout=PATIENCE)
+    told: dict[str, object]
+    try:
+        told = {"paces": [dataclasses.asdict(_pace(spec, plan, images)) for spec in specs]}
+    except UserError as error:
+        told = {"error": str(error)}
+    if rank == 0:
+        (Path(folder) / "told.json").write_text(json.dumps(told))
+    dist.barrier()
+    os._exit(0)  # gloo's own threads may abort while Python shuts down
 
 
 def fitted_machine(work: Work, step: float) -> Machine:
@@ -40,18 +115,21 @@ def fitted_machine(work: Work, step: float) -> Machine:
 
 
 def estimated_seconds(specs: Sequence[RunSpec], plan: Plan, images: ImageSet) -> dict[str, float]:
-    """Seconds of training by spec_id, on this machine: a step measured for each kind of model, the rest by the cost model.
+    """Seconds of training by spec_id, on this machine: steps measured for each kind of model, the rest by the cost model.
 
     Start-up is not in it; it comes once a group.
     """
-    measured: dict[tuple[object, ...], float] = {}
-    found = {}
+    kinds: dict[tuple[object, ...], list[RunSpec]] = {}
     for spec in specs:
         kind = (spec.model, spec.widths, spec.objective, spec.activation, spec.recipe.batch_size, spec.recipe.optimizer)
-        if kind not in measured:
-            measured[kind] = step_seconds(spec, dataclasses.replace(plan, workers=1, compile=False), images)
-        work = Work.of(spec)
-        found[spec.spec_id] = training_seconds(work, fitted_machine(work, measured[kind]), plan.workers)
+        kinds.setdefault(kind, []).append(spec)
+    found = {}
+    for own, measured in zip(kinds.values(), paces([own[0] for own in kinds.values()], plan, images), strict=True):
+        for spec in own:
+            work = Work.of(spec)
+            machine = fitted_machine(work, measured.training(spec, images) / work.steps)
+            workers = plan.workers if plan.device != "cpu" else 1  # CPUs' workers were measured together
+            found[spec.spec_id] = training_seconds(work, machine, workers)
     return found
 
 
@@ -70,22 +148,39 @@ def measurement_flops(specs: Sequence[RunSpec], precision: str, trained_in: str,
 
 @torch.no_grad()
 def measurement_seconds(specs: Sequence[RunSpec], plan: Plan, images: ImageSet, config: EvalConfig, at_once: int) -> float:
-    """Seconds of the default experiments of all models, from one block of estimates timed for each kind of model."""
-    torch.set_num_threads(plan.threads)
+    """Seconds of the default experiments of all models, from blocks of estimates timed for each kind of model.
+
+    A model that cannot be timed, since it is broken, counts nothing: its workers will tell.
+    """
     count = estimates_a_model(images, config)
     timed: dict[tuple[object, ...], float] = {}
-    total = 0.0
-    for spec in specs:
-        kind = (spec.model, spec.widths, spec.activation)
-        if kind not in timed:
-            model = build_model(spec).to(plan.dtype)
-            _, y, eps = next(
-                noisy_blocks(images.test[:64], images.levels, spec.sigma, model.noise_dim, "test", 0, config, plan)
-            )
-            with plan.autocast():
-                model(y, eps)
-                started = time.monotonic()
-                model(y, eps)
-            timed[kind] = (time.monotonic() - started) / len(y)
-        total += MEASUREMENT_SHARE * count * timed[kind]
+    total, threads = 0.0, torch.get_num_threads()
+    torch.set_num_threads(plan.threads)
+    try:
+        for spec in specs:
+            kind = (spec.model, spec.widths, spec.activation)
+            if kind not in timed:
+                try:
+                    timed[kind] = _estimate_seconds(spec, plan, images, config)
+                except Exception:  # whatever a plug-in's model raises
+                    timed[kind] = 0.0
+            total += MEASUREMENT_SHARE * count * timed[kind]
+    finally:
+        torch.set_num_threads(threads)
     return total / max(1, at_once)
+
+
+def _estimate_seconds(spec: RunSpec, plan: Plan, images: ImageSet, config: EvalConfig) -> float:
+    """Seconds of one x̂(y), in blocks as large as a tenth of a second allows."""
+    model = build_model(spec).to(plan.device, plan.dtype)
+    for size in (16, 256):
+        some = images.test[:size]
+        _, y, eps = next(noisy_blocks(some, images.levels, spec.sigma, model.noise_dim, "test", 0, config, plan))
+        with plan.autocast():
+            model(y, eps)
+            started = time.monotonic()
+            model(y, eps)
+            seconds = time.monotonic() - started
+        if seconds > 0.1:
+            break
+    return seconds / len(y)

@@ -199,11 +199,14 @@ def pair_tables(pairs: pd.DataFrame, losses: pd.DataFrame, asked: Collection[str
             ]
             caption = f"Paired difference of the test losses on {dataset}: other models."
             tables.append(_pair_table(caption, columns, [means.format("the other model"), *_seeds(others)]))
-        alone = [m for m in main_models(of_main) if m not in {*group["first"], *group["second"]}]
-        if tables and alone:
+        models = main_models(of_main)
+        alone = [m for m in models if m not in {*group["first"], *group["second"]}]
+        if len(models) > 1 and alone:
+            if not tables:
+                tables.append(Table(f"Paired difference of the losses on {dataset}: none.", [], []))
             names = ", ".join(map(label, alone))
             tables[-1].notes.append(
-                f"Not compared, no UVB or DEEN being as large (within 25 %), trained and measured alike: {names}."
+                f"Not compared, no other UVB or DEEN being as large (within 25 %), trained and measured alike: {names}."
             )
         found += tables
     return found

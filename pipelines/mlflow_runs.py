@@ -178,6 +178,11 @@ class Run:
             for key, value, step, _ in points_chunk:
                 self._steps[key][step] = self.latest[key] = value
 
+    def now(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Tags ``now.<name>`` for parameters that are others than when they were logged, since MLflow never changes one."""
+        texts = {k: _text(v, 6000) for k, v in params.items()}
+        return {f"now.{k}": v for k, v in texts.items() if self.params.get(k, v) != v or f"now.{k}" in self.tags}
+
     def log_values(self, values: Mapping[str, float | None], step: int = 0) -> None:
         """Write single numbers that may change, such as final losses, where they differ from what is there."""
         from mlflow.entities import Metric

@@ -61,11 +61,14 @@ class Screen:
 class TrainingProgress:
     """The state of the trainings, read from the study's files.
 
-    `tasks` measurements come after them, of `after` operations (`pipelines.estimate.measurement_flops`).
+    `tasks` measurements come after them, of `seconds` (`pipelines.estimate.measurement_seconds`), or where these cannot be
+    told before, of `operations` at the trainings' pace (`measurement_flops`).
     """
 
-    def __init__(self, specs: Sequence[RunSpec], store: Store, tasks: int = 0, after: float = 0.0) -> None:
-        self.specs, self.store, self.tasks, self.after = list(specs), store, tasks, after
+    def __init__(
+        self, specs: Sequence[RunSpec], store: Store, tasks: int = 0, seconds: float = 0.0, operations: float = 0.0
+    ) -> None:
+        self.specs, self.store, self.tasks, self.seconds, self.operations = list(specs), store, tasks, seconds, operations
         self.flops = {spec.spec_id: training_flops(spec) for spec in specs}
         # What an earlier session left says how much was done, not what runs now nor how fast.
         self.now = {spec.spec_id: read_json(store, f"models/{spec.spec_id}/progress.json") for spec in specs}
@@ -137,7 +140,8 @@ class TrainingProgress:
         elapsed, gained = time.monotonic() - self.first[0], self.gained() - self.first[1]
         if elapsed < 3 or gained <= 0:
             return None
-        return (total - done + self.after) * elapsed / gained + self.tasks * TASK_SECONDS + REST_SECONDS
+        after = self.seconds + self.tasks * TASK_SECONDS + REST_SECONDS
+        return (total - done + self.operations) * elapsed / gained + after
 
     def view(self) -> tuple[Group, str]:
         """The live view, and the same as one line."""

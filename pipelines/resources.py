@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from uvb.spec import RunSpec
 
 TRIAL_CPUS = 0.01  # a trial only waits for its worker group, which has a placement group of its own; 0 is refused
 LEAST_CPUS = 0.01  # of a worker
+ANSWER_SECONDS = 10.0  # until a cluster's port counts as closed
 FIRST_WORKER_SECONDS = 900.0  # an autoscaler may have to start a machine first
 CARRIED = ("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "RAY_TRAIN_COLLECTIVE_TIMEOUT_S", "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S",
            "RAY_CHDIR_TO_TRIAL_DIR", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "MLFLOW_DISABLE_TELEMETRY")  # fmt: skip
@@ -107,6 +109,8 @@ def start_ray(address: str | None) -> None:
     Raises:
         UserError: there is no cluster at that address.
     """
+    if address is not None:
+        _require_answer(address)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         # Ray tells of every worker that died in a paragraph, however quiet it is told to be; we say what is done about it.
@@ -122,6 +126,18 @@ def start_ray(address: str | None) -> None:
     except Exception as error:  # Ray's own start-up time-out is a bare Exception
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise UserError(f"Ray did not start ({reason}); on a busy machine, try again when it is quieter") from error
+
+
+def _require_answer(address: str) -> None:
+    """Ask the port first: Ray itself would retry, and warn of each try on stderr."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not (host and port.isdecimal()):
+        return  # "auto", or what Ray has its own words for
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"no Ray cluster answers at {address} ({reason}); give another --address, or local") from error
 
 
 def leave_ray(*, at_once: bool = False) -> None:

@@ -22,7 +22,7 @@ tasks/<name>/<key>/  result.json (scalars), arrays.safetensors (float32; absent 
 | `reference` | `data`: DataRef as JSON, `sigma`, `floor`, `floor_stderr`, `nonparametric`, `nonparametric_stderr`, `mean_predictor` | |
 | `denoise_rows` | `sigma` | `clean`, `noisy`, `xhat`, `xhat2` |
 | `walk_jump` | `sampler`, `delta`, `steps`, `steps_per_jump`, `chains`, `classifier_accuracy`, `diverged`: [{`chain`, `step`}], `variants`: {`jump`, `second_jump`: {`classes_visited`, `steps_to_all`, `transition`: [[counts]], `iat`, `ess_per_step`, `split_rhat`}} | of `jump`: `jumps` (T, C, H, W) of the first chain, `labels` (T, chains); of `second_jump`: `jumps2`, `labels2`. A label below 0 marks a stopped chain. `iat` is in jumps |
-| `walk_jump_baoab` | as `walk_jump` | as `walk_jump` |
+| `walk_jump_<sampler>` | as `walk_jump` | as `walk_jump` |
 | `energies` | | `f_clean`, `f_xhat`, `f_noisy` (N,) |
 | `nebula` | `sigma`, `labels_before` (of x̂(y)), `labels_after` (of the attractor): [N] or null, `converged`: [N], … | `noisy`, `step1`, `step2`, `attractor`; `energy` and, with labels, `classes` of x̂ (steps, N) along the flow |
 | `decoder_samples` | `sigma` | `samples`; for a model whose decoder denoises also `clean`, `noisy`, `recon` |
@@ -52,6 +52,8 @@ from safetensors.numpy import load_file
 
 from uvb.errors import UserError
 from uvb.spec import RunSpec
+
+WALK = "walk_jump"  # the task of the paper's walk; another sampler's is walk_jump_<name>
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,13 @@ class StudyFiles:
         known = self.models.keys() - self.superseded
         pairs = [(self.models[key], result) for key, result in self.results(task).items() if key in known]
         yield from sorted(pairs, key=lambda pair: order(pair[0].spec))
+
+    def walks(self) -> Iterator[tuple[str, Model, Result]]:
+        """Walk-jump by every sampler, the paper's first: its suffix to names ("" for the paper's, or _baoab), as `of_models`."""
+        for folder in _folders(self.root / "tasks"):
+            if folder.name == WALK or folder.name.startswith(f"{WALK}_"):
+                for model, result in self.of_models(folder.name):
+                    yield folder.name.removeprefix(WALK), model, result
 
 
 def order(spec: RunSpec) -> tuple[Any, ...]:

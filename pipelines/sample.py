@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,7 +16,10 @@ from uvb.chains import begin
 from uvb.cpu import keep_large_buffers
 from uvb.errors import UserError
 from uvb.estimator import Energy
-from uvb.walk_jump import Integrator, walk_at, walk_jump
+from uvb.frozen import Frozen
+from uvb.plan import resolve_plan
+from uvb.samplers import get_sampler
+from uvb.walk_jump import walk_at, walk_jump
 
 
 @dataclass(frozen=True)
@@ -39,10 +43,14 @@ class Sample:
     """Jumps a chain."""
     second_jump: bool = False
     """Also jump from the jump, x̂(x̂(y)) (Sec. 3.3.1)."""
-    integrator: Integrator = "langevin"
+    sampler: str = "langevin"
     """langevin: Eq. 19. baoab: underdamped, with time step δ (0: σ/2) and friction 1/σ."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to walk: auto takes a GPU where there is one."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the networks; bf16 is up to twice as fast where the hardware has it."""
     seed: int = 0
-    """Keys the starts and every step; the same seed gives the same samples."""
+    """Keys the starts and every step; the same seed gives the same samples on the same kind of device."""
     out: Path = Path("samples")
     """Folder for walk.png and walk.gif (the first chain), chains.png (all chains' last jump) and samples.npz (the array
     jumps, of shape (jumps, chains, C, H, W)). What is there is written over."""
@@ -52,8 +60,11 @@ class Sample:
 
 def sample(config: Sample) -> None:
     """Run it; the files' paths are printed."""
+    get_sampler(config.sampler)  # told before the model is loaded
+    plan = resolve_plan(device=config.device, precision=config.precision)
+    torch.set_num_threads(plan.threads)
     keep_large_buffers()
-    energy = models.load(config.model, config.tracking_uri).float()  # one trained in float64 samples alike
+    energy = models.load(config.model, config.tracking_uri, plan.device).float()  # one trained in float64 samples alike
     if not isinstance(energy, Energy):
         raise UserError(f"{config.model} is an estimator without an energy, and Langevin needs one; choose uvb or deen")
     if config.chains < 1:
@@ -63,15 +74,15 @@ def sample(config: Sample) -> None:
     own = {} if config.delta == 0 else {"delta": config.delta}
     walk = walk_at(
         energy.spec.sigma, steps_between_jumps=config.steps_between_jumps, jumps=config.jumps,
-        second_jump=config.second_jump, integrator=config.integrator, **own,
+        second_jump=config.second_jump, sampler=config.sampler, **own,
     )  # fmt: skip
-    state = start = begin(config.chains, shape, config.seed)
+    state = start = begin(config.chains, shape, config.seed, device=plan.device)
     jumps = []
-    for now, jump in track(walk_jump(energy, start, walk, config.seed), "jumps", walk.jumps, transient=True):
+    for now, jump in track(walk_jump(Frozen(energy, plan), start, walk, config.seed), "jumps", walk.jumps, transient=True):
         state = now
         if not bool(jump.alive.any()):
             break
-        jumps.append(jump.x_hat)
+        jumps.append(jump.x_hat.float().cpu())
     for chain in (~state.alive).nonzero().flatten().tolist():
         print(f"chain {chain} diverged at step {int(state.stopped_at[chain])} and was stopped; try a smaller --delta")
     if not jumps:
@@ -81,7 +92,7 @@ def sample(config: Sample) -> None:
     to_pil(grid(frames[:, 0], columns=10), zoom).save(config.out / "walk.png")
     to_pil(grid(frames[-1], columns=min(10, config.chains)), zoom).save(config.out / "chains.png")
     save_animation(frames[:, 0], config.out / "walk.gif", 2 * zoom)
-    np.savez_compressed(config.out / "samples.npz", jumps=frames.numpy(), stopped_at=state.stopped_at.numpy())
+    np.savez_compressed(config.out / "samples.npz", jumps=frames.numpy(), stopped_at=state.stopped_at.cpu().numpy())
     for name in ("walk.png", "chains.png", "walk.gif", "samples.npz"):
         print(config.out / name)
 

@@ -112,7 +112,7 @@ SCHEMAS: dict[str, Schema] = {
         "nonparametric_stderr",
         "mean_predictor",
     ),
-    # Walk-jump chains. `variant` is jump or second_jump, with _baoab for the underdamped walk.
+    # Walk-jump chains. `variant` is jump or second_jump, followed by _<sampler> where it is not Langevin's.
     # `classes_visited` and `steps_to_all` are of the first chain, which is never restarted.
     "sampling": _schema(
         [("spec_id", _TEXT), ("variant", _TEXT)],

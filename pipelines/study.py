@@ -13,7 +13,7 @@ from typing import Any
 
 from pipelines.config import StudyConfig, build_specs, chosen_experiments
 from pipelines.dry_run import dry_run
-from pipelines.estimate import measurement_flops
+from pipelines.estimate import measurement_flops, measurement_seconds
 from pipelines.groups import Group, fitted, make_groups, require_honourable
 from pipelines.images import save_images
 from pipelines.lock import study_lock
@@ -253,12 +253,10 @@ def train_stage(
     rounds: dict[Any, list[Group]] = {}
     for group in groups:
         rounds.setdefault((group.specs[0].model, group.specs[0].sigma) if search else None, []).append(group)
-    tasks, after = len(tasks_for(study.specs, experiments)), 0.0
-    if groups and "losses" in experiments:
-        config, trained_in = study.config, groups[0].plan.precision
-        left = [s for s in study.specs if not study.store.exists(f"tasks/losses/{s.spec_id}/result.json")]
-        after = measurement_flops(left, config.eval_precision, trained_in, study.images, config.evaluation)
-    progress = TrainingProgress([spec for group in groups for spec in group.specs], study.store, tasks, after)
+    seconds, operations = measurements_ahead(study, groups, layout) if groups and "losses" in experiments else (0.0, 0.0)
+    tasks = len(tasks_for(study.specs, experiments))
+    training = [spec for group in groups for spec in group.specs]
+    progress = TrainingProgress(training, study.store, tasks, seconds, operations)
     for competing in rounds.values():
         if study.runner:
             study.runner.thread.join()
@@ -292,6 +290,18 @@ def train_stage(
         outcomes = list(progress.outcome.values())
         stopped = f", {outcomes.count('stopped')} stopped early" if "stopped" in outcomes else ""
         study.screen.say(f"{outcomes.count('done')} of {len(progress.specs)} models trained{stopped}")
+
+
+def measurements_ahead(study: Study, groups: Sequence[Group], layout: Layout) -> tuple[float, float]:
+    """What the measurements will take: seconds, timed here if CPUs make them; or operations, if GPUs do."""
+    config, images = study.config, study.images
+    left = [s for s in study.specs if not study.store.exists(f"tasks/losses/{s.spec_id}/result.json")]
+    if layout.device == "cuda":
+        trained_in = groups[0].plan.precision
+        return 0.0, measurement_flops(left, config.eval_precision, trained_in, images, config.evaluation)
+    study.screen.note("timing a measurement")
+    cpus = round(layout.workers * layout.concurrency * layout.cpus_per_worker)
+    return measurement_seconds(left, Plan(precision=config.eval_precision), images, config.evaluation, cpus), 0.0
 
 
 def measure_stage(study: Study, experiments: Sequence[str], layout: Layout) -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 from ray.tune.schedulers import ASHAScheduler
 
 from pipelines.cli import command
-from pipelines.config import StudyConfig, build_recipe, data_ref
+from pipelines.config import StudyConfig, build_recipe, data_ref, require
 from pipelines.results import StudyFiles, read_json, write
 from pipelines.study import Search, run_study
 from tune_spaces import Base, get_space
@@ -40,12 +40,15 @@ class SweepConfig(StudyConfig):
 
     space: str = "sigma_grid"
     """The space: sigma_grid, capacity, recipe, recipe_details, recipe_clip, recipe_clip_alone, recipe_optimizer, recipe_beta2,
-    recipe_beta2_alone,
-    activation, sec311, remark4, questions, train_size, or a plug-in's."""
+    recipe_beta2_alone, activation, sec311, remark4, questions, train_size, or a plug-in's."""
     extra_models: tuple[str, ...] = ()
-    """Not used by a sweep."""
+    """Of full_study.py alone: a sweep's models are --models."""
     experiments: tuple[str, ...] = ("losses",)
     """Downstream tasks a trained model: names, or default, or all."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(not self.extra_models, "--extra-models is of full_study.py alone; a sweep's models are --models")
 
     @property
     def name(self) -> str:

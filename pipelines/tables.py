@@ -165,9 +165,8 @@ def references(files: StudyFiles) -> pd.DataFrame:
 
 def sampling(files: StudyFiles) -> pd.DataFrame:
     """Walk-jump chains, measured (Sec. 3.4): coverage, mixing, and how far the classifier can be trusted."""
-    tasks = (("walk_jump", ""), ("walk_jump_baoab", "_baoab"))
     rows = []
-    for suffix, (model, result) in [(suffix, pair) for task, suffix in tasks for pair in files.of_models(task)]:
+    for suffix, model, result in files.walks():
         values = result.values
         for variant, measured in sorted(values["variants"].items()):
             rows.append(

@@ -286,8 +286,8 @@ class Tracker:
 
     def _study(self) -> None:
         study = self._read("study.json") or {}
-        settings = {k: v for k, v in study.items() if k != "provenance"}
-        self._parent.log(params=flat(settings), tags=self._provenance(study))
+        settings = flat({k: v for k, v in study.items() if k != "provenance"})
+        self._parent.log(params=settings, tags=self._provenance(study) | self._parent.now(settings))
 
     def _provenance(self, study: Mapping[str, Any]) -> dict[str, Any]:
         provenance = dict(study.get("provenance") or {})
@@ -312,10 +312,10 @@ class Tracker:
         run = self._child(spec_id, name, tags, began)
         if not run.has_dataset:
             self._dataset(run, spec)
-        params = {"dataset": spec.data.name, "widths": str(spec.widths), **flat(blob)}
         plan = flat({"plan": self._read(f"models/{spec_id}/plan.json") or {}})
+        params = {"dataset": spec.data.name, "widths": str(spec.widths), **flat(blob), **plan}
         extra = self._provenance(self._read("study.json") or {})
-        run.log({**params, **plan}, extra, curve_points(rows, began))
+        run.log(params, extra | run.now(params), curve_points(rows, began))
         if done:
             run.log_values(numbers({k: v for k, v in done.items() if k != "time"}))
             run.set_status("FINISHED", done.get("time") or (rows[-1].get("time") if rows else None))

@@ -71,8 +71,8 @@ def test_a_grid_keeps_every_pixel_in_its_place():
 def test_step_sizes_are_in_units_of_the_noise():
     """The paper's δ = 0.2 at its σ = 1; BAOAB's friction is a rate, so it goes the other way."""
     assert (walk_at(1.0).delta, walk_at(0.5).delta) == (0.2, 0.1)
-    underdamped = walk_at(0.5, integrator="baoab", jumps=3)
-    assert (underdamped.delta, underdamped.friction, underdamped.jumps) == (0.25, 2.0, 3)
+    underdamped = walk_at(0.5, sampler="baoab", jumps=3)
+    assert (underdamped.delta, underdamped.settings, underdamped.jumps) == (0.25, {"friction": 2.0}, 3)
     assert walk_at(0.5, delta=0.3).delta == 0.3
 
 

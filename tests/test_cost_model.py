@@ -5,9 +5,9 @@ import json
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, tiny_spec
 
-from pipelines import cost_model
+from pipelines import cost_model, estimate
 from pipelines.cost_model import (
     H200,
     L4,
@@ -23,9 +23,13 @@ from pipelines.cost_model import (
     study_seconds,
     training_seconds,
 )  # fmt: skip
-from pipelines.estimate import fitted_machine
+from pipelines.estimate import Pace, fitted_machine
 from uvb.capacity import default_widths, parameters
+from uvb.data import ImageSet
+from uvb.errors import UserError
 from uvb.models import get_model
+from uvb.plan import Plan
+from uvb.spec import RECIPES
 
 MNIST = (1, 28, 28)
 
@@ -125,8 +129,33 @@ def test_the_page_has_these_tables() -> None:
     assert page.split(begin)[1].split(end)[0].strip() == cost_model.document()
 
 
-def test_the_estimate_is_the_measured_step_where_one_worker_trains() -> None:
-    """`--dry-run` fits the model's arithmetic to a measured step; what workers and checkpoints add is the model's."""
+def test_an_estimate_is_the_measured_steps_and_probes(digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """3 epochs of 1,500 images are 36 steps of 128 and 3 probes of 2 × 297 images: 36 × 0.5 s + 1782 × 0.001 s."""
+    recipe = RECIPES["fast"].changed(epochs=3, batch_size=128)
+    spec = dataclasses.replace(
+        tiny_spec(digits), recipe=recipe, data=dataclasses.replace(tiny_spec(digits).data, train_images=1500)
+    )
+    monkeypatch.setattr(estimate, "paces", lambda specs, plan, images: [Pace(0.5, 0.001)] * len(specs))
+    for workers in (1, 2):  # two on CPUs are measured as two
+        (seconds,) = estimate.estimated_seconds([spec], Plan(workers), digits).values()
+        assert seconds == pytest.approx(18 + 1.782, rel=1e-3)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_pace_is_that_of_a_training(workers: int, digits: ImageSet) -> None:
+    """Told by as many processes as there are workers, in the unit of seconds; of a training that diverges its line."""
+    spec = tiny_spec(digits)
+    plan = Plan(workers)
+    (found,) = estimate.paces([spec], plan, digits)
+    assert 1e-4 < found.step < 10
+    assert 0 <= found.probe < 1
+    broken = dataclasses.replace(spec, recipe=dataclasses.replace(spec.recipe, learning_rate=1e30, clip=float("inf")))
+    with pytest.raises(UserError, match="diverged"):
+        estimate.paces([broken], plan, digits)
+
+
+def test_the_fitted_machine_has_the_measured_step() -> None:
+    """What GPUs' workers and checkpoints add is the cost model's."""
     for work in (paper_work("uvb"), paper_work("deen")):
         machine = fitted_machine(work, 0.6)
         assert step_seconds(work, machine) == pytest.approx(0.6)

@@ -44,7 +44,7 @@ def mean_predictor_loss(images: ImageSet) -> float:
 def test_checksum_depends_on_contents_shapes_and_levels_alone() -> None:
     base = small_set()
     assert re.fullmatch("[0-9a-f]{16}", base.checksum)
-    assert small_set(name="other", paper="mnist").checksum == base.checksum
+    assert small_set(name="other").checksum == base.checksum
     pixel = base.test.clone()
     pixel[0, 0, 0, 0] ^= 1
     changed = [
@@ -66,10 +66,10 @@ def test_checksum_does_not_depend_on_memory_layout() -> None:
 
 @pytest.mark.parametrize("labels", [True, False])
 def test_save_and_load_give_back_every_field(tmp_path: Path, labels: bool) -> None:
-    images = small_set(paper="mnist") if labels else small_set(train_labels=None, test_labels=None)
+    images = small_set() if labels else small_set(train_labels=None, test_labels=None)
     images.save(tmp_path / "new" / "images.safetensors")
     back = ImageSet.load(tmp_path / "new" / "images.safetensors")
-    assert (back.name, back.levels, back.paper, back.checksum) == ("small", 255, images.paper, images.checksum)
+    assert (back.name, back.levels, back.checksum) == ("small", 255, images.checksum)
     for key in ("train", "test", "train_labels", "test_labels"):
         ours, theirs = getattr(images, key), getattr(back, key)
         assert theirs is None if ours is None else torch.equal(ours, theirs)
@@ -171,7 +171,7 @@ def test_mnist_from_its_files_without_network(mnist_dir: Path, capfd: pytest.Cap
     assert images.test_labels.bincount().tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
     assert float(images.to_unit(images.train).mean()) == pytest.approx(0.1307, abs=5e-5)
     assert mean_predictor_loss(images) == pytest.approx(52.9, abs=0.1)
-    assert (images.paper, images.checksum) == ("mnist", "3bee7078728ec19c")
+    assert (images.name, images.checksum) == ("mnist", "3bee7078728ec19c")
     images.save(mnist_dir / "images.safetensors")
     assert ImageSet.load(mnist_dir / "images.safetensors").checksum == images.checksum
     assert len(list((mnist_dir / "MNIST/raw").iterdir())) == 4  # nothing was unpacked or written
@@ -273,7 +273,7 @@ def test_cifar10_reads_torchvisions_archive(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(source, "meta", {**source.meta, "md5": md5["batches.meta"]})
 
     images = load_dataset("cifar10", tmp_path, download=False)
-    assert (images.shape, images.paper) == ((3, 32, 32), "cifar10")
+    assert (images.shape, images.name) == ((3, 32, 32), "cifar10")
     assert np.array_equal(images.train.numpy(), np.concatenate([rows[n] for n in names[:5]]).reshape(-1, 3, 32, 32))
     assert np.array_equal(images.test.numpy(), rows["test_batch"].reshape(-1, 3, 32, 32))
     assert images.train_labels is not None

@@ -152,6 +152,15 @@ from uvb.experiments.registry import register_experiment
 
 register_experiment("mine")(lambda model, spec, context: None)
 """,
+    "uvb/samplers/mine.py": """
+from uvb.chains import advance
+from uvb.samplers.registry import register_sampler
+
+
+@register_sampler("mine", settings=lambda sigma: {"delta": sigma, "pull": 0.5})
+def mine(energy, state, seed, *, delta, pull, batch=None):
+    return advance(state, state.y - delta * pull, state.velocity, state.y, energy.sigma)
+""",
     "tune_spaces/mine.py": """
 from tune_spaces.registry import register_space
 
@@ -163,8 +172,18 @@ from tune_spaces import space_names
 from uvb.data import dataset_names
 from uvb.experiments import experiment_names
 from uvb.models import model_names
+from uvb.samplers import sampler_names
 
-print(["mine" in names() for names in (model_names, dataset_names, experiment_names, space_names)])
+lists = (model_names, dataset_names, experiment_names, space_names, sampler_names)
+print(["mine" in names() for names in lists], "walk_jump_mine" in experiment_names())
+
+from uvb.chains import begin
+from uvb.estimator import Energy
+from uvb.walk_jump import walk_at, walk_step
+
+start = begin(2, (1, 2, 2), 0)
+moved = [walk_step(Energy(2.0), start, walk_at(2.0, sampler="mine", **more), 0)[0].y - start.y for more in ({}, {"delta": 1.0})]
+print([round(float(y.mean()), 6) for y in moved])
 """
 
 
@@ -177,7 +196,7 @@ def test_a_file_in_its_folder_is_all_there_is_to_add(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
     line = [sys.executable, "-c", NAMES]
     done = subprocess.run(line, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
-    assert done.stdout == "[True, True, True, True]\n", done.stderr
+    assert done.stdout == "[True, True, True, True, True] True\n[-1.0, -0.5]\n", done.stderr
 
 
 def test_uvb_trains_where_neither_ray_nor_mlflow_can_be_imported(tmp_path):

@@ -311,11 +311,11 @@ def test_progress_counts_work_and_tells_each_line_once(store: Store, digits: Ima
 
 
 def test_time_left_counts_the_measurements(store: Store, digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At the trainings' pace: half the work in 10 s leaves 10 s of it, and 20 s where as much again comes after."""
+    """Half the work in 10 s leaves 10 s of it, and 20 s where as much again comes after; or what was timed comes after."""
     spec = tiny_spec(digits)
-    work, clock_says = training_flops(spec), iter((100.0, 110.0))
+    work, clock_says = training_flops(spec), iter((100.0, 110.0, 110.0))
     monkeypatch.setattr("pipelines.progress.time", SimpleNamespace(monotonic=lambda: next(clock_says), time=time.time))
-    progress = TrainingProgress([spec], store, tasks=5, after=work)
+    progress = TrainingProgress([spec], store, tasks=5, operations=work)
 
     def at(epoch: float) -> None:
         now = {"epoch": epoch, "images_per_s": 1.0, "time": time.time()}
@@ -326,6 +326,8 @@ def test_time_left_counts_the_measurements(store: Store, digits: ImageSet, monke
     assert progress.seconds_left() is None  # no pace yet
     at(spec.recipe.epochs / 2)
     assert progress.seconds_left() == pytest.approx(10 + 20 + 5 * TASK_SECONDS + REST_SECONDS)
+    progress.operations, progress.seconds = 0.0, 33.0
+    assert progress.seconds_left() == pytest.approx(10 + 33 + 5 * TASK_SECONDS + REST_SECONDS)
 
 
 def test_what_an_earlier_session_left_is_neither_running_nor_its_pace(

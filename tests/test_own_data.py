@@ -43,7 +43,7 @@ def test_parquet_file_is_split_nine_to_one_by_the_fixed_permutation(tmp_path: Pa
     path = write_parquet(tmp_path / "faces.parquet", [png(image) for image in array], label=list(range(20)))
     images = load_dataset(str(path))
     order = seed_zero_order(20)
-    assert (images.name, images.shape, images.levels, images.paper) == ("faces", (1, 5, 7), 255, None)
+    assert (images.name, images.shape, images.levels) == ("faces", (1, 5, 7), 255)
     assert np.array_equal(images.test[:, 0].numpy(), array[order[:2]])
     assert np.array_equal(images.train[:, 0].numpy(), array[order[2:]])
     assert images.train_labels is not None

@@ -1,6 +1,7 @@
 """The report: one page that stands alone, says what the data say, and leaves out what is not there."""
 
 import base64
+import dataclasses
 import itertools
 import json
 import re
@@ -210,6 +211,34 @@ def test_models_of_unlike_lists_of_sizes_are_still_compared(tmp_path: Path) -> N
     tables = build_tables(tmp_path)
     assert len(headlines(tables["losses"], tables["pairs"])) == 1
     assert len(layout.pair_tables(tables["pairs"], tables["losses"])) == 1
+
+
+def test_sizes_of_the_training_set_are_drawn_at_equal_steps(tmp_path: Path) -> None:
+    """24 steps of 64 on each: 1 epoch of 1,500 images, 2 of 750 and 8 of 188. 1 of 188 is a shorter training."""
+    spec = fake_study.spec("uvb")
+    for images, epochs in ((1500, 1), (750, 2), (188, 8), (188, 1)):
+        data = dataclasses.replace(spec.data, train_images=images)
+        recipe = dataclasses.replace(spec.recipe, epochs=epochs, batch_size=64)
+        fake_study.add_model(tmp_path, dataclasses.replace(spec, data=data, recipe=recipe))
+    study = Study(StudyFiles(tmp_path), build_tables(tmp_path))
+    drawing = next(d for d in drawings() if d.name == "training_size")
+    (picture,) = drawing.pictures(study)
+    assert "24 steps of 64 images each" in picture.caption
+    (axes,) = picture.figure.axes
+    lines = [drawn[0].get_xdata().tolist() for drawn in axes.containers]
+    assert lines == [[188, 750, 1500]] * 2, "test and train"
+
+
+def test_models_that_make_no_pair_are_named(tmp_path: Path) -> None:
+    for model, factor in (("uvb", 1.0), ("deen", 4.0)):
+        fake_study.add_model(tmp_path, fake_study.spec(model, widths=widths_at(model, (1, 8, 8), factor)))
+    tables = build_tables(tmp_path)
+    (table,) = layout.pair_tables(tables["pairs"], tables["losses"])
+    assert (table.caption, table.rows) == ("Paired difference of the losses on digits: none.", [])
+    assert table.notes[0].endswith("trained and measured alike: UVB, DEEN.")
+    assert table.notes[0] in build_report(tmp_path).read_text()
+    alone = tables["losses"].query("model == 'uvb'")
+    assert layout.pair_tables(tables["pairs"], alone) == []
 
 
 def test_a_model_of_fewer_seeds_says_so(tmp_path: Path) -> None:

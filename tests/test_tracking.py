@@ -73,6 +73,27 @@ def by_name(uri):
     return named
 
 
+def test_a_later_commands_settings_are_tags(uri, store):
+    """MLflow refuses to change a parameter; both commands' settings are to be seen, and the first one's again."""
+    spec = make_spec("uvb", 1.0)
+    complete(store, spec)
+    seen = []
+    for epochs, workers in ((4, 2), (8, 1), (4, 2)):
+        store.write_json("study.json", {"name": "digits", "epochs": epochs, "sigmas": [0.5, 1.0]})
+        plan = {**json.loads(store.read_bytes(f"models/{spec.spec_id}/plan.json")), "workers": workers}
+        store.write_json(f"models/{spec.spec_id}/plan.json", plan)
+        warnings = []
+        tracker = open_tracker(uri, store, warnings)
+        drain(tracker)
+        assert tracker.finish("FINISHED")
+        assert warnings == []
+        for name, key, tag in (("digits", "epochs", "now.epochs"), ("uvb σ=1", "plan.workers", "now.plan.workers")):
+            run = by_name(uri)[name]
+            seen.append((run["params"][key], run["tags"].get(tag)))
+            assert not [t for t in run["tags"] if t.startswith("now.") and t != tag]
+    assert seen == [("4", None), ("2", None), ("4", "8"), ("2", "1"), ("4", "4"), ("2", "2")]
+
+
 def test_the_default_store_is_what_a_plain_mlflow_ui_shows(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

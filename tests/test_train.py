@@ -21,6 +21,7 @@ from uvb.load import load, save_model
 from uvb.models import Model, build_model, model_names
 from uvb.models.registry import _MODELS
 from uvb.noise import generator, normal
+from uvb.objective import Denoise
 from uvb.plan import Plan, resolve_plan
 from uvb.train import fit
 from uvb.train_state import DamagedCheckpoint, TrainState
@@ -176,9 +177,16 @@ def test_divergence_is_one_line_that_says_where(digits):
         train(spec, digits)
 
 
+def test_a_loss_that_is_not_finite_from_the_start_blames_no_rate(digits, monkeypatch):
+    spec = tiny_spec(digits)
+    monkeypatch.setattr(Denoise, "per_image", lambda self, x, noise, eps: self.model(x, eps).flatten(1).sum(1) / 0.0)
+    with pytest.raises(UserError, match=r"not finite before the first update \(loss .*\); check what the model computes"):
+        train(spec, digits)
+
+
 def test_other_images_than_the_specs_are_refused(digits):
     spec = tiny_spec(digits)
-    other = ImageSet("digits", digits.train.flip(0), digits.test, digits.train_labels, digits.test_labels, digits.levels, None)
+    other = ImageSet("digits", digits.train.flip(0), digits.test, digits.train_labels, digits.test_labels, digits.levels)
     with pytest.raises(UserError, match="not those of the spec"):
         train(spec, other)
 

@@ -4,21 +4,22 @@ import itertools
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from uvb.baoab import baoab_update, closing_kick
 from uvb.chains import WalkState, begin, chain_gradient, initial_chains
 from uvb.empirical_bayes import EmpiricalBayes, posterior_mean
 from uvb.errors import UserError
 from uvb.estimator import Energy
 from uvb.gaussian_mixture import GaussianMixture
-from uvb.langevin import langevin_update
 from uvb.noise import generator
-from uvb.walk_jump import Integrator, WalkJump, jump, walk_jump, walk_step
+from uvb.samplers import sampler_names
+from uvb.samplers.baoab import baoab_update, closing_kick
+from uvb.samplers.langevin import langevin_update
+from uvb.walk_jump import WalkJump, jump, walk_at, walk_jump, walk_step
 
 SHAPE = (1, 2, 2)
 ONE, ZERO = torch.ones((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
@@ -82,16 +83,16 @@ def test_baoab_is_the_more_exact_where_energies_are_not_quadratic() -> None:
         return total / 40 - (1 + 1.5**2)
 
     langevin = bias(WalkJump(delta=math.sqrt(0.5), batch=None))
-    baoab = bias(WalkJump(delta=0.5, integrator="baoab", batch=None))
+    baoab = bias(WalkJump(delta=0.5, sampler="baoab", batch=None))
     assert langevin > 0.1
     assert abs(baoab) < 0.02
 
 
-@pytest.mark.parametrize(("integrator", "expected"), [("langevin", langevin_variance(1.25, 0.6)), ("baoab", 1.25)])
-def test_walks_reach_the_moments_of_a_gaussian(integrator: Integrator, expected: float) -> None:
+@pytest.mark.parametrize(("sampler", "expected"), [("langevin", langevin_variance(1.25, 0.6)), ("baoab", 1.25)])
+def test_walks_reach_the_moments_of_a_gaussian(sampler: str, expected: float) -> None:
     """End to end: 2,000 chains of 4 pixels, from Unif[0, 1], on Y of X ~ N(0.5, 0.25) and σ = 1."""
     energy = GaussianMixture(torch.ones(1), torch.full((1, *SHAPE), 0.5), torch.tensor([0.25])).energy(1.0)
-    config = WalkJump(delta=0.6, integrator=integrator, batch=None)
+    config = WalkJump(delta=0.6, sampler=sampler, batch=None)
     state, samples = begin(2000, SHAPE, seed=0), []
     for step in range(80):
         state, _ = walk_step(energy, state, config, seed=0)
@@ -111,11 +112,11 @@ class Rippled(Energy):
         return 0.5 * (y - eps.mean(1).reshape(-1, 1, 1, 1)).square().flatten(1).sum(1)
 
 
-@pytest.mark.parametrize("integrator", ["langevin", "baoab"])
-def test_a_continued_walk_is_the_same_walk(integrator: Integrator, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sampler", sampler_names())
+def test_a_continued_walk_is_the_same_walk(sampler: str, tmp_path: Path) -> None:
     """Interrupted between two jumps, saved, loaded and continued: equal bit for bit."""
     energy, seed = Rippled(1.0), 3
-    config = WalkJump(steps_between_jumps=4, jumps=5, integrator=integrator)
+    config = WalkJump(steps_between_jumps=4, jumps=5, sampler=sampler)
     whole = list(walk_jump(energy, begin(6, SHAPE, seed), config, seed))
 
     state = begin(6, SHAPE, seed)
@@ -145,8 +146,8 @@ def test_latent_noise_is_drawn_anew_for_every_step_and_chain() -> None:
 
 def test_batches_of_chains_walk_as_all_at_once() -> None:
     energy = Rippled(1.0)
-    for integrator in get_args(Integrator):
-        config = WalkJump(jumps=2, integrator=integrator, second_jump=True)
+    for sampler in sampler_names():
+        config = WalkJump(jumps=2, sampler=sampler, second_jump=True)
         ends = [list(walk_jump(energy, begin(7, SHAPE, 0), replace(config, batch=batch), 0))[-1][1] for batch in (None, 3)]
         torch.testing.assert_close(ends[0].x_hat, ends[1].x_hat)
         torch.testing.assert_close(ends[0].energy, ends[1].energy)
@@ -160,9 +161,9 @@ class Cliff(Energy):
         return over * 0.5 * y.square().flatten(1).sum(1)
 
 
-@pytest.mark.parametrize("integrator", ["langevin", "baoab"])
-def test_a_diverging_chain_is_stopped_alone(integrator: Integrator) -> None:
-    config = WalkJump(jumps=3, integrator=integrator)
+@pytest.mark.parametrize("sampler", sampler_names())
+def test_a_diverging_chain_is_stopped_alone(sampler: str) -> None:
+    config = WalkJump(jumps=3, sampler=sampler)
     sound = begin(4, SHAPE, 0)
     bad = sound._replace(y=sound.y.index_fill(0, torch.tensor(1), 60.0))
     first, info = walk_step(Cliff(1.0), bad, config, 0)
@@ -224,8 +225,34 @@ def test_chains_begin_uniform_in_the_cube() -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", [{"delta": 0.0}, {"delta": math.nan}, {"jumps": 0}, {"integrator": "euler"}, {"friction": 0.0}, {"batch": 0}]
+    ("bad", "line"),
+    [
+        ({"delta": 0.0}, "delta = 0.0"),
+        ({"delta": math.nan}, "delta = nan"),
+        ({"jumps": 0}, "jumps = 0"),
+        ({"batch": 0}, "batch = 0"),
+        ({"sampler": "euler"}, "unknown sampler 'euler'; choose one of: baoab, langevin"),
+        ({"sampler": "baoab", "settings": {"friction": 0.0}}, "friction = 0.0"),
+        ({"settings": {"friction": 1.0}}, "langevin has no setting 'friction'; it has: delta"),
+    ],
 )
-def test_bad_walks_are_refused(bad: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match=next(iter(bad))):
+def test_bad_walks_are_refused(bad: dict[str, Any], line: str) -> None:
+    with pytest.raises(UserError, match=line):
         WalkJump(**bad)
+
+
+@pytest.mark.parametrize("sampler", sampler_names())
+def test_a_walk_at_a_noise_level_is_the_same_walk_in_units_of_sigma(sampler: str) -> None:
+    """On an energy of y/σ alone, positions and time scale with σ."""
+
+    class Scaled(Energy):
+        def energy(self, y: Tensor, eps: Tensor) -> Tensor:
+            return 0.25 * (y / self.sigma).square().flatten(1).sum(1).square()
+
+    start, ends = begin(3, SHAPE, 0), []
+    for sigma in (1.0, 0.5):
+        state = start._replace(y=sigma * start.y)
+        for _ in range(5):
+            state, _ = walk_step(Scaled(sigma), state, walk_at(sigma, sampler=sampler), seed=0)
+        ends.append(state.y / sigma)
+    torch.testing.assert_close(ends[0], ends[1])

@@ -17,7 +17,7 @@ class WalkState(NamedTuple):
 
     Attributes:
         y: (B, C, H, W), where the chains are. A stopped chain stays at its last sound position.
-        velocity: (B, C, H, W), used by BAOAB alone (see `uvb.baoab`).
+        velocity: (B, C, H, W), used by BAOAB alone (see `uvb.samplers.baoab`).
         step: Langevin steps taken so far.
         stopped_at: (B,) int64, the step at which a chain diverged, or -1.
     """

@@ -17,12 +17,14 @@ class Objective(nn.Module):
         unit: what a curve of it is labelled with.
         of_an_energy: it minimizes an energy, so the model must have one.
         differentiates_twice: for an energy, its gradient goes through ∇_y f, which doubles the cost of a step.
+        trains_the_decoder: a latent model's decoder learns to reconstruct, rather than the energy's gradient alone.
         judged_by: the estimator of `uvb.evaluate.denoisers` that a model trained by it is judged by, before others.
     """
 
     unit = "loss, E‖x − x̂(y)‖²"
     of_an_energy = False
     differentiates_twice = True
+    trains_the_decoder = False
     judged_by = "energy"
 
     def __init__(self, model: Estimator) -> None:
@@ -50,7 +52,7 @@ class ElboY(Objective):
     """-ELBO of the noisy Y, up to a constant (Eq. 14): the energy itself is minimized."""
 
     model: Energy
-    unit, of_an_energy, differentiates_twice = "−ELBO of Y, nats", True, False
+    unit, of_an_energy, differentiates_twice, trains_the_decoder = "−ELBO of Y, nats", True, False, True
 
     def per_image(self, x: Tensor, noise: Tensor, eps: Tensor) -> Tensor:
         return self.model.energy(x + self.model.sigma * noise, eps)
@@ -63,7 +65,8 @@ class ElboX(Objective):
     """
 
     model: Energy
-    unit, of_an_energy, differentiates_twice, judged_by = "−ELBO of X, nats", True, False, "decoder"
+    unit, of_an_energy, differentiates_twice, trains_the_decoder = "−ELBO of X, nats", True, False, True
+    judged_by = "decoder"
 
     def per_image(self, x: Tensor, noise: Tensor, eps: Tensor) -> Tensor:
         return self.model.energy(x, eps)

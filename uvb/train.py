@@ -219,9 +219,20 @@ def gather_losses(state: TrainState) -> float:
     so_far = total[: state.step]
     if not bool(so_far.isfinite().all()):
         step = int((~so_far.isfinite()).nonzero()[0])
+        untrained = state.epoch == step == 0  # then no rate is to blame
         raise UserError(
-            f"{state.spec.label}: training diverged at epoch {state.epoch}, step {step} (loss {so_far[step].item()}); "
-            "lower the learning rate, or clip the gradient's norm"
+            f"{state.spec.label}: "
+            + (
+                "the loss is not finite before the first update"
+                if untrained
+                else f"training diverged at epoch {state.epoch}, step {step}"
+            )
+            + f" (loss {so_far[step].item()}); "
+            + (
+                "check what the model computes from noisy images"
+                if untrained
+                else "lower the learning rate, or clip the gradient's norm"
+            )
         )
     state.step_losses = total if rank_and_world()[0] == 0 else torch.zeros_like(total)
     size, n = state.spec.recipe.batch_size, state.spec.data.train_images

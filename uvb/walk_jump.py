@@ -1,20 +1,18 @@
 """Walk-jump sampling (Sec. 3.4): walk in Y by Langevin MCMC (Eq. 19), jump to X by the Bayes estimator (Eq. 20)."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from uvb.baoab import baoab_step
 from uvb.chains import Info, WalkState
 from uvb.errors import UserError
 from uvb.estimator import Energy, draw_latent_noise
-from uvb.langevin import langevin_step
 from uvb.noise import generator
-
-Integrator = Literal["langevin", "baoab"]
+from uvb.samplers import get_sampler
 
 
 @dataclass(frozen=True)
@@ -22,12 +20,12 @@ class WalkJump:
     """How to walk and when to jump. The defaults are the paper's (Fig. 3); there is no warm-up and no restart.
 
     Attributes:
-        delta: δ of Eq. 19, whose time step is δ²; for BAOAB the time step itself.
+        delta: step size; δ of Eq. 19, whose time step is δ², for BAOAB the time step itself.
         steps_between_jumps: Langevin steps before each jump, the first included.
         jumps: how many jumps a walk has in all.
         second_jump: also jump from the jump, x̂(x̂(y)) (Sec. 3.3.1).
-        integrator: "langevin" (Eq. 19) or "baoab" (underdamped).
-        friction: γ of BAOAB, per unit of time.
+        sampler: a name of `uvb.samplers`: "langevin" (Eq. 19), "baoab" (underdamped).
+        settings: of the sampler, besides δ, as BAOAB's friction γ, per unit of time; what is not given is as at σ = 1.
         batch: chains put through the net at once, which bounds memory (None: all).
     """
 
@@ -35,32 +33,34 @@ class WalkJump:
     steps_between_jumps: int = 10
     jumps: int = 100
     second_jump: bool = False
-    integrator: Integrator = "langevin"
-    friction: float = 1.0
+    sampler: str = "langevin"
+    settings: Mapping[str, float] = field(default_factory=dict)
     batch: int | None = 256
 
     def __post_init__(self) -> None:
-        if not 0 < self.delta < float("inf"):
-            raise UserError(f"delta = {self.delta}: the step size must be a finite number above 0; the paper's is 0.2")
         if self.steps_between_jumps < 1 or self.jumps < 1 or (self.batch is not None and self.batch < 1):
             raise UserError(
                 f"steps_between_jumps = {self.steps_between_jumps}, jumps = {self.jumps}, batch = {self.batch}; "
                 "each must be 1 or more"
             )
-        if self.integrator not in ("langevin", "baoab"):
-            raise UserError(f"unknown integrator {self.integrator!r}; choose langevin or baoab")
-        if not self.friction > 0:
-            raise UserError(f"friction = {self.friction}: it must be above 0, e.g. 1.0")
+        usual = get_sampler(self.sampler).settings(1.0)
+        for name, value in self.all_settings.items():
+            if name not in usual:
+                raise UserError(f"{self.sampler} has no setting {name!r}; it has: {', '.join(usual)}")
+            if not 0 < value < math.inf:
+                raise UserError(f"{name} = {value}: it must be finite and above 0; at σ = 1 it is usually {usual[name]:g}")
+
+    @property
+    def all_settings(self) -> dict[str, float]:
+        """What the sampler's step is called with, by name."""
+        return {**get_sampler(self.sampler).settings(1.0), **self.settings, "delta": self.delta}
 
 
 def walk_at(sigma: float, **changes: Any) -> WalkJump:
-    """The paper's walk at a noise level: δ = 0.2 σ, its 0.2 at its σ = 1; for BAOAB δ = σ/2 and friction 1/σ.
-
-    The energy of Y curves by at most 1/σ², so Eq. 19 then takes the same steps in units of σ, and BAOAB is stable.
-    """
-    underdamped = changes.get("integrator") == "baoab"
-    own = {"delta": 0.5 * sigma, "friction": 1 / sigma} if underdamped else {"delta": 0.2 * sigma}
-    return WalkJump(**{**own, **changes})
+    """A walk with its sampler's own settings at σ, but for what is changed; without changes it is the paper's at σ = 1."""
+    own = dict(get_sampler(changes.get("sampler", WalkJump.sampler)).settings(sigma))
+    settings = {**own, **changes.pop("settings", {})}
+    return WalkJump(**{"delta": settings.pop("delta"), "settings": settings, **changes})
 
 
 class Jump(NamedTuple):
@@ -80,10 +80,8 @@ class Jump(NamedTuple):
 
 
 def walk_step(energy: Energy, state: WalkState, config: WalkJump, seed: int) -> tuple[WalkState, Info]:
-    """One step of the chosen integrator."""
-    if config.integrator == "langevin":
-        return langevin_step(energy, state, seed, delta=config.delta, batch=config.batch)
-    return baoab_step(energy, state, seed, delta=config.delta, friction=config.friction, batch=config.batch)
+    """One step of the chosen sampler."""
+    return get_sampler(config.sampler).step(energy, state, seed, batch=config.batch, **config.all_settings)
 
 
 @torch.no_grad()

@@ -36,13 +36,23 @@ def draw(losses: pd.DataFrame) -> Figure:
     order=25,
 )
 def pictures(study: Study) -> Iterator[Picture]:
-    """A picture a data set and sigma at which models were trained on several numbers of images."""
+    """A picture a data set, recipe and sigma at which models of one size were trained on several numbers of images.
+
+    For equally many steps (within 5 %), as `tune_spaces/train_size.py` has it: else the length of training would be seen too.
+    """
     losses = study.tables["losses"]
     if losses.empty:
         return
-    for (dataset, sigma), group in over_seeds(own_estimator(losses)).groupby(["dataset", "sigma"]):
-        group = group[group["activation"] == "silu"]
+    means = over_seeds(own_estimator(losses))
+    means["steps"] = means["epochs"] * -(-means["train_images"] // means["batch_size"])
+    for key, group in means.groupby(["dataset", "sigma", "recipe", "activation", "batch_size"]):
+        group = group[group["parameters"] == group.groupby("model")["parameters"].transform("min")]
+        largest = group[group["train_images"] == group["train_images"].max()]
+        steps = int(largest["steps"].max())
+        group = group[(group["steps"] / steps - 1).abs() <= 0.05]
         sizes = group.groupby("model")["train_images"].nunique()
         group = group[group["model"].isin(sizes.index[sizes > 1])]
         if len(group):
-            yield Picture(f"training_size_{dataset}_{sigma:g}", f"{dataset}, σ = {level(sigma)}.", draw(group))
+            dataset, sigma, recipe, activation, batch = key
+            caption = f"{dataset}, σ = {level(sigma)}, recipe {recipe}, {activation}, {steps:,} steps of {batch} images each."
+            yield Picture("_".join(["training_size", *map(str, key)]), caption, draw(group))

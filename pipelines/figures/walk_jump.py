@@ -12,7 +12,6 @@ from pipelines.figures.style import FAINT, INK, WIDTH, colour, grid, label, plot
 from pipelines.summary import level
 
 UNSURE = 0.5  # a classifier that names fewer right tells little
-TASKS = (("walk_jump", ""), ("walk_jump_baoab", "_baoab"))  # and the suffix of their pictures' names
 
 
 def draw(jumps: np.ndarray, labels: np.ndarray | None = None, columns: int = 10) -> Figure:
@@ -78,8 +77,7 @@ def draw_classes(labels: np.ndarray, steps_per_jump: int) -> Figure:
 @register("walk_jump", title="Walk-jump sampling", paper="Fig. 3", needs="walk_jump", order=50)
 def pictures(study: Study) -> Iterator[Picture]:
     """The walk, its second-jump variant, the transition matrix and the classes over time, for each model sampled."""
-    walks = [(suffix, pair) for task, suffix in TASKS for pair in study.files.of_models(task)]
-    for suffix, (model, result) in walks:
+    for suffix, model, result in study.files.walks():
         spec, values, arrays = model.spec, result.values, result.arrays
         key = f"{spec.spec_id}{suffix}"
         who = f"{label(spec.model)} on {spec.data.name}, σ = {level(spec.sigma)}, {values['sampler']}, δ = {values['delta']:g}"

@@ -47,7 +47,6 @@ def load_cifar10(data_dir: Path, download: bool = True) -> ImageSet:
         _images(test),
         torch.tensor(train.targets),
         torch.tensor(test.targets),
-        paper="cifar10",
     )
 
 

@@ -28,7 +28,6 @@ class ImageSet:
         train_labels: int64, shape (N,), or None.
         test_labels: int64, shape (M,), or None.
         levels: the pixel value that means 1.0: 255, or 16 for scikit-learn's digits.
-        paper: which of the paper's tables it is ("mnist" or "cifar10"), or None.
 
     Raises:
         UserError: a set is empty, shapes or types do not fit, or a pixel is above `levels`.
@@ -40,7 +39,6 @@ class ImageSet:
     train_labels: Tensor | None = None
     test_labels: Tensor | None = None
     levels: int = 255
-    paper: str | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.levels <= 255:
@@ -121,7 +119,7 @@ class ImageSet:
         held, kept = order[: len(order) // one_in].sort().values, order[len(order) // one_in :].sort().values
         labels = self.train_labels
         return replace(
-            self, name=f"{self.name}-validation", train=self.train[kept], test=self.train[held], paper=None,
+            self, name=f"{self.name}-validation", train=self.train[kept], test=self.train[held],
             train_labels=None if labels is None else labels[kept], test_labels=None if labels is None else labels[held],
         )  # fmt: skip
 
@@ -130,10 +128,10 @@ class ImageSet:
         return images.to(dtype) / self.levels
 
     def save(self, path: str | Path) -> None:
-        """Writes one safetensors file, name, levels, paper and checksum in its header; whole or not at all."""
+        """Writes one safetensors file, name, levels and checksum in its header; whole or not at all."""
         path = Path(path)
         tensors = {key: t.contiguous() for key in _TENSORS if (t := getattr(self, key)) is not None}
-        header = {"name": self.name, "levels": str(self.levels), "paper": self.paper or "", "checksum": self.checksum}
+        header = {"name": self.name, "levels": str(self.levels), "checksum": self.checksum}
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f"{path.name}.{os.getpid()}.part")
         try:
@@ -153,7 +151,7 @@ class ImageSet:
             with safe_open(path, framework="pt") as file:
                 header = file.metadata() or {}
                 tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            images = ImageSet(**tensors, name=header["name"], levels=int(header["levels"]), paper=header["paper"] or None)
+            images = ImageSet(**tensors, name=header["name"], levels=int(header["levels"]))
         except FileNotFoundError:
             raise UserError(f"{path}: no such file; an image set written by ImageSet.save is needed") from None
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:

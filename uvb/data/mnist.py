@@ -36,7 +36,7 @@ def load_mnist(data_dir: Path, download: bool = True) -> ImageSet:
         missing = ", ".join(f"{name} ({'damaged' if (raw / name).exists() else 'absent'})" for name in bad)
         raise UserError(f"mnist: {error}; put these official files into {raw}: {missing}") from error
     train, train_labels, test, test_labels = (_read(raw / name) for name, _ in source.resources)
-    return ImageSet("mnist", train, test, train_labels.long(), test_labels.long(), paper="mnist")
+    return ImageSet("mnist", train, test, train_labels.long(), test_labels.long())
 
 
 def _read(path: Path) -> Tensor:

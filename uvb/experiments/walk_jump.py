@@ -1,6 +1,7 @@
 """Figure 3 and Sec. 3.4: walk-jump sampling, and how well its chains mix."""
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from uvb.mixing import (
     steps_to_visit_all,
     transition_counts,
 )
+from uvb.samplers import sampler_names
 from uvb.spec import RunSpec
 from uvb.walk_jump import WalkJump, walk_at
 
@@ -30,19 +32,18 @@ CHAINS, JUMPS = 8, 100
 LEAST_DRAWS = 4  # fewer tell nothing about mixing
 
 
-@register_experiment("walk_jump", needs="energy", where="largest")
-def walk_jump(model: Estimator, spec: RunSpec, context: Context) -> Result:
-    """Eight chains of 1,000 Langevin steps (Eq. 19) from Unif[0, 1]^d without warm-up, a jump (Eq. 20) every ten.
+def walk_jump(model: Estimator, spec: RunSpec, context: Context, sampler: str = "langevin") -> Result:
+    """Eight chains of 1,000 steps (of Langevin: Eq. 19) from Unif[0, 1]^d without warm-up, a jump (Eq. 20) every ten.
 
-    δ as `uvb.walk_jump.walk_at` has it. What comes back is said at `walked`.
+    Settings are the sampler's own at σ. What comes back is said at `walked`.
     """
-    return walked(model, spec, context, walk_at(spec.sigma, jumps=shortened(JUMPS, context, least=8)))
+    return walked(model, spec, context, walk_at(spec.sigma, sampler=sampler, jumps=shortened(JUMPS, context, least=8)))
 
 
-@register_experiment("walk_jump_baoab", needs="energy", where="largest", default=False)
-def walk_jump_baoab(model: Estimator, spec: RunSpec, context: Context) -> Result:
-    """The same with the underdamped integrator; time step σ/2, friction 1/σ."""
-    return walked(model, spec, context, walk_at(spec.sigma, jumps=shortened(JUMPS, context, least=8), integrator="baoab"))
+# The paper's walk is `walk_jump`, and is run unasked; another sampler's is `walk_jump_<name>`.
+for name in sampler_names():
+    own = "walk_jump" if name == "langevin" else f"walk_jump_{name}"
+    register_experiment(own, needs="energy", where="largest", default=name == "langevin")(partial(walk_jump, sampler=name))
 
 
 @torch.no_grad()
@@ -66,7 +67,7 @@ def walked(model: Estimator, spec: RunSpec, context: Context, config: WalkJump) 
         alive.append(landed.alive)
     stopped = state.stopped_at.tolist()
     scalars: dict[str, Any] = {
-        "sampler": config.integrator, "sigma": spec.sigma, "delta": config.delta, "steps": state.step,
+        "sampler": config.sampler, "sigma": spec.sigma, "delta": config.delta, "steps": state.step,
         "steps_per_jump": config.steps_between_jumps, "chains": chains, "classifier_accuracy": None, "variants": {},
         "diverged": [{"chain": chain, "step": step} for chain, step in enumerate(stopped) if step != NEVER],
     }  # fmt: skip

@@ -8,6 +8,7 @@ from torch import Tensor
 from uvb.chains import Info, WalkState, advance, chain_gradient
 from uvb.estimator import Energy
 from uvb.noise import normal
+from uvb.samplers.registry import register_sampler
 
 
 def baoab_update(
@@ -33,11 +34,15 @@ def closing_kick(velocity: Tensor, gradient: Tensor, delta: float) -> Tensor:
     return velocity - 0.5 * delta * gradient
 
 
+@register_sampler("baoab", settings=lambda sigma: {"delta": 0.5 * sigma, "friction": 1 / sigma})
 @torch.no_grad()
 def baoab_step(
     energy: Energy, state: WalkState, seed: int, *, delta: float, friction: float, batch: int | None = None
 ) -> tuple[WalkState, Info]:
-    """One step of every chain; ε and the noise are keyed by (seed, step)."""
+    """One step of every chain; ε and the noise are keyed by (seed, step).
+
+    δ = σ/2 is stable, since the energy of Y curves by at most 1/σ².
+    """
     gradient = chain_gradient(energy, state, seed, batch)
     noise = normal(tuple(state.y.shape), seed, "walk", state.step, device=state.y.device).to(state.y)
     y, velocity = baoab_update(state.y, state.velocity, gradient, noise, delta, friction)
