@@ -214,9 +214,9 @@ def test_models_of_unlike_lists_of_sizes_are_still_compared(tmp_path: Path) -> N
 
 
 def test_sizes_of_the_training_set_are_drawn_at_equal_steps(tmp_path: Path) -> None:
-    """24 steps of 64 on each: 1 epoch of 1,500 images, 2 of 750 and 8 of 188. 1 of 188 is a shorter training."""
+    """24 steps of 64 on each: 1 epoch of 1,500 images, 2 of 750 and 8 of 188. 1 of 188 and 9 of 1,500 are others."""
     spec = fake_study.spec("uvb")
-    for images, epochs in ((1500, 1), (750, 2), (188, 8), (188, 1)):
+    for images, epochs in ((1500, 1), (750, 2), (188, 8), (188, 1), (1500, 9)):
         data = dataclasses.replace(spec.data, train_images=images)
         recipe = dataclasses.replace(spec.recipe, epochs=epochs, batch_size=64)
         fake_study.add_model(tmp_path, dataclasses.replace(spec, data=data, recipe=recipe))

@@ -48,8 +48,9 @@ def pictures(study: Study) -> Iterator[Picture]:
     for key, group in means.groupby(["dataset", "sigma", "recipe", "activation", "batch_size"]):
         group = group[group["parameters"] == group.groupby("model")["parameters"].transform("min")]
         largest = group[group["train_images"] == group["train_images"].max()]
-        steps = int(largest["steps"].max())
-        group = group[(group["steps"] / steps - 1).abs() <= 0.05]
+        alike = {int(steps): (group["steps"] / steps - 1).abs() <= 0.05 for steps in largest["steps"].unique()}
+        steps = max(alike, key=lambda steps: int(alike[steps].sum()))  # the length that most were trained for
+        group = group[alike[steps]]
         sizes = group.groupby("model")["train_images"].nunique()
         group = group[group["model"].isin(sizes.index[sizes > 1])]
         if len(group):
