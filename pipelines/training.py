@@ -108,6 +108,7 @@ class Training:
     def _look(self) -> str:
         """Where this model stands: "done", "failed", "fresh", or the name of the newest checkpoint that is whole."""
         if self.store.exists("done.json"):
+            self._try(lambda: self.store.remove("state"))  # still there, if it was killed just after it was done
             return "done"
         before = read_json(self.store, "progress.json")
         try:

@@ -4,12 +4,15 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pandas as pd
 import pytest
-from chaos.chaos import ChaosError, Kill, compare, require_no_traces
+from chaos.chaos import Attack, Chaos, ChaosError, Driver, Kill, Nodes, compare, require_no_traces
 from conftest import ROOT
 from marked import MARK, end_marked, marked
 from studies import SIZE_ARGUMENTS
@@ -64,3 +67,44 @@ def test_kills_that_no_model_knows_of_do_not_count(tmp_path: Path) -> None:
     (model / ".tmp-x").write_text("")
     with pytest.raises(ChaosError, match="half-written"):
         require_no_traces(tmp_path, kills[:1])
+
+
+class Worker:
+    """A process that trains; when it is killed, `felt` happens."""
+
+    pid = 7
+
+    def __init__(self, felt: Callable[[], None]) -> None:
+        self.kill = felt
+
+
+@pytest.mark.parametrize(("after", "counts"), [({"starts": 2}, True), ({"done": True}, False)])
+def test_a_kill_counts_where_its_model_was_begun_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: dict[str, Any], counts: bool
+) -> None:
+    """One that came when the model had just been trained restarts nothing, though the next model then begins."""
+    for name in ("a", "b"):
+        (tmp_path / "models" / name).mkdir(parents=True)
+        spec = {"model": "uvb", "data": {"train_images": 300}, "recipe": {"batch_size": 100}}
+        (tmp_path / "models" / name / "spec.json").write_text(json.dumps(spec))
+    now = {"epoch": 1.0, "starts": 1, "images_per_s": 9.0}
+
+    def progress(name: str, **changes: Any) -> None:
+        (tmp_path / "models" / name / "progress.json").write_text(json.dumps({**now, "time": time.time(), **changes}))
+
+    def felt() -> None:
+        workers[:] = [Worker(felt)]  # those of a group begun again, or of the next model
+        if "done" in after:
+            (tmp_path / "models" / "a" / "done.json").write_text("{}")
+            progress("b")
+        else:
+            progress("a", time=time.time() + 1, **after)
+
+    workers = [Worker(felt)]
+    monkeypatch.setattr("chaos.chaos.titled", lambda mark, title: list(workers))
+    monkeypatch.setattr(Driver, "require_running", lambda self: None)
+    monkeypatch.setattr(Driver, "log", lambda self: "")
+    progress("a")
+    attack = Attack(Chaos(epochs=2, patience=5), tmp_path, Driver(tmp_path, [], ""), Nodes(""), "")
+    assert attack.training_kill("worker") is counts
+    assert len(attack.done) == counts

@@ -113,6 +113,10 @@ def test_killed_training_ends_bit_identical(store: Store, tmp_path: Path, digits
     assert (done["restarts"], done["epochs"]) == (1, 2)
     assert not (folder_of(store, spec) / "state").exists()
 
+    (folder_of(store, spec) / "state" / "000000004").mkdir(parents=True)  # killed between done.json and their removal
+    train(spec, store)
+    assert not (folder_of(store, spec) / "state").exists()
+
 
 def test_the_model_that_is_kept_is_the_averaged_one(store: Store, digits: ImageSet) -> None:
     spec = tiny_spec(digits)

@@ -43,6 +43,8 @@ VOLATILE = {"run_id", "images_per_s", "images_per_second", "seconds", "time", "h
 KEYS = {"losses": ["spec_id", "split", "estimator"], "internals": ["spec_id", "quantity"], "curves": ["spec_id", "epoch"],
         "capacity": ["model"]}  # fmt: skip
 NODE_CPUS, NODES = 2, 3
+LAST_SHARE = 0.9  # a model that is nearly trained is not attacked: it might end before the kill is felt
+TOO_LATE = "when its model had just been trained"
 RETRY_SEEN_SECONDS = 20.0  # Ray tells of a second attempt within seconds, where there is one
 
 
@@ -197,8 +199,9 @@ class Attack:
         all_models = self.progress().values()
         return sum(1.0 if m["done"] else m["epoch"] / self.chaos.epochs for m in all_models) / max(1, len(all_models))
 
-    def starts(self) -> int:
-        return sum(model["starts"] for model in self.progress().values())
+    def begun(self, model: str) -> int:
+        """How often it was."""
+        return int(self.progress().get(model, {}).get("starts", 0))
 
     def training(self) -> str:
         """The model that trains now: its spec_id."""
@@ -241,20 +244,29 @@ class Attack:
         self.random.shuffle(kinds)
         moments = [(i + self.random.uniform(0.05, 0.95)) / (len(kinds) + 1) for i in range(len(kinds))]
         for kind, moment in zip(kinds, moments, strict=True):
-            self.until(f"{moment:.0%} of the training", partial(self.ripe, kind, moment))
-            self.training_kill(kind)
+            while True:
+                self.until(f"{moment:.0%} of the training", partial(self.ripe, kind, moment))
+                if self.training_kill(kind):
+                    break
         for _ in range(c.tasks):
             self.task_kill()
 
     def ripe(self, kind: str, moment: float) -> bool:
         """Whether the training has come to that moment, and there is something to kill, in the midst of a model: between two
         no model would know that it was begun again."""
-        if self.share() < moment or not self.progress().get(self.training(), {}).get("images_per_s"):
+        if self.share() == 1.0:
+            raise ChaosError(f"all models were trained before a {kind} could be killed: more --epochs, or fewer kills")
+        now = self.progress().get(self.training(), {})
+        if self.share() < moment or not now.get("images_per_s") or now["epoch"] > LAST_SHARE * self.chaos.epochs:
             return False
         return bool(self.nodes.with_workers(TITLES[kind]) if kind == "node" else titled(self.mark, TITLES[kind]))
 
-    def training_kill(self, kind: str) -> None:
-        at, starts, before, note = self.where(), self.starts(), set(titled(self.mark, TITLES[kind])), ""
+    def training_kill(self, kind: str) -> bool:
+        """Kill, and wait until that model was begun again. False where it ended by itself at that very moment, so that there
+        was nothing left to begin again: such a kill does not count."""
+        model, at, before, note = self.training(), self.where(), set(titled(self.mark, TITLES[kind])), ""
+        if not (starts := self.begun(model)):
+            return False
         now, began = time.time(), time.monotonic()
         if kind == "node":
             pid = self.nodes.kill(self.random.choice(self.nodes.with_workers(TITLES[kind])))
@@ -268,18 +280,27 @@ class Attack:
         elif kind == "checkpoint":
             pid, left = self.kill_in_checkpoint()
             # the model may have changed since: seen anew, long before anything can have been started again
-            at, starts, before, note = self.where(), self.starts(), set(self.watched), f", half-written {left}"
+            model, at, before, note = left.split("/")[0], self.where(), set(self.watched), f", half-written {left}"
+            starts = self.begun(model)
             now, began = time.time(), time.monotonic()
         else:
             victim = self.random.choice(titled(self.mark, TITLES[kind]))
             pid = victim.pid
             victim.kill()
-        born = self.until(
-            f"a restart after the {kind} was killed", lambda: self.starts() > starts and self.fresh(TITLES[kind], before)
-        )
+
+        def begun_again() -> str:
+            found, born = self.progress()[model], self.fresh(TITLES[kind], before)
+            if found["starts"] > starts and born:
+                return f"new process {born[0].pid}, starts {starts} -> {found['starts']}{note}"
+            return TOO_LATE if found["done"] else ""
+
+        evidence: str = self.until(f"a restart after the {kind} was killed", begun_again)
+        if evidence == TOO_LATE:
+            print(f"{kind} {pid} killed {TOO_LATE} ({at}); another one, then", flush=True)
+            return False
         self.until("training to go on", lambda: self.moving(now))
-        evidence = f"new process {born[0].pid}, starts {starts} -> {self.starts()}{note}"
         self.note(Kill(kind, "training", at, pid, time.monotonic() - began, evidence))
+        return True
 
     def moving(self, since: float) -> bool:
         """Whether a model reported steps made after `since` (or all are done)."""
