@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from measure import ROOT, Row, figure, no_fallback, require_alive, row, seconds_side_by_side, setting, wait
+from one_update import OneUpdate
 from torch.utils.flop_counter import FlopCounterMode
 
 from uvb import nets
@@ -39,6 +40,7 @@ FAST = ("graph-compile-bf16", "graph-eager-bf16", "compile-bf16", "eager-bf16") 
 # To compare. "benchmark": cuDNN tries its algorithms. "dynamo": torch.compile of the objective as it is, with torch's own
 # second derivatives, beside ours. "torch-derivatives": those, uncompiled.
 OTHERS = ("graph-compile-bf16-cudnn-benchmark", "graph-dynamo-bf16", "graph-eager-bf16-torch-derivatives", "jax-fp32")
+ONE_UPDATE = "graph-compile-bf16-one-update"  # clipping, Adam and EMA compiled into one (`one_update.py`)
 JAX_SECONDS = 90  # for one precision, compilation included
 VARIANT_SECONDS = 40  # with fewer left none is begun: what a compilation and its timing may take
 
@@ -80,17 +82,22 @@ def variant(name: str, model: Estimator, shape: Shape, device: str, batch: int) 
         loss_of = prepare(objective, plan, (batch, *shape))
         if "dynamo" in name:
             loss_of = torch.compile(loss_of, fullgraph=True, dynamic=False)  # type: ignore[assignment]  # its stub says Callable
-        gradients = gradients_of(loss_of, plan, RECIPES["fast"].clip)
+        longest, together = RECIPES["fast"].clip, name.endswith("one-update")
+        gradients = gradients_of(loss_of, plan, math.inf if together else longest)
         trained = [p for p in model.parameters() if p.requires_grad]
         averaged = [p.detach().clone() for p in trained]
         adam = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
+        update = OneUpdate(trained, averaged, 1e-4, longest)
 
         def step() -> torch.Tensor:
             loss = gradients(*arguments)
-            adam.step()
+            if together:
+                update()
+            else:
+                adam.step()
+                with torch.no_grad():
+                    torch._foreach_lerp_(averaged, trained, 1e-3)
             adam.zero_grad(set_to_none=True)
-            with torch.no_grad():
-                torch._foreach_lerp_(averaged, trained, 1e-3)
             return loss
 
         for _ in range(5):

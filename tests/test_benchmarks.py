@@ -26,11 +26,14 @@ import gpu_variants
 import gpu_warm
 import measure
 import stacked
+from one_update import OneUpdate
+from torch import nn
 
 from uvb.compiled import CompiledObjective
 from uvb.data import ImageSet
 from uvb.empirical_bayes import posterior_mean
 from uvb.errors import UserError
+from uvb.gradients import clip
 from uvb.models import get_model
 from uvb.noise import normal
 from uvb.objective import build_objective
@@ -99,6 +102,27 @@ def test_the_first_written_step_descends_like_ours(name):
     loss = gpu_variants.first_written(model, SHAPE, "cpu", 6)()
     torch.testing.assert_close(loss, expected)
     assert any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("longest", [1e9, 0.1])
+def test_one_update_is_clipping_adam_and_average(longest):
+    model = get_model("deen").build(SHAPE, Widths(conv=(3, 4), hidden=6), "silu", 1.0)
+    trained = list(model.parameters())
+    average = [p.detach().clone() for p in trained]
+    mine, my_average = ([nn.Parameter(p.detach().clone()) for p in trained], [a.clone() for a in average])
+    adam = torch.optim.Adam(trained, lr=0.01, fused=True)
+    update = OneUpdate(mine, my_average, 0.01, longest, through=lambda function: function)
+    for at in range(3):
+        for p, m in zip(trained, mine, strict=True):
+            p.grad = normal(tuple(p.shape), at, "gradient")
+            m.grad = p.grad.clone()
+        clip(trained, longest)
+        adam.step()
+        update()
+        with torch.no_grad():
+            torch._foreach_lerp_(average, trained, 1e-3)
+    torch.testing.assert_close(mine, trained, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(my_average, average, rtol=1e-5, atol=1e-7)
 
 
 def test_forward_flops_by_hand():
