@@ -43,24 +43,14 @@ def tiny_spec(images: ImageSet, model: str = "uvb", **changes: object) -> RunSpe
     return dataclasses.replace(spec, **changes)
 
 
-def undisturbed(folder: Path, workers: int) -> Iterator[Path]:
+@pytest.fixture(scope="session")
+def two_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """`studies.study` with two workers, undisturbed; its folder, to be left as it is."""
     from studies import study
 
-    mark = uuid4().hex
+    folder, mark = tmp_path_factory.mktemp("two"), uuid4().hex
     try:
-        assert study(folder, mark, "--num-workers", str(workers)).wait(600) == 0, (folder / "out.txt").read_text()
+        assert study(folder, mark, "--num-workers", "2").wait(600) == 0, (folder / "out.txt").read_text()
         yield folder
     finally:
         end_marked(mark)
-
-
-@pytest.fixture(scope="session")
-def one_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """`studies.study` with one worker; its folder, to be left as it is."""
-    yield from undisturbed(tmp_path_factory.mktemp("one"), 1)
-
-
-@pytest.fixture(scope="session")
-def two_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The same with two."""
-    yield from undisturbed(tmp_path_factory.mktemp("two"), 2)

@@ -161,7 +161,7 @@ def test_finished_training_is_left_alone(store: Store, digits: ImageSet) -> None
     assert store.stamps(f"models/{spec.spec_id}") == before
 
 
-def test_states_are_few_and_the_newest_whole_one_is_used(store: Store, digits: ImageSet) -> None:
+def test_states_are_few_and_the_newest_whole_one_is_used(store: Store, tmp_path: Path, digits: ImageSet) -> None:
     spec = dataclasses.replace(tiny_spec(digits), recipe=dataclasses.replace(tiny_spec(digits).recipe, epochs=5))
     with pytest.raises(Killed):
         Interrupted(spec, store, 4).run()
@@ -169,9 +169,15 @@ def test_states_are_few_and_the_newest_whole_one_is_used(store: Store, digits: I
     assert len(states) == KEPT_STATES
     damaged = states[-1] / "state.safetensors"
     damaged.write_bytes(damaged.read_bytes()[:-8])
-    training = Training(spec, PLAN, store, 1e9, 0)
-    assert training._look() == states[-2].name
-    assert any(states[-1].name in note and "not used" in note for note in training.notes)
+    resumed = train(spec, store)
+    assert resumed.history["start"] == states[-2].name
+    assert any(states[-1].name in note and "not used" in note for note in resumed.notes)
+
+    whole = Store(tmp_path / "whole")
+    save_images(whole, digits)
+    train(spec, whole)
+    a, b = weights(folder_of(store, spec)), weights(folder_of(whole, spec))
+    assert all(torch.equal(a[name], b[name]) for name in b)
 
 
 def test_checkpoint_of_another_configuration_is_refused_by_name(store: Store, digits: ImageSet) -> None:
