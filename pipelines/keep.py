@@ -8,6 +8,7 @@ import tyro
 
 from pipelines.cli import command
 from pipelines.results import StudyFiles
+from pipelines.store import Store
 from uvb.errors import UserError
 
 KEPT = ("tables", "figures", "report.html", "study.json", "timings.json")
@@ -34,15 +35,19 @@ def keep(config: Keep) -> None:
     if missing:
         raise UserError(f"{config.study} has no {', '.join(missing)} yet: let the study end first")
     target = config.out / files.name
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
-    for name in KEPT:
-        source = config.study / name
-        shutil.copytree(source, target / name) if source.is_dir() else shutil.copy2(source, target / name)
-    for result in sorted(config.study.glob(RESULTS)):
-        copy = target / result.relative_to(config.study)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(result, copy)
+    here, there = config.study.resolve(), target.resolve()
+    if here == there or here in there.parents or there in here.parents:
+        raise UserError(f"{target} and the study overlap, and an older copy is replaced: choose another --out, e.g. results")
+    if target.exists() and ((target / "models").exists() or not (target / "study.json").exists()):
+        raise UserError(f"{target} is no copy of a study: remove it, or choose another --out")
+    with Store(config.out).folder(files.name) as copy:  # whole or absent, and the older one stays until then
+        for name in KEPT:
+            source = config.study / name
+            shutil.copytree(source, copy / name) if source.is_dir() else shutil.copy2(source, copy / name)
+        for result in sorted(config.study.glob(RESULTS)):
+            into = copy / result.relative_to(config.study)
+            into.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(result, into)
     print(target)
 
 

@@ -252,7 +252,7 @@ def other_losses(losses: pd.DataFrame, asked: Collection[str] = ()) -> list[Tabl
     tables: list[Table] = []
     for caption, rows, conditions in (
         ("Other models and estimators, trained as above.", losses[losses.index.isin(main.index) & ~in_main], False),
-        ("Other recipes, activations, batch sizes and training sets.", losses[~losses.index.isin(main.index)], True),
+        ("Other widths, recipes, activations, batch sizes and training sets.", losses[~losses.index.isin(main.index)], True),
     ):
         if len(rows):
             tables.append(_long(caption, over_seeds(rows), conditions))

@@ -215,9 +215,7 @@ def _run_facts(files: StudyFiles) -> list[tuple[str, str]]:
         "data": data,
         "models": {label(s.model) for s in specs},
         "noise levels σ": {level(s.sigma) for s in specs},
-        "left out": {f"{counted(len(files.superseded), 'model')} of images that have changed since"}
-        if files.superseded
-        else set(),
+        "left out": _left_out(files),
         "recipe": recipes,
         "activation": {s.activation for s in specs},
         "seeds": {str(s.seed) for s in specs},
@@ -226,6 +224,14 @@ def _run_facts(files: StudyFiles) -> list[tuple[str, str]]:
     }
     separators = {"data": "; ", "models": "; ", "recipe": "; ", "plan": "; "}
     return [(name, separators.get(name, ", ").join(sorted(values))) for name, values in facts.items() if values]
+
+
+def _left_out(files: StudyFiles) -> set[str]:
+    """What lies in the folder and is in no table."""
+    images, losses = len(files.superseded), files.left_out("losses")
+    found = {f"{counted(images, 'model')} of images that have changed since": images,
+             f"the losses of {counted(losses, 'model')}, measured otherwise than those asked for last": losses}  # fmt: skip
+    return {line for line, count in found.items() if count}
 
 
 def _cost(timings: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ tasks/<name>/<key>/  result.json (scalars), arrays.safetensors (float32; absent 
 ```
 
 `key` is the spec_id, except for `reference`. Null stands for "not measured"; images are (N, C, H, W) in [0, 1].
+Every result.json also has `settings`, a hash of how it was measured, and `trained`, the `time` of the done.json it is of.
 
 | task | result.json | arrays.safetensors |
 |---|---|---|
@@ -40,6 +41,7 @@ Internals' names say where the latent comes from, what it is compared with, and 
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -152,10 +154,23 @@ class StudyFiles:
         return found
 
     def of_models(self, task: str) -> Iterator[tuple[Model, Result]]:
-        """The task's results beside the models they are of, in the order of data set, model, sigma, seed; of no superseded one."""
+        """The task's results beside the models they are of, in the order of data set, model, sigma, seed.
+
+        Of no superseded model, and of each its weights as they are now. All were measured alike: as most of those that the
+        last command asked for, since an earlier one's images, draws or rounding may be others.
+        """
         known = self.models.keys() - self.superseded
         pairs = [(self.models[key], result) for key, result in self.results(task).items() if key in known]
+        pairs = [(model, result) for model, result in pairs if _is_of(result, model)]
+        asked = [result for model, result in pairs if model.spec_id in self.asked] or [result for _, result in pairs]
+        counts = Counter(str(result.values.get("settings")) for result in asked)
+        alike = max(counts, key=lambda settings: (counts[settings], settings), default=None)
+        pairs = [(model, result) for model, result in pairs if str(result.values.get("settings")) == alike]
         yield from sorted(pairs, key=lambda pair: order(pair[0].spec))
+
+    def left_out(self, task: str) -> int:
+        """How many results of a task `of_models` does not give, of models that are not superseded."""
+        return len((self.results(task).keys() & self.models.keys()) - self.superseded) - len(list(self.of_models(task)))
 
     def walks(self) -> Iterator[tuple[str, Model, Result]]:
         """Walk-jump by every sampler, the paper's first: its suffix to names ("" for the paper's, or _baoab), as `of_models`."""
@@ -163,6 +178,11 @@ class StudyFiles:
             if folder.name == WALK or folder.name.startswith(f"{WALK}_"):
                 for model, result in self.of_models(folder.name):
                     yield folder.name.removeprefix(WALK), model, result
+
+
+def _is_of(result: Result, model: Model) -> bool:
+    """Whether a result is of the weights that a model has now; of results older than `trained` this is not known."""
+    return "trained" not in result.values or (model.done is not None and result.values["trained"] == model.done.get("time"))
 
 
 def order(spec: RunSpec) -> tuple[Any, ...]:

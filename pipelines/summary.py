@@ -19,7 +19,7 @@ def main_group(table: pd.DataFrame, asked: Collection[str] = ()) -> pd.DataFrame
 
     Of the models `asked` for last, where there are any (`StudyFiles.asked`), since a folder may hold an earlier command's as
     well; of as many under two conditions, those with more images, then of the recipe that nothing was changed in, then with
-    more epochs. Of a model trained at several capacities, the middle one.
+    more epochs. Of a model trained at several capacities, the middle one of those asked for.
     """
     kept = []
     for _, group in table.groupby("dataset", sort=True):
@@ -28,7 +28,8 @@ def main_group(table: pd.DataFrame, asked: Collection[str] = ()) -> pd.DataFrame
         most = max(sizes[sizes == sizes.max()].reset_index().to_dict("records"), key=_rank)
         best = {name: most[name] for name in CONDITION}
         main = group[(group[CONDITION] == pd.Series(best)).all(axis=1)]
-        kept.append(main[main["parameters"] == main.groupby("model")["parameters"].transform(_middle)])
+        capacities = _middle_sizes(main) | _middle_sizes(main[main["spec_id"].isin(asked)])
+        kept.append(main[main["parameters"] == main["model"].map(capacities)])
     return pd.concat(kept) if kept else table
 
 
@@ -53,10 +54,10 @@ def _split(dataset: str) -> tuple[str, str]:
     return ("held-out loss", "held-out images") if dataset.endswith("-validation") else ("test loss", "test images")
 
 
-def _middle(counts: pd.Series) -> int:
-    """Of the parameter counts that a model was trained with, the middle one."""
-    sizes = sorted(set(counts))
-    return int(sizes[(len(sizes) - 1) // 2])
+def _middle_sizes(rows: pd.DataFrame) -> dict[str, int]:
+    """model -> of the parameter counts that it was trained with, the middle one."""
+    sizes = {str(model): sorted(set(own)) for model, own in rows.groupby("model")["parameters"]}
+    return {model: int(own[(len(own) - 1) // 2]) for model, own in sizes.items()}
 
 
 def own_estimator(losses: pd.DataFrame) -> pd.DataFrame:

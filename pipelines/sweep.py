@@ -81,6 +81,7 @@ def scheduler(epochs: int) -> Any:
 def leaderboard(folder: Path, space: str) -> None:
     """tables/leaderboard.parquet: every training of the sweep, the best of each model and noise level first."""
     files = StudyFiles(folder)
+    results = {model.spec_id: result for model, result in files.of_models("losses")}
     wanted = set(files.study.get("specs", []))
     rows = []
     for model in files.models.values():
@@ -89,7 +90,7 @@ def leaderboard(folder: Path, space: str) -> None:
             continue
         stopped = (folder / "models" / spec.spec_id / "stopped.json").exists()
         ended = "done" if model.done else "stopped early" if stopped else "not finished"
-        result = files.results("losses").get(spec.spec_id)
+        result = results.get(spec.spec_id)
         measured = {r["estimator"]: r for r in (result.values["rows"] if result else []) if r["split"] == "test"}
         own = measured[own_estimator(spec.model, measured)] if measured else {}
         rows.append(

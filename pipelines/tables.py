@@ -29,14 +29,11 @@ CLOSE = (
 
 def losses(files: StudyFiles) -> pd.DataFrame:
     """Tables 2 and 3: the denoising loss of Eq. 18 by model, split and estimator, beside the exact references."""
-    exact = {
-        (row.dataset, row.checksum, row.train_images, round(row.sigma, 9)): row
-        for row in references(files).itertuples(index=False)
-    }
+    exact = {(row.checksum, row.train_images, round(row.sigma, 9)): row for row in references(files).itertuples(index=False)}
     rows = []
     for model, result in files.of_models("losses"):
         spec = model.spec
-        known = exact.get((spec.data.name, spec.data.checksum, spec.data.train_images, round(spec.sigma, 9)))
+        known = exact.get((spec.data.checksum, spec.data.train_images, round(spec.sigma, 9)))
         for row in result.values["rows"]:
             split, plain = row["split"], _as_the_paper_trains(spec) and row["estimator"] == "energy"
             rows.append(
@@ -257,8 +254,6 @@ def _partners(results: list[tuple[Model, Result]]) -> Iterator[tuple[tuple[Model
             a, b = first[0].spec, second[0].spec
             if not _compared(a.model, b.model) or _condition(a) != _condition(b):
                 continue
-            if first[1].values.get("settings") != second[1].values.get("settings"):
-                continue  # other images, draws or rounding
             apart = abs(math.log(describe(first[0])["parameters"] / describe(second[0])["parameters"]))
             if apart < math.log(CLOSE) and apart < nearest.get(b.model, (math.inf,))[0]:
                 nearest[b.model] = apart, second

@@ -69,7 +69,7 @@ def tasks_for(specs: Sequence[RunSpec], experiments: Sequence[str]) -> list[Task
     """The tasks that belong to trained models, the references first. Plug-ins decide nothing here but what applies to what."""
     found: dict[str, Task] = {}
     for spec in specs:
-        key = f"{spec.data.checksum}-{spec.data.train_images}-{spec.sigma:g}"
+        key = f"{spec.data.checksum}-{spec.data.train_images}-{spec.sigma:.12g}"
         found.setdefault(key, Task("reference", key, spec))
     largest = max((spec.sigma for spec in specs), default=0.0)
     tasks = list(found.values())
@@ -89,8 +89,21 @@ def model_class(spec: RunSpec) -> type[Estimator]:
 
 
 def unfinished(tasks: Sequence[Task], store: Store, settings: Settings) -> list[Task]:
-    """Those whose result is not there, or was measured otherwise."""
-    return [t for t in tasks if read_json(store, f"{t.folder}/result.json").get("settings") != settings.key]
+    """Those whose result is not there, was measured otherwise, or is of weights that the model no longer has."""
+    now = {spec: trained(store, spec) for spec in {task.spec for task in tasks}}
+
+    def stands(task: Task) -> bool:
+        result = read_json(store, f"{task.folder}/result.json")
+        of_these_weights = task.name == "reference" or result.get("trained") == now[task.spec]
+        return result.get("settings") == settings.key and of_these_weights
+
+    return [task for task in tasks if not stands(task)]
+
+
+def trained(store: Store, spec: RunSpec) -> float | None:
+    """When a model's training ended, which tells its weights from those of another training of the same spec."""
+    time: float | None = read_json(store, f"models/{spec.spec_id}/done.json").get("time")
+    return time
 
 
 def run_tasks(tasks: Sequence[Task], store: Store, settings: Settings, layout: Layout) -> Iterator[tuple[int, dict[str, str]]]:
@@ -112,7 +125,7 @@ def run_tasks(tasks: Sequence[Task], store: Store, settings: Settings, layout: L
 
 def run_task(task: Task, store: Store, settings: Settings) -> None:
     """Run one task and write its result, arrays and numbers at once; in a Ray worker, or anywhere."""
-    images = load_images(store.uri, task.spec.data.checksum)
+    images, of = load_images(store.uri, task.spec.data.checksum), trained(store, task.spec)
     torch.set_num_threads(settings.plan.threads)
     if settings.plan.device == "cpu":
         keep_large_buffers()
@@ -123,12 +136,12 @@ def run_task(task: Task, store: Store, settings: Settings) -> None:
             model = load(folder, settings.plan.device).to(settings.plan.dtype)  # one trained in float64 is measured alike
         context = Context(images, settings.plan, settings.evaluation, settings.seed, settings.scale)
         result = get_experiment(task.name).run(model, task.spec, context)
-    write_result(store, task, result, settings)
+    write_result(store, task, result, settings, of)
 
 
-def write_result(store: Store, task: Task, result: Result, settings: Settings) -> None:
-    """``result.json`` and ``arrays.safetensors``, whole or absent."""
-    blob = {**result.scalars, "settings": settings.key}
+def write_result(store: Store, task: Task, result: Result, settings: Settings, of: float | None = None) -> None:
+    """``result.json`` and ``arrays.safetensors``, whole or absent; `of` says of which weights (`trained`)."""
+    blob = {**result.scalars, "settings": settings.key} | ({} if task.name == "reference" else {"trained": of})
     with store.folder(task.folder) as folder:
         (folder / "result.json").write_text(json.dumps(blob, indent=1, allow_nan=False))
         if result.arrays:

@@ -90,3 +90,20 @@ def test_what_a_study_found_is_kept_without_weights(tmp_path):
     assert numbers == {p.relative_to(kept) for p in kept.glob("tasks/**/*") if p.is_file()} != set()
     with pytest.raises(UserError, match="no study"):
         keep(Keep(tmp_path, tmp_path / "results"))
+
+
+def test_keeping_never_removes_what_is_no_older_copy(tmp_path):
+    """Not the study itself, nor another study of its name, nor whatever else bears the name."""
+    study = fake_study.make(tmp_path / "outputs" / "digits-full", experiments=False)
+    build_report(study)
+    before = sorted(study.rglob("*"))
+    other = fake_study.make(tmp_path / "others" / "digits-full", experiments=False)
+    (tmp_path / "mine" / "digits-full").mkdir(parents=True)
+    for out, said in ((study.parent, "overlap"), (study, "overlap"), (other.parent, "no copy"), (tmp_path / "mine", "no copy")):
+        with pytest.raises(UserError, match=said):
+            keep(Keep(study, out))
+    (tmp_path / "link").symlink_to(study.parent)
+    with pytest.raises(UserError, match="overlap"):
+        keep(Keep(study, tmp_path / "link"))
+    assert sorted(study.rglob("*")) == before
+    assert other.exists()

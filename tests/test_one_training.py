@@ -287,6 +287,18 @@ def test_tasks_are_done_once_and_again_when_measured_otherwise(store: Store, dig
     assert exact["floor"] < exact["nonparametric"]
 
 
+def test_a_model_trained_again_is_measured_again(store: Store, digits: ImageSet) -> None:
+    """And the references, which are of no model, are not."""
+    spec = tiny_spec(digits)
+    train(spec, store)
+    tasks = tasks_for([spec], ["losses"])
+    for task in tasks:
+        run_task(task, store, SETTINGS)
+    store.remove(f"models/{spec.spec_id}")
+    train(spec, store)
+    assert [task.name for task in unfinished(tasks, store, SETTINGS)] == ["losses"]
+
+
 def test_whatever_decides_a_number_has_it_measured_again() -> None:
     """And threads, which decide none, do not."""
     evaluations = [EvalConfig(60, 50, 3), EvalConfig(60, 50, 2, seed=1), EvalConfig(0, 50, 2), EvalConfig(60, 0, 2)]

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
+from pipelines.report import _run_facts
 from pipelines.results import StudyFiles
 from pipelines.schemas import SCHEMAS, frame, read_table, write_table
 from pipelines.summary import headlines, lone_headlines, main_group, over_seeds, own_estimator
@@ -454,3 +455,44 @@ def test_a_search_speaks_of_held_out_images(tmp_path: Path) -> None:
     (headline,) = headlines(losses(files), pairs(files))
     assert "a held-out loss of" in headline.sentence
     assert "the same 200 held-out images and noise" in headline.detail
+
+
+def test_a_folder_of_two_widths_shows_the_last_ones(tmp_path: Path) -> None:
+    """Half as wide first, then as wide as the paper's: the main tables and the headline are of the second, and the reverse."""
+    by_size = [[fake_study.spec(m, widths=widths_at(m, (1, 8, 8), f)) for m in ("uvb", "deen")] for f in (0.5, 1.0)]
+    for spec in (*by_size[0], *by_size[1]):
+        fake_study.add_model(tmp_path, spec)
+    for last in by_size:
+        (tmp_path / "study.json").write_text(json.dumps({"specs": [spec.spec_id for spec in last]}))
+        files = StudyFiles(tmp_path)
+        table = losses(files)
+        assert set(main_group(table, files.asked)["spec_id"]) == {spec.spec_id for spec in last}
+        assert len(headlines(table, pairs(files), files.asked)) == 1
+
+
+def test_what_was_measured_otherwise_than_the_last_command_is_left_out(tmp_path: Path) -> None:
+    """Else two seeds measured on other images would be averaged as if they were alike."""
+    specs = [fake_study.spec("uvb", seed=seed) for seed in range(3)]
+    for spec, settings in zip(specs, "aab", strict=True):
+        fake_study.add_model(tmp_path, spec)
+        for task in ("losses", "internals"):
+            path = tmp_path / "tasks" / task / spec.spec_id / "result.json"
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"settings": settings}))
+    (tmp_path / "study.json").write_text(json.dumps({"specs": [specs[2].spec_id]}))
+    files = StudyFiles(tmp_path)
+    assert set(losses(files)["spec_id"]) == set(internals(files)["spec_id"]) == {specs[2].spec_id}
+    assert files.left_out("losses") == 2
+    assert dict(_run_facts(files))["left out"] == "the losses of 2 models, measured otherwise than those asked for last"
+
+
+def test_results_of_weights_that_are_gone_are_in_no_table(tmp_path: Path) -> None:
+    spec = fake_study.spec("uvb")
+    fake_study.add_model(tmp_path, spec)
+    result, done = (
+        tmp_path / "tasks" / "losses" / spec.spec_id / "result.json",
+        tmp_path / "models" / spec.spec_id / "done.json",
+    )
+    result.write_text(json.dumps(json.loads(result.read_text()) | {"trained": 1.0}))
+    for time, rows in ((1.0, 4), (2.0, 0)):
+        done.write_text(json.dumps(json.loads(done.read_text()) | {"time": time}))
+        assert len(losses(StudyFiles(tmp_path))) == rows
