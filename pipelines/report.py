@@ -208,7 +208,7 @@ def _run_facts(files: StudyFiles) -> list[tuple[str, str]]:
         f"{r.name}: {counted(r.epochs, 'epoch')}, batch {r.batch_size}, {layout.optimizer(r)} {r.learning_rate:g} {r.schedule}"
         for r in (s.recipe for s in specs)
     }
-    plans = {str(Plan(**m.plan)) for m in models if m.plan}
+    plans = {str(Plan.from_json(m.plan)) for m in models if m.plan}
     tasks_root = files.root / "tasks"
     tasks = sorted(p.name for p in tasks_root.iterdir() if p.is_dir()) if tasks_root.is_dir() else []
     facts = {

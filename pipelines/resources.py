@@ -258,7 +258,7 @@ def new_plan(config: StudyConfig, layout: Layout, has: Capacity, specs: Sequence
             f"no node with room for a worker ({layout}) came within {FIRST_WORKER_SECONDS / 60:g} minutes, and {has}; "
             "ask for less, or look at what the autoscaler says: ray status"
         ) from error
-    return Plan(**plan.to_json())
+    return Plan.from_json(plan.to_json())
 
 
 def require_shared(store: Store, has: Capacity) -> None:

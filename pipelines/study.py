@@ -225,7 +225,7 @@ def plan_stage(study: Study, layout: Layout, has: Capacity, one_each: bool = Fal
     if not open_specs:
         return []
     plans = {} if config.replan else {s.spec_id: read_json(store, f"{study.folder(s)}/plan.json") for s in open_specs}
-    stored = {spec_id: Plan(**blob) for spec_id, blob in plans.items() if blob}
+    stored = {spec_id: Plan.from_json(blob) for spec_id, blob in plans.items() if blob}
     by_plan: dict[Plan, list[RunSpec]] = {}
     new = [spec for spec in open_specs if spec.spec_id not in stored]
     fresh = new_plan(config, layout, has, new) if new else None

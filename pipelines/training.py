@@ -38,7 +38,7 @@ from uvb.parallel import rank_and_world
 from uvb.plan import Plan
 from uvb.spec import RunSpec
 from uvb.train import Progress, fit
-from uvb.train_state import TrainState
+from uvb.train_state import DamagedCheckpoint, TrainState
 
 KEPT_STATES = 2
 PROGRESS_SECONDS = 1.0  # progress and curves are written at most so often
@@ -55,7 +55,7 @@ START_FAILURES = 10  # times a worker group may fail to start, e.g. while an aut
 
 def train_group(config: dict[str, Any]) -> None:
     """What every worker of a group runs; `config` as `GroupRunner` makes it."""
-    plan, store = Plan(**config["plan"]), Store(config["store"])
+    plan, store = Plan.from_json(config["plan"]), Store(config["store"])
     if plan.device == "cuda":
         torch.cuda.set_device(get_device())
     if rank_and_world()[1] != plan.workers:
@@ -76,6 +76,7 @@ class Training:
         self.rank = rank_and_world()[0]
         self.notes: list[str] = []
         self.written = self.saved = 0.0
+        self.drawn = 0  # epochs in curves.json
         self.history: dict[str, Any] = {}
 
     def run(self) -> dict[str, Any]:
@@ -83,8 +84,14 @@ class Training:
         start = agreed(self._look() if self.rank == 0 else None)
         if start in ("done", "failed"):
             return {"outcome": start, "epoch": self.spec.recipe.epochs, "loss": self._last_loss()}
-        images = load_images(self.study.uri, self.spec.data.checksum)
-        state = self._load(start)
+        refused = ""
+        try:
+            images = load_images(self.study.uri, self.spec.data.checksum)
+            state = self._load(start)
+        except UserError as error:
+            refused = str(error)
+        if refused := first_of_all(refused):  # all leave together: the others would wait for this one's gradients
+            return self._failed(refused)
         self.saved = time.monotonic()
         warnings.showwarning = self._warned  # type: ignore[assignment]  # fewer names for the same arguments
         warnings.filterwarnings("always", category=UserWarning, module="uvb")  # a group's every model says what befell it
@@ -110,6 +117,8 @@ class Training:
         if self.store.exists("done.json"):
             self._try(lambda: self.store.remove("state"))  # still there, if it was killed just after it was done
             return "done"
+        if self.store.exists("failed.json"):  # in this session: a new one removes it first
+            return "failed"
         before = read_json(self.store, "progress.json")
         try:
             start = self._newest_state() or "fresh"
@@ -129,7 +138,8 @@ class Training:
         if stuck >= STUCK_LIMIT:
             self._failed(f"{self.spec.label}: its workers died {stuck} times at the same place ({start}); see Ray's logs")
             return "failed"
-        self._write_progress({"epoch": before.get("epoch", 0), "loss": before.get("loss"), "images_per_s": None})
+        before = {"epoch": before.get("epoch", 0), "loss": before.get("loss"), "images_per_s": None}
+        self._try(lambda: self._write_progress(before))
         return start
 
     def _newest_state(self) -> str | None:
@@ -138,9 +148,7 @@ class Training:
                 with self.store.fetched(f"state/{name}") as folder:
                     TrainState.load(folder, self.spec, self.plan)
                 return name
-            except UserError:  # of another configuration: refused, by name of what differs
-                raise
-            except Exception as error:  # damaged, truncated, of another format: the one before it may be whole
+            except (DamagedCheckpoint, FileNotFoundError) as error:  # or of another format: the one before it may be whole
                 self.notes.append(f"{self.spec.label}: checkpoint {name} is not used ({error}); taking the one before it")
         return None
 
@@ -163,8 +171,8 @@ class Training:
             self.written = now
             at = {"epoch": progress.epoch + progress.step / progress.steps, "loss": progress.loss}
             self._try(lambda: self._write_progress({**at, "images_per_s": progress.images_per_second}))
-            if progress.metrics:
-                self._try(lambda: self.store.write_json("curves.json", curves(state)))
+            if len(state.curves) > self.drawn and self._try(lambda: self.store.write_json("curves.json", curves(state))):
+                self.drawn = len(state.curves)
         if now - self.saved >= self.checkpoint_seconds:
             saved = self._try(lambda: self._save(state))
             self.saved = time.monotonic() - (0.0 if saved else max(0.0, self.checkpoint_seconds - RETRY_SECONDS))
@@ -181,7 +189,9 @@ class Training:
     def _save(self, state: TrainState) -> None:
         with self.store.folder(f"state/{state.global_step:09d}") as folder:
             state.save(folder, self.plan)
-        for name in self.store.list("state")[:-KEPT_STATES]:
+        names, own = self.store.list("state"), f"{state.global_step:09d}"
+        older = [name for name in names if name < own]
+        for name in set(names) - {own, *older[1 - KEPT_STATES :]}:  # those after it were damaged, and passed over
             self.store.remove(f"state/{name}")
 
     def _finish(self, state: TrainState) -> None:
@@ -209,7 +219,7 @@ class Training:
         self.store.write_json("curves.json", curves(state))
         self._write_progress({"epoch": state.epoch, "loss": last["train_loss"], "images_per_s": last["images_per_second"]})
         self.store.write_json("done.json", done)
-        self.store.remove("state")
+        self._try(lambda: self.store.remove("state"))
 
     def _last_loss(self) -> float:
         """For a scheduler: the last epoch's test loss; one that diverged has none and counts as very large."""
@@ -244,6 +254,15 @@ def agreed(value: Any) -> Any:
     if rank_and_world()[1] > 1:
         dist.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def first_of_all(line: str) -> str:
+    """The first rank's line that is not empty, on every rank; "" where all are."""
+    lines = [line]
+    if rank_and_world()[1] > 1:
+        lines = [""] * rank_and_world()[1]
+        dist.all_gather_object(lines, line)
+    return next(filter(None, lines), "")
 
 
 def device_name(plan: Plan) -> str:

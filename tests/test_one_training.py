@@ -180,6 +180,20 @@ def test_states_are_few_and_the_newest_whole_one_is_used(store: Store, tmp_path:
     assert all(torch.equal(a[name], b[name]) for name in b)
 
 
+def test_what_is_saved_after_damaged_checkpoints_is_kept_rather_than_these(store: Store, digits: ImageSet) -> None:
+    """All are damaged, so it began anew: its first checkpoint is of an earlier step than theirs."""
+    spec = dataclasses.replace(tiny_spec(digits), recipe=dataclasses.replace(tiny_spec(digits).recipe, epochs=5))
+    with pytest.raises(Killed):
+        Interrupted(spec, store, 4).run()
+    folder = folder_of(store, spec) / "state"
+    for state in folder.iterdir():
+        (state / "state.json").write_text("{")
+    with pytest.raises(Killed):
+        Interrupted(spec, store, 1).run()
+    (kept,) = folder.iterdir()
+    assert train(spec, store).history["start"] == kept.name
+
+
 def test_checkpoint_of_another_configuration_is_refused_by_name(store: Store, digits: ImageSet) -> None:
     spec = tiny_spec(digits)
     other = dataclasses.replace(spec, sigma=0.5)
@@ -190,6 +204,49 @@ def test_checkpoint_of_another_configuration_is_refused_by_name(store: Store, di
     (folder_of(store, spec).parent / "moved").rename(folder_of(store, spec) / "state")
     assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "failed"
     assert "sigma: 0.5 != 1.0" in json.loads((folder_of(store, spec) / "failed.json").read_text())["error"]
+
+
+def test_a_store_that_fails_for_a_moment_is_no_damaged_checkpoint(store: Store, digits: ImageSet, monkeypatch) -> None:
+    """The worker dies, and the next one goes on from the checkpoint instead of beginning anew."""
+    spec = tiny_spec(digits)
+    with pytest.raises(Killed):
+        Interrupted(spec, store, 1).run()
+    with monkeypatch.context() as away:
+        away.setattr(TrainState, "load", lambda *_: (_ for _ in ()).throw(OSError("curl: 28")))
+        with pytest.raises(OSError, match="curl"):
+            Training(spec, PLAN, store, 1e9, 0).run()
+    assert int(train(spec, store).history["start"]) > 0
+
+
+def test_a_checkpoint_of_other_code_is_refused_by_what_differs(store: Store, digits: ImageSet, monkeypatch) -> None:
+    spec = tiny_spec(digits)
+    with pytest.raises(Killed):
+        Interrupted(spec, store, 1).run()
+    fresh = TrainState.fresh
+
+    def with_a_layer_more(*args: object) -> TrainState:
+        state = fresh(*args)
+        state.model.more = torch.nn.Linear(1, 1)
+        return state
+
+    monkeypatch.setattr(TrainState, "fresh", with_a_layer_more)
+    assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "failed"
+    error = json.loads((folder_of(store, spec) / "failed.json").read_text())["error"]
+    assert "other code of uvb (model/more.bias differs)" in error
+
+
+def test_images_that_are_damaged_are_told_and_not_retried(store: Store, digits: ImageSet) -> None:
+    spec = tiny_spec(digits)
+    assert store.local_path
+    path = store.local_path / images_path(digits.checksum)
+    path.write_bytes(path.read_bytes()[:-100])
+    load_images.cache_clear()
+    assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "failed"
+    assert "damaged" in json.loads((folder_of(store, spec) / "failed.json").read_text())["error"]
+    save_images(store, digits)
+    assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "failed"  # for this session
+    prepare(Study(StudyConfig(), digits, [spec], store, Screen()))
+    assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "done"
 
 
 def test_diverging_training_fails_alone(store: Store, digits: ImageSet) -> None:

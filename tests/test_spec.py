@@ -55,6 +55,19 @@ def test_a_noise_level_must_be_positive_and_finite(digits, sigma):
         tiny_spec(digits, sigma=sigma)
 
 
+def test_whole_numbers_name_the_same_spec(digits):
+    """A Parquet column or a person may say 1 where another says 1.0."""
+    recipe = Recipe("r", epochs=1, learning_rate=1, clip=100, ema=0)
+    same = Recipe("r", epochs=1, learning_rate=1.0, clip=100.0, ema=0.0)
+    assert tiny_spec(digits, sigma=1, recipe=recipe).spec_id == tiny_spec(digits, sigma=1.0, recipe=same).spec_id
+
+
+@pytest.mark.parametrize("change", [{"momentum": 0.9}, {"recipe": {"name": "x"}}, {"data": 3}])
+def test_a_spec_of_another_version_is_refused_in_a_line(digits, change):
+    with pytest.raises(UserError, match="a spec that this version cannot read"):
+        RunSpec.from_json(tiny_spec(digits).to_json() | change)
+
+
 def test_what_was_trained_keeps_its_name():
     """A field that a spec has gained since changes no spec_id: those of committed trainings are their folders' names."""
     folders = [path.parent for path in (ROOT / "results" / "gpu").glob("*/spec.json")]

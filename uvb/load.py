@@ -44,7 +44,7 @@ def load_spec(folder: str | Path) -> RunSpec:
     path = Path(folder) / "spec.json"
     try:
         return RunSpec.from_json(json.loads(path.read_text()))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, UserError) as error:
         raise UserError(
             f"{folder} holds no trained model ({type(error).__name__} reading spec.json); give a folder with "
             "model.safetensors and spec.json, as a study writes to models/<spec_id>/model"

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -32,6 +32,14 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
+
+    @staticmethod
+    def from_json(blob: Mapping[str, Any]) -> "Plan":
+        """The inverse of `to_json`. Raises UserError where a field is unknown, as in a plan of another version."""
+        try:
+            return Plan(**blob)
+        except TypeError as error:
+            raise UserError(f"a plan that this version cannot read ({error}); use --replan to choose anew") from error
 
     def __str__(self) -> str:
         threads = f", {self.threads} thread{'s' * (self.threads > 1)} each" if self.device == "cpu" else ""

@@ -58,6 +58,8 @@ class Recipe:
     beta2: float = 0.999
 
     def __post_init__(self) -> None:
+        for name in ("learning_rate", "warmup", "clip", "ema", "beta2"):  # 1 and 1.0 are one value, and are to have one hash
+            object.__setattr__(self, name, float(getattr(self, name)))
         if self.epochs < 1 or self.batch_size < 1:
             raise UserError(f"recipe {self.name!r}: epochs={self.epochs}, batch_size={self.batch_size}; both must be 1 or more")
         if not self.learning_rate > 0:
@@ -129,6 +131,7 @@ class RunSpec:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "sigma", float(self.sigma))
         if not (self.sigma > 0 and math.isfinite(self.sigma)):
             raise UserError(f"sigma = {self.sigma}: the noise level must be a finite number above 0, e.g. 1.0")
 
@@ -159,13 +162,20 @@ class RunSpec:
 
     @staticmethod
     def from_json(blob: dict[str, Any]) -> "RunSpec":
-        """The inverse of `to_json`."""
-        data, widths, recipe = dict(blob["data"]), dict(blob["widths"]), dict(blob["recipe"])
-        data["shape"] = tuple(data["shape"])
-        widths["conv"] = tuple(widths["conv"])
-        recipe["clip"] = math.inf if recipe["clip"] is None else recipe["clip"]
-        rest = {k: v for k, v in blob.items() if k not in ("data", "widths", "recipe")}
-        return RunSpec(data=DataRef(**data), widths=Widths(**widths), recipe=Recipe(**recipe), **rest)
+        """The inverse of `to_json`.
+
+        Raises:
+            UserError: a field is missing or unknown, as in a spec of another version.
+        """
+        try:
+            data, widths, recipe = dict(blob["data"]), dict(blob["widths"]), dict(blob["recipe"])
+            data["shape"] = tuple(data["shape"])
+            widths["conv"] = tuple(widths["conv"])
+            recipe["clip"] = math.inf if recipe["clip"] is None else recipe["clip"]
+            rest = {k: v for k, v in blob.items() if k not in ("data", "widths", "recipe")}
+            return RunSpec(data=DataRef(**data), widths=Widths(**widths), recipe=Recipe(**recipe), **rest)
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"a spec that this version cannot read ({type(error).__name__}: {error})") from error
 
     def differences(self, other: "RunSpec") -> list[str]:
         """Names and values of the fields in which two specs differ, e.g. ``sigma: 0.5 != 1.0``."""

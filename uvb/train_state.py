@@ -116,7 +116,7 @@ class TrainState:
 
         Raises:
             DamagedCheckpoint: a file is missing, truncated or altered.
-            UserError: it belongs to another configuration; the message names what differs.
+            UserError: it belongs to another configuration, or to other code of the model; the message names what differs.
         """
         blob = read_state_json(folder)
         differing = RunSpec.from_json(blob["spec"]).differences(spec)
@@ -126,6 +126,11 @@ class TrainState:
             raise DamagedCheckpoint(f"{folder}: state.safetensors is damaged (its SHA-256 does not match)")
         tensors = load_file(folder / "state.safetensors")  # to the CPU: "cuda" would be the first GPU, not this worker's
         state = TrainState.fresh(spec, plan)
+        own = state.tensors()  # no optimizer's yet, who makes them at the first step
+        known = {name: tensors[name] for name in tensors if name in own or name.startswith(("model/", "averaged/"))}
+        unlike = sorted(k for k in own.keys() | known if k not in own or k not in known or own[k].shape != known[k].shape)
+        if unlike:
+            raise UserError(f"the checkpoint in {folder} is of other code of {spec.model} ({unlike[0]} differs); remove it")
         state.model.load_state_dict(_part(tensors, "model/"))
         if state.averaged is not state.model:
             state.averaged.load_state_dict(_part(tensors, "averaged/"))
@@ -135,8 +140,8 @@ class TrainState:
                 moment, name = key.split("/", 1)
                 parameter = parameters[name]
                 # in the weights' precision, which a new plan may have changed; Adam counts its steps in float32
-                own = tensor.to(parameter.device, torch.float32 if moment == "step" else parameter.dtype)
-                optimizer.state[parameter][moment] = own
+                moved = tensor.to(parameter.device, torch.float32 if moment == "step" else parameter.dtype)
+                optimizer.state[parameter][moment] = moved
         state.step_losses.copy_(tensors["step_losses"])
         state.epoch, state.step, state.seconds = blob["epoch"], blob["step"], blob["seconds"]
         state.curves = [EpochMetrics(**row) for row in blob["curves"]]
