@@ -14,7 +14,7 @@ from rich.text import Text
 
 from pipelines.cost_model import training_flops
 from pipelines.store import Store
-from pipelines.training import is_there, read_json
+from pipelines.training import outcome, read_json
 from uvb.spec import RunSpec
 from uvb.train_state import steps_per_epoch
 
@@ -73,7 +73,7 @@ class TrainingProgress:
         # What an earlier session left says how much was done, not what runs now nor how fast.
         self.now = {spec.spec_id: read_json(store, f"models/{spec.spec_id}/progress.json") for spec in specs}
         self.since: dict[str, float] = {}  # spec_id -> the share done when this session took it up
-        self.outcome: dict[str, str] = {}  # spec_id -> done or failed
+        self.outcome: dict[str, str] = {}  # spec_id -> done, failed or stopped
         self.told: set[str] = set()
         self.first: tuple[float, float] | None = None  # time and work gained when this session's first progress was seen
 
@@ -92,10 +92,10 @@ class TrainingProgress:
                 self.since.setdefault(spec.spec_id, steps / (spec.recipe.epochs * steps_per_epoch(spec)))
                 lines += [note for note in now.get("notes", []) if note not in self.told]
                 self.told.update(now.get("notes", []))
-            if is_there(self.store, f"{folder}/done.json"):
-                self.outcome[spec.spec_id] = "done"
-            elif is_there(self.store, f"{folder}/failed.json"):
-                self.outcome[spec.spec_id] = "failed"
+            end = outcome(self.store, spec.spec_id)
+            if end:
+                self.outcome[spec.spec_id] = end
+            if end == "failed":
                 lines.append("failed: " + read_json(self.store, f"{folder}/failed.json").get("error", spec.label))
         return lines
 

@@ -37,7 +37,7 @@ from pipelines.store import Store
 from pipelines.tasks import Settings, run_tasks, tasks_for, unfinished
 from pipelines.tracking import Status, Tracker
 from pipelines.tracking_thread import Tracking, views
-from pipelines.training import GroupRunner, read_json
+from pipelines.training import GroupRunner, outcome, read_json
 from uvb.data import ImageSet, load_dataset
 from uvb.plan import Plan
 from uvb.spec import RunSpec
@@ -140,7 +140,7 @@ def run_study(
     store.require_writable()
     with study_lock(store, config.name) as still_mine:
         with study.stage("prepare"):
-            prepare(study)
+            prepare(study, searching=search is not None)
         tracking = Tracking(Tracker(config.tracking_uri, EXPERIMENT, config.name, store, warn=screen.say))
         study.checks = [still_mine, tracking.check]
         status: Status = "FAILED"
@@ -166,6 +166,9 @@ def run_study(
             with study.stage("tables, figures, report"):
                 for folder in ("models", "tasks"):  # nobody writes there any more, but some may have been killed as they wrote
                     store.sweep(folder)
+                for spec in specs:
+                    if outcome(store, spec.spec_id) == "stopped":  # nobody goes on from there
+                        store.remove(f"{study.folder(spec)}/state")
                 tracking.sync()  # the tables name MLflow's runs
                 screen.note("writing tables, figures and report")
                 report = report_stage(study, started, finishing)
@@ -187,8 +190,11 @@ def run_study(
     return report, study.failures
 
 
-def prepare(study: Study) -> None:
-    """The study's folder: images, specs and study.json."""
+def prepare(study: Study, searching: bool = False) -> None:
+    """The study's folder: images, specs and study.json.
+
+    What failed is tried again, and as often as before; what a search stopped is trained where this is none.
+    """
     store = study.store
     store.sweep()
     store.remove("ray")
@@ -198,9 +204,10 @@ def prepare(study: Study) -> None:
     for spec in study.specs:
         if not store.exists(f"{study.folder(spec)}/spec.json"):
             store.write_json(f"{study.folder(spec)}/spec.json", spec.to_json())
-        if store.exists(f"{study.folder(spec)}/failed.json"):  # what failed is tried again, and as often as before
-            store.remove(f"{study.folder(spec)}/failed.json")
-            progress = read_json(store, f"{study.folder(spec)}/progress.json")
+        for end in ("failed",) if searching else ("failed", "stopped"):
+            store.remove(f"{study.folder(spec)}/{end}.json")
+        progress = read_json(store, f"{study.folder(spec)}/progress.json")
+        if progress.get("stuck"):  # counts deaths in one session, and neither a person's Ctrl-C nor an outage that is over
             store.write_json(f"{study.folder(spec)}/progress.json", progress | {"start": None, "stuck": 0})
     config = {k: v for k, v in dataclasses.asdict(study.config).items() if k not in ("dry_run", "replan")}
     blob = {"name": study.config.name, "config": config, "specs": [s.spec_id for s in study.specs],
@@ -215,7 +222,7 @@ def plan_stage(study: Study, layout: Layout, has: Capacity, one_each: bool = Fal
         UserError: a stored plan cannot be honoured.
     """
     config, store, say = study.config, study.store, study.screen.say
-    ended = [s for s in study.specs if any(store.exists(f"{study.folder(s)}/{end}.json") for end in ("done", "stopped"))]
+    ended = [s for s in study.specs if outcome(store, s.spec_id)]  # done, or stopped by this search
     open_specs = [s for s in study.specs if s not in ended]
     if len(open_specs) < len(study.specs):
         say(f"{len(study.specs) - len(open_specs)} of {len(study.specs)} models are trained already")
@@ -275,15 +282,12 @@ def train_stage(
         for line in progress.read():
             study.screen.say(line)
         for spec in specs:
-            outcome = progress.outcome.get(spec.spec_id)
-            if outcome == "failed":
+            end = progress.outcome.get(spec.spec_id)
+            if end == "failed":
                 failed = read_json(study.store, f"{study.folder(spec)}/failed.json")
                 study.failures.append(failed.get("error", name_of(spec)))
-            elif outcome is None and search and spec.spec_id not in runner.broken:
-                study.store.write_json(f"{study.folder(spec)}/stopped.json", {"time": time.time()})
-                progress.outcome[spec.spec_id] = "stopped"
-            elif outcome is None:
-                study.failures.append(f"{name_of(spec)} was not trained to its end")
+            elif end is None:
+                study.failures.append(f"{name_of(spec)} ({spec.spec_id}) was not trained to its end")
         study.failures += runner.errors
     study.screen.clear()
     if groups:

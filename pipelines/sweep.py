@@ -11,7 +11,9 @@ from ray.tune.schedulers import ASHAScheduler
 from pipelines.cli import command
 from pipelines.config import StudyConfig, build_recipe, data_ref, require
 from pipelines.results import StudyFiles, read_json, write
+from pipelines.store import Store
 from pipelines.study import Search, run_study
+from pipelines.training import outcome
 from tune_spaces import Base, get_space
 from uvb.activations import activation
 from uvb.capacity import parameters
@@ -88,8 +90,7 @@ def leaderboard(folder: Path, space: str) -> None:
         spec = model.spec
         if spec.spec_id not in wanted:
             continue
-        stopped = (folder / "models" / spec.spec_id / "stopped.json").exists()
-        ended = "done" if model.done else "stopped early" if stopped else "not finished"
+        ended = {"done": "done", "stopped": "stopped early"}.get(outcome(Store(folder), spec.spec_id) or "", "not finished")
         result = results.get(spec.spec_id)
         measured = {r["estimator"]: r for r in (result.values["rows"] if result else []) if r["split"] == "test"}
         own = measured[own_estimator(spec.model, measured)] if measured else {}

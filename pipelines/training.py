@@ -11,6 +11,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -277,6 +278,11 @@ def is_there(store: Store, path: str) -> bool:
         return False
 
 
+def outcome(store: Store, spec_id: str) -> str | None:
+    """How a training ended, which a file says by its name: "done", "failed", or "stopped" by a search; None: it has not."""
+    return next((end for end in ("done", "failed", "stopped") if is_there(store, f"models/{spec_id}/{end}.json")), None)
+
+
 def read_json(store: Store, path: str) -> dict[str, Any]:
     """A JSON object, or {} where it is absent or damaged: what is read so can be done without."""
     try:
@@ -311,6 +317,19 @@ def train_trial(config: dict[str, Any]) -> None:
             callbacks=[TuneReportCallback()],  # type: ignore[list-item]  # Ray's stubs want V1's callbacks
         ),
     ).fit()
+
+
+class StoppedEarly(tune.Callback):
+    """A trial that ends before its models do was stopped by the scheduler: their files say so at once."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        for spec_id in spec_ids([trial.config["group"]]):
+            if outcome(self.store, spec_id) is None:
+                with suppress(UserError, OSError):  # then the model counts as not trained to its end
+                    self.store.write_json(f"models/{spec_id}/stopped.json", {"time": time.time()})
 
 
 class GroupRunner:
@@ -357,11 +376,11 @@ class GroupRunner:
                 name=f"tune-{uuid4().hex[:12]}",
                 storage_path=scratch,
                 verbose=0,
+                callbacks=[StoppedEarly(store)],
                 failure_config=tune.FailureConfig(max_failures=TRIAL_FAILURES),
             ),
         )
         self.errors: list[str] = []
-        self.broken: set[str] = set()  # spec_ids of trials that ended with an error
         self.thread = threading.Thread(target=self._run, name=TUNE_THREAD, daemon=True)
 
     def start(self) -> "GroupRunner":
@@ -378,10 +397,8 @@ class GroupRunner:
             for result in (results[index] for index in range(len(results))):
                 if result.error:
                     self.errors.append(last_line(result.error))
-                    self.broken |= spec_ids([result.config["group"]] if result.config else self.groups)
         except Exception as error:  # told by the driver, with what was not finished
             self.errors.append(last_line(error))
-            self.broken |= spec_ids(self.groups)
 
 
 def spec_ids(groups: Sequence[dict[str, Any]]) -> set[str]:

@@ -21,7 +21,7 @@ from pipelines.resources import Capacity, Layout
 from pipelines.store import Store
 from pipelines.study import Study, plan_stage, prepare
 from pipelines.tasks import Settings, Task, run_task, tasks_for, unfinished
-from pipelines.training import KEPT_STATES, STUCK_LIMIT, Training
+from pipelines.training import KEPT_STATES, STUCK_LIMIT, StoppedEarly, Training, outcome
 from uvb.data import ImageSet
 from uvb.errors import UserError
 from uvb.estimator import Energy
@@ -285,6 +285,31 @@ def test_what_was_given_up_is_tried_again_by_the_same_command(
                 Training(spec, PLAN, store, 1e9, 0).run()
         assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "failed"
     prepare(Study(config, digits, [spec], store, Screen()))
+    assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "done"
+
+
+def test_what_a_search_stopped_is_said_at_once_and_trained_by_another_command(store: Store, digits: ImageSet) -> None:
+    specs = [tiny_spec(digits, seed=seed) for seed in range(3)]
+    train(specs[0], store)
+    trial = SimpleNamespace(config={"group": {"specs": [spec.to_json() for spec in specs[:2]]}})
+    StoppedEarly(store).on_trial_complete(1, [], trial)
+    ends = ["done", "stopped", None]
+    study = Study(StudyConfig(), digits, specs, store, Screen())
+    for searching in (True, False):
+        prepare(study, searching)
+        assert [outcome(store, spec.spec_id) for spec in specs] == ends
+        ends = ["done", None, None]
+    assert Training(specs[1], PLAN, store, 1e9, 0).run()["outcome"] == "done"
+
+
+def test_interrupting_often_is_no_dying_at_one_place(store: Store, digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = tiny_spec(digits)
+    with monkeypatch.context() as ill:
+        ill.setattr(TrainState, "fresh", lambda *_: (_ for _ in ()).throw(Killed))
+        for _ in range(STUCK_LIMIT + 1):  # each in a session of its own
+            prepare(Study(StudyConfig(), digits, [spec], store, Screen()))
+            with pytest.raises(Killed):
+                Training(spec, PLAN, store, 1e9, 0).run()
     assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "done"
 
 

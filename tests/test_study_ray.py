@@ -152,4 +152,5 @@ def test_search_stops_what_does_badly(tmp_path: Path) -> None:
     assert board.iloc[0].ended == "done"
     assert (board[board.learning_rate < 1e-3].ended == "stopped early").any()
     assert (board[board.ended == "stopped early"].epochs < 9).all()
+    assert not list(folder.glob("models/*/state"))
     assert json.loads((folder / "study.json").read_text())["config"]["space"] == "rates"
