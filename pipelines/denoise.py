@@ -54,6 +54,9 @@ def denoise(config: Denoise) -> None:
     x_hat = y
     for k in range(config.jumps):
         x_hat = model(x_hat, draw_latent_noise(model, len(y), generator(config.seed, "denoise latent", k), y))
+    repeated = sorted({name for name in [*names, "overview"] if [*names, "overview"].count(name) > 1})
+    if repeated:
+        raise UserError(f"{config.images}: several files would be written as {repeated[0]}.png; rename one of the pictures")
     output_folder(config.out)
     given = {config.images.resolve(), *(config.images.resolve().glob("*") if config.images.is_dir() else ())}
     for name in [*names, "overview"]:

@@ -125,7 +125,7 @@ def _swept(group: pd.DataFrame) -> set[str]:
 
 def _loss_table(dataset: str, split: str, rows: pd.DataFrame, models: Sequence[str], reference: str, name: str) -> Table:
     with_paper = {m for m in models if rows.loc[rows["model"] == m, "paper_loss"].notna().any()}
-    seeds = int(rows["seeds"].max())
+    seeds, fewest = int(rows["seeds"].max()), int(rows["seeds"].min())
     models = [m for m in models if (rows["model"] == m).any()]
     head, groups = ["σ"], [("", 1)]
     for m in models:
@@ -156,7 +156,7 @@ def _loss_table(dataset: str, split: str, rows: pd.DataFrame, models: Sequence[s
         body.append(cells)
     about = {
         "nonparametric": "Non-param.: the test loss of the training set's exact posterior mean, a reference and not a bound.",
-        "floor": "Floor: the loss of the exact posterior mean on its own training set; no training loss can be lower.",
+        "floor": "Floor: the loss of the exact posterior mean on its own training set; below it is noise alone.",
     }
     notes = (
         [about[reference]]
@@ -164,7 +164,7 @@ def _loss_table(dataset: str, split: str, rows: pd.DataFrame, models: Sequence[s
         else ["The exact reference is not in this study (no results of the task “reference”)."]
     )
     if seeds > 1:
-        notes.append(f"Means over {seeds} seeds.")
+        notes.append(f"Means over {seeds} seeds." if fewest == seeds else f"Means over {fewest} to {seeds} seeds.")
     theirs, ours = dict(paper.SETTINGS.train_images).get(dataset), int(rows["train_images"].iloc[0])
     if with_paper and theirs and theirs != ours:
         notes.append(f"The paper's models saw {theirs:,} training images, these {ours:,}.")

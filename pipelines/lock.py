@@ -137,7 +137,7 @@ def _read(store: Store) -> dict[str, Any]:
         holder = store.read_json(LOCK)
     except (FileNotFoundError, ValueError):  # nobody, or one who is just writing it
         return {}
-    return holder if isinstance(holder, dict) else {}
+    return holder if isinstance(holder, dict) and _identity().keys() <= holder.keys() else {}
 
 
 def _refusal(study: str, holder: dict[str, Any], store: Store) -> UserError:

@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -38,9 +39,15 @@ def provenance(images: ImageSet, specs: Sequence[RunSpec]) -> dict[str, Any]:
         },
         "seeds": sorted({s.seed for s in specs}),
         "parameters": {f"{m} {w}": parameters(m, s.data.shape, w) for (m, w), s in kinds.items()},
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": masked(" ".join([Path(sys.argv[0]).name, *sys.argv[1:]])),
         "time": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
     }  # fmt: skip
+
+
+def masked(text: str) -> str:
+    """`text` with the names, passwords and keys in its addresses as ``***``: what is stored is shown, and handed on."""
+    text = re.sub(r"://[^/@\s]+@", "://***@", text)
+    return re.sub(r"([?&][^=&\s]*(?:key|secret|token|password)[^=&\s]*=)[^&\s]+", r"\1***", text, flags=re.IGNORECASE)
 
 
 def git_revision() -> str | None:

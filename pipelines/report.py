@@ -91,6 +91,8 @@ def build_report(study_dir: Path) -> Path:
 def draw_all(study: Study) -> tuple[list[Section], list[str]]:
     """Every registered drawing: its figures, also written to `figures/`, and a line for each that could not be drawn."""
     sections, missing = [], []
+    for old in (study.files.root / "figures").glob("*.svg"):  # of what is no longer drawn, else
+        old.unlink()
     for drawing in drawings():
         name = f"{drawing.title}{f' ({drawing.paper})' if drawing.paper else ''}"
         try:

@@ -44,10 +44,13 @@ class Store:
         if "://" not in text or text.startswith("file://"):
             # made absolute here, since Ray's workers run in another directory
             self.local_path = Path(os.path.abspath(os.path.expanduser(text.removeprefix("file://"))))
-            self.uri = self._base = str(self.local_path)
+            self.uri = self._base = self._address = str(self.local_path)
+            self._options = ""
             self.fs: arrow.FileSystem = arrow.LocalFileSystem()
         else:
-            self.uri = text.rstrip("/")
+            address, mark, options = text.partition("?")  # such as ?endpoint_override=..., which belongs behind every path
+            self._address, self._options = address.rstrip("/"), mark + options
+            self.uri = self._address + self._options
             self.fs, self._base = _open_remote(self.uri)
 
     def __reduce__(self) -> tuple[type["Store"], tuple[str]]:
@@ -58,7 +61,7 @@ class Store:
 
     def join(self, *parts: str) -> str:
         """The full address of a path, for people and for workers: ``Store(store.join("models", spec_id))``."""
-        return "/".join([self.uri, *(part.strip("/") for part in parts if part)])
+        return "/".join([self._address, *(part.strip("/") for part in parts if part)]) + self._options
 
     def _at(self, path: str) -> str:
         return f"{self._base}/{path.strip('/')}".rstrip("/")

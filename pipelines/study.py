@@ -19,7 +19,7 @@ from pipelines.images import save_images
 from pipelines.lock import study_lock
 from pipelines.mlflow_runs import check_tracking_uri
 from pipelines.progress import Screen, TrainingProgress, name_of, tasks_view
-from pipelines.provenance import code_of, provenance
+from pipelines.provenance import code_of, masked, provenance
 from pipelines.report import build_report
 from pipelines.resources import (
     Capacity,
@@ -37,8 +37,9 @@ from pipelines.store import Store
 from pipelines.tasks import Settings, run_tasks, tasks_for, unfinished
 from pipelines.tracking import Status, Tracker
 from pipelines.tracking_thread import Tracking, views
-from pipelines.training import GroupRunner, outcome, read_json
+from pipelines.training import GroupRunner, last_line, outcome, read_json
 from uvb.data import ImageSet, load_dataset
+from uvb.errors import UserError
 from uvb.plan import Plan
 from uvb.spec import RunSpec
 
@@ -176,6 +177,8 @@ def run_study(
         except KeyboardInterrupt:
             status = "KILLED"
             raise
+        except OSError as error:  # what was written is whole, and workers that are at it begin again from their checkpoints
+            raise UserError(f"lost {store.uri}: {last_line(error)}; once it answers, the same command goes on") from error
         finally:
             screen.clear()
             tracking.finish(status)
@@ -210,6 +213,7 @@ def prepare(study: Study, searching: bool = False) -> None:
         if progress.get("stuck"):  # counts deaths in one session, and neither a person's Ctrl-C nor an outage that is over
             store.write_json(f"{study.folder(spec)}/progress.json", progress | {"start": None, "stuck": 0})
     config = {k: v for k, v in dataclasses.asdict(study.config).items() if k not in ("dry_run", "replan")}
+    config |= {k: masked(v) for k, v in config.items() if isinstance(v, str)}
     blob = {"name": study.config.name, "config": config, "specs": [s.spec_id for s in study.specs],
             "provenance": provenance(study.images, study.specs)}  # fmt: skip
     store.write_json("study.json", blob)
@@ -323,7 +327,7 @@ def measure_stage(study: Study, experiments: Sequence[str], layout: Layout) -> N
         study.check()
         study.screen.show(*tasks_view(done, len(tasks), time.monotonic() - started))
     study.screen.clear()
-    study.failures += [f"{label}: {error}" for label, error in failed.items()]
+    study.failures += failed.values()
     if tasks:
         study.screen.say(f"{len(tasks) - len(failed)} measurements made")
 

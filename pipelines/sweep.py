@@ -70,7 +70,13 @@ def sweep_specs(config: StudyConfig, images: ImageSet) -> list[RunSpec]:
         config.activation,
         config.width,
     )
-    return list(dict.fromkeys(get_space(config.space).specs(base)))
+    specs = list(dict.fromkeys(get_space(config.space).specs(base)))
+    trained = list(dict.fromkeys(spec.model for spec in specs))
+    require(
+        config.models == StudyConfig.models or set(config.models) == set(trained),
+        f"--models {' '.join(config.models)}: the space {config.space} trains its own, {' '.join(trained)}; leave it out",
+    )
+    return specs
 
 
 def scheduler(epochs: int) -> Any:

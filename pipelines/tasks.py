@@ -62,6 +62,7 @@ class Task:
 
     @property
     def label(self) -> str:
+        """For a person; the folder's name tells it from others of its model and noise level."""
         return f"{self.name} of {self.spec.label}" if self.name != "reference" else f"reference at σ={self.spec.sigma:g}"
 
 
@@ -107,7 +108,7 @@ def trained(store: Store, spec: RunSpec) -> float | None:
 
 
 def run_tasks(tasks: Sequence[Task], store: Store, settings: Settings, layout: Layout) -> Iterator[tuple[int, dict[str, str]]]:
-    """Run `tasks` as Ray tasks; about once a second yields how many ended, and what failed for good, label -> error."""
+    """Run `tasks` as Ray tasks; about once a second yields how many ended, and what failed for good, folder -> a line."""
     gpus = min(1.0, layout.gpus_per_worker)
     remote = ray.remote(run_task).options(num_cpus=1, num_gpus=gpus, max_retries=RETRIES, retry_exceptions=True)
     waiting = {remote.remote(task, store, settings): task for task in tasks}
@@ -119,7 +120,7 @@ def run_tasks(tasks: Sequence[Task], store: Store, settings: Settings, layout: L
             try:
                 ray.get(ended)
             except Exception as error:
-                failed[task.label] = last_line(error)
+                failed[task.folder] = f"{task.label} ({task.folder}): {last_line(error)}"
         yield len(tasks) - len(waiting), failed
 
 

@@ -60,6 +60,16 @@ def test_what_is_no_picture_or_has_another_shape_is_one_line(model, tmp_path):
         sample(Sample(str(tmp_path), out=tmp_path / "out"))
 
 
+@pytest.mark.parametrize("names", [("a.png", "a.jpg"), ("overview.png", "b.png")])
+def test_two_pictures_are_never_written_to_one_file(model, tmp_path, names):
+    (tmp_path / "in").mkdir()
+    for name in names:
+        Image.new("L", (8, 8)).save(tmp_path / "in" / name)
+    with pytest.raises(UserError, match="several files would be written as"):
+        denoise(Denoise(model, tmp_path / "in", out=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_grid_keeps_every_pixel_in_its_place():
     images = torch.arange(3 * 4, dtype=torch.float32).reshape(3, 1, 2, 2) / 12
     sheet = grid(images, columns=2)

@@ -11,7 +11,7 @@ from conftest import ROOT
 
 from pipelines.config import StudyConfig, build_recipe, build_specs
 from pipelines.study import run_study
-from pipelines.sweep import SweepConfig, sweep
+from pipelines.sweep import SweepConfig, sweep, sweep_specs
 from tune_spaces import Base, get_space, space_names
 from uvb.capacity import default_widths, parameters
 from uvb.data import ImageSet
@@ -122,6 +122,15 @@ def test_held_out_images_are_training_images(
         held_out=held_out,
     )
     assert (seen[0].name, len(seen[0].train)) == (name, count)
+
+
+def test_models_that_a_space_does_not_train_are_refused(digits: ImageSet) -> None:
+    """`questions` and `remark4` name their own."""
+    own = sweep_specs(SweepConfig(space="questions"), digits)
+    assert sweep_specs(SweepConfig(space="questions", models=tuple({spec.model for spec in own})), digits) == own
+    for models in (("uvb",), ("uvb", "vae")):
+        with pytest.raises(UserError, match=r"--models uvb.*: the space questions trains its own"):
+            sweep_specs(SweepConfig(space="questions", models=models), digits)
 
 
 def test_narrower_models_are_matched_too(digits: ImageSet) -> None:

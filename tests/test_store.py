@@ -184,6 +184,14 @@ def test_a_root_that_cannot_be_written_is_told_at_the_start(tmp_path):
     assert os.listdir(tmp_path / "ok") == []
 
 
+def test_options_of_an_address_stay_behind_every_path():
+    """An S3 server of one's own is named so."""
+    store = Store("s3://bucket/studies/?region=x&endpoint_override=http%3A%2F%2Fhost")
+    inner = Store(store.join("models", "abc"))
+    assert inner.uri == "s3://bucket/studies/models/abc?region=x&endpoint_override=http%3A%2F%2Fhost"
+    assert inner._at("done.json") == "bucket/studies/models/abc/done.json"
+
+
 def test_an_unknown_kind_of_uri_is_refused():
     with pytest.raises(UserError, match="cannot open nosuch://x"):
         Store("nosuch://x/y")

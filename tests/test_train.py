@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import itertools
 import json
+import math
 import warnings
 from pathlib import Path
 
@@ -175,6 +176,35 @@ def test_divergence_is_one_line_that_says_where(digits):
     spec = tiny_spec(digits, recipe=dataclasses.replace(tiny_spec(digits).recipe, learning_rate=1e30, clip=float("inf")))
     with pytest.raises(UserError, match=r"diverged at epoch \d+, step \d+"):
         train(spec, digits)
+
+
+def test_weights_that_the_last_step_ruined_are_no_model(digits, monkeypatch):
+    """Every batch's loss was finite: what came of them is not."""
+    spec = tiny_spec(digits)
+    monkeypatch.setattr("uvb.train.Probe.__call__", lambda self: (math.nan, math.nan, None, None))
+    with pytest.raises(UserError, match="diverged by its end"):
+        train(spec, digits)
+
+
+class Counting(torch.nn.Module):
+    """Stands for what keeps statistics, such as a batch norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros((), dtype=torch.float64))
+
+
+def test_buffers_of_the_averaged_model_are_the_trained_ones(digits):
+    spec = tiny_spec(digits)
+    state = TrainState.fresh(spec, FP64)
+    assert state.averaged is not state.model
+    for model in (state.model, state.averaged):
+        model.statistics = Counting()
+    for progress in fit(spec, FP64, state, digits):
+        if progress.metrics:
+            assert state.averaged.statistics.calls == state.model.statistics.calls
+        state.model.statistics.calls += 1
+    assert state.averaged.statistics.calls > 0
 
 
 def test_a_loss_that_is_not_finite_from_the_start_blames_no_rate(digits, monkeypatch):

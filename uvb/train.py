@@ -95,7 +95,15 @@ def fit(spec: RunSpec, plan: Plan, state: TrainState, images: ImageSet, *, pulse
                 started, done_before = time.monotonic(), state.step
 
         mean = gather_losses(state)
+        if recipe.ema:
+            for kept, own in zip(state.averaged.buffers(), state.model.buffers(), strict=True):
+                kept.copy_(own)  # such as a batch norm's statistics: not averaged, as of these weights
         train_probe, test_loss, kl, recon = probe()
+        if state.epoch + 1 == recipe.epochs and not math.isfinite(train_probe + test_loss):
+            raise UserError(
+                f"{spec.label}: training diverged by its end (loss {test_loss}); "
+                "lower the learning rate, or clip the gradient's norm"
+            )
         state.seconds += time.monotonic() - started
         before = state.curves[-1].seconds if state.curves else 0.0
         rate = spec.data.train_images / (state.seconds - before)  # of the whole epoch, interruptions not counted

@@ -8,6 +8,7 @@ import shutil
 import threading
 import urllib.request
 from collections.abc import Sequence
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def fetch(urls: Sequence[str], target: Path, md5: str) -> None:
                 part.replace(target)
                 return
             reasons.append(f"{url}: what came has another md5 sum")
-        except OSError as error:  # URLError and time-outs are OSErrors; so is a full disk
+        except (OSError, HTTPException) as error:  # URLError and time-outs are OSErrors; so is a full disk
             reasons.append(f"{url}: {' '.join(str(error).split())}")
         finally:
             part.unlink(missing_ok=True)
