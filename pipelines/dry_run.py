@@ -37,5 +37,5 @@ def dry_run(config: StudyConfig, images: ImageSet, specs: Sequence[RunSpec], say
     around = RAY_SECONDS + REST_SECONDS
     return (
         f"{counted(len(specs), 'model')}: about {clock(training)} of training, {clock(measuring)} of measurements, "
-        f"{clock(around)} before and after, on this machine with nothing beside it"
+        f"{clock(around)} before and after, timed on this machine as busy as it is now"
     )

@@ -25,6 +25,7 @@ from pipelines.summary import (
 )
 from uvb import paper
 from uvb.spec import Recipe
+from uvb.train_state import steps_per_epoch
 
 DASH = "–"
 OPTIMIZERS = {"adam": "Adam", "muon": "Muon and Adam"}
@@ -359,7 +360,8 @@ def sampling_table(sampling: pd.DataFrame) -> list[Table]:
     notes = [
         "The first chain is never restarted. Autocorrelation time, effective sample size and R̂ are over all chains that "
         "did not diverge. The classifier's accuracy, on x̂(y) of test images, bounds what its labels can tell: where it names "
-        "less than half of them right, the classes are grey."
+        "less than half of them right, the classes are grey. Mixing says nothing of quality: jumps that hardly depend on y "
+        "mix at once."
     ]
     return [Table("Mixing of walk-jump sampling.", head, rows, notes=notes)]
 
@@ -388,6 +390,11 @@ def difference_tables(models: Iterable[Model]) -> list[Table]:
             ("training images", train or "60,000 and 50,000", {m.spec.data.train_images for m in group}),
             ("noise levels σ", {level(s) for s in paper.SIGMAS}, {level(m.spec.sigma) for m in group}),
             ("epochs", known.epochs, {r.epochs for r in recipes}),
+            (
+                "gradient steps",
+                known.epochs * -(-train // known.batch_size) if train else "187,600 and 156,400",
+                {m.spec.recipe.epochs * steps_per_epoch(m.spec) for m in group},
+            ),
             ("batch size", known.batch_size, {r.batch_size for r in recipes}),
             ("optimizer", "Adam", {optimizer(r) for r in recipes}),
             ("learning rate", f"{known.learning_rate:g}", {f"{r.learning_rate:g}" for r in recipes}),

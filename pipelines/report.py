@@ -24,6 +24,7 @@ from pipelines.results import StudyFiles, write
 from pipelines.summary import counted, headlines, level, lone_headlines, main_group, main_models, over_seeds, own_estimator
 from pipelines.tables import TABLES, build_tables
 from uvb.errors import UserError
+from uvb.experiments import experiment_names
 from uvb.plan import Plan
 
 log = logging.getLogger(__name__)
@@ -107,8 +108,13 @@ def draw_all(study: Study) -> tuple[list[Section], list[str]]:
             part = "losses" if drawing.name in _IN_LOSSES else "figures"
             sections.append(Section(drawing.name, drawing.title, drawing.paper, part, figures))
         else:
-            missing.append(f"{name}: there are no results of “{drawing.needs}” to draw.")
+            missing.append(f"{name}: there are no results of “{drawing.needs}” to draw{_how(drawing.needs)}.")
     return sections, missing
+
+
+def _how(experiment: str) -> str:
+    """How to get an experiment's results, where they are a command away."""
+    return f" (the same command with --experiments default {experiment} makes them)" if experiment in experiment_names() else ""
 
 
 def _pictures(drawing: Drawing, study: Study) -> Iterable[Picture]:

@@ -130,7 +130,10 @@ def run_study(
     store = Store(Store(config.storage).join(config.name))
     study = Study(config, images, specs, store, screen)
     if config.dry_run:
-        return dry_run(config, images, specs, screen.say), []
+        left = [spec for spec in specs if outcome(store, spec.spec_id) != "done"]
+        if len(left) < len(specs):
+            screen.say(f"{len(specs) - len(left)} of {len(specs)} models are trained already in {store.uri}")
+        return dry_run(config, images, left, screen.say) if left else "nothing is left to train", []
     check_tracking_uri(config.tracking_uri)
     started = time.monotonic()
     if address is not None:
@@ -266,8 +269,7 @@ def train_stage(
         rounds.setdefault((group.specs[0].model, group.specs[0].sigma) if search else None, []).append(group)
     seconds, operations = measurements_ahead(study, groups, layout) if groups and "losses" in experiments else (0.0, 0.0)
     tasks = len(tasks_for(study.specs, experiments))
-    training = [spec for group in groups for spec in group.specs]
-    progress = TrainingProgress(training, study.store, tasks, seconds, operations)
+    progress = TrainingProgress(study.specs, study.store, tasks, seconds, operations)
     for competing in rounds.values():
         if study.runner:
             study.runner.thread.join()

@@ -146,7 +146,9 @@ def headlines(losses: pd.DataFrame, pairs: pd.DataFrame, asked: Collection[str] 
                 said.append(f"{label(m)} − {label(against)} {_between(at)}{of}")
         more = f"Likewise {'; '.join(said)}." if said else ""
         among = _among(losses, asked, str(dataset), str(top["first_id"].iloc[0]))
-        words = " ".join(part for part in (detail, _signs(swept, a, b), among, more) if part)
+        exact = test.loc[list(top["first_id"]), "nonparametric"].dropna()
+        optimum = f"The training set's exact posterior mean has {exact.iloc[0]:.{short}f}." if len(exact) else ""
+        words = " ".join(part for part in (detail, _signs(swept, a, b), optimum, among, more) if part)
         found.append(Headline(str(dataset), sentence, words, sigma, first, second, difference, low, high))
     return found
 
@@ -210,7 +212,9 @@ def _signs(pairs: pd.DataFrame, first: str, second: str) -> str:
         return ""
     below, above = sum(high < 0 for _, _, high in found), sum(low > 0 for _, low, _ in found)
     undecided = len(found) - below - above
-    return f"Over all {len(found)} noise levels {first} is lower at {below}, {second} at {above}, undecided at {undecided}."
+    alone = ", by intervals over images of one training each" if pairs.groupby("sigma")["seed"].nunique().max() == 1 else ""
+    of = f"Over all {len(found)} noise levels {first} is lower at {below}, {second} at {above}, undecided at {undecided}"
+    return f"{of}{alone}."
 
 
 def decimals(error: float) -> int:

@@ -85,7 +85,7 @@ def curves(files: StudyFiles) -> pd.DataFrame:
 
 
 def capacity(files: StudyFiles) -> pd.DataFrame:
-    """Table 1: how many parameters each model has, and its ratio to UVB's of the paper's or the default widths."""
+    """Table 1: how many parameters each model has, and its ratio to UVB's, where that was trained at one size alone."""
     found: dict[tuple[str, str, str], tuple[RunSpec, int]] = {}
     for model in _finished(files):
         spec = model.spec

@@ -114,7 +114,9 @@ def test_headline_is_what_the_files_say(study: Path, page: str) -> None:
     digits = decimals(pair["stderr"])
     assert f"−{-pair['low']:.{digits}f}" in headline.detail
     assert "200 test images" in headline.detail
-    assert "UVB is lower at 8, DEEN at 0" in headline.detail
+    assert "UVB is lower at 8, DEEN at 0, undecided at 0, by intervals over images of one training each." in headline.detail
+    exact = tables["losses"].query("split == 'test' and sigma == 1.0")["nonparametric"].iloc[0]
+    assert f"The training set's exact posterior mean has {exact:.{max(2, digits - 1)}f}." in headline.detail
 
 
 @pytest.mark.parametrize(("shift", "verdict"), [(0.05, "cannot be told apart"), (1.0, "DEEN is lower than UVB by 1.00")])
@@ -292,9 +294,16 @@ def test_classes_are_told_with_the_classifiers_accuracy(study: Path, tmp_path: P
     shutil.copytree(study, tmp_path, dirs_exist_ok=True)
     for path in (tmp_path / "tasks" / "walk_jump").glob("*/result.json"):
         fake_study.write(path, json.loads(path.read_text()) | {"classifier_accuracy": accuracy})
-    (drawing,) = [d for d in drawings() if d.name == "walk_jump"]
-    captions = [p.caption for p in drawing.pictures(Study(StudyFiles(tmp_path), {})) if p.name.startswith(("classes", "trans"))]
-    assert len(captions) >= 2
+    for path in (tmp_path / "tasks" / "nebula").glob("*/result.json"):
+        fake_study.write(path, json.loads(path.read_text()) | {"converged": [True] * 20})
+    captions = [
+        picture.caption
+        for drawing in drawings()
+        if drawing.name in ("walk_jump", "nebula")
+        for picture in drawing.pictures(Study(StudyFiles(tmp_path), {}))
+        if "lass" in picture.caption and "read left" not in picture.caption
+    ]
+    assert len(captions) >= 3
     assert all(caption.endswith("." + said) for caption in captions)
 
 
@@ -310,7 +319,8 @@ def test_missing_parts_are_named_never_drawn(bare: Path) -> None:
         assert line in page
     assert "Not trained to the end" in page
     assert "<figure>" not in page
-    assert page.count("to draw.</li>") == len(drawings())
+    assert page.count("” to draw") == len(drawings())
+    assert "there are no results of “nebula” to draw (the same command with --experiments default nebula makes them)" in page
 
 
 def test_names_are_escaped(tmp_path: Path) -> None:

@@ -10,11 +10,12 @@ import pytest
 from conftest import ROOT
 
 from pipelines.config import StudyConfig, build_recipe, build_specs
+from pipelines.store import Store
 from pipelines.study import run_study
 from pipelines.sweep import SweepConfig, sweep, sweep_specs
 from tune_spaces import Base, get_space, space_names
 from uvb.capacity import default_widths, parameters
-from uvb.data import ImageSet
+from uvb.data import ImageSet, load_dataset
 from uvb.errors import UserError
 from uvb.spec import DataRef
 
@@ -82,6 +83,11 @@ def test_a_dry_run_says_what_and_how_long_and_writes_nothing(tmp_path: Path, mon
         assert re.search(rf"^{model} σ=1 .*{count:,}", said, re.M)
     assert re.search(r"3 models: about .* of training, .* of measurements", last)
     assert not list(tmp_path.iterdir())
+    uvb = build_specs(StudyConfig(sigmas=(1.0,), epochs=2, **few), load_dataset("digits"))[0]
+    Store(tmp_path / "outputs" / "digits").write_json(f"models/{uvb.spec_id}/done.json", {})
+    last, _ = run_study(StudyConfig(sigmas=(1.0,), epochs=2, dry_run=True, **few))
+    assert "1 of 3 models are trained already" in capsys.readouterr().out
+    assert last.startswith("2 models: about")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ from matplotlib.figure import Figure
 
 from pipelines.figures import Picture, Study, register
 from pipelines.figures.style import colour, label, plot, rows_of_images
+from pipelines.figures.walk_jump import trust
+from pipelines.results import WALK
 from pipelines.summary import level
 
 
@@ -43,19 +45,24 @@ def draw_classes(classes: np.ndarray) -> Figure:
 @register("nebula", title="Attractors of the energy", paper="Sec. 3.3.1", needs="nebula", order=70)
 def pictures(study: Study) -> Iterator[Picture]:
     """Images and energies for each model."""
+    walks = study.files.results(WALK)  # which measure how far the classifier can be believed
     for model, result in study.files.of_models("nebula"):
         spec, arrays, values = model.spec, result.arrays, result.values
+        believed = trust(walks[model.spec_id].values) if model.spec_id in walks else ""
         caption = f"{label(spec.model)} on {spec.data.name}, σ = {level(spec.sigma)}."
         before, after = values.get("labels_before"), values.get("labels_after")
         if before and after:
             moved = sum(a != b for a, b in zip(before, after, strict=True))
-            caption += f" From x̂(y) to the attractor {moved} of {len(before)} images changed class."
+            caption += f" From x̂(y) to the attractor {moved} of {len(before)} images changed class.{believed}"
+        ended = values.get("converged")
+        if ended and not all(ended):
+            caption += f" {len(ended) - sum(ended)} of {len(ended)} flows had not come to rest."
         images = draw(*(arrays[name] for name in ("noisy", "step1", "step2", "attractor")))
         yield Picture(f"nebula_{spec.spec_id}", caption, images)
         if "energy" in arrays:
             caption = f"{label(spec.model)} on {spec.data.name}. Energy along the flow; thick: the mean over images."
             yield Picture(f"nebula_energy_{spec.spec_id}", caption, draw_energy(arrays["energy"], spec.model))
         if "classes" in arrays and len(arrays["classes"]) > 1:
-            about = "Class of x̂(y) along the flow, an image a row; numbers: at its start and its end."
+            about = f"Class of x̂(y) along the flow, an image a row; numbers: at its start and its end.{believed}"
             caption = f"{label(spec.model)} on {spec.data.name}. {about}"
             yield Picture(f"nebula_classes_{spec.spec_id}", caption, draw_classes(arrays["classes"]))
