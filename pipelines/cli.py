@@ -3,6 +3,7 @@
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from typing import NoReturn, TypeVar
 
@@ -19,6 +20,7 @@ def command(config: type[Config], run: Callable[[Config], int | None], *, resume
 
     With `resumes` a person who interrupts it is told that it goes on when run again.
     """
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
         leave(run(tyro.cli(config)) or 0)
     except UserError as error:

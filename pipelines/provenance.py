@@ -1,7 +1,5 @@
 """Where a result comes from: code, packages, machine, data."""
 
-import hashlib
-import inspect
 import platform
 import re
 import subprocess
@@ -16,7 +14,6 @@ import torch
 
 from uvb.capacity import parameters
 from uvb.data import ImageSet
-from uvb.models import get_model
 from uvb.spec import RunSpec
 
 PACKAGES = ("uvb-study", "torch", "torchvision", "ray", "mlflow", "numpy", "scikit-learn", "pandas", "safetensors")
@@ -64,15 +61,6 @@ def git_revision() -> str | None:
     if Path(top).resolve() != here.parent:  # installed inside somebody else's repository
         return None
     return revision + ("+changes" if run[1].strip() else "")
-
-
-def code_of(model: str) -> str | None:
-    """A hash of the source of the class that `model` is built by; None where there is none to read."""
-    try:
-        source = inspect.getsource(get_model(model).build)
-    except (OSError, TypeError):
-        return None
-    return hashlib.sha256(source.encode()).hexdigest()[:12]
 
 
 def cpu_name() -> str:

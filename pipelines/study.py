@@ -19,7 +19,7 @@ from pipelines.images import save_images
 from pipelines.lock import study_lock
 from pipelines.mlflow_runs import check_tracking_uri
 from pipelines.progress import Screen, TrainingProgress, name_of, tasks_view
-from pipelines.provenance import code_of, masked, provenance
+from pipelines.provenance import masked, provenance
 from pipelines.report import build_report
 from pipelines.resources import (
     Capacity,
@@ -40,6 +40,7 @@ from pipelines.tracking_thread import Tracking, views
 from pipelines.training import GroupRunner, last_line, outcome, read_json
 from uvb.data import ImageSet, load_dataset
 from uvb.errors import UserError
+from uvb.models import code_of
 from uvb.plan import Plan
 from uvb.spec import RunSpec
 
@@ -233,8 +234,7 @@ def plan_stage(study: Study, layout: Layout, has: Capacity, one_each: bool = Fal
     open_specs = [s for s in study.specs if s not in ended]
     if len(open_specs) < len(study.specs):
         say(f"{len(study.specs) - len(open_specs)} of {len(study.specs)} models are trained already")
-    codes = {(s.model, read_json(store, f"{study.folder(s)}/done.json").get("code")) for s in ended}
-    for model in sorted({model for model, code in codes if code and code != code_of(model)}):
+    for model in sorted({spec.model for spec in of_other_code(study, ended)}):
         say(f"warning: the code of {model} has changed since it was trained; for a new training choose another --study")
     if not open_specs:
         return []
@@ -258,6 +258,12 @@ def plan_stage(study: Study, layout: Layout, has: Capacity, one_each: bool = Fal
         kept = " (its plan is kept; --replan chooses anew)" if plan != fresh else ""
         say(f"{len(specs)} model{'s' * (len(specs) != 1)} to train: {plan}{kept}")
     return make_groups(by_plan, layout, one_each)
+
+
+def of_other_code(study: Study, trained: Sequence[RunSpec]) -> set[RunSpec]:
+    """Those of `trained` whose models' code is another now: their weights would be measured as what they are not."""
+    codes = {spec: read_json(study.store, f"{study.folder(spec)}/done.json").get("code") for spec in trained}
+    return {spec for spec, code in codes.items() if code and code != code_of(spec.model)}
 
 
 def train_stage(
@@ -320,7 +326,13 @@ def measure_stage(study: Study, experiments: Sequence[str], layout: Layout) -> N
     plan = Plan(device=layout.device, precision=study.config.eval_precision, graph=layout.device == "cuda")
     settings = Settings(study.config.evaluation, plan, scale=study.config.scale)
     everything = tasks_for(trained, experiments)
-    tasks = unfinished(everything, study.store, settings)
+    tasks, other = unfinished(everything, study.store, settings), of_other_code(study, trained)
+    kept_from = sorted({t.spec.model for t in tasks if t.spec in other and t.name != "reference"})
+    tasks = [t for t in tasks if t.spec not in other or t.name == "reference"]
+    study.failures += [
+        f"{model} is not measured: its code has changed since it was trained; take that back, or choose another --study"
+        for model in kept_from
+    ]
     if len(tasks) < len(everything):
         study.screen.say(f"{len(everything) - len(tasks)} of {len(everything)} measurements are done already")
     started = time.monotonic()

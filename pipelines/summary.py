@@ -129,9 +129,8 @@ def headlines(losses: pd.DataFrame, pairs: pd.DataFrame, asked: Collection[str] 
             if low > 0
             else f"{a} and {b} cannot be told apart"
         )
-        sentence = (
-            f"At σ = {level(sigma)} on {dataset}, {verdict}: a {measure} of {first:.{short}f} against {second:.{short}f}."
-        )
+        named, other = (second, first) if low > 0 else (first, second)  # in the verdict's order
+        sentence = f"At σ = {level(sigma)} on {dataset}, {verdict}: a {measure} of {named:.{short}f} against {other:.{short}f}."
         detail = f"Paired difference {a} − {b} {_between(top)}, over the same {images:,} {kind} and noise" + (
             f" and over trainings, mean of {seeds} seeds (s.d. over seeds {top['difference'].std():.{digits}f})."
             if seeds > 1

@@ -40,11 +40,11 @@ class Settings:
     seed: int = 0
     scale: float = 1.0
 
-    @property
-    def key(self) -> str:
-        """A hash of what decides the numbers; threads and the like do not."""
+    def key(self, task: str) -> str:
+        """A hash of what decides the numbers of the tasks of this name; threads and the like do not."""
         plan, evaluation = self.plan, dataclasses.asdict(self.evaluation)
-        said = [MEASUREMENT, evaluation, self.seed, self.scale, plan.precision, plan.device]
+        scale = self.scale if task != "reference" and get_experiment(task).scaled else 1.0
+        said = [MEASUREMENT, evaluation, self.seed, scale, plan.precision, plan.device]
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -96,7 +96,7 @@ def unfinished(tasks: Sequence[Task], store: Store, settings: Settings) -> list[
     def stands(task: Task) -> bool:
         result = read_json(store, f"{task.folder}/result.json")
         of_these_weights = task.name == "reference" or result.get("trained") == now[task.spec]
-        return result.get("settings") == settings.key and of_these_weights
+        return result.get("settings") == settings.key(task.name) and of_these_weights
 
     return [task for task in tasks if not stands(task)]
 
@@ -142,7 +142,7 @@ def run_task(task: Task, store: Store, settings: Settings) -> None:
 
 def write_result(store: Store, task: Task, result: Result, settings: Settings, of: float | None = None) -> None:
     """``result.json`` and ``arrays.safetensors``, whole or absent; `of` says of which weights (`trained`)."""
-    blob = {**result.scalars, "settings": settings.key} | ({} if task.name == "reference" else {"trained": of})
+    blob = {**result.scalars, "settings": settings.key(task.name)} | ({} if task.name == "reference" else {"trained": of})
     with store.folder(task.folder) as folder:
         (folder / "result.json").write_text(json.dumps(blob, indent=1, allow_nan=False))
         if result.arrays:

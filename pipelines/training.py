@@ -29,11 +29,12 @@ import uvb
 from pipelines.cli import TUNE_THREAD
 from pipelines.groups import Group
 from pipelines.images import load_images
-from pipelines.provenance import code_of, cpu_name, git_revision
+from pipelines.provenance import cpu_name, git_revision
 from pipelines.resources import TRIAL_CPUS, Layout
 from pipelines.store import Store
 from uvb.errors import UserError
 from uvb.load import save_model
+from uvb.models import code_of
 from uvb.nets import count_parameters
 from uvb.parallel import rank_and_world
 from uvb.plan import Plan

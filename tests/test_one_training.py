@@ -19,7 +19,7 @@ from pipelines.images import images_path, load_images, save_images
 from pipelines.progress import REST_SECONDS, TASK_SECONDS, Screen, TrainingProgress, clock
 from pipelines.resources import Capacity, Layout
 from pipelines.store import Store
-from pipelines.study import Study, plan_stage, prepare
+from pipelines.study import Study, measure_stage, plan_stage, prepare
 from pipelines.tasks import Settings, Task, run_task, tasks_for, unfinished
 from pipelines.training import KEPT_STATES, STUCK_LIMIT, StoppedEarly, Training, outcome
 from uvb.data import ImageSet
@@ -151,6 +151,13 @@ def test_a_model_whose_code_has_changed_since_is_told(store: Store, digits: Imag
     monkeypatch.setattr(study_module, "code_of", lambda model: "another")
     assert plan_stage(study, layout, has) == []
     assert "the code of uvb has changed since it was trained" in capsys.readouterr().out
+    reference, _ = tasks_for([spec], ["losses"])
+    run_task(reference, store, Settings(study.config.evaluation, Plan()))
+    measure_stage(study, ["losses"], layout)
+    assert study.failures == [
+        "uvb is not measured: its code has changed since it was trained; take that back, or choose another --study"
+    ]
+    assert not store.exists("tasks/losses")
 
 
 def test_finished_training_is_left_alone(store: Store, digits: ImageSet) -> None:
@@ -382,13 +389,15 @@ def test_a_model_trained_again_is_measured_again(store: Store, digits: ImageSet)
 
 
 def test_whatever_decides_a_number_has_it_measured_again() -> None:
-    """And threads, which decide none, do not."""
+    """And threads, which decide none, do not; nor does what shortens experiments, for those that are not shortened."""
     evaluations = [EvalConfig(60, 50, 3), EvalConfig(60, 50, 2, seed=1), EvalConfig(0, 50, 2), EvalConfig(60, 0, 2)]
     others = [dataclasses.replace(SETTINGS, evaluation=each) for each in evaluations]
     others += [dataclasses.replace(SETTINGS, plan=plan) for plan in (Plan(precision="bf16"), Plan(device="cuda"))]
     others += [dataclasses.replace(SETTINGS, seed=1), dataclasses.replace(SETTINGS, scale=0.5)]
-    assert len({each.key for each in (SETTINGS, *others)}) == 1 + len(others)
-    assert dataclasses.replace(SETTINGS, plan=Plan(threads=7)).key == SETTINGS.key
+    assert len({each.key("walk_jump") for each in (SETTINGS, *others)}) == 1 + len(others)
+    for name in ("losses", "internals", "reference"):
+        assert len({each.key(name) for each in (SETTINGS, *others)}) == len(others)
+    assert dataclasses.replace(SETTINGS, plan=Plan(threads=7)).key("walk_jump") == SETTINGS.key("walk_jump")
 
 
 def test_nan_is_not_written(store: Store, digits: ImageSet) -> None:

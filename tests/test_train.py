@@ -2,9 +2,11 @@
 
 import dataclasses
 import functools
+import importlib.util
 import itertools
 import json
 import math
+import sys
 import warnings
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from uvb.errors import UserError
 from uvb.estimator import Energy
 from uvb.gradients import clip
 from uvb.load import load, save_model
-from uvb.models import Model, build_model, model_names
+from uvb.models import Model, build_model, code_of, model_names
 from uvb.models.registry import _MODELS
 from uvb.noise import generator, normal
 from uvb.objective import Denoise
@@ -170,6 +172,50 @@ def test_damaged_and_foreign_checkpoints_are_refused(digits, tmp_path):
     (tmp_path / "state.json").write_text('{"format": 1')
     with pytest.raises(DamagedCheckpoint, match=r"state.json"):
         TrainState.load(tmp_path, spec, FP64)
+
+
+CODE = """
+from torch import nn
+from uvb import Energy
+
+class Mine(Energy):
+    def __init__(self, shape, widths, activation, sigma):
+        super().__init__(sigma)
+        self.layer = nn.Linear(64, 1)
+
+    def energy(self, y, eps):
+        return self.layer(y.flatten(1)).{what}().sum(1)
+"""
+
+
+def test_weights_are_of_one_code(digits, tmp_path, monkeypatch):
+    """Comments and layout are none of it; with another function, a checkpoint is refused and a trained model warns."""
+    spec = dataclasses.replace(tiny_spec(digits, "deen"), model="mine")
+
+    def write(name: str, code: str) -> None:
+        (tmp_path / f"{name}.py").write_text(code)
+        found = importlib.util.spec_from_file_location(name, tmp_path / f"{name}.py")
+        module = importlib.util.module_from_spec(found)
+        monkeypatch.setitem(sys.modules, name, module)
+        found.loader.exec_module(module)
+        monkeypatch.setitem(_MODELS, "mine", Model("mine", module.Mine, spec.widths))
+
+    write("mine_1", CODE.format(what="square"))
+    before = code_of("mine")
+    state = TrainState.fresh(spec, FP64)
+    state.save(tmp_path / "state", FP64)
+    save_model(state.averaged, spec, tmp_path / "model")
+    write("mine_2", CODE.format(what="square").replace("(y, eps):", "(\n  y, eps):\n        'Said.'\n        # more"))
+    assert code_of("mine") == before
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load(tmp_path / "model")
+    TrainState.load(tmp_path / "state", spec, FP64)
+    write("mine_3", CODE.format(what="abs"))
+    with pytest.warns(UserWarning, match="the code of mine has changed since"):
+        load(tmp_path / "model")
+    with pytest.raises(UserError, match="other code of mine"):
+        TrainState.load(tmp_path / "state", spec, FP64)
 
 
 def test_divergence_is_one_line_that_says_where(digits):

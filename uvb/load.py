@@ -1,6 +1,7 @@
 """A trained model as a folder: weights in safetensors, its spec and a card in JSON. Loading runs no pickled code."""
 
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,17 +11,18 @@ from torch import Tensor
 
 from uvb.errors import UserError
 from uvb.estimator import Estimator
-from uvb.models.registry import build_model
+from uvb.models.registry import build_model, code_of
 from uvb.spec import RunSpec
 
 
 def save_model(model: Estimator, spec: RunSpec, folder: str | Path, card: dict[str, Any] | None = None) -> Path:
-    """Write model.safetensors, spec.json and card.json (whatever a reader should know) into `folder`; returns it."""
+    """Write model.safetensors, spec.json and card.json (whatever a reader should know, and a hash of the model's code) into
+    `folder`; returns it."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     save_file(storable(model.state_dict()), folder / "model.safetensors")
     (folder / "spec.json").write_text(json.dumps(spec.to_json(), indent=2))
-    (folder / "card.json").write_text(json.dumps(card or {}, indent=2))
+    (folder / "card.json").write_text(json.dumps((card or {}) | {"code": code_of(spec.model)}, indent=2))
     return folder
 
 
@@ -51,8 +53,18 @@ def load_spec(folder: str | Path) -> RunSpec:
         ) from error
 
 
+def _card(folder: str | Path) -> dict[str, Any]:
+    try:
+        card = json.loads((Path(folder) / "card.json").read_text())
+    except (OSError, ValueError):  # a card is a help, and no part of the model
+        return {}
+    return card if isinstance(card, dict) else {}
+
+
 def load(folder: str | Path, device: str = "cpu") -> Estimator:
     """The estimator (or energy) in `folder`, in evaluation mode, with its `spec` as an attribute.
+
+    Warns where the model's code is another than it was trained with.
 
     Raises:
         UserError: the folder holds no model, or its weights do not fit its spec.
@@ -65,5 +77,8 @@ def load(folder: str | Path, device: str = "cpu") -> Estimator:
         model.to(max(dtypes, key=lambda dtype: dtype.itemsize)).load_state_dict(weights)
     except Exception as error:  # safetensors has its own exception types, load_state_dict raises RuntimeError
         raise UserError(f"the weights in {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
+    code = _card(folder).get("code")
+    if code and code != code_of(spec.model):
+        warnings.warn(f"the code of {spec.model} has changed since {folder} was trained: this is another model", stacklevel=2)
     model.spec = spec
     return model.to(device).eval().requires_grad_(False)

@@ -7,7 +7,7 @@ from uvb.internals import measure_internals
 from uvb.spec import RunSpec
 
 
-@register_experiment("internals", needs="latent")
+@register_experiment("internals", needs="latent", scaled=False)
 def internals(model: Estimator, spec: RunSpec, context: Context) -> Result:
     """Rows of internals.parquet."""
     assert isinstance(model, LatentEnergy)

@@ -8,7 +8,7 @@ from uvb.experiments.registry import Context, Result, register_experiment
 from uvb.spec import RunSpec
 
 
-@register_experiment("losses")
+@register_experiment("losses", scaled=False)
 def losses(model: Estimator, spec: RunSpec, context: Context) -> Result:
     """Rows of losses.parquet; the arrays "<split>/<estimator>" hold each image's loss, averaged over draws, (N,)."""
     rows: list[dict[str, object]] = []

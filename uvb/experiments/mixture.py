@@ -14,7 +14,7 @@ from uvb.experiments.registry import Context, Result, register_experiment
 from uvb.spec import RunSpec
 
 
-@register_experiment("mixture", data="mixture")
+@register_experiment("mixture", data="mixture", scaled=False)
 @torch.no_grad()
 def mixture(model: Estimator, spec: RunSpec, context: Context) -> Result:
     """`rows`: one row {model, sigma, loss, stderr, optimum, mean_predictor, score_error, excess_share}.

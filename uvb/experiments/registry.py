@@ -53,6 +53,7 @@ class Experiment:
         where: "every" trained model, or only those at the study's "largest" σ.
         default: whether a study runs it unasked.
         data: the one data set it is for (None: any).
+        scaled: whether the context's `scale` changes its numbers.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Experiment:
     where: Literal["every", "largest"]
     default: bool
     data: str | None = None
+    scaled: bool = True
 
     def applies(self, model_class: type[Estimator], data: str | None = None) -> bool:
         """Whether it can be run on a model of this class, trained on the data set of this name."""
@@ -78,11 +80,12 @@ def register_experiment(
     where: Literal["every", "largest"] = "every",
     default: bool = True,
     data: str | None = None,
+    scaled: bool = True,
 ) -> Callable[[Run], Run]:
     """Function decorator that makes an experiment known by `name`."""
 
     def add(run: Run) -> Run:
-        _EXPERIMENTS[name] = Experiment(name, run, _KINDS[needs], where, default, data)
+        _EXPERIMENTS[name] = Experiment(name, run, _KINDS[needs], where, default, data, scaled)
         return run
 
     return add

@@ -1,5 +1,9 @@
 """The models by name: how to build one, what it is trained with, and how wide it is by default."""
 
+import ast
+import hashlib
+import inspect
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -68,6 +72,19 @@ def get_model(name: str) -> Model:
     if name not in _MODELS:
         raise UserError(f"unknown model {name!r}; choose one of: {', '.join(model_names())}")
     return _MODELS[name]
+
+
+def code_of(model: str) -> str | None:
+    """A hash of the source that `model` is built by, its comments, layout and docstrings aside; None where there is none to
+    read. Trained weights are of one code: with another they are another function."""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(get_model(model).build)))
+    except (OSError, TypeError, SyntaxError):
+        return None
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()[:12]
 
 
 def build_model(spec: RunSpec) -> Estimator:
