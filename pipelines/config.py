@@ -111,7 +111,7 @@ class StudyConfig:
     """Only print the models, their parameter counts and the estimated time on this machine."""
 
     def __post_init__(self) -> None:
-        require(bool(self.models or self.extra_models), "no model asked for: name at least one in --models")
+        require(bool(self.models), "no model asked for: name at least one in --models")
         require(bool(self.sigmas), "no noise level asked for: give at least one in --sigmas, e.g. --sigmas 1.0")
         require(bool(self.seeds), "no seed asked for: give at least one in --seeds, e.g. --seeds 0")
         for sigma in self.sigmas:

@@ -31,11 +31,13 @@ def dry_run(config: StudyConfig, images: ImageSet, specs: Sequence[RunSpec], say
             f"{seconds[spec.spec_id]:>10,.1f}")  # fmt: skip
     groups = group_count(specs, plan, layout)
     crowding = max(1.0, layout.workers * layout.concurrency * layout.threads / has.cpus) if layout.device == "cpu" else 1.0
-    training = (sum(seconds.values()) * crowding + groups * TWO_CORES.startup) / layout.concurrency
+    starting = groups * TWO_CORES.startup / layout.concurrency
+    training = sum(seconds.values()) * crowding / layout.concurrency
     evaluating = Plan(precision=config.eval_precision)
     measuring = measurement_seconds(specs, evaluating, images, config.evaluation, has.cpus)
     around = RAY_SECONDS + REST_SECONDS
     return (
-        f"{counted(len(specs), 'model')}: about {clock(training)} of training, {clock(measuring)} of measurements, "
+        f"{counted(len(specs), 'model')}: about {clock(training)} of training, {clock(starting)} of starting workers, "
+        f"{clock(measuring)} of measurements, "
         f"{clock(around)} before and after, timed on this machine as busy as it is now"
     )

@@ -207,7 +207,7 @@ def pair_tables(pairs: pd.DataFrame, losses: pd.DataFrame, asked: Collection[str
                 tables.append(Table(f"Paired difference of the losses on {dataset}: none.", [], []))
             names = ", ".join(map(label, alone))
             tables[-1].notes.append(
-                f"Not compared, no other UVB or DEEN being as large (within 25 %), trained and measured alike: {names}."
+                f"Not compared: {names}. No UVB or DEEN that was trained and measured alike is as large (within 25 %)."
             )
         found += tables
     return found

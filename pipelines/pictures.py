@@ -81,13 +81,15 @@ def read_images(path: Path, shape: Shape) -> tuple[Tensor, list[str]]:
 
 
 def read_array(path: Path, shape: Shape) -> tuple[Tensor, list[str]]:
-    """The first array of an .npy or .npz file, (N, C, H, W); uint8 is divided by 255."""
+    """The first array of an .npy or .npz file, (N, C, H, W) or, of one channel, (N, H, W); uint8 is divided by 255."""
     try:
         loaded = np.load(path, allow_pickle=False)
         array = loaded if isinstance(loaded, np.ndarray) else loaded[loaded.files[0]]
     except (OSError, ValueError, IndexError) as error:
         raise UserError(f"{path}: not a NumPy array that can be read") from error
     images = torch.from_numpy(np.asarray(array, dtype=np.float32)) / (255 if array.dtype == np.uint8 else 1)
+    if shape[0] == 1 and images.ndim == 3:
+        images = images.unsqueeze(1)
     if tuple(images.shape[1:]) != shape:
         raise UserError(f"{path}: the array is {tuple(array.shape)}; this model takes (N, {', '.join(map(str, shape))})")
     if not bool(images.isfinite().all()):

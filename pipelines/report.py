@@ -5,7 +5,7 @@ python pipelines/report.py outputs/a outputs/b --out compare.html      studies b
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +20,8 @@ from pipelines.cli import command
 from pipelines.figures import Drawing, Picture, Study, drawings
 from pipelines.figures.loss_over_sigma import draw as draw_losses
 from pipelines.figures.style import file_name, label, standalone, theme, to_svg, variables
-from pipelines.results import StudyFiles, write
+from pipelines.progress import name_of
+from pipelines.results import Model, StudyFiles, order, write
 from pipelines.summary import counted, headlines, level, lone_headlines, main_group, main_models, over_seeds, own_estimator
 from pipelines.tables import TABLES, build_tables
 from uvb.errors import UserError
@@ -65,7 +66,6 @@ def build_report(study_dir: Path) -> Path:
     sections, missing = draw_all(study)
     tables, models, asked = study.tables, list(files.models.values()), files.asked
     done = [m for m in models if m.done]
-    unfinished = [m.spec.label for m in models if not m.done]
     page = _render(
         "report.html.j2",
         title=f"Unnormalized variational Bayes: {files.name}",
@@ -73,7 +73,7 @@ def build_report(study_dir: Path) -> Path:
         headlines=headlines(tables["losses"], tables["pairs"], asked),
         lone_headlines=lone_headlines(tables["losses"], asked),
         run=_run_facts(files),
-        unfinished=f"Not trained to the end, and left out of the tables: {', '.join(unfinished)}." if unfinished else "",
+        unfinished=_unfinished(models, asked),
         capacity=layout.capacity(tables["capacity"]),
         losses=[*layout.loss_tables(tables["losses"], asked), *layout.pair_tables(tables["pairs"], tables["losses"], asked)],
         more_losses=layout.other_losses(tables["losses"], asked),
@@ -87,6 +87,16 @@ def build_report(study_dir: Path) -> Path:
         provenance=flat(files.study.get("provenance", {})),
     )
     return write(files.root / "report.html", page.encode())
+
+
+def _unfinished(models: list[Model], asked: Collection[str]) -> str:
+    """Which models are not trained to their end: by name those of the last command, an earlier one's by their number."""
+    left = [m for m in models if not m.done]
+    own = [name_of(m.spec) for m in sorted(left, key=lambda m: order(m.spec)) if m.spec_id in asked or not asked]
+    earlier = len(left) - len(own)
+    parts = [", ".join(own)] if own else []
+    parts += [f"{counted(earlier, 'model')} of earlier commands"] if earlier else []
+    return f"Not trained to the end, and left out of the tables: {'; '.join(parts)}." if parts else ""
 
 
 def draw_all(study: Study) -> tuple[list[Section], list[str]]:

@@ -61,14 +61,15 @@ class Sample:
 def sample(config: Sample) -> None:
     """Run it; the files' paths are printed."""
     get_sampler(config.sampler)  # told before the model is loaded
+    for name in ("chains", "jumps", "steps_between_jumps"):
+        if getattr(config, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} {getattr(config, name)}: it must be 1 or more")
     plan = resolve_plan(device=config.device, precision=config.precision)
     torch.set_num_threads(plan.threads)
     keep_large_buffers()
     energy = models.load(config.model, config.tracking_uri, plan.device).float()  # one trained in float64 samples alike
     if not isinstance(energy, Energy):
         raise UserError(f"{config.model} is an estimator without an energy, and Langevin needs one; choose uvb or deen")
-    if config.chains < 1:
-        raise UserError(f"chains = {config.chains}; at least 1 is needed")
     output_folder(config.out)  # told before the walk rather than after it
     shape = energy.spec.data.shape
     own = {} if config.delta == 0 else {"delta": config.delta}
@@ -83,10 +84,12 @@ def sample(config: Sample) -> None:
         if not bool(jump.alive.any()):
             break
         jumps.append(jump.x_hat.float().cpu())
-    for chain in (~state.alive).nonzero().flatten().tolist():
-        print(f"chain {chain} diverged at step {int(state.stopped_at[chain])} and was stopped; try a smaller --delta")
     if not jumps:
         raise UserError("every chain diverged before the first jump; try a smaller --delta")
+    diverged = (~state.alive).nonzero().flatten().tolist()
+    if diverged:
+        first = min(int(state.stopped_at[chain]) for chain in diverged)
+        print(f"{len(diverged)} of {config.chains} chains diverged, the first at step {first}; try a smaller --delta")
     frames = torch.stack(jumps)  # (jumps, chains, C, H, W)
     zoom = zoom_for(shape)
     to_pil(grid(frames[:, 0], columns=10), zoom).save(config.out / "walk.png")

@@ -230,6 +230,7 @@ class Training:
 
     def _failed(self, line: str) -> dict[str, Any]:
         if self.rank == 0:
+            line = line if self.spec.label in line else f"{self.spec.label}: {line}"
             blob = {"error": line, "time": time.time(), "starts": self.history.get("starts", 1)}
             self._try(lambda: self.store.write_json("failed.json", blob))
         return {"outcome": "failed", "epoch": self.spec.recipe.epochs, "loss": DIVERGED}

@@ -48,6 +48,14 @@ def test_own_pictures_are_fitted_denoised_and_written(model, tmp_path):
     assert (tmp_path / "out" / "overview.png").exists()
 
 
+def test_arrays_of_one_channel_need_not_say_so(model, tmp_path):
+    """As a data set's .npz need not."""
+    for name, shape in (("flat", (2, 8, 8)), ("whole", (2, 1, 8, 8))):
+        np.save(tmp_path / f"{name}.npy", np.linspace(0, 1, 128, dtype=np.float32).reshape(shape))
+        denoise(Denoise(model, tmp_path / f"{name}.npy", out=tmp_path / name))
+    assert (tmp_path / "flat" / "0001.png").read_bytes() == (tmp_path / "whole" / "0001.png").read_bytes()
+
+
 def test_what_is_no_picture_or_has_another_shape_is_one_line(model, tmp_path):
     (tmp_path / "x.png").write_text("not a picture")
     np.save(tmp_path / "x.npy", np.zeros((2, 3, 8, 8), dtype=np.float32))

@@ -13,7 +13,7 @@ from uvb.errors import UserError
     [
         ({"sigmas": (0.5, 0.0)}, "sigma = 0.0"),
         ({"sigmas": ()}, "--sigmas"),
-        ({"models": (), "extra_models": ()}, "--models"),
+        ({"models": ()}, "--models"),
         ({"num_workers": -1}, "--num-workers -1"),
         ({"eval_draws": 0}, "--eval-draws 0"),
         ({"scale": 1.5}, "--scale 1.5"),

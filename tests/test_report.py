@@ -329,6 +329,15 @@ def test_missing_parts_are_named_never_drawn(bare: Path) -> None:
     assert "there are no results of “nebula” to draw (the same command with --experiments default nebula makes them)" in page
 
 
+def test_the_unfinished_are_named_if_they_were_asked_for_last(tmp_path: Path) -> None:
+    wanted = [fake_study.spec("uvb", seed=1), fake_study.spec("uvb", 0.3)]
+    for spec in (*wanted, fake_study.spec("deen")):
+        fake_study.write(tmp_path / "models" / spec.spec_id / "spec.json", spec.to_json())
+    fake_study.write(tmp_path / "study.json", {"specs": [spec.spec_id for spec in wanted]})
+    said = "left out of the tables: uvb σ=0.3, uvb σ=1 seed=1; 1 model of earlier commands."
+    assert said in build_report(tmp_path).read_text()
+
+
 def test_names_are_escaped(tmp_path: Path) -> None:
     fake_study.add_model(tmp_path, fake_study.spec("uvb"))
     evil = "<script>alert(1)</script>"

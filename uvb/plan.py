@@ -55,13 +55,15 @@ class Plan:
     def require_honourable(self) -> None:
         """Raise `UserError` where this machine cannot do what the plan says; a plan is never changed silently."""
         if self.device == "cuda" and not torch.cuda.is_available():
-            raise UserError("the plan says device cuda, and this machine shows no CUDA device; use --replan to choose anew")
+            raise UserError(
+                "device cuda: this machine shows no CUDA device; choose another device (a study resumed elsewhere: --replan)"
+            )
         if self.graph and (self.device != "cuda" or self.workers > 1):
             raise UserError(f"the plan says a CUDA graph with {self.workers} workers on {self.device}; it needs one on cuda")
         if self.precision == "bf16" and not has_fast_bf16(self.device):
             raise UserError(
-                f"the plan says bf16, and this {self.device} has no bf16 arithmetic; use --replan to choose anew, "
-                "or --precision fp32"
+                f"precision bf16: this {self.device} has no bf16 arithmetic; choose --precision fp32 "
+                "(a study resumed elsewhere: --replan)"
             )
 
     @contextmanager
