@@ -1,7 +1,9 @@
 """A study's files in MLflow's terms: which parameters and metrics they become, under which names and at which steps. Pure."""
 
+import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import count
 from numbers import Real
 from typing import Any
 
@@ -45,15 +47,17 @@ def model_values(losses: Rows, internals: Rows) -> dict[str, dict[str, float]]:
 def lines_over_sigma(losses: Rows) -> dict[str, dict[tuple[str, int], float]]:
     """Line -> (metric, step 100 σ) -> mean over seeds, for lines of several σ: ``loss_over_sigma`` and ``train_…``.
 
-    A line a kind of model, one of the paper's figures for it, and the exact references.
+    A line a kind of model, one of the paper's figures for it, and the exact references. Where 100 σ does not tell all
+    levels apart, the step is a larger multiple of σ, and the metric is named after it: ``loss_over_1000_sigma``.
     """
     own = _judged_by_own(losses)
     rows = [row for row in losses if row["estimator"] == own[row["spec_id"]]]
     several = len({row["dataset"] for row in rows}) > 1
+    scale = _sigma_scale(row["sigma"] for row in rows)
+    metric = "loss_over_sigma" if scale == 100 else f"loss_over_{scale}_sigma"
     lines: dict[str, dict[tuple[str, int], list[float]]] = {}
     for row in rows:
-        metric = "loss_over_sigma" if row["split"] == "test" else "train_loss_over_sigma"
-        at = (metric, round(100 * row["sigma"]))
+        at = (metric if row["split"] == "test" else f"train_{metric}", round(scale * row["sigma"]))
         kind = _kind(row, [r for r in rows if r["model"] == row["model"]])
         data = f" {row['dataset']}" if several else ""
         columns = {kind: "loss", f"paper {kind}": "paper_loss"}
@@ -83,6 +87,12 @@ def flat(blob: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def numbers(values: Mapping[str, Any]) -> dict[str, float]:
     """What is a number and known; tables write NaN for what was not measured."""
     return {k: float(v) for k, v in values.items() if _is_number(v) and v == v}
+
+
+def _sigma_scale(sigmas: Iterable[float]) -> int:
+    """The smallest power of ten, 100 or more, that makes whole numbers of all σ, up to a billionth of each."""
+    levels = set(sigmas)
+    return next(10**n for n in count(2) if all(math.isclose(round(10**n * s), 10**n * s) for s in levels))
 
 
 def _judged_by_own(losses: Rows) -> dict[str, str]:

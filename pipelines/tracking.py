@@ -4,7 +4,8 @@ The files are the truth. Each `sync` compares their time stamps with what was pr
 that is away costs delay only, since the next sync that reaches it brings everything.
 
 Runs: one parent (the study), one child a model, and children named "UVB over σ", whose metric ``loss_over_sigma`` has
-its step at 100 σ, because MLflow draws one metric of several runs as one chart with a line each.
+its step at 100 σ, because MLflow draws one metric of several runs as one chart with a line each; finer levels than
+hundredths make it ``loss_over_1000_sigma``, and so on.
 """
 
 import io
@@ -52,6 +53,10 @@ FINISH_SECONDS = 30.0  # how long the end of a study waits for it
 SYSTEM_METRICS_SECONDS = 5.0
 
 
+class FolderError(UserError):
+    """The study's own folder failed, which is not MLflow's fault."""
+
+
 class Tracker:
     """Projects one study into MLflow. Every method may be called from any thread.
 
@@ -85,7 +90,8 @@ class Tracker:
         self._projected: dict[str, Any] = {}  # unit -> stamps of the files it was made from
         self._warned: set[str] = set()
         self._failures: dict[str, int] = {}
-        self._retry_at, self._pause, self._away = 0.0, BACKOFF_SECONDS[0], False
+        self._retry_at, self._pause = 0.0, BACKOFF_SECONDS[0]
+        self._away = ""  # what cannot be reached now, MLflow or the study's folder, as it is called in warnings
         self._monitor: Any = None
         self._active = False
         self._file: dict[str, Any] = {}
@@ -133,13 +139,14 @@ class Tracker:
                 self._projected.pop(refused, None)
             stopped, done = status == "KILLED", False
             deadline = time.monotonic() + (0.0 if stopped else FINISH_SECONDS)
-            while not (stopped and self._away):  # a stop does not wait for a server that is known to be away
+            while not (stopped and self._runs is None):  # a stop does not wait for a server that is known to be away
                 done = self._reach(partial(self._finish_once, status, 0 if stopped else 1_000_000))
                 if not self._away or time.monotonic() >= deadline:
                     break
                 time.sleep(2.0)
             if self._away:
-                self._warn("MLflow does not have all of this study yet: run the same command again when it is reachable")
+                again = f"run the same command again when {self._away} is reachable"
+                self._warn(f"MLflow does not have all of this study yet: {again}")
             return done
 
     def close(self) -> None:
@@ -160,7 +167,7 @@ class Tracker:
     # ------------------------------------------------------------------------------------------------ reaching the server
 
     def _reach(self, work: Callable[[], bool], strict: bool = False) -> bool:
-        """Do `work`, connecting first if need be; a server that is away gives one warning and False.
+        """Do `work`, connecting first if need be; a server, or a study's folder, that is away gives one warning and False.
 
         Where `strict`, a server that answers and refuses raises UserError.
         """
@@ -175,17 +182,22 @@ class Tracker:
                 raise
             if strict and not is_away(error):
                 raise UserError(f"MLflow at {self.tracking_uri} refuses: {_line(error)}; choose another") from error
-            self._stop_monitor()
-            self._runs = None  # what was last written is uncertain: ask again
+            if isinstance(error, FolderError):
+                away, told = f"the study's folder {self.store.uri}", f"{error}; MLflow will catch up"
+            else:
+                away = f"MLflow at {self.tracking_uri}"
+                told = f"{away} cannot be reached ({_line(error)}); going on without, will catch up"
+                self._stop_monitor()
+                self._runs = None  # what was last written is uncertain: ask again
             self._retry_at = time.monotonic() + self._pause
             self._pause = min(2 * self._pause, BACKOFF_SECONDS[1])
-            if not self._away:
-                self._away = True
-                self._warn(f"MLflow at {self.tracking_uri} cannot be reached ({_line(error)}); going on without, will catch up")
+            if self._away != away:
+                self._away = away
+                self._warn(told)
             return False
         if self._away:
-            self._away = False
-            self._warn(f"MLflow at {self.tracking_uri} is back")
+            self._warn(f"{self._away} is back")
+            self._away = ""
         self._retry_at, self._pause = 0.0, BACKOFF_SECONDS[0]
         return done
 
@@ -235,8 +247,9 @@ class Tracker:
 
     def _project(self, model_budget: int) -> bool:
         """One pass over the study's files; False where trained models remain to be logged."""
-        stamps = self.store.stamps()
-        for spec_id in self.store.list("models"):
+        with self._folder():
+            stamps = self.store.stamps()
+        for spec_id in sorted({p.split("/")[1] for p in stamps if p.startswith("models/")}):
             files = {p: stamps[p] for name in MODEL_FILES if (p := f"models/{spec_id}/{name}") in stamps}
             # a run begins with the training, not with the plan to train
             if any(p.endswith(("progress.json", "curves.json", "done.json")) for p in files):
@@ -258,7 +271,7 @@ class Tracker:
         """Do `work` unless it was done from these very files. What MLflow refuses is told once and skipped.
 
         MLflow calls many a refusal an internal error, as it does a lost connection: the third in a row, from a server
-        that answers otherwise, is a refusal.
+        that answers otherwise, is a refusal. So is a file that cannot be read for the third time, in a folder that can.
         """
         if not files or self._projected.get(name) == files:
             return
@@ -266,13 +279,15 @@ class Tracker:
             work()
         except Exception as error:
             self._failures[name] = self._failures.get(name, 0) + 1
-            if isinstance(error, UserError) or is_unreachable(error):
+            unread = isinstance(error, FolderError)
+            if (isinstance(error, UserError) and not unread) or is_unreachable(error):
                 raise
-            if is_away(error) and (self._failures[name] < 3 or not self._answers()):
+            if (unread or is_away(error)) and (self._failures[name] < 3 or not self._answers()):
                 raise
             if name not in self._warned:
                 self._warned.add(name)
-                self._warn(f"MLflow did not take {name} ({type(error).__name__}: {_line(error)}); the files have it")
+                refusal = f"MLflow did not take {name} ({type(error).__name__}: {_line(error)}); the files have it"
+                self._warn(f"MLflow goes without {name}: {_line(error)}" if unread else refusal)
         else:
             self._failures.pop(name, None)
         self._projected[name] = files
@@ -314,16 +329,18 @@ class Tracker:
             self._dataset(run, spec)
         plan = flat({"plan": self._read(f"models/{spec_id}/plan.json") or {}})
         params = {"dataset": spec.data.name, "widths": str(spec.widths), **flat(blob), **plan}
-        extra = self._provenance(self._read("study.json") or {})
-        run.log(params, extra | run.now(params), curve_points(rows, began))
+        study = self._read("study.json") or {}
+        run.log(params, self._provenance(study) | run.now(params), curve_points(rows, began))
         if done:
             run.log_values(numbers({k: v for k, v in done.items() if k != "time"}))
             run.set_status("FINISHED", done.get("time") or (rows[-1].get("time") if rows else None))
         elif stopped := self._read(f"models/{spec_id}/stopped.json"):  # by a search, which had seen enough
             run.log(tags={"uvb.ended": "stopped early"})
             run.set_status("KILLED", stopped.get("time"))
-        else:
+        elif spec_id in study.get("specs", [spec_id]):
             run.set_status("RUNNING")
+        elif run.status == "RUNNING":  # an earlier command's, which nobody trains now: it was cut off and did not fail
+            run.set_status("KILLED", rows[-1].get("time") if rows else None)
 
     def _child(self, key: str, name: str, tags: Mapping[str, str], start_seconds: float | None = None) -> Run:
         assert self._runs is not None
@@ -370,8 +387,10 @@ class Tracker:
 
         assert self._runs is not None
         lines = lines_over_sigma(self._rows("tables/losses.parquet"))
-        for key in [k for k in self._runs.by_key if k.startswith("sigma/") and k.removeprefix("sigma/") not in lines]:
-            self._runs.delete(key)  # a sweep that grew: its lines have got longer names
+        for key in [k for k in self._runs.by_key if k.startswith("sigma/")]:
+            metrics = {metric for metric, _ in lines.get(key.removeprefix("sigma/"), ())}
+            if metrics.isdisjoint(self._runs.by_key[key].latest):
+                self._runs.delete(key)  # a sweep that grew: its lines have got longer names, or finer steps
         for line, points in lines.items():
             shade = line_colour(line)
             tags = {"uvb.role": "sigma", "uvb.line": line} | ({"mlflow.runColor": shade} if shade else {})
@@ -404,7 +423,8 @@ class Tracker:
         run = self._runs.by_key[spec_id]
         with tempfile.TemporaryDirectory(prefix="uvb-track-") as scratch:
             local = self.store.local_path is not None
-            folder = self.store.download(f"models/{spec_id}/model", None if local else scratch)
+            with self._folder():
+                folder = self.store.download(f"models/{spec_id}/model", None if local else scratch)
             models.log_model(run.client, run.run_id, folder)
 
     def _register(self) -> None:
@@ -412,37 +432,63 @@ class Tracker:
         models.register_best(self._client, self.study_name, self._parquet("tables/losses.parquet"), self.run_ids())
 
     def _finish_once(self, status: Status, budget: int) -> bool:
+        try:
+            done = self._project(budget)
+        except FolderError:
+            self._end(status)  # MLflow is there
+            raise
+        self._end(status)
+        return done
+
+    def _end(self, status: Status) -> None:
         assert self._runs is not None
-        done = self._project(budget)
         for key, run in self._runs.by_key.items():
             if key != "study" and run.status == "RUNNING":
                 run.set_status(status if status != "FINISHED" else "FAILED")  # a study cannot end well with these
         self._parent.set_status(status)
-        return done
 
     # ------------------------------------------------------------------------------------------------ the study's files
+
+    @contextmanager
+    def _folder(self) -> Iterator[None]:
+        """What fails in the block is the study's folder; a file that is absent is no failure of it."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except Exception as error:
+            raise FolderError(f"the study's folder {self.store.uri} cannot be read or written ({_line(error)})") from error
 
     def _write_run_ids(self) -> None:
         assert self._runs is not None
         ids = {k: r.run_id for k, r in sorted(self._runs.by_key.items()) if k != "study" and not k.startswith("sigma/")}
         new = {**self._file, "runs": ids}
         if new != self._projected.get(FILE):
-            self.store.write_json(FILE, new)
+            with self._folder():
+                self.store.write_json(FILE, new)
             self._file = self._projected[FILE] = new
 
     def _read(self, path: str) -> Any:
         try:
-            return self.store.read_json(path)
+            with self._folder():
+                return self.store.read_json(path)
         except FileNotFoundError:
             return None
 
     def _rows(self, path: str) -> list[dict[str, Any]]:
-        return self._parquet(path).to_dict("records") if self.store.exists(path) else []
+        try:
+            return self._parquet(path).to_dict("records")
+        except FileNotFoundError:
+            return []
 
     def _parquet(self, path: str) -> "pd.DataFrame":
         import pandas as pd
 
-        return pd.read_parquet(io.BytesIO(self.store.read_bytes(path)))
+        return pd.read_parquet(io.BytesIO(self._bytes(path)))
+
+    def _bytes(self, path: str) -> bytes:
+        with self._folder():
+            return self.store.read_bytes(path)
 
     @contextmanager
     def _local(self, path: str) -> Iterator[Path]:
@@ -452,7 +498,7 @@ class Tracker:
             return
         with tempfile.TemporaryDirectory(prefix="uvb-track-") as scratch:
             local = Path(scratch) / Path(path).name
-            local.write_bytes(self.store.read_bytes(path))
+            local.write_bytes(self._bytes(path))
             yield local
 
 

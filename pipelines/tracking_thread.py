@@ -36,7 +36,9 @@ class Tracking:
         self.tracker.sync()
 
     def finish(self, status: Status) -> None:
+        """End all runs, also those of a start under way, which takes no longer than MLflow's requests may."""
         self.stopping.set()
+        self.thread.join()
         self.tracker.finish(status)
 
 

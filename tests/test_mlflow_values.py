@@ -1,5 +1,7 @@
 """What a study's tables become in MLflow, without MLflow."""
 
+import pytest
+
 from pipelines.mlflow_values import lines_over_sigma
 
 
@@ -17,3 +19,22 @@ def test_trainings_of_other_lengths_are_lines_of_their_own():
     at = [("loss_over_sigma", 50), ("loss_over_sigma", 100)]
     assert lines == {f"UVB {n} epochs": dict(zip(at, (n + 1.0, n + 1.5), strict=True)) for n in (8, 20)}
     assert lines_over_sigma(rows[:4]).keys() == {"UVB"}
+
+
+@pytest.mark.parametrize(
+    ("sigmas", "metric", "steps"),
+    [
+        ((0.1, 0.29, 0.3, 1.1, 10.0), "loss_over_sigma", (10, 29, 30, 110, 1000)),  # floats that 100 makes no whole numbers
+        ((0.001, 0.004, 1.0), "loss_over_1000_sigma", (1, 4, 1000)),
+        ((0.125, 0.5), "loss_over_1000_sigma", (125, 500)),
+        ((1e-8, 1.0), "loss_over_100000000_sigma", (1, 100_000_000)),
+        ((1 / 3, 1.0), "loss_over_1000000000_sigma", (333_333_333, 1_000_000_000)),
+    ],
+)
+def test_every_noise_level_has_a_step_of_its_own(sigmas, metric, steps):
+    row = {"dataset": "digits", "model": "uvb", "split": "test", "estimator": "energy", "seed": 0}
+    rows = [row | {"spec_id": str(sigma), "sigma": sigma, "loss": sigma} for sigma in sigmas]
+    rows += [r | {"split": "train"} for r in rows]
+    line = dict(zip(steps, sigmas, strict=True))
+    expected = {(name, step): loss for name in (metric, f"train_{metric}") for step, loss in line.items()}
+    assert lines_over_sigma(rows) == {"UVB": expected}

@@ -18,6 +18,7 @@ from pipelines.figures.style import FAINT, colour
 from pipelines.mlflow_runs import check_tracking_uri, default_tracking_uri, open_client, open_experiment
 from pipelines.store import Store
 from pipelines.tracking import Tracker
+from pipelines.tracking_thread import Tracking
 from tests.mlflow_study import START, begin, complete, empty_mlflow_db, make_spec, write_curves, write_tables
 from uvb.errors import UserError
 
@@ -245,6 +246,34 @@ def test_a_model_that_never_ended_is_marked_failed(uri, tmp_path):
     assert by_name(uri)["uvb σ=1"]["status"] == "FAILED"
 
 
+def test_an_earlier_commands_half_trained_models_are_killed_not_failed(uri, tmp_path):
+    """Nobody trains them now: neither RUNNING nor this study's failure, whether they are new to MLflow or not."""
+    store = Store(tmp_path / "study")
+    specs = [make_spec("uvb", s) for s in (0.3, 0.5, 1.0)]
+    killed, new, asked = [spec.spec_id for spec in specs]
+    store.write_json("study.json", {"specs": [killed]})
+    begin(store, specs[0], epochs=2)
+    first = open_tracker(uri, store)
+    first.sync()
+    first._stop_monitor()  # and the process is killed
+    assert by_name(uri)["uvb σ=0.3"]["status"] == "RUNNING"
+    begin(store, specs[1], epochs=2)
+    begin(store, specs[2], epochs=2)
+    store.write_json("study.json", {"specs": [asked]})
+    for ended, status in ((False, "RUNNING"), (True, "FINISHED")):
+        if ended:
+            complete(store, specs[2])
+        tracker = open_tracker(uri, store)
+        drain(tracker)
+        runs = {k: snapshot(uri)[run_id]["status"] for k, run_id in tracker.run_ids().items()}
+        assert runs == {killed: "KILLED", new: "KILLED", asked: status}
+        assert tracker.finish("FINISHED")
+        runs = {k: snapshot(uri)[run_id]["status"] for k, run_id in tracker.run_ids().items()}
+        assert runs == {killed: "KILLED", new: "KILLED", asked: "FINISHED" if ended else "FAILED"}
+    ends = {open_client(uri).get_run(tracker.run_ids()[k]).info.end_time for k in (killed, new)}
+    assert ends == {int((START + 4) * 1000)}  # when its last epoch ended
+
+
 def test_a_training_that_a_search_stopped_is_no_failure(uri, tmp_path):
     store = Store(tmp_path / "study")
     stopped, whole = make_spec("uvb", 1.0), make_spec("deen", 1.0)
@@ -331,6 +360,105 @@ def test_what_mlflow_refuses_is_told_once_and_stops_nothing(uri, tmp_path):
     assert "tables/broken.parquet" in warnings[0]
     assert len(by_name(uri)["uvb σ=1"]["history"]["epoch/train_loss"]) == 2
     tracker.close()
+
+
+BROKEN = {"disk": OSError(5, "Input/output error"), "link": OSError("timed out"), "store": UserError("cannot open it")}
+
+
+@pytest.mark.parametrize("error", BROKEN.values(), ids=BROKEN)
+@pytest.mark.parametrize("call", ["stamps", "read_bytes"])
+def test_a_study_folder_that_fails_is_not_told_as_mlflow(uri, tmp_path, monkeypatch, call, error):
+    monkeypatch.setattr(tracking, "BACKOFF_SECONDS", (0.0, 0.0))
+    store, warnings = Store(tmp_path / "study"), []
+    begin(store, make_spec("uvb", 1.0), epochs=2)
+    tracker = open_tracker(uri, store, warnings)
+    drain(tracker)
+    runs, works = tracker._runs, getattr(store, call)
+    write_curves(store, make_spec("uvb", 1.0), 3)
+    monkeypatch.setattr(store, call, _raiser(error))
+    for _ in range(2):
+        assert not tracker.sync()
+    assert tracker._runs is runs, "MLflow itself was fine"
+    monkeypatch.setattr(store, call, works)
+    drain(tracker)
+    assert len(warnings) == 2
+    assert warnings[0].startswith(f"the study's folder {store.uri} cannot be read or written (")
+    assert warnings[0].endswith("); MLflow will catch up")
+    assert warnings[1] == f"the study's folder {store.uri} is back"
+    assert len(by_name(uri)["uvb σ=1"]["history"]["epoch/train_loss"]) == 3
+    tracker.close()
+
+
+@pytest.mark.parametrize("status", ["KILLED", "FINISHED"])
+def test_a_study_that_ends_while_its_folder_fails_leaves_nothing_running(uri, tmp_path, monkeypatch, status):
+    monkeypatch.setattr(tracking, "FINISH_SECONDS", 0.0)
+    store, warnings = Store(tmp_path / "study"), []
+    begin(store, make_spec("uvb", 1.0), epochs=2)
+    tracker = open_tracker(uri, store, warnings)
+    drain(tracker)
+    monkeypatch.setattr(store, "stamps", _raiser(OSError(5, "Input/output error")))
+    assert not tracker.sync()
+    assert not tracker.finish(status)
+    ended = {"digits": status, "uvb σ=1": "KILLED" if status == "KILLED" else "FAILED"}
+    assert {n: r["status"] for n, r in by_name(uri).items()} == ended
+    assert f"again when the study's folder {store.uri} is reachable" in warnings[-1]
+
+
+def test_one_file_that_cannot_be_read_holds_up_nothing_else(uri, tmp_path, monkeypatch):
+    monkeypatch.setattr(tracking, "BACKOFF_SECONDS", (0.0, 0.0))
+    store, warnings = Store(tmp_path / "study"), []
+    specs = [make_spec("uvb", s) for s in (0.5, 1.0)]
+    for spec in specs:
+        begin(store, spec, epochs=2)
+    works, bad = store.read_bytes, f"models/{min(s.spec_id for s in specs)}/curves.json"
+    monkeypatch.setattr(
+        store, "read_bytes", lambda path: _raiser(PermissionError(13, "denied"))() if path == bad else works(path)
+    )
+    tracker = open_tracker(uri, store, warnings)
+    drain(tracker)
+    assert [w.split(" (")[0] for w in warnings] == [
+        f"the study's folder {store.uri} cannot be read or written",
+        f"MLflow goes without {bad.rpartition('/')[0]}: the study's folder {store.uri} cannot be read or written",
+        f"the study's folder {store.uri} is back",
+    ]
+    assert len(tracker.run_ids()) == 1
+    tracker.close()
+
+
+def _raiser(error):
+    def fail(*_, **__):
+        raise error
+
+    return fail
+
+
+def test_a_study_that_ends_before_mlflow_has_started_leaves_nothing_running(uri, tmp_path):
+    class Late(Tracker):
+        def start(self):
+            time.sleep(0.3)  # the thread has not come to it yet
+            super().start()
+
+    begun = Tracking(Late(uri, "uvb", "digits", Store(tmp_path / "study")))
+    begun.finish("KILLED")
+    begun.thread.join()
+    assert begun.error is None
+    assert {n: r["status"] for n, r in by_name(uri).items()} == {"digits": "KILLED"}
+
+
+def test_finer_noise_levels_that_come_later_get_charts_of_their_own(uri, tmp_path):
+    """A chart in hundredths is not mixed with one in thousandths."""
+    store = Store(tmp_path / "study")
+    specs = [make_spec("uvb", s) for s in (0.5, 1.0, 0.001, 0.004)]
+    for some in (specs[:2], specs):
+        write_tables(store, some, tmp_path)
+        tracker = open_tracker(uri, store)
+        drain(tracker)
+        tracker.finish("FINISHED")
+    history = by_name(uri)["UVB over σ"]["history"]
+    assert history.keys() == {"loss_over_1000_sigma", "train_loss_over_1000_sigma"}
+    assert {p[0] for p in history["loss_over_1000_sigma"]} == {1, 4, 500, 1000}
+    parent = by_name(uri)["digits"]["history"]
+    assert [p[0] for p in parent["loss_over_sigma/UVB"]] == [50, 100]
 
 
 def test_a_server_that_is_away_from_the_start_is_one_warning(tmp_path):
