@@ -14,6 +14,8 @@ from uvb.models import get_model
 from uvb.paper import SIGMAS
 from uvb.spec import RECIPES, DataRef, Recipe, RunSpec
 
+UNFIT = "/\\:%#?*\"'<>|"  # in a study's name, which is a folder's, part of addresses, and a registered model's
+
 
 @dataclass(frozen=True)
 class StudyConfig:
@@ -127,8 +129,8 @@ class StudyConfig:
         require(self.gpus_per_worker > 0, f"--gpus-per-worker {self.gpus_per_worker}: it must be above 0")
         require(self.checkpoint_seconds > 0, f"--checkpoint-seconds {self.checkpoint_seconds}: it must be above 0")
         require(bool(self.storage), "--storage is empty: give a folder, or a URI such as s3://bucket/studies")
-        plain = self.name not in (".", "..") and "/" not in self.name and self.name.isprintable()
-        require(plain, f"--study {self.name!r}: it must be a plain name, of printable characters and without a slash")
+        plain = self.name not in (".", "..") and not set(self.name) & set(UNFIT) and self.name.isprintable()
+        require(plain, f"--study {self.name!r}: it must be a plain name, of printable characters and without any of {UNFIT}")
 
     @property
     def name(self) -> str:

@@ -24,10 +24,11 @@ def dry_run(config: StudyConfig, images: ImageSet, specs: Sequence[RunSpec], say
     plan = new_plan(config, layout, has, specs)
     seconds = estimated_seconds(specs, plan, images)
     say(f"{has}: {layout}; {plan}")
-    say(f"{'model':<22}{'widths':<28}{'parameters':>12}{'epochs':>8}{'GFLOP':>12}{'seconds':>10}")
+    a, b = (2 + max(map(len, column)) for column in ([name_of(s) for s in specs], [str(s.widths) for s in specs]))
+    say(f"{'model':<{a}}{'widths':<{b}}{'parameters':>12}{'epochs':>8}{'GFLOP':>12}{'seconds':>10}")
     for spec in specs:
         count = parameters(spec.model, spec.data.shape, spec.widths)
-        say(f"{name_of(spec):<22}{spec.widths!s:<28}{count:>12,}{spec.recipe.epochs:>8}{training_flops(spec) / 1e9:>12,.0f}"
+        say(f"{name_of(spec):<{a}}{spec.widths!s:<{b}}{count:>12,}{spec.recipe.epochs:>8}{training_flops(spec) / 1e9:>12,.0f}"
             f"{seconds[spec.spec_id]:>10,.1f}")  # fmt: skip
     groups = group_count(specs, plan, layout)
     crowding = max(1.0, layout.workers * layout.concurrency * layout.threads / has.cpus) if layout.device == "cpu" else 1.0

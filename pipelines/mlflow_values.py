@@ -11,15 +11,20 @@ from pipelines.mlflow_runs import Point
 from uvb.evaluate import own_estimator
 
 Rows = list[dict[str, Any]]
+LOSSES = ("train_loss", "test_loss", "train_probe")  # of a training curve: of the objective
 
 
-def curve_points(rows: Rows, began: float | None) -> Iterator[Point]:
-    """Every number of the curves but the epoch and the clock as ``epoch/<name>``, at step = epoch, at its own time."""
+def curve_points(rows: Rows, began: float | None, objective: str = "denoise") -> Iterator[Point]:
+    """Every number of the curves but the epoch and the clock as ``epoch/<name>``, at step = epoch, at its own time.
+
+    Losses in nats are ``epoch/test_loss_elbo_y`` and the like, since one chart has one unit.
+    """
+    nats = {} if objective == "denoise" else {name: f"{name}_{objective}" for name in LOSSES}
     for row in rows:
         seconds = row.get("time") or (began or time.time())
         for key, value in row.items():
             if key not in ("epoch", "time") and _is_number(value):
-                yield f"epoch/{key}", float(value), int(row["epoch"]), int(seconds * 1000)
+                yield f"epoch/{nats.get(key, key)}", float(value), int(row["epoch"]), int(seconds * 1000)
 
 
 def model_values(losses: Rows, internals: Rows) -> dict[str, dict[str, float]]:

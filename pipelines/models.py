@@ -109,7 +109,7 @@ def save_pyfunc(folder: Path, target: Path, **identity: Any) -> None:
         mlflow.pyfunc.save_model(
             target,
             python_model=str(Path(__file__).with_name("pyfunc_model.py")),
-            artifacts={NAME: str(folder)},
+            artifacts={NAME: folder.resolve().as_uri()},  # of a path MLflow would read a % as the beginning of a code
             code_paths=[str(Path(code) / "uvb")],
             mlflow_model=Model(**identity),
             signature=signature,

@@ -65,11 +65,11 @@ def build_report(study_dir: Path) -> Path:
     study = Study(files, build_tables(files.root))
     sections, missing = draw_all(study)
     tables, models, asked = study.tables, list(files.models.values()), files.asked
-    done = [m for m in models if m.done]
+    own = files.asked_models
     page = _render(
         "report.html.j2",
         title=f"Unnormalized variational Bayes: {files.name}",
-        lead=_lead(done),
+        lead=_lead([m for m in own if m.done]),
         headlines=headlines(tables["losses"], tables["pairs"], asked),
         lone_headlines=lone_headlines(tables["losses"], asked),
         run=_run_facts(files),
@@ -81,7 +81,7 @@ def build_report(study_dir: Path) -> Path:
         sampling=layout.sampling_table(tables["sampling"]),
         sections=sections,
         missing=missing,
-        differences=layout.difference_tables(models),
+        differences=layout.difference_tables(own),
         speed=layout.speed_table(models),
         **_cost(files.timings),
         provenance=flat(files.study.get("provenance", {})),
@@ -219,8 +219,8 @@ def _lead(models: list[Any]) -> str:
 
 def _run_facts(files: StudyFiles) -> list[tuple[str, str]]:
     """What was trained, how, and which tasks have results."""
-    models = list(files.models.values())
-    specs = [m.spec for m in models]
+    models = files.asked_models
+    specs, others = [m.spec for m in models], len(files.models) - len(models)
     data = {f"{s.data.name}, {'×'.join(map(str, s.data.shape))}, {s.data.train_images:,} training images" for s in specs}
     recipes = {
         f"{r.name}: {counted(r.epochs, 'epoch')}, batch {r.batch_size}, {layout.optimizer(r)} {r.learning_rate:g} {r.schedule}"
@@ -233,6 +233,7 @@ def _run_facts(files: StudyFiles) -> list[tuple[str, str]]:
         "data": data,
         "models": {label(s.model) for s in specs},
         "noise levels σ": {level(s.sigma) for s in specs},
+        "also in the folder": {f"{counted(others, 'model')} of earlier commands"} if others else set(),
         "left out": _left_out(files),
         "recipe": recipes,
         "activation": {s.activation for s in specs},

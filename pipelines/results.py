@@ -116,6 +116,11 @@ class StudyFiles:
         """The spec_ids of the last command: the folder may hold an earlier one's models too."""
         return frozenset(self.study.get("specs", ()))
 
+    @property
+    def asked_models(self) -> list[Model]:
+        """The last command's models; all where study.json does not say."""
+        return [m for m in self.models.values() if m.spec_id in self.asked] or list(self.models.values())
+
     @cached_property
     def superseded(self) -> frozenset[str]:
         """spec_ids of models whose images have changed since under the same name: they compare with none of the last command."""

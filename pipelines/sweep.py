@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from uvb.evaluate import own_estimator
 from uvb.spec import RunSpec
 
 REDUCTION = 3  # ASHA keeps a third at each rung
+SHOWN = 5  # of a model and noise level, on the screen
 REPORTS = 20  # a training tells the scheduler its loss so often
 
 
@@ -122,6 +124,25 @@ def leaderboard(folder: Path, space: str) -> None:
     write(folder / "tables" / "leaderboard.parquet", table.to_parquet(index=False))
 
 
+def ranking(study: Store) -> list[str]:
+    """The leaderboard in lines, the best of each model and noise level first, each told by what differs between them."""
+    table = pd.read_parquet(BytesIO(study.read_bytes("tables/leaderboard.parquet")))
+    apart = [
+        k
+        for k in ("activation", "recipe", "batch_size", "schedule", "widths", "seed")
+        if table.groupby("model")[k].nunique().max() > 1
+    ]
+    lines = []
+    for (dataset, model, sigma), group in table.groupby(["dataset", "model", "sigma"], sort=False):
+        lines.append(f"{model} σ={sigma:g} on {dataset}:")
+        for place, row in enumerate(group.head(SHOWN).itertuples(), 1):
+            loss = f"{row.test_loss:.3f} ± {row.stderr:.3f}" if pd.notna(row.test_loss) else row.ended
+            lines.append(f"  {place}. {loss:<17}" + ", ".join(f"{k.replace('_', ' ')} {getattr(row, k)}" for k in apart))
+        if len(group) > SHOWN:
+            lines.append(f"  and {len(group) - SHOWN} more in {study.join('tables/leaderboard.parquet')}")
+    return lines
+
+
 def sweep(config: SweepConfig) -> int:
     """Run the sweep; the last line printed is the report's address."""
     space = get_space(config.space)
@@ -132,6 +153,8 @@ def sweep(config: SweepConfig) -> int:
     report, failures = run_study(
         config, sweep_specs, search, held_out=space.kind != "table", finishing=partial(leaderboard, space=config.space)
     )
+    if not config.dry_run:
+        print(*ranking(Store(Store(config.storage).join(config.name))), sep="\n")
     for line in failures:
         print(f"failed: {line}")
     print(report)

@@ -85,7 +85,7 @@ def curves(files: StudyFiles) -> pd.DataFrame:
 
 
 def capacity(files: StudyFiles) -> pd.DataFrame:
-    """Table 1: how many parameters each model has, and its ratio to UVB's, where that was trained at one size alone."""
+    """Table 1: how many parameters each model has, and its ratio to UVB's, of several the nearest in size."""
     found: dict[tuple[str, str, str], tuple[RunSpec, int]] = {}
     for model in _finished(files):
         spec = model.spec
@@ -100,7 +100,7 @@ def capacity(files: StudyFiles) -> pd.DataFrame:
                 "widths": widths,
                 "shape": "×".join(map(str, spec.data.shape)),
                 "parameters": count,
-                "ratio": count / uvb[0] if len(uvb) == 1 else None,  # several widths of UVB: nothing to compare with
+                "ratio": min((count / n for n in uvb), key=lambda ratio: abs(math.log(ratio)), default=None),
                 "paper_parameters": paper.parameters(dataset, name),
             }
         )

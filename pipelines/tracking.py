@@ -35,6 +35,7 @@ from pipelines.mlflow_runs import (
 )
 from pipelines.mlflow_values import curve_points, flat, lines_over_sigma, model_values, numbers
 from pipelines.mlflow_views import shared_views, view_paths
+from pipelines.provenance import masked
 from pipelines.store import Store
 from uvb.errors import UserError
 from uvb.spec import RunSpec
@@ -47,7 +48,7 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 Stamps = Mapping[str, tuple[int, int]]
 
 FILE = "mlflow.json"  # {"study_uid", "tracking_uri", "experiment_id", "runs": {spec_id: run id}}
-MODEL_FILES = ("spec.json", "plan.json", "curves.json", "progress.json", "done.json", "stopped.json")
+MODEL_FILES = ("spec.json", "plan.json", "curves.json", "progress.json", "done.json", "stopped.json", "failed.json")
 BACKOFF_SECONDS = (5.0, 30.0)  # first and longest pause before a server that is away is asked again
 FINISH_SECONDS = 30.0  # how long the end of a study waits for it
 SYSTEM_METRICS_SECONDS = 5.0
@@ -105,7 +106,7 @@ class Tracker:
             if "study_uid" not in self._file:
                 # tells this study from another of its name, so a folder begun anew gets new runs
                 self._file = {"study_uid": uuid4().hex, "runs": {}}
-            self._file["tracking_uri"] = self.tracking_uri
+            self._file["tracking_uri"] = masked(self.tracking_uri)
             self.store.write_json(FILE, self._file)
             self._client = open_client(self.tracking_uri)
             self._active = True
@@ -207,7 +208,7 @@ class Tracker:
         for key, view in shared_views(self._file["study_uid"]).items():
             self._client.set_experiment_tag(experiment_id, f"mlflow.sharedViewState.{key}", json.dumps(view))
         runs = Runs(self._client, experiment_id, self._file["study_uid"])
-        root = f"{socket.gethostname()}:{self.store.uri}".replace("'", "") if self.store.local_path else self.store.uri
+        root = f"{socket.gethostname()}:{self.store.uri}".replace("'", "") if self.store.local_path else masked(self.store.uri)
         runs.kill_orphans(root)
         self._file["experiment_id"] = experiment_id
         tags = {"uvb.study": self.study_name, "uvb.role": "study", "uvb.root": root}
@@ -330,13 +331,16 @@ class Tracker:
         plan = flat({"plan": self._read(f"models/{spec_id}/plan.json") or {}})
         params = {"dataset": spec.data.name, "widths": str(spec.widths), **flat(blob), **plan}
         study = self._read("study.json") or {}
-        run.log(params, self._provenance(study) | run.now(params), curve_points(rows, began))
+        run.log(params, self._provenance(study) | run.now(params), curve_points(rows, began, spec.objective))
         if done:
             run.log_values(numbers({k: v for k, v in done.items() if k != "time"}))
             run.set_status("FINISHED", done.get("time") or (rows[-1].get("time") if rows else None))
         elif stopped := self._read(f"models/{spec_id}/stopped.json"):  # by a search, which had seen enough
             run.log(tags={"uvb.ended": "stopped early"})
             run.set_status("KILLED", stopped.get("time"))
+        elif failed := self._read(f"models/{spec_id}/failed.json"):
+            run.log(tags={"uvb.error": failed.get("error", "")})
+            run.set_status("FAILED", failed.get("time"))
         elif spec_id in study.get("specs", [spec_id]):
             run.set_status("RUNNING")
         elif run.status == "RUNNING":  # an earlier command's, which nobody trains now: it was cut off and did not fail

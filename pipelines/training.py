@@ -36,7 +36,7 @@ from uvb.errors import UserError
 from uvb.load import save_model
 from uvb.models import code_of
 from uvb.nets import count_parameters
-from uvb.parallel import rank_and_world
+from uvb.parallel import first_of_all, rank_and_world
 from uvb.plan import Plan
 from uvb.spec import RunSpec
 from uvb.train import Progress, fit
@@ -257,15 +257,6 @@ def agreed(value: Any) -> Any:
     if rank_and_world()[1] > 1:
         dist.broadcast_object_list(box, src=0)
     return box[0]
-
-
-def first_of_all(line: str) -> str:
-    """The first rank's line that is not empty, on every rank; "" where all are."""
-    lines = [line]
-    if rank_and_world()[1] > 1:
-        lines = [""] * rank_and_world()[1]
-        dist.all_gather_object(lines, line)
-    return next(filter(None, lines), "")
 
 
 def device_name(plan: Plan) -> str:

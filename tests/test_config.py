@@ -20,6 +20,8 @@ from uvb.errors import UserError
         ({"eval_images": 1}, "--eval-images 1: at least 2"),
         ({"eval_test_images": 1}, "--eval-test-images 1: at least 2"),
         ({"study": "a/b"}, "plain name"),
+        ({"study": "a%20b"}, "plain name"),
+        ({"study": "mine's"}, "plain name"),
     ],
 )
 def test_config_refuses_in_one_line(wrong: dict[str, object], said: str) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines.mlflow_values import lines_over_sigma
+from pipelines.mlflow_values import curve_points, lines_over_sigma
 
 
 def test_trainings_of_other_lengths_are_lines_of_their_own():
@@ -38,3 +38,11 @@ def test_every_noise_level_has_a_step_of_its_own(sigmas, metric, steps):
     line = dict(zip(steps, sigmas, strict=True))
     expected = {(name, step): loss for name in (metric, f"train_{metric}") for step, loss in line.items()}
     assert lines_over_sigma(rows) == {"UVB": expected}
+
+
+def test_losses_of_other_units_have_names_of_their_own():
+    """The VAE's are nats, and a chart of MLflow's has one unit."""
+    rows = [{"epoch": 1, "test_loss": 33.0, "kl": 0.9, "time": 2.0}]
+    names = lambda objective: [name for name, *_ in curve_points(rows, None, objective)]  # noqa: E731
+    assert names("denoise") == ["epoch/test_loss", "epoch/kl"]
+    assert names("elbo_y") == ["epoch/test_loss_elbo_y", "epoch/kl"]

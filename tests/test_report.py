@@ -22,7 +22,7 @@ from safetensors.numpy import load_file
 from pipelines import figures, layout
 from pipelines.figures import Picture, Study, drawings, register
 from pipelines.figures.style import PALETTE, file_name, grid, plot, rows_of_images, standalone, strip, theme, to_svg
-from pipelines.report import Args, build_comparison, build_report, flat, main
+from pipelines.report import Args, _run_facts, build_comparison, build_report, flat, main
 from pipelines.results import StudyFiles
 from pipelines.summary import decimals, headlines, interval, lone_headlines, main_group, over_seeds, own_estimator
 from pipelines.tables import build_tables
@@ -207,7 +207,7 @@ def test_another_model_stands_beside_the_two_with_its_intervals(tmp_path: Path) 
         assert cells[0].best
     against_uvb = " 95 % CI ".join([of_others.rows[1][1].text + ",", of_others.rows[1][2].text])
     assert headline.detail.endswith(f"Likewise UVB, Laplace b = σ − UVB {against_uvb}.")
-    assert of_others.notes[-1].endswith("trained and measured alike: VAE on Y.")
+    assert of_others.notes[-1].startswith("Not compared: VAE on Y. No UVB or DEEN")
     assert not any("VAE on Y" in note for note in of_main.notes)
 
 
@@ -243,7 +243,7 @@ def test_models_that_make_no_pair_are_named(tmp_path: Path) -> None:
     tables = build_tables(tmp_path)
     (table,) = layout.pair_tables(tables["pairs"], tables["losses"])
     assert (table.caption, table.rows) == ("Paired difference of the losses on digits: none.", [])
-    assert table.notes[0].endswith("trained and measured alike: UVB, DEEN.")
+    assert table.notes[0].startswith("Not compared: UVB, DEEN. No UVB or DEEN")
     assert table.notes[0] in build_report(tmp_path).read_text()
     alone = tables["losses"].query("model == 'uvb'")
     assert layout.pair_tables(tables["pairs"], alone) == []
@@ -291,15 +291,17 @@ def test_a_pairs_interval_over_seeds_is_the_headlines(tmp_path: Path) -> None:
     ("accuracy", "said"),
     [
         (None, ""),
-        (0.83, " The classifier names 83% of x̂(y) of test images right."),
-        (0.3, " The classifier names 30% of x̂(y) of test images right, so these classes say little."),
+        (0.83, " The classifier names 83% of x̂(y) of test images right (97% of the clean images)."),
+        (0.3, " The classifier names 30% of x̂(y) of test images right (97% of the clean images), so these classes say little."),
     ],
 )
 def test_classes_are_told_with_the_classifiers_accuracy(study: Path, tmp_path: Path, accuracy: float | None, said: str) -> None:
     """And where it is right in fewer than half of them, that they say little."""
     shutil.copytree(study, tmp_path, dirs_exist_ok=True)
     for path in (tmp_path / "tasks" / "walk_jump").glob("*/result.json"):
-        fake_study.write(path, json.loads(path.read_text()) | {"classifier_accuracy": accuracy})
+        fake_study.write(
+            path, json.loads(path.read_text()) | {"classifier_accuracy": accuracy, "classifier_accuracies": {"clean": 0.97}}
+        )
     for path in (tmp_path / "tasks" / "nebula").glob("*/result.json"):
         fake_study.write(path, json.loads(path.read_text()) | {"converged": [True] * 20})
     captions = [
@@ -327,6 +329,15 @@ def test_missing_parts_are_named_never_drawn(bare: Path) -> None:
     assert "<figure>" not in page
     assert page.count("” to draw") == len(drawings())
     assert "there are no results of “nebula” to draw (the same command with --experiments default nebula makes them)" in page
+
+
+def test_what_was_run_is_the_last_command(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        fake_study.add_model(tmp_path, fake_study.spec("uvb", seed=seed))
+    fake_study.write(tmp_path / "study.json", {"specs": [fake_study.spec("uvb").spec_id]})
+    facts = dict(_run_facts(StudyFiles(tmp_path)))
+    assert (facts["seeds"], facts["also in the folder"]) == ("0", "1 model of earlier commands")
+    assert "1 trained model of 1 kind on digits" in build_report(tmp_path).read_text()
 
 
 def test_the_unfinished_are_named_if_they_were_asked_for_last(tmp_path: Path) -> None:

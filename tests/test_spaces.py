@@ -1,18 +1,21 @@
 """Spaces to sweep over, what they are judged by, and the commands that train them; without a Ray cluster."""
 
+import dataclasses
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import fake_study
 import pytest
 from conftest import ROOT
 
 from pipelines.config import StudyConfig, build_recipe, build_specs
 from pipelines.store import Store
 from pipelines.study import run_study
-from pipelines.sweep import SweepConfig, sweep, sweep_specs
+from pipelines.sweep import SweepConfig, leaderboard, ranking, sweep, sweep_specs
 from tune_spaces import Base, get_space, space_names
 from uvb.capacity import default_widths, parameters
 from uvb.data import ImageSet, load_dataset
@@ -110,6 +113,7 @@ def test_what_is_chosen_by_its_loss_is_not_chosen_by_the_test_set(
     monkeypatch.setattr(
         "pipelines.sweep.run_study", lambda config, specs_of, search, **kw: asked.update(kw, search=search) or ("", [])
     )
+    monkeypatch.setattr("pipelines.sweep.ranking", lambda store: [])
     assert sweep(SweepConfig(space=space)) == 0
     assert (asked["held_out"], asked["search"] is not None) == (chosen, space == "recipe")
 
@@ -137,6 +141,33 @@ def test_models_that_a_space_does_not_train_are_refused(digits: ImageSet) -> Non
     for models in (("uvb",), ("uvb", "vae")):
         with pytest.raises(UserError, match=r"--models uvb.*: the space questions trains its own"):
             sweep_specs(SweepConfig(space="questions", models=models), digits)
+
+
+def test_a_sweep_ranks_the_trainings_of_each_model(tmp_path: Path) -> None:
+    """The best first, told by what differs; those without a loss last."""
+    specs = [
+        dataclasses.replace(fake_study.spec(model), recipe=fake_study.spec(model).recipe.changed(batch_size=batch))
+        for model in ("uvb", "deen")
+        for batch in (32, 64, 128)
+    ]
+    for number, spec in enumerate(specs):
+        fake_study.add_model(tmp_path, spec)
+        path = tmp_path / "tasks" / "losses" / spec.spec_id / "result.json"
+        blob = json.loads(path.read_text())
+        for row in blob["rows"]:
+            row["loss"] = 10.0 - number
+        fake_study.write(path, blob)
+    for name in ("models/{}/done.json", "tasks/losses/{}/result.json"):
+        (tmp_path / name.format(specs[0].spec_id)).unlink()
+    Store(tmp_path).write_json(f"models/{specs[0].spec_id}/stopped.json", {})
+    (tmp_path / "study.json").write_text(json.dumps({"specs": [spec.spec_id for spec in specs]}))
+    leaderboard(tmp_path, "batches")
+    head, *lines = ranking(Store(tmp_path))
+    assert head == "deen σ=1 on digits:"
+    assert [re.sub(r" ± \S+ +", ", ", line.strip()) for line in lines] == [
+        "1. 5.000, batch size 128", "2. 6.000, batch size 64", "3. 7.000, batch size 32", "uvb σ=1 on digits:",
+        "1. 8.000, batch size 128", "2. 9.000, batch size 64", "3. stopped early    batch size 32",
+    ]  # fmt: skip
 
 
 def test_narrower_models_are_matched_too(digits: ImageSet) -> None:

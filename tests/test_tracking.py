@@ -246,6 +246,20 @@ def test_a_model_that_never_ended_is_marked_failed(uri, tmp_path):
     assert by_name(uri)["uvb σ=1"]["status"] == "FAILED"
 
 
+def test_a_model_that_failed_says_why_at_once_and_runs_when_it_is_tried_again(uri, tmp_path):
+    store, spec = Store(tmp_path / "study"), make_spec("uvb", 1.0)
+    begin(store, spec, epochs=2)
+    store.write_json(f"models/{spec.spec_id}/failed.json", {"error": "uvb σ=1: training diverged", "time": START + 9})
+    tracker = open_tracker(uri, store)
+    drain(tracker)
+    run = by_name(uri)["uvb σ=1"]
+    assert (run["status"], run["tags"]["uvb.error"]) == ("FAILED", "uvb σ=1: training diverged")
+    store.remove(f"models/{spec.spec_id}/failed.json")
+    drain(tracker)
+    assert by_name(uri)["uvb σ=1"]["status"] == "RUNNING"
+    tracker.finish("KILLED")
+
+
 def test_an_earlier_commands_half_trained_models_are_killed_not_failed(uri, tmp_path):
     """Nobody trains them now: neither RUNNING nor this study's failure, whether they are new to MLflow or not."""
     store = Store(tmp_path / "study")

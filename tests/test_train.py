@@ -253,6 +253,16 @@ def test_buffers_of_the_averaged_model_are_the_trained_ones(digits):
     assert state.averaged.statistics.calls > 0
 
 
+def test_a_model_that_raises_is_told_before_the_first_step(digits, monkeypatch):
+    """It would raise on every worker at every step, so nobody need try it again; memory may be free then."""
+    spec = tiny_spec(digits)
+    for error, expected in ((AttributeError("no attribute 'nothere'"), UserError), (torch.OutOfMemoryError(), None)):
+        monkeypatch.setattr(Energy, "forward", lambda *_, error=error: (_ for _ in ()).throw(error))
+        with pytest.raises(expected or type(error)) as told:
+            train(spec, digits)
+        assert expected is None or "(AttributeError: no attribute 'nothere'); mend it, or leave it out" in str(told.value)
+
+
 def test_a_loss_that_is_not_finite_from_the_start_blames_no_rate(digits, monkeypatch):
     spec = tiny_spec(digits)
     monkeypatch.setattr(Denoise, "per_image", lambda self, x, noise, eps: self.model(x, eps).flatten(1).sum(1) / 0.0)

@@ -64,7 +64,10 @@ def matched_widths(model: str, shape: Shape, target: int, tolerance: float = 0.0
         if error <= tolerance:
             fits.append((0.0, error, widths))
     if not fits:
-        raise UserError(f"no widths of {model} on {shape} images come within {tolerance:.0%} of {target:,} parameters")
+        raise UserError(
+            f"no widths of {model} on {shape} images come within {tolerance:.0%} of UVB's {target:,} parameters; "
+            "choose another --width, or leave it out"
+        )
     return min(fits, key=lambda fit: fit[:2])[2]
 
 

@@ -1,4 +1,4 @@
-"""The little that plain data parallelism needs: who am I, sum over workers, agree on a number."""
+"""The little that plain data parallelism needs: who am I, sum over workers, agree on a number, on what went wrong."""
 
 import time
 
@@ -18,6 +18,15 @@ def sum_over_workers(value: Tensor) -> Tensor:
     if rank_and_world()[1] > 1:
         dist.all_reduce(value)
     return value
+
+
+def first_of_all(line: str) -> str:
+    """The first rank's line that is not empty, on every rank; "" where all are."""
+    lines = [line]
+    if rank_and_world()[1] > 1:
+        lines = [""] * rank_and_world()[1]
+        dist.all_gather_object(lines, line)
+    return next(filter(None, lines), "")
 
 
 class Pacer:

@@ -20,7 +20,7 @@ from uvb.gradients import Gradients, clip, distance
 from uvb.kl import kl_to_prior
 from uvb.noise import generator, normal
 from uvb.objective import Objective, build_objective, freeze_unused, require_one_energy_an_image
-from uvb.parallel import Pacer, rank_and_world, sum_over_workers
+from uvb.parallel import Pacer, first_of_all, rank_and_world, sum_over_workers
 from uvb.plan import Plan
 from uvb.spec import RunSpec
 from uvb.train_state import EpochMetrics, TrainState, steps_per_epoch
@@ -120,13 +120,27 @@ def prepare(objective: Objective, plan: Plan, shape: tuple[int, int, int, int]) 
     `shape` is that of this worker's slice of a batch, (B / workers, C, H, W).
     DDP regroups its gradient buckets after the first backward pass, which changes the order of sums: warmed up, a resumed
     run adds in the same order as one that was never interrupted.
+
+    Raises:
+        UserError: the model's loss or its gradient cannot be computed.
     """
     shapes = (shape, shape, (shape[0], objective.model.noise_dim))
     x, noise, eps = (normal(s, 0, "example", i, device=plan.device).to(plan.dtype) for i, s in enumerate(shapes))
     arguments = (x, noise, eps, x.new_full((len(x),), 1 / len(x)))
-    with plan.autocast():
-        require_one_energy_an_image(objective.model, x)
-        freeze_unused(objective, x)
+    wrong = ""
+    try:
+        with plan.autocast():
+            require_one_energy_an_image(objective.model, x)
+            freeze_unused(objective, x)
+    except UserError as error:
+        wrong = str(error)
+    except torch.OutOfMemoryError:  # which another process may have caused
+        raise
+    except Exception as error:  # whatever a model raises: it would at every step, on every worker
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        wrong = f"{type(objective.model).__name__} cannot be trained ({reason}); mend it, or leave it out"
+    if wrong := first_of_all(wrong):
+        raise UserError(wrong)
     prepared: nn.Module = objective
     if plan.compile:
         try:

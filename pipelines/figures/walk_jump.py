@@ -108,4 +108,6 @@ def trust(values: Mapping[str, Any]) -> str:
     if accuracy is None:
         return ""
     verdict = ", so these classes say little" if accuracy < UNSURE else ""
-    return f" The classifier names {accuracy:.0%} of x̂(y) of test images right{verdict}."
+    clean = (values.get("classifier_accuracies") or {}).get("clean")
+    of_clean = f" ({clean:.0%} of the clean images)" if clean is not None else ""
+    return f" The classifier names {accuracy:.0%} of x̂(y) of test images right{of_clean}{verdict}."
