@@ -318,6 +318,9 @@ def test_interrupting_often_is_no_dying_at_one_place(store: Store, digits: Image
             with pytest.raises(Killed):
                 Training(spec, PLAN, store, 1e9, 0).run()
     assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "done"
+    done = store.stamps(f"models/{spec.spec_id}")
+    prepare(Study(StudyConfig(), digits, [spec], store, Screen()))
+    assert store.stamps(f"models/{spec.spec_id}").items() <= done.items()
 
 
 def test_a_store_that_does_not_answer_ends_no_study(store: Store, digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
