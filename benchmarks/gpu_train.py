@@ -24,7 +24,7 @@ from torch import Tensor
 
 import uvb
 from uvb.data import ImageSet
-from uvb.errors import UserError
+from uvb.errors import Diverged, UserError
 from uvb.evaluate import EvalConfig
 from uvb.experiments import Context, experiment_names, get_experiment
 from uvb.models import get_model
@@ -110,7 +110,7 @@ def run_training(
     try:
         if not (weights / "card.json").exists() and not train(spec, plan, images, place, budget, say):
             return False
-    except UserError as error:  # it diverged: that is a result
+    except Diverged as error:  # that is a result
         say(f"  {error}")
         write_json(folder / "done.json", {"spec_id": spec.spec_id, "label": spec.label, "error": str(error)})
         return True
@@ -153,7 +153,7 @@ def newest_state(folder: Path, spec: RunSpec, plan: Plan) -> TrainState:
     """The last one written whole ("next" where the process was killed while it took the place of "now"), or a fresh one."""
     for name in ("now", "next"):
         if (folder / name).exists():
-            with contextlib.suppress(DamagedCheckpoint):
+            with contextlib.suppress(DamagedCheckpoint, UserError):  # damaged, or of other code
                 return TrainState.load(folder / name, spec, plan)
     return TrainState.fresh(spec, plan)
 

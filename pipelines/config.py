@@ -130,7 +130,9 @@ class StudyConfig:
         require(self.checkpoint_seconds > 0, f"--checkpoint-seconds {self.checkpoint_seconds}: it must be above 0")
         require(bool(self.storage), "--storage is empty: give a folder, or a URI such as s3://bucket/studies")
         plain = self.name not in (".", "..") and not set(self.name) & set(UNFIT) and self.name.isprintable()
-        require(plain, f"--study {self.name!r}: it must be a plain name, of printable characters and without any of {UNFIT}")
+        require(
+            plain, f"study {self.name!r}: it must be a plain name, printable and without any of {UNFIT}; choose one by --study"
+        )
 
     @property
     def name(self) -> str:

@@ -40,7 +40,7 @@ def keep(config: Keep) -> None:
         raise UserError(f"{target} and the study overlap, and an older copy is replaced: choose another --out, e.g. results")
     if target.exists() and ((target / "models").exists() or not (target / "study.json").exists()):
         raise UserError(f"{target} is no copy of a study: remove it, or choose another --out")
-    with Store(config.out).folder(files.name) as copy:  # whole or absent, and the older one stays until then
+    with Store(there.parent).folder(there.name) as copy:  # whole or absent, and the older one stays until then
         for name in KEPT:
             source = config.study / name
             shutil.copytree(source, copy / name) if source.is_dir() else shutil.copy2(source, copy / name)

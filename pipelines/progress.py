@@ -92,7 +92,10 @@ class TrainingProgress:
                 self.since.setdefault(spec.spec_id, steps / (spec.recipe.epochs * steps_per_epoch(spec)))
                 lines += [note for note in now.get("notes", []) if note not in self.told]
                 self.told.update(now.get("notes", []))
-            end = outcome(self.store, spec.spec_id)
+            try:
+                end = outcome(self.store, spec.spec_id)
+            except OSError:  # asked again at the next look
+                continue
             if end:
                 self.outcome[spec.spec_id] = end
             if end == "failed":
@@ -126,9 +129,14 @@ class TrainingProgress:
         return sum(self.flops[spec.spec_id] * self.share(spec) for spec in self.specs), sum(self.flops.values())
 
     def gained(self) -> float:
-        """Operations of this session, as far as its trainings have told."""
-        specs = [spec for spec in self.specs if spec.spec_id in self.since]
-        return sum(self.flops[spec.spec_id] * (self.share(spec) - self.since[spec.spec_id]) for spec in specs)
+        """Operations of this session, as far as its trainings have told: what failed or was stopped is no work done."""
+        made = 0.0
+        for spec in self.specs:
+            if (since := self.since.get(spec.spec_id)) is not None:
+                ended = self.outcome.get(spec.spec_id) not in (None, "done")
+                share = self.now[spec.spec_id].get("epoch", 0) / spec.recipe.epochs if ended else self.share(spec)
+                made += self.flops[spec.spec_id] * max(0.0, share - since)
+        return made
 
     def seconds_left(self) -> float | None:
         """Of the whole study, the rest of the trainings and what comes after them at the pace of this session's trainings."""

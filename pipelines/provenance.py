@@ -1,7 +1,6 @@
 """Where a result comes from: code, packages, machine, data."""
 
 import platform
-import re
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from typing import Any
 
 import torch
 
+from pipelines.store import masked
 from uvb.capacity import parameters
 from uvb.data import ImageSet
 from uvb.spec import RunSpec
@@ -39,12 +39,6 @@ def provenance(images: ImageSet, specs: Sequence[RunSpec]) -> dict[str, Any]:
         "command": masked(" ".join([Path(sys.argv[0]).name, *sys.argv[1:]])),
         "time": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
     }  # fmt: skip
-
-
-def masked(text: str) -> str:
-    """`text` with the names, passwords and keys in its addresses as ``***``: what is stored is shown, and handed on."""
-    text = re.sub(r"://[^/@\s]+@", "://***@", text)
-    return re.sub(r"([?&][^=&\s]*(?:key|secret|token|password)[^=&\s]*=)[^&\s]+", r"\1***", text, flags=re.IGNORECASE)
 
 
 def git_revision() -> str | None:

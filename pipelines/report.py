@@ -249,7 +249,7 @@ def _left_out(files: StudyFiles) -> set[str]:
     """What lies in the folder and is in no table."""
     images, losses = len(files.superseded), files.left_out("losses")
     found = {f"{counted(images, 'model')} of images that have changed since": images,
-             f"the losses of {counted(losses, 'model')}, measured otherwise than those asked for last": losses}  # fmt: skip
+             f"the losses of {counted(losses, 'model')}, measured with other settings or of other weights": losses}  # fmt: skip
     return {line for line, count in found.items() if count}
 
 

@@ -14,7 +14,8 @@ tasks/<name>/<key>/  result.json (scalars), arrays.safetensors (float32; absent 
 ```
 
 `key` is the spec_id, except for `reference`. Null stands for "not measured"; images are (N, C, H, W) in [0, 1].
-Every result.json also has `settings`, a hash of how it was measured, and `trained`, the `time` of the done.json it is of.
+Every result.json also has `settings`, a hash of how it was measured, and a model's `trained`, the `time` of the done.json it is of.
+`tasks/settings.json`, {task: hash}, says how the last command measures.
 
 | task | result.json | arrays.safetensors |
 |---|---|---|
@@ -41,7 +42,6 @@ Internals' names say where the latent comes from, what it is compared with, and 
 
 import json
 import os
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -146,7 +146,12 @@ class StudyFiles:
                 continue
             done = read_json(folder / "done.json") or None
             curves = read_json(folder / "curves.json").get("rows", [])
-            spec = RunSpec.from_json(blob)
+            try:
+                spec = RunSpec.from_json(blob)
+            except UserError as error:
+                if self.asked and folder.name not in self.asked:  # an earlier command's of an earlier version
+                    continue
+                raise UserError(f"{folder / 'spec.json'}: {error}; choose another --study, or remove that folder") from None
             found[spec.spec_id] = Model(spec, done, curves, read_json(folder / "plan.json"))
         return dict(sorted(found.items()))
 
@@ -161,17 +166,14 @@ class StudyFiles:
     def of_models(self, task: str) -> Iterator[tuple[Model, Result]]:
         """The task's results beside the models they are of, in the order of data set, model, sigma, seed.
 
-        Of no superseded model, and of each its weights as they are now. All were measured alike: as most of those that the
-        last command asked for, since an earlier one's images, draws or rounding may be others.
+        Of no superseded model, of its weights as they are now, and measured as the last command measures: an earlier one's
+        images, draws or rounding may be others.
         """
         known = self.models.keys() - self.superseded
         pairs = [(self.models[key], result) for key, result in self.results(task).items() if key in known]
-        pairs = [(model, result) for model, result in pairs if _is_of(result, model)]
-        asked = [result for model, result in pairs if model.spec_id in self.asked] or [result for _, result in pairs]
-        counts = Counter(str(result.values.get("settings")) for result in asked)
-        alike = max(counts, key=lambda settings: (counts[settings], settings), default=None)
-        pairs = [(model, result) for model, result in pairs if str(result.values.get("settings")) == alike]
-        yield from sorted(pairs, key=lambda pair: order(pair[0].spec))
+        settings = read_json(self.root / "tasks" / "settings.json").get(task)
+        alike = [(m, r) for m, r in pairs if _is_of(r, m) and settings in (None, r.values.get("settings"))]
+        yield from sorted(alike, key=lambda pair: order(pair[0].spec))
 
     def left_out(self, task: str) -> int:
         """How many results of a task `of_models` does not give, of models that are not superseded."""

@@ -23,6 +23,7 @@ from uvb.errors import UserError
 
 MANIFEST = ".manifest.json"  # names beginning with a dot are the store's own and never listed
 _TEMPORARY = ".tmp-"
+_ARROW = {"s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs"}  # schemes that Arrow opens; fsspec the others
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -48,7 +49,8 @@ class Store:
             self._options = ""
             self.fs: arrow.FileSystem = arrow.LocalFileSystem()
         else:
-            address, mark, options = text.partition("?")  # such as ?endpoint_override=..., which belongs behind every path
+            # such as ?endpoint_override=..., which belongs behind every path
+            address, mark, options = text.partition("?") if text.split("://")[0] in _ARROW else (text, "", "")
             self._address, self._options = address.rstrip("/"), mark + options
             self.uri = self._address + self._options
             self.fs, self._base = _open_remote(self.uri)
@@ -204,20 +206,29 @@ class Store:
             advice = "free some space there" if error.errno in _FULL else "make it writable"
             reason = error.strerror or str(error).splitlines()[0]
             where = self.uri if path.startswith(".probe-") else self.join(path)
-            raise UserError(f"cannot write {where}: {reason}; {advice}, or choose another folder") from error
+            raise UserError(f"cannot write {masked(where)}: {reason}; {advice}, or choose another folder") from error
+
+
+def masked(text: str) -> str:
+    """`text` with names and passwords in its addresses, and all but harmless options, as ``***``: what is stored is shown, and
+    handed on."""
+    text = re.sub(r"://[^/?#\s]*@", "://***@", text)
+    return re.sub(r"([?&](?!(?:region|scheme|endpoint_override|allow_\w+)=)[^=&\s]+=)[^&\s]+", r"\1***", text)
 
 
 def _open_remote(uri: str) -> tuple[arrow.FileSystem, str]:
     import fsspec
 
     try:
-        if uri.split("://")[0] in {"s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs"}:
+        if uri.split("://")[0] in _ARROW:
             filesystem, base = arrow.FileSystem.from_uri(uri)  # which asks for a bucket's region
             return filesystem, base.rstrip("/")
         filesystem, base = fsspec.core.url_to_fs(uri)
     except (ValueError, ImportError, OSError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"cannot open {uri}: {reason}; give a local path or a URI such as s3://bucket/folder") from error
+        raise UserError(
+            f"cannot open {masked(uri)}: {reason}; give a local path or a URI such as s3://bucket/folder"
+        ) from error
     return arrow.PyFileSystem(arrow.FSSpecHandler(filesystem)), base.rstrip("/")
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from ray.exceptions import RayError
+
 from pipelines.config import StudyConfig, build_specs, chosen_experiments
 from pipelines.dry_run import dry_run
 from pipelines.estimate import measurement_flops, measurement_seconds
@@ -19,7 +21,7 @@ from pipelines.images import save_images
 from pipelines.lock import study_lock
 from pipelines.mlflow_runs import check_tracking_uri
 from pipelines.progress import Screen, TrainingProgress, name_of, tasks_view
-from pipelines.provenance import masked, provenance
+from pipelines.provenance import provenance
 from pipelines.report import build_report
 from pipelines.resources import (
     Capacity,
@@ -33,14 +35,14 @@ from pipelines.resources import (
     require_shared,
     start_ray,
 )
-from pipelines.store import Store
+from pipelines.store import Store, masked
 from pipelines.tasks import Settings, run_tasks, tasks_for, unfinished
 from pipelines.tracking import Status, Tracker
 from pipelines.tracking_thread import Tracking, views
 from pipelines.training import GroupRunner, last_line, outcome, read_json
 from uvb.data import ImageSet, load_dataset
 from uvb.errors import UserError
-from uvb.models import code_of
+from uvb.models import code_changed
 from uvb.plan import Plan
 from uvb.spec import RunSpec
 
@@ -131,7 +133,7 @@ def run_study(
     store = Store(Store(config.storage).join(config.name))
     study = Study(config, images, specs, store, screen)
     if config.dry_run:
-        left = [spec for spec in specs if outcome(store, spec.spec_id) != "done"]
+        left = [spec for spec in specs if outcome(store, spec.spec_id) not in (("done", "stopped") if search else ("done",))]
         if len(left) < len(specs):
             screen.say(f"{len(specs) - len(left)} of {len(specs)} models are trained already in {store.uri}")
         return dry_run(config, images, left, screen.say) if left else "nothing is left to train", []
@@ -181,8 +183,12 @@ def run_study(
         except KeyboardInterrupt:
             status = "KILLED"
             raise
-        except OSError as error:  # what was written is whole, and workers that are at it begin again from their checkpoints
-            raise UserError(f"lost {store.uri}: {last_line(error)}; once it answers, the same command goes on") from error
+        except OSError as error:
+            if isinstance(error, RayError | ConnectionError) or (store.local_path and store.exists("study.json")):
+                raise  # not the store's doing
+            raise UserError(
+                f"lost {masked(store.uri)}: {last_line(error)}; once it answers, the same command goes on"
+            ) from error
         finally:
             screen.clear()
             tracking.finish(status)
@@ -265,7 +271,7 @@ def plan_stage(study: Study, layout: Layout, has: Capacity, one_each: bool = Fal
 def of_other_code(study: Study, trained: Sequence[RunSpec]) -> set[RunSpec]:
     """Those of `trained` whose models' code is another now: their weights would be measured as what they are not."""
     codes = {spec: read_json(study.store, f"{study.folder(spec)}/done.json").get("code") for spec in trained}
-    return {spec for spec, code in codes.items() if code and code != code_of(spec.model)}
+    return {spec for spec, code in codes.items() if code_changed(spec.model, code)}
 
 
 def train_stage(
@@ -324,10 +330,12 @@ def measurements_ahead(study: Study, groups: Sequence[Group], layout: Layout) ->
 
 def measure_stage(study: Study, experiments: Sequence[str], layout: Layout) -> None:
     """The downstream tasks of every trained model that are not done yet."""
-    trained = [spec for spec in study.specs if study.store.exists(f"{study.folder(spec)}/done.json")]
+    store = study.store
+    trained = [spec for spec in study.specs if store.exists(f"{study.folder(spec)}/done.json")]
     plan = Plan(device=layout.device, precision=study.config.eval_precision, graph=layout.device == "cuda")
     settings = Settings(study.config.evaluation, plan, scale=study.config.scale)
     everything = tasks_for(trained, experiments)
+    store.write_json("tasks/settings.json", {name: settings.key(name) for name in sorted({t.name for t in everything})})
     tasks, other = unfinished(everything, study.store, settings), of_other_code(study, trained)
     kept_from = sorted({t.spec.model for t in tasks if t.spec in other and t.name != "reference"})
     tasks = [t for t in tasks if t.spec not in other or t.name == "reference"]

@@ -254,6 +254,8 @@ def _partners(results: list[tuple[Model, Result]]) -> Iterator[tuple[tuple[Model
             a, b = first[0].spec, second[0].spec
             if not _compared(a.model, b.model) or _condition(a) != _condition(b):
                 continue
+            if first[1].values.get("settings") != second[1].values.get("settings"):
+                continue  # other images, draws or rounding
             apart = abs(math.log(describe(first[0])["parameters"] / describe(second[0])["parameters"]))
             if apart < math.log(CLOSE) and apart < nearest.get(b.model, (math.inf,))[0]:
                 nearest[b.model] = apart, second

@@ -95,7 +95,7 @@ def unfinished(tasks: Sequence[Task], store: Store, settings: Settings) -> list[
 
     def stands(task: Task) -> bool:
         result = read_json(store, f"{task.folder}/result.json")
-        of_these_weights = task.name == "reference" or result.get("trained") == now[task.spec]
+        of_these_weights = task.name == "reference" or result.get("trained", now[task.spec]) == now[task.spec]
         return result.get("settings") == settings.key(task.name) and of_these_weights
 
     return [task for task in tasks if not stands(task)]

@@ -35,8 +35,7 @@ from pipelines.mlflow_runs import (
 )
 from pipelines.mlflow_values import curve_points, flat, lines_over_sigma, model_values, numbers
 from pipelines.mlflow_views import shared_views, view_paths
-from pipelines.provenance import masked
-from pipelines.store import Store
+from pipelines.store import Store, masked
 from uvb.errors import UserError
 from uvb.spec import RunSpec
 
@@ -332,6 +331,7 @@ class Tracker:
         params = {"dataset": spec.data.name, "widths": str(spec.widths), **flat(blob), **plan}
         study = self._read("study.json") or {}
         run.log(params, self._provenance(study) | run.now(params), curve_points(rows, began, spec.objective))
+        run.log(tags={name: "" for name in ("uvb.error", "uvb.ended") if run.tags.get(name)})  # of an earlier try
         if done:
             run.log_values(numbers({k: v for k, v in done.items() if k != "time"}))
             run.set_status("FINISHED", done.get("time") or (rows[-1].get("time") if rows else None))

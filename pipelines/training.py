@@ -9,9 +9,11 @@ import os
 import socket
 import threading
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -34,7 +36,7 @@ from pipelines.resources import TRIAL_CPUS, Layout
 from pipelines.store import Store
 from uvb.errors import UserError
 from uvb.load import save_model
-from uvb.models import code_of
+from uvb.models import get_model
 from uvb.nets import count_parameters
 from uvb.parallel import first_of_all, rank_and_world
 from uvb.plan import Plan
@@ -102,6 +104,8 @@ class Training:
             try:
                 progress = next(fitting, None)
             except UserError as error:  # every rank sees the same sums, so all leave here
+                if error.__cause__ and not self.rank:
+                    traceback.print_exception(error.__cause__)  # for Ray's logs: a model's author wants the line
                 return self._failed(str(error))
             if progress is None:
                 break
@@ -145,12 +149,16 @@ class Training:
         return start
 
     def _newest_state(self) -> str | None:
+        """The newest whole checkpoint; those after it go, lest they be taken for newer than what comes."""
         for name in reversed(self.store.list("state")):
             try:
                 with self.store.fetched(f"state/{name}") as folder:
                     TrainState.load(folder, self.spec, self.plan)
                 return name
-            except (DamagedCheckpoint, FileNotFoundError) as error:  # or of another format: the one before it may be whole
+            except (DamagedCheckpoint, OSError) as error:  # or of another format: the one before it may be whole
+                if isinstance(error, OSError) and not self.store.local_path and not isinstance(error, FileNotFoundError):
+                    raise  # an object store that is away for a moment: the next worker asks again
+                self._try(partial(self.store.remove, f"state/{name}"))
                 self.notes.append(f"{self.spec.label}: checkpoint {name} is not used ({error}); taking the one before it")
         return None
 
@@ -191,9 +199,7 @@ class Training:
     def _save(self, state: TrainState) -> None:
         with self.store.folder(f"state/{state.global_step:09d}") as folder:
             state.save(folder, self.plan)
-        names, own = self.store.list("state"), f"{state.global_step:09d}"
-        older = [name for name in names if name < own]
-        for name in set(names) - {own, *older[1 - KEPT_STATES :]}:  # those after it were damaged, and passed over
+        for name in self.store.list("state")[:-KEPT_STATES]:
             self.store.remove(f"state/{name}")
 
     def _finish(self, state: TrainState) -> None:
@@ -211,7 +217,7 @@ class Training:
             "plan": self.plan.to_json(),
             "versions": {name: version(name) for name in ("torch", "ray")},
             "git": git_revision(),
-            "code": code_of(self.spec.model),
+            "code": get_model(self.spec.model).code,
             "cpu": cpu_name(),
         }
         last = dataclasses.asdict(state.curves[-1])
@@ -263,17 +269,9 @@ def device_name(plan: Plan) -> str:
     return torch.cuda.get_device_name() if plan.device == "cuda" else "cpu"
 
 
-def is_there(store: Store, path: str) -> bool:
-    """Whether a file is there, as far as the store answers: what is asked so is asked again."""
-    try:
-        return store.exists(path)
-    except OSError:
-        return False
-
-
 def outcome(store: Store, spec_id: str) -> str | None:
     """How a training ended, which a file says by its name: "done", "failed", or "stopped" by a search; None: it has not."""
-    return next((end for end in ("done", "failed", "stopped") if is_there(store, f"models/{spec_id}/{end}.json")), None)
+    return next((end for end in ("done", "failed", "stopped") if store.exists(f"models/{spec_id}/{end}.json")), None)
 
 
 def read_json(store: Store, path: str) -> dict[str, Any]:
@@ -313,15 +311,17 @@ def train_trial(config: dict[str, Any]) -> None:
 
 
 class StoppedEarly(tune.Callback):
-    """A trial that ends before its models do was stopped by the scheduler: their files say so at once."""
+    """A search's trial that ends before its models do was stopped by the scheduler: their files say so at once."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        for spec_id in spec_ids([trial.config["group"]]):
-            if outcome(self.store, spec_id) is None:
-                with suppress(UserError, OSError):  # then the model counts as not trained to its end
+        if "outcome" in (trial.last_result or {}):  # what a training says when it ends by itself
+            return
+        with suppress(UserError, OSError):  # then the model counts as not trained to its end
+            for spec_id in spec_ids([trial.config["group"]]):
+                if outcome(self.store, spec_id) is None:
                     self.store.write_json(f"models/{spec_id}/stopped.json", {"time": time.time()})
 
 
@@ -369,7 +369,7 @@ class GroupRunner:
                 name=f"tune-{uuid4().hex[:12]}",
                 storage_path=scratch,
                 verbose=0,
-                callbacks=[StoppedEarly(store)],
+                callbacks=[StoppedEarly(store)] if scheduler else [],
                 failure_config=tune.FailureConfig(max_failures=TRIAL_FAILURES),
             ),
         )

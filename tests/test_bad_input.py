@@ -88,7 +88,7 @@ STUDY = {
     "--scale 2": "--scale 2.0: it must be above 0 and at most 1",
     "--eval-draws 0": "--eval-draws 0",
     "--study a/b": "it must be a plain name",
-    "--study a\nb": r"--study 'a\\nb': it must be a plain name",
+    "--study a\nb": r"study 'a\\nb': it must be a plain name",
     "--address 127.0.0.1:9": "no Ray cluster answers at 127.0.0.1:9",
     "--address nowhere.invalid:6379": "no Ray cluster answers at nowhere.invalid:6379",
     "--storage file/studies": r"cannot write .*file/studies.*choose another",

@@ -5,6 +5,7 @@ import json
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from uuid import uuid4
 
 import pytest
 import torch
@@ -148,7 +149,7 @@ def test_a_model_whose_code_has_changed_since_is_told(store: Store, digits: Imag
     layout, has = Layout(2, 1, 0.99, 0.0), Capacity(2, 0, ((2, 0),), cluster=False)
     assert plan_stage(study, layout, has) == []
     assert "has changed" not in capsys.readouterr().out
-    monkeypatch.setattr(study_module, "code_of", lambda model: "another")
+    monkeypatch.setattr(study_module, "code_changed", lambda model, before: True)
     assert plan_stage(study, layout, has) == []
     assert "the code of uvb has changed since it was trained" in capsys.readouterr().out
     reference, _ = tasks_for([spec], ["losses"])
@@ -213,9 +214,10 @@ def test_checkpoint_of_another_configuration_is_refused_by_name(store: Store, di
     assert "sigma: 0.5 != 1.0" in json.loads((folder_of(store, spec) / "failed.json").read_text())["error"]
 
 
-def test_a_store_that_fails_for_a_moment_is_no_damaged_checkpoint(store: Store, digits: ImageSet, monkeypatch) -> None:
+def test_a_store_that_fails_for_a_moment_is_no_damaged_checkpoint(digits: ImageSet, monkeypatch) -> None:
     """The worker dies, and the next one goes on from the checkpoint instead of beginning anew."""
-    spec = tiny_spec(digits)
+    spec, store = tiny_spec(digits), Store(f"memory://{uuid4().hex}/study")
+    save_images(store, digits)
     with pytest.raises(Killed):
         Interrupted(spec, store, 1).run()
     with monkeypatch.context() as away:
@@ -299,6 +301,10 @@ def test_what_a_search_stopped_is_said_at_once_and_trained_by_another_command(st
     specs = [tiny_spec(digits, seed=seed) for seed in range(3)]
     train(specs[0], store)
     trial = SimpleNamespace(config={"group": {"specs": [spec.to_json() for spec in specs[:2]]}})
+    trial.last_result = {"outcome": "failed"}  # and could not write so
+    StoppedEarly(store).on_trial_complete(1, [], trial)
+    assert outcome(store, specs[1].spec_id) is None
+    trial.last_result = {"epoch": 1, "loss": 2.0}
     StoppedEarly(store).on_trial_complete(1, [], trial)
     ends = ["done", "stopped", None]
     study = Study(StudyConfig(), digits, specs, store, Screen())

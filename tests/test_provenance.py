@@ -32,16 +32,3 @@ def test_the_revision_is_of_the_checkout_that_holds_the_code(tmp_path: Path, mon
     assert provenance.git_revision() is None
     monkeypatch.setattr(provenance, "__file__", str(tmp_path / "provenance.py"))
     assert provenance.git_revision() is None
-
-
-@pytest.mark.parametrize(
-    ("address", "shown"),
-    [
-        ("http://me:secret@host:5000/x", "http://***@host:5000/x"),
-        ("--tracking-uri http://me:secret@host --storage s3://b/c", "--tracking-uri http://***@host --storage s3://b/c"),
-        ("s3://b/c?region=eu&secret_key=abc&Token=d", "s3://b/c?region=eu&secret_key=***&Token=***"),
-        ("sqlite:////home/me@work/mlflow.db", "sqlite:////home/me@work/mlflow.db"),
-    ],
-)
-def test_what_is_stored_holds_no_passwords(address: str, shown: str) -> None:
-    assert provenance.masked(address) == shown

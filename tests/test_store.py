@@ -17,7 +17,7 @@ from pyarrow import fs as arrow
 
 from pipelines import lock
 from pipelines.lock import LOCK, study_lock
-from pipelines.store import MANIFEST, Store
+from pipelines.store import MANIFEST, Store, masked
 from uvb.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -190,6 +190,22 @@ def test_options_of_an_address_stay_behind_every_path():
     inner = Store(store.join("models", "abc"))
     assert inner.uri == "s3://bucket/studies/models/abc?region=x&endpoint_override=http%3A%2F%2Fhost"
     assert inner._at("done.json") == "bucket/studies/models/abc/done.json"
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("http://me:secret@host:5000/x", "http://***@host:5000/x"),
+        ("http://me:se@cret@host/x", "http://***@host/x"),
+        ("--tracking-uri http://me:secret@host --storage s3://b/c", "--tracking-uri http://***@host --storage s3://b/c"),
+        ("s3://b/c?region=eu&secret_key=abc&Token=d", "s3://b/c?region=eu&secret_key=***&Token=***"),
+        ("s3://b?X-Amz-Signature=abc", "s3://b?X-Amz-Signature=***"),
+        ("mssql://h?odbc_connect=DRIVER%3Dx%3BPWD%3Dsecret", "mssql://h?odbc_connect=***"),
+        ("sqlite:////home/me@work/mlflow.db", "sqlite:////home/me@work/mlflow.db"),
+    ],
+)
+def test_what_is_stored_holds_no_passwords(address, shown):
+    assert masked(address) == shown
 
 
 def test_an_unknown_kind_of_uri_is_refused():

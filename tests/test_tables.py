@@ -478,11 +478,12 @@ def test_what_was_measured_otherwise_than_the_last_command_is_left_out(tmp_path:
         for task in ("losses", "internals"):
             path = tmp_path / "tasks" / task / spec.spec_id / "result.json"
             path.write_text(json.dumps(json.loads(path.read_text()) | {"settings": settings}))
-    (tmp_path / "study.json").write_text(json.dumps({"specs": [specs[2].spec_id]}))
+    assert len(set(losses(StudyFiles(tmp_path))["spec_id"])) == 3  # nothing says which are wanted
+    (tmp_path / "tasks" / "settings.json").write_text(json.dumps({"losses": "b", "internals": "b"}))
     files = StudyFiles(tmp_path)
     assert set(losses(files)["spec_id"]) == set(internals(files)["spec_id"]) == {specs[2].spec_id}
     assert files.left_out("losses") == 2
-    assert dict(_run_facts(files))["left out"] == "the losses of 2 models, measured otherwise than those asked for last"
+    assert dict(_run_facts(files))["left out"] == "the losses of 2 models, measured with other settings or of other weights"
 
 
 def test_results_of_weights_that_are_gone_are_in_no_table(tmp_path: Path) -> None:

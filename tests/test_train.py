@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import importlib.util
+import inspect
 import itertools
 import json
 import math
@@ -21,7 +22,7 @@ from uvb.errors import UserError
 from uvb.estimator import Energy
 from uvb.gradients import clip
 from uvb.load import load, save_model
-from uvb.models import Model, build_model, code_of, model_names
+from uvb.models import Model, build_model, code_changed, get_model, model_names
 from uvb.models.registry import _MODELS
 from uvb.noise import generator, normal
 from uvb.objective import Denoise
@@ -201,12 +202,12 @@ def test_weights_are_of_one_code(digits, tmp_path, monkeypatch):
         monkeypatch.setitem(_MODELS, "mine", Model("mine", module.Mine, spec.widths))
 
     write("mine_1", CODE.format(what="square"))
-    before = code_of("mine")
+    before = get_model("mine").code
     state = TrainState.fresh(spec, FP64)
     state.save(tmp_path / "state", FP64)
     save_model(state.averaged, spec, tmp_path / "model")
     write("mine_2", CODE.format(what="square").replace("(y, eps):", "(\n  y, eps):\n        'Said.'\n        # more"))
-    assert code_of("mine") == before
+    assert get_model("mine").code == before
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         load(tmp_path / "model")
@@ -483,3 +484,25 @@ def test_a_compiler_that_fails_is_told_and_done_without(digits, monkeypatch):
     with pytest.warns(UserWarning, match=r"torch\.compile failed \(RuntimeError: no compiler here\); training eagerly"):
         eager, _ = train(spec, digits, Plan(precision="fp64", compile=True))
     same(eager, train(spec, digits)[0])
+
+
+def test_a_models_code_is_its_class_and_parents_as_they_were_registered(monkeypatch):
+    """Neither the decorator's widths nor what `uvb` and torch bring; what has no source has no code."""
+    codes = {name: get_model(name).code for name in ("uvb", "uvb_mean", "deen", "vae")}
+    assert None not in codes.values()
+    assert len(set(codes.values())) >= 3
+    source = inspect.getsource
+
+    def another(what):
+        return source(what) + "    more = 1\n" if what.__name__ == "UVB" else source(what)
+
+    monkeypatch.setattr(inspect, "getsource", another)
+    changed = {name for name in codes if dataclasses.replace(get_model(name)).code != codes[name]}
+    assert "uvb" in changed
+    assert "uvb_mean" in changed
+    assert "deen" not in changed
+    monkeypatch.setattr(inspect, "getsource", lambda what: "@register(match='hidden')\n" + source(what))
+    assert dataclasses.replace(get_model("deen")).code == codes["deen"]
+    monkeypatch.setattr(inspect, "getsource", lambda what: "class Half(")
+    assert dataclasses.replace(get_model("deen")).code is None
+    assert not code_changed("deen", None)

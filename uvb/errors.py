@@ -6,3 +6,7 @@ class UserError(Exception):
 
     Command lines print the line and exit with code 2; nothing else is caught that way.
     """
+
+
+class Diverged(UserError):
+    """A training whose losses are no longer finite: a result of its recipe."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from uvb.errors import UserError
 from uvb.estimator import Estimator
-from uvb.models.registry import build_model, code_of
+from uvb.models.registry import build_model, code_changed, get_model
 from uvb.spec import RunSpec
 
 
@@ -22,7 +22,7 @@ def save_model(model: Estimator, spec: RunSpec, folder: str | Path, card: dict[s
     folder.mkdir(parents=True, exist_ok=True)
     save_file(storable(model.state_dict()), folder / "model.safetensors")
     (folder / "spec.json").write_text(json.dumps(spec.to_json(), indent=2))
-    (folder / "card.json").write_text(json.dumps((card or {}) | {"code": code_of(spec.model)}, indent=2))
+    (folder / "card.json").write_text(json.dumps((card or {}) | {"code": get_model(spec.model).code}, indent=2))
     return folder
 
 
@@ -77,8 +77,7 @@ def load(folder: str | Path, device: str = "cpu") -> Estimator:
         model.to(max(dtypes, key=lambda dtype: dtype.itemsize)).load_state_dict(weights)
     except Exception as error:  # safetensors has its own exception types, load_state_dict raises RuntimeError
         raise UserError(f"the weights in {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
-    code = _card(folder).get("code")
-    if code and code != code_of(spec.model):
+    if code_changed(spec.model, _card(folder).get("code")):
         warnings.warn(f"the code of {spec.model} has changed since {folder} was trained: this is another model", stacklevel=2)
     model.spec = spec
     return model.to(device).eval().requires_grad_(False)

@@ -1,6 +1,7 @@
 """The training loop. A script, a test and a Ray Train worker all drive this one."""
 
 import math
+import re
 import time
 import warnings
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from uvb.compiled import CompiledObjective
 from uvb.cpu import keep_large_buffers
 from uvb.cuda_graph import Graphed
 from uvb.data import ImageSet
-from uvb.errors import UserError
+from uvb.errors import Diverged, UserError
 from uvb.estimator import LatentEnergy
 from uvb.gradients import Gradients, clip, distance
 from uvb.kl import kl_to_prior
@@ -100,7 +101,7 @@ def fit(spec: RunSpec, plan: Plan, state: TrainState, images: ImageSet, *, pulse
                 kept.copy_(own)  # such as a batch norm's statistics: not averaged, as of these weights
         train_probe, test_loss, kl, recon = probe()
         if state.epoch + 1 == recipe.epochs and not math.isfinite(train_probe + test_loss):
-            raise UserError(
+            raise Diverged(
                 f"{spec.label}: training diverged by its end (loss {test_loss}); "
                 "lower the learning rate, or clip the gradient's norm"
             )
@@ -127,20 +128,20 @@ def prepare(objective: Objective, plan: Plan, shape: tuple[int, int, int, int]) 
     shapes = (shape, shape, (shape[0], objective.model.noise_dim))
     x, noise, eps = (normal(s, 0, "example", i, device=plan.device).to(plan.dtype) for i, s in enumerate(shapes))
     arguments = (x, noise, eps, x.new_full((len(x),), 1 / len(x)))
-    wrong = ""
+    wrong, cause = "", None
     try:
         with plan.autocast():
             require_one_energy_an_image(objective.model, x)
             freeze_unused(objective, x)
     except UserError as error:
         wrong = str(error)
-    except torch.OutOfMemoryError:  # which another process may have caused
-        raise
     except Exception as error:  # whatever a model raises: it would at every step, on every worker
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or re.search("CUDA|CUDNN|CUBLAS|memory", str(error)):
+            raise  # the machine's doing, and worth another try
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        wrong = f"{type(objective.model).__name__} cannot be trained ({reason}); mend it, or leave it out"
+        wrong, cause = f"{type(objective.model).__name__} cannot be trained ({reason}); mend it, or leave it out", error
     if wrong := first_of_all(wrong):
-        raise UserError(wrong)
+        raise UserError(wrong) from cause
     prepared: nn.Module = objective
     if plan.compile:
         try:
@@ -242,7 +243,7 @@ def gather_losses(state: TrainState) -> float:
     if not bool(so_far.isfinite().all()):
         step = int((~so_far.isfinite()).nonzero()[0])
         untrained = state.epoch == step == 0  # then no rate is to blame
-        raise UserError(
+        raise Diverged(
             f"{state.spec.label}: "
             + (
                 "the loss is not finite before the first update"

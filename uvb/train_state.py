@@ -15,7 +15,7 @@ from torch import Tensor
 from uvb.errors import UserError
 from uvb.estimator import Estimator
 from uvb.load import storable
-from uvb.models.registry import build_model, code_of
+from uvb.models.registry import build_model, code_changed, get_model
 from uvb.optimizers import build_optimizers
 from uvb.plan import Plan
 from uvb.spec import RunSpec
@@ -102,7 +102,7 @@ class TrainState:
             "format": FORMAT,
             "spec": self.spec.to_json(),
             "plan": plan.to_json(),
-            "code": code_of(self.spec.model),
+            "code": get_model(self.spec.model).code,
             "epoch": self.epoch,
             "step": self.step,
             "seconds": self.seconds,
@@ -123,7 +123,7 @@ class TrainState:
         differing = RunSpec.from_json(blob["spec"]).differences(spec)
         if differing:
             raise UserError(f"the checkpoint in {folder} is of another configuration ({'; '.join(differing)}); remove it")
-        if blob.get("code") not in (None, code_of(spec.model)):
+        if code_changed(spec.model, blob.get("code")):
             raise UserError(f"the checkpoint in {folder} is of other code of {spec.model}; take that back, or remove it")
         if file_sha256(folder / "state.safetensors") != blob["sha256"]:
             raise DamagedCheckpoint(f"{folder}: state.safetensors is damaged (its SHA-256 does not match)")

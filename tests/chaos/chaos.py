@@ -242,7 +242,7 @@ class Attack:
         kinds = ["worker"] * c.workers + ["checkpoint"] * c.checkpoints + ["trial"] * c.trials + ["node"] * c.nodes
         kinds += ["driver"] * c.drivers
         self.random.shuffle(kinds)
-        moments = [(i + self.random.uniform(0.05, 0.95)) / (len(kinds) + 1) for i in range(len(kinds))]
+        moments = [LAST_SHARE * (i + self.random.uniform(0.05, 0.95)) / (len(kinds) + 1) for i in range(len(kinds))]
         for kind, moment in zip(kinds, moments, strict=True):
             while True:
                 self.until(f"{moment:.0%} of the training", partial(self.ripe, kind, moment))

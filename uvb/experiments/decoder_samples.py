@@ -12,7 +12,7 @@ from uvb.spec import RunSpec
 SAMPLES = 48
 
 
-@register_experiment("decoder_samples", needs="latent", where="largest")
+@register_experiment("decoder_samples", needs="latent", where="largest", scaled=False)
 @torch.no_grad()
 def decoder_samples(model: Estimator, spec: RunSpec, context: Context) -> Result:
     """Array samples (48, C, H, W): μ_y(z), z ~ N(0, I).

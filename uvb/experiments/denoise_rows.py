@@ -9,7 +9,7 @@ from uvb.experiments.registry import Context, Result, register_experiment
 from uvb.spec import RunSpec
 
 
-@register_experiment("denoise_rows")
+@register_experiment("denoise_rows", scaled=False)
 @torch.no_grad()
 def denoise_rows(model: Estimator, spec: RunSpec, context: Context) -> Result:
     """Arrays clean, noisy, xhat, xhat2, each (N, C, H, W); x̂ by the estimator that the model is judged by."""

@@ -4,8 +4,9 @@ import ast
 import hashlib
 import inspect
 import textwrap
+import tokenize
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -15,6 +16,7 @@ from uvb.noise import key_to_seed
 from uvb.plugins import load_registering, plugin_names
 from uvb.spec import RunSpec, Shape, Widths
 
+_BASES = ("uvb.estimator", "torch.", "builtins", "abc", "typing")  # whose classes are no part of a model's own code
 Builder = Callable[[Shape, Widths, str, float], Estimator]  # (shape, widths, activation, sigma) -> module
 
 
@@ -28,6 +30,7 @@ class Model:
         objective: the objective it is trained with by default (`uvb.objective`).
         match: the family by which widths are matched: "latent" nets keep `widths`; "conv" nets scale theirs until the
             parameter count is that of UVB, "hidden" nets widen their hidden layer (`uvb.capacity`).
+        code: a hash of the source of `build`, read when it is registered; None where there is none to read.
     """
 
     name: str
@@ -35,6 +38,10 @@ class Model:
     widths: Widths
     objective: str = "denoise"
     match: str = "latent"
+    code: str | None = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "code", _code_of(self.build))
 
 
 _MODELS: dict[str, Model] = {}
@@ -74,17 +81,31 @@ def get_model(name: str) -> Model:
     return _MODELS[name]
 
 
-def code_of(model: str) -> str | None:
-    """A hash of the source that `model` is built by, its comments, layout and docstrings aside; None where there is none to
-    read. Trained weights are of one code: with another they are another function."""
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(get_model(model).build)))
-    except (OSError, TypeError, SyntaxError):
-        return None
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-    return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()[:12]
+def code_changed(model: str, before: str | None) -> bool:
+    """Whether `model` has another code than `before`; False where either is not known.
+
+    Trained weights are of one code: with another they are another function.
+    """
+    return None not in (before, get_model(model).code) and before != get_model(model).code
+
+
+def _code_of(build: Builder) -> str | None:
+    """A hash of the source of a builder, of a class with its parents up to `uvb`'s own bases: decorators, comments, layout
+    and docstrings aside, and what it calls. None where there is no source to read."""
+    ours = [each for each in getattr(build, "__mro__", [build]) if not each.__module__.startswith(_BASES)]
+    found = []
+    for each in ours:
+        try:
+            tree = ast.parse(textwrap.dedent(inspect.getsource(each)))
+        except (OSError, TypeError, SyntaxError, tokenize.TokenError):
+            return None
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef | ast.FunctionDef):
+                node.decorator_list = [] if node in tree.body else node.decorator_list
+                if ast.get_docstring(node) is not None:
+                    node.body = node.body[1:] or [ast.Pass()]
+        found.append(ast.unparse(tree))
+    return hashlib.sha256("\n".join(found).encode()).hexdigest()[:12] if found else None
 
 
 def build_model(spec: RunSpec) -> Estimator:
