@@ -220,9 +220,8 @@ def prepare(study: Study, searching: bool = False) -> None:
         for end in ("failed",) if searching else ("failed", "stopped"):
             store.remove(f"{study.folder(spec)}/{end}.json")
         progress = read_json(store, f"{study.folder(spec)}/progress.json")
-        if progress.get("stuck") and not outcome(
-            store, spec.spec_id
-        ):  # counts deaths in one session, and neither a person's Ctrl-C nor an outage that is over
+        # it counts deaths in one session, and neither a person's Ctrl-C nor an outage that is over
+        if progress.get("stuck") and not outcome(store, spec.spec_id):
             store.write_json(f"{study.folder(spec)}/progress.json", progress | {"start": None, "stuck": 0})
     config = {k: v for k, v in dataclasses.asdict(study.config).items() if k not in ("dry_run", "replan")}
     config |= {k: masked(v) for k, v in config.items() if isinstance(v, str)}

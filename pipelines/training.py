@@ -13,7 +13,6 @@ import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ from pipelines.groups import Group
 from pipelines.images import load_images
 from pipelines.provenance import cpu_name, git_revision
 from pipelines.resources import TRIAL_CPUS, Layout
-from pipelines.store import Store
+from pipelines.store import Store, masked
 from uvb.errors import UserError
 from uvb.load import save_model
 from uvb.models import get_model
@@ -131,6 +130,15 @@ class Training:
         except UserError as error:
             self._failed(str(error))
             return "failed"
+        except OSError as error:  # a disk or a store that fails, for a moment perhaps: the next worker asks again
+            stuck = before.get("stuck", 0) + 1
+            if stuck >= STUCK_LIMIT:
+                self._failed(
+                    f"its checkpoints cannot be read ({error}); make them readable, or remove {self.store.join('state')}"
+                )
+                return "failed"
+            self._try(lambda: self.store.write_json("progress.json", before | {"stuck": stuck}))
+            raise
         stuck = before.get("stuck", 0) + 1 if before.get("start") == start else 0
         self.history = {
             "starts": before.get("starts", 0) + 1,
@@ -149,16 +157,12 @@ class Training:
         return start
 
     def _newest_state(self) -> str | None:
-        """The newest whole checkpoint; those after it go, lest they be taken for newer than what comes."""
         for name in reversed(self.store.list("state")):
             try:
                 with self.store.fetched(f"state/{name}") as folder:
                     TrainState.load(folder, self.spec, self.plan)
                 return name
-            except (DamagedCheckpoint, OSError) as error:  # or of another format: the one before it may be whole
-                if isinstance(error, OSError) and not self.store.local_path and not isinstance(error, FileNotFoundError):
-                    raise  # an object store that is away for a moment: the next worker asks again
-                self._try(partial(self.store.remove, f"state/{name}"))
+            except (DamagedCheckpoint, FileNotFoundError) as error:  # or of another format: the one before it may be whole
                 self.notes.append(f"{self.spec.label}: checkpoint {name} is not used ({error}); taking the one before it")
         return None
 
@@ -199,7 +203,8 @@ class Training:
     def _save(self, state: TrainState) -> None:
         with self.store.folder(f"state/{state.global_step:09d}") as folder:
             state.save(folder, self.plan)
-        for name in self.store.list("state")[:-KEPT_STATES]:
+        upto = [name for name in self.store.list("state") if int(name) <= state.global_step]  # those after it were passed over
+        for name in upto[:-KEPT_STATES]:
             self.store.remove(f"state/{name}")
 
     def _finish(self, state: TrainState) -> None:

@@ -194,12 +194,14 @@ def test_what_is_saved_after_damaged_checkpoints_is_kept_rather_than_these(store
     with pytest.raises(Killed):
         Interrupted(spec, store, 4).run()
     folder = folder_of(store, spec) / "state"
-    for state in folder.iterdir():
-        (state / "state.json").write_text("{")
+    damaged = {state.name for state in folder.iterdir()}
+    for name in damaged:
+        (folder / name / "state.json").write_text("{")
     with pytest.raises(Killed):
         Interrupted(spec, store, 1).run()
-    (kept,) = folder.iterdir()
-    assert train(spec, store).history["start"] == kept.name
+    (kept,) = {state.name for state in folder.iterdir()} - damaged
+    assert kept < min(damaged)
+    assert train(spec, store).history["start"] == kept
 
 
 def test_checkpoint_of_another_configuration_is_refused_by_name(store: Store, digits: ImageSet) -> None:
@@ -224,7 +226,23 @@ def test_a_store_that_fails_for_a_moment_is_no_damaged_checkpoint(digits: ImageS
         away.setattr(TrainState, "load", lambda *_: (_ for _ in ()).throw(OSError("curl: 28")))
         with pytest.raises(OSError, match="curl"):
             Training(spec, PLAN, store, 1e9, 0).run()
-    assert int(train(spec, store).history["start"]) > 0
+    resumed = train(spec, store)
+    assert int(resumed.history["start"]) > 0
+    assert not any("not used" in note for note in resumed.notes)
+
+
+def test_checkpoints_that_can_never_be_read_are_given_up_and_kept(store: Store, digits: ImageSet, monkeypatch) -> None:
+    spec = tiny_spec(digits)
+    with pytest.raises(Killed):
+        Interrupted(spec, store, 1).run()
+    before = store.stamps(f"models/{spec.spec_id}/state")
+    monkeypatch.setattr(TrainState, "load", lambda *_: (_ for _ in ()).throw(PermissionError("not for you")))
+    for _ in range(STUCK_LIMIT - 1):
+        with pytest.raises(PermissionError):
+            Training(spec, PLAN, store, 1e9, 0).run()
+    assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "failed"
+    assert "cannot be read (not for you)" in json.loads((folder_of(store, spec) / "failed.json").read_text())["error"]
+    assert store.stamps(f"models/{spec.spec_id}/state") == before
 
 
 def test_a_checkpoint_of_other_code_is_refused_by_what_differs(store: Store, digits: ImageSet, monkeypatch) -> None:

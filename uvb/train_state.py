@@ -168,7 +168,7 @@ def read_state_json(folder: Path) -> dict[str, Any]:
     """
     try:
         blob: dict[str, Any] = json.loads((folder / "state.json").read_text())
-    except (OSError, ValueError) as error:
+    except (FileNotFoundError, ValueError) as error:
         raise DamagedCheckpoint(f"{folder}: state.json cannot be read ({type(error).__name__})") from error
     if blob.get("format") != FORMAT or not (folder / "state.safetensors").exists():
         raise DamagedCheckpoint(f"{folder}: not a whole checkpoint of format {FORMAT}")
