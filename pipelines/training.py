@@ -133,9 +133,8 @@ class Training:
         except OSError as error:  # a disk or a store that fails, for a moment perhaps: the next worker asks again
             stuck = before.get("stuck", 0) + 1
             if stuck >= STUCK_LIMIT:
-                self._failed(
-                    f"its checkpoints cannot be read ({error}); make them readable, or remove {self.store.join('state')}"
-                )
+                where = masked(self.store.join("state"))
+                self._failed(f"its checkpoints cannot be read ({error}); make them readable, or remove {where}")
                 return "failed"
             self._try(lambda: self.store.write_json("progress.json", before | {"stuck": stuck}))
             raise
