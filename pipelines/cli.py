@@ -1,10 +1,13 @@
 """The one way a command starts: typed configuration in, one clear line and exit code 2 where the user went wrong."""
 
+import io
 import os
+import re
 import sys
 import threading
 import warnings
 from collections.abc import Callable
+from contextlib import redirect_stderr
 from typing import NoReturn, TypeVar
 
 import tyro
@@ -22,13 +25,31 @@ def command(config: type[Config], run: Callable[[Config], int | None], *, resume
     """
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
-        leave(run(tyro.cli(config)) or 0)
+        leave(run(parsed(config)) or 0)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         leave(2)
     except KeyboardInterrupt:
         print("\ninterrupted" + "; the same command goes on from here" * resumes, file=sys.stderr)
         leave(130, at_once=True)
+
+
+def parsed(config: type[Config]) -> Config:
+    """`config` as the command line says.
+
+    Raises:
+        UserError: it does not fit; in tyro's words, of whose box this makes a line.
+    """
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            return tyro.cli(config)
+    except SystemExit as end:
+        if not end.code:  # --help
+            raise
+        lines = [line.strip("│| ") for line in said.getvalue().splitlines()]
+        parts = re.split(r"[-+─╭╮╰╯]{20,}", "\n".join(lines[1:]))  # without the box's title, at its rules
+        raise UserError("; ".join(" ".join(part.split()).rstrip(".") for part in parts if part.strip())) from None
 
 
 def leave(code: int, *, at_once: bool = False) -> NoReturn:
