@@ -2,8 +2,10 @@
 
 import dataclasses
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
@@ -13,6 +15,9 @@ from marked import end_marked
 from uvb.data import ImageSet, load_dataset
 from uvb.models import get_model
 from uvb.spec import DataRef, Recipe, RunSpec, Widths
+
+if TYPE_CHECKING:
+    from pipelines.store import Store
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -31,8 +36,28 @@ def digits() -> ImageSet:
 @pytest.fixture(scope="session")
 def shared() -> Path:
     if not SHARED.is_dir():
-        pytest.skip("the folder shared/ beside the checkout is absent")
+        pytest.skip("the folder shared/ beside the checkout is absent")  # the project must not need it
     return SHARED
+
+
+@pytest.fixture
+def store(tmp_path: Path, digits: ImageSet) -> "Store":
+    """A study's folder with the images in it."""
+    from pipelines.images import save_images
+    from pipelines.store import Store
+
+    store = Store(tmp_path / "study")
+    save_images(store, digits)
+    return store
+
+
+@pytest.fixture
+def uri(tmp_path: Path) -> str:
+    """An MLflow store of one's own."""
+    from tests.mlflow_study import empty_mlflow_db
+
+    shutil.copy(empty_mlflow_db(), tmp_path / "mlflow.db")
+    return f"sqlite:///{tmp_path}/mlflow.db"
 
 
 def tiny_spec(images: ImageSet, model: str = "uvb", **changes: object) -> RunSpec:

@@ -6,9 +6,11 @@ from functools import cache
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from pipelines.mlflow_runs import open_client
 from pipelines.store import Store
+from pipelines.tracking import Tracker
 from uvb import DataRef, Plan, Recipe, RunSpec, Widths, build_model, save_model
 
 START = 1_700_000_000.0
@@ -66,3 +68,48 @@ def write_tables(store: Store, specs: list[RunSpec], scratch: Path) -> None:
     quantities = [{"spec_id": specs[0].spec_id, "quantity": "kl_noisy", "value": 7.5, "stderr": 0.2, "paper_value": None}]
     pd.DataFrame(quantities).to_parquet(scratch / "internals.parquet")
     store.write_bytes("tables/internals.parquet", (scratch / "internals.parquet").read_bytes())
+
+
+def drain(tracker):
+    for _ in range(50):
+        if tracker.sync():
+            return
+    pytest.fail("sync never came to an end")
+
+
+def open_tracker(uri, store, warnings=None, **options):
+    tracker = Tracker(uri, "uvb", "digits", store, (warnings if warnings is not None else []).append, **options)
+    tracker.start()
+    return tracker
+
+
+def snapshot(uri, deleted=False):
+    """Everything MLflow holds of the experiment, as text that two snapshots can be compared by."""
+    from mlflow.entities import ViewType
+
+    client = open_client(uri)
+    experiment = client.get_experiment_by_name("uvb")
+    found = {}
+    for run in client.search_runs([experiment.experiment_id], run_view_type=ViewType.ALL if deleted else 1):
+        keys = [k for k in run.data.metrics if not k.startswith("system/")]
+        history = {k: [(m.step, m.value, m.timestamp) for m in client.get_metric_history(run.info.run_id, k)] for k in keys}
+        artifacts = sorted(
+            f"{folder}/{a.path}" for folder in ("", "tables", "figures") for a in client.list_artifacts(run.info.run_id, folder)
+        )
+        found[run.info.run_id] = {
+            "name": run.info.run_name, "status": run.info.status, "params": run.data.params, "tags": run.data.tags,
+            "history": history, "artifacts": artifacts, "datasets": len(run.inputs.dataset_inputs),
+        }  # fmt: skip
+    return found
+
+
+def by_name(uri):
+    found = snapshot(uri)
+    named = {run["name"]: run for run in found.values()}
+    assert len(named) == len(found), "two runs of one name"
+    return named
+
+
+def logged_models(uri):
+    client = open_client(uri)
+    return len(client.search_logged_models([client.get_experiment_by_name("uvb").experiment_id]))

@@ -214,7 +214,7 @@ def test_a_way_of_writing_the_step_that_fails_is_told_once(monkeypatch):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")  # only there is a graph captured
 def test_a_cuda_graph_computes_the_same_gradients(digits):
     assert gpu_checks.graphed(gpu_checks.check_spec(digits, "uvb", TINY, 32), digits)["ok"]
 

@@ -13,7 +13,7 @@ from uvb.train import fit
 from uvb.train_state import TrainState
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="here a graph is captured")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="here a graph is captured")  # of a machine without, it tests the way out
 @pytest.mark.parametrize("model", ["uvb", "deen"])
 def test_a_graph_that_cannot_be_captured_is_told_and_done_without(digits, model):
     """It costs speed and a warning, and not a bit of the result."""

@@ -40,7 +40,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", disk], capture_output=True, text=True, check=False
     )
     if mounted.returncode:
-        pytest.skip(f"no file system can be mounted here ({mounted.stderr.strip()})")
+        pytest.skip(f"no file system can be mounted here ({mounted.stderr.strip()})")  # it takes root
     try:
         yield disk
     finally:

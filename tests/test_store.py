@@ -201,7 +201,7 @@ def test_options_of_an_address_stay_behind_every_path():
         ("s3://b/c?region=eu&secret_key=abc&Token=d", "s3://b/c?region=eu&secret_key=***&Token=***"),
         ("s3://b?X-Amz-Signature=abc", "s3://b?X-Amz-Signature=***"),
         ("mssql://h?odbc_connect=DRIVER%3Dx%3BPWD%3Dsecret", "mssql://h?odbc_connect=***"),
-        ("sqlite:////home/me@work/mlflow.db", "sqlite:////home/me@work/mlflow.db"),
+        ("sqlite:///studies/me@work/mlflow.db", "sqlite:///studies/me@work/mlflow.db"),
     ],
 )
 def test_what_is_stored_holds_no_passwords(address, shown):

@@ -2,12 +2,9 @@
 
 import dataclasses
 import functools
-import importlib.util
-import inspect
 import itertools
 import json
 import math
-import sys
 import warnings
 from pathlib import Path
 
@@ -20,13 +17,12 @@ from conftest import TINY, tiny_spec
 from uvb.data import ImageSet, load_dataset
 from uvb.errors import UserError
 from uvb.estimator import Energy
-from uvb.gradients import clip
 from uvb.load import load, save_model
-from uvb.models import Model, build_model, code_changed, get_model, model_names
+from uvb.models import Model, build_model, model_names
 from uvb.models.registry import _MODELS
 from uvb.noise import generator, normal
 from uvb.objective import Denoise
-from uvb.plan import Plan, resolve_plan
+from uvb.plan import Plan
 from uvb.train import fit
 from uvb.train_state import DamagedCheckpoint, TrainState
 
@@ -173,50 +169,6 @@ def test_damaged_and_foreign_checkpoints_are_refused(digits, tmp_path):
     (tmp_path / "state.json").write_text('{"format": 1')
     with pytest.raises(DamagedCheckpoint, match=r"state.json"):
         TrainState.load(tmp_path, spec, FP64)
-
-
-CODE = """
-from torch import nn
-from uvb import Energy
-
-class Mine(Energy):
-    def __init__(self, shape, widths, activation, sigma):
-        super().__init__(sigma)
-        self.layer = nn.Linear(64, 1)
-
-    def energy(self, y, eps):
-        return self.layer(y.flatten(1)).{what}().sum(1)
-"""
-
-
-def test_weights_are_of_one_code(digits, tmp_path, monkeypatch):
-    """Comments and layout are none of it; with another function, a checkpoint is refused and a trained model warns."""
-    spec = dataclasses.replace(tiny_spec(digits, "deen"), model="mine")
-
-    def write(name: str, code: str) -> None:
-        (tmp_path / f"{name}.py").write_text(code)
-        found = importlib.util.spec_from_file_location(name, tmp_path / f"{name}.py")
-        module = importlib.util.module_from_spec(found)
-        monkeypatch.setitem(sys.modules, name, module)
-        found.loader.exec_module(module)
-        monkeypatch.setitem(_MODELS, "mine", Model("mine", module.Mine, spec.widths))
-
-    write("mine_1", CODE.format(what="square"))
-    before = get_model("mine").code
-    state = TrainState.fresh(spec, FP64)
-    state.save(tmp_path / "state", FP64)
-    save_model(state.averaged, spec, tmp_path / "model")
-    write("mine_2", CODE.format(what="square").replace("(y, eps):", "(\n  y, eps):\n        'Said.'\n        # more"))
-    assert get_model("mine").code == before
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        load(tmp_path / "model")
-    TrainState.load(tmp_path / "state", spec, FP64)
-    write("mine_3", CODE.format(what="abs"))
-    with pytest.warns(UserWarning, match="the code of mine has changed since"):
-        load(tmp_path / "model")
-    with pytest.raises(UserError, match="other code of mine"):
-        TrainState.load(tmp_path / "state", spec, FP64)
 
 
 def test_divergence_is_one_line_that_says_where(digits):
@@ -413,65 +365,6 @@ def test_a_new_plan_may_change_the_precision(digits, tmp_path, before, after):
         torch.testing.assert_close(tensor.double(), exact[name].double(), rtol=2e-3, atol=2e-4)
 
 
-def test_bf16_gradients_are_those_of_float64_within_bf16(digits):
-    """The fast step against the float64 reference, relative to the gradient's norm; bf16 keeps 8 bits, 2^-8 = 0.004."""
-    spec = tiny_spec(digits)
-    gradients = {}
-    for precision in ("fp64", "fp32", "bf16"):
-        plan = Plan(precision=precision)
-        model = build_model(spec).to(plan.dtype)
-        x = digits.train[:32].to(plan.dtype) / digits.levels
-        noise, eps = normal(tuple(x.shape), 0, "n").to(plan.dtype), normal((32, model.noise_dim), 0, "e").to(plan.dtype)
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-            loss = (x - model(x + noise, eps)).square().sum() / 32
-        loss.backward()
-        gradients[precision] = torch.cat([p.grad.flatten().double() for p in model.parameters()])
-    reference = gradients["fp64"]
-    for precision, bound in (("fp32", 1e-5), ("bf16", 2e-2)):
-        error = (gradients[precision] - reference).norm() / reference.norm()
-        assert 0 < error < bound, (precision, error)
-
-
-def test_a_plan_that_cannot_be_honoured_is_refused():
-    if not torch.cuda.is_available():
-        with pytest.raises(UserError, match="--replan"):
-            Plan(device="cuda").require_honourable()
-    plan = resolve_plan(workers=2)
-    assert Plan(**json.loads(json.dumps(plan.to_json()))) == plan
-    assert plan.threads >= 1
-
-
-@pytest.mark.parametrize(
-    ("seconds", "precision", "compiler", "compiled"),
-    [(900, "bf16", "g++", True), (899, "bf16", "g++", False), (900, "fp32", "g++", False), (900, "bf16", "none-such", False)],
-)
-def test_a_cpu_compiles_long_trainings_in_bf16(monkeypatch, tmp_path, seconds, precision, compiler, compiled):
-    monkeypatch.setattr("uvb.plan.has_fast_bf16", lambda device: True)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setenv("CXX", compiler)
-    (tmp_path / "g++").touch(mode=0o755)
-    wishes = {"device": "cpu", "precision": precision, "seconds": seconds}
-    assert resolve_plan(**wishes).compile is compiled
-    assert resolve_plan(**wishes, compile="on").compile
-    assert not resolve_plan(**wishes, compile="off").compile
-
-
-@pytest.mark.parametrize("longest", [0.1, 1e3])
-def test_gradients_are_clipped_together(longest):
-    """As torch's own does it, to the bit, whether the norm is above the limit or below; a parameter without one is skipped."""
-    draw = generator(0, "clip")
-    gradients = [torch.randn(3, 4, generator=draw), torch.randn(7, generator=draw), None]
-    sides = [[torch.nn.Parameter(torch.zeros(1) if g is None else torch.zeros_like(g)) for g in gradients] for _ in range(2)]
-    for side in sides:
-        for p, g in zip(side, gradients, strict=True):
-            p.grad = None if g is None else g.clone()
-    clip(sides[0], longest)
-    torch.nn.utils.clip_grad_norm_(sides[1], longest)
-    for a, b in zip(*sides, strict=True):
-        assert (a.grad is None) == (b.grad is None)
-        assert a.grad is None or torch.equal(a.grad, b.grad)
-
-
 def test_a_compiler_that_fails_is_told_and_done_without(digits, monkeypatch):
     """torch.compile's failure costs speed and a warning, and not a bit of the result."""
 
@@ -484,25 +377,3 @@ def test_a_compiler_that_fails_is_told_and_done_without(digits, monkeypatch):
     with pytest.warns(UserWarning, match=r"torch\.compile failed \(RuntimeError: no compiler here\); training eagerly"):
         eager, _ = train(spec, digits, Plan(precision="fp64", compile=True))
     same(eager, train(spec, digits)[0])
-
-
-def test_a_models_code_is_its_class_and_parents_as_they_were_registered(monkeypatch):
-    """Neither the decorator's widths nor what `uvb` and torch bring; what has no source has no code."""
-    codes = {name: get_model(name).code for name in ("uvb", "uvb_mean", "deen", "vae")}
-    assert None not in codes.values()
-    assert len(set(codes.values())) >= 3
-    source = inspect.getsource
-
-    def another(what):
-        return source(what) + "    more = 1\n" if what.__name__ == "UVB" else source(what)
-
-    monkeypatch.setattr(inspect, "getsource", another)
-    changed = {name for name in codes if dataclasses.replace(get_model(name)).code != codes[name]}
-    assert "uvb" in changed
-    assert "uvb_mean" in changed
-    assert "deen" not in changed
-    monkeypatch.setattr(inspect, "getsource", lambda what: "@register(match='hidden')\n" + source(what))
-    assert dataclasses.replace(get_model("deen")).code == codes["deen"]
-    monkeypatch.setattr(inspect, "getsource", lambda what: "class Half(")
-    assert dataclasses.replace(get_model("deen")).code is None
-    assert not code_changed("deen", None)

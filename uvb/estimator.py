@@ -28,7 +28,7 @@ class Estimator(nn.Module):
 
     def forward(self, y: Tensor, eps: Tensor) -> Tensor:
         """(B, C, H, W), (B, noise_dim) -> (B, C, H, W)."""
-        raise NotImplementedError(f"{type(self).__name__} must define forward(y, eps)")  # abstract
+        raise NotImplementedError(f"{type(self).__name__} must define forward(y, eps)")  # abstract: each model has its own
 
 
 class Energy(Estimator):
@@ -36,7 +36,7 @@ class Energy(Estimator):
 
     def energy(self, y: Tensor, eps: Tensor) -> Tensor:
         """(B, C, H, W), (B, noise_dim) -> (B,), in nats."""
-        raise NotImplementedError(f"{type(self).__name__} must define energy(y, eps)")  # abstract
+        raise NotImplementedError(f"{type(self).__name__} must define energy(y, eps)")  # abstract: each model has its own
 
     def gradient(self, y: Tensor, eps: Tensor) -> Tensor:
         """∇_y f(y), (B, C, H, W). Images do not interact, so the gradient of the sum will do.
@@ -64,11 +64,11 @@ class LatentEnergy(Energy):
 
     def encode(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Mean μ and log-variance λ of q(z|y), each (B, d_z)."""
-        raise NotImplementedError(f"{type(self).__name__} must define encode(y)")  # abstract
+        raise NotImplementedError(f"{type(self).__name__} must define encode(y)")  # abstract: each model has its own
 
     def decode(self, z: Tensor) -> Tensor:
         """μ_y(z): (B, d_z) -> (B, C, H, W)."""
-        raise NotImplementedError(f"{type(self).__name__} must define decode(z)")  # abstract
+        raise NotImplementedError(f"{type(self).__name__} must define decode(z)")  # abstract: each model has its own
 
     def sample_latent(self, y: Tensor, eps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """z, μ, λ with z = μ + exp(λ/2) ε, the reparametrization of Eq. 16; each (B, d_z)."""

@@ -32,7 +32,7 @@ class Objective(nn.Module):
         self.model = model
 
     def per_image(self, x: Tensor, noise: Tensor, eps: Tensor) -> Tensor:
-        raise NotImplementedError(f"{type(self).__name__} must define per_image(x, noise, eps)")  # abstract
+        raise NotImplementedError(f"{type(self).__name__} must define per_image(x, noise, eps)")  # each has its own
 
     def forward(self, x: Tensor, noise: Tensor, eps: Tensor, weight: Tensor) -> Tensor:
         """Σ_i weight_i · loss_i. A padded image has weight 0."""

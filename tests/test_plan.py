@@ -1,0 +1,33 @@
+"""How a training runs: what a machine is given, and what it refuses."""
+
+import json
+
+import pytest
+import torch
+
+from uvb.errors import UserError
+from uvb.plan import Plan, resolve_plan
+
+
+def test_a_plan_that_cannot_be_honoured_is_refused():
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match="--replan"):
+            Plan(device="cuda").require_honourable()
+    plan = resolve_plan(workers=2)
+    assert Plan(**json.loads(json.dumps(plan.to_json()))) == plan
+    assert plan.threads >= 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "precision", "compiler", "compiled"),
+    [(900, "bf16", "g++", True), (899, "bf16", "g++", False), (900, "fp32", "g++", False), (900, "bf16", "none-such", False)],
+)
+def test_a_cpu_compiles_long_trainings_in_bf16(monkeypatch, tmp_path, seconds, precision, compiler, compiled):
+    monkeypatch.setattr("uvb.plan.has_fast_bf16", lambda device: True)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CXX", compiler)
+    (tmp_path / "g++").touch(mode=0o755)
+    wishes = {"device": "cpu", "precision": precision, "seconds": seconds}
+    assert resolve_plan(**wishes).compile is compiled
+    assert resolve_plan(**wishes, compile="on").compile
+    assert not resolve_plan(**wishes, compile="off").compile
