@@ -8,15 +8,13 @@ its step at 100 σ, because MLflow draws one metric of several runs as one chart
 hundredths make it ``loss_over_1000_sigma``, and so on.
 """
 
-import io
 import json
 import socket
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -36,11 +34,11 @@ from pipelines.mlflow_runs import (
 from pipelines.mlflow_values import curve_points, flat, lines_over_sigma, model_values, numbers
 from pipelines.mlflow_views import shared_views, view_paths
 from pipelines.store import Store, masked
+from pipelines.tracking_folder import FolderError, StudyFolder, first_line
 from uvb.errors import UserError
 from uvb.spec import RunSpec
 
 if TYPE_CHECKING:
-    import pandas as pd
     from mlflow import MlflowClient
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
@@ -51,10 +49,6 @@ MODEL_FILES = ("spec.json", "plan.json", "curves.json", "progress.json", "done.j
 BACKOFF_SECONDS = (5.0, 30.0)  # first and longest pause before a server that is away is asked again
 FINISH_SECONDS = 30.0  # how long the end of a study waits for it
 SYSTEM_METRICS_SECONDS = 5.0
-
-
-class FolderError(UserError):
-    """The study's own folder failed, which is not MLflow's fault."""
 
 
 class Tracker:
@@ -82,7 +76,7 @@ class Tracker:
         log_models: bool = True,
     ):
         self.tracking_uri = tracking_uri or default_tracking_uri()
-        self.experiment, self.study_name, self.store = experiment, study_name, store
+        self.experiment, self.study_name, self.store, self.folder = experiment, study_name, store, StudyFolder(store)
         self._warn, self._log_models = warn or partial(print, file=sys.stderr), log_models
         self._lock = threading.RLock()
         self._client: MlflowClient | None = None
@@ -101,7 +95,7 @@ class Tracker:
     def start(self) -> None:
         """Open (and create) the store, the experiment and the parent run; runs of a resumed study go on RUNNING."""
         with self._lock:
-            self._file = self._read(FILE) or {}
+            self._file = self.folder.read_json(FILE) or {}
             if "study_uid" not in self._file:
                 # tells this study from another of its name, so a folder begun anew gets new runs
                 self._file = {"study_uid": uuid4().hex, "runs": {}}
@@ -181,12 +175,12 @@ class Tracker:
             if strict and isinstance(error, UserError):
                 raise
             if strict and not is_away(error):
-                raise UserError(f"MLflow at {self.tracking_uri} refuses: {_line(error)}; choose another") from error
+                raise UserError(f"MLflow at {self.tracking_uri} refuses: {first_line(error)}; choose another") from error
             if isinstance(error, FolderError):
-                away, told = f"the study's folder {self.store.uri}", f"{error}; MLflow will catch up"
+                away, told = self.folder.name, f"{error}; MLflow will catch up"
             else:
                 away = f"MLflow at {self.tracking_uri}"
-                told = f"{away} cannot be reached ({_line(error)}); going on without, will catch up"
+                told = f"{away} cannot be reached ({first_line(error)}); going on without, will catch up"
                 self._stop_monitor()
                 self._runs = None  # what was last written is uncertain: ask again
             self._retry_at = time.monotonic() + self._pause
@@ -247,8 +241,7 @@ class Tracker:
 
     def _project(self, model_budget: int) -> bool:
         """One pass over the study's files; False where trained models remain to be logged."""
-        with self._folder():
-            stamps = self.store.stamps()
+        stamps = self.folder.stamps()
         for spec_id in sorted({p.split("/")[1] for p in stamps if p.startswith("models/")}):
             files = {p: stamps[p] for name in MODEL_FILES if (p := f"models/{spec_id}/{name}") in stamps}
             # a run begins with the training, not with the plan to train
@@ -286,8 +279,8 @@ class Tracker:
                 raise
             if name not in self._warned:
                 self._warned.add(name)
-                refusal = f"MLflow did not take {name} ({type(error).__name__}: {_line(error)}); the files have it"
-                self._warn(f"MLflow goes without {name}: {_line(error)}" if unread else refusal)
+                refusal = f"MLflow did not take {name} ({type(error).__name__}: {first_line(error)}); the files have it"
+                self._warn(f"MLflow goes without {name}: {first_line(error)}" if unread else refusal)
         else:
             self._failures.pop(name, None)
         self._projected[name] = files
@@ -300,7 +293,7 @@ class Tracker:
         return True
 
     def _study(self) -> None:
-        study = self._read("study.json") or {}
+        study = self.folder.read_json("study.json") or {}
         settings = flat({k: v for k, v in study.items() if k != "provenance"})
         self._parent.log(params=settings, tags=self._provenance(study) | self._parent.now(settings))
 
@@ -312,11 +305,11 @@ class Tracker:
 
     def _model(self, spec_id: str) -> None:
         assert self._runs is not None
-        blob, done = self._read(f"models/{spec_id}/spec.json"), self._read(f"models/{spec_id}/done.json")
+        blob, done = self.folder.read_json(f"models/{spec_id}/spec.json"), self.folder.read_json(f"models/{spec_id}/done.json")
         if blob is None:
             return
         spec = RunSpec.from_json(blob)
-        curves = self._read(f"models/{spec_id}/curves.json") or []
+        curves = self.folder.read_json(f"models/{spec_id}/curves.json") or []
         rows = curves["rows"] if isinstance(curves, dict) else curves
         tags = {
             "uvb.role": "model", "uvb.spec_id": spec_id, "dataset": spec.data.name, "model": spec.model,
@@ -327,18 +320,18 @@ class Tracker:
         run = self._child(spec_id, name, tags, began)
         if not run.has_dataset:
             self._dataset(run, spec)
-        plan = flat({"plan": self._read(f"models/{spec_id}/plan.json") or {}})
+        plan = flat({"plan": self.folder.read_json(f"models/{spec_id}/plan.json") or {}})
         params = {"dataset": spec.data.name, "widths": str(spec.widths), **flat(blob), **plan}
-        study = self._read("study.json") or {}
+        study = self.folder.read_json("study.json") or {}
         run.log(params, self._provenance(study) | run.now(params), curve_points(rows, began, spec.objective))
         run.log(tags={name: "" for name in ("uvb.error", "uvb.ended") if run.tags.get(name)})  # of an earlier try
         if done:
             run.log_values(numbers({k: v for k, v in done.items() if k != "time"}))
             run.set_status("FINISHED", done.get("time") or (rows[-1].get("time") if rows else None))
-        elif stopped := self._read(f"models/{spec_id}/stopped.json"):  # by a search, which had seen enough
+        elif stopped := self.folder.read_json(f"models/{spec_id}/stopped.json"):  # by a search, which had seen enough
             run.log(tags={"uvb.ended": "stopped early"})
             run.set_status("KILLED", stopped.get("time"))
-        elif failed := self._read(f"models/{spec_id}/failed.json"):
+        elif failed := self.folder.read_json(f"models/{spec_id}/failed.json"):
             run.log(tags={"uvb.error": failed.get("error", "")})
             run.set_status("FAILED", failed.get("time"))
         elif spec_id in study.get("specs", [spec_id]):
@@ -362,7 +355,7 @@ class Tracker:
     def _table(self, path: str) -> None:
         """The Parquet file itself, and its rows as MLflow's logged table, which the UI shows and compares."""
         self._artifact(path)
-        table, shown = self._parquet(path), path.replace(".parquet", ".json")
+        table, shown = self.folder.table(path), path.replace(".parquet", ".json")
         with tempfile.TemporaryDirectory() as scratch:
             local = Path(scratch) / Path(shown).name
             # log_table would append to what is there; this is the format it writes
@@ -374,13 +367,13 @@ class Tracker:
             self._parent.log(tags={"mlflow.loggedArtifacts": json.dumps([*listed, entry])})
 
     def _artifact(self, path: str) -> None:
-        with self._local(path) as local:
+        with self.folder.local(path) as local:
             self._parent.client.log_artifact(self._parent.run_id, str(local), path.rpartition("/")[0] or None)
 
     def _values(self) -> None:
         """The tables' figures as metrics of each model's run."""
         assert self._runs is not None
-        values = model_values(self._rows("tables/losses.parquet"), self._rows("tables/internals.parquet"))
+        values = model_values(self.folder.rows("tables/losses.parquet"), self.folder.rows("tables/internals.parquet"))
         for spec_id, found in values.items():
             if spec_id in self._runs.by_key:
                 self._runs.by_key[spec_id].log_values(found)
@@ -390,7 +383,7 @@ class Tracker:
         from pipelines.figures.style import line_colour  # Matplotlib, which nothing else here needs
 
         assert self._runs is not None
-        lines = lines_over_sigma(self._rows("tables/losses.parquet"))
+        lines = lines_over_sigma(self.folder.rows("tables/losses.parquet"))
         for key in [k for k in self._runs.by_key if k.startswith("sigma/")]:
             metrics = {metric for metric, _ in lines.get(key.removeprefix("sigma/"), ())}
             if metrics.isdisjoint(self._runs.by_key[key].latest):
@@ -425,15 +418,12 @@ class Tracker:
     def _log_model(self, spec_id: str) -> None:
         assert self._runs is not None
         run = self._runs.by_key[spec_id]
-        with tempfile.TemporaryDirectory(prefix="uvb-track-") as scratch:
-            local = self.store.local_path is not None
-            with self._folder():
-                folder = self.store.download(f"models/{spec_id}/model", None if local else scratch)
+        with self.folder.model(spec_id) as folder:
             models.log_model(run.client, run.run_id, folder)
 
     def _register(self) -> None:
         assert self._client is not None
-        models.register_best(self._client, self.study_name, self._parquet("tables/losses.parquet"), self.run_ids())
+        models.register_best(self._client, self.study_name, self.folder.table("tables/losses.parquet"), self.run_ids())
 
     def _finish_once(self, status: Status, budget: int) -> bool:
         try:
@@ -451,65 +441,14 @@ class Tracker:
                 run.set_status(status if status != "FINISHED" else "FAILED")  # a study cannot end well with these
         self._parent.set_status(status)
 
-    # ------------------------------------------------------------------------------------------------ the study's files
-
-    @contextmanager
-    def _folder(self) -> Iterator[None]:
-        """What fails in the block is the study's folder; a file that is absent is no failure of it."""
-        try:
-            yield
-        except FileNotFoundError:
-            raise
-        except Exception as error:
-            raise FolderError(f"the study's folder {self.store.uri} cannot be read or written ({_line(error)})") from error
-
     def _write_run_ids(self) -> None:
         assert self._runs is not None
         ids = {k: r.run_id for k, r in sorted(self._runs.by_key.items()) if k != "study" and not k.startswith("sigma/")}
         new = {**self._file, "runs": ids}
         if new != self._projected.get(FILE):
-            with self._folder():
-                self.store.write_json(FILE, new)
+            self.folder.write_json(FILE, new)
             self._file = self._projected[FILE] = new
-
-    def _read(self, path: str) -> Any:
-        try:
-            with self._folder():
-                return self.store.read_json(path)
-        except FileNotFoundError:
-            return None
-
-    def _rows(self, path: str) -> list[dict[str, Any]]:
-        try:
-            return self._parquet(path).to_dict("records")
-        except FileNotFoundError:
-            return []
-
-    def _parquet(self, path: str) -> "pd.DataFrame":
-        import pandas as pd
-
-        return pd.read_parquet(io.BytesIO(self._bytes(path)))
-
-    def _bytes(self, path: str) -> bytes:
-        with self._folder():
-            return self.store.read_bytes(path)
-
-    @contextmanager
-    def _local(self, path: str) -> Iterator[Path]:
-        """A file of the study as a local one of the same name."""
-        if self.store.local_path:
-            yield self.store.local_path / path
-            return
-        with tempfile.TemporaryDirectory(prefix="uvb-track-") as scratch:
-            local = Path(scratch) / Path(path).name
-            local.write_bytes(self._bytes(path))
-            yield local
 
 
 def _some(stamps: Stamps, *paths: str) -> Stamps:
     return {p: stamps[p] for p in paths if p in stamps}
-
-
-def _line(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return (text[0] if text else type(error).__name__)[:200]
