@@ -25,7 +25,7 @@ from pipelines.results import Model, StudyFiles, order, write
 from pipelines.summary import counted, headlines, level, lone_headlines, main_group, main_models, over_seeds, own_estimator
 from pipelines.tables import TABLES, build_tables
 from uvb.errors import UserError
-from uvb.experiments import experiment_names
+from uvb.experiments import experiment_names, get_experiment
 from uvb.plan import Plan
 
 log = logging.getLogger(__name__)
@@ -124,7 +124,12 @@ def draw_all(study: Study) -> tuple[list[Section], list[str]]:
 
 def _how(experiment: str) -> str:
     """How to get an experiment's results, where they are a command away."""
-    return f" (the same command with --experiments default {experiment} makes them)" if experiment in experiment_names() else ""
+    if experiment not in experiment_names():
+        return ""
+    data = get_experiment(experiment).data
+    return (
+        f" (of --dataset {data} alone)" if data else f" (the same command with --experiments default {experiment} makes them)"
+    )
 
 
 def _pictures(drawing: Drawing, study: Study) -> Iterable[Picture]:

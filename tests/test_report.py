@@ -175,6 +175,7 @@ def test_missing_parts_are_named_never_drawn(bare: Path) -> None:
     assert "<figure>" not in page
     assert page.count("” to draw") == len(drawings())
     assert "there are no results of “nebula” to draw (the same command with --experiments default nebula makes them)" in page
+    assert "there are no results of “mixture” to draw (of --dataset mixture alone)" in page
 
 
 def test_what_was_run_is_the_last_command(tmp_path: Path) -> None:
