@@ -14,8 +14,8 @@ setup: $(VENV)/.installed   ## the environment in .venv, and nothing else
 test: $(VENV)/.installed    ## unit tests, under 3 minutes on two cores
 	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 
-test-slow: $(VENV)/.installed   ## real Ray clusters, kills, servers, a browser
-	$(BIN)/python -m pytest -m slow $(ARGS)
+test-slow: $(VENV)/.installed   ## real Ray clusters, kills, servers, a browser; two at a time, since they wait more than they compute
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadgroup $(ARGS)
 
 test-all: test test-slow
 

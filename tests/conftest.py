@@ -70,7 +70,10 @@ def tiny_spec(images: ImageSet, model: str = "uvb", **changes: object) -> RunSpe
 
 @pytest.fixture(scope="session")
 def two_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """`studies.study` with two workers, undisturbed; its folder, to be left as it is."""
+    """`studies.study` with two workers, undisturbed; its folder, to be left as it is.
+
+    Whoever asks for it is in the group "two workers", so that one process makes it for all.
+    """
     from studies import study
 
     folder, mark = tmp_path_factory.mktemp("two"), uuid4().hex

@@ -19,6 +19,7 @@ from studies import SIZE_ARGUMENTS
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("two workers")
 @pytest.mark.timeout(2400)
 def test_each_kind_of_kill_once_changes_nothing(tmp_path: Path, two_workers: Path) -> None:
     mark = uuid4().hex

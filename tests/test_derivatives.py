@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from conftest import tiny_spec
 from torch import nn
+from torch.autograd import forward_ad
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import uvb.silu
@@ -39,13 +40,26 @@ def test_a_third_derivative_of_silu_is_refused():
 @pytest.mark.parametrize("layer", [convolve, product])
 def test_convolution_has_two_derivatives(layer):
     x, weight, bias = (draws(*s, key=str(s)).requires_grad_() for s in ((2, 3, 6, 5), (4, 3, 3, 3), (4,)))
-    assert torch.autograd.gradcheck(layer, (x, weight, bias))
+    assert torch.autograd.gradcheck(layer, (x, weight, bias), check_forward_ad=True)
     torch.testing.assert_close(layer(x, weight, bias), torch.conv2d(x, weight, bias))
 
     def input_gradient(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:  # of a function that is not linear in x
         return torch.func.grad(lambda x: layer(x, weight, bias).pow(3).sum())(x)
 
-    assert torch.autograd.gradcheck(input_gradient, (x, weight))
+    assert torch.autograd.gradcheck(input_gradient, (x, weight), check_forward_ad=True)
+
+
+@pytest.mark.parametrize("layer", [convolve, product])
+def test_convolution_and_its_input_gradient_have_forward_derivatives_in_the_weight(layer):
+    x, weight, bias = (draws(*s, key=str(s)).requires_grad_() for s in ((2, 3, 6, 5), (4, 3, 3, 3), (4,)))
+    changes = []
+    for convolution in (layer, torch.conv2d):
+        with forward_ad.dual_level():
+            dual = forward_ad.make_dual(weight, draws(4, 3, 3, 3, key="t"))
+            gradient = torch.func.grad(lambda x, w=dual, layer=convolution: layer(x, w, bias).pow(3).sum())(x)
+            found = convolution(x, dual, bias), gradient
+            changes.append([forward_ad.unpack_dual(each).tangent for each in found])
+    torch.testing.assert_close(*changes)
 
 
 def test_a_weights_second_derivative_has_no_filter_as_large_as_the_image():

@@ -7,6 +7,7 @@ from pathlib import Path
 import fake_study
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import tiny_spec
 from torch import Tensor
 
@@ -14,15 +15,17 @@ from pipelines.figures import Study, drawings
 from pipelines.results import StudyFiles
 from pipelines.tables import build_tables
 from uvb.classifier import classify
+from uvb.convexity import smallest_monotonicity
 from uvb.data import ImageSet, load_dataset
 from uvb.data.mixture import true_mixture
 from uvb.empirical_bayes import EmpiricalBayes
 from uvb.errors import UserError
-from uvb.estimator import Energy, LatentEnergy
+from uvb.estimator import Energy, Estimator, LatentEnergy
 from uvb.evaluate import EvalConfig
 from uvb.experiments import Context, Result, _labels, experiment_names, get_experiment
 from uvb.mixing import chain_statistics
 from uvb.models import build_model, get_model, model_names
+from uvb.nebula import gradient_flow
 from uvb.plan import Plan
 from uvb.reference import reference
 from uvb.spec import DataRef, Recipe, RunSpec, Widths
@@ -49,8 +52,8 @@ def context_of(images: ImageSet, plan: Plan = FP64, scale: float = 0.1, seed: in
 
 
 def run(name: str, model: torch.nn.Module, images: ImageSet, **changes: object) -> Result:
-    """The experiment on a model at σ = 1; whatever it returns must be storable: JSON without NaN, finite arrays."""
-    result = get_experiment(name).run(model, tiny_spec(images), context_of(images, **changes))
+    """The experiment on a model at its σ; whatever it returns must be storable: JSON without NaN, finite arrays."""
+    result = get_experiment(name).run(model, tiny_spec(images, sigma=float(model.sigma)), context_of(images, **changes))
     json.dumps(result.scalars, allow_nan=False)
     for key, array in result.arrays.items():
         assert bool(array.isfinite().all()), key
@@ -60,8 +63,8 @@ def run(name: str, model: torch.nn.Module, images: ImageSet, **changes: object) 
 class Gaussian(Energy):
     """f(y) = ‖y - m‖² / 2s², the energy of N(m, s² I); x̂(y) = y - (σ²/s²)(y - m)."""
 
-    def __init__(self, mean: float = 0.3, variance: float = 2.0) -> None:
-        super().__init__(sigma=1.0)
+    def __init__(self, mean: float = 0.3, variance: float = 2.0, sigma: float = 1.0) -> None:
+        super().__init__(sigma)
         self.mean, self.variance = mean, variance
 
     def energy(self, y: Tensor, eps: Tensor) -> Tensor:
@@ -87,6 +90,13 @@ class Shaken(LatentEnergy):
 
     def forward(self, y: Tensor, eps: Tensor) -> Tensor:
         return y + 0.1 * eps[:, :1, None, None]
+
+
+class Identity(Estimator):
+    """x̂(y) = y."""
+
+    def forward(self, y: Tensor, eps: Tensor) -> Tensor:
+        return y
 
 
 # --- what every experiment must do
@@ -253,6 +263,8 @@ def test_energies_of_a_gaussian(images: ImageSet) -> None:
     torch.testing.assert_close(result.arrays["f_clean"], by_hand.float(), rtol=1e-5, atol=1e-5)
     assert result.arrays["f_xhat"].abs().max() < 1e-9
     assert result.scalars["noisy_above_clean"] == 1.0
+    for name in ("f_clean", "f_xhat", "f_noisy"):
+        assert result.scalars[f"{name}_mean"] == pytest.approx(result.arrays[name].mean().item(), rel=1e-6, abs=1e-6)
 
 
 def test_nebula_of_a_gaussian_ends_at_its_mean(images: ImageSet) -> None:
@@ -267,6 +279,46 @@ def test_nebula_of_a_gaussian_ends_at_its_mean(images: ImageSet) -> None:
     assert len(set(values["labels_after"])) == 1
     assert values["labels_before"] == arrays["classes"][0].tolist()  # of x̂(y); the flow's first point is y itself
     assert len(arrays["classes"]) == len(arrays["energy"])
+
+
+def test_the_flow_of_the_nebula_has_units_of_sigma_squared(images: ImageSet) -> None:
+    """t/σ², t the sum of the steps; with an energy of any variance the flow of y - m is exp(-t/s²), near enough."""
+    model = Gaussian(mean=0.3, variance=1.0, sigma=0.5)
+    arrays, values = (result := run("nebula", model, images, scale=1.0)).arrays, result.scalars
+    *_, end = gradient_flow(model, arrays["noisy"], arrays["noisy"].new_empty(len(arrays["noisy"]), 0), max_steps=5000)
+    assert torch.equal(end.y, arrays["attractor"])
+    assert values["flow_time"] == pytest.approx((end.time / 0.25).tolist())
+    left = ((arrays["attractor"] - 0.3).flatten(1).norm(dim=1) / (arrays["noisy"] - 0.3).flatten(1).norm(dim=1)).log()
+    assert (-left / 0.25).tolist() == pytest.approx(values["flow_time"], rel=0.2)  # Euler's steps are up to σ² long
+    torch.testing.assert_close(arrays["step1"] - 0.3, (arrays["noisy"] - 0.3) * (1 - 0.25))
+
+
+def test_half_the_pairs_of_convexity_lie_along_differences_of_images(images: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Tensor] = []
+
+    def spy(energy: Energy, centers: Tensor, directions: Tensor, *rest: object) -> object:
+        seen.append(directions)
+        return smallest_monotonicity(energy, centers, directions, *rest)
+
+    monkeypatch.setattr("uvb.experiments.convexity.smallest_monotonicity", spy)
+    run("convexity", Gaussian(), images, scale=1.0)
+    x = images.test.double().flatten(1) / images.levels
+    differences = F.normalize(x[:, None] - x[None], dim=2).reshape(-1, 64)  # of every two test images
+    found = (F.normalize(seen[0].flatten(1), dim=1) @ differences.T).max(1).values  # 1: along one of them
+    torch.testing.assert_close(found[0::2], torch.ones_like(found[0::2]))
+    assert found[1::2].max() < 0.9
+    assert torch.equal(seen[0], seen[1])  # the model and the exact energy are asked about the same pairs
+
+
+def test_accuracies_are_the_shares_named_right(images: ImageSet) -> None:
+    """Of an estimator that gives back what it is given: jumps are named as noisy images are."""
+    context = context_of(images, scale=1.0)
+    classifier = _labels.labeller(context)
+    assert classifier is not None
+    found = _labels.accuracies(classifier, Identity(sigma=0.5), tiny_spec(images, sigma=0.5), context)
+    named = classify(classifier, images.test.float() / images.levels)
+    assert found["clean"] == pytest.approx((named == images.test_labels).double().mean().item())
+    assert found["jump"] == found["second_jump"] < found["clean"]
 
 
 def test_convexity_of_a_gaussian_and_of_the_exact_energy(images: ImageSet) -> None:
@@ -313,6 +365,19 @@ def test_the_exact_estimator_has_no_score_error(images: ImageSet) -> None:
     assert all(row["error"] < 1e-20 for row in exact.scalars["rows"])
     gaussian = run("score_error", Gaussian(), images, scale=1.0)
     assert all(row["error"] > 1 for row in gaussian.scalars["rows"])
+
+
+def test_score_error_is_in_units_of_the_score(images: ImageSet) -> None:
+    """‖x̂ - x̂*‖² = σ⁴ ‖score - score*‖², as x̂(y) = y + σ² score(y) (Eq. 2): here every pixel is 0.1 off."""
+
+    class Off(EmpiricalBayes):
+        def forward(self, y: Tensor, eps: Tensor) -> Tensor:
+            return super().forward(y, eps) + 0.1
+
+    rows = run("score_error", Off(images.train[:100], 0.5, levels=images.levels), images, scale=1.0).scalars["rows"]
+    for row in (row for row in rows if row["estimator"] == "energy"):
+        assert row["error"] == pytest.approx(64 * 0.1**2)
+        assert row["score_error"] == pytest.approx(64 * 0.1**2 / 0.5**4)
 
 
 def test_score_error_on_training_images_is_the_excess_over_the_floor(digits: ImageSet) -> None:
@@ -372,6 +437,7 @@ def test_the_true_energy_of_the_mixture_has_no_excess(mixture: ImageSet) -> None
     [row] = get_experiment("mixture").run(truth.energy(0.5), spec, context).scalars["rows"]
     assert row["loss"] == pytest.approx(row["optimum"], rel=1e-9)
     assert row["score_error"] < 1e-15
+    assert row["estimator"] == "energy"
     best = truth.bayes_loss(0.5)
     x = mixture.test.double() / mixture.levels
     center = (truth.weights.reshape(-1, 1, 1, 1) * truth.means).sum(0)

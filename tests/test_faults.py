@@ -121,6 +121,7 @@ def mark() -> Iterator[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("two workers")
 @pytest.mark.timeout(1200)
 def test_damaged_and_foreign_checkpoints_in_a_study(tmp_path: Path, mark: str, two_workers: Path) -> None:
     """The driver is killed, its newest checkpoint cut short: the one before it is used, and the study says so. It ends with

@@ -78,6 +78,13 @@ def test_monte_carlo_loss_is_the_mean_squared_error() -> None:
     assert loss.value < m.mean_predictor_loss()
 
 
+def test_the_error_of_the_monte_carlo_loss_is_that_of_its_repeats() -> None:
+    m = mixture()
+    found = [m.bayes_loss(0.5, draws=1500, seed=seed) for seed in range(40)]
+    spread = torch.tensor([loss.value for loss in found]).std().item()
+    assert found[0].standard_error == pytest.approx(spread, rel=0.4)  # of 40, known to 11 %
+
+
 def test_mean_predictor_loss_is_the_samples_variance() -> None:
     m = mixture()
     x = m.sample(40_000, generator(0, "variance"))

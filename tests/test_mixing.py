@@ -46,6 +46,15 @@ def test_split_r_hat_sees_chains_apart_and_a_chain_adrift() -> None:
     assert chain_statistics(x[:, :1]).split_r_hat < 1.02
 
 
+def test_split_r_hat_of_an_odd_chain_leaves_out_its_middle() -> None:
+    """R̂ by its definition: pooled variance of the half chains over the mean of their own."""
+    x = autoregressive(0.5, draws=21, chains=3)
+    halves = torch.cat([x[:10], x[11:]], dim=1)  # (10 draws, 6 half chains)
+    within, between = halves.var(0).mean(), halves.mean(0).var()
+    expected = math.sqrt((9 / 10 * within + between) / within)
+    assert chain_statistics(x).split_r_hat == pytest.approx(expected)
+
+
 def test_a_stuck_chain_has_no_figures() -> None:
     x = autoregressive(0.0, draws=50, chains=2)
     x[:, 1] = 1.0

@@ -1,5 +1,7 @@
 """NEBULA: two steps and the gradient flow, on energies whose attractors are known."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import Tensor
@@ -37,6 +39,19 @@ def test_flow_converges_to_the_mode_downhill() -> None:
     assert bool((energies.diff(dim=0) <= 1e-5).all())
     assert bool((energies[-1] < energies[0]).all())
     assert len(energies) >= int(end.steps.max()) + 1
+
+
+def test_steps_of_the_flow_are_at_most_sigma_squared_and_end_where_they_should() -> None:
+    """The first point with an rms of σ²∇f under the tolerance is the last; for a Gaussian σ²∇f = (y - m) σ²/(v + σ²)."""
+    flat = GaussianMixture(torch.ones(1), torch.full((1, *SHAPE), 0.5), torch.tensor([4.0]))
+    energy, tolerance = flat.energy(1.0), 1e-3
+    states = list(gradient_flow(energy, noisy(), NONE, tolerance=tolerance))
+    for before, after in pairwise(states):
+        assert bool((after.step_size <= 1.0).all())
+        rms = ((before.y - 0.5) / 5).flatten(1).square().mean(1).sqrt()
+        assert torch.equal(before.converged, rms < tolerance)
+    assert states[-1].converged.all()
+    assert states[-1].step_size.max() == 1.0  # so the bound was reached
 
 
 def test_flow_is_that_of_the_differential_equation() -> None:

@@ -1,5 +1,6 @@
 """Capacity: parameter counts, and widths whose counts match (Table 1)."""
 
+import math
 from dataclasses import replace
 
 import torch
@@ -19,7 +20,7 @@ def parameters(model: str, shape: Shape, widths: Widths) -> int:
 
 
 def conv_net_parameters(shape: Shape, widths: Widths, out: int) -> int:
-    """The count of `nets.ConvNet` in closed form; fast enough to enumerate thousands of widths."""
+    """The count of `nets.ConvNet` in closed form; fast enough to enumerate hundreds of widths."""
     channels = (shape[0], *widths.conv)
     total = sum(9 * c_in * c_out + c_out for c_in, c_out in zip(channels, channels[1:], strict=False))
     c, h, w = conv_output(shape, widths)
@@ -50,12 +51,16 @@ def matched_widths(model: str, shape: Shape, target: int, tolerance: float = 0.0
     fits: list[tuple[float, float, Widths]] = []
     if entry.match == "conv":
         for unit in range(2, 4 * base.conv[0]):
-            conv = tuple(round(c / base.conv[0] * unit) for c in base.conv)
-            for hidden in range(max(1, base.hidden // 2), 2 * base.hidden + 1):
-                widths = replace(base, conv=conv, hidden=hidden)
+            net = replace(base, conv=tuple(round(c / base.conv[0] * unit) for c in base.conv))
+            none, one = (conv_net_parameters(shape, replace(net, hidden=hidden), 1) for hidden in (0, 1))
+            least, most = (
+                (target * (1 + sign * tolerance) - none) / (one - none) for sign in (-1, 1)
+            )  # affine in the hidden width
+            first, last = max(1, base.hidden // 2, math.floor(least)), min(2 * base.hidden, math.ceil(most))
+            for widths in (replace(net, hidden=hidden) for hidden in range(first, last + 1)):
                 error = abs(conv_net_parameters(shape, widths, 1) / target - 1)
                 if error <= tolerance:
-                    fits.append((abs(hidden - base.hidden), error, widths))
+                    fits.append((abs(widths.hidden - base.hidden), error, widths))
     else:
         one = parameters(model, shape, replace(base, hidden=1))
         slope = parameters(model, shape, replace(base, hidden=2)) - one  # the count is affine in the hidden width
@@ -65,7 +70,7 @@ def matched_widths(model: str, shape: Shape, target: int, tolerance: float = 0.0
             fits.append((0.0, error, widths))
     if not fits:
         raise UserError(
-            f"no widths of {model} on {shape} images come within {tolerance:.0%} of UVB's {target:,} parameters; "
+            f"no widths of {model} on {shape} images come within {100 * tolerance:g} % of UVB's {target:,} parameters; "
             "choose another --width, or leave it out"
         )
     return min(fits, key=lambda fit: fit[:2])[2]
