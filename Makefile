@@ -15,7 +15,7 @@ test: $(VENV)/.installed    ## unit tests, under 3 minutes on two cores
 	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 test-slow: $(VENV)/.installed   ## real Ray clusters, kills, servers, a browser; two at a time, since they wait more than they compute
-	$(BIN)/python -m pytest -m slow -n 2 --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-all: test test-slow
 

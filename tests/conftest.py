@@ -3,14 +3,11 @@
 import dataclasses
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 import pytest
 import torch
-from marked import end_marked
 
 from uvb.data import ImageSet, load_dataset
 from uvb.models import get_model
@@ -26,6 +23,11 @@ torch.set_num_threads(1)
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 TINY = Widths(conv=(3, 4), hidden=6, latent=5, decoder=7)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest first: where files are given to several processes in turn, nobody waits for it at the end."""
+    items.sort(key=lambda item: item.path.name != "test_disturbed_studies.py")
 
 
 @pytest.fixture(scope="session")
@@ -66,19 +68,3 @@ def tiny_spec(images: ImageSet, model: str = "uvb", **changes: object) -> RunSpe
     data = DataRef(images.name, images.checksum, images.shape, min(100, len(images.train)))
     spec = RunSpec(data, model, TINY, sigma=1.0, objective=get_model(model).objective, recipe=recipe)
     return dataclasses.replace(spec, **changes)
-
-
-@pytest.fixture(scope="session")
-def two_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """`studies.study` with two workers, undisturbed; its folder, to be left as it is.
-
-    Whoever asks for it is in the group "two workers", so that one process makes it for all.
-    """
-    from studies import study
-
-    folder, mark = tmp_path_factory.mktemp("two"), uuid4().hex
-    try:
-        assert study(folder, mark, "--num-workers", "2").wait(600) == 0, (folder / "out.txt").read_text()
-        yield folder
-    finally:
-        end_marked(mark)

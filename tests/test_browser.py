@@ -12,7 +12,6 @@ from tests.mlflow_study import complete, empty_mlflow_db, make_spec, write_table
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xdist_group("browser"),
     pytest.mark.skipif(chromium() is None, reason="no Chromium or Chrome is installed"),
 ]
 

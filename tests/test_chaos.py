@@ -1,42 +1,14 @@
-"""The chaos run, short: each kind of kill once (`make chaos` does 22). What it compares is tested here as well."""
+"""What the chaos run (`make chaos`) compares, counts and refuses. The run itself, short, is in test_disturbed_studies.py."""
 
 import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pandas as pd
 import pytest
 from chaos.chaos import Attack, Chaos, ChaosError, Driver, Kill, Nodes, compare, require_no_traces
-from conftest import ROOT
-from marked import MARK, end_marked, marked
-from studies import SIZE_ARGUMENTS
-
-
-@pytest.mark.slow
-@pytest.mark.xdist_group("two workers")
-@pytest.mark.timeout(2400)
-def test_each_kind_of_kill_once_changes_nothing(tmp_path: Path, two_workers: Path) -> None:
-    mark = uuid4().hex
-    once = [word for kind in ("workers", "checkpoints", "trials", "nodes", "drivers", "tasks") for word in (f"--{kind}", "1")]
-    command = [sys.executable, str(ROOT / "tests" / "chaos" / "chaos.py"), *once, *SIZE_ARGUMENTS, "--calm", str(two_workers)]
-    try:
-        done = subprocess.run(
-            [*command, "--keep", str(tmp_path / "kept"), "--patience", "600"], env={**os.environ, MARK: mark},
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout
-        kills = json.loads((tmp_path / "kept" / "kills.json").read_text())
-        assert sorted(kill["kind"] for kill in kills) == ["checkpoint", "driver", "node", "task", "trial", "worker"]
-        assert any("half-written" in kill["evidence"] for kill in kills)
-        assert not marked(mark), "processes are left"
-    finally:
-        end_marked(mark)
 
 
 def study(folder: Path, **changes: float) -> Path:

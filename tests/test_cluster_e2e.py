@@ -19,7 +19,7 @@ import yaml
 from conftest import ROOT
 from marked import MARK, end_marked, marked
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cluster"), pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 TINY = ["--sigmas", "1.0", "--models", "uvb", "--extra-models", "--epochs", "1", "--train-images", "64", "--eval-images", "50",
         "--eval-test-images", "50", "--eval-draws", "1", "--experiments", "losses", "--num-workers", "1"]  # fmt: skip

@@ -1,23 +1,16 @@
-"""Faults made for real: a disk that is full, checkpoints that are damaged or not ours, requests that cannot be met."""
+"""Faults made for real: a disk that is full, requests that cannot be met."""
 
 import dataclasses
-import json
 import os
 import re
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from uuid import uuid4
 
-import pandas as pd
 import pytest
 import torch
 from conftest import ROOT, tiny_spec
-from marked import end_marked, marked
-from studies import study
 
 from pipelines.images import save_images
 from pipelines.store import Store
@@ -105,73 +98,6 @@ def test_full_disk_loses_nothing(small_disk: Path, tmp_path: Path, digits: Image
 
 
 # --------------------------------------------------------------------------------------------------- under Ray, whole
-
-
-def states(folder: Path) -> list[Path]:
-    """Whole checkpoints, oldest first."""
-    return sorted((folder / "digits").glob("models/*/state/0*"), key=lambda path: path.name)
-
-
-@pytest.fixture
-def mark() -> Iterator[str]:
-    mark = uuid4().hex
-    yield mark
-    end_marked(mark)
-    assert not marked(mark)
-
-
-@pytest.mark.slow
-@pytest.mark.xdist_group("two workers")
-@pytest.mark.timeout(1200)
-def test_damaged_and_foreign_checkpoints_in_a_study(tmp_path: Path, mark: str, two_workers: Path) -> None:
-    """The driver is killed, its newest checkpoint cut short: the one before it is used, and the study says so. It ends with
-    the losses of two workers that nothing disturbed."""
-    rough = tmp_path / "rough"
-    killed = study(rough, mark, "--num-workers", "1")
-    deadline = time.monotonic() + 600
-    while len(states(rough)) < 2:
-        assert killed.poll() is None, (rough / "out.txt").read_text()
-        assert time.monotonic() < deadline, "no checkpoints"
-        time.sleep(0.02)
-    killed.send_signal(signal.SIGKILL)
-    end_marked(mark)
-    *_, older, newest = states(rough)  # of the one model that was training; a third where the kill met their tidying up
-    assert older.parents[1] == newest.parents[1]
-    damaged = newest / "state.safetensors"
-    os.truncate(damaged, damaged.stat().st_size // 2)
-    half_trained = older.parents[1].name
-    (other,) = (path for path in (rough / "digits" / "models").iterdir() if path.name != half_trained)
-    foreign = other / "state" / older.name
-    foreign.parent.mkdir()
-    subprocess.run(["cp", "-r", older, foreign], check=True)
-
-    assert study(rough, mark, "--num-workers", "1").wait(600) == 1, "one model was refused, so the study is not whole"
-    said = (rough / "out.txt").read_text()
-    assert f"checkpoint {newest.name} is not used" in said
-    assert f"going on from step {int(older.name)} " in said
-    names = {path.name: json.loads((path / "spec.json").read_text())["model"] for path in other.parent.iterdir()}
-    assert re.search(rf"failed: .*another configuration \(.*model: {names[half_trained]} != {names[other.name]}", said)
-
-    (foreign / "state.json").unlink()  # what it asked for: to remove it
-    foreign.rename(tmp_path / "removed")
-    assert study(rough, mark, "--num-workers", "1").wait(600) == 0, (rough / "out.txt").read_text()
-    assert [name for name in os.listdir(rough / "digits") if name == "ray"] == []
-    require_equal_but_for_rounding(rough, two_workers)
-
-
-def require_equal_but_for_rounding(one_worker: Path, two_workers: Path) -> None:
-    """Data parallelism changes rounding only: at the precision of a run the losses agree within 0.5 %."""
-    tables = []
-    for workers, folder in ((1, one_worker), (2, two_workers)):
-        plans = [json.loads(path.read_text()) for path in folder.glob("digits/models/*/plan.json")]
-        assert {plan["workers"] for plan in plans} == {workers}
-        table = pd.read_parquet(folder / "digits/tables/losses.parquet")
-        tables.append(table.set_index(["spec_id", "split", "estimator"]))
-    one, two = tables
-    assert len(one) >= 4
-    assert set(one.index) == set(two.index)
-    assert ((two.loss / one.loss - 1).abs() < 0.005).all()
-    assert (two.loss != one.loss).any(), "two workers add in another order"
 
 
 @pytest.mark.slow  # each is a process of its own
