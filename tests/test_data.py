@@ -341,6 +341,12 @@ def test_validation_holds_out_training_images_and_leaves_the_test_set_alone(digi
     assert (len(chosen.train), len(chosen.test)) == (1200, 300)
     rows = lambda images: sorted(bytes(image) for image in images.flatten(1).numpy())  # noqa: E731
     assert rows(torch.cat([chosen.train, chosen.test])) == rows(digits.train)
+    named = {
+        bytes(image): int(label) for image, label in zip(digits.train.flatten(1).numpy(), digits.train_labels, strict=True)
+    }
+    for images, labels in ((chosen.train, chosen.train_labels), (chosen.test, chosen.test_labels)):
+        assert [named[bytes(image)] for image in images.flatten(1).numpy()] == labels.tolist()
+    assert replace(digits, train_labels=None, test_labels=None).validation().test_labels is None
     assert chosen.name == "digits-validation"
     assert chosen.checksum == digits.validation().checksum != digits.checksum
     with pytest.raises(UserError, match="at least 2000"):

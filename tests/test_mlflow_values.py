@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines.mlflow_values import curve_points, lines_over_sigma
+from pipelines.mlflow_values import curve_points, lines_over_sigma, model_values
 
 
 def test_trainings_of_other_lengths_are_lines_of_their_own():
@@ -46,3 +46,18 @@ def test_losses_of_other_units_have_names_of_their_own():
     names = lambda objective: [name for name, *_ in curve_points(rows, None, objective)]  # noqa: E731
     assert names("denoise") == ["epoch/test_loss", "epoch/kl"]
     assert names("elbo_y") == ["epoch/test_loss_elbo_y", "epoch/kl"]
+
+
+def test_the_papers_figure_and_the_references_stand_beside_the_loss_a_model_is_judged_by():
+    """Of the UVB beside them it is the energy's; the decoder's loss has a name of its own, and nothing beside it."""
+    row = {"spec_id": "a", "model": "uvb", "objective": "denoise", "split": "test", "stderr": 0.1, "paper_loss": 15.0}
+    row |= {"floor": 3.0, "nonparametric": None, "parameters": 27}
+    losses = [row | {"estimator": "energy", "loss": 16.0}, row | {"estimator": "decoder", "loss": 130.0, "paper_loss": 1.0}]
+    internals = [{"spec_id": "a", "quantity": "kl_noisy", "value": 640.0, "stderr": 0.5, "paper_value": 692.0}]
+    assert model_values(losses, internals) == {
+        "a": {
+            "test_loss": 16.0, "test_loss_stderr": 0.1, "paper_test_loss": 15.0, "floor": 3.0, "parameters": 27.0,
+            "test_loss_decoder": 130.0, "test_loss_decoder_stderr": 0.1,
+            "kl_noisy": 640.0, "kl_noisy_stderr": 0.5, "paper_kl_noisy": 692.0,
+        }
+    }  # fmt: skip

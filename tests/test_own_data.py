@@ -152,6 +152,12 @@ def test_npz_channels_first_and_last(tmp_path: Path) -> None:
     assert last.shape == (3, 5, 6)
     assert last.checksum == first.checksum
     assert (len(last.train), len(last.test)) == (8, 2)
+    for channels in (1, 3, 4):  # a last axis of 2 is a width
+        np.savez(tmp_path / f"{channels}.npz", images=pixels(10, 5, 6, channels))
+        assert load_dataset(str(tmp_path / f"{channels}.npz")).shape == (channels, 5, 6)
+    for first in ((1, 6, 2), (1, 5, 3), (3, 3, 3)):  # where the first may be the channels, it is
+        np.savez(tmp_path / "first.npz", images=pixels(10, *first))
+        assert load_dataset(str(tmp_path / "first.npz")).shape == first
 
 
 @pytest.mark.parametrize(

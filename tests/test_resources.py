@@ -141,7 +141,9 @@ def test_stored_plan_is_honoured_or_refused(digits: ImageSet) -> None:
     with pytest.raises(UserError, match=r"device cuda.*--replan"):
         require_honourable(Plan(device="cuda"), layout, has)
     wide = make_groups({Plan(workers=4): some_specs(digits)}, layout, one_each=False)
-    assert 4 * fitted(layout, wide).cpus_per_worker <= 2 * layout.cpus_per_worker
+    assert fitted(layout, wide) == Layout(4, 1, 0.49, 0.0)  # 4 x 0.49 of what 2 x 0.99 were
+    narrow = make_groups({Plan(workers=1): some_specs(digits)}, layout, one_each=False)
+    assert fitted(layout, narrow) == layout
 
 
 def test_a_study_of_long_trainings_is_compiled(digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:

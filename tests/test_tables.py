@@ -187,6 +187,16 @@ def test_capacity_is_relative_to_uvb(study: Path) -> None:
     assert ratio["deen"] == pytest.approx(1, abs=0.01)
 
 
+def test_of_several_uvbs_the_nearest_in_size_is_the_measure(tmp_path: Path) -> None:
+    for model, factor in (("uvb", 1.0), ("uvb", 0.5), ("deen", 1.0)):
+        fake_study.add_model(tmp_path, fake_study.spec(model, widths=widths_at(model, (1, 8, 8), factor)))
+    table = capacity(StudyFiles(tmp_path))
+    small, large = sorted(table.query("model == 'uvb'")["parameters"])
+    (deen,) = table.query("model == 'deen'")["parameters"]
+    assert small < 0.5 * deen  # far from it
+    assert table.set_index("parameters")["ratio"].to_dict() == {small: 1.0, large: 1.0, deen: deen / large}
+
+
 def test_curves_of_unfinished_models_are_kept_and_their_capacity_is_not(tmp_path: Path) -> None:
     of = fake_study.spec("uvb")
     fake_study.add_model(tmp_path, of)
