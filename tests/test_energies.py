@@ -53,6 +53,22 @@ def test_the_closed_form_count_is_the_built_one():
     assert conv_net_parameters((3, 9, 10), widths, 1) == parameters("deen", (3, 9, 10), widths)
 
 
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 16, 16)])
+@pytest.mark.parametrize("factor", [0.5, 1.0])
+def test_of_all_widths_that_fit_the_hidden_layer_nearest_the_papers_wins(shape, factor):
+    """Every triple 1:2:4 and every hidden layer of half to twice the paper's, counted at once from Table 1's formula."""
+    target = parameters("uvb", shape, scaled_widths(get_model("uvb").widths, factor))
+    c, h, w = shape
+    unit, hidden = torch.arange(2, 512, dtype=torch.float64)[:, None], torch.arange(50, 201, dtype=torch.float64)[None]
+    convolutions = 9 * (c * unit + 2 * unit * unit + 8 * unit * unit) + 7 * unit  # kernels of 3x3, and biases
+    count = convolutions + 4 * unit * (h - 6) * (w - 6) * hidden + hidden + hidden + 1
+    error = (count / target - 1).abs()
+    key = torch.where(error <= 0.01, (hidden - 100).abs() + error, torch.inf)
+    row, column = divmod(int(key.argmin()), key.shape[1])
+    units, expected = int(unit[row]), int(hidden[0, column])
+    assert matched_widths("deen", shape, target) == Widths((units, 2 * units, 4 * units), expected)
+
+
 def test_widths_scale_and_impossible_ones_are_refused():
     assert scaled_widths(Widths((32, 64, 128), 200, 100, 2000), 0.5) == Widths((16, 32, 64), 100, 100, 1000)
     with pytest.raises(UserError, match="no pixel"):

@@ -19,6 +19,7 @@ from pipelines.store import Store
 from pipelines.study import Study, measure_stage, plan_stage, prepare
 from pipelines.tasks import Settings, run_task, tasks_for
 from pipelines.training import STUCK_LIMIT, StoppedEarly, Training, outcome
+from uvb.capacity import parameters
 from uvb.data import ImageSet
 from uvb.errors import UserError
 from uvb.plan import Plan
@@ -63,6 +64,18 @@ def test_killed_training_ends_bit_identical(store: Store, tmp_path: Path, digits
 
     (folder_of(store, spec) / "state" / "000000004").mkdir(parents=True)  # killed between done.json and their removal
     train(spec, store)
+    assert not (folder_of(store, spec) / "state").exists()
+
+
+def test_what_is_said_of_a_finished_training(store: Store, digits: ImageSet) -> None:
+    spec = tiny_spec(digits)
+    training = train(spec, store)
+    done = json.loads((folder_of(store, spec) / "done.json").read_text())
+    rows = json.loads((folder_of(store, spec) / "curves.json").read_text())["rows"]
+    assert (done["epochs"], done["restarts"], done["seconds"]) == (2, 0, rows[-1]["seconds"])
+    assert done["images_per_s"] == pytest.approx(100 * 2 / done["seconds"])  # tiny_spec has 100 images
+    assert done["parameters"] == parameters(spec.model, spec.data.shape, spec.widths)
+    assert training.history["starts"] == 1
     assert not (folder_of(store, spec) / "state").exists()
 
 
