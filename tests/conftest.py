@@ -53,6 +53,33 @@ def store(tmp_path: Path, digits: ImageSet) -> "Store":
     return store
 
 
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a whole study whose figures are made up (`fake_study`)."""
+    import fake_study  # needs pipelines, which tests of uvb alone do without
+
+    return fake_study.make(tmp_path_factory.mktemp("full") / "digits")
+
+
+@pytest.fixture(scope="module")
+def page(study: Path) -> str:
+    """Its report."""
+    from pipelines.report import build_report
+
+    return build_report(study).read_text()
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study of which nothing but one model is there."""
+    import fake_study
+
+    root = tmp_path_factory.mktemp("bare")
+    of = fake_study.spec("uvb")
+    fake_study.write(root / "models" / of.spec_id / "spec.json", of.to_json())
+    return root
+
+
 @pytest.fixture
 def uri(tmp_path: Path) -> str:
     """An MLflow store of one's own."""

@@ -15,25 +15,6 @@ from pipelines.tables import build_tables
 from uvb.capacity import widths_at
 
 
-@pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return fake_study.make(tmp_path_factory.mktemp("full") / "digits")
-
-
-@pytest.fixture(scope="module")
-def page(study: Path) -> str:
-    return build_report(study).read_text()
-
-
-@pytest.fixture(scope="module")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study of which nothing but one model is there."""
-    root = tmp_path_factory.mktemp("bare")
-    of = fake_study.spec("uvb")
-    fake_study.write(root / "models" / of.spec_id / "spec.json", of.to_json())
-    return root
-
-
 def test_headline_is_what_the_files_say(study: Path, page: str) -> None:
     tables = build_tables(study)
     pair = tables["pairs"].query("first == 'uvb' and split == 'test' and sigma == 1.0").iloc[0]

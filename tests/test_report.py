@@ -30,25 +30,6 @@ from uvb.errors import UserError
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return fake_study.make(tmp_path_factory.mktemp("full") / "digits")
-
-
-@pytest.fixture(scope="module")
-def page(study: Path) -> str:
-    return build_report(study).read_text()
-
-
-@pytest.fixture(scope="module")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study of which nothing but one model is there."""
-    root = tmp_path_factory.mktemp("bare")
-    of = fake_study.spec("uvb")
-    fake_study.write(root / "models" / of.spec_id / "spec.json", of.to_json())
-    return root
-
-
 class Checker(HTMLParser):
     """Collects ids, references and whether every element is closed."""
 

@@ -28,11 +28,6 @@ DESCRIPTION = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return fake_study.make(tmp_path_factory.mktemp("study"))
-
-
 @pytest.fixture
 def mnist(tmp_path: Path) -> Path:
     for model in ("uvb", "deen"):
