@@ -52,10 +52,9 @@ def matched_widths(model: str, shape: Shape, target: int, tolerance: float = 0.0
     if entry.match == "conv":
         for unit in range(2, 4 * base.conv[0]):
             net = replace(base, conv=tuple(round(c / base.conv[0] * unit) for c in base.conv))
+            # the count is affine in the hidden width, so only those near the target are tried
             none, one = (conv_net_parameters(shape, replace(net, hidden=hidden), 1) for hidden in (0, 1))
-            least, most = (
-                (target * (1 + sign * tolerance) - none) / (one - none) for sign in (-1, 1)
-            )  # affine in the hidden width
+            least, most = ((target * (1 + sign * tolerance) - none) / (one - none) for sign in (-1, 1))
             first, last = max(1, base.hidden // 2, math.floor(least)), min(2 * base.hidden, math.ceil(most))
             for widths in (replace(net, hidden=hidden) for hidden in range(first, last + 1)):
                 error = abs(conv_net_parameters(shape, widths, 1) / target - 1)
