@@ -54,7 +54,7 @@ def test_the_closed_form_count_is_the_built_one():
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 16, 16)])
-@pytest.mark.parametrize("factor", [0.5, 1.0])
+@pytest.mark.parametrize("factor", [0.25, 0.5, 1.0])
 def test_of_all_widths_that_fit_the_hidden_layer_nearest_the_papers_wins(shape, factor):
     """Every triple 1:2:4 and every hidden layer of half to twice the paper's, counted at once from Table 1's formula."""
     target = parameters("uvb", shape, scaled_widths(get_model("uvb").widths, factor))

@@ -205,10 +205,16 @@ def test_the_step_grows_with_sigma(images: ImageSet) -> None:
         assert result.scalars["delta"] == pytest.approx(0.2 * sigma)
 
 
-def test_a_chain_that_diverges_is_told_and_left_out(images: ImageSet) -> None:
-    """Hill throws out those that start beyond its edge; they are labelled -1. The others go far from it and are measured."""
-    result = run("walk_jump", Hill(mean=-2.0, variance=0.1), images, scale=0.6)
+@pytest.mark.parametrize(("mean", "variance", "edge", "late"), [(-2.0, 0.1, 0.5, False), (0.3, 2.0, 3.6, True)])
+def test_a_chain_that_diverges_is_told_and_left_out(
+    images: ImageSet, mean: float, variance: float, edge: float, late: bool
+) -> None:
+    """Hill throws out those that start beyond its edge, or come there later; they are labelled -1. The others are measured."""
+    model = Hill(mean, variance)
+    model.edge = edge
+    result = run("walk_jump", model, images, scale=0.6)
     stopped = {row["chain"]: row["step"] for row in result.scalars["diverged"]}
+    assert any(step > 30 for step in stopped.values()) == late
     labels = result.arrays["labels"]
     for chain in range(labels.shape[1]):
         steps = 10 * torch.arange(1, len(labels) + 1)
@@ -217,6 +223,7 @@ def test_a_chain_that_diverges_is_told_and_left_out(images: ImageSet) -> None:
     sound = [chain for chain in range(labels.shape[1]) if chain not in stopped]
     energy = result.arrays["energy"][:, sound]
     assert 0 < len(sound) < labels.shape[1]
+    assert result.arrays["scores"].shape == result.arrays["scores2"].shape == (len(labels), len(sound))
     assert result.scalars["energy"]["iat"] == pytest.approx(chain_statistics(energy, 10).integrated_autocorrelation_time)
 
 

@@ -97,6 +97,12 @@ def test_principal_component(draws: int) -> None:
     torch.testing.assert_close(principal_component(images), -(t - t.mean()), atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("draws", [2, 40])
+def test_images_that_are_all_the_same_have_no_component(draws: int) -> None:
+    images = torch.full((draws, 2, 1, 4, 4), 0.25)
+    assert torch.equal(principal_component(images), torch.zeros(draws, 2, dtype=torch.float64))
+
+
 def test_bad_input_is_refused() -> None:
     with pytest.raises(UserError, match="labels"):
         classes_visited(torch.tensor([[3]]), 3)

@@ -7,6 +7,7 @@ from types import ModuleType
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from uvb.errors import UserError
@@ -91,7 +92,7 @@ def chain_statistics(series: Tensor, steps_between: int = 1) -> ChainStatistics:
 def principal_component(images: Tensor, component: int = 0) -> Tensor:
     """Scores of images (T, chains, C, H, W) on their own principal component, (T, chains): a summary for chain statistics.
 
-    The sign is fixed so that the component's largest entry is positive.
+    The sign is fixed so that the component's largest entry is positive. Images that are all the same have scores of 0.
     """
     x = images.flatten(2).flatten(0, 1).double()  # (T * chains, d)
     x = x - x.mean(0)
@@ -99,7 +100,7 @@ def principal_component(images: Tensor, component: int = 0) -> Tensor:
         axis = torch.linalg.eigh(x.T @ x).eigenvectors[:, -1 - component]  # (d,), eigenvalues ascend
     else:  # fewer images than pixels: the smaller of the two Gram matrices
         axis = x.T @ torch.linalg.eigh(x @ x.T).eigenvectors[:, -1 - component]
-        axis = axis / axis.norm()
+        axis = F.normalize(axis, dim=0)  # which leaves the zero of images that are all the same
     axis = axis * axis[axis.abs().argmax()].sign()
     scores: Tensor = x @ axis
     return scores.reshape(images.shape[:2])
