@@ -31,10 +31,10 @@ format: $(VENV)/.installed
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.installed   ## speed, as ratios within one run, into benchmarks/results/
-	$(BIN)/python benchmarks/bench.py $(ARGS)
+	$(BIN)/python -m benchmarks.bench $(ARGS)
 
 chaos: $(VENV)/.installed   ## at least 20 kills; the tables must equal an uninterrupted run's
-	$(BIN)/python tests/chaos/chaos.py --record $(ARGS)
+	$(BIN)/python -m tests.end_to_end.chaos --record $(ARGS)
 
 results: $(VENV)/.installed   ## what a study found, without weights, into results/, to be committed: make results STUDY=outputs/digits
 	$(BIN)/python pipelines/keep.py $(STUDY)

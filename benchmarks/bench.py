@@ -1,6 +1,6 @@
 """Every benchmark in turn, and one table of what they found: `make bench`.
 
-    python benchmarks/bench.py [--quick] [--only step exact] [--study outputs/digits]
+    python -m benchmarks.bench [--quick] [--only step exact] [--study outputs/digits]
 
 Each runs in a process of its own and prints its rows as JSON, a row a line. They are gathered in
 benchmarks/results/<machine>.json and .md (with --quick, which is no measurement, below build/). Rows that this run did not
@@ -17,12 +17,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 import torch
-from measure import ROOT, Row, commit, figure, machine
 
-BENCHMARKS = ("step", "workers", "sampling", "exact", "stacked", "equal_losses")
+from benchmarks.measure import ROOT, Row, commit, figure, machine
+
+BENCHMARKS = ("step", "cpu.workers", "sampling", "exact", "stacked", "cpu.equal_losses")
 
 
 def measured(name: str, quick: bool) -> Iterator[Row]:
@@ -31,7 +30,7 @@ def measured(name: str, quick: bool) -> Iterator[Row]:
     Raises:
         RuntimeError: it failed.
     """
-    command = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), *(["--quick"] if quick else [])]
+    command = [sys.executable, "-m", f"benchmarks.{name}", *(["--quick"] if quick else [])]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stdout is not None
         for line in process.stdout:
@@ -40,7 +39,7 @@ def measured(name: str, quick: bool) -> Iterator[Row]:
             else:
                 print(line, end="", flush=True)
     if process.returncode:
-        raise RuntimeError(f"benchmarks/{name}.py ended with exit code {process.returncode}")
+        raise RuntimeError(f"benchmarks.{name} ended with exit code {process.returncode}")
 
 
 def study_rows(folders: list[Path]) -> list[Row]:

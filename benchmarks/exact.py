@@ -1,24 +1,21 @@
 """The exact Bayes estimator of 10,000 noisy MNIST images for 60,000 training images: seconds and bytes.
 
-python benchmarks/exact.py [--quick]
+python -m benchmarks.exact [--quick]
 """
 
 import argparse
 import contextlib
 import json
-import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 import torch
-from measure import ROOT, Row, figure, row, seconds_side_by_side, wait
 from torch import Tensor
 
+from benchmarks.measure import ROOT, Row, figure, row, seconds_side_by_side, wait
 from uvb.data import load_dataset
-from uvb.empirical_bayes import posterior_mean, working_bytes
 from uvb.errors import UserError
+from uvb.exact.empirical_bayes import posterior_mean, working_bytes
 from uvb.noise import generator, normal
 
 SIGMA = 1.0

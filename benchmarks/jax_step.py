@@ -1,6 +1,6 @@
 """The same network and training step in JAX, jitted: the reference on a GPU. JAX is needed here and nowhere else.
 
-Weights come from the torch model, so that loss and gradients can be compared number for number (`tests/test_benchmarks.py`).
+Weights come from the torch model, so that a test can compare loss and gradients number for number.
 Timed in a process of its own, where it meets neither torch's memory nor torch's CUDA libraries.
 """
 
@@ -10,19 +10,16 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # torch wants memory of the same GPU
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
 
-from uvb.estimator import Estimator
 from uvb.models import get_model
+from uvb.models.base import Estimator
 from uvb.spec import Widths
 
 Params = dict[str, Any]
@@ -46,7 +43,7 @@ def _conv(p: Params, name: str, h: Any, dtype: Any) -> Any:
 
 
 def _conv_net(p: Params, name: str, y: Any, dtype: Any) -> Any:
-    """`uvb.nets.ConvNet`: (B, C, H, W) -> (B, out), float32."""
+    """`uvb.models.nets.ConvNet`: (B, C, H, W) -> (B, out), float32."""
     at = sorted({int(k.split(".")[-2]) for k in p if k.startswith(f"{name}.layers.")})
     h = y.transpose(0, 2, 3, 1)  # channels last: the order in which the first linear layer takes them
     for i in at[:-2]:

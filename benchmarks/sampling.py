@@ -1,6 +1,6 @@
 """Walk-jump sampling: Langevin steps a second with 1, 100 and 1,000 chains, against the loop one would first write.
 
-python benchmarks/sampling.py [--quick]
+python -m benchmarks.sampling [--quick]
 
 Each side runs in a process of its own, and they step in turn, as in step.py.
 """
@@ -8,25 +8,20 @@ Each side runs in a process of its own, and they step in turn, as in step.py.
 import argparse
 import json
 import math
-import sys
 import warnings
 from functools import partial
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
-from measure import Row, Side, Step, in_turn, row, setting
 from torch import Tensor
 
-from uvb import nets
-from uvb.chains import begin
-from uvb.cpu import keep_large_buffers
-from uvb.estimator import Energy
-from uvb.frozen import Frozen
-from uvb.models import get_model
+from benchmarks.measure import Row, Side, Step, in_turn, row, setting
+from uvb.accelerate.cpu import keep_large_buffers
+from uvb.accelerate.frozen import Frozen
+from uvb.models import get_model, nets
+from uvb.models.base import Energy
 from uvb.plan import Plan, has_fast_bf16
-from uvb.samplers.langevin import langevin_step
+from uvb.sampling.chains import begin
+from uvb.sampling.langevin import langevin_step
 
 SHAPE = (1, 28, 28)
 DELTA = 0.2

@@ -1,27 +1,24 @@
 """Eight noise levels trained at once as one stack of small models, against one after the other.
 
-python benchmarks/stacked.py [--quick]
+python -m benchmarks.stacked [--quick]
 """
 
 import argparse
 import json
 import sys
 from collections.abc import Callable
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
-from measure import Row, row, seconds_side_by_side
 from torch import Tensor, nn
 
+from benchmarks.measure import Row, row, seconds_side_by_side
 from uvb.models import get_model
 from uvb.noise import normal
-from uvb.objective import Objective, build_objective
 from uvb.paper import SIGMAS
 from uvb.plan import Plan, has_fast_bf16
 from uvb.spec import Shape, Widths
-from uvb.train import gradients_of
+from uvb.training.loop import gradients_of
+from uvb.training.objectives import Objective, build_objective
 
 SMALL = {
     "uvb": Widths(conv=(8, 16, 32), hidden=50, latent=25, decoder=500),

@@ -1,37 +1,33 @@
 """The training step on a CPU against the fp32 step one would first write, its share of the peak, and the loop around it.
 
-python benchmarks/step.py [--quick] [--models uvb deen] [--data mnist cifar10] [--repeats 5] [--threads 0]
+python -m benchmarks.step [--quick] [--models uvb deen] [--data mnist cifar10] [--repeats 5] [--threads 0]
 
 In bf16 ours is measured both uncompiled and as `torch.compile` makes it, which long trainings use (`uvb.plan.resolve_plan`).
-Each side runs in a process of its own, so that memory is handed out as each would have it (`uvb.cpu.keep_large_buffers`);
+Each side runs in a process of its own, so that memory is handed out as each would have it (`uvb.accelerate.cpu`);
 they step in turn. With `--threads 1` seconds are the CPU's, which other load on the machine touches little. On a GPU,
-`gpu_run.py` measures more ways of writing the step, and JAX's.
+`gpu/run.py` measures more ways of writing the step, and JAX's.
 """
 
 import argparse
 import json
 import statistics
-import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
-from gpu_variants import BATCH, REFERENCE, SHAPES, batch_for, first_written, forward_flops
-from measure import Row, Side, figure, in_turn, no_fallback, row, spread
 from torch._inductor.utils import fresh_cache
 
-from uvb.cpu import keep_large_buffers
+from benchmarks.gpu.variants import BATCH, REFERENCE, SHAPES, batch_for, first_written, forward_flops
+from benchmarks.measure import Row, Side, figure, in_turn, no_fallback, row, spread
+from uvb.accelerate.cpu import keep_large_buffers
 from uvb.data import ImageSet
-from uvb.estimator import Energy
 from uvb.models import get_model
-from uvb.objective import build_objective
+from uvb.models.base import Energy
 from uvb.plan import Plan, has_cpp_compiler, has_fast_bf16, usable_cpus
 from uvb.spec import RECIPES, DataRef, RunSpec, Shape
-from uvb.train import PROBE_IMAGES, fit, gradients_of, prepare
-from uvb.train_state import TrainState
+from uvb.training.loop import PROBE_IMAGES, fit, gradients_of, prepare
+from uvb.training.objectives import build_objective
+from uvb.training.state import TrainState
 
 LOOP_STEPS = 4  # an epoch of the loop that is timed; its probe has as many images a step as MNIST's
 PRODUCTS = (2048, 4096)  # side lengths of the matrix products of which the best stands for the peak
@@ -41,7 +37,7 @@ Action = Callable[[], object]
 
 
 def fast_step(model: Energy, shape: Shape, plan: Plan) -> Action:
-    """The step of `uvb.train.fit` on a batch that lies ready."""
+    """The step of `uvb.training.loop.fit` on a batch that lies ready."""
     arguments = batch_for(model, shape, "cpu", BATCH)
     gradients = gradients_of(prepare(build_objective("denoise", model), plan, (BATCH, *shape)), plan)
     adam = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
@@ -55,7 +51,7 @@ def fast_step(model: Energy, shape: Shape, plan: Plan) -> Action:
 
 
 def loop_epoch(name: str, shape: Shape, plan: Plan) -> Action:
-    """An epoch of `uvb.train.fit`, LOOP_STEPS long, on random images: data, noise, learning rate, probe and all."""
+    """An epoch of `uvb.training.loop.fit`, LOOP_STEPS long, on random images: data, noise, learning rate, probe and all."""
     count, draw = LOOP_STEPS * BATCH, torch.Generator().manual_seed(0)
     train = torch.randint(0, 256, (count, *shape), dtype=torch.uint8, generator=draw)
     images = ImageSet("random", train, train[: max(1, PROBE_IMAGES * count // 60_000)], None, None, 255)

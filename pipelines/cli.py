@@ -53,7 +53,7 @@ def parsed(config: type[Config]) -> Config:
 
 
 def leave(code: int, *, at_once: bool = False) -> NoReturn:
-    """Exit; at once where another thread may be in the midst of something (see `pipelines.resources.leave_ray`)."""
+    """Exit; at once where another thread may be in the midst of something (see `pipelines.cluster.layout.leave_ray`)."""
     if at_once or any(thread.name == TUNE_THREAD for thread in threading.enumerate()):
         sys.stdout.flush()
         sys.stderr.flush()

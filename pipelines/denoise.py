@@ -6,12 +6,12 @@ from pathlib import Path
 import torch
 import tyro
 
-from pipelines import models
 from pipelines.cli import command
-from pipelines.pictures import grid, output_folder, read_images, to_pil, zoom_for
-from uvb.cpu import keep_large_buffers
+from pipelines.reporting.pictures import grid, output_folder, read_images, to_pil, zoom_for
+from pipelines.tracking import model_registry as models
+from uvb.accelerate.cpu import keep_large_buffers
 from uvb.errors import UserError
-from uvb.estimator import draw_latent_noise
+from uvb.models.base import draw_latent_noise
 from uvb.noise import generator, normal
 
 

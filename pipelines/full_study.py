@@ -1,8 +1,8 @@
 """The whole study, end to end: `python pipelines/full_study.py --help`. A thin command: `ray submit` copies only this file."""
 
 from pipelines.cli import command
-from pipelines.config import StudyConfig
-from pipelines.study import run_study
+from pipelines.study.config import StudyConfig
+from pipelines.study.session import run_study
 
 
 def full_study(config: StudyConfig) -> int:

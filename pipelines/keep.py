@@ -7,8 +7,8 @@ from pathlib import Path
 import tyro
 
 from pipelines.cli import command
-from pipelines.results import StudyFiles
-from pipelines.store import Store
+from pipelines.files.store import Store
+from pipelines.files.study_files import StudyFiles
 from uvb.errors import UserError
 
 KEPT = ("tables", "figures", "report.html", "study.json", "timings.json")

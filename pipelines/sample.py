@@ -9,17 +9,17 @@ import torch
 import tyro
 from rich.progress import track
 
-from pipelines import models
 from pipelines.cli import command
-from pipelines.pictures import grid, output_folder, save_animation, to_pil, zoom_for
-from uvb.chains import begin
-from uvb.cpu import keep_large_buffers
+from pipelines.reporting.pictures import grid, output_folder, save_animation, to_pil, zoom_for
+from pipelines.tracking import model_registry as models
+from uvb.accelerate.cpu import keep_large_buffers
+from uvb.accelerate.frozen import Frozen
 from uvb.errors import UserError
-from uvb.estimator import Energy
-from uvb.frozen import Frozen
+from uvb.models.base import Energy
 from uvb.plan import resolve_plan
-from uvb.samplers import get_sampler
-from uvb.walk_jump import walk_at, walk_jump
+from uvb.sampling import get_sampler
+from uvb.sampling.chains import begin
+from uvb.sampling.walk_jump import walk_at, walk_jump
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,16 @@ import pandas as pd
 from ray.tune.schedulers import ASHAScheduler
 
 from pipelines.cli import command
-from pipelines.config import StudyConfig, build_recipe, data_ref, require
-from pipelines.results import StudyFiles, read_json, write
-from pipelines.store import Store
-from pipelines.study import Search, run_study
-from pipelines.training import outcome
+from pipelines.cluster.worker import outcome
+from pipelines.files.store import Store
+from pipelines.files.study_files import StudyFiles, read_json, write
+from pipelines.study.config import StudyConfig, build_recipe, data_ref, require
+from pipelines.study.session import Search, run_study
 from tune_spaces import Base, get_space
-from uvb.activations import activation
-from uvb.capacity import parameters
 from uvb.data import ImageSet
-from uvb.evaluate import own_estimator
+from uvb.measure.losses import own_estimator
+from uvb.models.activations import activation
+from uvb.models.capacity import parameters
 from uvb.spec import RunSpec
 
 REDUCTION = 3  # ASHA keeps a third at each rung

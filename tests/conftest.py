@@ -1,6 +1,5 @@
-"""Shared by all tests: small images, small specs, and where the optional shared data lies."""
+"""Fixtures of all tests: images, a study folder, an MLflow store."""
 
-import dataclasses
 import os
 import shutil
 from pathlib import Path
@@ -9,20 +8,15 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from tests.support.builders import SHARED
 from uvb.data import ImageSet, load_dataset
-from uvb.models import get_model
-from uvb.spec import DataRef, Recipe, RunSpec, Widths
 
 if TYPE_CHECKING:
-    from pipelines.store import Store
+    from pipelines.files.store import Store
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 torch.set_num_threads(1)
-
-ROOT = Path(__file__).resolve().parent.parent
-SHARED = ROOT.parent / "shared"
-TINY = Widths(conv=(3, 4), hidden=6, latent=5, decoder=7)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -45,8 +39,8 @@ def shared() -> Path:
 @pytest.fixture
 def store(tmp_path: Path, digits: ImageSet) -> "Store":
     """A study's folder with the images in it."""
-    from pipelines.images import save_images
-    from pipelines.store import Store
+    from pipelines.files.store import Store
+    from pipelines.study.images import save_images
 
     store = Store(tmp_path / "study")
     save_images(store, digits)
@@ -56,7 +50,7 @@ def store(tmp_path: Path, digits: ImageSet) -> "Store":
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a whole study whose figures are made up (`fake_study`)."""
-    import fake_study  # needs pipelines, which tests of uvb alone do without
+    from tests.support import fake_study  # needs pipelines, which tests of uvb alone do without
 
     return fake_study.make(tmp_path_factory.mktemp("full") / "digits")
 
@@ -64,7 +58,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def page(study: Path) -> str:
     """Its report."""
-    from pipelines.report import build_report
+    from pipelines.reporting.page import build_report
 
     return build_report(study).read_text()
 
@@ -72,7 +66,7 @@ def page(study: Path) -> str:
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study of which nothing but one model is there."""
-    import fake_study
+    from tests.support import fake_study
 
     root = tmp_path_factory.mktemp("bare")
     of = fake_study.spec("uvb")
@@ -83,15 +77,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def uri(tmp_path: Path) -> str:
     """An MLflow store of one's own."""
-    from tests.mlflow_study import empty_mlflow_db
+    from tests.support.mlflow_study import empty_mlflow_db
 
     shutil.copy(empty_mlflow_db(), tmp_path / "mlflow.db")
     return f"sqlite:///{tmp_path}/mlflow.db"
-
-
-def tiny_spec(images: ImageSet, model: str = "uvb", **changes: object) -> RunSpec:
-    """A spec that trains in a second: tiny widths, few images, two epochs, every feature of a recipe switched on."""
-    recipe = Recipe("tiny", epochs=2, batch_size=32, learning_rate=1e-3, schedule="cosine", warmup=0.1, clip=10.0, ema=0.9)
-    data = DataRef(images.name, images.checksum, images.shape, min(100, len(images.train)))
-    spec = RunSpec(data, model, TINY, sigma=1.0, objective=get_model(model).objective, recipe=recipe)
-    return dataclasses.replace(spec, **changes)

@@ -3,7 +3,7 @@
 import itertools
 
 from tune_spaces.registry import Base, register_space
-from uvb.activations import ACTIVATIONS
+from uvb.models.activations import ACTIVATIONS
 from uvb.spec import RunSpec
 
 

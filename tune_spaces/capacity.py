@@ -1,7 +1,7 @@
 """Loss against parameters: UVB's widths times ½, 1, 2, and every other model at the count that UVB has then."""
 
 from tune_spaces.registry import Base, register_space
-from uvb.capacity import widths_at
+from uvb.models.capacity import widths_at
 from uvb.spec import RunSpec
 
 MULTIPLIERS = (0.5, 1.0, 2.0)

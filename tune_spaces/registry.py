@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
-from uvb.capacity import widths_at
 from uvb.errors import UserError
 from uvb.models import get_model
+from uvb.models.capacity import widths_at
 from uvb.plugins import load_registering, plugin_names
 from uvb.spec import DataRef, Recipe, RunSpec
 

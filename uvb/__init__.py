@@ -5,13 +5,13 @@ energy = uvb.load("outputs/digits/models/<spec_id>/model")
 x_hat = energy(y, eps)
 """
 
-from uvb.estimator import Energy, Estimator, LatentEnergy
-from uvb.load import load, load_spec, save_model
 from uvb.models import build_model, model_names, register_model
+from uvb.models.base import Energy, Estimator, LatentEnergy
+from uvb.models.io import load, load_spec, save_model
 from uvb.plan import Plan, resolve_plan
 from uvb.spec import DataRef, Recipe, RunSpec, Widths
-from uvb.train import fit
-from uvb.train_state import TrainState
+from uvb.training.loop import fit
+from uvb.training.state import TrainState
 
 __all__ = [
     "DataRef", "Energy", "Estimator", "LatentEnergy", "Plan", "Recipe", "RunSpec", "TrainState", "Widths", "build_model",

@@ -20,7 +20,7 @@ COMPILE_FROM = 900.0  # seconds of training for which a CPU compiles: it costs u
 class Plan:
     """Workers, device, precision, compilation, CPU threads a worker. Fields are concrete: nothing is left on "auto".
 
-    `graph` replays forward and backward pass as one CUDA graph (`uvb.cuda_graph`); one worker a device only.
+    `graph` replays forward and backward pass as one CUDA graph (`uvb.accelerate.cuda_graph`); one worker a device only.
     """
 
     workers: int = 1

@@ -39,11 +39,11 @@ class Widths:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the weights are optimized. `paper` is Sec. 3.1.1; `fast` and `muon` are ours (docs/RESULTS.md: how they were found).
+    """How the weights are optimized. `paper` is Sec. 3.1.1; `fast` and `muon` are ours (docs/results.md: how they were found).
 
     `warmup` is a share of all steps; `schedule` decays to zero ("cosine") or not at all ("constant"); `clip` bounds the
     gradient's norm; `ema` averages the weights with this decay (0: the raw weights are the model); `optimizer` is what
-    `uvb.optimizers` makes of it; `beta2` is how long Adam remembers the squares of gradients, 1 / (1 - beta2) steps.
+    `uvb.training.optimizers` makes of it; `beta2` is how long Adam remembers the squares of gradients, 1 / (1 - beta2) steps.
     """
 
     name: str

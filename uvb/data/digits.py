@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from uvb.data._parts import shuffled
 from uvb.data.image_set import ImageSet
+from uvb.data.readers._parts import shuffled
 from uvb.data.registry import register_dataset
 
 TRAIN_IMAGES = 1_500

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from uvb.data.image_set import ImageSet
 from uvb.data.registry import register_dataset
-from uvb.gaussian_mixture import GaussianMixture
+from uvb.exact.gaussian_mixture import GaussianMixture
 from uvb.noise import generator
 
 COMPONENTS, SHAPE, LEVELS = 8, (1, 8, 8), 255

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from uvb.data.image_set import ImageSet
-from uvb.data.own import load_path
+from uvb.data.readers.own import load_path
 from uvb.errors import UserError
 from uvb.plugins import load_plugin, plugin_names
 
@@ -42,7 +42,7 @@ def dataset_names() -> list[str]:
 def load_dataset(
     name_or_path: str, data_dir: str | Path = "data", *, download: bool = True, label_column: str | None = None
 ) -> ImageSet:
-    """The images of a registered name, or of one's own files (`uvb.data.own.load_path`); a name goes before a path.
+    """The images of a registered name, or of one's own files (`uvb.data.readers.own.load_path`); a name goes before a path.
 
     Args:
         name_or_path: e.g. ``"digits"``, or a path such as ``"./faces"``.

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from uvb.estimator import Estimator
 from uvb.experiments.registry import Context
+from uvb.models.base import Estimator
 from uvb.noise import generator, normal
 from uvb.spec import RunSpec
 

@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from uvb.classifier import Classifier, accuracy, classify, train_classifier
-from uvb.estimator import Estimator
-from uvb.evaluate import evaluation_indices, noisy_blocks
 from uvb.experiments._draws import latent_noise, shortened
 from uvb.experiments.registry import Context
+from uvb.measure.classifier import Classifier, accuracy, classify, train_classifier
+from uvb.measure.losses import evaluation_indices, noisy_blocks
+from uvb.models.base import Estimator
 from uvb.spec import RunSpec
 
 STEPS = 300  # 98 % on clean digits and MNIST

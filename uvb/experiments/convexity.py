@@ -4,12 +4,12 @@ import math
 
 import torch
 
-from uvb.convexity import smallest_monotonicity, sphere
-from uvb.empirical_bayes import EmpiricalBayes
-from uvb.estimator import Energy, Estimator
-from uvb.evaluate import drawn_test_images
+from uvb.exact.empirical_bayes import EmpiricalBayes
 from uvb.experiments._draws import latent_noise, shortened
 from uvb.experiments.registry import Context, Result, register_experiment
+from uvb.measure.convexity import smallest_monotonicity, sphere
+from uvb.measure.losses import drawn_test_images
+from uvb.models.base import Energy, Estimator
 from uvb.noise import generator, normal
 from uvb.spec import RunSpec
 

@@ -2,12 +2,12 @@
 
 import torch
 
-from uvb.estimator import Estimator, LatentEnergy
 from uvb.experiments._draws import latent_noise, shown_images
 from uvb.experiments.registry import Context, Result, register_experiment
+from uvb.models.base import Estimator, LatentEnergy
 from uvb.noise import normal
-from uvb.objective import OBJECTIVES
 from uvb.spec import RunSpec
+from uvb.training.objectives import OBJECTIVES
 
 SAMPLES = 48
 

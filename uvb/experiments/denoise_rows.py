@@ -2,10 +2,10 @@
 
 import torch
 
-from uvb.estimator import Estimator
-from uvb.evaluate import denoisers, own_estimator
 from uvb.experiments._draws import latent_noise, shown_images
 from uvb.experiments.registry import Context, Result, register_experiment
+from uvb.measure.losses import denoisers, own_estimator
+from uvb.models.base import Estimator
 from uvb.spec import RunSpec
 
 

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from uvb.estimator import Energy, Estimator
-from uvb.evaluate import drawn_test_images, noisy_blocks
 from uvb.experiments._draws import shortened
 from uvb.experiments.registry import Context, Result, register_experiment
+from uvb.measure.losses import drawn_test_images, noisy_blocks
+from uvb.models.base import Energy, Estimator
 from uvb.spec import RunSpec
 
 IMAGES = 2000

@@ -1,9 +1,9 @@
 """Tables 4-5: KL and reconstruction of the encoder and decoder, on the test set, in every convention."""
 
-from uvb.estimator import Estimator, LatentEnergy
-from uvb.evaluate import evaluation_images
 from uvb.experiments.registry import Context, Result, register_experiment
-from uvb.internals import measure_internals
+from uvb.measure.internals import measure_internals
+from uvb.measure.losses import evaluation_images
+from uvb.models.base import Estimator, LatentEnergy
 from uvb.spec import RunSpec
 
 

@@ -2,9 +2,9 @@
 
 from torch import Tensor
 
-from uvb.estimator import Estimator
-from uvb.evaluate import clustered_mean, denoisers, evaluation_images, image_losses
 from uvb.experiments.registry import Context, Result, register_experiment
+from uvb.measure.losses import clustered_mean, denoisers, evaluation_images, image_losses
+from uvb.models.base import Estimator
 from uvb.spec import RunSpec
 
 

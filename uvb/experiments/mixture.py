@@ -8,9 +8,9 @@ from torch import Tensor
 
 from uvb.data.mixture import load_mixture, true_mixture
 from uvb.errors import UserError
-from uvb.estimator import Energy, Estimator
-from uvb.evaluate import evaluation_images, noisy_blocks, paired_difference
 from uvb.experiments.registry import Context, Result, register_experiment
+from uvb.measure.losses import evaluation_images, noisy_blocks, paired_difference
+from uvb.models.base import Energy, Estimator
 from uvb.spec import RunSpec
 
 

@@ -2,11 +2,11 @@
 
 import torch
 
-from uvb.estimator import Energy, Estimator
 from uvb.experiments._draws import latent_noise, shortened, shown_images
 from uvb.experiments._labels import labeller, labels_of
 from uvb.experiments.registry import Context, Result, register_experiment
-from uvb.nebula import gradient_flow, two_steps
+from uvb.models.base import Energy, Estimator
+from uvb.sampling.nebula import gradient_flow, two_steps
 from uvb.spec import RunSpec
 
 MAX_STEPS = 500  # trial steps; flows of a trained model end within a hundred

@@ -2,9 +2,9 @@
 
 import torch
 
-from uvb.estimator import Estimator, LatentEnergy
 from uvb.experiments._draws import latent_noise, shortened, shown_images
 from uvb.experiments.registry import Context, Result, register_experiment
+from uvb.models.base import Estimator, LatentEnergy
 from uvb.noise import generator
 from uvb.spec import RunSpec
 

@@ -1,7 +1,7 @@
 """Experiments by name: pure functions from one trained model to numbers and arrays.
 
-One file an experiment. `pipelines/tasks.py` runs each as a Ray task and stores what it returns under
-``tasks/<name>/<spec_id>/``; `pipelines/figures/<name>.py` draws it.
+One file an experiment. `pipelines/cluster/tasks.py` runs each as a Ray task and stores what it returns under
+``tasks/<name>/<spec_id>/``; `pipelines/reporting/figures/<name>.py` draws it.
 """
 
 from collections.abc import Callable
@@ -12,8 +12,8 @@ from torch import Tensor
 
 from uvb.data import ImageSet
 from uvb.errors import UserError
-from uvb.estimator import Energy, Estimator, LatentEnergy
-from uvb.evaluate import EvalConfig
+from uvb.measure.losses import EvalConfig
+from uvb.models.base import Energy, Estimator, LatentEnergy
 from uvb.plan import Plan
 from uvb.plugins import load_registering, plugin_names
 from uvb.spec import RunSpec

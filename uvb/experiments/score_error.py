@@ -5,11 +5,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from uvb.empirical_bayes import posterior_mean
-from uvb.estimator import Estimator
-from uvb.evaluate import clustered_mean, denoisers, evaluation_images, noisy_blocks
+from uvb.exact.empirical_bayes import posterior_mean
 from uvb.experiments._draws import shortened
 from uvb.experiments.registry import Context, Result, register_experiment
+from uvb.measure.losses import clustered_mean, denoisers, evaluation_images, noisy_blocks
+from uvb.models.base import Estimator
 from uvb.spec import RunSpec
 
 IMAGES = 1000

@@ -7,15 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from uvb import walk_jump as walks
-from uvb.chains import NEVER, begin
-from uvb.classifier import Classifier, classify
-from uvb.estimator import Energy, Estimator
+from uvb.accelerate.frozen import Frozen
 from uvb.experiments._draws import latent_noise, shortened
 from uvb.experiments._labels import accuracies, labeller
 from uvb.experiments.registry import Context, Result, register_experiment
-from uvb.frozen import Frozen
-from uvb.mixing import (
+from uvb.measure.classifier import Classifier, classify
+from uvb.measure.mixing import (
     NO_LABEL,
     MissingArviz,
     chain_statistics,
@@ -24,9 +21,12 @@ from uvb.mixing import (
     steps_to_visit_all,
     transition_counts,
 )
-from uvb.samplers import sampler_names
+from uvb.models.base import Energy, Estimator
+from uvb.sampling import sampler_names
+from uvb.sampling import walk_jump as walks
+from uvb.sampling.chains import NEVER, begin
+from uvb.sampling.walk_jump import WalkJump, walk_at
 from uvb.spec import RunSpec
-from uvb.walk_jump import WalkJump, walk_at
 
 CHAINS, JUMPS = 8, 100
 LEAST_DRAWS = 4  # fewer tell nothing about mixing

@@ -2,13 +2,13 @@
 
 from torch import Tensor, nn
 
-from uvb.estimator import Energy, Estimator
+from uvb.models.base import Energy, Estimator
+from uvb.models.nets import ConvNet, Decoder
 from uvb.models.registry import register_model
 from uvb.models.uvb import PAPER_WIDTHS
-from uvb.nets import ConvNet, Decoder
 from uvb.spec import Shape, Widths
 
-# One encoder instead of UVB's two: the hidden layer is widened until the parameter count is UVB's (`uvb.capacity`).
+# One encoder instead of UVB's two: the hidden layer is widened until the parameter count is UVB's (`uvb.models.capacity`).
 
 
 class Autoencoder(nn.Module):

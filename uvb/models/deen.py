@@ -2,9 +2,9 @@
 
 from torch import Tensor
 
-from uvb.estimator import Energy
+from uvb.models.base import Energy
+from uvb.models.nets import ConvNet
 from uvb.models.registry import register_model
-from uvb.nets import ConvNet
 from uvb.spec import Shape, Widths
 
 PAPER_WIDTHS = Widths(conv=(128, 256, 512), hidden=100)

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 import torch
 
 from uvb.errors import UserError
-from uvb.estimator import Estimator
+from uvb.models.base import Estimator
 from uvb.noise import key_to_seed
 from uvb.plugins import load_registering, plugin_names
 from uvb.spec import RunSpec, Shape, Widths
 
-_BASES = ("uvb.estimator", "torch.", "builtins", "abc", "typing")  # whose classes are no part of a model's own code
+_BASES = ("uvb.models.base", "torch.", "builtins", "abc", "typing")  # whose classes are no part of a model's own code
 Builder = Callable[[Shape, Widths, str, float], Estimator]  # (shape, widths, activation, sigma) -> module
 
 
@@ -27,9 +27,9 @@ class Model:
     Attributes:
         build: ``(shape, widths, activation, sigma) -> Estimator``.
         widths: the paper's widths (or this model's own default).
-        objective: the objective it is trained with by default (`uvb.objective`).
+        objective: the objective it is trained with by default (`uvb.training.objectives`).
         match: the family by which widths are matched: "latent" nets keep `widths`; "conv" nets scale theirs until the
-            parameter count is that of UVB, "hidden" nets widen their hidden layer (`uvb.capacity`).
+            parameter count is that of UVB, "hidden" nets widen their hidden layer (`uvb.models.capacity`).
         code: a hash of the source of `build`, read when it is registered; None where there is none to read.
     """
 

@@ -4,10 +4,10 @@ import math
 
 from torch import Tensor
 
-from uvb.estimator import LatentEnergy
-from uvb.kl import kl_to_prior
+from uvb.models.base import LatentEnergy
+from uvb.models.kl import kl_to_prior
+from uvb.models.nets import ConvNet, Decoder
 from uvb.models.registry import register_model
-from uvb.nets import ConvNet, Decoder
 from uvb.spec import Shape, Widths
 
 PAPER_WIDTHS = Widths(conv=(32, 64, 128), hidden=200, latent=100, decoder=2000)  # Sec. 3.1.1

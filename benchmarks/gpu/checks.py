@@ -1,0 +1,262 @@
+"""Is the fast step right on this GPU? Checks that need no pytest, each a number against a bound it must keep.
+
+`run_checks` works on the CPU too (graphs left out), which is how it is tested where no GPU is.
+"""
+
+import dataclasses
+import math
+import time
+import warnings
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.measure import no_fallback, require_alive, setting
+from uvb.accelerate.frozen import Frozen
+from uvb.data import ImageSet
+from uvb.models import build_model, get_model
+from uvb.models.base import Energy, Estimator
+from uvb.noise import normal
+from uvb.plan import Plan, Precision
+from uvb.sampling.chains import begin, chain_gradient
+from uvb.sampling.langevin import langevin_step
+from uvb.spec import DataRef, Recipe, RunSpec, Widths
+from uvb.training.loop import fit, gradients_of, prepare
+from uvb.training.objectives import build_objective
+from uvb.training.state import TrainState
+
+BOUNDS = {"fp32": 1e-4, "tf32": 1e-2, "bf16": 5e-2}  # ‖gradient - exact‖ / ‖exact‖, over all parameters at once
+
+FIRST = ("keyed-noise", "gradients/", "compiled/", "graphed/")
+
+Check = dict[str, Any]
+
+
+def run_checks(
+    images: ImageSet,
+    device: str,
+    *,
+    widths: Widths | None = None,
+    batch: int = 128,
+    compile: bool = True,
+    have: Collection[str] = (),
+    left: Callable[[], float] = lambda: math.inf,
+    first: bool = False,
+) -> Iterator[tuple[str, Check]]:
+    """Name and result, ``{"ok": bool, ...numbers}``, of every check not in `have`, until no seconds are `left`; one that
+    raises is not ok and says why, and where it took the device with it none follows (DeviceLost). With `first` only those that
+    `gpu_run.plan_for` asks for.
+    """
+    for name, check in the_checks(images, device, widths, batch, compile):
+        if name in have or (first and not name.startswith(FIRST)):
+            continue
+        if left() < 0:
+            return
+        started = time.monotonic()
+        try:
+            found = check()
+        except Exception as error:  # the others still run
+            found = {"ok": False, "error": f"{type(error).__name__}: {error}"}
+        yield name, {**found, "seconds": round(time.monotonic() - started, 2)}
+        require_alive(device)
+
+
+def the_checks(
+    images: ImageSet, device: str, widths: Widths | None, batch: int, compile: bool
+) -> Iterator[tuple[str, Callable[[], Check]]]:
+    """In order: those of `FIRST` come before the rest."""
+    specs = {model: check_spec(images, model, widths, batch) for model in ("uvb", "deen")}
+    yield "keyed-noise", lambda: keyed_noise(device)
+    for model, spec in specs.items():
+        yield f"gradients/{model}", partial(gradients, spec, images, device)
+        if compile:
+            yield f"compiled/{model}", partial(compiled, spec, images, device, "bf16")
+        if device == "cuda":
+            yield f"graphed/{model}", partial(graphed, spec, images)
+    for model, spec in specs.items():
+        yield f"resume/{model}", partial(resume, spec, images, device, compile=compile)
+        if device == "cuda":
+            yield f"resume-graphed/{model}", partial(resume, spec, images, device, compile=True, graph=True)
+            muon = dataclasses.replace(spec, recipe=dataclasses.replace(spec.recipe, optimizer="muon"))
+            yield f"resume-muon/{model}", partial(resume, muon, images, device, compile=True, graph=True)
+            yield f"no-host-sync/{model}", partial(no_host_sync, spec, images)
+            yield f"graphed-walk/{model}", partial(graphed_walk, spec, images)
+        if compile:
+            yield f"compiled-fp32/{model}", partial(compiled, spec, images, device, "fp32")
+
+
+def check_spec(images: ImageSet, model: str, widths: Widths | None, batch: int) -> RunSpec:
+    """Two epochs of a few steps, the last batch short, every feature of a recipe switched on."""
+    recipe = Recipe("check", epochs=2, batch_size=batch, learning_rate=1e-3, schedule="cosine", warmup=0.2, clip=100.0, ema=0.9)
+    data = DataRef(images.name, images.checksum, images.shape, min(len(images.train), 5 * batch - batch // 3))
+    known = get_model(model)
+    return RunSpec(data, model, widths or known.widths, 1.0, known.objective, recipe)
+
+
+def batch_of(spec: RunSpec, model: Estimator, images: ImageSet, device: str, key: int = 0) -> tuple[Tensor, ...]:
+    """x, noise (B, C, H, W), ε (B, noise_dim), weight (B,), float32, fresh for each key."""
+    b = spec.recipe.batch_size
+    x = images.train[key * b : (key + 1) * b].to(device).float() / images.levels
+    noise = normal(tuple(x.shape), 0, "check noise", key, device=device)
+    eps = normal((len(x), model.noise_dim), 0, "check latent", key, device=device)
+    return x, noise, eps, torch.full((len(x),), 1 / len(x), device=device)
+
+
+def flat_gradient(spec: RunSpec, plan: Plan, arguments: tuple[Tensor, ...], weights: Estimator) -> tuple[float, Tensor]:
+    """Loss, and all gradients in one float64 vector, of a copy of `weights` under `plan`."""
+    torch._dynamo.reset()
+    model = build_model(spec).to(device=plan.device, dtype=plan.dtype)
+    model.load_state_dict(weights.state_dict())
+    arguments = tuple(a.to(plan.dtype) for a in arguments)
+    with no_fallback():
+        step = gradients_of(prepare(build_objective(spec.objective, model), plan, tuple(arguments[0].shape)), plan)
+    loss = step(*arguments)
+    parts = [p.grad.double().flatten() for p in model.parameters() if p.grad is not None]
+    return float(loss), torch.cat(parts)
+
+
+def distance(a: Tensor, exact: Tensor) -> float:
+    return float((a - exact).norm() / exact.norm())
+
+
+def gradients(spec: RunSpec, images: ImageSet, device: str) -> Check:
+    """fp32 and bf16 against float64, relative to its norm; TF32, torch's default for convolutions, told apart."""
+    weights = build_model(spec).to(device)
+    arguments = batch_of(spec, weights, images, device)
+    loss, exact = flat_gradient(spec, Plan(device=device, precision="fp64"), arguments, weights)
+    check: Check = {"ok": bool(exact.isfinite().all()), "loss": loss}
+    for name, precision, tf32 in (("fp32", "fp32", False), ("tf32", "fp32", True), ("bf16", "bf16", True)):
+        with setting(torch.backends.cudnn, "allow_tf32", tf32):
+            value, gradient = flat_gradient(spec, Plan(device=device, precision=precision), arguments, weights)
+        check[name] = distance(gradient, exact)
+        check[f"{name}_loss"] = abs(value - loss) / abs(loss)
+        check["ok"] &= check[name] < BOUNDS[name]  # False for nan
+    return check
+
+
+def compiled(spec: RunSpec, images: ImageSet, device: str, precision: Precision) -> Check:
+    """`torch.compile` against eager: fp32 without TF32; bf16 as far apart as two roundings of it may be."""
+    weights = build_model(spec).to(device)
+    arguments = batch_of(spec, weights, images, device, key=1)
+    with setting(torch.backends.cudnn, "allow_tf32", False):
+        _, eager = flat_gradient(spec, Plan(device=device, precision=precision), arguments, weights)
+        _, fast = flat_gradient(spec, Plan(device=device, precision=precision, compile=True), arguments, weights)
+    apart = distance(fast, eager)
+    return {"ok": apart < BOUNDS[precision], precision: apart}
+
+
+def graphed(spec: RunSpec, images: ImageSet) -> Check:
+    """The CUDA graph's loss and gradients are those of the same code launched piece by piece, on new inputs each time."""
+    torch._dynamo.reset()
+    check: Check = {"ok": True}
+    plan = Plan(device="cuda", precision="bf16", compile=True)
+    model = build_model(spec).to("cuda")
+    with no_fallback():
+        loss_of = prepare(build_objective(spec.objective, model), plan, (spec.recipe.batch_size, *spec.data.shape))
+    plain, graph = gradients_of(loss_of, plan), gradients_of(loss_of, dataclasses.replace(plan, graph=True))
+    for key in range(3):
+        arguments = batch_of(spec, model, images, "cuda", key)
+        results = []
+        for step in (plain, graph, graph):
+            model.zero_grad(set_to_none=True)
+            with no_fallback():
+                loss = float(step(*arguments))
+            results.append((loss, torch.cat([p.grad.double().flatten() for p in model.parameters() if p.grad is not None])))
+        (a, x), (b, y), (c, z) = results
+        check[f"batch{key}"] = {"distance": distance(y, x), "replayed": distance(z, y), "loss": [a, b, c]}
+        check["ok"] &= distance(y, x) < 1e-2 and distance(z, y) < 1e-2 and abs(a - b) < 1e-3 * abs(a)
+    check["bit_equal"] = all(check[f"batch{key}"]["distance"] == 0 for key in range(3))
+    return check
+
+
+def graphed_walk(spec: RunSpec, images: ImageSet) -> Check:
+    """∇f of a frozen energy, and as a CUDA graph, is the energy's own, at every step; and a step never waits for the GPU."""
+    plan = Plan(device="cuda", precision="bf16")
+    energy = build_model(spec).to("cuda")
+    assert isinstance(energy, Energy)
+    plain, graph = Frozen(energy, plan), Frozen(energy, dataclasses.replace(plan, graph=True))
+    state = begin(300, images.shape, 0, device="cuda")
+    check: Check = {"ok": True, "distance": []}
+    for step in range(3):
+        state = state._replace(step=step)
+        with torch.no_grad(), no_fallback(), plan.autocast():
+            exact, *found = (chain_gradient(each, state, 0, batch=128).double() for each in (energy, plain, graph))
+        check["distance"].append([distance(each, exact) for each in found])
+        check["ok"] &= max(check["distance"][-1]) < 1e-2
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        langevin_step(graph, state, 0, delta=0.2, batch=128)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return check
+
+
+def keyed_noise(device: str) -> Check:
+    """One key gives the same numbers twice, another key others, and they are standard normal."""
+    a, b, c = (normal((1 << 20,), 0, "check", key, device=device) for key in (1, 1, 2))
+    mean, variance = float(a.mean()), float(a.var())
+    same, apart = bool(torch.equal(a, b)), not bool(torch.equal(a, c))
+    return {"ok": same and apart and abs(mean) < 5e-3 and abs(variance - 1) < 7e-3, "mean": mean, "variance": variance}
+
+
+def resume(spec: RunSpec, images: ImageSet, device: str, *, compile: bool, graph: bool = False) -> Check:
+    """A training saved to disk in mid-epoch and continued is the uninterrupted one, to the bit.
+
+    Where it is not, how far from it, and whether cuDNN's deterministic algorithms mend that.
+    """
+    check = resumed(spec, images, device, compile, graph)
+    if not check["ok"] and device == "cuda":
+        with setting(torch.backends.cudnn, "deterministic", True):
+            check["deterministic"] = resumed(spec, images, device, compile, graph)
+    return check
+
+
+def resumed(spec: RunSpec, images: ImageSet, device: str, compile: bool, graph: bool) -> Check:
+    plan = Plan(device=device, precision="bf16", compile=compile, graph=graph)
+    whole = TrainState.fresh(spec, plan)
+    torch._dynamo.reset()
+    with no_fallback():
+        for _ in fit(spec, plan, whole, images, pulse_seconds=0):
+            pass
+    torch._dynamo.reset()
+    with TemporaryDirectory() as place:
+        for count, _ in enumerate(fit(spec, plan, state := TrainState.fresh(spec, plan), images, pulse_seconds=0)):
+            if count == 6:  # in the second epoch
+                state.save(Path(place) / "state", plan)
+                break
+        torch._dynamo.reset()
+        again = TrainState.load(Path(place) / "state", spec, plan)
+        at = (again.epoch, again.step)
+        for _ in fit(spec, plan, again, images, pulse_seconds=0):
+            pass
+    a, b = whole.tensors(), again.tensors()
+    differing = [name for name in a if not torch.equal(a[name], b[name])]
+    largest = max((distance(b[n].double(), a[n].double()) for n in differing), default=0.0)
+    ok = not differing and at[0] == 1 and at[1] > 0
+    return {"ok": ok, "resumed_at": list(at), "differing": len(differing), "of": len(a), "largest_distance": largest}
+
+
+def no_host_sync(spec: RunSpec, images: ImageSet) -> Check:
+    """Nothing in an epoch's steps makes the host wait for the GPU, but the pause for a report that the pacer asks for."""
+    plan = Plan(device="cuda", precision="bf16", compile=True, graph=True)
+    torch._dynamo.reset()
+    state = TrainState.fresh(dataclasses.replace(spec, recipe=dataclasses.replace(spec.recipe, epochs=1)), plan)
+    steps = fit(state.spec, plan, state, images, pulse_seconds=1e6)
+    next(steps)  # compilation, and the pacer's first look at the clock
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            for _ in steps:
+                pass
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    places = [f"{Path(w.filename).name}:{w.lineno}" for w in caught if "synchroniz" in str(w.message)]
+    found = {place: places.count(place) for place in sorted(set(places))}
+    per_step = [place for place, count in found.items() if count >= 2]  # what an epoch's end does happens once
+    return {"ok": not per_step, "places": found}

@@ -1,0 +1,92 @@
+"""Compile the steps that `gpu/run.py` will need, all at once, into the compiler's cache: on a lent GPU minutes count.
+
+    python3 -m benchmarks.gpu.warm uvb mnist 128      (one of them; prints the seconds it took)
+
+Kernels are chosen by timing them, which means little while others compile: that part of the cache is thrown away.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# The number is part of the cache's key, so `gpu/run.py` must have the same. Several processes compile at once.
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "4")
+
+# Model, data, batch; in bf16. 128 for checks and benchmarks, 64 (`fast`) for trainings.
+JOBS = (
+    ("uvb", "mnist", 128),
+    ("deen", "mnist", 128),
+    ("uvb", "mnist", 64),
+    ("deen", "mnist", 64),
+    ("vae", "mnist", 64),
+    ("uvb", "cifar10", 128),
+    ("deen", "cifar10", 128),
+)
+
+
+def warm(model: str, data: str, batch: int, widths: str = "") -> dict[str, object]:
+    """Compile one step, alone in a process; the seconds are those of tracing, compiling and the first call."""
+    import torch
+
+    from benchmarks.gpu.variants import SHAPES, batch_for
+    from benchmarks.measure import no_fallback, wait
+    from uvb.models import get_model
+    from uvb.plan import Plan
+    from uvb.spec import Widths
+    from uvb.training.loop import gradients_of, prepare
+    from uvb.training.objectives import build_objective
+
+    device, known, shape = "cuda" if torch.cuda.is_available() else "cpu", get_model(model), SHAPES[data]
+    blob = json.loads(widths) if widths else None
+    chosen = Widths(**(blob | {"conv": tuple(blob["conv"])})) if blob else known.widths
+    net = known.build(shape, chosen, "silu", 1.0).to(device)
+    objective = build_objective(known.objective, net)
+    plan = Plan(device=device, precision="bf16", compile=True)
+    arguments = batch_for(net, shape, device, batch)
+    with no_fallback():
+        wait(device)
+        started = time.monotonic()
+        gradients_of(prepare(objective, plan, (batch, *shape)), plan)(*arguments)
+        wait(device)
+    return {"model": model, "data": data, "batch": batch, "device": device, "seconds": time.monotonic() - started}
+
+
+def warm_all(seconds: float, widths: str = "", jobs: tuple[tuple[str, str, int], ...] = JOBS) -> Iterator[dict]:
+    """What each job printed, or the line it failed with, in order of `jobs`; those not done after `seconds` are stopped."""
+    end = time.monotonic() + seconds
+    processes = []
+    for job in jobs:
+        command = [sys.executable, "-m", "benchmarks.gpu.warm", *map(str, job), *([widths] if widths else [])]
+        processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT))
+    for job, process in zip(jobs, processes, strict=True):
+        try:
+            out, err = process.communicate(timeout=max(0.1, end - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            yield {"job": job, "error": f"not done after {seconds:.0f} s"}
+            continue
+        if process.returncode:
+            yield {"job": job, "error": (err.strip().splitlines() or ["no message"])[-1]}
+        else:
+            yield {"job": job, **json.loads(out.splitlines()[-1])}
+    forget_choices()
+
+
+def forget_choices() -> None:
+    """Remove which of a kernel's versions was quickest, keep the kernels."""
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+    for choice in Path(cache_dir()).rglob("*.best_config"):
+        choice.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    model, data, batch, *widths = sys.argv[1:]
+    print(json.dumps(warm(model, data, int(batch), *widths)))

@@ -1,0 +1,277 @@
+"""What a training costs on given machines, before it runs: a step's arithmetic, its all-reduce, start-up, checkpoints.
+
+Small enough to check by hand. `python -m pipelines.cluster.cost_model` prints the tables of docs/scaling.md. `--dry-run` and
+the default layout on GPUs ask the same functions.
+"""
+
+import math
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from uvb.models import get_model
+from uvb.models.base import Energy
+from uvb.models.capacity import default_widths, parameters, scaled_widths
+from uvb.spec import RECIPES, DataRef, RunSpec, Shape, Widths
+from uvb.training.objectives import OBJECTIVES
+from uvb.training.state import steps_per_epoch
+
+GRADIENT_BYTES = 4  # a parameter, in each all-reduce: float32
+STATE_BYTES = 16  # a parameter, in a checkpoint: weights, their average, two moments
+DEVICE_BYTES = 20  # a parameter, on each device: those and its gradient
+UPDATE_BYTES = 40  # a parameter, through memory in each step: Adam, the average, the gradient zeroed
+HIDDEN = 2 / 3  # the share of a step's arithmetic, its backward pass, under which DDP hides an all-reduce
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One worker's device, and how workers are joined.
+
+    Attributes:
+        flops: operations a second of its best large matrix product, in the training's arithmetic.
+        share: the part of it that the paper's networks reach.
+        memory: bytes a second that its memory moves.
+        overhead: seconds of a step that depend on neither batch nor network: launches, the loop.
+        per_node: workers on one node, joined at `near` bytes a second; beyond that at `far`.
+        hop: seconds of each of an all-reduce's 2 (P - 1) turns.
+        capacity: bytes of memory.
+        disk: bytes a second to where checkpoints go.
+        startup: seconds until a worker group trains.
+    """
+
+    name: str
+    flops: float
+    share: float
+    memory: float
+    overhead: float
+    per_node: int
+    near: float
+    far: float
+    hop: float
+    capacity: float
+    disk: float
+    startup: float
+
+
+# A 2-core AVX512-bf16 machine as one worker with two threads: its bf16 peak, of which all but the update reaches this share.
+TWO_CORES = Machine("2 cores", 7.2e11, 0.65, 1.6e10, 4e-3, 1, 1e9, 1e9, 1e-4, 2.4e10, 3e8, 15.0)
+# As measured (benchmarks/results/nvidia-h200.md), share and overhead fitted to the steps; links as makers say.
+H200 = Machine("H200, 8 a node, 3.2 Tbit/s between nodes", 7.9e14, 0.65, 4e12, 1.2e-3, 8, 2e11, 1e11, 1e-5, 1.4e11, 1e9, 20.0)
+# As its maker says, the share an assumption, with 10 Gbit/s between nodes: the workers of ray_cluster.yaml.
+L4 = Machine("L4, one a node, 10 Gbit/s between nodes", 6e13, 0.5, 2.4e11, 4e-4, 1, 1e9, 1e9, 5e-5, 2.2e10, 5e8, 20.0)
+
+
+@lru_cache(maxsize=1024)
+def forward_flops(model: str, shape: Shape, widths: Widths) -> float:
+    """Operations of one image's energy (or of one estimate, for a model that has no energy), counted on the meta device.
+
+    A model that cannot run there, since it looks at values or is broken, counts two a parameter; whether it trains its
+    workers find out.
+    """
+    with torch.device("meta"):
+        net = get_model(model).build(shape, widths, "silu", 1.0)
+        y, eps = torch.zeros(1, *shape), torch.zeros(1, net.noise_dim)
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            try:
+                net.energy(y, eps) if isinstance(net, Energy) else net(y, eps)
+            except Exception as error:  # whatever a plug-in raises
+                reason = " ".join(str(error).split())[:200]
+                warnings.warn(f"{model}: its cost is a guess, since it cannot be counted ({reason})", stacklevel=2)
+                return 2.0 * sum(p.numel() for p in net.parameters())
+    return float(counter.get_total_flops())
+
+
+@lru_cache(maxsize=1024)
+def image_flops(model: str, shape: Shape, widths: Widths, objective: str) -> float:
+    """Operations of one training step, an image: 6 forward passes where the loss holds ∇_y f, 3 where it does not."""
+    with torch.device("meta"):
+        energy = isinstance(get_model(model).build(shape, widths, "silu", 1.0), Energy)
+    return forward_flops(model, shape, widths) * (6 if energy and OBJECTIVES[objective].differentiates_twice else 3)
+
+
+def training_flops(spec: RunSpec) -> float:
+    """Operations of the whole training of `spec`, the padding of its last batches included."""
+    images = steps_per_epoch(spec) * spec.recipe.batch_size
+    return image_flops(spec.model, spec.data.shape, spec.widths, spec.objective) * images * spec.recipe.epochs
+
+
+@dataclass(frozen=True)
+class Work:
+    """What of a training decides its cost."""
+
+    flops_per_image: float
+    parameters: int
+    batch: int
+    steps: int
+
+    @staticmethod
+    def of(spec: RunSpec) -> "Work":
+        flops = image_flops(spec.model, spec.data.shape, spec.widths, spec.objective)
+        count = parameters(spec.model, spec.data.shape, spec.widths)
+        return Work(flops, count, spec.recipe.batch_size, steps_per_epoch(spec) * spec.recipe.epochs)
+
+    @property
+    def gradient_bytes(self) -> int:
+        """What each worker sends about (and receives) in an all-reduce, before the factor 2 (P - 1) / P."""
+        return GRADIENT_BYTES * self.parameters
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        return STATE_BYTES * self.parameters
+
+    def fits(self, machine: Machine) -> bool:
+        """Whether weights, gradient and Adam's state fit; plain data parallelism keeps all of them on every device."""
+        return DEVICE_BYTES * self.parameters <= machine.capacity
+
+
+def allreduce_seconds(work: Work, machine: Machine, workers: int) -> float:
+    """A ring over `workers`: everyone passes on 2 (P - 1) / P of the gradients, over the slowest link."""
+    if workers == 1:
+        return 0.0
+    link = machine.near if workers <= machine.per_node else machine.far
+    return 2 * (workers - 1) / workers * work.gradient_bytes / link + 2 * (workers - 1) * machine.hop
+
+
+def step_seconds(work: Work, machine: Machine, workers: int = 1) -> float:
+    """One optimizer step of the global batch: only the arithmetic is shared out; the update and the overhead are not."""
+    arithmetic = math.ceil(work.batch / workers) * work.flops_per_image / (machine.flops * machine.share)
+    update = UPDATE_BYTES * work.parameters / machine.memory
+    waiting = max(0.0, allreduce_seconds(work, machine, workers) - HIDDEN * arithmetic)
+    return machine.overhead + arithmetic + update + waiting
+
+
+def training_seconds(work: Work, machine: Machine, workers: int = 1, checkpoint_seconds: float = 30.0) -> float:
+    """A training from start-up to its end, with a checkpoint every `checkpoint_seconds` for which everybody waits."""
+    saving = work.checkpoint_bytes / machine.disk
+    return machine.startup + work.steps * step_seconds(work, machine, workers) * (1 + saving / checkpoint_seconds) + saving
+
+
+def study_seconds(works: Sequence[Work], machine: Machine, devices: int, workers: int) -> float:
+    """All trainings with `workers` each, dearest first, as many at a time as there are devices for."""
+    slots = [0.0] * max(1, min(devices // workers, len(works)))
+    for seconds in sorted((training_seconds(work, machine, workers) for work in works), reverse=True):
+        slots[slots.index(min(slots))] += seconds
+    return max(slots)
+
+
+def best_workers(works: Sequence[Work], machine: Machine, devices: int) -> int:
+    """Workers a model, a power of two, with which the study ends first; the fewest of those within 2 % of it."""
+    most = min(devices, min(work.batch for work in works))
+    choices = [2**i for i in range(most.bit_length()) if 2**i <= most]
+    seconds = {workers: study_seconds(works, machine, devices, workers) for workers in choices}
+    return min(w for w in choices if seconds[w] <= 1.02 * min(seconds.values()))
+
+
+# ------------------------------------------------------------------------------------------------------ docs/scaling.md
+
+BATCH = 128  # the paper's, and a GPU's
+EPOCHS = 40  # in which a GPU is to reach the paper's losses
+DEVICES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+SHARES = (1, 2, 8, 16, 32, 128)
+CASES = ("the paper's, MNIST", "images 100 times larger", "networks 100 times larger", "both")
+
+
+def paper_work(model: str, *, larger_images: bool = False, larger_networks: bool = False, epochs: int = EPOCHS) -> Work:
+    """A training on MNIST in batches of 128; images of 280x280, or every width but d_z ten times the paper's."""
+    shape = (1, 280, 280) if larger_images else (1, 28, 28)
+    widths = default_widths(model, (1, 28, 28))
+    data = DataRef("mnist", "", shape, 60_000)
+    recipe = RECIPES["fast"].changed(epochs=epochs, batch_size=BATCH)
+    return Work.of(RunSpec(data, model, scaled_widths(widths, 10 if larger_networks else 1), 1.0, "denoise", recipe))
+
+
+def paper_study(**case: bool) -> list[Work]:
+    """The issue's comparison: UVB and DEEN at eight noise levels."""
+    return [paper_work(model, **case) for model in ("uvb", "deen")] * 8
+
+
+def case_flags(index: int) -> dict[str, bool]:
+    return {"larger_images": index in (1, 3), "larger_networks": index in (2, 3)}
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table."""
+    head = list(head)
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *map(list, rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def inputs_table() -> str:
+    rows = []
+    for index, case in enumerate(CASES):
+        for model in ("uvb", "deen"):
+            w = paper_work(model, **case_flags(index))
+            row = [f"{model}, {case}", f"{w.parameters:,}", f"{w.flops_per_image / 6e9:,.2f}"]
+            row += [
+                f"{w.flops_per_image * w.batch / 1e12:,.2f}",
+                f"{w.gradient_bytes / 1e6:,.0f}",
+                f"{w.checkpoint_bytes / 1e6:,.0f}",
+            ]
+            rows.append(row)
+    head = ["", "parameters", "forward, GFLOP an image", "step, TFLOP", "all-reduce, MB", "checkpoint, MB"]
+    return table(head, rows)
+
+
+def check_table() -> str:
+    """The model beside the steps it is fitted to."""
+    rows = [
+        [f"{model}, {machine.name.split(',')[0]}", f"{1e3 * step_seconds(paper_work(model), machine):,.{digits}f} ms", measured]
+        for machine, digits, two in ((TWO_CORES, 0, ("450-510 ms", "2,600 ms")), (H200, 2, ("2.07 ms", "3.26 ms")))
+        for model, measured in zip(("uvb", "deen"), two, strict=True)
+    ]
+    return table(["a step of 128 MNIST images, bf16", "model", "measured"], rows)
+
+
+def speedup_table(machine: Machine) -> str:
+    """How much faster one training's step gets with P workers."""
+    rows = []
+    for index, case in enumerate(CASES):
+        for model in ("uvb", "deen"):
+            work = paper_work(model, **case_flags(index))
+            one = step_seconds(work, machine)
+            cells = [f"{one / step_seconds(work, machine, p):.2f}" for p in SHARES[1:]]
+            fits = work.fits(machine)
+            rows.append(
+                [f"{model}, {case}", *([f"{one * 1000:,.3g} ms", *cells] if fits else ["does not fit"] + [""] * len(cells))]
+            )
+    return table(["", "a step on 1", *(f"on {p}, times faster" for p in SHARES[1:])], rows)
+
+
+def study_table(machine: Machine) -> str:
+    """The 16 models of the comparison on 1 to 256 devices: one model a device, and the best layout."""
+    cases = [i for i in range(len(CASES)) if all(work.fits(machine) for work in paper_study(**case_flags(i)))]
+    rows = []
+    for devices in DEVICES:
+        cells = [str(devices)]
+        for index in cases:
+            works = paper_study(**case_flags(index))
+            workers = best_workers(works, machine, devices)
+            alone, best = study_seconds(works, machine, devices, 1), study_seconds(works, machine, devices, workers)
+            cells.append(f"{clock(alone)} / {clock(best)} with {workers}" if workers > 1 else clock(alone))
+        rows.append(cells)
+    return table(["devices", *(CASES[i] for i in cases)], rows)
+
+
+def clock(seconds: float) -> str:
+    """80 s, 2.1 min, 34 h, 5.0 d."""
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.{0 if seconds >= 10 * size else 1}f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def document() -> str:
+    """All tables, as they stand between the marks in docs/scaling.md."""
+    parts = ["### What a training has to move", inputs_table(), "### The model against measurements", check_table()]
+    for machine in (H200, L4):
+        parts += [f"### One training, more devices: {machine.name}", speedup_table(machine)]
+        parts += [f"### The comparison's 16 models, {EPOCHS} epochs each: {machine.name}", study_table(machine)]
+    return "\n\n".join(parts)
+
+
+if __name__ == "__main__":
+    print(document())

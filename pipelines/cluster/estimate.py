@@ -1,0 +1,186 @@
+"""How long a study would take on this machine: the cost model of docs/scaling.md, fitted to a few measured steps."""
+
+import dataclasses
+import json
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch.multiprocessing.spawn import spawn
+
+from pipelines.cluster.cost_model import TWO_CORES, UPDATE_BYTES, Machine, Work, forward_flops, training_seconds
+from uvb.data import ImageSet
+from uvb.errors import UserError
+from uvb.measure.losses import EvalConfig, evaluation_images, noisy_blocks
+from uvb.models import build_model
+from uvb.plan import Plan
+from uvb.spec import RunSpec
+from uvb.training.loop import PROBE_IMAGES, fit
+from uvb.training.state import TrainState, steps_per_epoch
+
+MEASUREMENT_SHARE = 1.5  # all default experiments of a model, in units of its loss tables' cost
+FP32_COST = 4.0  # an operation's time in fp32, in units of one in bf16: 3.0 to 3.9 in steps (docs/results.md), 5 in products
+PATIENCE = timedelta(minutes=10)  # of workers for one another
+STEPS = 6  # timed of each kind of model; the first, in which everything is set up, does not count
+
+
+@dataclasses.dataclass(frozen=True)
+class Pace:
+    """Seconds of a training step, and of an image in the probe at an epoch's end."""
+
+    step: float
+    probe: float
+
+    def training(self, spec: RunSpec, images: ImageSet) -> float:
+        """Seconds of the whole training of `spec`, checkpoints not counted."""
+        test = min(PROBE_IMAGES, len(images.test))
+        probed = test + min(test, spec.data.train_images)
+        return spec.recipe.epochs * (steps_per_epoch(spec) * self.step + probed * self.probe)
+
+
+def pace(spec: RunSpec, plan: Plan, images: ImageSet) -> Pace:
+    """Measured here, in each of the plan's workers alike: a few steps of `spec`, and an epoch's end."""
+    data = dataclasses.replace(spec.data, train_images=min(STEPS * spec.recipe.batch_size, spec.data.train_images))
+    few = dataclasses.replace(spec, data=data, recipe=dataclasses.replace(spec.recipe, epochs=2))
+    steps = steps_per_epoch(few)
+    state, between = TrainState.fresh(few, plan), []
+    started = time.monotonic()
+    for progress in fit(few, plan, state, images, pulse_seconds=0.0):
+        now = time.monotonic()
+        if progress.metrics is None:
+            between.append(now - started)
+        elif steps > 2:  # the last step and the probe
+            step = sorted(between[1:])[len(between[1:]) // 2]
+            test = min(PROBE_IMAGES, len(images.test))
+            return Pace(step, max(0.0, now - started - step) / (test + min(test, data.train_images)))
+        started = time.monotonic()
+    return Pace((state.curves[1].seconds - state.curves[0].seconds) / steps, 0.0)  # an epoch this short is timed as a whole
+
+
+def paces(specs: Sequence[RunSpec], plan: Plan, images: ImageSet) -> list[Pace]:
+    """Of each of `specs`, trained as `plan` says but for compilation; several workers on CPUs are as many processes.
+
+    Raises:
+        UserError: one of them cannot be trained.
+    """
+    plan = dataclasses.replace(plan, compile=False)
+    most = max((spec.recipe.batch_size for spec in specs), default=1)
+    images = dataclasses.replace(images, train=images.train[: STEPS * most], train_labels=None, test_labels=None)
+    specs = [dataclasses.replace(s, data=dataclasses.replace(s.data, checksum=images.checksum, train_images=len(images.train)))
+             for s in specs]  # fmt: skip
+    if plan.workers == 1 or plan.device != "cpu":
+        return [_pace(spec, dataclasses.replace(plan, workers=1), images) for spec in specs]
+    with tempfile.TemporaryDirectory(prefix="uvb-pace-") as folder:
+        spawn(_worker, (specs, plan, images, folder), nprocs=plan.workers)
+        told = json.loads((Path(folder) / "told.json").read_text())
+    if "error" in told:
+        raise UserError(told["error"])
+    return [Pace(**each) for each in told["paces"]]
+
+
+def _pace(spec: RunSpec, plan: Plan, images: ImageSet) -> Pace:
+    try:
+        return pace(spec, plan, images)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a plug-in's model raises
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise UserError(f"{spec.label} cannot be trained ({reason}); mend {spec.model}, or leave it out") from error
+
+
+def _worker(rank: int, specs: Sequence[RunSpec], plan: Plan, images: ImageSet, folder: str) -> None:
+    """One process of `paces`; the first writes what it found."""
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=plan.workers, timeout=PATIENCE)
+    told: dict[str, object]
+    try:
+        told = {"paces": [dataclasses.asdict(_pace(spec, plan, images)) for spec in specs]}
+    except UserError as error:
+        told = {"error": str(error)}
+    if rank == 0:
+        (Path(folder) / "told.json").write_text(json.dumps(told))
+    dist.barrier()
+    os._exit(0)  # gloo's own threads may abort while Python shuts down
+
+
+def fitted_machine(work: Work, step: float) -> Machine:
+    """A machine on which the cost model gives one worker a step of `step` seconds: its arithmetic is what is fitted."""
+    rest = TWO_CORES.overhead + UPDATE_BYTES * work.parameters / TWO_CORES.memory
+    arithmetic = max(step - rest, 0.1 * step)  # seconds; a tiny network's step is all overhead
+    return dataclasses.replace(TWO_CORES, flops=work.batch * work.flops_per_image / arithmetic, share=1.0, startup=0.0)
+
+
+def estimated_seconds(specs: Sequence[RunSpec], plan: Plan, images: ImageSet) -> dict[str, float]:
+    """Seconds of training by spec_id, on this machine: steps measured for each kind of model, the rest by the cost model.
+
+    Start-up is not in it; it comes once a group.
+    """
+    kinds: dict[tuple[object, ...], list[RunSpec]] = {}
+    for spec in specs:
+        kind = (spec.model, spec.widths, spec.objective, spec.activation, spec.recipe.batch_size, spec.recipe.optimizer)
+        kinds.setdefault(kind, []).append(spec)
+    found = {}
+    for own, measured in zip(kinds.values(), paces([own[0] for own in kinds.values()], plan, images), strict=True):
+        for spec in own:
+            work = Work.of(spec)
+            machine = fitted_machine(work, measured.training(spec, images) / work.steps)
+            workers = plan.workers if plan.device != "cpu" else 1  # CPUs' workers were measured together
+            found[spec.spec_id] = training_seconds(work, machine, workers)
+    return found
+
+
+def estimates_a_model(images: ImageSet, config: EvalConfig) -> int:
+    """How many x̂(y) a model's loss tables take: images of both splits, times the noise draws."""
+    return sum(len(evaluation_images(images, split, config)) for split in ("train", "test")) * config.draws
+
+
+def measurement_flops(specs: Sequence[RunSpec], precision: str, trained_in: str, images: ImageSet, config: EvalConfig) -> float:
+    """Operations of the default experiments of all models in `precision`, as many as take their time in `trained_in`."""
+    slower = FP32_COST if (precision, trained_in) == ("fp32", "bf16") else 1.0
+    count = estimates_a_model(images, config) * MEASUREMENT_SHARE * slower
+    passes = 2  # x̂(y) of an energy: forward, and back to y
+    return sum(passes * count * forward_flops(spec.model, spec.data.shape, spec.widths) for spec in specs)
+
+
+@torch.no_grad()
+def measurement_seconds(specs: Sequence[RunSpec], plan: Plan, images: ImageSet, config: EvalConfig, at_once: int) -> float:
+    """Seconds of the default experiments of all models, from blocks of estimates timed for each kind of model.
+
+    A model that cannot be timed, since it is broken, counts nothing: its workers will tell.
+    """
+    count = estimates_a_model(images, config)
+    timed: dict[tuple[object, ...], float] = {}
+    total, threads = 0.0, torch.get_num_threads()
+    torch.set_num_threads(plan.threads)
+    try:
+        for spec in specs:
+            kind = (spec.model, spec.widths, spec.activation)
+            if kind not in timed:
+                try:
+                    timed[kind] = _estimate_seconds(spec, plan, images, config)
+                except Exception:  # whatever a plug-in's model raises
+                    timed[kind] = 0.0
+            total += MEASUREMENT_SHARE * count * timed[kind]
+    finally:
+        torch.set_num_threads(threads)
+    return total / max(1, at_once)
+
+
+def _estimate_seconds(spec: RunSpec, plan: Plan, images: ImageSet, config: EvalConfig) -> float:
+    """Seconds of one x̂(y), in blocks as large as a tenth of a second allows."""
+    model = build_model(spec).to(plan.device, plan.dtype)
+    for size in (16, 256):
+        some = images.test[:size]
+        _, y, eps = next(noisy_blocks(some, images.levels, spec.sigma, model.noise_dim, "test", 0, config, plan))
+        with plan.autocast():
+            model(y, eps)
+            started = time.monotonic()
+            model(y, eps)
+            seconds = time.monotonic() - started
+        if seconds > 0.1:
+            break
+    return seconds / len(y)

@@ -1,0 +1,75 @@
+"""Which models are trained together: each gets its plan, and those of one plan are dealt out to groups of equal cost."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipelines.cluster.cost_model import training_flops
+from pipelines.cluster.layout import Capacity, Layout
+from uvb.errors import UserError
+from uvb.plan import Plan
+from uvb.spec import RunSpec
+
+GROUP_SECONDS = 600.0  # a group is at least about so long, so that its start-up is little beside it
+FLOPS_A_SECOND = {"cpu": 1e11, "cuda": 1e14}  # rough, of one worker; only decides how models are grouped
+
+
+@dataclass(frozen=True)
+class Group:
+    """Models that one TorchTrainer trains in turn, all with one plan."""
+
+    specs: tuple[RunSpec, ...]
+    plan: Plan
+
+
+def require_honourable(plan: Plan, layout: Layout, has: Capacity) -> None:
+    """A stored plan is used again as it is, or refused.
+
+    Raises:
+        UserError: this cluster, used as asked, cannot do what the plan says.
+    """
+    problem = ""
+    if plan.device != layout.device:
+        problem = f"device {plan.device}, and this run is to use {layout.device} (--use-gpu)"
+    elif plan.workers > (has.cpus if plan.device == "cpu" else has.gpus / layout.gpus_per_worker):
+        problem = f"{plan.workers} workers, and {has}"
+    if problem:
+        raise UserError(f"the stored plan of a half-trained model says {problem}; use --replan to choose anew")
+    if not has.cluster:
+        plan.require_honourable()
+
+
+def make_groups(plans: dict[Plan, list[RunSpec]], layout: Layout, one_each: bool) -> list[Group]:
+    """Groups of every plan; where `one_each`, a model a group."""
+    return [
+        Group(part, plan)
+        for plan, specs in plans.items()
+        for part in balanced(specs, len(specs) if one_each else group_count(specs, plan, layout))
+    ]
+
+
+def group_count(specs: Sequence[RunSpec], plan: Plan, layout: Layout) -> int:
+    """How many groups: enough to fill the layout, and more where models are large, down to one model a group."""
+    seconds = sum(map(training_flops, specs)) / FLOPS_A_SECOND[plan.device] / plan.workers
+    return min(len(specs), layout.concurrency * max(1, math.ceil(seconds / layout.concurrency / GROUP_SECONDS)))
+
+
+def balanced(specs: Sequence[RunSpec], groups: int) -> list[tuple[RunSpec, ...]]:
+    """Split `specs` into at most `groups` of about equal cost; within one, the largest noise level comes first."""
+    parts: list[list[RunSpec]] = [[] for _ in range(min(groups, len(specs)))]
+    loads = [0.0] * len(parts)
+    for spec in sorted(specs, key=lambda s: (-training_flops(s), -s.sigma, s.spec_id)):
+        least = loads.index(min(loads))
+        parts[least].append(spec)
+        loads[least] += training_flops(spec)
+    return [tuple(sorted(part, key=lambda s: (s.seed, -s.sigma, s.model, s.spec_id))) for part in parts]
+
+
+def fitted(layout: Layout, groups: Sequence[Group]) -> Layout:
+    """The layout with smaller CPU shares where a stored plan has more workers than a new one would."""
+    workers = max(group.plan.workers for group in groups)
+    if workers <= layout.workers:
+        return layout
+    share = int(100 * layout.cpus_per_worker * layout.workers / workers) / 100
+    return dataclasses.replace(layout, workers=workers, cpus_per_worker=share)

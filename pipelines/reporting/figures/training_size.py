@@ -1,0 +1,59 @@
+"""Open question 2: the loss on both splits over the size of the training set."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from pipelines.reporting.figures import Picture, Study, register
+from pipelines.reporting.figures.style import colour, label, legend, marker, plot
+from pipelines.reporting.headlines import level, main_models, over_seeds, own_estimator
+
+
+def draw(losses: pd.DataFrame) -> Figure:
+    """Losses of one data set at one sigma; test is the full line, train the dashed one."""
+    figure, axes = plot()
+    for model in main_models(losses):
+        for split, line in (("test", "-"), ("train", "--")):
+            own = losses[(losses["model"] == model) & (losses["split"] == split)].sort_values("train_images")
+            style: dict[str, Any] = {"color": colour(model), "marker": marker(model), "linestyle": line, "capsize": 2}
+            axes.errorbar(
+                own["train_images"].astype(float), own["loss"], own["stderr"], label=f"{label(model)}, {split}", **style
+            )
+    axes.set_xscale("log")
+    axes.set_xlabel("training images")
+    axes.set_ylabel("loss, E‖x − x̂(y)‖²")
+    legend(axes)
+    return figure
+
+
+@register(
+    "training_size",
+    title="Loss over the size of the training set",
+    paper="open question 2",
+    needs="losses at several sizes of the training set",
+    order=25,
+)
+def pictures(study: Study) -> Iterator[Picture]:
+    """A picture a data set, recipe and sigma at which models of one size were trained on several numbers of images.
+
+    For equally many steps (within 5 %), as `tune_spaces/train_size.py` has it: else the length of training would be seen too.
+    """
+    losses = study.tables["losses"]
+    if losses.empty:
+        return
+    means = over_seeds(own_estimator(losses))
+    means["steps"] = means["epochs"] * -(-means["train_images"] // means["batch_size"])
+    for key, group in means.groupby(["dataset", "sigma", "recipe", "activation", "batch_size"]):
+        group = group[group["parameters"] == group.groupby("model")["parameters"].transform("min")]
+        largest = group[group["train_images"] == group["train_images"].max()]
+        alike = {int(steps): (group["steps"] / steps - 1).abs() <= 0.05 for steps in largest["steps"].unique()}
+        steps = max(alike, key=lambda steps: int(alike[steps].sum()))  # the length that most were trained for
+        group = group[alike[steps]]
+        sizes = group.groupby("model")["train_images"].nunique()
+        group = group[group["model"].isin(sizes.index[sizes > 1])]
+        if len(group):
+            dataset, sigma, recipe, activation, batch = key
+            caption = f"{dataset}, σ = {level(sigma)}, recipe {recipe}, {activation}, {steps:,} steps of {batch} images each."
+            yield Picture("_".join(["training_size", *map(str, key)]), caption, draw(group))

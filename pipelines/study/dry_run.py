@@ -1,0 +1,44 @@
+"""What a study would train and how long it would take here, before anything is started: `--dry-run`."""
+
+from collections.abc import Callable, Sequence
+
+from pipelines.cluster.cost_model import TWO_CORES, training_flops
+from pipelines.cluster.estimate import estimated_seconds, measurement_seconds
+from pipelines.cluster.groups import group_count
+from pipelines.cluster.layout import choose_layout, local_capacity, new_plan
+from pipelines.reporting.headlines import counted
+from pipelines.study.config import StudyConfig
+from pipelines.study.progress import REST_SECONDS, clock, name_of
+from uvb.data import ImageSet
+from uvb.models.capacity import parameters
+from uvb.plan import Plan
+from uvb.spec import RunSpec
+
+RAY_SECONDS = 20.0  # until Ray is up: 7 to 33 on two cores, as the disk's cache is warm or cold
+
+
+def dry_run(config: StudyConfig, images: ImageSet, specs: Sequence[RunSpec], say: Callable[[str], None]) -> str:
+    """Print models, widths, parameters and the estimated time on this machine; returns a last line. Starts no Ray."""
+    has = local_capacity()
+    layout = choose_layout(config, has, specs)
+    plan = new_plan(config, layout, has, specs)
+    seconds = estimated_seconds(specs, plan, images)
+    say(f"{has}: {layout}; {plan}")
+    a, b = (2 + max(map(len, column)) for column in ([name_of(s) for s in specs], [str(s.widths) for s in specs]))
+    say(f"{'model':<{a}}{'widths':<{b}}{'parameters':>12}{'epochs':>8}{'GFLOP':>12}{'seconds':>10}")
+    for spec in specs:
+        count = parameters(spec.model, spec.data.shape, spec.widths)
+        say(f"{name_of(spec):<{a}}{spec.widths!s:<{b}}{count:>12,}{spec.recipe.epochs:>8}{training_flops(spec) / 1e9:>12,.0f}"
+            f"{seconds[spec.spec_id]:>10,.1f}")  # fmt: skip
+    groups = group_count(specs, plan, layout)
+    crowding = max(1.0, layout.workers * layout.concurrency * layout.threads / has.cpus) if layout.device == "cpu" else 1.0
+    starting = groups * TWO_CORES.startup / layout.concurrency
+    training = sum(seconds.values()) * crowding / layout.concurrency
+    evaluating = Plan(precision=config.eval_precision)
+    measuring = measurement_seconds(specs, evaluating, images, config.evaluation, has.cpus)
+    around = RAY_SECONDS + REST_SECONDS
+    return (
+        f"{counted(len(specs), 'model')}: about {clock(training)} of training, {clock(starting)} of starting workers, "
+        f"{clock(measuring)} of measurements, "
+        f"{clock(around)} before and after, timed on this machine as busy as it is now"
+    )

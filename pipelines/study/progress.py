@@ -1,0 +1,190 @@
+"""What a person sees while a study runs: which models train, epoch, loss, images/s, and the time left."""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from pipelines.cluster.cost_model import training_flops
+from pipelines.cluster.worker import outcome, read_json
+from pipelines.files.store import Store
+from uvb.spec import RunSpec
+from uvb.training.state import steps_per_epoch
+
+LINE_SECONDS = 10.0  # without a terminal, a line so often
+RUNNING_SECONDS = 30.0  # a model whose progress is older than this is not shown as running
+TASK_SECONDS = 0.2  # of a downstream task, beside its arithmetic
+REST_SECONDS = 15.0  # tables, figures, report
+
+
+@dataclass
+class Screen:
+    """Prints lines above a live view on a terminal; plain lines elsewhere."""
+
+    console: Console = field(default_factory=lambda: Console(highlight=False))
+    live: Live | None = None
+    last_line: float = 0.0
+
+    def say(self, line: str) -> None:
+        """One line that stays."""
+        self.console.print(Text(line), soft_wrap=True)
+
+    def show(self, view: Group | Text, line: str) -> None:
+        """Show `view` live; without a terminal print `line` now and then."""
+        if self.console.is_terminal:
+            if self.live is None:
+                self.live = Live(console=self.console, transient=True, auto_refresh=False)
+                self.live.start()
+            self.live.update(view, refresh=True)
+        elif time.monotonic() - self.last_line >= LINE_SECONDS:
+            self.last_line = time.monotonic()
+            self.console.print(Text(line), soft_wrap=True)
+
+    def note(self, line: str) -> None:
+        """What is being done now, shown as `show` shows a view."""
+        self.show(Text(line), line)
+
+    def clear(self) -> None:
+        """Take the live view away."""
+        if self.live is not None:
+            self.live.stop()
+            self.live = None
+
+
+class TrainingProgress:
+    """The state of the trainings, read from the study's files.
+
+    `tasks` measurements come after them, of `seconds` (`measurement_seconds`), or where these cannot be
+    told before, of `operations` at the trainings' pace (`measurement_flops`).
+    """
+
+    def __init__(
+        self, specs: Sequence[RunSpec], store: Store, tasks: int = 0, seconds: float = 0.0, operations: float = 0.0
+    ) -> None:
+        self.specs, self.store, self.tasks, self.seconds, self.operations = list(specs), store, tasks, seconds, operations
+        self.flops = {spec.spec_id: training_flops(spec) for spec in specs}
+        # What an earlier session left says how much was done, not what runs now nor how fast.
+        self.now = {spec.spec_id: read_json(store, f"models/{spec.spec_id}/progress.json") for spec in specs}
+        self.since: dict[str, float] = {}  # spec_id -> the share done when this session took it up
+        self.outcome: dict[str, str] = {}  # spec_id -> done, failed or stopped
+        self.told: set[str] = set()
+        self.first: tuple[float, float] | None = None  # time and work gained when this session's first progress was seen
+
+    def read(self) -> list[str]:
+        """Look at the files of what is not finished; returns lines to tell, each once."""
+        lines: list[str] = []
+        for spec in self.specs:
+            if spec.spec_id in self.outcome:
+                continue
+            folder = f"models/{spec.spec_id}"
+            now = read_json(self.store, f"{folder}/progress.json")
+            if now and now != self.now[spec.spec_id]:
+                self.now[spec.spec_id] = now
+                start = now.get("start")
+                steps = 0 if start in (None, "fresh") else int(start)
+                self.since.setdefault(spec.spec_id, steps / (spec.recipe.epochs * steps_per_epoch(spec)))
+                lines += [note for note in now.get("notes", []) if note not in self.told]
+                self.told.update(now.get("notes", []))
+            try:
+                end = outcome(self.store, spec.spec_id)
+            except OSError:  # asked again at the next look
+                continue
+            if end:
+                self.outcome[spec.spec_id] = end
+            if end == "failed":
+                lines.append("failed: " + read_json(self.store, f"{folder}/failed.json").get("error", spec.label))
+        return lines
+
+    @property
+    def running(self) -> list[tuple[RunSpec, dict[str, Any]]]:
+        found = [(s, self.now[s.spec_id]) for s in self.specs if s.spec_id in self.since and s.spec_id not in self.outcome]
+        return [(s, now) for s, now in found if now.get("images_per_s") and time.time() - now["time"] < RUNNING_SECONDS]
+
+    def ended(self, specs: Sequence[RunSpec]) -> bool:
+        """Whether each of `specs` has an outcome."""
+        return all(spec.spec_id in self.outcome for spec in specs)
+
+    @property
+    def finished(self) -> int:
+        return len(self.outcome)
+
+    def share(self, spec: RunSpec) -> float:
+        """How much of a model's training is done; before this session has told of one, what it began with."""
+        now = self.now[spec.spec_id]
+        if spec.spec_id in self.outcome:
+            return 1.0
+        if spec.spec_id in self.since and not now.get("images_per_s"):
+            return self.since[spec.spec_id]
+        return min(1.0, now.get("epoch", 0) / spec.recipe.epochs)
+
+    def work(self) -> tuple[float, float]:
+        """Floating point operations done, and in all."""
+        return sum(self.flops[spec.spec_id] * self.share(spec) for spec in self.specs), sum(self.flops.values())
+
+    def gained(self) -> float:
+        """Operations of this session, as far as its trainings have told: what failed or was stopped is no work done."""
+        made = 0.0
+        for spec in self.specs:
+            if (since := self.since.get(spec.spec_id)) is not None:
+                ended = self.outcome.get(spec.spec_id) not in (None, "done")
+                share = self.now[spec.spec_id].get("epoch", 0) / spec.recipe.epochs if ended else self.share(spec)
+                made += self.flops[spec.spec_id] * max(0.0, share - since)
+        return made
+
+    def seconds_left(self) -> float | None:
+        """Of the whole study, the rest of the trainings and what comes after them at the pace of this session's trainings."""
+        done, total = self.work()
+        if self.first is None:
+            if self.running:
+                self.first = (time.monotonic(), self.gained())
+            return None
+        elapsed, gained = time.monotonic() - self.first[0], self.gained() - self.first[1]
+        if elapsed < 3 or gained <= 0:
+            return None
+        after = self.seconds + self.tasks * TASK_SECONDS + REST_SECONDS
+        return (total - done + self.operations) * elapsed / gained + after
+
+    def view(self) -> tuple[Group, str]:
+        """The live view, and the same as one line."""
+        done, total = self.work()
+        table = Table.grid(padding=(0, 2))
+        parts = []
+        for spec, now in self.running:
+            epoch, loss = now["epoch"], "" if now.get("loss") is None else f"loss {now['loss']:.3f}"
+            said = f"epoch {epoch:.1f}/{spec.recipe.epochs}", loss, f"{now['images_per_s']:,.0f} images/s"
+            table.add_row(Text(name_of(spec), "bold"), ProgressBar(spec.recipe.epochs, epoch, width=24), *said)
+            parts.append(f"{name_of(spec)} " + ", ".join(said))
+        left = self.seconds_left()
+        waiting = left is None and not self.running and self.finished < len(self.specs)
+        when = "starting workers" if waiting else "" if left is None else f"about {clock(left)} left"
+        head = f"{self.finished}/{len(self.specs)} models trained"
+        share = f" ({math.floor(100 * done / total)}%)" if total else ""
+        table.add_row(Text(head, "bold"), ProgressBar(1.0, done / total if total else 1.0, width=24), when)
+        return Group(table), "; ".join([*parts, head + share, *([when] if when else [])])
+
+
+def tasks_view(done: int, total: int, seconds: float) -> tuple[Text, str]:
+    left = f", about {clock(seconds / done * (total - done) + REST_SECONDS)} left" if done else ""
+    line = f"{done}/{total} measurements done{left}"
+    return Text(line), line
+
+
+def name_of(spec: RunSpec) -> str:
+    return spec.label + (f" seed={spec.seed}" if spec.seed else "")
+
+
+def clock(seconds: float) -> str:
+    """12 s, 3 min 20 s, 2 h 5 min."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60} min"

@@ -1,0 +1,72 @@
+"""Where a result comes from: code, packages, machine, data."""
+
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipelines.files.store import masked
+from uvb.data import ImageSet
+from uvb.models.capacity import parameters
+from uvb.spec import RunSpec
+
+PACKAGES = ("uvb-study", "torch", "torchvision", "ray", "mlflow", "numpy", "scikit-learn", "pandas", "safetensors")
+
+
+def provenance(images: ImageSet, specs: Sequence[RunSpec]) -> dict[str, Any]:
+    """What study.json says about its origin."""
+    kinds = {(s.model, s.widths): s for s in specs}
+    return {
+        "git": git_revision(),
+        "versions": {name: found for name in PACKAGES if (found := _version(name))},
+        "python": platform.python_version(),
+        "machine": platform.node(),
+        "system": platform.platform(),
+        "cpu": cpu_name(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "data": {
+            "name": images.name, "checksum": images.checksum, "shape": list(images.shape),
+            "train": len(images.train), "test": len(images.test),
+        },
+        "seeds": sorted({s.seed for s in specs}),
+        "parameters": {f"{m} {w}": parameters(m, s.data.shape, w) for (m, w), s in kinds.items()},
+        "command": masked(" ".join([Path(sys.argv[0]).name, *sys.argv[1:]])),
+        "time": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
+    }  # fmt: skip
+
+
+def git_revision() -> str | None:
+    """The commit of the code, with "+changes" where it was edited; None where it is not a git checkout."""
+    here = Path(__file__).resolve().parents[1]
+    try:
+        run = [
+            subprocess.run(["git", "-C", str(here), *what], capture_output=True, text=True, timeout=10, check=True).stdout
+            for what in (["rev-parse", "--show-toplevel", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        ]
+    except (OSError, subprocess.SubprocessError):
+        return None
+    top, revision = run[0].splitlines()
+    if Path(top).resolve() != here.parent:  # installed inside somebody else's repository
+        return None
+    return revision + ("+changes" if run[1].strip() else "")
+
+
+def cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,97 @@
+"""The study's folder as the projection into MLflow reads it: what fails here is told as the folder's, and not MLflow's."""
+
+import io
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.files.store import Store, masked
+from uvb.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class FolderError(UserError):
+    """The study's own folder failed, which is not MLflow's fault."""
+
+
+class StudyFolder:
+    """A study's files. A file that is absent is no failure: it raises FileNotFoundError, or is None or [] where said.
+
+    Raises:
+        FolderError: by every method, where the folder cannot be read or written.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store, self.name = store, f"the study's folder {masked(store.uri)}"
+
+    @contextmanager
+    def guarded(self) -> Iterator[Store]:
+        """The store, whose failures in the block are the folder's."""
+        try:
+            yield self.store
+        except FileNotFoundError:
+            raise
+        except Exception as error:
+            raise FolderError(f"{self.name} cannot be read or written ({first_line(error)})") from error
+
+    def stamps(self) -> dict[str, tuple[int, int]]:
+        """`Store.stamps` of all files."""
+        with self.guarded() as store:
+            return store.stamps()
+
+    def write_json(self, path: str, value: Any) -> None:
+        with self.guarded() as store:
+            store.write_json(path, value)
+
+    def read_bytes(self, path: str) -> bytes:
+        with self.guarded() as store:
+            return store.read_bytes(path)
+
+    def read_json(self, path: str) -> Any:
+        """None where there is no such file."""
+        try:
+            with self.guarded() as store:
+                return store.read_json(path)
+        except FileNotFoundError:
+            return None
+
+    def table(self, path: str) -> "pd.DataFrame":
+        import pandas as pd
+
+        return pd.read_parquet(io.BytesIO(self.read_bytes(path)))
+
+    def rows(self, path: str) -> list[dict[str, Any]]:
+        """A table's; [] where there is none."""
+        try:
+            return self.table(path).to_dict("records")
+        except FileNotFoundError:
+            return []
+
+    @contextmanager
+    def local(self, path: str) -> Iterator[Path]:
+        """A file as a local one of the same name."""
+        if self.store.local_path:
+            yield self.store.local_path / path
+            return
+        with tempfile.TemporaryDirectory(prefix="uvb-track-") as scratch:
+            local = Path(scratch) / Path(path).name
+            local.write_bytes(self.read_bytes(path))
+            yield local
+
+    @contextmanager
+    def model(self, spec_id: str) -> Iterator[Path]:
+        """A trained model as a local folder."""
+        with tempfile.TemporaryDirectory(prefix="uvb-track-") as scratch:
+            with self.guarded() as store:
+                folder = store.download(f"models/{spec_id}/model", None if store.local_path else scratch)
+            yield folder
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, to be told within a line."""
+    text = str(error).strip().splitlines()
+    return (text[0] if text else type(error).__name__)[:200]

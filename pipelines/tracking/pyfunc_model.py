@@ -1,0 +1,34 @@
+"""What MLflow runs when a model of ours is loaded as a pyfunc: a batch of noisy images in, estimates of the clean ones out.
+
+MLflow keeps this file itself beside the model ("models from code"), so loading unpickles nothing.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from mlflow.models import set_model
+from mlflow.pyfunc.model import PythonModel
+
+import uvb
+from uvb.models.base import draw_latent_noise
+from uvb.noise import generator
+
+
+class Denoiser(PythonModel):
+    """x̂(y, ε) of a trained model (Eq. 3 for energies), ε drawn by the parameter ``seed``."""
+
+    def load_context(self, context: Any) -> None:
+        self.estimator = uvb.load(context.artifacts["model"])
+
+    def predict(self, context: Any, model_input: np.ndarray, params: dict[str, Any] | None = None) -> np.ndarray:
+        """Noisy images (B, C, H, W), float32, pixels in units of [0, 1] -> x̂ of the same shape."""
+        dtype = next(self.estimator.parameters()).dtype
+        y = torch.from_numpy(np.ascontiguousarray(model_input, dtype=np.float32)).to(dtype)
+        eps = draw_latent_noise(self.estimator, len(y), generator(int((params or {}).get("seed", 0)), "denoise"), y)
+        with torch.no_grad():  # Eq. 3's gradient is torch.func's, which this leaves on
+            x_hat = self.estimator(y, eps)
+        return x_hat.detach().float().numpy()
+
+
+set_model(Denoiser())

@@ -1,0 +1,57 @@
+"""MLflow beside a running study: the thread that keeps it up to date, and where to look."""
+
+import threading
+
+from pipelines.tracking.connection import local_tracking_uri
+from pipelines.tracking.projection import Status, Tracker
+
+SYNC_SECONDS = 4.0  # how often MLflow is brought up to date
+
+
+class Tracking:
+    """MLflow beside the study, in a thread: it starts while Ray starts, and is brought up to date every few seconds."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self.tracker, self.stopping = tracker, threading.Event()
+        self.error: Exception | None = None
+        self.thread = threading.Thread(target=self._run, name="mlflow", daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.tracker.start()
+            while not self.stopping.wait(SYNC_SECONDS):
+                self.tracker.sync()
+        except Exception as error:  # told in the driver's own thread
+            self.error = error
+
+    def check(self) -> None:
+        """Raises what went wrong in the thread."""
+        if self.error:
+            raise self.error
+
+    def sync(self) -> None:
+        """Bring MLflow up to date now; raises what went wrong in the thread."""
+        self.check()
+        self.tracker.sync()
+
+    def finish(self, status: Status) -> None:
+        """End all runs, also those of a start under way, which takes no longer than MLflow's requests may."""
+        self.stopping.set()
+        self.thread.join()
+        self.tracker.finish(status)
+
+
+def views(tracker: Tracker) -> list[str]:
+    """Where MLflow shows the study: lines to print."""
+    uri, paths = tracker.tracking_uri, tracker.view_paths
+    if not paths:
+        return []
+    served = uri.startswith(("http://", "https://"))
+    start = "make ui" if uri == local_tracking_uri() else f"mlflow ui --backend-store-uri {uri}"
+    address = uri.rstrip("/") if served else "http://127.0.0.1:5000"
+    return [
+        "in MLflow" if served else f"in MLflow, after `{start}`",
+        f"  the models:    {address}{paths['models']}",
+        f"  loss over σ:   {address}{paths['sigma']}",
+    ]

@@ -1,0 +1,125 @@
+"""A study's files in MLflow's terms: which parameters and metrics they become, under which names and at which steps. Pure."""
+
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import count
+from numbers import Real
+from typing import Any
+
+from pipelines.tracking.connection import Point
+from uvb.measure.losses import own_estimator
+
+Rows = list[dict[str, Any]]
+LOSSES = ("train_loss", "test_loss", "train_probe")  # of a training curve: of the objective
+
+
+def curve_points(rows: Rows, began: float | None, objective: str = "denoise") -> Iterator[Point]:
+    """Every number of the curves but the epoch and the clock as ``epoch/<name>``, at step = epoch, at its own time.
+
+    Losses in nats are ``epoch/test_loss_elbo_y`` and the like, since one chart has one unit.
+    """
+    nats = {} if objective == "denoise" else {name: f"{name}_{objective}" for name in LOSSES}
+    for row in rows:
+        seconds = row.get("time") or (began or time.time())
+        for key, value in row.items():
+            if key not in ("epoch", "time") and _is_number(value):
+                yield f"epoch/{nats.get(key, key)}", float(value), int(row["epoch"]), int(seconds * 1000)
+
+
+def model_values(losses: Rows, internals: Rows) -> dict[str, dict[str, float]]:
+    """spec_id -> the tables' figures as metrics: ``test_loss``, ``test_loss_stderr``, ``kl_noisy``, ...
+
+    The estimator a model is judged by has the plain names; another's losses bear its own, as ``test_loss_decoder``.
+    """
+    values: dict[str, dict[str, float]] = {}
+    own = _judged_by_own(losses)
+    for row in losses:
+        main = row["estimator"] == own[row["spec_id"]]
+        loss = f"{row['split']}_loss" + ("" if main else f"_{row['estimator']}")
+        found = {loss: row["loss"], f"{loss}_stderr": row["stderr"]}
+        if main:
+            found |= {f"paper_{row['split']}_loss": row.get("paper_loss")}
+            found |= {k: row.get(k) for k in ("floor", "nonparametric", "parameters")}
+        values.setdefault(row["spec_id"], {}).update(numbers(found))
+    for row in internals:
+        name = row["quantity"]
+        found = {name: row["value"], f"{name}_stderr": row["stderr"], f"paper_{name}": row.get("paper_value")}
+        values.setdefault(row["spec_id"], {}).update(numbers(found))
+    return values
+
+
+def lines_over_sigma(losses: Rows) -> dict[str, dict[tuple[str, int], float]]:
+    """Line -> (metric, step 100 σ) -> mean over seeds, for lines of several σ: ``loss_over_sigma`` and ``train_…``.
+
+    A line a kind of model, one of the paper's figures for it, and the exact references. Where 100 σ does not tell all
+    levels apart, the step is a larger multiple of σ, and the metric is named after it: ``loss_over_1000_sigma``.
+    """
+    own = _judged_by_own(losses)
+    rows = [row for row in losses if row["estimator"] == own[row["spec_id"]]]
+    several = len({row["dataset"] for row in rows}) > 1
+    scale = _sigma_scale(row["sigma"] for row in rows)
+    metric = "loss_over_sigma" if scale == 100 else f"loss_over_{scale}_sigma"
+    lines: dict[str, dict[tuple[str, int], list[float]]] = {}
+    for row in rows:
+        at = (metric if row["split"] == "test" else f"train_{metric}", round(scale * row["sigma"]))
+        kind = _kind(row, [r for r in rows if r["model"] == row["model"]])
+        data = f" {row['dataset']}" if several else ""
+        columns = {kind: "loss", f"paper {kind}": "paper_loss"}
+        columns |= {f"floor{data}": "floor", f"nonparametric{data}": "nonparametric"}
+        for line, value in numbers({line: row.get(column) for line, column in columns.items()}).items():
+            lines.setdefault(line, {}).setdefault(at, []).append(value)
+    return {
+        line: {at: sum(values) / len(values) for at, values in points.items()}
+        for line, points in lines.items()
+        if len({step for _, step in points}) > 1
+    }
+
+
+def flat(blob: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}; lists are joined by commas."""
+    found: dict[str, Any] = {}
+    for key, value in blob.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{key}.")
+        elif isinstance(value, list | tuple):
+            found[prefix + key] = ",".join(map(str, value))
+        elif value is not None:
+            found[prefix + key] = value
+    return {_key(k): v for k, v in found.items()}
+
+
+def numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    """What is a number and known; tables write NaN for what was not measured."""
+    return {k: float(v) for k, v in values.items() if _is_number(v) and v == v}
+
+
+def _sigma_scale(sigmas: Iterable[float]) -> int:
+    """The smallest power of ten, 100 or more, that makes whole numbers of all σ, up to a billionth of each."""
+    levels = set(sigmas)
+    return next(10**n for n in count(2) if all(math.isclose(round(10**n * s), 10**n * s) for s in levels))
+
+
+def _judged_by_own(losses: Rows) -> dict[str, str]:
+    """spec_id -> the estimator that its model is judged by, of those measured."""
+    offered: dict[str, set[str]] = {}
+    for row in losses:
+        offered.setdefault(row["spec_id"], set()).add(row["estimator"])
+    return {row["spec_id"]: own_estimator(row["model"], offered[row["spec_id"]]) for row in losses}
+
+
+def _kind(row: Mapping[str, Any], peers: Rows) -> str:
+    """A line's name in the chart over σ: the model, and whatever tells it from its `peers`, the rows of that model."""
+    apart = ("dataset", "activation", "recipe", "epochs", "widths", "batch_size", "train_images")
+    told = [(k, str(row[k])) for k in apart if k in row and len({str(peer[k]) for peer in peers}) > 1]
+    extras = [f"{value} {k}" if k == "epochs" else value for k, value in told]
+    return _key(" ".join([str(row["model"]).upper(), *extras]))
+
+
+def _key(name: str) -> str:
+    """MLflow's names take letters, digits and ``_-. :/``."""
+    return "".join(c if c.isascii() and (c.isalnum() or c in "_-. :/") else "_" for c in name)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)

@@ -1,0 +1,505 @@
+"""Chaos: one study runs undisturbed, the same study is killed again and again, and in the end their tables are equal.
+
+`make chaos`, or `python tests/end_to_end/chaos.py --help`. What is killed, with SIGKILL and at moments drawn by a seed: a train
+worker (also while it writes a checkpoint), a Tune trial, a whole node of a cluster of three (a new one then joins), the
+driver (the same command then runs again), a downstream task. A kill counts once its restart was seen.
+"""
+
+import collections
+import json
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pandas as pd
+import psutil
+
+ROOT = Path(__file__).resolve().parents[2]
+from tests.support.marked import MARK, end_marked, marked, titled  # noqa: E402  # beside the tests, which Python does not know of
+
+WORKER = "ray::RayTrainWorker"  # how Ray names its processes; after which a new one of these must appear
+TITLES = {"worker": WORKER, "checkpoint": WORKER, "trial": "ray::ImplicitFunc", "node": WORKER, "driver": WORKER,
+          "task": "ray::run_task"}  # fmt: skip
+STUDY = ["--sigmas", "1.0", "--models", "uvb", "deen", "--extra-models", "--experiments", "losses", "internals", "denoise_rows",
+         "--num-workers", "2", "--cpus-per-worker", "0.9", "--concurrent-trials", "1", "--train-images", "300",
+         "--eval-images", "100", "--eval-test-images", "100", "--checkpoint-seconds", "0.5"]  # fmt: skip
+VOLATILE = {"run_id", "images_per_s", "images_per_second", "seconds", "time", "host"}  # run ids, times and hosts
+KEYS = {"losses": ["spec_id", "split", "estimator"], "internals": ["spec_id", "quantity"], "curves": ["spec_id", "epoch"],
+        "capacity": ["model"]}  # fmt: skip
+NODE_CPUS, NODES = 2, 3
+LAST_SHARE = 0.9  # a model that is nearly trained is not attacked: it might end before the kill is felt
+TOO_LATE = "when its model had just been trained"
+RETRY_SEEN_SECONDS = 20.0  # Ray tells of a second attempt within seconds, where there is one
+
+
+@dataclass(frozen=True)
+class Chaos:
+    """How often each is killed, and the size of the study that suffers it."""
+
+    seed: int = 0
+    workers: int = 6
+    checkpoints: int = 4
+    """Train workers killed in the midst of writing a checkpoint."""
+    trials: int = 3
+    nodes: int = 3
+    drivers: int = 3
+    tasks: int = 3
+    epochs: int = 120
+    eval_draws: int = 60
+    patience: float = 600.0
+    """Seconds that a restart may take."""
+    record: bool = False
+    """Write the recovery times into benchmarks/results/, beside the benchmarks."""
+    calm: str = ""
+    """Where the same study ran undisturbed already (its --storage); empty: it runs first."""
+    keep: str = ""
+    """A folder to keep everything in; a temporary one, removed at the end, where empty."""
+
+    @property
+    def total(self) -> int:
+        return self.workers + self.checkpoints + self.trials + self.nodes + self.drivers + self.tasks
+
+
+@dataclass
+class Kill:
+    """One kill, and the restart that it caused."""
+
+    kind: str
+    phase: str
+    at: str
+    pid: int
+    recovery_seconds: float
+    evidence: str
+
+
+class ChaosError(AssertionError):
+    """The study did not survive, or what survived is not equal."""
+
+
+@dataclass
+class Driver:
+    """`full_study.py` as a process of its own; killed, it is simply run again."""
+
+    folder: Path
+    arguments: list[str]
+    mark: str
+    process: "subprocess.Popen[bytes] | None" = None
+    starts: int = 0
+
+    def start(self) -> None:
+        command = [sys.executable, str(ROOT / "pipelines" / "full_study.py"), *self.arguments]
+        self.starts += 1
+        with open(self.folder / "driver.log", "ab") as log:
+            log.write(f"--- start {self.starts}\n".encode())
+            log.flush()
+            environment = {**os.environ, MARK: self.mark}
+            self.process = subprocess.Popen(command, cwd=self.folder, env=environment, stdout=log, stderr=log)
+
+    def require_running(self) -> None:
+        assert self.process is not None
+        if self.process.poll() is not None:
+            raise ChaosError(f"the driver ended by itself, code {self.process.returncode}:\n{self.log()}")
+
+    def wait(self, timeout: float) -> None:
+        assert self.process is not None
+        code = self.process.wait(timeout)
+        if code:
+            raise ChaosError(f"the driver ended with code {code}:\n{self.log()}")
+
+    def log(self) -> str:
+        return "\n".join((self.folder / "driver.log").read_text().splitlines()[-30:])
+
+
+@dataclass
+class Nodes:
+    """A Ray cluster of several nodes on this machine, whose processes can be told apart by their raylet."""
+
+    mark: str
+    cluster: Any = None
+    workers: list[Any] = field(default_factory=list)
+
+    def start(self, scratch: Path) -> str:
+        """The cluster's address."""
+        os.environ |= {MARK: self.mark, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid4().hex, "RAY_TMPDIR": str(scratch),
+                       "RAY_USAGE_STATS_ENABLED": "0", "MLFLOW_DISABLE_TELEMETRY": "true", "OMP_NUM_THREADS": "1"}  # fmt: skip
+        from ray.cluster_utils import Cluster
+
+        # A head without CPUs: whatever is at work is then on a node that can be killed.
+        head = {"num_cpus": 0, "include_dashboard": True, "dashboard_port": 0, "object_store_memory": 80_000_000}
+        self.cluster = Cluster(initialize_head=True, head_node_args=head)
+        for _ in range(NODES - 1):
+            self.add()
+        return str(self.cluster.address)
+
+    def add(self) -> None:
+        self.workers.append(self.cluster.add_node(num_cpus=NODE_CPUS, object_store_memory=80_000_000))
+
+    def raylet(self, node: Any) -> psutil.Process:
+        return psutil.Process(node.all_processes["raylet"][0].process.pid)
+
+    def with_workers(self, title: str) -> list[Any]:
+        """The nodes (the head aside) on which something of that title runs."""
+        parents = {process.ppid() for process in titled(self.mark, title)}
+        return [node for node in self.workers if self.raylet(node).pid in parents]
+
+    def kill(self, node: Any) -> int:
+        """Power off: the node's raylet and all it started, at once. Returns the raylet's id."""
+        raylet = self.raylet(node)
+        for process in [raylet, *raylet.children(recursive=True)]:
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                continue
+        self.cluster.remove_node(node, allow_graceful=False)
+        self.workers.remove(node)
+        return raylet.pid
+
+    def stop(self) -> None:
+        if self.cluster is not None:
+            self.cluster.shutdown()
+
+
+class Attack:
+    """The kills of one run."""
+
+    def __init__(self, chaos: Chaos, study: Path, driver: Driver, nodes: Nodes, address: str) -> None:
+        self.chaos, self.study, self.driver, self.nodes, self.address = chaos, study, driver, nodes, address
+        self.random = random.Random(chaos.seed)
+        self.mark = nodes.mark
+        self.done: list[Kill] = []
+
+    # -------------------------------------------------------------------------------------------------- looking
+
+    def progress(self) -> dict[str, dict[str, Any]]:
+        """spec_id -> progress.json, with "done" added."""
+        found = {}
+        for folder in (self.study / "models").glob("*"):
+            now = read_json(folder / "progress.json")
+            found[folder.name] = {"epoch": 0, "starts": 0, "time": 0.0, **now, "done": (folder / "done.json").exists()}
+        return found
+
+    def share(self) -> float:
+        """The share of the training that is done."""
+        all_models = self.progress().values()
+        return sum(1.0 if m["done"] else m["epoch"] / self.chaos.epochs for m in all_models) / max(1, len(all_models))
+
+    def begun(self, model: str) -> int:
+        """How often it was."""
+        return int(self.progress().get(model, {}).get("starts", 0))
+
+    def training(self) -> str:
+        """The model that trains now: its spec_id."""
+        open_models = {k: m for k, m in self.progress().items() if not m["done"]}
+        return max(open_models, key=lambda k: open_models[k]["time"]) if open_models else ""
+
+    def where(self) -> str:
+        """Model, epoch and step."""
+        spec_id = self.training()
+        if not spec_id:
+            return "between models"
+        spec, now = read_json(self.study / "models" / spec_id / "spec.json"), self.progress()[spec_id]
+        steps = -(-spec["data"]["train_images"] // spec["recipe"]["batch_size"])
+        return f"{spec['model']} after step {round(now['epoch'] * steps)} of {steps * self.chaos.epochs}"
+
+    def until(self, what: str, condition: Callable[[], Any], pause: float = 0.05, seconds: float = 0.0) -> Any:
+        """What `condition` finds. Raises ChaosError where the patience ends, or TimeoutError after `seconds`, if given."""
+        deadline = time.monotonic() + (seconds or self.chaos.patience)
+        while time.monotonic() < deadline:
+            self.driver.require_running()
+            if found := condition():
+                return found
+            time.sleep(pause)
+        if seconds:
+            raise TimeoutError(what)
+        raise ChaosError(f"waited {self.chaos.patience:.0f} s for {what}, in vain; now at {self.where()}:\n{self.driver.log()}")
+
+    def fresh(self, title: str, before: set[psutil.Process]) -> list[psutil.Process]:
+        """Processes of that title that are not among those of before. Their birth does not tell: Ray may have taken a process
+        that had stood idle since long before the kill."""
+        return [process for process in titled(self.mark, title) if process not in before]
+
+    # -------------------------------------------------------------------------------------------------- killing
+
+    def run(self) -> None:
+        """All kills of the training, spread over it at moments drawn by the seed, then those of the measurements."""
+        c = self.chaos
+        kinds = ["worker"] * c.workers + ["checkpoint"] * c.checkpoints + ["trial"] * c.trials + ["node"] * c.nodes
+        kinds += ["driver"] * c.drivers
+        self.random.shuffle(kinds)
+        moments = [LAST_SHARE * (i + self.random.uniform(0.05, 0.95)) / (len(kinds) + 1) for i in range(len(kinds))]
+        for kind, moment in zip(kinds, moments, strict=True):
+            while True:
+                self.until(f"{moment:.0%} of the training", partial(self.ripe, kind, moment))
+                if self.training_kill(kind):
+                    break
+        for _ in range(c.tasks):
+            self.task_kill()
+
+    def ripe(self, kind: str, moment: float) -> bool:
+        """Whether the training has come to that moment, and there is something to kill, in the midst of a model: between two
+        no model would know that it was begun again."""
+        if self.share() == 1.0:
+            raise ChaosError(f"all models were trained before a {kind} could be killed: more --epochs, or fewer kills")
+        now = self.progress().get(self.training(), {})
+        if self.share() < moment or not now.get("images_per_s") or now["epoch"] > LAST_SHARE * self.chaos.epochs:
+            return False
+        return bool(self.nodes.with_workers(TITLES[kind]) if kind == "node" else titled(self.mark, TITLES[kind]))
+
+    def training_kill(self, kind: str) -> bool:
+        """Kill, and wait until that model was begun again. False where it ended by itself at that very moment, so that there
+        was nothing left to begin again: such a kill does not count."""
+        model, at, before, note = self.training(), self.where(), set(titled(self.mark, TITLES[kind])), ""
+        if not (starts := self.begun(model)):
+            return False
+        now, began = time.time(), time.monotonic()
+        if kind == "node":
+            pid = self.nodes.kill(self.random.choice(self.nodes.with_workers(TITLES[kind])))
+            self.nodes.add()
+        elif kind == "driver":
+            assert self.driver.process is not None
+            pid = self.driver.process.pid
+            os.kill(pid, signal.SIGKILL)
+            self.driver.process.wait()
+            self.driver.start()
+        elif kind == "checkpoint":
+            pid, left = self.kill_in_checkpoint()
+            # the model may have changed since: seen anew, long before anything can have been started again
+            model, at, before, note = left.split("/")[0], self.where(), set(self.watched), f", half-written {left}"
+            starts = self.begun(model)
+            now, began = time.time(), time.monotonic()
+        else:
+            victim = self.random.choice(titled(self.mark, TITLES[kind]))
+            pid = victim.pid
+            victim.kill()
+
+        def begun_again() -> str:
+            found, born = self.progress()[model], self.fresh(TITLES[kind], before)
+            if found["starts"] > starts and born:
+                return f"new process {born[0].pid}, starts {starts} -> {found['starts']}{note}"
+            return TOO_LATE if found["done"] else ""
+
+        evidence: str = self.until(f"a restart after the {kind} was killed", begun_again)
+        if evidence == TOO_LATE:
+            print(f"{kind} {pid} killed {TOO_LATE} ({at}); another one, then", flush=True)
+            return False
+        self.until("training to go on", lambda: self.moving(now))
+        self.note(Kill(kind, "training", at, pid, time.monotonic() - began, evidence))
+        return True
+
+    def moving(self, since: float) -> bool:
+        """Whether a model reported steps made after `since` (or all are done)."""
+        models = self.progress().values()
+        return all(m["done"] for m in models) or any(m["time"] > since and m.get("images_per_s") for m in models)
+
+    def kill_in_checkpoint(self) -> tuple[int, str]:
+        """Kill the worker that writes while its file has a temporary name; the half-written folder is the proof."""
+
+        def hit() -> "tuple[int, str] | None":
+            writing = list((self.study / "models").glob("*/state/.tmp-*"))
+            if not writing:
+                return None
+            for worker in list(self.watched):
+                with suppress(psutil.Error, OSError):
+                    names = {os.readlink(f"/proc/{worker.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{worker.pid}/fd")}
+                    if any(str(folder) in name for folder in writing for name in names):
+                        worker.kill()
+                        worker.wait(10)
+                        left = [folder for folder in writing if folder.exists()]
+                        if left:
+                            return worker.pid, "/".join(left[0].parts[-3:])
+                        # It had just got its name: a kill all the same, but not the one wanted. The next checkpoint, then.
+            return None
+
+        refreshed = 0.0
+
+        def look() -> "tuple[int, str] | None":
+            nonlocal refreshed
+            if time.monotonic() - refreshed > 0.5:
+                self.watched, refreshed = titled(self.mark, TITLES["checkpoint"]), time.monotonic()
+            return hit()
+
+        self.watched: list[psutil.Process] = []
+        found: tuple[int, str] = self.until("a checkpoint being written", look, pause=0.001)
+        return found
+
+    def task_kill(self) -> None:
+        """Kill a task at work. One that ended at that very moment leaves an idle process, whose death restarts nothing: then
+        the next one."""
+        from ray.util.state.exception import RayStateApiException
+
+        attempts = self.attempts()
+
+        def killed() -> "psutil.Process | None":
+            running = titled(self.mark, TITLES["task"])
+            self.random.shuffle(running)
+            for process in running:
+                with suppress(psutil.Error):
+                    if " ".join(process.cmdline()).startswith(TITLES["task"]):  # still, now
+                        process.kill()
+                        return process
+            return None
+
+        def retried() -> int:
+            with suppress(RayStateApiException):  # a busy dashboard: asked again
+                now = self.attempts()
+                return now if now > attempts else 0
+            return 0
+
+        while True:
+            victim: psutil.Process = self.until("a downstream task", killed)
+            at, began = f"{len(list((self.study / 'tasks').glob('*/*/result.json')))} results written", time.monotonic()
+            with suppress(TimeoutError):
+                after = self.until("a task's second attempt", retried, pause=0.3, seconds=RETRY_SEEN_SECONDS)
+                break
+        self.note(Kill("task", "measurements", at, victim.pid, time.monotonic() - began, f"retries {attempts} -> {after}"))
+
+    def attempts(self) -> int:
+        """How many second and later attempts of downstream tasks Ray has begun."""
+        from ray.util.state import list_tasks
+
+        tasks = list_tasks(address=self.address, filters=[("name", "=", "run_task")], limit=5000, raise_on_missing_output=False)
+        return sum(task.attempt_number > 0 for task in tasks)
+
+    def note(self, kill: Kill) -> None:
+        self.done.append(kill)
+        said = f"{kill.kind} {kill.pid} killed in {kill.phase} ({kill.at}); back after {kill.recovery_seconds:.1f} s"
+        print(f"{len(self.done)}/{self.chaos.total} {said}; {kill.evidence}", flush=True)
+
+
+# ------------------------------------------------------------------------------------------------------------ the whole
+
+
+def run_chaos(chaos: Chaos) -> list[Kill]:
+    """The undisturbed study, the killed one, and their comparison.
+
+    Raises:
+        ChaosError: something was lost.
+    """
+    folder = Path(chaos.keep).resolve() if chaos.keep else Path(tempfile.mkdtemp(prefix="chaos"))
+    scratch = Path(tempfile.mkdtemp(prefix="c"))  # short, for Ray's sockets
+    mark = os.environ.get(MARK) or uuid4().hex
+    arguments = [*STUDY, "--epochs", str(chaos.epochs), "--eval-draws", str(chaos.eval_draws)]
+    nodes = Nodes(mark)
+    try:
+        calm = Path(chaos.calm or folder / "calm").resolve()
+        for each in [folder / "killed"] + ([] if chaos.calm else [calm]):
+            shutil.rmtree(each, ignore_errors=True)
+            each.mkdir(parents=True)
+        address = nodes.start(scratch)
+        if not chaos.calm:
+            undisturbed = Driver(calm, [*arguments, "--storage", str(calm), "--address", address], mark)
+            undisturbed.start()
+            undisturbed.wait(20 * chaos.patience)
+        seconds = read_json(calm / "digits" / "timings.json").get("total_seconds")
+        if seconds is None:
+            raise ChaosError(f"{calm} holds no study named digits that ran to its end; leave --calm out, and it runs first")
+        print(f"undisturbed: {seconds:.0f} s", flush=True)
+
+        started = time.monotonic()
+        driver = Driver(folder / "killed", [*arguments, "--storage", str(folder / "killed"), "--address", address], mark)
+        driver.start()
+        attack = Attack(chaos, folder / "killed" / "digits", driver, nodes, address)
+        attack.run()
+        driver.wait(20 * chaos.patience)
+        said = f"{len(attack.done)} kills: {time.monotonic() - started:.0f} s, where undisturbed it took {seconds:.0f} s"
+        compared = compare(calm / "digits", folder / "killed" / "digits")
+        print(f"{said}; equal: {compared}")
+        require_no_traces(folder / "killed", attack.done)
+        (folder / "kills.json").write_text(json.dumps([asdict(kill) for kill in attack.done], indent=1))
+        print(summary(attack.done))
+        if chaos.record:
+            record(attack.done)
+        return attack.done
+    finally:
+        nodes.stop()
+        end_marked(mark)
+        if left := marked(mark):
+            print(f"left: {left}")
+        shutil.rmtree(scratch, ignore_errors=True)
+        if not chaos.keep:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def compare(calm: Path, killed: Path) -> str:
+    """Every table, cell by cell, exactly; run ids, times and hosts aside."""
+    said = []
+    names = sorted(path.stem for path in (calm / "tables").glob("*.parquet"))
+    if not {"losses", "internals", "curves"} <= set(names):
+        raise ChaosError(f"tables are missing: {names}")
+    for name in names:
+        a, b = (pd.read_parquet(study / "tables" / f"{name}.parquet") for study in (calm, killed))
+        kept = [column for column in a.columns if column not in VOLATILE]
+        keys = KEYS.get(name) or kept
+        a, b = (frame[kept].sort_values(keys, ignore_index=True) for frame in (a, b))
+        pd.testing.assert_frame_equal(a, b, check_exact=True, obj=name)
+        if a.empty and name in ("losses", "internals", "curves"):
+            raise ChaosError(f"table {name} is empty")
+        if not a.empty:
+            said.append(f"{name} ({len(a)} x {len(kept)})")
+    return ", ".join(said)
+
+
+def require_no_traces(folder: Path, kills: list[Kill]) -> None:
+    """No half-written file, no MLflow run twice or still RUNNING; and the files know how often they were begun."""
+    study = folder / "digits"
+    left = [str(path.relative_to(study)) for path in study.rglob(".tmp-*")]
+    if left:
+        raise ChaosError(f"half-written files were left: {left}")
+    restarts = sum(json.loads(path.read_text())["restarts"] for path in study.glob("models/*/done.json"))
+    wanted = sum(kill.phase == "training" for kill in kills)
+    if restarts < wanted:
+        raise ChaosError(f"{wanted} kills during training, and the models know of {restarts} restarts")
+    with sqlite3.connect(folder / "mlflow.db") as database:
+        rows = database.execute("SELECT name, status FROM runs WHERE lifecycle_stage = 'active'").fetchall()
+    doubled = [name for name, count in collections.Counter(name for name, _ in rows).items() if count > 1]
+    if doubled or {status for _, status in rows} != {"FINISHED"}:
+        raise ChaosError(f"MLflow's runs: {rows}")
+
+
+def summary(kills: list[Kill]) -> str:
+    """Recovery time after each kind of kill."""
+    lines = ["| killed | times | back after, s (median) | worst |", "|---|---:|---:|---:|"]
+    for kind in dict.fromkeys(kill.kind for kill in kills):
+        seconds = [kill.recovery_seconds for kill in kills if kill.kind == kind]
+        lines.append(f"| {kind} | {len(seconds)} | {statistics.median(seconds):.1f} | {max(seconds):.1f} |")
+    return "\n".join(lines)
+
+
+def record(kills: list[Kill]) -> None:
+    """Rows ``recovery/<what was killed>``: seconds from the kill until training (or the task) was seen to go on."""
+    from benchmarks import bench
+    from benchmarks.measure import row
+
+    rows = []
+    for kind in dict.fromkeys(kill.kind for kill in kills):
+        seconds = [kill.recovery_seconds for kill in kills if kill.kind == kind]
+        rows.append(row(f"recovery/{kind}", seconds) | {"reference": f"{len(seconds)} kills"})
+    bench.write(rows, ROOT / "benchmarks" / "results")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object, or {} where it is not there (yet)."""
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError):
+        return {}
+
+
+if __name__ == "__main__":
+    import tyro
+
+    run_chaos(tyro.cli(Chaos))

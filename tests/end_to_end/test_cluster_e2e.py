@@ -1,0 +1,149 @@
+"""`ray up`, `ray submit` and `ray job submit`, for real, on this machine: the shipped package runs, not this checkout's."""
+
+import copy
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import pandas as pd
+import pytest
+import yaml
+
+from tests.support.builders import ROOT
+from tests.support.marked import MARK, end_marked, marked
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+
+TINY = ["--sigmas", "1.0", "--models", "uvb", "--extra-models", "--epochs", "1", "--train-images", "64", "--eval-images", "50",
+        "--eval-test-images", "50", "--eval-draws", "1", "--experiments", "losses", "--num-workers", "1"]  # fmt: skip
+
+
+@dataclass
+class Cluster:
+    """A cluster of one node whose home is a folder here."""
+
+    yaml: Path
+    home: Path
+    environment: dict[str, str]
+    dashboard: int
+
+    def ray(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """One command of Ray's own line, as a person would type it in the project's root."""
+        command = [str(Path(sys.executable).with_name("ray")), *arguments]
+        return subprocess.run(
+            command, cwd=ROOT, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        )
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def local_yaml(folder: Path, port: int, dashboard: int, ray_folder: Path) -> Path:
+    """ray_cluster.yaml with this machine for AWS: what is shipped and how it is installed stay, but nothing is downloaded."""
+    config = copy.deepcopy(yaml.safe_load((ROOT / "ray_cluster.yaml").read_text()))
+    for key in ("docker", "upscaling_speed"):
+        del config[key]
+    config |= {
+        "cluster_name": f"uvb-{port}",
+        "max_workers": 0,
+        "provider": {"type": "external", "module": "external_provider.Provider", "head_ip": "127.0.0.1", "worker_ips": []},
+        "auth": {},
+        "available_node_types": {"cpu_head": {"resources": {"CPU": 2}, "node_config": {}, "min_workers": 0, "max_workers": 0}},
+        "setup_commands": [
+            "python -m pip install --quiet --no-deps --no-index --no-build-isolation --target ~/site ~/uvb-study"
+        ],
+        "head_setup_commands": [],
+    }
+    stop, start = config["head_start_ray_commands"]
+    assert stop == "ray stop"  # left out below: it would end every Ray of this machine, not only the test's
+    start = start.replace("--port=6379 --object-manager-port=8076", f"--port={port} --dashboard-port={dashboard} --num-cpus=2")
+    assert str(port) in start
+    # The real home holds other people's Ray; everything listens on loopback alone.
+    # The agent's port is given too: where another Ray has the usual one, this one's would take no jobs.
+    client, agent = free_ports(2)
+    start += f" --node-ip-address=127.0.0.1 --temp-dir={ray_folder} --ray-client-server-port={client}"
+    start += f" --dashboard-agent-listen-port={agent}"
+    config["head_start_ray_commands"] = [start.replace(" --autoscaling-config=~/ray_bootstrap_config.yaml", "")]
+    path = folder / "cluster.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    folder = Path(tempfile.mkdtemp(prefix="uvb"))  # short: Ray makes sockets below it
+    laptop, home, ray_folder = folder / "l", folder / "h", folder / "r"
+    for each in (laptop, home, ray_folder):
+        each.mkdir()
+    mark = uuid4().hex
+    port, dashboard = free_ports(2)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "UVB_"))}
+    environment |= {
+        "HOME": str(laptop), "UVB_TEST_HOME": str(home), MARK: mark, "RAY_TMPDIR": str(ray_folder), "RAY_AUTH_MODE": "token",
+        "RAY_USAGE_STATS_ENABLED": "0", "MLFLOW_DISABLE_TELEMETRY": "true", "OMP_NUM_THREADS": "1", "NO_COLOR": "1",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": f"{home / 'site'}:{ROOT / 'tests'}",
+        "UVB_STORAGE": str(home / "studies"), "RAY_ADDRESS": f"127.0.0.1:{port}", "RAY_JOB_ALLOW_DRIVER_ON_WORKER_NODES": "1",
+    }  # fmt: skip
+    found = Cluster(local_yaml(folder, port, dashboard, ray_folder), home, environment, dashboard)
+    try:
+        assert found.ray("get-auth-token", "--generate").returncode == 0
+        up = found.ray("up", "--yes", "--no-config-cache", str(found.yaml))
+        assert up.returncode == 0, up.stdout
+        yield found
+    finally:
+        end_marked(mark)
+        assert not marked(mark)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_ray_submit_runs_the_study(cluster: Cluster) -> None:
+    arguments = ["--study", "submitted", *TINY]
+    done = cluster.ray("submit", "--no-config-cache", str(cluster.yaml), "pipelines/full_study.py", "--", *arguments)
+    assert done.returncode == 0, done.stdout
+    study = cluster.home / "studies" / "submitted"
+    losses = pd.read_parquet(study / "tables" / "losses.parquet")
+    assert set(losses["split"]) == {"train", "test"}
+    assert losses["loss"].between(0, 100).all()
+    assert len(pd.read_parquet(study / "tables" / "curves.parquet")) == 1
+    assert str(study / "report.html") in done.stdout
+    where = cluster.ray(
+        "exec", "--no-config-cache", str(cluster.yaml), "python -c 'import pipelines; print(pipelines.__file__)'"
+    )
+    assert str(cluster.home / "site") in where.stdout, "the package that ran is the one that was shipped"
+
+
+def test_ray_job_submit_and_a_failed_job(cluster: Cluster) -> None:
+    address = ["--address", f"http://127.0.0.1:{cluster.dashboard}"]
+    study = ["python", "-m", "pipelines.full_study", "--study", "job"]
+    done = cluster.ray("job", "submit", *address, "--", *study, *TINY)
+    assert done.returncode == 0, done.stdout
+    done_json = list((cluster.home / "studies" / "job" / "models").glob("*/done.json"))
+    assert json.loads(done_json[0].read_text())["epochs"] == 1
+    wrong = cluster.ray("job", "submit", *address, "--", *study, "--sigmas", "-1")
+    assert wrong.returncode != 0
+    assert "sigma = -1" in wrong.stdout
+    impossible = cluster.ray("job", "submit", *address, "--", *study, *TINY[:-1], "50")
+    assert impossible.returncode != 0
+    assert "asked for 50 workers" in impossible.stdout
+    assert "has 2 CPUs" in impossible.stdout
+
+
+def test_without_the_token_nobody_is_let_in(cluster: Cluster) -> None:
+    stranger = Cluster(cluster.yaml, cluster.home, {**cluster.environment, "RAY_AUTH_TOKEN": "0" * 32}, cluster.dashboard)
+    refused = stranger.ray("job", "list", "--address", f"http://127.0.0.1:{cluster.dashboard}")
+    assert refused.returncode != 0

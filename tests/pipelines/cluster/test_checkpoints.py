@@ -1,0 +1,110 @@
+"""A training's checkpoints: which one is used, refused, kept."""
+
+import dataclasses
+import json
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+import torch
+
+from pipelines.cluster.worker import KEPT_STATES, STUCK_LIMIT, Training
+from pipelines.files.store import Store
+from pipelines.study.images import save_images
+from tests.support.builders import tiny_spec
+from tests.support.one_training import PLAN, Interrupted, Killed, folder_of, train, weights
+from uvb.data import ImageSet
+from uvb.training.state import TrainState
+
+
+def test_states_are_few_and_the_newest_whole_one_is_used(store: Store, tmp_path: Path, digits: ImageSet) -> None:
+    spec = dataclasses.replace(tiny_spec(digits), recipe=dataclasses.replace(tiny_spec(digits).recipe, epochs=5))
+    with pytest.raises(Killed):
+        Interrupted(spec, store, 4).run()
+    states = sorted((folder_of(store, spec) / "state").iterdir())
+    assert len(states) == KEPT_STATES
+    damaged = states[-1] / "state.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-8])
+    resumed = train(spec, store)
+    assert resumed.history["start"] == states[-2].name
+    assert any(states[-1].name in note and "not used" in note for note in resumed.notes)
+
+    whole = Store(tmp_path / "whole")
+    save_images(whole, digits)
+    train(spec, whole)
+    a, b = weights(folder_of(store, spec)), weights(folder_of(whole, spec))
+    assert all(torch.equal(a[name], b[name]) for name in b)
+
+
+def test_what_is_saved_after_damaged_checkpoints_is_kept_rather_than_these(store: Store, digits: ImageSet) -> None:
+    """All are damaged, so it began anew: its first checkpoint is of an earlier step than theirs."""
+    spec = dataclasses.replace(tiny_spec(digits), recipe=dataclasses.replace(tiny_spec(digits).recipe, epochs=5))
+    with pytest.raises(Killed):
+        Interrupted(spec, store, 4).run()
+    folder = folder_of(store, spec) / "state"
+    damaged = {state.name for state in folder.iterdir()}
+    for name in damaged:
+        (folder / name / "state.json").write_text("{")
+    with pytest.raises(Killed):
+        Interrupted(spec, store, 1).run()
+    (kept,) = {state.name for state in folder.iterdir()} - damaged
+    assert kept < min(damaged)
+    assert train(spec, store).history["start"] == kept
+
+
+def test_checkpoint_of_another_configuration_is_refused_by_name(store: Store, digits: ImageSet) -> None:
+    spec = tiny_spec(digits)
+    other = dataclasses.replace(spec, sigma=0.5)
+    with pytest.raises(Killed):
+        Interrupted(other, store, 1).run()
+    (folder_of(store, other) / "state").rename(folder_of(store, spec).parent / "moved")
+    folder_of(store, spec).mkdir()
+    (folder_of(store, spec).parent / "moved").rename(folder_of(store, spec) / "state")
+    assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "failed"
+    assert "sigma: 0.5 != 1.0" in json.loads((folder_of(store, spec) / "failed.json").read_text())["error"]
+
+
+def test_a_store_that_fails_for_a_moment_is_no_damaged_checkpoint(digits: ImageSet, monkeypatch) -> None:
+    """The worker dies, and the next one goes on from the checkpoint instead of beginning anew."""
+    spec, store = tiny_spec(digits), Store(f"memory://{uuid4().hex}/study")
+    save_images(store, digits)
+    with pytest.raises(Killed):
+        Interrupted(spec, store, 1).run()
+    with monkeypatch.context() as away:
+        away.setattr(TrainState, "load", lambda *_: (_ for _ in ()).throw(OSError("curl: 28")))
+        with pytest.raises(OSError, match="curl"):
+            Training(spec, PLAN, store, 1e9, 0).run()
+    resumed = train(spec, store)
+    assert int(resumed.history["start"]) > 0
+    assert not any("not used" in note for note in resumed.notes)
+
+
+def test_checkpoints_that_can_never_be_read_are_given_up_and_kept(store: Store, digits: ImageSet, monkeypatch) -> None:
+    spec = tiny_spec(digits)
+    with pytest.raises(Killed):
+        Interrupted(spec, store, 1).run()
+    before = store.stamps(f"models/{spec.spec_id}/state")
+    monkeypatch.setattr(TrainState, "load", lambda *_: (_ for _ in ()).throw(PermissionError("not for you")))
+    for _ in range(STUCK_LIMIT - 1):
+        with pytest.raises(PermissionError):
+            Training(spec, PLAN, store, 1e9, 0).run()
+    assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "failed"
+    assert "cannot be read (not for you)" in json.loads((folder_of(store, spec) / "failed.json").read_text())["error"]
+    assert store.stamps(f"models/{spec.spec_id}/state") == before
+
+
+def test_a_checkpoint_of_other_code_is_refused_by_what_differs(store: Store, digits: ImageSet, monkeypatch) -> None:
+    spec = tiny_spec(digits)
+    with pytest.raises(Killed):
+        Interrupted(spec, store, 1).run()
+    fresh = TrainState.fresh
+
+    def with_a_layer_more(*args: object) -> TrainState:
+        state = fresh(*args)
+        state.model.more = torch.nn.Linear(1, 1)
+        return state
+
+    monkeypatch.setattr(TrainState, "fresh", with_a_layer_more)
+    assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "failed"
+    error = json.loads((folder_of(store, spec) / "failed.json").read_text())["error"]
+    assert "other code of uvb (model/more.bias differs)" in error

@@ -1,0 +1,77 @@
+"""The tasks after a training: which there are, and when they are measured again."""
+
+import dataclasses
+
+import pytest
+
+from pipelines.cluster.tasks import Settings, Task, run_task, tasks_for, unfinished
+from pipelines.files.store import Store
+from pipelines.study.config import StudyConfig, chosen_experiments
+from tests.support.builders import tiny_spec
+from tests.support.one_training import train
+from uvb.data import ImageSet
+from uvb.experiments import Result, get_experiment
+from uvb.measure.losses import EvalConfig
+from uvb.plan import Plan
+
+SETTINGS = Settings(EvalConfig(train_images=60, test_images=50, draws=2), Plan(), scale=0.02)
+
+
+def test_tasks_are_those_that_apply(digits: ImageSet) -> None:
+    specs = [tiny_spec(digits, m, sigma=s) for s in (0.5, 1.0) for m in ("uvb", "deen")]
+    tasks = tasks_for(specs, ["losses", "internals"])
+    assert sum(t.name == "reference" for t in tasks) == 2  # one a noise level
+    assert sum(t.name == "losses" for t in tasks) == 4
+    assert [t.spec.model for t in tasks if t.name == "internals"] == ["uvb", "uvb"]
+    for task in tasks_for(specs, chosen_experiments(StudyConfig(experiments=("all",)))):
+        if task.name != "reference" and get_experiment(task.name).where == "largest":
+            assert task.spec.sigma == 1.0
+
+
+def test_tasks_are_done_once_and_again_when_measured_otherwise(store: Store, digits: ImageSet) -> None:
+    spec = tiny_spec(digits)
+    train(spec, store)
+    tasks = tasks_for([spec], ["losses"])
+    assert unfinished(tasks, store, SETTINGS) == tasks
+    for task in tasks:
+        run_task(task, store, SETTINGS)
+    assert unfinished(tasks, store, SETTINGS) == []
+    assert unfinished(tasks, store, dataclasses.replace(SETTINGS, seed=1)) == tasks
+    exact = store.read_json(f"{tasks[0].folder}/result.json")
+    rows = store.read_json(f"{tasks[1].folder}/result.json")["rows"]
+    ours = {(r["split"], r["estimator"]): r["loss"] for r in rows}
+    assert exact["floor"] < ours["train", "energy"]  # nothing is below the floor
+    assert exact["floor"] < exact["nonparametric"]
+
+
+def test_a_model_trained_again_is_measured_again(store: Store, digits: ImageSet) -> None:
+    """And the references, which are of no model, are not."""
+    spec = tiny_spec(digits)
+    train(spec, store)
+    tasks = tasks_for([spec], ["losses"])
+    for task in tasks:
+        run_task(task, store, SETTINGS)
+    store.remove(f"models/{spec.spec_id}")
+    train(spec, store)
+    assert [task.name for task in unfinished(tasks, store, SETTINGS)] == ["losses"]
+
+
+def test_whatever_decides_a_number_has_it_measured_again() -> None:
+    """And threads, which decide none, do not; nor does what shortens experiments, for those that are not shortened."""
+    evaluations = [EvalConfig(60, 50, 3), EvalConfig(60, 50, 2, seed=1), EvalConfig(0, 50, 2), EvalConfig(60, 0, 2)]
+    others = [dataclasses.replace(SETTINGS, evaluation=each) for each in evaluations]
+    others += [dataclasses.replace(SETTINGS, plan=plan) for plan in (Plan(precision="bf16"), Plan(device="cuda"))]
+    others += [dataclasses.replace(SETTINGS, seed=1), dataclasses.replace(SETTINGS, scale=0.5)]
+    assert len({each.key("walk_jump") for each in (SETTINGS, *others)}) == 1 + len(others)
+    for name in ("losses", "internals", "reference"):
+        assert len({each.key(name) for each in (SETTINGS, *others)}) == len(others)
+    assert dataclasses.replace(SETTINGS, plan=Plan(threads=7)).key("walk_jump") == SETTINGS.key("walk_jump")
+
+
+def test_nan_is_not_written(store: Store, digits: ImageSet) -> None:
+    from pipelines.cluster.tasks import write_result
+
+    task = Task("losses", "x", tiny_spec(digits))
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_result(store, task, Result({"loss": float("nan")}), SETTINGS)
+    assert unfinished([task], store, SETTINGS) == [task]

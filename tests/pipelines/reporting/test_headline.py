@@ -1,0 +1,167 @@
+"""The report's first sentences: who is lower, by how much, and how sure that is."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from pipelines.reporting import cells as layout
+from pipelines.reporting.headlines import decimals, headlines, interval, lone_headlines, own_estimator
+from pipelines.reporting.page import build_report
+from pipelines.reporting.tables import build_tables
+from tests.support import fake_study
+from uvb.models.capacity import widths_at
+
+
+def test_headline_is_what_the_files_say(study: Path, page: str) -> None:
+    tables = build_tables(study)
+    pair = tables["pairs"].query("first == 'uvb' and split == 'test' and sigma == 1.0").iloc[0]
+    (headline,) = headlines(tables["losses"], tables["pairs"])
+    assert (headline.low, headline.high) == pytest.approx((pair["low"], pair["high"]))
+    assert headline.high < 0
+    assert "UVB is lower than DEEN" in headline.sentence
+    assert headline.sentence in page
+    digits = decimals(pair["stderr"])
+    assert f"−{-pair['low']:.{digits}f}" in headline.detail
+    assert "200 test images" in headline.detail
+    assert "UVB is lower at 8, DEEN at 0, undecided at 0, by intervals over images of one training each." in headline.detail
+    exact = tables["losses"].query("split == 'test' and sigma == 1.0")["nonparametric"].iloc[0]
+    assert f"The training set's exact posterior mean has {exact:.{max(2, digits - 1)}f}." in headline.detail
+
+
+@pytest.mark.parametrize(
+    ("shift", "verdict", "order"),
+    [(0.05, "cannot be told apart", ("uvb", "deen")), (1.0, "DEEN is lower than UVB by 1.00", ("deen", "uvb"))],
+)
+def test_headline_says_so_when_uvb_does_not_win(study: Path, shift: float, verdict: str, order: tuple[str, str]) -> None:
+    """And names the losses in the order of the models."""
+    tables = build_tables(study)
+    pairs = tables["pairs"].assign(difference=shift, low=shift - 0.1, high=shift + 0.1, stderr=0.05)
+    rows = tables["losses"].query("split == 'test' and sigma == 1.0 and estimator == 'energy'").set_index("model")["loss"]
+    said = f"{verdict}: a test loss of {rows[order[0]]:.2f} against {rows[order[1]]:.2f}."
+    assert said in headlines(tables["losses"], pairs)[0].sentence
+
+
+def test_headline_over_two_seeds_is_that_of_the_stored_losses(tmp_path: Path) -> None:
+    """Every number of it from the arrays that the tasks wrote, image by image; the largest σ, not the other."""
+    for sigma, seed, model in itertools.product((0.5, 1.0), (0, 1), ("uvb", "deen")):
+        fake_study.add_model(tmp_path, fake_study.spec(model, sigma, seed=seed))
+
+    def losses(model: str, seed: int) -> np.ndarray:
+        folder = tmp_path / "tasks" / "losses" / fake_study.spec(model, 1.0, seed=seed).spec_id
+        return load_file(folder / "arrays.safetensors")["test/energy"].astype(float)
+
+    uvb, deen = ([losses(model, seed) for seed in (0, 1)] for model in ("uvb", "deen"))
+    differences = [a - b for a, b in zip(uvb, deen, strict=True)]
+    means = [d.mean() for d in differences]
+    error = np.mean([d.std(ddof=1) / len(d) ** 0.5 for d in differences])
+    tables = build_tables(tmp_path)
+    (headline,) = headlines(tables["losses"], tables["pairs"])
+    assert headline.sigma == 1.0
+    assert headline.first == pytest.approx(np.mean(uvb), rel=1e-6)
+    assert headline.second == pytest.approx(np.mean(deen), rel=1e-6)
+    assert headline.difference == pytest.approx(np.mean(means), rel=1e-6)
+    spread = abs(means[0] - means[1]) / 2  # of two: the standard error of their mean
+    half = ((12.7062 * spread) ** 2 + (1.959964 * error) ** 2) ** 0.5
+    assert headline.low == pytest.approx(np.mean(means) - half, rel=1e-5)
+    assert headline.high == pytest.approx(np.mean(means) + half, rel=1e-5)
+    digits = decimals(error)
+    assert f"mean of 2 seeds (s.d. over seeds {np.std(means, ddof=1):.{digits}f})" in headline.detail
+    assert f"a test loss of {np.mean(uvb):.3f} against {np.mean(deen):.3f}" in headline.sentence
+    one = [interval(group) for _, group in tables["pairs"].query("split == 'test' and first == 'uvb'").groupby("sigma")]
+    below = sum(high < 0 for _, _, high in one)
+    assert f"UVB is lower at {below}, DEEN at 0, undecided at {2 - below}" in headline.detail
+
+
+def test_a_model_alone_is_told_by_its_loss_at_the_largest_noise(tmp_path: Path) -> None:
+    for sigma, model in itertools.product((0.5, 1.0), ("uvb", "vae")):
+        fake_study.add_model(tmp_path, fake_study.spec(model, sigma, dataset="mnist"))
+        fake_study.add_reference(tmp_path, fake_study.spec(model, sigma, dataset="mnist"))
+    losses = build_tables(tmp_path)["losses"]
+    uvb = losses.query("model == 'uvb' and sigma == 1.0 and split == 'test' and estimator == 'energy'").iloc[0]
+    digits = decimals(uvb["stderr"])
+    ((sentence, detail),) = lone_headlines(losses)
+    assert sentence == f"At σ = 1.0 on mnist, UVB has a test loss of {uvb['loss']:.{digits}f}."
+    assert detail == (
+        f"± {uvb['stderr']:.{digits}f}, one standard error over test images; the paper's: 15; "
+        f"the training set's exact posterior mean: {fake_study.floor(1.0) + 0.09:.{digits}f}."
+    )
+
+
+def test_another_model_stands_beside_the_two_with_its_intervals(tmp_path: Path) -> None:
+    """In the headline and in a table of its own, from the stored losses; what has no match in size is named."""
+    for sigma, model in itertools.product((0.5, 1.0), ("uvb", "deen", "uvb_laplace")):
+        fake_study.add_model(tmp_path, fake_study.spec(model, sigma))
+    fake_study.add_model(tmp_path, fake_study.spec("vae", widths=widths_at("vae", (1, 8, 8), 0.25)))
+    tables = build_tables(tmp_path)
+    (headline,) = headlines(tables["losses"], tables["pairs"])
+    assert "UVB is lower than DEEN" in headline.sentence
+    of_main, of_others = layout.pair_tables(tables["pairs"], tables["losses"])
+    assert of_main.head == ["σ", "UVB − DEEN", "95 % CI", "UVB − DEEN", "95 % CI"]
+    assert of_others.groups == [("", 1), ("UVB, Laplace b = σ", 4)]
+    assert of_others.head == ["σ", "less UVB", "95 % CI", "less DEEN", "95 % CI"]
+    assert [row[0].text for row in of_others.rows] == ["0.5", "1.0"]
+    arrays = [
+        load_file(tmp_path / "tasks" / "losses" / fake_study.spec(m).spec_id / "arrays.safetensors")["test/energy"].astype(
+            float
+        )
+        for m in ("uvb_laplace", "uvb", "deen")
+    ]
+    for column, other in ((1, arrays[1]), (3, arrays[2])):
+        difference = arrays[0].astype(float) - other
+        stderr = difference.std(ddof=1) / len(difference) ** 0.5
+        digits = decimals(stderr)
+        ends = [f"{difference.mean() + z * 1.959964 * stderr:+.{digits}f}".replace("-", "−") for z in (-1, 1)]
+        cells = of_others.rows[1][column : column + 2]
+        assert [cell.text for cell in cells] == [f"{difference.mean():+.{digits}f}", f"[{', '.join(ends)}]"]
+        assert cells[0].best
+    against_uvb = " 95 % CI ".join([of_others.rows[1][1].text + ",", of_others.rows[1][2].text])
+    assert headline.detail.endswith(f"Likewise UVB, Laplace b = σ − UVB {against_uvb}.")
+    assert of_others.notes[-1].startswith("Not compared: VAE on Y. No UVB or DEEN")
+    assert not any("VAE on Y" in note for note in of_main.notes)
+
+
+def test_a_model_of_fewer_seeds_says_so(tmp_path: Path) -> None:
+    for seed, model in itertools.product((0, 1), ("uvb", "deen")):
+        fake_study.add_model(tmp_path, fake_study.spec(model, seed=seed))
+    fake_study.add_model(tmp_path, fake_study.spec("uvb_laplace", seed=1))
+    tables = build_tables(tmp_path)
+    (headline,) = headlines(tables["losses"], tables["pairs"])
+    assert "mean of 2 seeds" in headline.detail
+    assert headline.detail.endswith(" (of 1 seed).")
+    of_main, of_others = layout.pair_tables(tables["pairs"], tables["losses"])
+    assert any("trainings" in note for note in of_main.notes)
+    assert not any("trainings" in note for note in of_others.notes)
+    fake_study.add_model(tmp_path, fake_study.spec("uvb_laplace", seed=7))  # which no UVB has
+    tables = build_tables(tmp_path)
+    assert len(layout.pair_tables(tables["pairs"].query("split == 'train'"), tables["losses"])) == 1
+
+
+def test_without_uvb_the_headline_is_of_what_is_there(tmp_path: Path) -> None:
+    for model in ("uvb_laplace", "deen"):
+        fake_study.add_model(tmp_path, fake_study.spec(model))
+    tables = build_tables(tmp_path)
+    (headline,) = headlines(tables["losses"], tables["pairs"])
+    assert "DEEN is lower than UVB, Laplace b = σ by" in headline.sentence
+    own = own_estimator(tables["losses"]).query("split == 'test'").set_index("model")["loss"]
+    assert (headline.first, headline.second) == (own["uvb_laplace"], own["deen"])
+    assert headline.low > 0
+
+
+def test_a_pairs_interval_over_seeds_is_the_headlines(tmp_path: Path) -> None:
+    for seed, model in itertools.product((0, 1), ("uvb", "deen")):
+        fake_study.add_model(tmp_path, fake_study.spec(model, seed=seed))
+    tables = build_tables(tmp_path)
+    (headline,) = headlines(tables["losses"], tables["pairs"])
+    (table,) = layout.pair_tables(tables["pairs"], tables["losses"])
+    ((_, difference, between, *_),) = table.rows
+    assert f"{difference.text}, 95 % CI {between.text}" in headline.detail
+    assert "trainings" in table.notes[-1]
+
+
+def test_no_pair_no_headline(bare: Path) -> None:
+    page = build_report(bare).read_text()
+    assert "No headline" in page
+    assert '<div class="headline">' not in page

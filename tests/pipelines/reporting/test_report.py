@@ -1,0 +1,361 @@
+"""The report: one page that stands alone, says what the data say, and leaves out what is not there."""
+
+import base64
+import dataclasses
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipelines.files.study_files import StudyFiles
+from pipelines.report import Args, main
+from pipelines.reporting import cells as layout
+from pipelines.reporting import figures
+from pipelines.reporting.figures import Picture, Study, drawings, register
+from pipelines.reporting.figures.style import PALETTE, file_name, grid, plot, rows_of_images, standalone, strip, theme, to_svg
+from pipelines.reporting.headlines import headlines, main_group, over_seeds, own_estimator
+from pipelines.reporting.page import _run_facts, build_comparison, build_report, flat
+from pipelines.reporting.tables import build_tables
+from tests.support import fake_study
+from uvb.errors import UserError
+from uvb.models.capacity import widths_at
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+class Checker(HTMLParser):
+    """Collects ids, references and whether every element is closed."""
+
+    VOID = frozenset({"meta", "br", "img", "link", "hr"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.loads: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in self.VOID:
+            self.open.append(tag)
+        self.handle_startendtag(tag, attrs)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            if name == "id" and value:
+                self.ids.append(value)
+            if name in ("src", "href", "xlink:href") and value:
+                self.loads.append(value)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_page_is_whole_and_loads_nothing(page: str) -> None:
+    checker = Checker()
+    checker.feed(page)
+    assert not checker.open
+    assert len(checker.ids) == len(set(checker.ids)), "ids of several figures clash"
+    inner = {link[1:] for link in checker.loads if link.startswith("#")}
+    assert inner <= set(checker.ids)
+    assert all(link.startswith(("#", "data:image/png;base64,")) for link in checker.loads)
+    assert not re.search(r"url\((?!#)", page)
+    assert "<script" not in page
+    assert "@import" not in page
+
+
+def test_every_drawing_is_in_the_page_and_in_figures(study: Path, page: str) -> None:
+    missing = {d.name for d in drawings() if d.title not in page}
+    assert not missing
+    assert "Not in this study" in page
+    assert page.count("to draw.</li>") == 2  # loss over capacity, and over the training set's size
+    files = {p.stem for p in (study / "figures").glob("*.svg")}
+    assert len(files) == page.count("<figure>") > 20
+    assert {"curves_digits", "gap_digits", "kl_digits"} <= files
+    for path in (study / "figures").glob("*.svg"):
+        ElementTree.parse(path)
+
+
+def test_models_of_unlike_lists_of_sizes_are_still_compared(tmp_path: Path) -> None:
+    """UVB at three sizes, DEEN at the smaller two: the middle UVB has its match, though it is not the middle DEEN."""
+    for model, factors in (("uvb", (0.5, 1.0, 2.0)), ("deen", (0.5, 1.0))):
+        for factor in factors:
+            fake_study.add_model(tmp_path, fake_study.spec(model, widths=widths_at(model, (1, 8, 8), factor)))
+    tables = build_tables(tmp_path)
+    assert len(headlines(tables["losses"], tables["pairs"])) == 1
+    assert len(layout.pair_tables(tables["pairs"], tables["losses"])) == 1
+
+
+def test_sizes_of_the_training_set_are_drawn_at_equal_steps(tmp_path: Path) -> None:
+    """24 steps of 64 on each: 1 epoch of 1,500 images, 2 of 750 and 8 of 188. 1 of 188 and 9 of 1,500 are others."""
+    spec = fake_study.spec("uvb")
+    for images, epochs in ((1500, 1), (750, 2), (188, 8), (188, 1), (1500, 9)):
+        data = dataclasses.replace(spec.data, train_images=images)
+        recipe = dataclasses.replace(spec.recipe, epochs=epochs, batch_size=64)
+        fake_study.add_model(tmp_path, dataclasses.replace(spec, data=data, recipe=recipe))
+    study = Study(StudyFiles(tmp_path), build_tables(tmp_path))
+    drawing = next(d for d in drawings() if d.name == "training_size")
+    (picture,) = drawing.pictures(study)
+    assert "24 steps of 64 images each" in picture.caption
+    (axes,) = picture.figure.axes
+    lines = [drawn[0].get_xdata().tolist() for drawn in axes.containers]
+    assert lines == [[188, 750, 1500]] * 2, "test and train"
+
+
+def test_models_that_make_no_pair_are_named(tmp_path: Path) -> None:
+    for model, factor in (("uvb", 1.0), ("deen", 4.0)):
+        fake_study.add_model(tmp_path, fake_study.spec(model, widths=widths_at(model, (1, 8, 8), factor)))
+    tables = build_tables(tmp_path)
+    (table,) = layout.pair_tables(tables["pairs"], tables["losses"])
+    assert (table.caption, table.rows) == ("Paired difference of the losses on digits: none.", [])
+    assert table.notes[0].startswith("Not compared: UVB, DEEN. No UVB or DEEN")
+    assert table.notes[0] in build_report(tmp_path).read_text()
+    alone = tables["losses"].query("model == 'uvb'")
+    assert layout.pair_tables(tables["pairs"], alone) == []
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "said"),
+    [
+        (None, ""),
+        (0.83, " The classifier names 83% of x̂(y) of test images right (97% of the clean images)."),
+        (0.3, " The classifier names 30% of x̂(y) of test images right (97% of the clean images), so these classes say little."),
+    ],
+)
+def test_classes_are_told_with_the_classifiers_accuracy(study: Path, tmp_path: Path, accuracy: float | None, said: str) -> None:
+    """And where it is right in fewer than half of them, that they say little."""
+    shutil.copytree(study, tmp_path, dirs_exist_ok=True)
+    for path in (tmp_path / "tasks" / "walk_jump").glob("*/result.json"):
+        fake_study.write(
+            path, json.loads(path.read_text()) | {"classifier_accuracy": accuracy, "classifier_accuracies": {"clean": 0.97}}
+        )
+    for path in (tmp_path / "tasks" / "nebula").glob("*/result.json"):
+        fake_study.write(path, json.loads(path.read_text()) | {"converged": [True] * 20})
+    captions = [
+        picture.caption
+        for drawing in drawings()
+        if drawing.name in ("walk_jump", "nebula")
+        for picture in drawing.pictures(Study(StudyFiles(tmp_path), {}))
+        if "lass" in picture.caption and "read left" not in picture.caption
+    ]
+    assert len(captions) >= 3
+    assert all(caption.endswith("." + said) for caption in captions)
+
+
+def test_missing_parts_are_named_never_drawn(bare: Path) -> None:
+    page = build_report(bare).read_text()
+    for line in ("No capacity table", "No loss tables", "No encoder and decoder tables", "No figures", "no timings.json"):
+        assert line in page
+    assert "Not trained to the end" in page
+    assert "<figure>" not in page
+    assert page.count("” to draw") == len(drawings())
+    assert "there are no results of “nebula” to draw (the same command with --experiments default nebula makes them)" in page
+    assert "there are no results of “mixture” to draw (of --dataset mixture alone)" in page
+
+
+def test_what_was_run_is_the_last_command(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        fake_study.add_model(tmp_path, fake_study.spec("uvb", seed=seed))
+    fake_study.write(tmp_path / "study.json", {"specs": [fake_study.spec("uvb").spec_id]})
+    facts = dict(_run_facts(StudyFiles(tmp_path)))
+    assert (facts["seeds"], facts["also in the folder"]) == ("0", "1 model of earlier commands")
+    assert "1 trained model of 1 kind on digits" in build_report(tmp_path).read_text()
+
+
+def test_the_unfinished_are_named_if_they_were_asked_for_last(tmp_path: Path) -> None:
+    wanted = [fake_study.spec("uvb", seed=1), fake_study.spec("uvb", 0.3)]
+    for spec in (*wanted, fake_study.spec("deen")):
+        fake_study.write(tmp_path / "models" / spec.spec_id / "spec.json", spec.to_json())
+    fake_study.write(tmp_path / "study.json", {"specs": [spec.spec_id for spec in wanted]})
+    said = "left out of the tables: uvb σ=0.3, uvb σ=1 seed=1; 1 model of earlier commands."
+    assert said in build_report(tmp_path).read_text()
+
+
+def test_names_are_escaped(tmp_path: Path) -> None:
+    fake_study.add_model(tmp_path, fake_study.spec("uvb"))
+    evil = "<script>alert(1)</script>"
+    fake_study.write(tmp_path / "study.json", {"name": evil, "provenance": {"device": '"><img src=x>'}})
+    page = build_report(tmp_path).read_text()
+    assert evil not in page
+    assert "&lt;script&gt;" in page
+    assert "<img" not in page
+
+
+def test_an_experiment_that_cannot_be_drawn_costs_only_itself(tmp_path: Path) -> None:
+    of = fake_study.spec("uvb")
+    fake_study.add_model(tmp_path, of)
+    fake_study.result(tmp_path, "energies", of.spec_id, {}, f_clean=np.ones(3))
+    page = build_report(tmp_path).read_text()
+    assert "Energies of clean, denoised and noisy images (Fig. 1a): its results could not be drawn (KeyError" in page
+    assert "Test loss on digits" in page
+
+
+def test_the_best_model_is_bold_and_the_paper_stands_beside(tmp_path: Path) -> None:
+    for model in ("uvb", "deen"):
+        fake_study.add_model(tmp_path, fake_study.spec(model, dataset="mnist"))
+    test, train = layout.loss_tables(build_tables(tmp_path)["losses"])
+    assert test.groups == [("", 1), ("UVB", 2), ("DEEN", 2)]
+    (row,) = test.rows
+    assert [cell.text for cell in row][::2] == ["1.0", "15.0", "19.9"]
+    assert [cell.best for cell in row] == [False, True, False, False, False]
+    assert "Table 2" in test.caption
+    assert train.rows[0][2].text == "14.7"
+
+
+def test_seeds_are_averaged_with_their_spread(tmp_path: Path) -> None:
+    for seed in range(3):
+        fake_study.add_model(tmp_path, fake_study.spec("uvb", seed=seed))
+    losses = own_estimator(build_tables(tmp_path)["losses"]).query("split == 'test'")
+    (row,) = over_seeds(losses).itertuples()
+    assert row.seeds == 3
+    assert row.loss == pytest.approx(losses["loss"].mean())
+    assert row.spread == pytest.approx(losses["loss"].std(ddof=1))
+
+
+def test_ablations_stay_out_of_the_main_tables(tmp_path: Path) -> None:
+    for sigma in (0.5, 1.0):
+        fake_study.add_model(tmp_path, fake_study.spec("uvb", sigma))
+    fake_study.add_model(tmp_path, fake_study.spec("uvb", activation="relu"))
+    losses = build_tables(tmp_path)["losses"]
+    assert set(main_group(losses)["activation"]) == {"silu"}
+    captions = [t.caption for t in layout.other_losses(losses)]
+    assert any("activations" in caption for caption in captions)
+
+
+def test_report_is_the_same_each_time(study: Path, page: str) -> None:
+    assert build_report(study).read_text() == page
+
+
+def test_colours_follow_the_page(page: str) -> None:
+    """No drawing keeps a colour of the light theme: each is a variable with a dark twin."""
+    body = page[page.index("<body>") :]
+    for name, (light, dark) in PALETTE.items():
+        assert light not in re.sub(r"var\([^)]*\)", "", body), name
+        assert f"--{name.replace('_', '-')}:{dark}" in page
+    assert "prefers-color-scheme:dark" in page
+    assert "image-rendering:pixelated" in page
+    assert not re.search(r"fill: ?(#ffffff|white)", body)
+
+
+def test_images_keep_their_pixels() -> None:
+    """The picture embedded in the SVG is the array itself: enlarging is left to the page."""
+    images = np.random.default_rng(0).uniform(size=(3, 1, 8, 8)).astype(np.float32)
+    canvas = strip(images)
+    assert canvas.shape == (8, 26, 4)
+    np.testing.assert_array_equal(canvas[:, 9:17, 0], images[1, 0])
+    assert (canvas[:, 8, 3] == 0).all()
+    assert grid(images, columns=2).shape == (17, 17, 4)
+    with theme():
+        svg = to_svg(rows_of_images([("row", images)], per_line=3), "x")
+    (data,) = re.findall(r"base64,([A-Za-z0-9+/=\s]+)", svg)
+    head = base64.b64decode(re.sub(r"\s", "", data))
+    assert int.from_bytes(head[16:20], "big") == 26
+    assert int.from_bytes(head[20:24], "big") == 8
+
+
+def test_text_in_a_drawing_is_escaped() -> None:
+    with theme():
+        figure, axes = plot()
+        axes.set_xlabel("<b>&</b>")
+        svg = to_svg(figure, file_name('a "b"/../c'), 'say "<x>"')
+    ElementTree.fromstring(standalone(svg).split("\n", 1)[1])
+    assert "<b>" not in svg
+    assert file_name('a "b"/../c') == "a-b-..-c"
+
+
+def test_a_new_experiment_is_one_registration(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "_DRAWINGS", dict(figures._DRAWINGS))
+    drawings()
+
+    @register("mine", title="My own experiment", needs="mine", order=1)
+    def pictures(study: Study) -> Iterator[Picture]:
+        yield Picture("mine", "My caption.", plot()[0])
+
+    page = build_report(bare).read_text()
+    assert "My own experiment" in page
+    assert "My caption." in page
+    assert StudyFiles(bare).root.joinpath("figures", "mine.svg").exists()
+
+
+def test_studies_are_compared_on_one_page(study: Path, tmp_path: Path) -> None:
+    other = fake_study.make(tmp_path / "b", experiments=False, extra=False)
+    out = build_comparison([study, other], tmp_path / "compare.html")
+    page = out.read_text()
+    checker = Checker()
+    checker.feed(page)
+    assert page.count('<div class="headline">') == 2
+    assert "Test loss on digits" in page
+    assert len(checker.ids) == len(set(checker.ids))
+    assert not (other / "tables").exists()  # comparing writes into no study
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (Args(()), "no study given"),
+        (Args((Path("a"), Path("b"))), "--out"),
+        (Args((Path("a"),), Path("x.html")), "own folder"),
+        (Args((Path("nowhere"),)), "no study"),
+    ],
+)
+def test_what_is_asked_wrongly_is_told_in_a_line(args: Args, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        main(args)
+
+
+def test_command_line(bare: Path, tmp_path: Path) -> None:
+    """The last line is the report's path; a mistake is one line and exit code 2."""
+    script = [sys.executable, str(ROOT / "pipelines" / "report.py")]
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "HOME": str(tmp_path)}
+    good = subprocess.run([*script, str(bare)], capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
+    assert good.returncode == 0, good.stderr
+    assert good.stdout.splitlines()[-1] == str(bare / "report.html")
+    bad = subprocess.run([*script, "none"], capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
+    assert bad.returncode == 2
+    assert bad.stderr.count("\n") == 1
+    assert bad.stderr.startswith("error: none is no study")
+
+
+def test_numbers_have_the_digits_their_errors_allow() -> None:
+    assert (layout.number(3.69412, 0.0123).text, layout.number(3.69412, 0.0123).error) == ("3.694", "0.012")
+    assert layout.number(692.31, 4.2).text == "692.3"
+    assert layout.number(None).text == layout.number(pd.NA).text == "–"
+    assert layout.number(-0.5, 0.1).text == "−0.50"
+    assert layout.number(float("nan"), 0.1).text == "–"
+    assert layout.printed(15.0).text == "15.0"
+    assert layout.printed(692.0).text == "692"
+    assert layout.duration(7) == "7.0 s"
+    assert layout.duration(314) == "5 min 14 s"
+    assert layout.duration(11220) == "3 h 7 min"
+    assert layout.duration(59.96) == "1 min 0 s"
+    assert layout.describe_quantity("recon_clean_y_half") == "‖y − μ_y(z)‖²/2σ², z ~ q(z|x)"
+    assert flat({"a": {"b_c": 1}, "d": None, "e": [1, 2]}) == [("a b c", "1"), ("e", "1, 2")]
+
+
+def test_of_several_seeds_columns_can_be_told_apart(tmp_path: Path) -> None:
+    """Two seeds' chains bear their seeds, and the encoder's table says whose it is; of one seed neither says so."""
+    columns: dict[int, tuple[list[str], str]] = {}
+    for seed in (3, 4):
+        spec = fake_study.spec("uvb", seed=seed)
+        fake_study.add_model(tmp_path, spec)
+        tables = build_tables(tmp_path)
+        described = tables["internals"].iloc[[-1]][["dataset", "model", "sigma", "recipe", "activation", "batch_size",
+                                                    "train_images", "widths", "epochs"]]  # fmt: skip
+        rest = {"variant": "jump", "sampler": "langevin", "delta": 0.2, "steps": 9, "steps_per_jump": 1, "chains": 2,
+                "diverged": 0, "classes_visited": 1, "steps_to_all": None, "iat": 1.0, "ess_per_step": 1.0, "split_rhat": 1.0,
+                "classifier_accuracy": 1.0}  # fmt: skip
+        sampling = pd.concat([described.assign(seed=s, **rest) for s in range(3, seed + 1)])
+        (mixing,), (inside,) = layout.sampling_table(sampling), layout.internals_tables(tables["internals"])
+        columns[seed] = mixing.head[1:], inside.caption
+    assert columns[3][0] == ["UVB, digits, σ = 1.0"]
+    assert columns[4][0] == ["UVB, digits, σ = 1.0, seed 3", "UVB, digits, σ = 1.0, seed 4"]
+    assert "of seed 3" in columns[4][1]
+    assert "seed" not in columns[3][1]

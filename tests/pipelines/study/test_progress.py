@@ -1,0 +1,119 @@
+"""What a person sees while models train: counted, told once, and how long it takes."""
+
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from pipelines.cluster.cost_model import training_flops
+from pipelines.cluster.estimate import FP32_COST, MEASUREMENT_SHARE, measurement_flops
+from pipelines.files.store import Store
+from pipelines.study.progress import REST_SECONDS, TASK_SECONDS, TrainingProgress, clock
+from tests.support.builders import tiny_spec
+from tests.support.one_training import train
+from uvb.data import ImageSet
+from uvb.measure.losses import EvalConfig
+from uvb.models import build_model
+from uvb.models.base import Energy
+from uvb.training.state import steps_per_epoch
+
+
+def test_a_store_that_does_not_answer_ends_no_study(store: Store, digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = tiny_spec(digits)
+    train(spec, store)
+    progress = TrainingProgress([spec], store)
+    with monkeypatch.context() as away:
+        away.setattr(Store, "exists", lambda *_: (_ for _ in ()).throw(OSError("curl: 28")))
+        assert progress.read() == []
+        assert progress.finished == 0
+    progress.read()
+    assert progress.finished == 1
+
+
+def test_progress_counts_work_and_tells_each_line_once(store: Store, digits: ImageSet) -> None:
+    specs = [tiny_spec(digits, "uvb"), tiny_spec(digits, "deen")]
+    progress = TrainingProgress(specs, store, tasks=3)
+    assert progress.read() == []
+    assert progress.work()[0] == 0
+    train(specs[0], store)
+    store.write_json(f"models/{specs[1].spec_id}/failed.json", {"error": "deen went wrong"})
+    assert progress.read() == ["failed: deen went wrong"]
+    assert progress.read() == []
+    assert progress.finished == 2
+    assert progress.work()[0] == progress.work()[1] == sum(map(training_flops, specs))
+    assert [clock(s) for s in (5, 65, 3700)] == ["5 s", "1 min 5 s", "1 h 1 min"]
+
+
+def test_time_left_counts_the_measurements(store: Store, digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half the work in 10 s leaves 10 s of it, and 20 s where as much again comes after; or what was timed comes after."""
+    spec = tiny_spec(digits)
+    work, clock_says = training_flops(spec), iter((100.0, 110.0, 110.0))
+    monkeypatch.setattr("pipelines.study.progress.time", SimpleNamespace(monotonic=lambda: next(clock_says), time=time.time))
+    progress = TrainingProgress([spec], store, tasks=5, operations=work)
+
+    def at(epoch: float) -> None:
+        now = {"epoch": epoch, "images_per_s": 1.0, "time": time.time()}
+        store.write_json(f"models/{spec.spec_id}/progress.json", now)
+        assert progress.read() == []
+
+    at(0.0)
+    assert progress.seconds_left() is None  # no pace yet
+    at(spec.recipe.epochs / 2)
+    assert progress.seconds_left() == pytest.approx(10 + 20 + 5 * TASK_SECONDS + REST_SECONDS)
+    progress.operations, progress.seconds = 0.0, 33.0
+    assert progress.seconds_left() == pytest.approx(10 + 33 + 5 * TASK_SECONDS + REST_SECONDS)
+
+
+def test_what_an_earlier_session_left_is_neither_running_nor_its_pace(
+    store: Store, digits: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed at three quarters, with a checkpoint at the half: the first quarter of this session takes its 10 s again."""
+    spec = tiny_spec(digits)
+    epochs, clock_says = spec.recipe.epochs, iter((100.0, 110.0))
+    monkeypatch.setattr("pipelines.study.progress.time", SimpleNamespace(monotonic=lambda: next(clock_says), time=time.time))
+
+    def wrote(share: float, **more: object) -> None:
+        now = {"epoch": share * epochs, "images_per_s": 1.0, "time": time.time(), **more}
+        store.write_json(f"models/{spec.spec_id}/progress.json", now)
+
+    wrote(0.75, start="fresh", notes=["of the session before"])
+    progress = TrainingProgress([spec], store)
+    assert progress.read() == []
+    assert progress.running == []
+    assert "starting workers" in progress.view()[1]
+    half = str(epochs * steps_per_epoch(spec) // 2)
+    wrote(0.75, start=half, notes=["going on"], images_per_s=None)  # as `Training` takes it up
+    assert progress.read() == ["going on"]
+    assert progress.running == []
+    assert progress.gained() == 0
+    wrote(0.5, start=half, notes=["going on"])
+    assert progress.read() == []
+    assert len(progress.running) == 1
+    assert progress.seconds_left() is None
+    wrote(0.75, start=half, notes=["going on"])
+    assert progress.read() == []
+    assert progress.seconds_left() == pytest.approx(10 + REST_SECONDS)
+    wrote(0.75, start=str(epochs * steps_per_epoch(spec) * 3 // 4))  # a worker died: what was done before it still counts
+    progress.read()
+    assert progress.gained() == pytest.approx(training_flops(spec) / 4)
+
+
+def test_the_share_done_is_never_rounded_to_all(store: Store, digits: ImageSet) -> None:
+    spec = tiny_spec(digits)
+    store.write_json(f"models/{spec.spec_id}/progress.json", {"epoch": 0.996 * spec.recipe.epochs})
+    assert "(99%)" in TrainingProgress([spec], store).view()[1]
+
+
+def test_measurements_are_counted_as_the_loss_tables_make_them(digits: ImageSet) -> None:
+    spec, config = tiny_spec(digits), EvalConfig(train_images=60, test_images=50, draws=2)
+    model = build_model(spec).requires_grad_(False)
+    assert isinstance(model, Energy)
+    y = torch.zeros(1, *digits.shape, requires_grad=True)
+    with FlopCounterMode(display=False) as counter:
+        model.energy(y, torch.zeros(1, model.noise_dim)).sum().backward()  # Eq. 3: forward, and back to y
+    alike = measurement_flops([spec], "fp32", "fp32", digits, config)
+    assert alike == pytest.approx(MEASUREMENT_SHARE * 2 * (60 + 50) * counter.get_total_flops())
+    assert measurement_flops([spec], "fp32", "bf16", digits, config) == FP32_COST * alike
+    assert measurement_flops([spec, spec], "bf16", "bf16", digits, config) == 2 * alike

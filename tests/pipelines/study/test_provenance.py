@@ -1,0 +1,34 @@
+"""Where a result comes from is the code's own commit, and nobody else's."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pipelines.study import provenance
+
+
+def commit(folder: Path) -> str:
+    """Make `folder` a repository whose one commit holds all that is in it."""
+    who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for what in (["init", "-q"], ["add", "-A"], [*who, "commit", "-q", "-m", "first"]):
+        subprocess.run(["git", "-C", str(folder), *what], check=True)
+    asked = subprocess.run(["git", "-C", str(folder), "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
+    return asked.stdout.strip()
+
+
+def test_the_revision_is_of_the_checkout_that_holds_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Changed files are told; code installed somewhere inside another repository has none."""
+    for code in (tmp_path / "checkout" / "pipelines" / "study", tmp_path / "other" / "venv" / "pipelines" / "study"):
+        code.mkdir(parents=True)
+        (code / "provenance.py").write_text("1\n")
+    revision = commit(tmp_path / "checkout")
+    commit(tmp_path / "other")
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "checkout" / "pipelines" / "study" / "provenance.py"))
+    assert provenance.git_revision() == revision
+    (tmp_path / "checkout" / "pipelines" / "study" / "provenance.py").write_text("2\n")
+    assert provenance.git_revision() == f"{revision}+changes"
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "other" / "venv" / "pipelines" / "study" / "provenance.py"))
+    assert provenance.git_revision() is None
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "provenance.py"))
+    assert provenance.git_revision() is None

@@ -1,0 +1,155 @@
+"""What a user can get wrong is one line and exit code 2, before anything is written or started."""
+
+import re
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipelines import denoise, sample
+from pipelines.cli import command
+from pipelines.full_study import full_study
+from pipelines.study.config import StudyConfig
+from pipelines.sweep import SweepConfig, sweep
+from tests.support.builders import tiny_spec
+from uvb.errors import UserError
+from uvb.models import build_model
+from uvb.models.io import save_model
+from uvb.models.registry import get_model
+from uvb.plan import usable_cpus
+
+COMMANDS = {
+    "full_study": (StudyConfig, full_study),
+    "sweep": (SweepConfig, sweep),
+    "sample": (sample.Sample, sample.sample),
+    "denoise": (denoise.Denoise, denoise.denoise),
+}
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """The working directory: damaged data, a file where a folder is asked for, and a model."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    (tmp_path / "bad.npz").write_bytes(b"PK\x03\x04 cut off")
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1 cut off")
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "a.png").write_bytes(b"no picture")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "good").mkdir()
+    Image.new("L", (16, 16)).save(tmp_path / "good" / "mine.png")
+    (tmp_path / "file").write_text("in the way")
+    np.savez(tmp_path / "nan.npz", images=np.full((4, 8, 8), np.nan, np.float32))
+    np.save(tmp_path / "clean.npy", np.zeros((1, 1, 8, 8), np.float32))
+    return tmp_path
+
+
+def refused(place, monkeypatch, capsys, name: str, *arguments: str) -> str:
+    """Runs a command; its one line of error. Nothing must be written."""
+    before = sorted(place.rglob("*"))
+    monkeypatch.setattr(sys, "argv", [name, *arguments])
+    with pytest.raises(SystemExit) as end:
+        command(*COMMANDS[name])
+    line = capsys.readouterr().err
+    assert end.value.code == 2, line
+    assert line.startswith("error: ")
+    assert line.count("\n") == 1
+    assert sorted(place.rglob("*")) == before
+    return line
+
+
+STUDY = {
+    "--dataset nowhere": r"no data set 'nowhere'.*digits",
+    "--dataset bad.npz": "bad.npz.*damaged",
+    "--dataset bad.parquet": "bad.parquet.*damaged",
+    "--dataset pictures": r"a\.png is not an image that can be read",
+    "--dataset empty": "no images; a folder of PNG",
+    "--dataset nan.npz": "NaN",
+    "--models uvb nonesuch": r"unknown model 'nonesuch'; choose one of: .*deen",
+    "--models --extra-models": "no model asked for",
+    "--models": "no model asked for",
+    "--sigms 1.0": r"Unrecognized options: --sigms, 1\.0; Perhaps you meant: --sigmas",
+    "--precision fp8": r"invalid choice 'fp8' for argument '--precision'. Expected one of \('auto', 'fp32', 'bf16', 'fp64'\)",
+    "--epochs few": r"Error parsing --epochs: .*'few'.*--help",
+    "--sigmas 0": "sigma = 0.0: every noise level must be a finite number above 0",
+    "--sigmas 0.5 -1": "sigma = -1.0",
+    "--sigmas nan": "sigma = nan",
+    "--sigmas": "no noise level asked for",
+    "--seeds": "no seed asked for",
+    "--activation step": "unknown activation 'step'; choose one of: .*silu",
+    "--recipe quick": "unknown recipe 'quick'; choose one of: .*fast",
+    "--experiments tea": "unknown experiment 'tea'; choose",
+    "--epochs 0": "epochs=0",
+    "--batch-size -1": "batch_size=-1",
+    "--batch-size 6000": "--batch-size 6000: there are 1500 training images; choose at most so many",
+    "--learning-rate nan": "learning rate nan must be",
+    "--train-images 99999": r"digits has 1500; choose 2 to 1500",
+    "--num-workers 999": rf"asked for 999 workers.*ask for at most {usable_cpus()} \(--num-workers\)",
+    "--num-workers -1": "--num-workers -1: it must be 0 or more",
+    "--cpus-per-worker 999": "asked for",
+    "--scale 2": "--scale 2.0: it must be above 0 and at most 1",
+    "--eval-draws 0": "--eval-draws 0",
+    "--study a/b": "it must be a plain name",
+    "--study a\nb": r"study 'a\\nb': it must be a plain name",
+    "--address 127.0.0.1:9": "no Ray cluster answers at 127.0.0.1:9",
+    "--address nowhere.invalid:6379": "no Ray cluster answers at nowhere.invalid:6379",
+    "--storage file/studies": r"cannot write .*file/studies.*choose another",
+    "--storage ": "--storage is empty",
+    "--storage nope://x": "cannot open nope://",
+    "--tracking-uri ftp://x": "cannot use 'ftp://x' as MLflow tracking URI",
+    "--tracking-uri sqlite:///file/mlflow.db": "cannot write the MLflow store .*choose another --tracking-uri",
+    "--label-column y": "label_column = 'y' is for one's own Parquet files",
+    "--address auto": "no running Ray cluster was found",
+}
+
+
+@pytest.mark.parametrize("arguments", STUDY)
+def test_a_study_refuses(arguments, place, monkeypatch, capsys):
+    if arguments == "--address auto":
+        monkeypatch.setattr("pipelines.cluster.layout.read_ray_address", lambda _: None)
+    storage = () if "--storage" in arguments else ("--storage", "outputs")
+    one_model = () if "--models" in arguments else ("--models", "uvb", "--extra-models")  # matching widths takes a while
+    line = refused(place, monkeypatch, capsys, "full_study", *arguments.split(" "), *storage, *one_model)
+    assert re.search(STUDY[arguments], line), line
+
+
+def test_a_sweep_refuses_an_unknown_space(place, monkeypatch, capsys):
+    assert "unknown space 'outer'; choose one of: " in refused(place, monkeypatch, capsys, "sweep", "--space", "outer")
+
+
+def test_sampling_and_denoising_refuse(place, monkeypatch, capsys, digits):
+    spec = tiny_spec(digits, "direct")
+    direct = str(save_model(build_model(spec), spec, place / "model"))
+    damaged = save_model(build_model(spec), spec, place / "damaged")
+    (damaged / "model.safetensors").write_bytes(b"cut off")
+    wrong = {
+        ("sample", "empty"): "empty holds no trained model",
+        ("sample", "damaged"): "the weights in damaged cannot be loaded",
+        ("sample", direct): "without an energy",
+        ("sample", direct, "--jumps", "0"): "--jumps 0: it must be 1 or more",
+        ("sample", direct, "--device", "cuda"): "device cuda: this machine shows no CUDA device; choose another",
+        ("denoise", direct, "nowhere.png"): "no picture there",
+        ("denoise", direct, "pictures"): "not a picture that can be read",
+        ("denoise", direct, "clean.npy", "--jumps", "0"): "--jumps 0: it must be 1 or more",
+        ("denoise", direct, "clean.npy", "--out", "file/out"): "cannot write into file/out: .*choose another --out",
+        ("denoise", direct, "good/mine.png", "--out", "good"): "good/mine.png is one of the pictures given",
+        ("denoise", direct, "good", "--out", "good"): "good/mine.png is one of the pictures given, and would be written over",
+    }
+    for arguments, message in wrong.items():
+        line = refused(place, monkeypatch, capsys, *arguments)
+        assert re.search(message, line), line
+
+
+def test_a_plug_in_that_cannot_be_imported_is_told_by_its_name(tmp_path, monkeypatch):
+    info = tmp_path / "broken-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[uvb.models]\nhalf_done = half_done_model_of_a_test\n")
+    (tmp_path / "half_done_model_of_a_test.py").write_text("raise RuntimeError('not\\nyet')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(
+        UserError, match=r"^'half_done': entry point .* cannot be loaded \(RuntimeError: not yet\); mend or"
+    ) as e:
+        get_model("half_done")
+    assert "\n" not in str(e.value)

@@ -1,0 +1,127 @@
+"""sample.py and denoise.py on a small model, and the pictures they write."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pipelines.denoise import Denoise, denoise
+from pipelines.keep import Keep, keep
+from pipelines.reporting.page import build_report
+from pipelines.reporting.pictures import grid, read_images, to_pil
+from pipelines.sample import Sample, sample
+from tests.support import fake_study
+from tests.support.builders import tiny_spec
+from uvb.errors import UserError
+from uvb.models import build_model
+from uvb.models.io import save_model
+from uvb.sampling.walk_jump import walk_at
+
+
+@pytest.fixture
+def model(digits, tmp_path):
+    spec = tiny_spec(digits)
+    return str(save_model(build_model(spec), spec, tmp_path / "model"))
+
+
+def test_sampling_writes_pictures_and_is_keyed_by_its_seed(model, tmp_path):
+    for out, seed in (("a", 1), ("b", 1), ("c", 2)):
+        sample(Sample(model, chains=2, jumps=3, steps_between_jumps=2, seed=seed, out=tmp_path / out))
+    a, b, c = (np.load(tmp_path / out / "samples.npz")["jumps"] for out in "abc")
+    assert a.shape == (3, 2, 1, 8, 8)
+    assert np.array_equal(a, b)
+    assert not np.array_equal(a, c)
+    with Image.open(tmp_path / "a" / "walk.gif") as animation:
+        assert animation.n_frames == 3
+
+
+def test_own_pictures_are_fitted_denoised_and_written(model, tmp_path):
+    folder = tmp_path / "own"
+    folder.mkdir()
+    Image.new("RGB", (40, 30), (255, 255, 255)).save(folder / "white.png")
+    Image.new("L", (8, 8), 0).save(folder / "black.png")
+    images, names = read_images(folder, (1, 8, 8))
+    assert names == ["black", "white"]
+    torch.testing.assert_close(images, torch.stack([torch.zeros(1, 8, 8), torch.ones(1, 8, 8)]))
+    denoise(Denoise(model, folder, add_noise=True, out=tmp_path / "out"))
+    assert Image.open(tmp_path / "out" / "white.png").size == (8, 8)
+    assert (tmp_path / "out" / "overview.png").exists()
+
+
+def test_arrays_of_one_channel_need_not_say_so(model, tmp_path):
+    """As a data set's .npz need not."""
+    for name, shape in (("flat", (2, 8, 8)), ("whole", (2, 1, 8, 8))):
+        np.save(tmp_path / f"{name}.npy", np.linspace(0, 1, 128, dtype=np.float32).reshape(shape))
+        denoise(Denoise(model, tmp_path / f"{name}.npy", out=tmp_path / name))
+    assert (tmp_path / "flat" / "0001.png").read_bytes() == (tmp_path / "whole" / "0001.png").read_bytes()
+
+
+def test_what_is_no_picture_or_has_another_shape_is_one_line(model, tmp_path):
+    (tmp_path / "x.png").write_text("not a picture")
+    np.save(tmp_path / "x.npy", np.zeros((2, 3, 8, 8), dtype=np.float32))
+    np.save(tmp_path / "nan.npy", np.full((1, 1, 8, 8), np.nan, dtype=np.float32))
+    wrong = {"x.png": "not a picture", "x.npy": "this model takes", "nan.npy": "NaN", "no.png": "no picture"}
+    for name, message in wrong.items():
+        with pytest.raises(UserError, match=message):
+            denoise(Denoise(model, tmp_path / name, out=tmp_path / "out"))
+    with pytest.raises(UserError, match="no trained model"):
+        sample(Sample(str(tmp_path), out=tmp_path / "out"))
+
+
+@pytest.mark.parametrize("names", [("a.png", "a.jpg"), ("overview.png", "b.png")])
+def test_two_pictures_are_never_written_to_one_file(model, tmp_path, names):
+    (tmp_path / "in").mkdir()
+    for name in names:
+        Image.new("L", (8, 8)).save(tmp_path / "in" / name)
+    with pytest.raises(UserError, match="several files would be written as"):
+        denoise(Denoise(model, tmp_path / "in", out=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_grid_keeps_every_pixel_in_its_place():
+    images = torch.arange(3 * 4, dtype=torch.float32).reshape(3, 1, 2, 2) / 12
+    sheet = grid(images, columns=2)
+    assert sheet.shape == (1, 5, 5)
+    assert torch.equal(sheet[0, 3:, :2], images[2, 0])
+    assert to_pil(sheet, zoom=3).size == (15, 15)
+
+
+def test_step_sizes_are_in_units_of_the_noise():
+    """The paper's δ = 0.2 at its σ = 1; BAOAB's friction is a rate, so it goes the other way."""
+    assert (walk_at(1.0).delta, walk_at(0.5).delta) == (0.2, 0.1)
+    underdamped = walk_at(0.5, sampler="baoab", jumps=3)
+    assert (underdamped.delta, underdamped.settings, underdamped.jumps) == (0.25, {"friction": 2.0}, 3)
+    assert walk_at(0.5, delta=0.3).delta == 0.3
+
+
+def test_what_a_study_found_is_kept_without_weights(tmp_path):
+    study = fake_study.make(tmp_path / "digits")
+    with pytest.raises(UserError, match=r"no tables, figures, report\.html yet"):
+        keep(Keep(study, tmp_path / "results"))
+    build_report(study)
+    for _ in range(2):
+        keep(Keep(study, tmp_path / "results"))
+    kept = tmp_path / "results" / "digits-full"
+    assert {p.name for p in kept.iterdir()} == {"tables", "tasks", "figures", "report.html", "study.json", "timings.json"}
+    assert (kept / "tables" / "losses.parquet").read_bytes() == (study / "tables" / "losses.parquet").read_bytes()
+    numbers = {p.relative_to(study) for p in study.glob("tasks/*/*/result.json")}
+    assert numbers == {p.relative_to(kept) for p in kept.glob("tasks/**/*") if p.is_file()} != set()
+    with pytest.raises(UserError, match="no study"):
+        keep(Keep(tmp_path, tmp_path / "results"))
+
+
+def test_keeping_never_removes_what_is_no_older_copy(tmp_path):
+    """Not the study itself, nor another study of its name, nor whatever else bears the name."""
+    study = fake_study.make(tmp_path / "outputs" / "digits-full", experiments=False)
+    build_report(study)
+    before = sorted(study.rglob("*"))
+    other = fake_study.make(tmp_path / "others" / "digits-full", experiments=False)
+    (tmp_path / "mine" / "digits-full").mkdir(parents=True)
+    for out, said in ((study.parent, "overlap"), (study, "overlap"), (other.parent, "no copy"), (tmp_path / "mine", "no copy")):
+        with pytest.raises(UserError, match=said):
+            keep(Keep(study, out))
+    (tmp_path / "link").symlink_to(study.parent)
+    with pytest.raises(UserError, match="overlap"):
+        keep(Keep(study, tmp_path / "link"))
+    assert sorted(study.rglob("*")) == before
+    assert other.exists()

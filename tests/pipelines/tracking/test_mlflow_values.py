@@ -1,0 +1,63 @@
+"""What a study's tables become in MLflow, without MLflow."""
+
+import pytest
+
+from pipelines.tracking.values import curve_points, lines_over_sigma, model_values
+
+
+def test_trainings_of_other_lengths_are_lines_of_their_own():
+    """What differs in its epochs alone is no other seed, and is not averaged with it."""
+    row = {"dataset": "digits", "model": "uvb", "recipe": "fast", "split": "test", "estimator": "energy", "seed": 0}
+    rows = [
+        row
+        | {"spec_id": f"{epochs}-{sigma}-{seed}", "epochs": epochs, "sigma": sigma, "seed": seed, "loss": epochs + sigma + seed}
+        for epochs in (8, 20)
+        for sigma in (0.5, 1.0)
+        for seed in (0, 1)
+    ]
+    lines = lines_over_sigma(rows)
+    at = [("loss_over_sigma", 50), ("loss_over_sigma", 100)]
+    assert lines == {f"UVB {n} epochs": dict(zip(at, (n + 1.0, n + 1.5), strict=True)) for n in (8, 20)}
+    assert lines_over_sigma(rows[:4]).keys() == {"UVB"}
+
+
+@pytest.mark.parametrize(
+    ("sigmas", "metric", "steps"),
+    [
+        ((0.1, 0.29, 0.3, 1.1, 10.0), "loss_over_sigma", (10, 29, 30, 110, 1000)),  # floats that 100 makes no whole numbers
+        ((0.001, 0.004, 1.0), "loss_over_1000_sigma", (1, 4, 1000)),
+        ((0.125, 0.5), "loss_over_1000_sigma", (125, 500)),
+        ((1e-8, 1.0), "loss_over_100000000_sigma", (1, 100_000_000)),
+        ((1 / 3, 1.0), "loss_over_1000000000_sigma", (333_333_333, 1_000_000_000)),
+    ],
+)
+def test_every_noise_level_has_a_step_of_its_own(sigmas, metric, steps):
+    row = {"dataset": "digits", "model": "uvb", "split": "test", "estimator": "energy", "seed": 0}
+    rows = [row | {"spec_id": str(sigma), "sigma": sigma, "loss": sigma} for sigma in sigmas]
+    rows += [r | {"split": "train"} for r in rows]
+    line = dict(zip(steps, sigmas, strict=True))
+    expected = {(name, step): loss for name in (metric, f"train_{metric}") for step, loss in line.items()}
+    assert lines_over_sigma(rows) == {"UVB": expected}
+
+
+def test_losses_of_other_units_have_names_of_their_own():
+    """The VAE's are nats, and a chart of MLflow's has one unit."""
+    rows = [{"epoch": 1, "test_loss": 33.0, "kl": 0.9, "time": 2.0}]
+    names = lambda objective: [name for name, *_ in curve_points(rows, None, objective)]  # noqa: E731
+    assert names("denoise") == ["epoch/test_loss", "epoch/kl"]
+    assert names("elbo_y") == ["epoch/test_loss_elbo_y", "epoch/kl"]
+
+
+def test_the_papers_figure_and_the_references_stand_beside_the_loss_a_model_is_judged_by():
+    """Of the UVB beside them it is the energy's; the decoder's loss has a name of its own, and nothing beside it."""
+    row = {"spec_id": "a", "model": "uvb", "objective": "denoise", "split": "test", "stderr": 0.1, "paper_loss": 15.0}
+    row |= {"floor": 3.0, "nonparametric": None, "parameters": 27}
+    losses = [row | {"estimator": "energy", "loss": 16.0}, row | {"estimator": "decoder", "loss": 130.0, "paper_loss": 1.0}]
+    internals = [{"spec_id": "a", "quantity": "kl_noisy", "value": 640.0, "stderr": 0.5, "paper_value": 692.0}]
+    assert model_values(losses, internals) == {
+        "a": {
+            "test_loss": 16.0, "test_loss_stderr": 0.1, "paper_test_loss": 15.0, "floor": 3.0, "parameters": 27.0,
+            "test_loss_decoder": 130.0, "test_loss_decoder_stderr": 0.1,
+            "kl_noisy": 640.0, "kl_noisy_stderr": 0.5, "paper_kl_noisy": 692.0,
+        }
+    }  # fmt: skip

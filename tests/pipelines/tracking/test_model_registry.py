@@ -1,0 +1,154 @@
+"""Models as models: logged to MLflow as a folder and a pyfunc, fetched again the same, nothing pickled on the way."""
+
+import pickle
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from pipelines.tracking import model_registry as models
+from pipelines.tracking.connection import import_mlflow, open_client, open_experiment
+from tests.support.mlflow_study import empty_mlflow_db, make_spec
+from uvb import build_model, save_model
+from uvb.errors import UserError
+from uvb import load
+from uvb.models.base import draw_latent_noise
+from uvb.noise import generator
+
+
+@pytest.fixture(scope="module")
+def logged(tmp_path_factory):
+    """A client, its store's URI, and {model: (run id, folder)} of an untrained UVB and DEEN at two sigmas."""
+    root = tmp_path_factory.mktemp("models")
+    shutil.copy(empty_mlflow_db(), root / "mlflow.db")
+    uri = f"sqlite:///{root}/mlflow.db"
+    client = open_client(uri)
+    experiment = open_experiment(client, uri, "uvb")
+    found = {}
+    for name in ("uvb", "deen"):
+        spec = make_spec(name, 1.0)
+        folder = save_model(build_model(spec), spec, root / name, {"note": "untrained"})
+        run = client.create_run(experiment)
+        models.log_model(client, run.info.run_id, folder)
+        found[name] = (run.info.run_id, folder)
+    return client, uri, found
+
+
+@pytest.mark.parametrize("name", ["uvb", "deen"])
+def test_a_model_comes_back_from_mlflow_as_it_went(logged, name):
+    _, uri, found = logged
+    run_id, folder = found[name]
+    fetched, original = models.load(f"runs:/{run_id}/model", uri), load(folder)
+    assert fetched.spec == make_spec(name, 1.0)
+    assert type(fetched) is type(original)
+    weights = original.state_dict()
+    assert fetched.state_dict().keys() == weights.keys()
+    assert all(torch.equal(v, weights[k]) for k, v in fetched.state_dict().items())
+    assert type(models.load(folder)) is type(original)
+
+
+@pytest.mark.parametrize("name", ["uvb", "deen"])
+def test_as_a_pyfunc_it_denoises_a_batch(logged, name, tmp_path):
+    _, uri, found = logged
+    run_id, folder = found[name]
+    mlflow = import_mlflow()
+    path = str(models.fetch(f"runs:/{run_id}/model", tmp_path, uri))
+    denoiser = mlflow.pyfunc.load_model(path)
+    noisy = np.random.default_rng(0).normal(size=(3, 1, 8, 8)).astype(np.float32)
+    estimator = load(folder)
+    y = torch.from_numpy(noisy).to(next(estimator.parameters()).dtype)
+    for seed in (0, 7):
+        eps = draw_latent_noise(estimator, 3, generator(seed, "denoise"), y)
+        expected = estimator(y, eps).detach().numpy()
+        answer = denoiser.predict(noisy, params={"seed": seed})
+        assert answer.shape == (3, 1, 8, 8)
+        np.testing.assert_allclose(answer, expected, atol=1e-6)
+    if name == "uvb":
+        assert np.abs(denoiser.predict(noisy, params={"seed": 1}) - denoiser.predict(noisy)).max() > 0
+    with pytest.raises(mlflow.exceptions.MlflowException):
+        denoiser.predict(noisy[:, :, :4])  # the signature guards the shape
+    info = mlflow.models.Model.load(path)
+    assert info.metadata["spec_id"] == make_spec(name, 1.0).spec_id
+    assert info.signature.inputs.inputs[0].shape == (-1, 1, 8, 8)
+    assert info.saved_input_example_info is not None
+
+
+def test_nothing_logged_is_pickled_and_loading_unpickles_nothing(logged, monkeypatch, tmp_path):
+    _, uri, found = logged
+    mlflow = import_mlflow()
+    path = str(models.fetch(f"runs:/{found['uvb'][0]}/model", tmp_path, uri))
+
+    names = {p.name for p in Path(path).rglob("*") if p.is_file()}
+    assert {"MLmodel", "model.safetensors", "spec.json", "pyfunc_model.py"} <= names
+    assert not [n for n in names if n.endswith((".pkl", ".pickle", ".pt", ".pth", ".bin"))]
+
+    def refuse(*_, **__):
+        raise AssertionError("unpickled")
+
+    for name in ("load", "loads", "Unpickler"):
+        monkeypatch.setattr(pickle, name, refuse)
+    models.load(f"runs:/{found['uvb'][0]}/model", uri)
+    mlflow.pyfunc.load_model(path)
+
+
+def test_logging_twice_logs_once_and_a_torn_upload_is_redone(logged):
+    client, uri, found = logged
+    run_id, folder = found["uvb"]
+    first = models.log_model(client, run_id, folder)
+    assert models.log_model(client, run_id, folder) == first
+    experiment = client.get_run(run_id).info.experiment_id
+    torn = client.create_run(experiment).info.run_id
+    client.create_logged_model(experiment, models.NAME, torn)  # and killed before the upload
+    models.log_model(client, torn, folder)
+    assert [str(m.status) for m in models._logged(client, experiment, torn)] == ["READY"]
+    assert models.load(f"runs:/{torn}/model", uri).spec == make_spec("uvb", 1.0)
+
+
+def test_the_best_is_registered_once_and_a_better_one_after_it(logged):
+    client, uri, found = logged
+    rows = [("uvb", "x", 0.3, 1.0), ("uvb", "a", 1.0, 4.0), ("uvb", "b", 1.0, 5.0), ("deen", "d", 1.0, 4.5)]
+    losses = pd.DataFrame(rows, columns=["model", "spec_id", "sigma", "loss"]).assign(split="test", estimator="energy")
+    assert models.best(losses, "uvb") == "a"  # not x: losses at another sigma do not compare
+    assert models.best(losses, "vae") is None
+    runs = {"a": found["uvb"][0], "d": found["deen"][0]}
+    for _ in range(2):
+        assert models.register_best(client, "my/study", losses, runs) == {"uvb": "1", "deen": "1"}
+    other = client.create_run(client.get_run(found["uvb"][0]).info.experiment_id).info.run_id
+    models.log_model(client, other, found["uvb"][1])
+    better = losses.assign(loss=[1.0, 4.0, 3.0, 4.5])
+    assert models.register_best(client, "my/study", better, {**runs, "b": other}) == {"uvb": "2", "deen": "1"}
+    assert client.get_model_version_by_alias("my-study-uvb", "best").run_id == other
+    assert models.load("models:/my-study-uvb/1", uri).spec == make_spec("uvb", 1.0)
+
+
+def test_a_model_that_is_not_there_is_one_line(logged, tmp_path):
+    _, uri, found = logged
+    for source in ("runs:/0123456789abcdef0123456789abcdef/model", "models:/nobody/1"):
+        with pytest.raises(UserError, match="cannot fetch") as error:
+            models.load(source, uri)
+        assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match="holds no trained model"):
+        models.load(tmp_path)
+    damaged = shutil.copytree(found["uvb"][1], tmp_path / "damaged")
+    (damaged / "model.safetensors").write_bytes(b"\x00" * 100)
+    with pytest.raises(UserError, match="cannot be loaded"):
+        models.load(damaged)
+
+
+def test_the_readme_denoises_and_samples_in_three_lines(logged, monkeypatch):
+    """README's Python block as it stands, on the registry of a small study."""
+    client, uri, found = logged
+    row = {"split": "test", "estimator": "energy", "sigma": 1.0}
+    losses = pd.DataFrame([{"model": m, "spec_id": m, "loss": 1.0, **row} for m in found])
+    models.register_best(client, "digits", losses, {m: run_id for m, (run_id, _) in found.items()})
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    readme = (Path(__file__).parents[3] / "README.md").read_text()
+    (block,) = [part for part in re.findall(r"```python\n(.*?)```", readme, re.S) if "models.load" in part]
+    names: dict[str, object] = {}
+    exec(block, names)
+    assert names["x_hat"].shape == (8, 1, 8, 8)
+    assert [tuple(x.shape) for x in names["samples"]] == [(8, 1, 8, 8)] * 5

@@ -1,0 +1,245 @@
+"""MLflow or the study's folder fails: told once, by its name, and made good."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+
+from pipelines.files.store import Store
+from pipelines.tracking import projection as tracking
+from tests.support.mlflow_study import (
+    begin,
+    by_name,
+    complete,
+    drain,
+    empty_mlflow_db,
+    logged_models,
+    make_spec,
+    open_tracker,
+    write_curves,
+    write_tables,
+)
+from uvb.errors import UserError
+
+BROKEN = {"disk": OSError(5, "Input/output error"), "link": OSError("timed out"), "store": UserError("cannot open it")}
+
+
+def test_a_write_that_fails_midway_is_made_good_without_duplicates(uri, tmp_path, monkeypatch):
+    monkeypatch.setattr(tracking, "BACKOFF_SECONDS", (0.0, 0.0))
+    store, warnings = Store(tmp_path / "study"), []
+    specs = [make_spec("uvb", s) for s in (0.5, 1.0)]
+    for spec in specs:
+        complete(store, spec)
+    write_tables(store, specs, tmp_path)
+    tracker = open_tracker(uri, store, warnings)
+    tracker._pause = 0.0
+    calls = {"made": 0, "failed": 0}
+
+    def flaky(name):
+        real = getattr(tracker._client, name)
+
+        def call(*args, **kwargs):
+            calls["made"] += 1
+            if calls["made"] % 7 == 0:
+                calls["failed"] += 1
+                if calls["made"] % 2:  # sometimes the request went through and its answer was lost
+                    real(*args, **kwargs)
+                raise ConnectionError("connection reset")
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(tracker._client, name, call)
+
+    for name in ("log_batch", "create_run", "log_artifact", "set_terminated", "log_inputs", "create_logged_model"):
+        flaky(name)
+    for _ in range(200):
+        if tracker.sync():
+            break
+    calls["made"] = -10_000
+    assert tracker.finish("FINISHED")
+    failures = calls["failed"]
+    assert failures > 4
+    assert 0 < sum("cannot be reached" in w for w in warnings) == sum("is back" in w for w in warnings) <= failures
+    runs = by_name(uri)
+    assert {r["status"] for r in runs.values()} == {"FINISHED"}
+    for name in ("uvb σ=0.5", "uvb σ=1"):
+        assert [p[0] for p in runs[name]["history"]["epoch/train_loss"]] == [1, 2, 3, 4]
+        assert runs[name]["datasets"] == 1
+    assert [p[:2] for p in runs["UVB over σ"]["history"]["loss_over_sigma"]] == [(50, 3.5), (100, 4.0)]
+    assert logged_models(uri) == 2
+
+
+def test_what_mlflow_refuses_is_told_once_and_stops_nothing(uri, tmp_path):
+    store, warnings = Store(tmp_path / "study"), []
+    store.write_bytes("tables/broken.parquet", b"not parquet")
+    begin(store, make_spec("uvb", 1.0), epochs=2)
+    tracker = open_tracker(uri, store, warnings)
+    assert tracker.sync()
+    assert tracker.sync()
+    assert len(warnings) == 1
+    assert "tables/broken.parquet" in warnings[0]
+    assert len(by_name(uri)["uvb σ=1"]["history"]["epoch/train_loss"]) == 2
+    tracker.close()
+
+
+@pytest.mark.parametrize("error", BROKEN.values(), ids=BROKEN)
+@pytest.mark.parametrize("call", ["stamps", "read_bytes"])
+def test_a_study_folder_that_fails_is_not_told_as_mlflow(uri, tmp_path, monkeypatch, call, error):
+    monkeypatch.setattr(tracking, "BACKOFF_SECONDS", (0.0, 0.0))
+    store, warnings = Store(tmp_path / "study"), []
+    begin(store, make_spec("uvb", 1.0), epochs=2)
+    tracker = open_tracker(uri, store, warnings)
+    drain(tracker)
+    runs, works = tracker._runs, getattr(store, call)
+    write_curves(store, make_spec("uvb", 1.0), 3)
+    monkeypatch.setattr(store, call, _raiser(error))
+    for _ in range(2):
+        assert not tracker.sync()
+    assert tracker._runs is runs, "MLflow itself was fine"
+    monkeypatch.setattr(store, call, works)
+    drain(tracker)
+    assert len(warnings) == 2
+    assert warnings[0].startswith(f"the study's folder {store.uri} cannot be read or written (")
+    assert warnings[0].endswith("); MLflow will catch up")
+    assert warnings[1] == f"the study's folder {store.uri} is back"
+    assert len(by_name(uri)["uvb σ=1"]["history"]["epoch/train_loss"]) == 3
+    tracker.close()
+
+
+@pytest.mark.parametrize("status", ["KILLED", "FINISHED"])
+def test_a_study_that_ends_while_its_folder_fails_leaves_nothing_running(uri, tmp_path, monkeypatch, status):
+    monkeypatch.setattr(tracking, "FINISH_SECONDS", 0.0)
+    store, warnings = Store(tmp_path / "study"), []
+    begin(store, make_spec("uvb", 1.0), epochs=2)
+    tracker = open_tracker(uri, store, warnings)
+    drain(tracker)
+    monkeypatch.setattr(store, "stamps", _raiser(OSError(5, "Input/output error")))
+    assert not tracker.sync()
+    assert not tracker.finish(status)
+    ended = {"digits": status, "uvb σ=1": "KILLED" if status == "KILLED" else "FAILED"}
+    assert {n: r["status"] for n, r in by_name(uri).items()} == ended
+    assert f"again when the study's folder {store.uri} is reachable" in warnings[-1]
+
+
+def test_one_file_that_cannot_be_read_holds_up_nothing_else(uri, tmp_path, monkeypatch):
+    monkeypatch.setattr(tracking, "BACKOFF_SECONDS", (0.0, 0.0))
+    store, warnings = Store(tmp_path / "study"), []
+    specs = [make_spec("uvb", s) for s in (0.5, 1.0)]
+    for spec in specs:
+        begin(store, spec, epochs=2)
+    works, bad = store.read_bytes, f"models/{min(s.spec_id for s in specs)}/curves.json"
+    monkeypatch.setattr(
+        store, "read_bytes", lambda path: _raiser(PermissionError(13, "denied"))() if path == bad else works(path)
+    )
+    tracker = open_tracker(uri, store, warnings)
+    drain(tracker)
+    assert [w.split(" (")[0] for w in warnings] == [
+        f"the study's folder {store.uri} cannot be read or written",
+        f"MLflow goes without {bad.rpartition('/')[0]}: the study's folder {store.uri} cannot be read or written",
+        f"the study's folder {store.uri} is back",
+    ]
+    assert len(tracker.run_ids()) == 1
+    tracker.close()
+
+
+def _raiser(error):
+    def fail(*_, **__):
+        raise error
+
+    return fail
+
+
+def test_a_server_that_is_away_from_the_start_is_one_warning(tmp_path):
+    store, warnings = Store(tmp_path / "study"), []
+    begin(store, make_spec("uvb", 1.0), epochs=2)
+    began = time.monotonic()
+    tracker = open_tracker("http://127.0.0.1:9", store, warnings)
+    assert not tracker.sync()
+    tracker.close()
+    assert time.monotonic() - began < 15
+    assert "cannot be reached" in warnings[0]
+    assert "run the same command again" in warnings[1]
+    assert len(warnings) == 2
+    assert tracker.run_ids() == {}
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A real MLflow server on this machine only; `start()` and `stop()` as often as one likes."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shutil.copy(empty_mlflow_db(), tmp_path / "server.db")
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{tmp_path}/server.db", "--artifacts-destination", str(tmp_path / "art")]
+
+    class Server:
+        uri = f"http://127.0.0.1:{port}"
+        process = None
+
+        def start(self):
+            self.process = subprocess.Popen(command, cwd=tmp_path, start_new_session=True, stdout=subprocess.DEVNULL,
+                                            stderr=subprocess.DEVNULL)  # fmt: skip
+            deadline = time.monotonic() + 240
+            while time.monotonic() < deadline:
+                try:
+                    urllib.request.urlopen(f"{self.uri}/health", timeout=2).close()
+                    return
+                except OSError:
+                    time.sleep(0.5)
+            pytest.fail("the MLflow server did not start within 240 s")
+
+        def stop(self):
+            if self.process is not None:
+                os.killpg(self.process.pid, signal.SIGKILL)
+                self.process.wait()
+                self.process = None
+
+    running = Server()
+    yield running
+    running.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_training_goes_on_while_the_server_is_away_and_nothing_is_missing_after(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(tracking, "BACKOFF_SECONDS", (0.5, 1.0))
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")  # a busy machine is slow, not away
+    store, warnings = Store(tmp_path / "study"), []
+    specs = [make_spec("uvb", s) for s in (0.5, 1.0)]
+    server.start()
+    begin(store, specs[0], epochs=1)
+    tracker = open_tracker(server.uri, store, warnings)
+    tracker._pause = 0.5
+    drain(tracker)
+    server.stop()
+    for epoch in (2, 3):
+        write_curves(store, specs[0], epoch)
+        began = time.monotonic()
+        assert not tracker.sync()
+        assert time.monotonic() - began < 30  # refused at once; what remains is a busy machine
+    complete(store, specs[0])
+    complete(store, specs[1])
+    write_tables(store, specs, tmp_path)
+    server.start()
+    deadline = time.monotonic() + 180
+    while not tracker.sync() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert tracker.finish("FINISHED")
+    assert [w.split(" (")[0].rpartition(" at ")[0] or w for w in warnings][:1] == ["MLflow"]
+    assert sum("cannot be reached" in w for w in warnings) == 1
+    runs = by_name(server.uri)
+    assert {r["status"] for r in runs.values()} == {"FINISHED"}
+    for name in ("uvb σ=0.5", "uvb σ=1"):
+        assert [p[0] for p in runs[name]["history"]["epoch/train_loss"]] == [1, 2, 3, 4]
+    assert "tables/tables/losses.json" in runs["digits"]["artifacts"]
+    from pipelines.tracking import model_registry as models
+
+    run_id = tracker.run_ids()[specs[1].spec_id]
+    assert models.load(f"runs:/{run_id}/model", server.uri).spec == specs[1]
+    assert models.load("models:/digits-uvb@best", server.uri).spec == specs[1]

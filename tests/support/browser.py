@@ -1,0 +1,110 @@
+"""MLflow's UI in a headless Chromium: how a test, and whoever renews docs/*.png, opens a study's views.
+
+The pictures in docs/, from a finished study:  python -m tests.browser outputs/digits
+"""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+PATIENCE = 240  # seconds; a busy machine is slow, not broken
+LINES = ".js-plotly-plot .scatterlayer path.js-line"
+
+
+def chromium() -> str | None:
+    """The path of an installed Chromium or Chrome."""
+    return next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+
+
+@contextmanager
+def browser() -> Iterator[Browser]:
+    """A headless browser; its pages reach this machine only."""
+    with sync_playwright() as playwright:
+        # no sandbox: a container's root has none; no GPU: there is none
+        launched = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox", "--disable-gpu"])
+        yield launched
+        launched.close()
+
+
+def open_page(launched: Browser, problems: list[str], **options: Any) -> Page:
+    """A page in a fresh profile. Errors in the page's scripts and on its console are appended to `problems`."""
+    context = launched.new_context(**options)
+    context.set_default_timeout(1000 * PATIENCE)
+    context.route(lambda url: not url.startswith(("http://127.0.0.1", "file:")), lambda route: route.abort())
+    page = context.new_page()
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda said: problems.append(said.text) if said.type == "error" else None)
+    return page
+
+
+@contextmanager
+def mlflow_server(store: Path, folder: Path) -> Iterator[str]:
+    """A real MLflow server of a SQLite store on this machine only; its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    line = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", address.split(":")[1], "--workers", "1"]
+    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    process = subprocess.Popen(
+        [*line, "--backend-store-uri", f"sqlite:///{store.resolve()}"],
+        cwd=folder, env=environment, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                urllib.request.urlopen(f"http://{address}/health", timeout=2).close()
+                break
+            except OSError as error:
+                if time.monotonic() > deadline or process.poll() is not None:
+                    raise RuntimeError(f"no MLflow server at {address}") from error
+                time.sleep(0.5)
+        yield f"http://{address}"
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def open_view(page: Page, address: str, path: str, runs: int) -> None:
+    """Open a shared view, wait for its runs, and close the assistant, which covers a third of the page."""
+    page.goto(address + path)
+    page.get_by_text(f"{runs} matching runs").wait_for()
+    if page.get_by_role("button", name="Close").count():
+        page.get_by_role("button", name="Close").last.click()
+
+
+def take_pictures(study: Path, store: Path, docs: Path) -> None:
+    """docs/mlflow_runs.png and docs/mlflow_sigma.png from a finished study."""
+    from pipelines.tracking.views import view_paths
+
+    said = json.loads((study / "mlflow.json").read_text())
+    paths = view_paths(said)
+    lines = {spec["model"] for spec in (json.loads(p.read_text()) for p in study.glob("models/*/spec.json"))}
+    with mlflow_server(store, store.resolve().parent) as address, browser() as launched:
+        page = open_page(launched, [], viewport={"width": 1500, "height": 760})
+        open_view(page, address, paths["models"], len(said["runs"]))
+        page.wait_for_timeout(2000)
+        page.screenshot(path=docs / "mlflow_runs.png")
+        page = open_page(launched, [], viewport={"width": 1500, "height": 760})
+        page.goto(address + paths["sigma"])
+        page.locator(LINES).nth(len(lines & {"uvb", "deen"})).wait_for()
+        if page.get_by_role("button", name="Close").count():
+            page.get_by_role("button", name="Close").last.click()
+        page.wait_for_timeout(3000)
+        page.screenshot(path=docs / "mlflow_sigma.png")
+
+
+if __name__ == "__main__":
+    take_pictures(Path(sys.argv[1]), Path(sys.argv[2] if len(sys.argv) > 2 else "mlflow.db"), Path("docs"))

@@ -1,0 +1,48 @@
+"""One training's life on a worker, without a Ray cluster: what tests of it share."""
+
+from pathlib import Path
+
+import torch
+
+from pipelines.cluster.worker import Training
+from pipelines.files.store import Store
+from uvb.models.io import load
+from uvb.plan import Plan
+from uvb.spec import RunSpec
+from uvb.training.loop import Progress
+from uvb.training.state import TrainState
+
+PLAN = Plan(precision="fp64")
+
+
+class Killed(Exception):
+    """Stands for a SIGKILL at that point."""
+
+
+class Interrupted(Training):
+    """Saves at every yield, and dies after so many."""
+
+    def __init__(self, spec: RunSpec, store: Store, pulses: int) -> None:
+        super().__init__(spec, PLAN, store, 1e-9, 0)
+        self.left = pulses
+
+    def _pulse(self, progress: Progress, state: TrainState) -> None:
+        super()._pulse(progress, state)
+        self.left -= 1
+        if not self.left:
+            raise Killed
+
+
+def train(spec: RunSpec, store: Store) -> Training:
+    training = Training(spec, PLAN, store, 1e9, 0)
+    assert training.run()["outcome"] == "done"
+    return training
+
+
+def folder_of(store: Store, spec: RunSpec) -> Path:
+    assert store.local_path
+    return store.local_path / "models" / spec.spec_id
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load(folder / "model").state_dict()

@@ -1,0 +1,178 @@
+"""Spaces to sweep over, what they are judged by, and the commands that train them; without a Ray cluster."""
+
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.files.store import Store
+from pipelines.study.config import StudyConfig, build_recipe, build_specs
+from pipelines.study.session import run_study
+from pipelines.sweep import SweepConfig, leaderboard, ranking, sweep, sweep_specs
+from tests.support import fake_study
+from tests.support.builders import ROOT
+from tune_spaces import Base, get_space, space_names
+from uvb.data import ImageSet, load_dataset
+from uvb.errors import UserError
+from uvb.models.capacity import default_widths, parameters
+from uvb.spec import DataRef
+
+
+@pytest.fixture
+def base(digits: ImageSet) -> Base:
+    data = DataRef(digits.name, digits.checksum, digits.shape, 1500)
+    return Base(data, ("uvb", "deen"), (0.5, 1.0), (0,), build_recipe(StudyConfig(epochs=2)))
+
+
+def test_every_space_gives_different_specs_and_the_same_for_each_model(base: Base) -> None:
+    assert {"sigma_grid", "capacity", "recipe", "activation"} <= set(space_names())
+    for name in (
+        "sigma_grid",
+        "capacity",
+        "recipe",
+        "recipe_details",
+        "recipe_clip",
+        "recipe_clip_alone",
+        "recipe_optimizer",
+        "recipe_beta2",
+        "recipe_beta2_alone",
+        "activation",
+    ):
+        specs = get_space(name).specs(base)
+        assert len({s.spec_id for s in specs}) == len(specs)
+        varied = {m: sorted(str((s.sigma, s.recipe, s.activation)) for s in specs if s.model == m) for m in base.models}
+        assert varied["uvb"] == varied["deen"]  # the same search for both
+        assert get_space(name).about
+
+
+def test_capacity_space_matches_counts(base: Base) -> None:
+    counts: dict[str, list[int]] = {"uvb": [], "deen": []}
+    for spec in get_space("capacity").specs(base):
+        counts[spec.model].append(parameters(spec.model, spec.data.shape, spec.widths))
+    assert sorted(counts["uvb"]) == counts["uvb"]
+    assert counts["uvb"][0] < counts["uvb"][1] < counts["uvb"][2]
+    for ours, theirs in zip(counts["uvb"], counts["deen"], strict=True):
+        assert abs(theirs / ours - 1) <= 0.01
+
+
+def test_unknown_space_is_refused() -> None:
+    with pytest.raises(UserError, match="unknown space 'nowhere'"):
+        get_space("nowhere")
+
+
+def test_the_command_itself_refuses_with_one_line_and_writes_nothing(tmp_path: Path) -> None:
+    """As a process of its own; tests/pipelines/test_bad_input.py has every other refusal."""
+    command = [sys.executable, str(ROOT / "pipelines" / "full_study.py"), "--sigmas", "0"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 2
+    assert "sigma = 0.0" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_says_what_and_how_long_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    few = {"train_images": 64, "eval_images": 20, "eval_test_images": 20, "eval_draws": 1, "address": "local"}
+    last, failures = run_study(StudyConfig(sigmas=(1.0,), epochs=2, dry_run=True, **few))
+    said = capsys.readouterr().out
+    assert not failures
+    for model in ("uvb", "deen", "vae"):
+        count = parameters(model, (1, 8, 8), default_widths(model, (1, 8, 8)))
+        assert re.search(rf"^{model} σ=1 .*{count:,}", said, re.M)
+    assert re.search(r"3 models: about .* of training, .* of measurements", last)
+    assert not list(tmp_path.iterdir())
+    uvb = build_specs(StudyConfig(sigmas=(1.0,), epochs=2, **few), load_dataset("digits"))[0]
+    Store(tmp_path / "outputs" / "digits").write_json(f"models/{uvb.spec_id}/done.json", {})
+    last, _ = run_study(StudyConfig(sigmas=(1.0,), epochs=2, dry_run=True, **few))
+    assert "1 of 3 models are trained already" in capsys.readouterr().out
+    assert last.startswith("2 models: about")
+
+
+@pytest.mark.parametrize(
+    ("space", "chosen"),
+    [
+        ("sigma_grid", False),
+        ("recipe_details", True),
+        ("recipe_clip", True),
+        ("recipe_clip_alone", True),
+        ("recipe_optimizer", True),
+        ("recipe_beta2", True),
+        ("recipe_beta2_alone", True),
+        ("recipe", True),
+    ],
+)
+def test_what_is_chosen_by_its_loss_is_not_chosen_by_the_test_set(
+    space: str, chosen: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(
+        "pipelines.sweep.run_study", lambda config, specs_of, search, **kw: asked.update(kw, search=search) or ("", [])
+    )
+    monkeypatch.setattr("pipelines.sweep.ranking", lambda store: [])
+    assert sweep(SweepConfig(space=space)) == 0
+    assert (asked["held_out"], asked["search"] is not None) == (chosen, space == "recipe")
+
+
+@pytest.mark.parametrize(("held_out", "name", "count"), [(False, "digits", 1500), (True, "digits-validation", 1200)])
+def test_held_out_images_are_training_images(
+    held_out: bool, name: str, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through `run_study`: what it hands to the space."""
+    seen: list[ImageSet] = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pipelines.study.session.dry_run", lambda *_: "")
+    run_study(
+        StudyConfig(dry_run=True, address="local"),
+        lambda config, images: seen.append(images) or build_specs(config, images),
+        held_out=held_out,
+    )
+    assert (seen[0].name, len(seen[0].train)) == (name, count)
+
+
+def test_models_that_a_space_does_not_train_are_refused(digits: ImageSet) -> None:
+    """`questions` and `remark4` name their own."""
+    own = sweep_specs(SweepConfig(space="questions"), digits)
+    assert sweep_specs(SweepConfig(space="questions", models=tuple({spec.model for spec in own})), digits) == own
+    for models in (("uvb",), ("uvb", "vae")):
+        with pytest.raises(UserError, match=r"--models uvb.*: the space questions trains its own"):
+            sweep_specs(SweepConfig(space="questions", models=models), digits)
+
+
+def test_a_sweep_ranks_the_trainings_of_each_model(tmp_path: Path) -> None:
+    """The best first, told by what differs; those without a loss last."""
+    specs = [
+        dataclasses.replace(fake_study.spec(model), recipe=fake_study.spec(model).recipe.changed(batch_size=batch))
+        for model in ("uvb", "deen")
+        for batch in (32, 64, 128)
+    ]
+    for number, spec in enumerate(specs):
+        fake_study.add_model(tmp_path, spec)
+        path = tmp_path / "tasks" / "losses" / spec.spec_id / "result.json"
+        blob = json.loads(path.read_text())
+        for row in blob["rows"]:
+            row["loss"] = 10.0 - number
+        fake_study.write(path, blob)
+    for name in ("models/{}/done.json", "tasks/losses/{}/result.json"):
+        (tmp_path / name.format(specs[0].spec_id)).unlink()
+    Store(tmp_path).write_json(f"models/{specs[0].spec_id}/stopped.json", {})
+    (tmp_path / "study.json").write_text(json.dumps({"specs": [spec.spec_id for spec in specs]}))
+    leaderboard(tmp_path, "batches")
+    head, *lines = ranking(Store(tmp_path))
+    assert head == "deen σ=1 on digits:"
+    assert [re.sub(r" ± \S+ +", ", ", line.strip()) for line in lines] == [
+        "1. 5.000, batch size 128", "2. 6.000, batch size 64", "3. 7.000, batch size 32", "uvb σ=1 on digits:",
+        "1. 8.000, batch size 128", "2. 9.000, batch size 64", "3. stopped early    batch size 32",
+    ]  # fmt: skip
+
+
+def test_narrower_models_are_matched_too(digits: ImageSet) -> None:
+    counts = {s.model: parameters(s.model, s.data.shape, s.widths) for s in build_specs(StudyConfig(width=0.5), digits)}
+    assert counts["uvb"] == counts["vae"] < 0.5 * parameters("uvb", digits.shape, default_widths("uvb", digits.shape))
+    assert counts["deen"] == pytest.approx(counts["uvb"], rel=0.01)
+    with pytest.raises(UserError, match=r"--width 0"):
+        StudyConfig(width=0.0)

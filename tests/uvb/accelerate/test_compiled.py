@@ -1,0 +1,80 @@
+"""The step as one compiled graph: the uncompiled loss and gradients, whatever the batch, and refused where they are others."""
+
+import pytest
+import torch
+
+from tests.support.builders import tiny_spec
+from uvb.accelerate.compiled import CompiledObjective
+from uvb.accelerate.gradients import distance
+from uvb.models import build_model
+from uvb.noise import normal
+from uvb.plan import Plan
+from uvb.training.loop import prepare
+from uvb.training.objectives import build_objective
+
+
+def batch_of(spec, model, key):
+    x, noise = (normal((16, *spec.data.shape), 0, name, key).to(model.sigma) for name in ("x", "noise"))
+    weight = torch.linspace(0, 0.1, 16).to(x)  # the first is a padded image's
+    return x, noise, normal((16, model.noise_dim), 0, "eps", key).to(x), weight
+
+
+@pytest.mark.parametrize("name", ["uvb", "deen", "vae", "direct"])
+@pytest.mark.parametrize(
+    ("precision", "bound", "backend"),
+    [("fp64", 1e-12, "eager"), ("bf16", 1e-12, "eager"), pytest.param("bf16", 2e-2, "inductor", marks=pytest.mark.slow)],
+)
+def test_the_graph_is_the_step(digits, name, precision, bound, backend, monkeypatch):
+    """As traced it is the eager step to the bit or nearly; as compiled, to bf16's rounding."""
+    compile = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda module, **options: compile(module, backend=backend, **options))
+    spec, plan = tiny_spec(digits, name), Plan(precision=precision, compile=True)
+    model = build_model(spec).to(plan.dtype)
+    objective = build_objective(spec.objective, model)
+    prepared = prepare(objective, plan, (16, *spec.data.shape))
+    assert isinstance(prepared, CompiledObjective)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    for key in range(2):
+        batch, gradients, losses = batch_of(spec, model, key), [], []
+        for way in (objective, prepared):
+            with plan.autocast():
+                losses.append(way(*batch))
+            losses[-1].backward()
+            gradients.append([p.grad for p in trained])
+            objective.zero_grad(set_to_none=True)
+        assert distance(gradients[1], gradients[0]) < bound
+        torch.testing.assert_close(losses[1], losses[0], rtol=bound, atol=0)
+        with torch.no_grad():  # the graph takes the weights of now
+            torch._foreach_mul_(trained, 0.9)
+
+
+def test_what_a_trace_cannot_follow_is_trained_eagerly(digits):
+    """A branch on the data."""
+    spec = tiny_spec(digits)
+    model = build_model(spec)
+    denoise = model.forward
+
+    def forward(y, eps):
+        return (2 if float(y.detach().sum()) > 0 else 1) * denoise(y, eps)
+
+    objective = build_objective("denoise", model)
+    model.forward = forward
+    with pytest.warns(UserWarning, match=r"torch\.compile failed \(.+\); training eagerly"):
+        assert prepare(objective, Plan(compile=True), (4, *spec.data.shape)) is objective
+
+
+def test_what_a_trace_would_freeze_is_refused(digits, monkeypatch):
+    """Python that gives another number at every call: the trace keeps the first."""
+    monkeypatch.setattr(torch, "compile", lambda module, **_: module)
+    spec = tiny_spec(digits)
+    model, calls = build_model(spec), []
+    denoise = model.forward
+
+    def forward(y, eps):
+        calls.append(1)
+        return len(calls) * denoise(y, eps)
+
+    model.forward = forward
+    objective = build_objective("denoise", model)
+    with pytest.warns(UserWarning, match=r"its gradient differs from the uncompiled one by [\d.]+ of its norm"):
+        assert prepare(objective, Plan(compile=True), (4, *spec.data.shape)) is objective

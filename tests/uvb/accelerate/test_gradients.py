@@ -1,0 +1,45 @@
+"""Gradients: their rounding against float64, and their norm."""
+
+import pytest
+import torch
+
+from tests.support.builders import tiny_spec
+from uvb.accelerate.gradients import clip
+from uvb.models import build_model
+from uvb.noise import generator, normal
+from uvb.plan import Plan
+
+
+def test_bf16_gradients_are_those_of_float64_within_bf16(digits):
+    """The fast step against the float64 reference, relative to the gradient's norm; bf16 keeps 8 bits, 2^-8 = 0.004."""
+    spec = tiny_spec(digits)
+    gradients = {}
+    for precision in ("fp64", "fp32", "bf16"):
+        plan = Plan(precision=precision)
+        model = build_model(spec).to(plan.dtype)
+        x = digits.train[:32].to(plan.dtype) / digits.levels
+        noise, eps = normal(tuple(x.shape), 0, "n").to(plan.dtype), normal((32, model.noise_dim), 0, "e").to(plan.dtype)
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            loss = (x - model(x + noise, eps)).square().sum() / 32
+        loss.backward()
+        gradients[precision] = torch.cat([p.grad.flatten().double() for p in model.parameters()])
+    reference = gradients["fp64"]
+    for precision, bound in (("fp32", 1e-5), ("bf16", 2e-2)):
+        error = (gradients[precision] - reference).norm() / reference.norm()
+        assert 0 < error < bound, (precision, error)
+
+
+@pytest.mark.parametrize("longest", [0.1, 1e3])
+def test_gradients_are_clipped_together(longest):
+    """As torch's own does it, to the bit, whether the norm is above the limit or below; a parameter without one is skipped."""
+    draw = generator(0, "clip")
+    gradients = [torch.randn(3, 4, generator=draw), torch.randn(7, generator=draw), None]
+    sides = [[torch.nn.Parameter(torch.zeros(1) if g is None else torch.zeros_like(g)) for g in gradients] for _ in range(2)]
+    for side in sides:
+        for p, g in zip(side, gradients, strict=True):
+            p.grad = None if g is None else g.clone()
+    clip(sides[0], longest)
+    torch.nn.utils.clip_grad_norm_(sides[1], longest)
+    for a, b in zip(*sides, strict=True):
+        assert (a.grad is None) == (b.grad is None)
+        assert a.grad is None or torch.equal(a.grad, b.grad)

@@ -1,0 +1,85 @@
+"""Trained weights are of one code: a model's class and its parents, as they were registered."""
+
+import dataclasses
+import importlib.util
+import inspect
+import sys
+import warnings
+
+import pytest
+
+from tests.support.builders import tiny_spec
+from uvb.errors import UserError
+from uvb.models import Model, code_changed, get_model
+from uvb.models.io import load, save_model
+from uvb.models.registry import _MODELS
+from uvb.plan import Plan
+from uvb.training.state import TrainState
+
+FP64 = Plan(precision="fp64")
+
+
+CODE = """
+from torch import nn
+from uvb import Energy
+
+class Mine(Energy):
+    def __init__(self, shape, widths, activation, sigma):
+        super().__init__(sigma)
+        self.layer = nn.Linear(64, 1)
+
+    def energy(self, y, eps):
+        return self.layer(y.flatten(1)).{what}().sum(1)
+"""
+
+
+def test_weights_are_of_one_code(digits, tmp_path, monkeypatch):
+    """Comments and layout are none of it; with another function, a checkpoint is refused and a trained model warns."""
+    spec = dataclasses.replace(tiny_spec(digits, "deen"), model="mine")
+
+    def write(name: str, code: str) -> None:
+        (tmp_path / f"{name}.py").write_text(code)
+        found = importlib.util.spec_from_file_location(name, tmp_path / f"{name}.py")
+        module = importlib.util.module_from_spec(found)
+        monkeypatch.setitem(sys.modules, name, module)
+        found.loader.exec_module(module)
+        monkeypatch.setitem(_MODELS, "mine", Model("mine", module.Mine, spec.widths))
+
+    write("mine_1", CODE.format(what="square"))
+    before = get_model("mine").code
+    state = TrainState.fresh(spec, FP64)
+    state.save(tmp_path / "state", FP64)
+    save_model(state.averaged, spec, tmp_path / "model")
+    write("mine_2", CODE.format(what="square").replace("(y, eps):", "(\n  y, eps):\n        'Said.'\n        # more"))
+    assert get_model("mine").code == before
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load(tmp_path / "model")
+    TrainState.load(tmp_path / "state", spec, FP64)
+    write("mine_3", CODE.format(what="abs"))
+    with pytest.warns(UserWarning, match="the code of mine has changed since"):
+        load(tmp_path / "model")
+    with pytest.raises(UserError, match="other code of mine"):
+        TrainState.load(tmp_path / "state", spec, FP64)
+
+
+def test_a_models_code_is_its_class_and_parents_as_they_were_registered(monkeypatch):
+    """Neither the decorator's widths nor what `uvb` and torch bring; what has no source has no code."""
+    codes = {name: get_model(name).code for name in ("uvb", "uvb_mean", "deen", "vae")}
+    assert None not in codes.values()
+    assert len(set(codes.values())) >= 3
+    source = inspect.getsource
+
+    def another(what):
+        return source(what) + "    more = 1\n" if what.__name__ == "UVB" else source(what)
+
+    monkeypatch.setattr(inspect, "getsource", another)
+    changed = {name for name in codes if dataclasses.replace(get_model(name)).code != codes[name]}
+    assert "uvb" in changed
+    assert "uvb_mean" in changed
+    assert "deen" not in changed
+    monkeypatch.setattr(inspect, "getsource", lambda what: "@register(match='hidden')\n" + source(what))
+    assert dataclasses.replace(get_model("deen")).code == codes["deen"]
+    monkeypatch.setattr(inspect, "getsource", lambda what: "class Half(")
+    assert dataclasses.replace(get_model("deen")).code is None
+    assert not code_changed("deen", None)

@@ -1,0 +1,79 @@
+"""Every network and energy against the paper's formula written out layer by layer, in functions of the weights alone."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tests.support.builders import TINY
+from uvb.models import get_model, model_names
+from uvb.noise import normal
+
+SHAPE, SIGMA = (2, 7, 6), 0.8
+
+
+def silu(a):
+    return a / (1 + torch.exp(-a))
+
+
+def conv_net(weights, name, y, act):
+    """Sec. 3.1: 3x3 convolutions without padding, each with its activation; hidden linear, activation; linear."""
+    of = {key.removeprefix(f"{name}.layers."): value for key, value in weights.items() if key.startswith(f"{name}.layers.")}
+    numbers = sorted({int(key.split(".")[0]) for key in of})
+    layers = [(of[f"{n}.weight"], of[f"{n}.bias"]) for n in numbers]
+    assert [w.dim() for w, _ in layers] == [4] * len(TINY.conv) + [2, 2]
+    for w, b in layers[:-2]:
+        assert w.shape[2:] == (3, 3)
+        patches = F.unfold(y, 3)  # (B, C 9, places)
+        height, width = y.shape[2] - 2, y.shape[3] - 2
+        y = act((w.flatten(1) @ patches + b[:, None]).reshape(len(y), -1, height, width))
+    (w, b), (w_out, b_out) = layers[-2:]
+    pixels = y.permute(0, 2, 3, 1).reshape(len(y), -1)  # (B, H W C): which order is a naming of the weights
+    return act(pixels @ w.T + b) @ w_out.T + b_out
+
+
+def decoder(weights, name, z, act):
+    """Sec. 3.1.1: one hidden linear layer, logistic readout."""
+    w = {key.removeprefix(f"{name}.layers."): value for key, value in weights.items() if key.startswith(f"{name}.layers.")}
+    a = act(z @ w["0.weight"].T + w["0.bias"]) @ w["2.weight"].T + w["2.bias"]
+    return (1 / (1 + torch.exp(-a))).reshape(len(z), *SHAPE)
+
+
+def energy(name, w, y, eps, act):
+    """f(y), (B,), by the model's equation."""
+
+    def half_squares(mean):
+        return ((y - mean) ** 2).sum((1, 2, 3)) / (2 * SIGMA**2)
+
+    if name == "deen":
+        return conv_net(w, "net", y, act)[:, 0]
+    if name == "quadratic_ae":
+        return half_squares(decoder(w, "g.decoder", conv_net(w, "g.encoder", y, act), act))
+    mu, lam = conv_net(w, "encoder_mu", y, act), conv_net(w, "encoder_lambda", y, act)
+    mean = decoder(w, "decoder", mu if name == "uvb_mean" else mu + torch.exp(lam / 2) * eps, act)
+    kl = 0.5 * (mu**2 + torch.exp(lam) - lam - 1).sum(1)
+    if name.startswith("uvb_laplace"):
+        b = SIGMA / math.sqrt(2) if name == "uvb_laplace_matched" else SIGMA
+        return (y - mean).abs().sum((1, 2, 3)) / b + kl
+    return half_squares(mean) + kl
+
+
+@pytest.mark.parametrize("activation", ["silu", "relu"])
+@pytest.mark.parametrize("name", model_names())
+def test_a_model_is_its_equation(name, activation):
+    """The energy, and the estimate y - σ²∇f by autograd of the written-out one; the direct denoiser is its autoencoder."""
+    torch.manual_seed(0)
+    model = get_model(name).build(SHAPE, TINY, activation, SIGMA).double()
+    act = {"silu": silu, "relu": lambda a: a.clamp(min=0)}[activation]
+    y = normal((3, *SHAPE), 0, "y").double().requires_grad_()
+    eps = normal((3, TINY.latent), 0, "eps").double()
+    own = eps[:, : model.noise_dim]
+    if name == "direct":
+        w = model.state_dict()
+        torch.testing.assert_close(model(y, own), decoder(w, "g.decoder", conv_net(w, "g.encoder", y, act), act))
+        return
+    f = energy(name, model.state_dict(), y, eps, act)
+    torch.testing.assert_close(model.energy(y, own), f, rtol=1e-10, atol=1e-10)
+    estimate = y - SIGMA**2 * torch.autograd.grad(f.sum(), y)[0]
+    torch.testing.assert_close(model(y, own), estimate, rtol=1e-6, atol=1e-8)

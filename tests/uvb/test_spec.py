@@ -1,0 +1,76 @@
+"""RunSpec and Recipe: identity, serialization, schedule, bad values."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+
+from tests.support.builders import ROOT, tiny_spec
+from uvb.errors import UserError
+from uvb.spec import RECIPES, Recipe, RunSpec
+
+
+def test_json_round_trip_keeps_the_identity(digits):
+    spec = tiny_spec(digits, recipe=RECIPES["paper"])
+    again = RunSpec.from_json(json.loads(json.dumps(spec.to_json())))
+    assert again == spec
+    assert again.spec_id == spec.spec_id
+    assert math.isinf(again.recipe.clip)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sigma": 0.5},
+        {"seed": 1},
+        {"activation": "relu"},
+        {"objective": "elbo_y"},
+        {"recipe": RECIPES["paper"]},
+        {"recipe": RECIPES["muon"]},
+    ],
+)
+def test_every_field_enters_the_identity_and_is_named_when_it_differs(digits, change):
+    spec = tiny_spec(digits)
+    other = dataclasses.replace(spec, **change)
+    assert other.spec_id != spec.spec_id
+    assert all(line.split(":")[0].split(".")[0] in change for line in spec.differences(other))
+    assert spec.differences(other)
+    assert spec.differences(spec) == []
+
+
+def test_the_paper_recipe_is_constant_and_cosine_warms_up_then_decays_to_zero():
+    assert {RECIPES["paper"].learning_rate_at(s, 1000) for s in range(1000)} == {1e-4}
+    recipe = Recipe("r", epochs=1, learning_rate=2.0, schedule="cosine", warmup=0.1)
+    rates = [recipe.learning_rate_at(s, 100) for s in range(100)]
+    assert rates[:10] == pytest.approx([0.2 * (s + 1) for s in range(10)])
+    assert rates[55] == pytest.approx(1.0)  # half-way between the end of the warm-up and the end
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[-1] < 1e-3
+
+
+@pytest.mark.parametrize("sigma", [0.0, -1.0, math.nan, math.inf])
+def test_a_noise_level_must_be_positive_and_finite(digits, sigma):
+    with pytest.raises(UserError, match="sigma"):
+        tiny_spec(digits, sigma=sigma)
+
+
+def test_whole_numbers_name_the_same_spec(digits):
+    """A Parquet column or a person may say 1 where another says 1.0."""
+    recipe = Recipe("r", epochs=1, learning_rate=1, clip=100, ema=0)
+    same = Recipe("r", epochs=1, learning_rate=1.0, clip=100.0, ema=0.0)
+    assert tiny_spec(digits, sigma=1, recipe=recipe).spec_id == tiny_spec(digits, sigma=1.0, recipe=same).spec_id
+
+
+@pytest.mark.parametrize("change", [{"momentum": 0.9}, {"recipe": {"name": "x"}}, {"data": 3}])
+def test_a_spec_of_another_version_is_refused_in_a_line(digits, change):
+    with pytest.raises(UserError, match="a spec that this version cannot read"):
+        RunSpec.from_json(tiny_spec(digits).to_json() | change)
+
+
+def test_what_was_trained_keeps_its_name():
+    """A field that a spec has gained since changes no spec_id: those of committed trainings are their folders' names."""
+    folders = [path.parent for path in (ROOT / "results" / "gpu").glob("*/spec.json")]
+    assert len(folders) >= 3
+    for folder in folders:
+        assert RunSpec.from_json(json.loads((folder / "spec.json").read_text())).spec_id == folder.name

@@ -1,0 +1,379 @@
+"""The training loop: what one step is, resuming to the bit, any number of workers, failures."""
+
+import dataclasses
+import functools
+import itertools
+import json
+import math
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from tests.support.builders import TINY, tiny_spec
+from uvb.data import ImageSet, load_dataset
+from uvb.errors import UserError
+from uvb.models import Model, build_model, model_names
+from uvb.models.base import Energy
+from uvb.models.io import load, save_model
+from uvb.models.registry import _MODELS
+from uvb.noise import generator, normal
+from uvb.plan import Plan
+from uvb.training.loop import fit
+from uvb.training.objectives import Denoise
+from uvb.training.state import DamagedCheckpoint, TrainState
+
+FP64 = Plan(precision="fp64")
+
+
+def train(spec, images, plan=FP64, state=None, **options):
+    state = state or TrainState.fresh(spec, plan)
+    progress = list(fit(spec, plan, state, images, **options))
+    return state, progress
+
+
+def same(a: TrainState, b: TrainState) -> None:
+    """Bit-identical: every tensor, and every metric but the clock's."""
+    assert a.tensors().keys() == b.tensors().keys()
+    for name, tensor in a.tensors().items():
+        assert torch.equal(tensor, b.tensors()[name]), name
+    timeless = [[dataclasses.replace(row, seconds=0, time=0, images_per_second=0) for row in state.curves] for state in (a, b)]
+    assert timeless[0] == timeless[1]
+
+
+@pytest.mark.parametrize(("clip", "ema"), [(float("inf"), 0.0), (1.58, 0.0), (float("inf"), 0.3), (1.58, 0.3)])
+def test_the_loop_is_adam_on_the_denoising_loss(digits, clip, ema):
+    """Two epochs against a loop written out by hand: the gradient in y by torch.autograd.grad, clipping and averaging a weight
+    at a time. An average of 0.3 is past its short memory ((1 + t)/(10 + t)) from the fourth step on.
+    """
+    spec = tiny_spec(digits, recipe=dataclasses.replace(tiny_spec(digits).recipe, clip=clip, ema=ema))
+    state, _ = train(spec, digits)
+
+    model = build_model(spec).double()
+    averages = [p.detach().clone() for p in model.parameters()]
+    adam = torch.optim.Adam(model.parameters(), lr=1e-3)
+    x_all = digits.train[:100].double() / digits.levels
+    step, total, size, clipped, means = 0, 8, 32, 0, []
+    for epoch in range(2):
+        order, mean = torch.randperm(100, generator=generator(0, "order", epoch)), 0.0
+        for k in range(4):
+            x = x_all[order[k * size : (k + 1) * size]]
+            noise = normal((size, 1, 8, 8), 0, "noise", epoch, k)[: len(x)].double()
+            eps = normal((size, 5), 0, "latent", epoch, k)[: len(x)].double()
+            y = (x + 1.0 * noise).requires_grad_()
+            (gradient,) = torch.autograd.grad(model.energy(y, eps).sum(), y, create_graph=True)
+            squares = (x - y + gradient).square().sum()
+            mean += squares.item() / 100
+            adam.param_groups[0]["lr"] = spec.recipe.learning_rate_at(step, total)
+            adam.zero_grad()
+            (squares / len(x)).backward()
+            norm = sum(float(p.grad.square().sum()) for p in model.parameters()) ** 0.5
+            if norm > clip:
+                clipped += 1
+                for p in model.parameters():
+                    p.grad *= clip / norm
+            adam.step()
+            decay = min(ema, (1 + step) / (10 + step))
+            averages = [decay * a + (1 - decay) * p.detach() for a, p in zip(averages, model.parameters(), strict=True)]
+            step += 1
+        means.append(mean)
+    if clip < float("inf"):
+        assert 0 < clipped < total, clipped  # both sides of the bound are met
+    for (name, p), q, a, r in zip(
+        model.named_parameters(), state.model.parameters(), averages, state.averaged.parameters(), strict=True
+    ):
+        torch.testing.assert_close(q, p, rtol=1e-6, atol=1e-8, msg=name)  # torch's clipping adds 1e-6 to the norm
+        torch.testing.assert_close(r, a, rtol=1e-6, atol=1e-8, msg=name)
+    assert [row.train_loss for row in state.curves] == pytest.approx(means, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", [n for n in model_names() if "laplace" not in n])  # Remark 4: those barely learn
+def test_every_model_trains_and_its_loss_falls(digits, name):
+    spec = tiny_spec(digits, name)
+    spec = dataclasses.replace(spec, recipe=dataclasses.replace(spec.recipe, epochs=4, learning_rate=1e-2))
+    state, progress = train(spec, digits)
+    losses = [p.metrics.train_loss for p in progress if p.metrics]
+    assert len(losses) == 4
+    assert losses[-1] < losses[0]
+    assert state.finished
+
+
+@pytest.mark.parametrize(
+    ("name", "optimizer", "precision"),
+    [*itertools.product(("uvb", "deen"), ("adam",), ("fp32", "fp64")), ("uvb", "muon", "fp32"), ("deen", "muon", "fp64")],
+)
+def test_a_training_stopped_anywhere_goes_on_to_the_bit(digits, tmp_path, name, optimizer, precision):
+    """Saved at every yield, even mid-epoch; each saved state is loaded into a new process's worth of objects and finished."""
+    spec, plan = tiny_spec(digits, name), Plan(precision=precision)
+    spec = dataclasses.replace(spec, recipe=dataclasses.replace(spec.recipe, optimizer=optimizer))
+    whole, _ = train(spec, digits, plan)
+
+    state = TrainState.fresh(spec, plan)
+    for i, _ in enumerate(fit(spec, plan, state, digits, pulse_seconds=0.0)):
+        state.save(tmp_path / f"{i}", plan)
+    same(state, whole)
+    folders = sorted(tmp_path.iterdir(), key=lambda p: int(p.name))
+    assert len(folders) > 4  # mid-epoch ones among them
+    for folder in folders:
+        resumed, _ = train(spec, digits, plan, TrainState.load(folder, spec, plan))
+        same(resumed, whole)
+
+
+def test_weights_that_are_tied_are_saved_and_stay_tied(digits, tmp_path, monkeypatch):
+    """safetensors refuses tensors that share memory: the state of an energy with one layer used twice, and its model."""
+
+    class Tied(Energy):
+        def __init__(self, shape, widths, activation, sigma):
+            super().__init__(sigma)
+            self.one = torch.nn.Linear(64, 64)
+            self.two = self.one
+
+        def energy(self, y, eps):
+            return (y.flatten(1) - self.two(self.one(y.flatten(1)).tanh())).square().sum(1) / 2
+
+    monkeypatch.setitem(_MODELS, "tied", Model("tied", Tied, TINY))
+    spec = tiny_spec(digits, "tied")
+    whole, _ = train(spec, digits)
+    state = TrainState.fresh(spec, FP64)
+    next(fit(spec, FP64, state, digits, pulse_seconds=0.0))
+    state.save(tmp_path / "state", FP64)
+    resumed, _ = train(spec, digits, FP64, TrainState.load(tmp_path / "state", spec, FP64))
+    same(resumed, whole)
+    loaded = load(save_model(whole.averaged, spec, tmp_path / "model"))
+    assert loaded.two is loaded.one
+    assert torch.equal(loaded.one.weight, whole.averaged.one.weight)
+
+
+def test_a_finished_training_is_left_alone(digits):
+    state, _ = train(tiny_spec(digits), digits)
+    before = {k: v.clone() for k, v in state.tensors().items()}
+    assert train(state.spec, digits, state=state)[1] == []
+    assert all(torch.equal(v, state.tensors()[k]) for k, v in before.items())
+
+
+def test_damaged_and_foreign_checkpoints_are_refused(digits, tmp_path):
+    spec = tiny_spec(digits)
+    state, _ = train(spec, digits)
+    state.save(tmp_path, FP64)
+    with pytest.raises(UserError, match=r"sigma: 1.0 != 0.5"):
+        TrainState.load(tmp_path, dataclasses.replace(spec, sigma=0.5), FP64)
+    file = tmp_path / "state.safetensors"
+    blob = file.read_bytes()
+    for damaged in (blob[: len(blob) // 2], blob[:-9] + bytes([blob[-9] ^ 1]) + blob[-8:]):
+        file.write_bytes(damaged)
+        with pytest.raises(DamagedCheckpoint, match="SHA-256"):
+            TrainState.load(tmp_path, spec, FP64)
+    (tmp_path / "state.json").write_text('{"format": 1')
+    with pytest.raises(DamagedCheckpoint, match=r"state.json"):
+        TrainState.load(tmp_path, spec, FP64)
+
+
+def test_divergence_is_one_line_that_says_where(digits):
+    spec = tiny_spec(digits, recipe=dataclasses.replace(tiny_spec(digits).recipe, learning_rate=1e30, clip=float("inf")))
+    with pytest.raises(UserError, match=r"diverged at epoch \d+, step \d+"):
+        train(spec, digits)
+
+
+def test_weights_that_the_last_step_ruined_are_no_model(digits, monkeypatch):
+    """Every batch's loss was finite: what came of them is not."""
+    spec = tiny_spec(digits)
+    monkeypatch.setattr("uvb.training.loop.Probe.__call__", lambda self: (math.nan, math.nan, None, None))
+    with pytest.raises(UserError, match="diverged by its end"):
+        train(spec, digits)
+
+
+class Counting(torch.nn.Module):
+    """Stands for what keeps statistics, such as a batch norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros((), dtype=torch.float64))
+
+
+def test_buffers_of_the_averaged_model_are_the_trained_ones(digits):
+    spec = tiny_spec(digits)
+    state = TrainState.fresh(spec, FP64)
+    assert state.averaged is not state.model
+    for model in (state.model, state.averaged):
+        model.statistics = Counting()
+    for progress in fit(spec, FP64, state, digits):
+        if progress.metrics:
+            assert state.averaged.statistics.calls == state.model.statistics.calls
+        state.model.statistics.calls += 1
+    assert state.averaged.statistics.calls > 0
+
+
+def test_a_model_that_raises_is_told_before_the_first_step(digits, monkeypatch):
+    """It would raise on every worker at every step, so nobody need try it again; memory may be free then."""
+    spec = tiny_spec(digits)
+    for error, expected in ((AttributeError("no attribute 'nothere'"), UserError), (torch.OutOfMemoryError(), None)):
+        monkeypatch.setattr(Energy, "forward", lambda *_, error=error: (_ for _ in ()).throw(error))
+        with pytest.raises(expected or type(error)) as told:
+            train(spec, digits)
+        assert expected is None or "(AttributeError: no attribute 'nothere'); mend it, or leave it out" in str(told.value)
+
+
+def test_a_loss_that_is_not_finite_from_the_start_blames_no_rate(digits, monkeypatch):
+    spec = tiny_spec(digits)
+    monkeypatch.setattr(Denoise, "per_image", lambda self, x, noise, eps: self.model(x, eps).flatten(1).sum(1) / 0.0)
+    with pytest.raises(UserError, match=r"not finite before the first update \(loss .*\); check what the model computes"):
+        train(spec, digits)
+
+
+def test_other_images_than_the_specs_are_refused(digits):
+    spec = tiny_spec(digits)
+    other = ImageSet("digits", digits.train.flip(0), digits.test, digits.train_labels, digits.test_labels, digits.levels)
+    with pytest.raises(UserError, match="not those of the spec"):
+        train(spec, other)
+
+
+MODELS = ("uvb", "deen", "muon")  # the last is UVB, trained by Muon
+
+
+def spec_of(digits, model):
+    spec = tiny_spec(digits, "uvb" if model == "muon" else model)
+    optimizer = "muon" if model == "muon" else "adam"
+    return dataclasses.replace(spec, recipe=dataclasses.replace(spec.recipe, optimizer=optimizer))
+
+
+def nearness(spec):
+    """How near the weights of any number of workers are in float64: Muon orthogonalizes in bfloat16."""
+    return 1e-9 if spec.recipe.optimizer == "adam" else 0.01 * spec.recipe.learning_rate
+
+
+def worker(rank: int, world: int, folder: str, compile: bool = False) -> None:
+    torch.set_num_threads(1)
+    warnings.filterwarnings("error", message="torch.compile failed")
+    torch.compile = functools.partial(torch.compile, backend="eager")  # the trace as it is: what DDP sees of it is the same
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet-{world}", rank=rank, world_size=world)
+    digits, plan = load_dataset("digits"), Plan(workers=world, precision="fp64", compile=compile)
+    for model in MODELS:
+        spec, place = spec_of(digits, model), Path(folder) / model
+        state = TrainState.fresh(spec, plan)
+        for step, _ in enumerate(fit(spec, plan, state, digits, pulse_seconds=0.0)):
+            if rank == 0 and step == 1:
+                assert state.step
+                state.save(place / f"{world}-half", plan)
+        dist.barrier()
+        resumed, _ = train(spec, digits, plan, TrainState.load(place / f"{world}-half", spec, plan))
+        if rank == 0:
+            state.save(place / str(world), plan)
+            resumed.save(place / f"{world}-resumed", plan)
+    dist.destroy_process_group()
+
+
+def test_any_number_of_workers_trains_the_same_model(digits, tmp_path):
+    """1, 2 and 3 gloo processes (3 does not divide the batch of 32), in float64: weights to 1e-9, DEEN's idle bias included.
+
+    Muon orthogonalizes in bfloat16, where the last bit of a sum may decide a rounding: there to a twentieth of a step.
+
+    And one that goes on in mid-epoch, where every worker reads the losses of all, is the uninterrupted one to the bit.
+    """
+    alone = {model: train(spec_of(digits, model), digits)[0] for model in MODELS}
+    for world in (2, 3):
+        mp.start_processes(worker, args=(world, str(tmp_path)), nprocs=world, start_method="fork")
+        for model in MODELS:
+            together = TrainState.load(tmp_path / model / str(world), alone[model].spec, FP64)
+            same(TrainState.load(tmp_path / model / f"{world}-resumed", alone[model].spec, FP64), together)
+            near = nearness(alone[model].spec)
+            for name, tensor in alone[model].tensors().items():
+                torch.testing.assert_close(together.tensors()[name], tensor, rtol=near, atol=near)
+            for a, b in zip(alone[model].curves, together.curves, strict=True):
+                assert b.train_loss == pytest.approx(a.train_loss, rel=near)
+                assert b.test_loss == pytest.approx(a.test_loss, rel=near)
+                assert b.train_probe == pytest.approx(a.train_probe, rel=near)
+
+
+@pytest.mark.slow
+def test_compiled_workers_train_the_same_model(digits, tmp_path):
+    """Two gloo processes whose gradients all come at once from one graph: DDP averages them as it does others."""
+    mp.start_processes(worker, args=(2, str(tmp_path), True), nprocs=2, start_method="spawn")
+    for model in MODELS:
+        alone, _ = train(spec_of(digits, model), digits)
+        together = TrainState.load(tmp_path / model / "2", alone.spec, FP64)
+        same(TrainState.load(tmp_path / model / "2-resumed", alone.spec, FP64), together)
+        near = nearness(alone.spec)
+        for name, tensor in alone.tensors().items():
+            torch.testing.assert_close(together.tensors()[name], tensor, rtol=near, atol=near)
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_the_gap_over_training_is_one_measure_on_both_splits(digits, epoch):
+    """`train_probe` and `test_loss`, written out: averaged weights, fixed images, the same noise."""
+    spec = tiny_spec(digits)
+    state = TrainState.fresh(spec, FP64)
+    for progress in fit(spec, FP64, state, digits):
+        if progress.metrics and len(state.curves) == epoch + 1:
+            break
+    model, count = state.averaged, 100  # the training images there are, fewer than the test images
+    got = (state.curves[epoch].train_probe, state.curves[epoch].test_loss)
+    for loss, pixels, n in zip(got, (digits.train[:count], digits.test), (count, len(digits.test)), strict=True):
+        order = torch.randperm(len(pixels), generator=generator(0, "probe"))
+        x = pixels[order].double() / digits.levels
+        noise, eps = normal(tuple(x.shape), 0, "probe noise").double(), normal((n, 5), 0, "probe latent").double()
+        assert loss == pytest.approx(float((x - model(x + noise, eps)).square().sum() / n), rel=1e-9)
+
+
+def test_the_encoder_over_training_is_that_of_noisy_test_images(digits):
+    """`kl` and `recon`, ½‖y - μ_y(z)‖²/σ², at a σ that is not 1, with torch.distributions; none for DEEN."""
+    spec = tiny_spec(digits, sigma=0.5)
+    state, _ = train(spec, digits)
+    model, n = state.averaged, len(digits.test)
+    x = digits.test[torch.randperm(n, generator=generator(0, "probe"))].double() / digits.levels
+    y = x + 0.5 * normal(tuple(x.shape), 0, "probe noise").double()
+    eps = normal((n, 5), 0, "probe latent").double()
+    with torch.no_grad():
+        mu, lam = model.encode(y)
+        q, prior = torch.distributions.Normal(mu, (lam / 2).exp()), torch.distributions.Normal(0.0, 1.0)
+        recon = (y - model.decode(mu + (lam / 2).exp() * eps)).square().sum() / (2 * 0.25) / n
+        kl = torch.distributions.kl_divergence(q, prior).sum() / n
+    assert state.curves[-1].kl == pytest.approx(kl.item(), rel=1e-6)
+    assert state.curves[-1].recon == pytest.approx(recon.item(), rel=1e-6)
+    deen, _ = train(tiny_spec(digits, "deen"), digits)
+    assert [(row.kl, row.recon) for row in deen.curves] == [(None, None)] * 2
+
+
+def test_a_state_of_before_the_training_probe_is_read(digits, tmp_path):
+    state, _ = train(tiny_spec(digits), digits)
+    state.save(tmp_path / "state", FP64)
+    path = tmp_path / "state" / "state.json"
+    blob = json.loads(path.read_text())
+    for row in blob["curves"]:
+        del row["train_probe"]
+    path.write_text(json.dumps(blob))
+    again = TrainState.load(tmp_path / "state", state.spec, FP64)
+    assert [row.train_probe for row in again.curves] == [None, None]
+
+
+@pytest.mark.parametrize(("before", "after"), [("fp32", "fp64"), ("fp64", "fp32")])
+def test_a_new_plan_may_change_the_precision(digits, tmp_path, before, after):
+    """`--replan --precision`: weights, moments and losses are read in the new plan's, and the training goes on from there."""
+    spec, plan = tiny_spec(digits), Plan(precision=after)
+    first = TrainState.fresh(spec, Plan(precision=before))
+    next(fit(spec, Plan(precision=before), first, digits, pulse_seconds=0.0))
+    assert first.step
+    first.save(tmp_path / "state", Plan(precision=before))
+    state, _ = train(spec, digits, plan, TrainState.load(tmp_path / "state", spec, plan))
+    assert state.finished
+    floats = {t.dtype for name, t in state.tensors().items() if not name.startswith("adam.step")}
+    assert floats == {plan.dtype}
+    exact = train(spec, digits)[0].tensors()
+    for name, tensor in state.tensors().items():
+        torch.testing.assert_close(tensor.double(), exact[name].double(), rtol=2e-3, atol=2e-4)
+
+
+def test_a_compiler_that_fails_is_told_and_done_without(digits, monkeypatch):
+    """torch.compile's failure costs speed and a warning, and not a bit of the result."""
+
+    class Broken(torch.nn.Module):
+        def forward(self, *_):
+            raise RuntimeError("no compiler here")
+
+    monkeypatch.setattr(torch, "compile", lambda module, **_: Broken())
+    spec = tiny_spec(digits)
+    with pytest.warns(UserWarning, match=r"torch\.compile failed \(RuntimeError: no compiler here\); training eagerly"):
+        eager, _ = train(spec, digits, Plan(precision="fp64", compile=True))
+    same(eager, train(spec, digits)[0])

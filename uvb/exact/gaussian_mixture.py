@@ -1,0 +1,141 @@
+"""Gaussian mixtures in image shape, where density, score, Bayes estimator and its loss are known."""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from uvb.errors import UserError
+from uvb.models.base import Energy
+from uvb.noise import generator
+
+
+class BayesLoss(NamedTuple):
+    """E‖X - x̂(Y)‖², summed over pixels, and its standard error (0 where the value is exact)."""
+
+    value: float
+    standard_error: float
+
+
+@dataclass(frozen=True)
+class GaussianMixture:
+    """X ~ Σ_k weights_k N(means_k, diag variances_k).
+
+    Attributes:
+        weights: (K,), positive, summing to 1.
+        means: (K, C, H, W).
+        variances: (K,) for isotropic components, or (K, C, H, W); 0 is allowed (a point mass, for sigma > 0).
+
+    Raises:
+        UserError: if the shapes do not fit, or weights or variances are not what is said above.
+    """
+
+    weights: Tensor
+    means: Tensor
+    variances: Tensor
+
+    def __post_init__(self) -> None:
+        k = len(self.means)
+        if self.weights.shape != (k,) or self.variances.shape not in ((k,), self.means.shape):
+            raise UserError(
+                f"mixture of means {tuple(self.means.shape)}: weights must be ({k},), not {tuple(self.weights.shape)}, and "
+                f"variances ({k},) or of the means' shape, not {tuple(self.variances.shape)}"
+            )
+        if bool((self.weights <= 0).any()) or abs(float(self.weights.sum()) - 1) > 1e-5:
+            raise UserError("mixture weights must be above 0 and sum to 1")
+        if bool((self.variances < 0).any()):
+            raise UserError("mixture variances must be 0 or more")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(C, H, W)."""
+        return tuple(self.means.shape[1:])
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """n clean images, (n, C, H, W)."""
+        device = generator.device
+        k = torch.multinomial(self.weights.to(device), n, replacement=True, generator=generator).to(self.means.device)
+        normal = torch.randn(n, *self.shape, generator=generator, device=device)
+        return self.means[k] + self._variances()[k].sqrt().reshape(n, *self.shape) * normal.to(self.means)
+
+    def log_prob(self, y: Tensor, sigma: float) -> Tensor:
+        """log p(y) of Y = X + N(0, σ² I), in nats: (B, C, H, W) -> (B,)."""
+        return self._log_joint(y, sigma).logsumexp(1)
+
+    def posterior_mean(self, y: Tensor, sigma: float) -> Tensor:
+        """The Bayes estimator E[X | Y = y] (Eq. 1): (B, C, H, W) -> (B, C, H, W)."""
+        r = self._log_joint(y, sigma).softmax(1)  # (B, K)
+        return (r[:, :, None] * self._component_means(y, sigma)).sum(1).reshape(y.shape)
+
+    def score(self, y: Tensor, sigma: float) -> Tensor:
+        """∇ log p(y), from the components and not through Eq. 2: (B, C, H, W) -> (B, C, H, W)."""
+        r = self._log_joint(y, sigma).softmax(1)  # (B, K)
+        pull = (self._means() - y.flatten(1)[:, None]) / (self._variances() + sigma**2)  # (B, K, d)
+        return (r[:, :, None] * pull).sum(1).reshape(y.shape)
+
+    def mean_predictor_loss(self) -> float:
+        """E‖X - E X‖², the loss of always answering the mean; what a trained model's excess loss is measured against."""
+        w, m = self.weights[:, None], self._means()
+        center = (w * m).sum(0)
+        return float((w * (self._variances() + (m - center).square())).sum())
+
+    def bayes_loss(self, sigma: float, *, draws: int = 20_000, seed: int = 0) -> BayesLoss:
+        """The least loss any estimator can have at this sigma, E‖X - E[X|Y]‖² = E tr Cov[X|Y].
+
+        Closed form for one component. Else the trace, known for each y, is averaged over `draws` samples of Y keyed by
+        `seed`: far less spread than averaging ‖x - x̂(y)‖².
+        """
+        v = self._variances()
+        within = (v * sigma**2 / (v + sigma**2)).sum(1)  # (K,): tr Cov[X | Y, k]
+        if len(self.means) == 1:
+            return BayesLoss(float(within[0]), 0.0)
+        g = generator(seed, "bayes_loss")
+        traces = []
+        for start in range(0, draws, 1000):
+            x = self.sample(min(1000, draws - start), g)
+            y = x + sigma * torch.randn(x.shape, generator=g).to(x)
+            r = self._log_joint(y, sigma).softmax(1)  # (B, K)
+            m = self._component_means(y, sigma)  # (B, K, d)
+            spread = (m - (r[:, :, None] * m).sum(1, keepdim=True)).square().sum(2)  # (B, K)
+            traces.append((r * (within + spread)).sum(1))
+        trace = torch.cat(traces)
+        return BayesLoss(float(trace.mean()), float(trace.std()) / math.sqrt(draws))
+
+    def energy(self, sigma: float) -> "MixtureEnergy":
+        """The exact energy -log p(y) at this sigma."""
+        return MixtureEnergy(self, sigma)
+
+    def _means(self) -> Tensor:
+        return self.means.flatten(1)  # (K, d)
+
+    def _variances(self) -> Tensor:
+        if self.variances.dim() == 1:
+            return self.variances[:, None].expand(len(self.means), self.means[0].numel())  # (K, d)
+        return self.variances.flatten(1)
+
+    def _component_means(self, y: Tensor, sigma: float) -> Tensor:
+        """E[X | Y = y, k], (B, K, d)."""
+        v = self._variances()
+        return (v * y.flatten(1)[:, None] + sigma**2 * self._means()) / (v + sigma**2)
+
+    def _log_joint(self, y: Tensor, sigma: float) -> Tensor:
+        """log weights_k + log N(y; means_k, variances_k + σ²), (B, K)."""
+        total = self._variances() + sigma**2  # (K, d)
+        squares = ((y.flatten(1)[:, None] - self._means()).square() / total).sum(2)  # (B, K)
+        return self.weights.log() - 0.5 * (squares + torch.log(2 * math.pi * total).sum(1))
+
+
+class MixtureEnergy(Energy):
+    """f(y) = -log p(y) of a mixture seen through noise; its gradient is minus the closed-form score. Deterministic."""
+
+    def __init__(self, mixture: GaussianMixture, sigma: float) -> None:
+        super().__init__(sigma)
+        self.mixture = mixture
+
+    def energy(self, y: Tensor, eps: Tensor) -> Tensor:
+        return -self.mixture.log_prob(y, float(self.sigma))
+
+    def gradient(self, y: Tensor, eps: Tensor) -> Tensor:
+        return -self.mixture.score(y, float(self.sigma))

@@ -1,0 +1,1 @@
+"""What is measured of a trained model: losses, internals, mixing, convexity. Pure functions; no drawing."""

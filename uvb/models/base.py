@@ -1,0 +1,82 @@
+"""Estimators of X given Y = y, and the energies that imply one (Eq. 1-3)."""
+
+from collections.abc import Callable
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from uvb.spec import RunSpec
+
+
+class Estimator(nn.Module):
+    """Maps a noisy image to an estimate of the clean one: ``(y, eps) -> x_hat``.
+
+    Attributes:
+        sigma: noise level, a scalar buffer, in units of pixels in [0, 1].
+        spec: what it was trained as; set by `uvb.models.io`, absent on a model that was merely built.
+        noise_dim: columns of `eps`, the standard normal draws a stochastic estimator consumes; 0 if deterministic.
+    """
+
+    sigma: Tensor
+    spec: RunSpec
+    noise_dim: int = 0
+
+    def __init__(self, sigma: float) -> None:
+        super().__init__()
+        self.register_buffer("sigma", torch.tensor(sigma, dtype=torch.float64))
+
+    def forward(self, y: Tensor, eps: Tensor) -> Tensor:
+        """(B, C, H, W), (B, noise_dim) -> (B, C, H, W)."""
+        raise NotImplementedError(f"{type(self).__name__} must define forward(y, eps)")  # abstract: each model has its own
+
+
+class Energy(Estimator):
+    """f(y) = -log p(y) up to a constant; its estimator is the empirical Bayes one, Eq. 3."""
+
+    def energy(self, y: Tensor, eps: Tensor) -> Tensor:
+        """(B, C, H, W), (B, noise_dim) -> (B,), in nats."""
+        raise NotImplementedError(f"{type(self).__name__} must define energy(y, eps)")  # abstract: each model has its own
+
+    def gradient(self, y: Tensor, eps: Tensor) -> Tensor:
+        """∇_y f(y), (B, C, H, W). Images do not interact, so the gradient of the sum will do.
+
+        Differentiable again in y and the weights, except under `torch.no_grad`, where no second graph is recorded: SiLU's
+        first derivative is one pass there, instead of five, and the first graph is freed as it is used.
+        """
+        transformed = torch._C._functorch.peek_interpreter_stack() is not None
+        if not torch.is_grad_enabled() and not transformed:
+            # The same operations; but for a small batch such a transform costs half as much again.
+            with torch.enable_grad():
+                leaf = y.detach().requires_grad_()
+                return torch.autograd.grad(self.energy(leaf, eps).sum(), leaf)[0]
+        pair = torch.func.vjp(lambda y: self.energy(y, eps).sum(), y)
+        total, pull_back = cast(tuple[Tensor, Callable[[Tensor], tuple[Tensor]]], pair)
+        return pull_back(torch.ones_like(total))[0]
+
+    def forward(self, y: Tensor, eps: Tensor) -> Tensor:
+        """x̂(y) = y - σ² ∇f(y), Eq. 3."""
+        return y - self.sigma**2 * self.gradient(y, eps)
+
+
+class LatentEnergy(Energy):
+    """An energy built on an encoder q(z|y) and a decoder μ_y(z)."""
+
+    def encode(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean μ and log-variance λ of q(z|y), each (B, d_z)."""
+        raise NotImplementedError(f"{type(self).__name__} must define encode(y)")  # abstract: each model has its own
+
+    def decode(self, z: Tensor) -> Tensor:
+        """μ_y(z): (B, d_z) -> (B, C, H, W)."""
+        raise NotImplementedError(f"{type(self).__name__} must define decode(z)")  # abstract: each model has its own
+
+    def sample_latent(self, y: Tensor, eps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """z, μ, λ with z = μ + exp(λ/2) ε, the reparametrization of Eq. 16; each (B, d_z)."""
+        mu, lam = self.encode(y)
+        return mu + torch.exp(0.5 * lam) * eps, mu, lam
+
+
+def draw_latent_noise(estimator: Estimator, batch: int, generator: torch.Generator, like: Tensor) -> Tensor:
+    """ε ~ N(0, I) of shape (batch, noise_dim) for `estimator`, in the dtype and on the device of `like`."""
+    eps = torch.randn(batch, estimator.noise_dim, generator=generator, device=generator.device)
+    return eps.to(like)

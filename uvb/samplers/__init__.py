@@ -1,8 +1,0 @@
-"""Samplers of Y, one a file. Importing this package registers them."""
-
-from uvb.plugins import import_files
-from uvb.samplers.registry import Sampler, get_sampler, register_sampler, sampler_names
-
-__all__ = ["Sampler", "get_sampler", "register_sampler", "sampler_names"]
-
-import_files(__name__, __path__)

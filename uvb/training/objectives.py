@@ -1,0 +1,113 @@
+"""Training objectives. Each is a module whose forward takes the inner gradient and returns the loss, as DDP needs."""
+
+import torch
+from torch import Tensor, nn
+
+from uvb.errors import UserError
+from uvb.models.base import Energy, Estimator
+
+
+class Objective(nn.Module):
+    """A per-image loss of an estimator, averaged with given weights.
+
+    `per_image(x, noise, eps)` takes clean images (B, C, H, W) in [0, 1], standard normal noise of that shape and
+    ε (B, noise_dim), and returns (B,).
+
+    Attributes:
+        unit: what a curve of it is labelled with.
+        of_an_energy: it minimizes an energy, so the model must have one.
+        differentiates_twice: for an energy, its gradient goes through ∇_y f, which doubles the cost of a step.
+        trains_the_decoder: a latent model's decoder learns to reconstruct, rather than the energy's gradient alone.
+        judged_by: the estimator of `uvb.measure.losses.denoisers` that a model trained by it is judged by, before others.
+    """
+
+    unit = "loss, E‖x − x̂(y)‖²"
+    of_an_energy = False
+    differentiates_twice = True
+    trains_the_decoder = False
+    judged_by = "energy"
+
+    def __init__(self, model: Estimator) -> None:
+        super().__init__()
+        self.model = model
+
+    def per_image(self, x: Tensor, noise: Tensor, eps: Tensor) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} must define per_image(x, noise, eps)")  # each has its own
+
+    def forward(self, x: Tensor, noise: Tensor, eps: Tensor, weight: Tensor) -> Tensor:
+        """Σ_i weight_i · loss_i. A padded image has weight 0."""
+        return (weight * self.per_image(x, noise, eps)).sum()
+
+
+class Denoise(Objective):
+    """‖x - x̂(y)‖², y = x + σ noise: the sum over pixels (Eq. 4; Eq. 18 for UVB)."""
+
+    def per_image(self, x: Tensor, noise: Tensor, eps: Tensor) -> Tensor:
+        y = x + self.model.sigma * noise
+        x_hat: Tensor = self.model(y, eps)
+        return (x - x_hat).square().flatten(1).sum(1)
+
+
+class ElboY(Objective):
+    """-ELBO of the noisy Y, up to a constant (Eq. 14): the energy itself is minimized."""
+
+    model: Energy
+    unit, of_an_energy, differentiates_twice, trains_the_decoder = "−ELBO of Y, nats", True, False, True
+
+    def per_image(self, x: Tensor, noise: Tensor, eps: Tensor) -> Tensor:
+        return self.model.energy(x + self.model.sigma * noise, eps)
+
+
+class ElboX(Objective):
+    """-ELBO of the clean X under the imaginary noise model (Eq. 10). The noise is not used.
+
+    What is trained so denoises through encoder and decoder (Sec. 2.2).
+    """
+
+    model: Energy
+    unit, of_an_energy, differentiates_twice, trains_the_decoder = "−ELBO of X, nats", True, False, True
+    judged_by = "decoder"
+
+    def per_image(self, x: Tensor, noise: Tensor, eps: Tensor) -> Tensor:
+        return self.model.energy(x, eps)
+
+
+OBJECTIVES: dict[str, type[Objective]] = {"denoise": Denoise, "elbo_y": ElboY, "elbo_x": ElboX}
+
+
+def build_objective(name: str, model: Estimator) -> Objective:
+    """The objective called `name` on `model`.
+
+    Raises:
+        UserError: for an unknown name, or an ELBO of something that is no energy.
+    """
+    if name not in OBJECTIVES:
+        raise UserError(f"unknown objective {name!r}; choose one of: {', '.join(OBJECTIVES)}")
+    if OBJECTIVES[name].of_an_energy and not isinstance(model, Energy):
+        raise UserError(f"objective {name!r} minimizes an energy, and {type(model).__name__} has none; use denoise")
+    return OBJECTIVES[name](model)
+
+
+def require_one_energy_an_image(model: Estimator, x: Tensor) -> None:
+    """Raise UserError unless the model's energy of `x` (B, C, H, W), if it has one, is (B,): a sum would train all the same."""
+    if not isinstance(model, Energy):
+        return
+    with torch.no_grad():
+        found = tuple(model.energy(x, x.new_zeros(len(x), model.noise_dim)).shape)
+    if found != (len(x),):
+        raise UserError(f"{type(model).__name__}.energy gave shape {found} for {len(x)} images; it must give one number each")
+
+
+def freeze_unused(objective: Objective, x: Tensor) -> list[str]:
+    """Switch off parameters that no gradient reaches, e.g. DEEN's output bias, a constant of the energy; returns their names.
+
+    DDP waits for a gradient of every trainable parameter, and would raise or hang on these.
+    """
+    eps = torch.zeros(len(x), objective.model.noise_dim, dtype=x.dtype, device=x.device)
+    objective(x, torch.zeros_like(x), eps, torch.ones(len(x), dtype=x.dtype, device=x.device)).backward()
+    unused = [name for name, p in objective.named_parameters() if p.requires_grad and p.grad is None]
+    for name, p in objective.named_parameters():
+        p.grad = None
+        if name in unused:
+            p.requires_grad_(False)
+    return unused

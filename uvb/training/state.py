@@ -1,0 +1,190 @@
+"""TrainState: everything a training is, in one object, saved without pickled code."""
+
+import copy
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from uvb.errors import UserError
+from uvb.models.base import Estimator
+from uvb.models.io import storable
+from uvb.models.registry import build_model, code_changed, get_model
+from uvb.plan import Plan
+from uvb.spec import RunSpec
+from uvb.training.optimizers import build_optimizers
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """One epoch, counted from 0 (curves.parquet counts from 1).
+
+    Losses are of the trained objective. `train_loss` is the mean over the epoch, of the weights as they were at each step;
+    `test_loss` is of the averaged weights at its end, on fixed images with fixed noise, and `train_probe` the same on training
+    images, so that their difference is the generalization gap (None in files older than it). `kl` and `recon` (½‖y-μ_y‖²/σ²)
+    are of q(z|y), in nats, None for models without an encoder; `seconds` is training time since the start, `time` the unix
+    time at the end of the epoch.
+    """
+
+    epoch: int
+    train_loss: float
+    test_loss: float
+    kl: float | None
+    recon: float | None
+    images_per_second: float
+    seconds: float
+    time: float
+    train_probe: float | None = None
+
+
+@dataclass
+class TrainState:
+    """Weights, optimizer, average, position and history of one training.
+
+    Attributes:
+        model: the raw weights being trained.
+        averaged: the EMA of the weights, which is the result; `model` itself where the recipe averages nothing.
+        epoch, step: the next step to take is `step` of `epoch`.
+        step_losses: (steps an epoch,) this epoch's mean batch losses; on several workers, each holds its own share.
+        seconds: training time so far, checkpoints and start-up not counted.
+    """
+
+    spec: RunSpec
+    model: Estimator
+    averaged: Estimator
+    optimizers: list[torch.optim.Optimizer]
+    step_losses: Tensor
+    epoch: int = 0
+    step: int = 0
+    seconds: float = 0.0
+    curves: list[EpochMetrics] = field(default_factory=list)
+
+    @staticmethod
+    def fresh(spec: RunSpec, plan: Plan) -> "TrainState":
+        """The state before the first step: weights drawn by ``spec.seed``."""
+        model = build_model(spec).to(device=plan.device, dtype=plan.dtype)
+        averaged = copy.deepcopy(model).requires_grad_(False) if spec.recipe.ema else model
+        losses = torch.zeros(steps_per_epoch(spec), dtype=plan.dtype, device=plan.device)
+        return TrainState(spec, model, averaged, build_optimizers(model, spec.recipe), losses)
+
+    @property
+    def finished(self) -> bool:
+        return self.epoch >= self.spec.recipe.epochs
+
+    @property
+    def global_step(self) -> int:
+        return self.epoch * steps_per_epoch(self.spec) + self.step
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor of the state by name; two trainings are the same if and only if these are."""
+        named = {f"model/{k}": v for k, v in self.model.state_dict().items()}
+        if self.averaged is not self.model:
+            named |= {f"averaged/{k}": v for k, v in self.averaged.state_dict().items()}
+        for optimizer in self.optimizers:
+            for name, parameter in self.model.named_parameters():
+                for key, value in sorted(optimizer.state.get(parameter, {}).items()):
+                    named[f"{_kind(optimizer)}.{key}/{name}"] = value
+        return named | {"step_losses": self.step_losses}
+
+    def save(self, folder: Path, plan: Plan) -> None:
+        """Write the state into a new `folder`: state.safetensors, and state.json with its SHA-256."""
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(storable(self.tensors()), folder / "state.safetensors")
+        blob = {
+            "format": FORMAT,
+            "spec": self.spec.to_json(),
+            "plan": plan.to_json(),
+            "code": get_model(self.spec.model).code,
+            "epoch": self.epoch,
+            "step": self.step,
+            "seconds": self.seconds,
+            "curves": [dataclasses.asdict(row) for row in self.curves],
+            "sha256": file_sha256(folder / "state.safetensors"),
+        }
+        (folder / "state.json").write_text(json.dumps(blob))
+
+    @staticmethod
+    def load(folder: Path, spec: RunSpec, plan: Plan) -> "TrainState":
+        """Read what `save` wrote.
+
+        Raises:
+            DamagedCheckpoint: a file is missing, truncated or altered.
+            UserError: it belongs to another configuration, or to other code of the model; the message names what differs.
+        """
+        blob = read_state_json(folder)
+        differing = RunSpec.from_json(blob["spec"]).differences(spec)
+        if differing:
+            raise UserError(f"the checkpoint in {folder} is of another configuration ({'; '.join(differing)}); remove it")
+        if code_changed(spec.model, blob.get("code")):
+            raise UserError(f"the checkpoint in {folder} is of other code of {spec.model}; take that back, or remove it")
+        if file_sha256(folder / "state.safetensors") != blob["sha256"]:
+            raise DamagedCheckpoint(f"{folder}: state.safetensors is damaged (its SHA-256 does not match)")
+        tensors = load_file(folder / "state.safetensors")  # to the CPU: "cuda" would be the first GPU, not this worker's
+        state = TrainState.fresh(spec, plan)
+        own = state.tensors()  # no optimizer's yet, who makes them at the first step
+        known = {name: tensors[name] for name in tensors if name in own or name.startswith(("model/", "averaged/"))}
+        unlike = sorted(k for k in own.keys() | known if k not in own or k not in known or own[k].shape != known[k].shape)
+        if unlike:
+            raise UserError(f"the checkpoint in {folder} is of other code of {spec.model} ({unlike[0]} differs); remove it")
+        state.model.load_state_dict(_part(tensors, "model/"))
+        if state.averaged is not state.model:
+            state.averaged.load_state_dict(_part(tensors, "averaged/"))
+        parameters = dict(state.model.named_parameters())
+        for optimizer in state.optimizers:
+            for key, tensor in _part(tensors, f"{_kind(optimizer)}.").items():
+                moment, name = key.split("/", 1)
+                parameter = parameters[name]
+                # in the weights' precision, which a new plan may have changed; Adam counts its steps in float32
+                moved = tensor.to(parameter.device, torch.float32 if moment == "step" else parameter.dtype)
+                optimizer.state[parameter][moment] = moved
+        state.step_losses.copy_(tensors["step_losses"])
+        state.epoch, state.step, state.seconds = blob["epoch"], blob["step"], blob["seconds"]
+        state.curves = [EpochMetrics(**row) for row in blob["curves"]]
+        return state
+
+
+class DamagedCheckpoint(Exception):
+    """A checkpoint that must not be used; the one before it may be whole."""
+
+
+def steps_per_epoch(spec: RunSpec) -> int:
+    """Optimizer steps an epoch: the last, short batch counts."""
+    return -(-spec.data.train_images // spec.recipe.batch_size)
+
+
+def read_state_json(folder: Path) -> dict[str, Any]:
+    """The JSON half of a checkpoint.
+
+    Raises:
+        DamagedCheckpoint: it is missing or not whole.
+    """
+    try:
+        blob: dict[str, Any] = json.loads((folder / "state.json").read_text())
+    except (FileNotFoundError, ValueError) as error:
+        raise DamagedCheckpoint(f"{folder}: state.json cannot be read ({type(error).__name__})") from error
+    if blob.get("format") != FORMAT or not (folder / "state.safetensors").exists():
+        raise DamagedCheckpoint(f"{folder}: not a whole checkpoint of format {FORMAT}")
+    return blob
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _kind(optimizer: torch.optim.Optimizer) -> str:
+    """adam or muon: how its tensors are called in a checkpoint."""
+    return type(optimizer).__name__.lower()
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
