@@ -25,7 +25,7 @@ class Denoise:
     """
 
     model: tyro.conf.Positional[str]
-    """A model's folder, runs:/<run id>/model, models:/<name>@best, or models:/<name>/<version>."""
+    """A model: pretrained:mnist-uvb, a folder, runs:/<run id>/model, models:/<name>@best, or models:/<name>/<version>."""
     images: tyro.conf.Positional[Path]
     """A PNG or JPEG, a folder of them (resized to the model's size), or an .npy or .npz array (N, C, H, W)."""
     add_noise: bool = False

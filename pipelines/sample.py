@@ -32,7 +32,7 @@ class Sample:
     """
 
     model: tyro.conf.Positional[str]
-    """A model's folder, runs:/<run id>/model, models:/<name>@best, or models:/<name>/<version>."""
+    """A model: pretrained:mnist-uvb, a folder, runs:/<run id>/model, models:/<name>@best, or models:/<name>/<version>."""
     chains: int = 16
     """Chains walking at once, each from its own uniform start, with no warm-up and no restart."""
     delta: float = 0.0

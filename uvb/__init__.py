@@ -8,6 +8,7 @@ x_hat = energy(y, eps)
 from uvb.models import build_model, model_names, register_model
 from uvb.models.base import Energy, Estimator, LatentEnergy
 from uvb.models.io import load, load_spec, save_model
+from uvb.models.pretrained import pretrained, pretrained_names
 from uvb.plan import Plan, resolve_plan
 from uvb.spec import DataRef, Recipe, RunSpec, Widths
 from uvb.training.loop import fit
@@ -15,5 +16,5 @@ from uvb.training.state import TrainState
 
 __all__ = [
     "DataRef", "Energy", "Estimator", "LatentEnergy", "Plan", "Recipe", "RunSpec", "TrainState", "Widths", "build_model",
-    "fit", "load", "load_spec", "model_names", "register_model", "resolve_plan", "save_model",
+    "fit", "load", "load_spec", "model_names", "pretrained", "pretrained_names", "register_model", "resolve_plan", "save_model",
 ]  # fmt: skip

@@ -24,7 +24,7 @@ REQUIREMENTS = ("torch", "torchvision", "numpy", "pandas", "pyarrow", "scikit-le
 
 
 def load(source: str | Path, tracking_uri: str | None = None, device: str = "cpu") -> Estimator:
-    """The estimator or energy at ``runs:/<run id>/model``, ``models:/<name>/<version>``, or in a local folder.
+    """The estimator or energy at ``runs:/<run id>/model``, ``models:/<name>/<version>``, ``pretrained:<name>``, or in a folder.
 
     Args:
         tracking_uri: MLflow's store; by default the environment's MLFLOW_TRACKING_URI, else ``mlflow.db`` here.
@@ -33,6 +33,8 @@ def load(source: str | Path, tracking_uri: str | None = None, device: str = "cpu
         UserError: there is no such model.
     """
     text = str(source)
+    if text.startswith("pretrained:"):
+        return uvb.pretrained(text.removeprefix("pretrained:"), device)
     if not text.startswith(("runs:/", "models:/")):
         return uvb.load(_inner(Path(text)), device)
     with tempfile.TemporaryDirectory(prefix="uvb-model-") as target:

@@ -1,0 +1,33 @@
+"""`uvb COMMAND ...`: the console script. Each command is also a file: `python pipelines/full_study.py ...`."""
+
+import runpy
+import sys
+
+COMMANDS = {
+    "study": ("full_study", "train, measure and report the whole study"),
+    "sweep": ("sweep", "train a named space of models"),
+    "sample": ("sample", "draw images from a model by walk-jump"),
+    "denoise": ("denoise", "clean noisy pictures with a model"),
+    "report": ("report", "rebuild a report, or compare studies"),
+    "keep": ("keep", "copy what a study found, without weights"),
+}
+
+
+def usage() -> str:
+    """What `uvb --help` prints."""
+    lines = [f"  {name:<9}{about}" for name, (_, about) in COMMANDS.items()]
+    return "\n".join(["usage: uvb COMMAND [options]", "", *lines, "", "uvb COMMAND --help says what a command takes."])
+
+
+def main() -> None:
+    """Run the command that the first word names; exit with 2 and one line where there is no such command."""
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name in ("-h", "--help"):
+        print(usage())
+    elif name in COMMANDS:
+        module = COMMANDS[name][0]
+        sys.argv = [f"uvb {name}", *sys.argv[2:]]
+        runpy.run_module(f"pipelines.{module}", run_name="__main__")
+    else:
+        print(f"error: no command {name!r}; choose one of: {', '.join(COMMANDS)}", file=sys.stderr)
+        sys.exit(2)
