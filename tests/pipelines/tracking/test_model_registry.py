@@ -13,9 +13,8 @@ import torch
 from pipelines.tracking import model_registry as models
 from pipelines.tracking.connection import import_mlflow, open_client, open_experiment
 from tests.support.mlflow_study import empty_mlflow_db, make_spec
-from uvb import build_model, save_model
+from uvb import build_model, load, save_model
 from uvb.errors import UserError
-from uvb import load
 from uvb.models.base import draw_latent_noise
 from uvb.noise import generator
 
