@@ -1,11 +1,14 @@
 """A trained model as a folder: weights in safetensors, its spec and a card in JSON. Loading runs no pickled code."""
 
 import json
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -46,7 +49,7 @@ def load_spec(folder: str | Path) -> RunSpec:
     path = Path(folder) / "spec.json"
     try:
         return RunSpec.from_json(json.loads(path.read_text()))
-    except (OSError, ValueError, UserError) as error:
+    except (OSError, ValueError, RecursionError, UserError) as error:  # RecursionError: JSON nested thousands deep
         raise UserError(
             f"{folder} holds no trained model ({type(error).__name__} reading spec.json); give a folder with "
             "model.safetensors and spec.json, as a study writes to models/<spec_id>/model"
@@ -56,7 +59,7 @@ def load_spec(folder: str | Path) -> RunSpec:
 def _card(folder: str | Path) -> dict[str, Any]:
     try:
         card = json.loads((Path(folder) / "card.json").read_text())
-    except (OSError, ValueError):  # a card is a help, and no part of the model
+    except (OSError, ValueError, RecursionError):  # a card is a help, and no part of the model
         return {}
     return card if isinstance(card, dict) else {}
 
@@ -67,17 +70,51 @@ def load(folder: str | Path, device: str = "cpu") -> Estimator:
     Warns where the model's code is another than it was trained with.
 
     Raises:
-        UserError: the folder holds no model, or its weights do not fit its spec.
+        UserError: the folder holds no model, its weights do not fit its spec, or a weight is not finite.
     """
     spec = load_spec(folder)
+    path = Path(folder) / "model.safetensors"
+    _require_fitting(spec, path)
     model = build_model(spec)
     try:
-        weights = load_file(Path(folder) / "model.safetensors")
+        weights = load_file(path)
         dtypes = {weights[name].dtype for name, _ in model.named_parameters() if name in weights}
         model.to(max(dtypes, key=lambda dtype: dtype.itemsize)).load_state_dict(weights)
     except Exception as error:  # safetensors has its own exception types, load_state_dict raises RuntimeError
         raise UserError(f"the weights in {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
+    if broken := [name for name, weight in weights.items() if not bool(weight.isfinite().all())]:
+        raise UserError(f"the weights in {folder} are not finite ({broken[0]}); train the model again, at a lower rate")
     if code_changed(spec.model, _card(folder).get("code")):
         warnings.warn(f"the code of {spec.model} has changed since {folder} was trained: this is another model", stacklevel=2)
     model.spec = spec
     return model.to(device).eval().requires_grad_(False)
+
+
+def _require_fitting(spec: RunSpec, path: Path) -> None:
+    """Compare the shapes that `spec` stands for with the header of the weights, before any memory is spent on either.
+
+    Raises:
+        UserError: the file cannot be read, or a shape differs.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            stored = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  # no mapping
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"the weights in {path.parent} cannot be loaded: {str(error).splitlines()[0]}") from error
+    try:
+        with torch.device("meta"):  # allocates nothing
+            wanted = {name: tuple(t.shape) for name, t in build_model(spec).state_dict().items()}
+    except UserError:
+        raise
+    except Exception as error:
+        if isinstance(error, OverflowError) or re.search("overflow|too large|out of range", str(error).lower()):
+            line = str(error).splitlines()[0]
+            raise UserError(f"{path.parent}/spec.json asks for a model that cannot be built: {line}") from error
+        return  # a plug-in that cannot be built without data; load_state_dict compares the shapes
+    unlike = sorted(name for name in stored.keys() | wanted if stored.get(name) != wanted.get(name))
+    if unlike:
+        name = unlike[0]
+        raise UserError(
+            f"the weights in {path.parent} do not fit its spec.json: {name} is {stored.get(name, 'absent')}, "
+            f"the spec asks for {wanted.get(name, 'none')}"
+        )

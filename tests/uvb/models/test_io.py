@@ -1,0 +1,59 @@
+"""Reading a model's folder: what does not fit is refused before memory is spent."""
+
+import json
+import resource
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+import uvb
+from tests.support.builders import tiny_spec
+from uvb.data import ImageSet
+from uvb.errors import UserError
+
+
+@pytest.fixture
+def folder(digits: ImageSet, tmp_path: Path) -> Path:
+    spec = tiny_spec(digits)
+    return uvb.save_model(uvb.build_model(spec), spec, tmp_path / "model")
+
+
+def rewrite(folder: Path, **widths: object) -> None:
+    blob = json.loads((folder / "spec.json").read_text())
+    blob["widths"] |= widths
+    (folder / "spec.json").write_text(json.dumps(blob))
+
+
+def refused(folder: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        uvb.load(folder)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("hidden", [10**6, 10**9, 10**18])
+def test_load_refuses_widths_unlike_the_weights_without_allocating_them(folder: Path, hidden: int) -> None:
+    """A spec of terabytes costs nothing: the shapes are compared with the file's header first."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    rewrite(folder, hidden=hidden)
+    assert "spec" in refused(folder)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB; 10**6 would take 2 GB
+
+
+def test_load_names_the_weight_that_does_not_fit(folder: Path) -> None:
+    rewrite(folder, decoder=8)
+    assert "decoder" in refused(folder)
+
+
+def test_load_refuses_weights_that_are_not_finite(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    name = sorted(name for name, weight in weights.items() if weight.numel() > 1)[0]
+    weights[name].view(-1)[0] = float("nan")
+    save_file(weights, folder / "model.safetensors")
+    assert f"not finite ({name})" in refused(folder)
+
+
+def test_load_refuses_json_nested_thousands_deep(folder: Path) -> None:
+    (folder / "spec.json").write_text("[" * 100_000 + "]" * 100_000)
+    assert "holds no trained model" in refused(folder)
