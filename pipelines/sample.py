@@ -44,7 +44,8 @@ class Sample:
     second_jump: bool = False
     """Also jump from the jump, x̂(x̂(y)) (Sec. 3.3.1)."""
     sampler: str = "langevin"
-    """langevin: Eq. 19. baoab: underdamped, with time step δ (0: σ/2) and friction 1/σ."""
+    """langevin: Eq. 19. baoab: underdamped, with time step δ (0: σ/2) and friction 1/σ. Exact ones, which accept or reject each
+    step (δ of 0: 0.4 σ): mala, baoab_metropolis, hmc."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to walk: auto takes a GPU where there is one."""
     precision: Literal["fp32", "bf16"] = "fp32"

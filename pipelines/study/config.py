@@ -66,8 +66,9 @@ class StudyConfig:
     """Instead of the recipe's (peak) learning rate."""
 
     experiments: tuple[str, ...] = ("default",)
-    """Downstream tasks a trained model: losses, internals, denoise_rows, walk_jump, walk_jump_baoab, energies, one_z, nebula,
-    decoder_samples, convexity, score_error, mixture, or default, or all."""
+    """Downstream tasks a trained model: losses, internals, denoise_rows, walk_jump, walk_jump_<sampler>, energies, one_z,
+    nebula, decoder_samples, likelihood, detection, jump_quality, mixing, restoration, convexity, score_error, mixture, or
+    default, or all."""
     eval_images: int = 10_000
     """The training loss is measured on so many training images. 0: all."""
     eval_test_images: int = 0

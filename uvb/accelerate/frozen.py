@@ -49,6 +49,10 @@ class Frozen(Energy):
         assert gradient is not None
         return gradient.clone()  # the next chains' gradient is written where this one lies
 
+    def value_and_gradient(self, y: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
+        with self.plan.autocast():
+            return self.held.value_and_gradient(y, eps)
+
     def _gradient(self, y: Tensor, eps: Tensor) -> tuple[Tensor]:
         with self.plan.autocast():
             return (self.held.gradient(y, eps),)

@@ -22,25 +22,25 @@ from uvb.measure.mixing import (
     transition_counts,
 )
 from uvb.models.base import Energy, Estimator
-from uvb.sampling import sampler_names
+from uvb.sampling import get_sampler, sampler_names
 from uvb.sampling import walk_jump as walks
-from uvb.sampling.chains import NEVER, begin
+from uvb.sampling.chains import NEVER, WalkState, begin
 from uvb.sampling.walk_jump import WalkJump, walk_at
 from uvb.spec import RunSpec
 
 CHAINS, JUMPS = 8, 100
-LEAST_DRAWS = 4  # fewer tell nothing about mixing
+LEAST_DRAWS = 4  # fewer say nothing about mixing
 
 
 def walk_jump(model: Estimator, spec: RunSpec, context: Context, sampler: str = "langevin") -> Result:
-    """Eight chains of 1,000 steps (of Langevin: Eq. 19) from Unif[0, 1]^d without warm-up, a jump (Eq. 20) every ten.
+    """Walk eight chains for 1,000 steps from Unif[0, 1]^d without warm-up, and jump (Eq. 20) every ten steps.
 
-    Settings are the sampler's own at σ. What comes back is said at `walked`.
+    The settings are the sampler's own at σ. `walked` says what it returns.
     """
     return walked(model, spec, context, walk_at(spec.sigma, sampler=sampler, jumps=shortened(JUMPS, context, least=8)))
 
 
-# The paper's walk is `walk_jump`, and is run unasked; another sampler's is `walk_jump_<name>`.
+# The paper's walk is `walk_jump`, and a study runs it by default. Another sampler's is `walk_jump_<name>`.
 for name in sampler_names():
     own = "walk_jump" if name == "langevin" else f"walk_jump_{name}"
     register_experiment(own, needs="energy", where="largest", default=name == "langevin")(partial(walk_jump, sampler=name))
@@ -48,11 +48,12 @@ for name in sampler_names():
 
 @torch.no_grad()
 def walked(model: Estimator, spec: RunSpec, context: Context, config: WalkJump) -> Result:
-    """Walk and measure, for x̂(y) ("jump") and x̂(x̂(y)) ("second_jump").
+    """Walk, jump, and measure the jumps x̂(y) ("jump") and x̂(x̂(y)) ("second_jump").
 
     Arrays: jumps, jumps2 (T, C, H, W) of the first chain; labels, labels2 (T, chains), -1 where a chain had diverged;
     energy (T, chains), f(y) at the jumps; scores, scores2 (T, sound chains), the jumps on their first principal component.
-    Chain statistics are of the scores and of the energy, over the chains that never diverged.
+    Chain statistics are of the scores and of the energy, over the chains that never diverged. `acceptance` is the share of
+    proposals that a sampler's Metropolis test accepted, null for a sampler without one. `message` says what went wrong.
     """
     assert isinstance(model, Energy)
     plan, chains = context.plan, shortened(CHAINS, context, least=2)
@@ -66,9 +67,11 @@ def walked(model: Estimator, spec: RunSpec, context: Context, config: WalkJump) 
         energies.append(landed.energy)
         alive.append(landed.alive)
     stopped = state.stopped_at.tolist()
+    accepted = acceptance(config, state)
     scalars: dict[str, Any] = {
         "sampler": config.sampler, "sigma": spec.sigma, "delta": config.delta, "steps": state.step,
-        "steps_per_jump": config.steps_between_jumps, "chains": chains, "classifier_accuracy": None, "variants": {},
+        "steps_per_jump": config.steps_between_jumps, "chains": chains, "gradients_per_step": config.gradients_per_step,
+        "acceptance": accepted, "message": trouble(accepted, stopped), "classifier_accuracy": None, "variants": {},
         "diverged": [{"chain": chain, "step": step} for chain, step in enumerate(stopped) if step != NEVER],
     }  # fmt: skip
     if not jumps:  # every chain diverged before the first jump
@@ -91,8 +94,23 @@ def walked(model: Estimator, spec: RunSpec, context: Context, config: WalkJump) 
     return Result(scalars, arrays)
 
 
+def acceptance(config: WalkJump, state: WalkState) -> float | None:
+    """The share of proposals accepted, over the chains that never diverged; None for a sampler without a test."""
+    if not get_sampler(config.sampler).exact or not bool(state.alive.any()):
+        return None
+    return float(state.accepted[state.alive].double().mean()) / state.step
+
+
+def trouble(accepted: float | None, stopped: list[int]) -> str:
+    """A line on what went wrong in a walk, or nothing. `stopped` has the step at which each chain diverged, or -1."""
+    diverged = sum(step != NEVER for step in stopped)
+    if diverged:
+        return f"{diverged} of {len(stopped)} chains diverged; a smaller step δ may help"
+    return "no proposal was accepted, so the chains never moved; take a smaller step δ" if accepted == 0 else ""
+
+
 def covered(labels: Tensor | None, steps: int, classifier: Classifier | None) -> dict[str, Any]:
-    """Classes (T, chains) of the jumps: how many the first chain visited, transitions of all chains; null if unknown."""
+    """From the jumps' classes (T, chains): how many the first chain visited, and all chains' transitions; null if unknown."""
     if labels is None or classifier is None:
         return {"classes_visited": None, "steps_to_all": None, "transition": None}
     k = classifier.classes
@@ -102,12 +120,12 @@ def covered(labels: Tensor | None, steps: int, classifier: Classifier | None) ->
 
 
 def statistics(series: Tensor, steps: int) -> dict[str, float | None]:
-    """Chain statistics of a series (T, chains) of sound chains; null where they cannot be told."""
+    """Chain statistics of a series (T, chains) of sound chains; null where they are not defined."""
     if len(series) < LEAST_DRAWS or series.shape[1] == 0 or not bool(series.isfinite().all()):
         return dict.fromkeys(("iat", "ess_per_step", "split_rhat"))
     try:
         told = chain_statistics(series, steps)
-    except MissingArviz:  # on a machine without it the walk itself is still worth having
+    except MissingArviz:  # the walk is worth having without its statistics
         return dict.fromkeys(("iat", "ess_per_step", "split_rhat"))
     found = {
         "iat": told.integrated_autocorrelation_time,

@@ -54,6 +54,15 @@ class Energy(Estimator):
         total, pull_back = cast(tuple[Tensor, Callable[[Tensor], tuple[Tensor]]], pair)
         return pull_back(torch.ones_like(total))[0]
 
+    def value_and_gradient(self, y: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
+        """f(y), (B,), and ∇f(y), (B, C, H, W), of one pass through the network. Not differentiable again."""
+        if type(self).gradient is not Energy.gradient:  # a gradient in closed form
+            return self.energy(y, eps), self.gradient(y, eps)
+        with torch.enable_grad():
+            leaf = y.detach().requires_grad_()
+            energy = self.energy(leaf, eps)
+            return energy.detach(), torch.autograd.grad(energy.sum(), leaf)[0]
+
     def forward(self, y: Tensor, eps: Tensor) -> Tensor:
         """x̂(y) = y - σ² ∇f(y), Eq. 3."""
         return y - self.sigma**2 * self.gradient(y, eps)

@@ -1,4 +1,4 @@
-"""Underdamped Langevin MCMC by the BAOAB splitting, the kind of walk the author's later work uses; not in the paper."""
+"""Underdamped Langevin MCMC by the BAOAB splitting. The author's later work walks so; the paper does not."""
 
 import math
 
@@ -16,11 +16,11 @@ def baoab_update(
 ) -> tuple[Tensor, Tensor]:
     """One step of dy = v dt, dv = -∇f dt - γ v dt + √(2γ) dW with time step δ and unit mass; all of one shape.
 
-    BAOAB kicks by half a step, drifts by half, refreshes the velocity, drifts and kicks. The last kick of one step and
-    the first of the next use the same gradient, so they are one here: `velocity` is the velocity before the closing
-    half-kick (`closing_kick` gives the one after), and a step costs one gradient with nothing to keep.
-    On a quadratic energy the positions have exactly the right variance for any δ below twice its scale; elsewhere the
-    error is second order in δ.
+    BAOAB kicks by half a step, drifts by half, refreshes the velocity, drifts and kicks. The last kick of a step and the
+    first of the next use the same gradient, so this function makes them one. `velocity` is therefore the velocity before
+    the closing half-kick (`closing_kick` gives the one after it), and a step costs one gradient.
+    On a quadratic energy the positions have exactly the right variance for any δ below twice its scale. On other energies
+    the error is second order in δ.
     """
     kicked = velocity - delta * gradient  # B B
     keep = math.exp(-friction * delta)
@@ -30,7 +30,7 @@ def baoab_update(
 
 
 def closing_kick(velocity: Tensor, gradient: Tensor, delta: float) -> Tensor:
-    """The velocity at the end of a BAOAB step, from the one a state holds and ∇f at its y."""
+    """The velocity at the end of a BAOAB step, from the state's velocity and ∇f at its y."""
     return velocity - 0.5 * delta * gradient
 
 
@@ -39,9 +39,9 @@ def closing_kick(velocity: Tensor, gradient: Tensor, delta: float) -> Tensor:
 def baoab_step(
     energy: Energy, state: WalkState, seed: int, *, delta: float, friction: float, batch: int | None = None
 ) -> tuple[WalkState, Info]:
-    """One step of every chain; ε and the noise are keyed by (seed, step).
+    """One step of every chain. ε and the noise are keyed by (seed, step).
 
-    δ = σ/2 is stable, since the energy of Y curves by at most 1/σ².
+    δ = σ/2 is stable, because the energy of Y curves by at most 1/σ².
     """
     gradient = chain_gradient(energy, state, seed, batch)
     noise = normal(tuple(state.y.shape), seed, "walk", state.step, device=state.y.device).to(state.y)

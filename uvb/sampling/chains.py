@@ -1,4 +1,4 @@
-"""Chains: the state a Markov chain is continued from, its beginning, and the end of one that diverges."""
+"""Chains: the state that continues a Markov chain, how chains begin, and how a diverging chain ends."""
 
 from typing import NamedTuple
 
@@ -8,24 +8,30 @@ from torch import Tensor
 from uvb.models.base import Energy, draw_latent_noise
 from uvb.noise import generator, normal
 
-LARGEST_RMS = 1000.0  # root mean square of a chain's pixels, in units of max(1, sigma), past which it has diverged
+LARGEST_RMS = 1000.0  # a chain has diverged when the root mean square of its pixels passes this times max(1, sigma)
 NEVER = -1  # in `stopped_at`: the chain has not diverged
 
 
 class WalkState(NamedTuple):
-    """All there is to B chains; every draw is keyed by (seed, step), so a saved state continues bit for bit.
+    """The whole state of B chains. Every draw is keyed by (seed, step), so a saved state continues bit for bit.
 
     Attributes:
         y: (B, C, H, W), where the chains are. A stopped chain stays at its last sound position.
-        velocity: (B, C, H, W), used by BAOAB alone (see `uvb.sampling.baoab`).
-        step: Langevin steps taken so far.
+        velocity: (B, C, H, W). Only the underdamped samplers use it (see `uvb.sampling.baoab`).
+        step: steps taken so far.
         stopped_at: (B,) int64, the step at which a chain diverged, or -1.
+        accepted: (B,) int64, proposals accepted so far. It stays 0 for a sampler without a Metropolis test.
+        energy: (B,), f(y), which a Metropolis sampler keeps so that a step costs one gradient. None: not known yet.
+        gradient: (B, C, H, W), ∇f(y), kept for the same reason.
     """
 
     y: Tensor
     velocity: Tensor
     step: int
     stopped_at: Tensor
+    accepted: Tensor
+    energy: Tensor | None = None
+    gradient: Tensor | None = None
 
     @property
     def alive(self) -> Tensor:
@@ -34,7 +40,7 @@ class WalkState(NamedTuple):
 
 
 class Info(NamedTuple):
-    """What one step tells: (B,) norms of ∇f at the position it left, and (B,) bool, the chains it stopped."""
+    """What one step reports: (B,) norms of ∇f where the step began, and (B,) bool, the chains that it stopped."""
 
     gradient_norm: Tensor
     stopped: Tensor
@@ -55,8 +61,14 @@ def begin(
 ) -> WalkState:
     """n chains at y₀ ~ Unif([0, 1]^d) with velocities ~ N(0, I), keyed by `seed`."""
     y = initial_chains(n, shape, generator(seed, "chains", device=device)).to(dtype)
-    velocity = normal((n, *shape), seed, "velocity", device=device).to(dtype)
-    return WalkState(y, velocity, 0, torch.full((n,), NEVER, device=device))
+    return begin_at(y, seed)
+
+
+def begin_at(y: Tensor, seed: int) -> WalkState:
+    """Chains at positions `y`, (B, C, H, W), with velocities ~ N(0, I), keyed by `seed`."""
+    velocity = normal(tuple(y.shape), seed, "velocity", device=y.device).to(y)
+    never = torch.full((len(y),), NEVER, device=y.device)
+    return WalkState(y, velocity, 0, never, torch.zeros_like(never))
 
 
 def chain_gradient(energy: Energy, state: WalkState, seed: int, batch: int | None = None) -> Tensor:
@@ -68,16 +80,30 @@ def chain_gradient(energy: Energy, state: WalkState, seed: int, batch: int | Non
     return torch.cat([energy.gradient(y, e) for y, e in parts])
 
 
+def held_noise(energy: Energy, n: int, seed: int, like: Tensor) -> Tensor:
+    """One ε ~ N(0, I), keyed by the seed alone and shared by n chains at every step: (n, noise_dim).
+
+    With it a random energy such as UVB's is one function of y, so exp(-f) is one density.
+    """
+    return normal((1, energy.noise_dim), seed, "held latent", device=like.device).to(like).expand(n, -1)
+
+
 def advance(state: WalkState, y: Tensor, velocity: Tensor, gradient: Tensor, sigma: Tensor) -> tuple[WalkState, Info]:
-    """Move the sound chains to (y, velocity); stop, where they were, those not finite or past `LARGEST_RMS`."""
+    """Move the sound chains to (y, velocity). A chain that is not finite or passes `LARGEST_RMS` stops where it was."""
     step = state.step + 1
     rms = torch.maximum(_rms(y), _rms(velocity))
     sound = rms < LARGEST_RMS * sigma.clamp(min=1.0)  # False for nan too
     newly = state.alive & ~sound
     stopped_at = torch.where(newly, step, state.stopped_at)
-    moves = (stopped_at == NEVER).reshape(-1, *[1] * (y.dim() - 1))
-    moved = WalkState(torch.where(moves, y, state.y), torch.where(moves, velocity, state.velocity), step, stopped_at)
+    moves = as_images(stopped_at == NEVER, y)
+    y, velocity = torch.where(moves, y, state.y), torch.where(moves, velocity, state.velocity)
+    moved = WalkState(y, velocity, step, stopped_at, state.accepted)
     return moved, Info(gradient.flatten(1).norm(dim=1), newly)
+
+
+def as_images(values: Tensor, like: Tensor) -> Tensor:
+    """(B,) -> (B, 1, 1, 1), to broadcast against images `like`."""
+    return values.reshape(-1, *[1] * (like.dim() - 1))
 
 
 def _rms(y: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from uvb.sampling.registry import register_sampler
 def langevin_update(y: Tensor, gradient: Tensor, noise: Tensor, delta: float) -> Tensor:
     """y - δ² ∇f(y) + √2 δ ε, Eq. 19; all of one shape.
 
-    On the energy y²/2s² it leaves the variance s² / (1 - δ²/2s²): first order in the time step δ².
+    On the energy y²/2s² its stationary variance is s² / (1 - δ²/2s²), an error of first order in the time step δ².
     """
     return y - delta**2 * gradient + math.sqrt(2) * delta * noise
 
@@ -24,9 +24,9 @@ def langevin_update(y: Tensor, gradient: Tensor, noise: Tensor, delta: float) ->
 def langevin_step(
     energy: Energy, state: WalkState, seed: int, *, delta: float, batch: int | None = None
 ) -> tuple[WalkState, Info]:
-    """One step of every chain; ε and the noise are keyed by (seed, step). Velocities are left alone.
+    """One step of every chain. ε and the noise are keyed by (seed, step). It leaves the velocities alone.
 
-    Its δ is the paper's 0.2 (Fig. 3) in units of σ: the energy of Y curves by at most 1/σ², so the steps are then alike.
+    Its δ is the paper's 0.2 (Fig. 3) in units of σ. The energy of Y curves by at most 1/σ², so steps are alike at every σ.
     """
     gradient = chain_gradient(energy, state, seed, batch)
     noise = normal(tuple(state.y.shape), seed, "walk", state.step, device=state.y.device).to(state.y)

@@ -1,4 +1,4 @@
-"""Samplers by name: how chains take one step in Y, and with what settings at a noise level."""
+"""Samplers by name: how chains take one step in Y, and the settings for a noise level."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from uvb.sampling.chains import Info, WalkState
 
 Step = Callable[..., tuple[WalkState, Info]]  # (energy, state, seed, *, batch, **settings)
 Settings = Callable[[float], Mapping[str, float]]  # sigma -> settings
+Count = Callable[[Mapping[str, float]], int]  # settings -> gradients a step
 
 
 @dataclass(frozen=True)
@@ -17,21 +18,27 @@ class Sampler:
     Attributes:
         step: one step of every chain, ``(energy, state, seed, *, batch, **settings) -> (state, info)``.
         settings: its settings at a noise level by name, the step size ``delta`` among them; each finite and above 0.
+        gradients: how many gradients of the energy a step with these settings costs.
+        exact: whether a Metropolis test makes exp(-f) its stationary density. Such a sampler holds the energy's ε fixed.
     """
 
     name: str
     step: Step
     settings: Settings
+    gradients: Count
+    exact: bool
 
 
 _SAMPLERS: dict[str, Sampler] = {}
 
 
-def register_sampler(name: str, *, settings: Settings) -> Callable[[Step], Step]:
-    """Function decorator that makes a sampler known by `name`, and with it the experiment ``walk_jump_<name>``."""
+def register_sampler(
+    name: str, *, settings: Settings, gradients: Count = lambda settings: 1, exact: bool = False
+) -> Callable[[Step], Step]:
+    """Register a step function as the sampler `name`, and with it the experiment ``walk_jump_<name>``. A decorator."""
 
     def add(step: Step) -> Step:
-        _SAMPLERS[name] = Sampler(name, step, settings)
+        _SAMPLERS[name] = Sampler(name, step, settings, gradients, exact)
         return step
 
     return add

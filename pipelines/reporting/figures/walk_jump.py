@@ -81,6 +81,9 @@ def pictures(study: Study) -> Iterator[Picture]:
         spec, values, arrays = model.spec, result.values, result.arrays
         key = f"{spec.spec_id}{suffix}"
         who = f"{label(spec.model)} on {spec.data.name}, σ = {level(spec.sigma)}, {values['sampler']}, δ = {values['delta']:g}"
+        if values.get("acceptance") is not None:
+            who += f", {values['acceptance']:.0%} of its proposals accepted"
+        who += f" ({values['message']})" if values.get("message") else ""
         every = values["steps_per_jump"]
         for jumps, labels, kind in (("jumps", "labels", "x̂(y)"), ("jumps2", "labels2", "x̂(x̂(y))")):
             if jumps in arrays:

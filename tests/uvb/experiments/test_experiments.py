@@ -26,7 +26,9 @@ from uvb.measure.mixing import chain_statistics
 from uvb.models import build_model, get_model, model_names
 from uvb.models.base import Energy, Estimator, LatentEnergy
 from uvb.plan import Plan
+from uvb.sampling import sampler_names
 from uvb.sampling.nebula import gradient_flow
+from uvb.sampling.walk_jump import walk_at
 from uvb.spec import DataRef
 
 FP64 = Plan(precision="fp64")
@@ -155,7 +157,8 @@ def test_the_report_shows_what_experiments_return(images: ImageSet, tmp_path: Pa
                 arrays = {k.replace("/", "__"): v.float().numpy() for k, v in result.arrays.items()}
                 fake_study.result(tmp_path, name, spec.spec_id, result.scalars, **arrays)
     tables = build_tables(tmp_path)
-    assert set(tables["sampling"]["variant"]) == {"jump", "second_jump", "jump_baoab", "second_jump_baoab"}
+    others = [f"_{name}" for name in sampler_names() if name != "langevin"]
+    assert set(tables["sampling"]["variant"]) == {f"{jump}{of}" for jump in ("jump", "second_jump") for of in ["", *others]}
     study = Study(StudyFiles(tmp_path), tables)
     pictures = {d.needs: [p.name for p in d.pictures(study)] for d in drawings() if d.needs in drawn}
     assert all(pictures[name] for name in drawn)
@@ -227,10 +230,24 @@ def test_a_chain_that_diverges_is_told_and_left_out(
     assert result.scalars["energy"]["iat"] == pytest.approx(chain_statistics(energy, 10).integrated_autocorrelation_time)
 
 
+def test_acceptance_is_told_of_samplers_with_a_test(images: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a step size that accepts nothing is told in a line."""
+    assert run("walk_jump", Gaussian(), images).scalars["acceptance"] is None
+    sound = run("walk_jump_mala", Gaussian(), images).scalars
+    assert 0.2 < sound["acceptance"] < 1
+    assert sound["message"] == ""
+    monkeypatch.setattr("uvb.experiments.walk_jump.walk_at", lambda sigma, **changes: walk_at(sigma, **changes, delta=50.0))
+    stuck = run("walk_jump_mala", Gaussian(), images).scalars
+    assert stuck["acceptance"] == 0
+    assert "no proposal was accepted" in stuck["message"]
+    assert stuck["variants"]["jump"]["ess_per_step"] is None
+
+
 def test_all_chains_diverging_at_once_is_a_result(images: ImageSet) -> None:
     model = Hill()
     model.edge = -1.0
     result = run("walk_jump", model, images)
+    assert "chains diverged" in result.scalars["message"]
     assert len(result.scalars["diverged"]) == result.scalars["chains"]
     assert result.scalars["variants"] == {}
 

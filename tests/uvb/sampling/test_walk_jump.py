@@ -231,7 +231,7 @@ def test_chains_begin_uniform_in_the_cube() -> None:
         ({"delta": math.nan}, "delta = nan"),
         ({"jumps": 0}, "jumps = 0"),
         ({"batch": 0}, "batch = 0"),
-        ({"sampler": "euler"}, "unknown sampler 'euler'; choose one of: baoab, langevin"),
+        ({"sampler": "euler"}, "unknown sampler 'euler'; choose one of: baoab, baoab_metropolis, hmc, langevin, mala"),
         ({"sampler": "baoab", "settings": {"friction": 0.0}}, "friction = 0.0"),
         ({"settings": {"friction": 1.0}}, "langevin has no setting 'friction'; it has: delta"),
     ],

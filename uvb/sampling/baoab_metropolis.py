@@ -1,0 +1,34 @@
+"""BAOAB with a Metropolis test: the underdamped walk of `uvb.sampling.baoab`, made exact. Not in the paper."""
+
+import math
+
+import torch
+
+from uvb.models.base import Energy
+from uvb.noise import normal
+from uvb.sampling.chains import Info, WalkState
+from uvb.sampling.metropolis import here, metropolis_test, point, squares
+from uvb.sampling.registry import register_sampler
+
+
+@register_sampler("baoab_metropolis", settings=lambda sigma: {"delta": 0.4 * sigma, "friction": 1 / sigma}, exact=True)
+@torch.no_grad()
+def baoab_metropolis_step(
+    energy: Energy, state: WalkState, seed: int, *, delta: float, friction: float, batch: int | None = None
+) -> tuple[WalkState, Info]:
+    """One BAOAB step as a proposal. A rejected chain stays where it is and turns its velocity round.
+
+    The steps B and A keep volume and O keeps the velocity's normal density. So the ratio is exp(-work), where work is the
+    change of H = f(y) + ‖v‖²/2 over the steps B and A alone (the shadow work). Here `state.velocity` is the velocity at the
+    end of a step, which the test needs, and not `uvb.sampling.baoab`'s.
+    """
+    old = here(energy, state, seed, batch)
+    noise = normal(tuple(state.y.shape), seed, "walk", state.step, device=state.y.device).to(state.y)
+    keep = math.exp(-friction * delta)
+    kicked = state.velocity - 0.5 * delta * old.gradient  # B
+    refreshed = keep * kicked + math.sqrt(1 - keep**2) * noise  # O, between the two halves of A
+    new = point(energy, state.y + 0.5 * delta * (kicked + refreshed), seed, batch)
+    velocity = refreshed - 0.5 * delta * new.gradient  # B
+    before = old.energy + 0.5 * (squares(state.velocity) - squares(kicked))
+    after = new.energy + 0.5 * (squares(velocity) - squares(refreshed))
+    return metropolis_test(state, old, new, before - after, (velocity, -state.velocity), seed, energy.sigma)
