@@ -10,7 +10,7 @@ import pandas as pd
 from ray.tune.schedulers import ASHAScheduler
 
 from pipelines.cli import command
-from pipelines.cluster.worker import outcome
+from pipelines.executor.outcomes import outcome
 from pipelines.files.store import Store
 from pipelines.files.study_files import StudyFiles, read_json, write
 from pipelines.study.config import StudyConfig, build_recipe, data_ref, require

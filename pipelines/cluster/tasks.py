@@ -1,110 +1,15 @@
-"""Downstream Ray tasks, one a model and experiment, retried when they fail; and the exact references they stand beside."""
+"""Run measurements as Ray tasks, one a model and experiment, retried when they fail."""
 
-import dataclasses
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
 
 import ray
-import torch
-from safetensors.torch import save_file
 
 from pipelines.cluster.layout import Layout
-from pipelines.cluster.worker import last_line, read_json
+from pipelines.cluster.worker import last_line
+from pipelines.executor.measuring import Settings, Task, run_task
 from pipelines.files.store import Store
-from pipelines.study.images import load_images
-from uvb.accelerate.cpu import keep_large_buffers
-from uvb.data import ImageSet
-from uvb.exact.reference import reference
-from uvb.experiments import Context, Result, get_experiment
-from uvb.measure.losses import EvalConfig, evaluation_images
-from uvb.models import get_model
-from uvb.models.base import Estimator
-from uvb.models.io import load
-from uvb.plan import Plan
-from uvb.spec import DataRef, RunSpec
 
 RETRIES = 3
-MEASUREMENT = 2  # goes up when the same settings give other numbers; 1 took the first test images instead of drawing them
-EXACT_PAIRS = 1e9  # above so many pairs of images, the references take one noise draw
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How every task measures. Its hash is stored with each result: a result measured otherwise is made again."""
-
-    evaluation: EvalConfig
-    plan: Plan
-    seed: int = 0
-    scale: float = 1.0
-
-    def key(self, task: str) -> str:
-        """A hash of what decides the numbers of the tasks of this name; threads and the like do not."""
-        plan, evaluation = self.plan, dataclasses.asdict(self.evaluation)
-        scale = self.scale if task != "reference" and get_experiment(task).scaled else 1.0
-        said = [MEASUREMENT, evaluation, self.seed, scale, plan.precision, plan.device]
-        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
-
-
-@dataclass(frozen=True)
-class Task:
-    """One task: an experiment on a model, or the references ("reference") of its data and noise level."""
-
-    name: str
-    key: str
-    spec: RunSpec
-
-    @property
-    def folder(self) -> str:
-        return f"tasks/{self.name}/{self.key}"
-
-    @property
-    def label(self) -> str:
-        """For a person; the folder's name tells it from others of its model and noise level."""
-        return f"{self.name} of {self.spec.label}" if self.name != "reference" else f"reference at σ={self.spec.sigma:g}"
-
-
-def tasks_for(specs: Sequence[RunSpec], experiments: Sequence[str]) -> list[Task]:
-    """The tasks that belong to trained models, the references first. Plug-ins decide nothing here but what applies to what."""
-    found: dict[str, Task] = {}
-    for spec in specs:
-        key = f"{spec.data.checksum}-{spec.data.train_images}-{spec.sigma:.12g}"
-        found.setdefault(key, Task("reference", key, spec))
-    largest = max((spec.sigma for spec in specs), default=0.0)
-    tasks = list(found.values())
-    for name in experiments:
-        experiment = get_experiment(name)
-        for spec in specs:
-            if experiment.applies(model_class(spec), spec.data.name) and (experiment.where == "every" or spec.sigma == largest):
-                tasks.append(Task(name, spec.spec_id, spec))
-    return tasks
-
-
-@lru_cache(maxsize=256)
-def model_class(spec: RunSpec) -> type[Estimator]:
-    """The class of a spec's model."""
-    with torch.device("meta"):
-        return type(get_model(spec.model).build(spec.data.shape, spec.widths, spec.activation, spec.sigma))
-
-
-def unfinished(tasks: Sequence[Task], store: Store, settings: Settings) -> list[Task]:
-    """Those whose result is not there, was measured otherwise, or is of weights that the model no longer has."""
-    now = {spec: trained(store, spec) for spec in {task.spec for task in tasks}}
-
-    def stands(task: Task) -> bool:
-        result = read_json(store, f"{task.folder}/result.json")
-        of_these_weights = task.name == "reference" or result.get("trained", now[task.spec]) == now[task.spec]
-        return result.get("settings") == settings.key(task.name) and of_these_weights
-
-    return [task for task in tasks if not stands(task)]
-
-
-def trained(store: Store, spec: RunSpec) -> float | None:
-    """When a model's training ended, which tells its weights from those of another training of the same spec."""
-    time: float | None = read_json(store, f"models/{spec.spec_id}/done.json").get("time")
-    return time
 
 
 def run_tasks(tasks: Sequence[Task], store: Store, settings: Settings, layout: Layout) -> Iterator[tuple[int, dict[str, str]]]:
@@ -122,40 +27,3 @@ def run_tasks(tasks: Sequence[Task], store: Store, settings: Settings, layout: L
             except Exception as error:
                 failed[task.folder] = f"{task.label} ({task.folder}): {last_line(error)}"
         yield len(tasks) - len(waiting), failed
-
-
-def run_task(task: Task, store: Store, settings: Settings) -> None:
-    """Run one task and write its result, arrays and numbers at once; in a Ray worker, or anywhere."""
-    images, of = load_images(store.uri, task.spec.data.checksum), trained(store, task.spec)
-    torch.set_num_threads(settings.plan.threads)
-    if settings.plan.device == "cpu":
-        keep_large_buffers()
-    if task.name == "reference":
-        result = reference_result(task.spec.data, task.spec.sigma, images, settings)
-    else:
-        with store.fetched(f"models/{task.spec.spec_id}/model") as folder:
-            model = load(folder, settings.plan.device).to(settings.plan.dtype)  # one trained in float64 is measured alike
-        context = Context(images, settings.plan, settings.evaluation, settings.seed, settings.scale)
-        result = get_experiment(task.name).run(model, task.spec, context)
-    write_result(store, task, result, settings, of)
-
-
-def write_result(store: Store, task: Task, result: Result, settings: Settings, of: float | None = None) -> None:
-    """``result.json`` and ``arrays.safetensors``, whole or absent; `of` says of which weights (`trained`)."""
-    blob = {**result.scalars, "settings": settings.key(task.name)} | ({} if task.name == "reference" else {"trained": of})
-    with store.folder(task.folder) as folder:
-        (folder / "result.json").write_text(json.dumps(blob, indent=1, allow_nan=False))
-        if result.arrays:
-            arrays = {name: array.detach().float().cpu().contiguous() for name, array in result.arrays.items()}
-            save_file(arrays, folder / "arrays.safetensors")
-
-
-def reference_result(data: DataRef, sigma: float, images: ImageSet, settings: Settings) -> Result:
-    """The exact answers for a training set at a noise level, on the images and noise that the models are measured on."""
-    config = settings.evaluation
-    measured = max(len(evaluation_images(images, split, config, data.train_images)) for split in ("train", "test"))
-    if measured * data.train_images * config.draws > EXACT_PAIRS:
-        config = dataclasses.replace(config, draws=1)
-    plan = dataclasses.replace(settings.plan, precision="fp32")
-    found = reference(images, sigma, config, plan, train_images=data.train_images)
-    return Result({"data": dataclasses.asdict(data), "sigma": sigma, "draws": config.draws, **dataclasses.asdict(found)})

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines.cluster.cost_model import training_flops
-from pipelines.cluster.worker import outcome, read_json
+from pipelines.executor.outcomes import outcome, read_json
 from pipelines.files.store import Store
 from uvb.spec import RunSpec
 from uvb.training.state import steps_per_epoch

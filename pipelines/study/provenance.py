@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ def provenance(images: ImageSet, specs: Sequence[RunSpec]) -> dict[str, Any]:
     kinds = {(s.model, s.widths): s for s in specs}
     return {
         "git": git_revision(),
-        "versions": {name: found for name in PACKAGES if (found := _version(name))},
+        "versions": versions(*PACKAGES),
         "python": platform.python_version(),
         "machine": platform.node(),
         "system": platform.platform(),
@@ -65,8 +66,10 @@ def cpu_name() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
+def versions(*packages: str) -> dict[str, str]:
+    """The versions of those packages that are installed."""
+    found = {}
+    for name in packages:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

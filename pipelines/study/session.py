@@ -27,8 +27,10 @@ from pipelines.cluster.layout import (
     require_shared,
     start_ray,
 )
-from pipelines.cluster.tasks import Settings, run_tasks, tasks_for, unfinished
-from pipelines.cluster.worker import GroupRunner, last_line, outcome, read_json
+from pipelines.cluster.tasks import run_tasks
+from pipelines.cluster.worker import GroupRunner, last_line
+from pipelines.executor.measuring import Settings, tasks_for, unfinished
+from pipelines.executor.outcomes import outcome, read_json
 from pipelines.files.lock import study_lock
 from pipelines.files.store import Store, masked
 from pipelines.reporting.page import build_report

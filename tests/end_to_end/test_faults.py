@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipelines.cluster.worker import Training
+from pipelines.executor.training import Training
 from pipelines.files.store import Store
 from pipelines.study.images import save_images
 from tests.support.builders import ROOT, tiny_spec

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from pipelines.cluster.worker import Training
+from pipelines.executor.training import Training
 from pipelines.files.store import Store
 from uvb.models.io import load
 from uvb.plan import Plan

@@ -1,6 +1,6 @@
 """Experiments by name: pure functions from one trained model to numbers and arrays.
 
-One file an experiment. `pipelines/cluster/tasks.py` runs each as a Ray task and stores what it returns under
+One file an experiment. `pipelines/executor/measuring.py` runs each and stores what it returns under
 ``tasks/<name>/<spec_id>/``; `pipelines/reporting/figures/<name>.py` draws it.
 """
 

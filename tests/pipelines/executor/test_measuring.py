@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from pipelines.cluster.tasks import Settings, Task, run_task, tasks_for, unfinished
+from pipelines.executor import measuring
+from pipelines.executor.measuring import Settings, Task, run_here, run_task, tasks_for, unfinished, write_result
 from pipelines.files.store import Store
 from pipelines.study.config import StudyConfig, chosen_experiments
 from tests.support.builders import tiny_spec
@@ -69,9 +70,29 @@ def test_whatever_decides_a_number_has_it_measured_again() -> None:
 
 
 def test_nan_is_not_written(store: Store, digits: ImageSet) -> None:
-    from pipelines.cluster.tasks import write_result
-
     task = Task("losses", "x", tiny_spec(digits))
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_result(store, task, Result({"loss": float("nan")}), SETTINGS)
     assert unfinished([task], store, SETTINGS) == [task]
+
+
+def test_run_here_keeps_a_failure_and_goes_on(store: Store, digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = tiny_spec(digits)
+    train(spec, store)
+    tasks = tasks_for([spec], ["internals", "losses"])
+    assert [task.name for task in tasks] == ["reference", "internals", "losses"]
+    store.write_json(f"{tasks[0].folder}/started.json", {})  # the process was killed while it ran
+    real = measuring.get_experiment
+    broken = dataclasses.replace(real("internals"), run=lambda *_: 1 / 0)
+    monkeypatch.setattr(measuring, "get_experiment", lambda name: broken if name == "internals" else real(name))
+    assert list(run_here(tasks, store, SETTINGS, left=lambda: -1.0)) == []
+    found = {task.name: error for task, error in run_here(tasks, store, SETTINGS)}
+    assert found == {
+        "reference": "the process ended while it ran",
+        "internals": "ZeroDivisionError: division by zero",
+        "losses": "",
+    }
+    assert store.read_json(f"{tasks[1].folder}/failed.json")["error"] == found["internals"]
+    assert [task.name for task in unfinished(tasks, store, SETTINGS)] == ["reference", "internals"]
+    assert list(run_here(tasks[:2], store, SETTINGS)) == []  # what failed is not tried again
+    assert not store.exists(f"{tasks[2].folder}/started.json")

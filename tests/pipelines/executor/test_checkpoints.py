@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 import torch
 
-from pipelines.cluster.worker import KEPT_STATES, STUCK_LIMIT, Training
+from pipelines.executor.training import KEPT_STATES, STUCK_LIMIT, Training
 from pipelines.files.store import Store
 from pipelines.study.images import save_images
 from tests.support.builders import tiny_spec

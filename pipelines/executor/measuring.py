@@ -1,0 +1,169 @@
+"""Measure trained models: which tasks belong to them, one task run in this process, and the exact references beside it."""
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from safetensors.torch import save_file
+
+from pipelines.executor.outcomes import read_json
+from pipelines.files.store import Store
+from pipelines.study.images import load_images
+from uvb.accelerate.cpu import keep_large_buffers
+from uvb.data import ImageSet
+from uvb.exact.reference import reference
+from uvb.experiments import Context, Result, get_experiment
+from uvb.measure.losses import EvalConfig, evaluation_images
+from uvb.models import get_model
+from uvb.models.base import Estimator
+from uvb.models.io import load
+from uvb.plan import Plan
+from uvb.spec import DataRef, RunSpec
+
+MEASUREMENT = 2  # raise it when the same settings give other numbers; 1 took the first test images instead of drawing them
+EXACT_PAIRS = 1e9  # above this many pairs of images, the references take one noise draw
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How every task measures. Each result stores its hash, so a result measured otherwise is made again."""
+
+    evaluation: EvalConfig
+    plan: Plan
+    seed: int = 0
+    scale: float = 1.0
+
+    def key(self, task: str) -> str:
+        """Hash what decides the numbers of the tasks of this name (threads do not)."""
+        plan, evaluation = self.plan, dataclasses.asdict(self.evaluation)
+        scale = self.scale if task != "reference" and get_experiment(task).scaled else 1.0
+        said = [MEASUREMENT, evaluation, self.seed, scale, plan.precision, plan.device]
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task: an experiment on a model, or the references ("reference") of its data and noise level."""
+
+    name: str
+    key: str
+    spec: RunSpec
+
+    @property
+    def folder(self) -> str:
+        return f"tasks/{self.name}/{self.key}"
+
+    @property
+    def label(self) -> str:
+        """For a person; the folder's name tells it from others of its model and noise level."""
+        return f"{self.name} of {self.spec.label}" if self.name != "reference" else f"reference at σ={self.spec.sigma:g}"
+
+
+def tasks_for(specs: Sequence[RunSpec], experiments: Sequence[str]) -> list[Task]:
+    """List the tasks of trained models, the references first. Plug-ins only decide what applies to what."""
+    found: dict[str, Task] = {}
+    for spec in specs:
+        key = f"{spec.data.checksum}-{spec.data.train_images}-{spec.sigma:.12g}"
+        found.setdefault(key, Task("reference", key, spec))
+    largest = max((spec.sigma for spec in specs), default=0.0)
+    tasks = list(found.values())
+    for name in experiments:
+        experiment = get_experiment(name)
+        for spec in specs:
+            if experiment.applies(model_class(spec), spec.data.name) and (experiment.where == "every" or spec.sigma == largest):
+                tasks.append(Task(name, spec.spec_id, spec))
+    return tasks
+
+
+@lru_cache(maxsize=256)
+def model_class(spec: RunSpec) -> type[Estimator]:
+    """The class of a spec's model."""
+    with torch.device("meta"):
+        return type(get_model(spec.model).build(spec.data.shape, spec.widths, spec.activation, spec.sigma))
+
+
+def unfinished(tasks: Sequence[Task], store: Store, settings: Settings) -> list[Task]:
+    """Keep the tasks without a result, with one measured otherwise, or with one of weights that the model no longer has."""
+    now = {spec: trained(store, spec) for spec in {task.spec for task in tasks}}
+
+    def stands(task: Task) -> bool:
+        result = read_json(store, f"{task.folder}/result.json")
+        of_these_weights = task.name == "reference" or result.get("trained", now[task.spec]) == now[task.spec]
+        return result.get("settings") == settings.key(task.name) and of_these_weights
+
+    return [task for task in tasks if not stands(task)]
+
+
+def trained(store: Store, spec: RunSpec) -> float | None:
+    """Return when a model's training ended: this tells its weights from those of another training of the same spec."""
+    time: float | None = read_json(store, f"models/{spec.spec_id}/done.json").get("time")
+    return time
+
+
+def run_here(
+    tasks: Sequence[Task], store: Store, settings: Settings, left: Callable[[], float] = lambda: math.inf
+) -> Iterator[tuple[Task, str]]:
+    """Run tasks one after the other in this process; yield each with "" or the reason why it failed.
+
+    A failure is kept in the task's failed.json, and the task is not tried again. A task during which the process was killed
+    counts as failed too: it would be killed again. None begins when no seconds are `left`.
+    """
+    for task in tasks:
+        if left() < 0:
+            return
+        if store.exists(f"{task.folder}/failed.json"):
+            continue
+        error = ""
+        if store.exists(f"{task.folder}/started.json"):
+            error = "the process ended while it ran"
+        else:
+            store.write_json(f"{task.folder}/started.json", {})
+            try:
+                run_task(task, store, settings)  # its folder replaces the one that holds started.json
+            except Exception as reason:  # one experiment must not cost the others
+                error = f"{type(reason).__name__}: {reason}"
+        if error:
+            store.write_json(f"{task.folder}/failed.json", {"error": error})
+        yield task, error
+
+
+def run_task(task: Task, store: Store, settings: Settings) -> None:
+    """Run one task and write its result, in a Ray worker or anywhere else."""
+    images, of = load_images(store.uri, task.spec.data.checksum), trained(store, task.spec)
+    torch.set_num_threads(settings.plan.threads)
+    if settings.plan.device == "cpu":
+        keep_large_buffers()
+    if task.name == "reference":
+        result = reference_result(task.spec.data, task.spec.sigma, images, settings)
+    else:
+        with store.fetched(f"models/{task.spec.spec_id}/model") as folder:
+            model = load(folder, settings.plan.device).to(settings.plan.dtype)  # float64 models too
+        context = Context(images, settings.plan, settings.evaluation, settings.seed, settings.scale)
+        result = get_experiment(task.name).run(model, task.spec, context)
+    write_result(store, task, result, settings, of)
+
+
+def write_result(store: Store, task: Task, result: Result, settings: Settings, of: float | None = None) -> None:
+    """Write ``result.json`` and ``arrays.safetensors``, whole or not at all; `of` says of which weights (`trained`)."""
+    blob = {**result.scalars, "settings": settings.key(task.name)} | ({} if task.name == "reference" else {"trained": of})
+    with store.folder(task.folder) as folder:
+        (folder / "result.json").write_text(json.dumps(blob, indent=1, allow_nan=False))
+        if result.arrays:
+            arrays = {name: array.detach().float().cpu().contiguous() for name, array in result.arrays.items()}
+            save_file(arrays, folder / "arrays.safetensors")
+
+
+def reference_result(data: DataRef, sigma: float, images: ImageSet, settings: Settings) -> Result:
+    """Compute the exact answers of a training set at a noise level, on the images and noise that models are measured on."""
+    config = settings.evaluation
+    measured = max(len(evaluation_images(images, split, config, data.train_images)) for split in ("train", "test"))
+    if measured * data.train_images * config.draws > EXACT_PAIRS:
+        config = dataclasses.replace(config, draws=1)
+    plan = dataclasses.replace(settings.plan, precision="fp32")
+    found = reference(images, sigma, config, plan, train_images=data.train_images)
+    return Result({"data": dataclasses.asdict(data), "sigma": sigma, "draws": config.draws, **dataclasses.asdict(found)})

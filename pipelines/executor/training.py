@@ -1,0 +1,279 @@
+"""Train one model and leave everything about it in its folder, ``models/<spec_id>/``.
+
+The folder is the only memory: checkpoints, progress.json, curves.json, the model, and ``done.json`` last. So a process may
+be killed at any moment, and the next one goes on from there.
+"""
+
+import dataclasses
+import socket
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+import uvb
+from pipelines.executor.outcomes import read_json
+from pipelines.files.store import Store, masked
+from pipelines.study.images import load_images, save_images
+from pipelines.study.provenance import cpu_name, git_revision, versions
+from uvb.data import ImageSet
+from uvb.errors import UserError
+from uvb.models import get_model
+from uvb.models.io import save_model
+from uvb.models.nets import count_parameters
+from uvb.plan import Plan
+from uvb.spec import RunSpec
+from uvb.training.loop import Progress, fit
+from uvb.training.parallel import first_of_all, rank_and_world
+from uvb.training.state import DamagedCheckpoint, TrainState
+
+KEPT_STATES = 2
+PROGRESS_SECONDS = 1.0  # progress and curves are written at most this often
+RETRY_SECONDS = 5.0  # wait before trying again to write a checkpoint
+STUCK_LIMIT = 8  # give a model up after it crashed this often at one place; the others go on
+DIVERGED = 1e30  # stands for the loss of a training that has none, for schedulers
+
+Report = Callable[[dict[str, Any]], Any]
+
+
+def lay_out(store: Store, images: ImageSet, plans: Mapping[RunSpec, Plan]) -> None:
+    """Write what trainings start from, unless it is there: the images, and each model's spec.json and plan.json."""
+    save_images(store, images)
+    for spec, plan in plans.items():
+        for name, blob in (("spec", spec.to_json()), ("plan", plan.to_json())):
+            if not store.exists(f"models/{spec.spec_id}/{name}.json"):
+                store.write_json(f"models/{spec.spec_id}/{name}.json", blob)
+
+
+class Training:
+    """One model's training. Every worker of the model runs one; rank 0 alone writes, the others follow what it found.
+
+    Args:
+        checkpoint_seconds: time between checkpoints.
+        report: called on every rank after each `report_epochs` epochs (0: never) with spec_id, epoch and loss.
+        watch: called with each `Progress` of `fit`. If it returns True, the training saves a checkpoint and ends as "paused".
+    """
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        plan: Plan,
+        store: Store,
+        checkpoint_seconds: float,
+        report_epochs: int = 0,
+        report: Report | None = None,
+        watch: Callable[[Progress], bool] | None = None,
+    ) -> None:
+        self.spec, self.plan, self.study = spec, plan, store
+        self.store = Store(store.join("models", spec.spec_id))
+        self.checkpoint_seconds = checkpoint_seconds
+        self.report, self.report_epochs, self.watch = report, report_epochs, watch
+        self.rank = rank_and_world()[0]
+        self.notes: list[str] = []
+        self.written = self.saved = 0.0
+        self.drawn = 0  # epochs in curves.json
+        self.history: dict[str, Any] = {}
+
+    def run(self) -> dict[str, Any]:
+        """Train to the end, from wherever the folder stands.
+
+        Returns ``outcome`` ("done", "failed" or "paused"), ``epoch`` and ``loss``. A `UserError` becomes "failed"; anything
+        else is raised, and the next process tries again.
+        """
+        start = agreed(self._look() if self.rank == 0 else None)
+        if start in ("done", "failed"):
+            return {"outcome": start, "epoch": self.spec.recipe.epochs, "loss": self._last_loss()}
+        refused, images, state = "", None, None
+        try:
+            images = load_images(self.study.uri, self.spec.data.checksum)
+            state = self._load(start)
+        except UserError as error:
+            refused = str(error)
+        if refused := first_of_all(refused):  # all ranks leave together: the others would wait for this one's gradients
+            return self._failed(refused)
+        assert images is not None
+        assert state is not None
+        try:
+            if not self._train(state, images):
+                return {"outcome": "paused", "epoch": state.epoch, "loss": DIVERGED}
+        except UserError as error:  # every rank sees the same sums, so all leave here
+            if error.__cause__ and not self.rank:
+                traceback.print_exception(error.__cause__)  # the author of a model wants its line in the log
+            return self._failed(str(error))
+        if self.rank == 0:
+            try:
+                self._finish(state)
+            except UserError as error:  # a full disk, say: the last checkpoint stays, and the same command goes on from it
+                return self._failed(str(error))
+        return {"outcome": "done", "epoch": state.epoch, "loss": state.curves[-1].test_loss}
+
+    def _train(self, state: TrainState, images: ImageSet) -> bool:
+        """Fit `state`; False where `watch` asked for a pause."""
+        self.saved = time.monotonic()
+        warnings.showwarning = self._warned  # type: ignore[assignment]  # fewer names for the same arguments
+        warnings.filterwarnings("always", category=UserWarning, module="uvb")  # once for each model, not once a process
+        for progress in fit(self.spec, self.plan, state, images):
+            self._pulse(progress, state)
+            if self.watch and agreed(self.watch(progress)) and not state.finished:
+                if self.rank == 0:
+                    self._try(lambda: self._save(state))
+                    self._try(lambda: self.store.write_json("curves.json", curves(state)))
+                return False
+        return True
+
+    def _look(self) -> str:
+        """Where this model stands: "done", "failed", "fresh", or the name of the newest whole checkpoint."""
+        if self.store.exists("done.json"):
+            self._try(lambda: self.store.remove("state"))  # a kill right after done.json leaves it
+            return "done"
+        if self.store.exists("failed.json"):  # of this session: a new one removes it first
+            return "failed"
+        before = read_json(self.store, "progress.json")
+        try:
+            start = self._newest_state() or "fresh"
+        except UserError as error:
+            self._failed(str(error))
+            return "failed"
+        except OSError as error:  # the disk may recover: the next worker asks again
+            stuck = before.get("stuck", 0) + 1
+            if stuck >= STUCK_LIMIT:
+                where = masked(self.store.join("state"))
+                self._failed(f"its checkpoints cannot be read ({error}); make them readable, or remove {where}")
+                return "failed"
+            self._try(lambda: self.store.write_json("progress.json", before | {"stuck": stuck}))
+            raise
+        stuck = before.get("stuck", 0) + 1 if before.get("start") == start else 0
+        starts, began = before.get("starts", 0) + 1, before.get("began", time.time())
+        self.history = {"starts": starts, "start": start, "stuck": stuck, "began": began}
+        if starts > 1:
+            where = "its beginning" if start == "fresh" else f"step {int(start)}"
+            self.notes.append(f"{self.spec.label}: going on from {where} (start {starts})")
+        if stuck >= STUCK_LIMIT:
+            self._failed(f"{self.spec.label}: its workers died {stuck} times at the same place ({start}); see Ray's logs")
+            return "failed"
+        last = {"epoch": before.get("epoch", 0), "loss": before.get("loss"), "images_per_s": None}
+        self._try(lambda: self._write_progress(last))
+        return start
+
+    def _newest_state(self) -> str | None:
+        for name in reversed(self.store.list("state")):
+            try:
+                with self.store.fetched(f"state/{name}") as folder:
+                    TrainState.load(folder, self.spec, self.plan)
+                return name
+            except (DamagedCheckpoint, FileNotFoundError) as error:
+                self.notes.append(f"{self.spec.label}: checkpoint {name} is not used ({error}); taking the one before it")
+        return None
+
+    def _load(self, start: str) -> TrainState:
+        if start == "fresh":
+            return TrainState.fresh(self.spec, self.plan)
+        with self.store.fetched(f"state/{start}") as folder:
+            return TrainState.load(folder, self.spec, self.plan)
+
+    def _pulse(self, progress: Progress, state: TrainState) -> None:
+        """Report, write progress and save checkpoints, after an epoch and now and then inside one."""
+        due = self.report_epochs and not state.finished and state.epoch % self.report_epochs == 0
+        if self.report and progress.metrics and due:
+            if not self.rank:  # first: a scheduler that hears of the loss may stop this training
+                self._try(lambda: self.store.write_json("curves.json", curves(state)))
+            self.report({"spec_id": self.spec.spec_id, "epoch": state.epoch, "loss": progress.metrics.test_loss})
+        if self.rank or state.finished:
+            return
+        now = time.monotonic()
+        if now - self.written >= PROGRESS_SECONDS:
+            self.written = now
+            at = {"epoch": progress.epoch + progress.step / progress.steps, "loss": progress.loss}
+            self._try(lambda: self._write_progress({**at, "images_per_s": progress.images_per_second}))
+            if len(state.curves) > self.drawn and self._try(lambda: self.store.write_json("curves.json", curves(state))):
+                self.drawn = len(state.curves)
+        if now - self.saved >= self.checkpoint_seconds:
+            saved = self._try(lambda: self._save(state))
+            self.saved = time.monotonic() - (0.0 if saved else max(0.0, self.checkpoint_seconds - RETRY_SECONDS))
+
+    def _try(self, write: Callable[[], None]) -> bool:
+        """Write; where that fails, say so and return False, since the training can go on and try again later."""
+        try:
+            write()
+        except (UserError, OSError) as error:
+            self.notes = [note for note in self.notes if note != str(error)] + [str(error)]
+            return False
+        return True
+
+    def _save(self, state: TrainState) -> None:
+        with self.store.folder(f"state/{state.global_step:09d}") as folder:
+            state.save(folder, self.plan)
+        earlier = [name for name in self.store.list("state") if int(name) <= state.global_step]  # later ones are damaged
+        for name in earlier[:-KEPT_STATES]:
+            self.store.remove(f"state/{name}")
+
+    def _finish(self, state: TrainState) -> None:
+        """Write the model, its curves and, last, done.json."""
+        done = {
+            "parameters": count_parameters(state.model),
+            "epochs": state.epoch,
+            "seconds": state.seconds,
+            "images_per_s": self.spec.data.train_images * state.epoch / state.seconds,
+            "wall_seconds": time.time() - self.history["began"],
+            "restarts": self.history["starts"] - 1,
+            "time": time.time(),
+            "host": socket.gethostname(),
+            "device": device_name(self.plan),
+            "plan": self.plan.to_json(),
+            "versions": versions("torch", "ray"),
+            "git": git_revision(),
+            "code": get_model(self.spec.model).code,
+            "cpu": cpu_name(),
+        }
+        last = dataclasses.asdict(state.curves[-1])
+        card = {"label": self.spec.label, "parameters": done["parameters"], "last_epoch": last, "versions": done["versions"]}
+        with self.store.folder("model") as folder:
+            save_model(state.averaged, self.spec, folder, card)
+        self.store.write_json("curves.json", curves(state))
+        self._write_progress({"epoch": state.epoch, "loss": last["train_loss"], "images_per_s": last["images_per_second"]})
+        self.store.write_json("done.json", done)
+        self._try(lambda: self.store.remove("state"))
+
+    def _last_loss(self) -> float:
+        """The last epoch's test loss; `DIVERGED` where there is none."""
+        rows = read_json(self.store, "curves.json").get("rows", [])
+        return rows[-1]["test_loss"] if rows and self.store.exists("done.json") else DIVERGED
+
+    def _failed(self, line: str) -> dict[str, Any]:
+        if self.rank == 0:
+            line = line if self.spec.label in line else f"{self.spec.label}: {line}"
+            blob = {"error": line, "time": time.time(), "starts": self.history.get("starts", 1)}
+            self._try(lambda: self.store.write_json("failed.json", blob))
+        return {"outcome": "failed", "epoch": self.spec.recipe.epochs, "loss": DIVERGED}
+
+    def _write_progress(self, now: dict[str, Any]) -> None:
+        self.store.write_json("progress.json", {**self.history, **now, "time": time.time(), "notes": self.notes})
+
+    def _warned(self, message: Any, category: Any, filename: str, *_: Any) -> None:
+        """Pass warnings of `uvb` on to whoever reads progress.json, and drop those of libraries."""
+        if category is UserWarning and Path(uvb.__file__).parent in Path(filename).parents:
+            self.notes.append(f"{self.spec.label}: {message}")
+
+
+def curves(state: TrainState) -> dict[str, Any]:
+    """The content of curves.json: a row an epoch, counted from 1."""
+    rows = [dataclasses.asdict(row) for row in state.curves]
+    rates = [row.pop("images_per_second") for row in rows]
+    return {"rows": [{**row, "epoch": row["epoch"] + 1, "images_per_s": rate} for row, rate in zip(rows, rates, strict=True)]}
+
+
+def agreed(value: Any) -> Any:
+    """Rank 0's value, on every rank."""
+    box = [value]
+    if rank_and_world()[1] > 1:
+        dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def device_name(plan: Plan) -> str:
+    return torch.cuda.get_device_name() if plan.device == "cuda" else "cpu"

@@ -1,0 +1,232 @@
+"""One training's life in one process, and what a study makes of how it ended."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipelines.cluster.layout import Capacity, Layout
+from pipelines.executor.measuring import Settings, run_task, tasks_for
+from pipelines.executor.outcomes import outcome
+from pipelines.executor.training import STUCK_LIMIT, Training, lay_out
+from pipelines.files.store import Store
+from pipelines.study import session as study_module
+from pipelines.study.config import StudyConfig
+from pipelines.study.images import images_path, load_images, save_images
+from pipelines.study.progress import Screen
+from pipelines.study.session import Study, measure_stage, plan_stage, prepare
+from tests.support.builders import tiny_spec
+from tests.support.one_training import PLAN, Interrupted, Killed, folder_of, train, weights
+from uvb.data import ImageSet
+from uvb.errors import UserError
+from uvb.models.capacity import parameters
+from uvb.plan import Plan
+from uvb.training.loop import fit
+from uvb.training.state import TrainState
+
+
+def test_images_travel_through_the_store_and_are_mended(store: Store, digits: ImageSet) -> None:
+    assert load_images(store.uri, digits.checksum).checksum == digits.checksum
+    assert store.local_path
+    path = store.local_path / images_path(digits.checksum)
+    path.write_bytes(path.read_bytes()[:-100])
+    load_images.cache_clear()
+    with pytest.raises(UserError, match="damaged"):
+        load_images(store.uri, digits.checksum)
+    save_images(store, digits)
+    assert load_images(store.uri, digits.checksum).checksum == digits.checksum
+
+
+def test_killed_training_ends_bit_identical(store: Store, tmp_path: Path, digits: ImageSet) -> None:
+    spec = tiny_spec(digits)
+    with pytest.raises(Killed):
+        Interrupted(spec, store, 1).run()
+    assert not (folder_of(store, spec) / "done.json").exists()
+    resumed = train(spec, store)
+    assert resumed.history["starts"] == 2
+    assert any("going on from step" in note for note in resumed.notes)
+
+    whole = Store(tmp_path / "whole")
+    save_images(whole, digits)
+    train(spec, whole)
+    a, b = weights(folder_of(store, spec)), weights(folder_of(whole, spec))
+    assert all(torch.equal(a[name], b[name]) for name in b)
+    rows = [json.loads((folder_of(s, spec) / "curves.json").read_text())["rows"] for s in (store, whole)]
+    assert [[r[k] for k in ("epoch", "train_loss", "test_loss", "kl")] for r in rows[0]] == [
+        [r[k] for k in ("epoch", "train_loss", "test_loss", "kl")] for r in rows[1]
+    ]
+    assert [r["epoch"] for r in rows[0]] == [1, 2]
+    done = json.loads((folder_of(store, spec) / "done.json").read_text())
+    assert (done["restarts"], done["epochs"]) == (1, 2)
+    assert not (folder_of(store, spec) / "state").exists()
+
+    (folder_of(store, spec) / "state" / "000000004").mkdir(parents=True)  # killed between done.json and their removal
+    train(spec, store)
+    assert not (folder_of(store, spec) / "state").exists()
+
+
+def test_what_is_said_of_a_finished_training(store: Store, digits: ImageSet) -> None:
+    spec = tiny_spec(digits)
+    training = train(spec, store)
+    done = json.loads((folder_of(store, spec) / "done.json").read_text())
+    rows = json.loads((folder_of(store, spec) / "curves.json").read_text())["rows"]
+    assert (done["epochs"], done["restarts"], done["seconds"]) == (2, 0, rows[-1]["seconds"])
+    assert done["images_per_s"] == pytest.approx(100 * 2 / done["seconds"])  # tiny_spec has 100 images
+    assert done["parameters"] == parameters(spec.model, spec.data.shape, spec.widths)
+    assert training.history["starts"] == 1
+    assert not (folder_of(store, spec) / "state").exists()
+
+
+def test_the_model_that_is_kept_is_the_averaged_one(store: Store, digits: ImageSet) -> None:
+    spec = tiny_spec(digits)
+    train(spec, store)
+    state = TrainState.fresh(spec, PLAN)
+    list(fit(spec, PLAN, state, digits))
+    kept = weights(folder_of(store, spec))
+    assert all(torch.equal(kept[name], value) for name, value in state.averaged.state_dict().items())
+    assert any(not torch.equal(kept[name], value) for name, value in state.model.state_dict().items())
+
+
+def test_a_half_trained_model_keeps_its_plan_unless_told_otherwise(store: Store, digits: ImageSet) -> None:
+    specs = [tiny_spec(digits, model) for model in ("uvb", "deen")]
+    layout, has = Layout(2, 1, 0.99, 0.0), Capacity(2, 0, ((2, 0),), cluster=False)
+    kept, new = Plan(workers=1, precision="fp64"), Plan(workers=2, precision="fp32")
+    store.write_json(f"models/{specs[0].spec_id}/plan.json", kept.to_json())
+    for replan, expected in ((False, kept), (True, new)):
+        study = Study(StudyConfig(precision="fp32", replan=replan), digits, specs, store, Screen())
+        groups = plan_stage(study, layout, has)
+        assert {s.model: group.plan for group in groups for s in group.specs} == {"uvb": expected, "deen": new}
+        stored = [Plan(**store.read_json(f"models/{s.spec_id}/plan.json")) for s in specs]
+        assert stored == [expected, new]
+
+
+def test_a_model_whose_code_has_changed_since_is_told(store: Store, digits: ImageSet, monkeypatch, capsys) -> None:
+    spec = tiny_spec(digits)
+    train(spec, store)
+    study = Study(StudyConfig(), digits, [spec], store, Screen())
+    layout, has = Layout(2, 1, 0.99, 0.0), Capacity(2, 0, ((2, 0),), cluster=False)
+    assert plan_stage(study, layout, has) == []
+    assert "has changed" not in capsys.readouterr().out
+    monkeypatch.setattr(study_module, "code_changed", lambda model, before: True)
+    assert plan_stage(study, layout, has) == []
+    assert "the code of uvb has changed since it was trained" in capsys.readouterr().out
+    reference, _ = tasks_for([spec], ["losses"])
+    run_task(reference, store, Settings(study.config.evaluation, Plan()))
+    measure_stage(study, ["losses"], layout)
+    assert study.failures == [
+        "uvb is not measured: its code has changed since it was trained; take that back, or choose another --study"
+    ]
+    assert not store.exists("tasks/losses")
+
+
+def test_finished_training_is_left_alone(store: Store, digits: ImageSet) -> None:
+    spec = tiny_spec(digits)
+    train(spec, store)
+    before = store.stamps(f"models/{spec.spec_id}")
+    assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "done"
+    assert store.stamps(f"models/{spec.spec_id}") == before
+
+
+def test_images_that_are_damaged_are_told_and_not_retried(store: Store, digits: ImageSet) -> None:
+    spec = tiny_spec(digits)
+    assert store.local_path
+    path = store.local_path / images_path(digits.checksum)
+    path.write_bytes(path.read_bytes()[:-100])
+    load_images.cache_clear()
+    assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "failed"
+    assert "damaged" in json.loads((folder_of(store, spec) / "failed.json").read_text())["error"]
+    save_images(store, digits)
+    assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "failed"  # for this session
+    prepare(Study(StudyConfig(), digits, [spec], store, Screen()))
+    assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "done"
+
+
+def test_diverging_training_fails_alone(store: Store, digits: ImageSet) -> None:
+    spec = tiny_spec(digits)
+    wild = dataclasses.replace(spec.recipe, learning_rate=1e300, clip=float("inf"), warmup=0.0, schedule="constant")
+    spec = dataclasses.replace(spec, recipe=wild)
+    assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "failed"
+    assert "diverged" in json.loads((folder_of(store, spec) / "failed.json").read_text())["error"]
+    assert not (folder_of(store, spec) / "done.json").exists()
+
+
+def test_training_that_always_dies_at_one_place_is_given_up(
+    store: Store, digits: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = tiny_spec(digits)
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    monkeypatch.setattr(TrainState, "fresh", die)
+    for _ in range(STUCK_LIMIT):
+        with pytest.raises(Killed):
+            Training(spec, PLAN, store, 1e9, 0).run()
+    assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "failed"
+
+
+def test_what_was_given_up_is_tried_again_by_the_same_command(
+    store: Store, digits: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Out of memory because another had it, say: once that is over, the next session begins to count anew."""
+    spec, config = tiny_spec(digits), StudyConfig()
+    with monkeypatch.context() as ill:
+        ill.setattr(TrainState, "fresh", lambda *_: (_ for _ in ()).throw(Killed))
+        for _ in range(STUCK_LIMIT):
+            with pytest.raises(Killed):
+                Training(spec, PLAN, store, 1e9, 0).run()
+        assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "failed"
+    prepare(Study(config, digits, [spec], store, Screen()))
+    assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "done"
+
+
+def test_interrupting_often_is_no_dying_at_one_place(store: Store, digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = tiny_spec(digits)
+    with monkeypatch.context() as ill:
+        ill.setattr(TrainState, "fresh", lambda *_: (_ for _ in ()).throw(Killed))
+        for _ in range(STUCK_LIMIT + 1):  # each in a session of its own
+            prepare(Study(StudyConfig(), digits, [spec], store, Screen()))
+            with pytest.raises(Killed):
+                Training(spec, PLAN, store, 1e9, 0).run()
+    assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "done"
+    done = store.stamps(f"models/{spec.spec_id}")
+    prepare(Study(StudyConfig(), digits, [spec], store, Screen()))
+    assert store.stamps(f"models/{spec.spec_id}").items() <= done.items()
+
+
+def test_full_disk_does_not_end_a_training(store: Store, digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = tiny_spec(digits)
+
+    def full(self: Training, state: TrainState) -> None:
+        raise UserError("cannot write there: No space left on device; free some space there")
+
+    monkeypatch.setattr(Training, "_save", full)
+    training = Training(spec, PLAN, store, 1e-9, 0)
+    assert training.run()["outcome"] == "done"
+    assert any("No space left" in note for note in training.notes)
+
+
+def test_paused_training_goes_on_to_the_same_weights(store: Store, tmp_path: Path, digits: ImageSet) -> None:
+    spec, whole = tiny_spec(digits), Store(tmp_path / "whole")
+    paused = Training(spec, PLAN, store, 1e9, watch=lambda progress: progress.metrics is not None)
+    assert paused.run()["outcome"] == "paused"
+    assert outcome(store, spec.spec_id) is None
+    assert len(store.list(f"models/{spec.spec_id}/state")) == 1
+    assert len(json.loads((folder_of(store, spec) / "curves.json").read_text())["rows"]) == 1
+    assert train(spec, store).history["starts"] == 2
+
+    lay_out(whole, digits, {spec: PLAN})
+    train(spec, whole)
+    a, b = weights(folder_of(store, spec)), weights(folder_of(whole, spec))
+    assert all(torch.equal(a[name], b[name]) for name in b)
+
+
+def test_report_comes_on_the_epochs_asked_for(store: Store, digits: ImageSet) -> None:
+    """And not after the last one, whose loss `run` returns."""
+    spec, heard = tiny_spec(digits), []
+    spec = dataclasses.replace(spec, recipe=dataclasses.replace(spec.recipe, epochs=5))
+    ended = Training(spec, PLAN, store, 1e9, 2, heard.append).run()
+    assert [each["epoch"] for each in heard] == [2, 4]
+    assert (ended["outcome"], ended["epoch"]) == ("done", 5)
