@@ -2,14 +2,17 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 import tyro
 
 from pipelines.cli import command
-from pipelines.reporting.pictures import grid, output_folder, read_images, to_pil, zoom_for
+from pipelines.reporting.pictures import grid, output_folder, to_pil, zoom_for
 from pipelines.tracking import model_registry as models
 from uvb.accelerate.cpu import keep_large_buffers
+from uvb.data.readers.decode import Decoding
+from uvb.data.readers.pictures import read_pictures
 from uvb.errors import UserError
 from uvb.models.base import draw_latent_noise
 from uvb.noise import generator, normal
@@ -27,11 +30,13 @@ class Denoise:
     model: tyro.conf.Positional[str]
     """A model: pretrained:mnist-uvb, a folder, runs:/<run id>/model, models:/<name>@best, or models:/<name>/<version>."""
     images: tyro.conf.Positional[Path]
-    """A PNG or JPEG, a folder of them (resized to the model's size), or an .npy or .npz array (N, C, H, W)."""
+    """A picture, a folder of pictures (resized to the model's size), or an .npy or .npz array (N, C, H, W)."""
     add_noise: bool = False
     """Add the model's own noise, sigma times a standard normal, first: for clean pictures."""
     jumps: int = 1
     """How often to apply x̂: 1 is the Bayes estimate, 2 is Sec. 3.3.1's x̂(x̂(y))."""
+    background: Literal["none", "black", "white"] = "none"
+    """What transparent pictures are laid on. none: they are refused."""
     seed: int = 0
     """Keys the added noise and the model's latent draws."""
     out: Path = Path("denoised")
@@ -48,7 +53,8 @@ def denoise(config: Denoise) -> None:
     keep_large_buffers()
     model = models.load(config.model, config.tracking_uri).float()  # one trained in float64 denoises alike
     shape = model.spec.data.shape
-    y, names = read_images(config.images, shape)  # (N, C, H, W)
+    decoding = Decoding(background="" if config.background == "none" else config.background)
+    y, names = read_pictures(config.images, shape, float(model.sigma), decoding)  # (N, C, H, W)
     if config.add_noise:
         y = y + model.sigma.to(y) * normal(tuple(y.shape), config.seed, "denoise")
     x_hat = y

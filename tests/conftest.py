@@ -1,7 +1,9 @@
 """Fixtures of all tests: images, a study folder, an MLflow store."""
 
+import atexit
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,10 @@ if TYPE_CHECKING:
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ["UVB_CACHE"] = tempfile.mkdtemp(prefix="uvb-test-cache-")
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks a network
+os.environ["HF_HOME"] = os.environ["UVB_CACHE"]
+atexit.register(shutil.rmtree, os.environ["UVB_CACHE"], ignore_errors=True)
 torch.set_num_threads(1)
 
 

@@ -1,11 +1,10 @@
-"""Images in and out of files: grids, animations, and own pictures made to fit a model."""
+"""Images into files: pictures, grids, animations."""
 
 import tempfile
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from uvb.errors import UserError
@@ -54,44 +53,3 @@ def save_animation(frames: Tensor, path: Path, zoom: int, milliseconds: int = 12
     """(T, C, H, W) to an endless GIF."""
     pictures = [to_pil(frame, zoom) for frame in frames]
     pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0)
-
-
-def read_images(path: Path, shape: Shape) -> tuple[Tensor, list[str]]:
-    """Own images, (N, C, H, W) float32 in [0, 1], and their names: a picture, a folder of pictures, or an .npy/.npz array.
-
-    Pictures are converted to the model's channels and resized to its size; arrays must have its shape.
-
-    Raises:
-        UserError: nothing is there, a file is no picture, or an array has another shape.
-    """
-    if path.suffix in (".npy", ".npz"):
-        return read_array(path, shape)
-    files = sorted(p for p in path.iterdir() if p.suffix.lower() in (".png", ".jpg", ".jpeg")) if path.is_dir() else [path]
-    if not files or not files[0].exists():
-        raise UserError(f"{path}: no picture there; give a PNG or JPEG, a folder of them, or an .npy or .npz array")
-    images = []
-    for file in files:
-        try:
-            picture = Image.open(file).convert("L" if shape[0] == 1 else "RGB").resize((shape[2], shape[1]))
-        except (UnidentifiedImageError, OSError) as error:
-            raise UserError(f"{file}: not a picture that can be read; give PNG or JPEG") from error
-        pixels = torch.from_numpy(np.asarray(picture, dtype=np.float32) / 255)
-        images.append(pixels.reshape(shape[1], shape[2], -1).permute(2, 0, 1))
-    return torch.stack(images), [file.stem for file in files]
-
-
-def read_array(path: Path, shape: Shape) -> tuple[Tensor, list[str]]:
-    """The first array of an .npy or .npz file, (N, C, H, W) or, of one channel, (N, H, W); uint8 is divided by 255."""
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        array = loaded if isinstance(loaded, np.ndarray) else loaded[loaded.files[0]]
-    except (OSError, ValueError, IndexError) as error:
-        raise UserError(f"{path}: not a NumPy array that can be read") from error
-    images = torch.from_numpy(np.asarray(array, dtype=np.float32)) / (255 if array.dtype == np.uint8 else 1)
-    if shape[0] == 1 and images.ndim == 3:
-        images = images.unsqueeze(1)
-    if tuple(images.shape[1:]) != shape:
-        raise UserError(f"{path}: the array is {tuple(array.shape)}; this model takes (N, {', '.join(map(str, shape))})")
-    if not bool(images.isfinite().all()):
-        raise UserError(f"{path}: the array holds NaN or infinite values; pixels must be finite")
-    return images, [f"{i:04d}" for i in range(len(images))]

@@ -11,6 +11,7 @@ from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel
 
 import uvb
+from uvb.data.readers.pictures import noisy_images
 from uvb.models.base import draw_latent_noise
 from uvb.noise import generator
 
@@ -24,7 +25,8 @@ class Denoiser(PythonModel):
     def predict(self, context: Any, model_input: np.ndarray, params: dict[str, Any] | None = None) -> np.ndarray:
         """Noisy images (B, C, H, W), float32, pixels in units of [0, 1] -> x̂ of the same shape."""
         dtype = next(self.estimator.parameters()).dtype
-        y = torch.from_numpy(np.ascontiguousarray(model_input, dtype=np.float32)).to(dtype)
+        sigma, shape = float(self.estimator.sigma), self.estimator.spec.data.shape
+        y = noisy_images(np.asarray(model_input), "the input", shape, sigma).to(dtype)
         eps = draw_latent_noise(self.estimator, len(y), generator(int((params or {}).get("seed", 0)), "denoise"), y)
         with torch.no_grad():  # Eq. 3's gradient is torch.func's, which this leaves on
             x_hat = self.estimator(y, eps)

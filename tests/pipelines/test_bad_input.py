@@ -130,7 +130,7 @@ def test_sampling_and_denoising_refuse(place, monkeypatch, capsys, digits):
         ("sample", direct, "--jumps", "0"): "--jumps 0: it must be 1 or more",
         ("sample", direct, "--device", "cuda"): "device cuda: this machine shows no CUDA device; choose another",
         ("denoise", direct, "nowhere.png"): "no picture there",
-        ("denoise", direct, "pictures"): "not a picture that can be read",
+        ("denoise", direct, "pictures"): "not an image that can be read",
         ("denoise", direct, "clean.npy", "--jumps", "0"): "--jumps 0: it must be 1 or more",
         ("denoise", direct, "clean.npy", "--out", "file/out"): "cannot write into file/out: .*choose another --out",
         ("denoise", direct, "good/mine.png", "--out", "good"): "good/mine.png is one of the pictures given",

@@ -8,10 +8,11 @@ from PIL import Image
 from pipelines.denoise import Denoise, denoise
 from pipelines.keep import Keep, keep
 from pipelines.reporting.page import build_report
-from pipelines.reporting.pictures import grid, read_images, to_pil
+from pipelines.reporting.pictures import grid, to_pil
 from pipelines.sample import Sample, sample
 from tests.support import fake_study
 from tests.support.builders import tiny_spec
+from uvb.data.readers.pictures import read_pictures
 from uvb.errors import UserError
 from uvb.models import build_model
 from uvb.models.io import save_model
@@ -40,7 +41,7 @@ def test_own_pictures_are_fitted_denoised_and_written(model, tmp_path):
     folder.mkdir()
     Image.new("RGB", (40, 30), (255, 255, 255)).save(folder / "white.png")
     Image.new("L", (8, 8), 0).save(folder / "black.png")
-    images, names = read_images(folder, (1, 8, 8))
+    images, names = read_pictures(folder, (1, 8, 8), sigma=1.0)
     assert names == ["black", "white"]
     torch.testing.assert_close(images, torch.stack([torch.zeros(1, 8, 8), torch.ones(1, 8, 8)]))
     denoise(Denoise(model, folder, add_noise=True, out=tmp_path / "out"))
@@ -60,7 +61,7 @@ def test_what_is_no_picture_or_has_another_shape_is_one_line(model, tmp_path):
     (tmp_path / "x.png").write_text("not a picture")
     np.save(tmp_path / "x.npy", np.zeros((2, 3, 8, 8), dtype=np.float32))
     np.save(tmp_path / "nan.npy", np.full((1, 1, 8, 8), np.nan, dtype=np.float32))
-    wrong = {"x.png": "not a picture", "x.npy": "this model takes", "nan.npy": "NaN", "no.png": "no picture"}
+    wrong = {"x.png": "not an image", "x.npy": "this model takes", "nan.npy": "NaN", "no.png": "no picture"}
     for name, message in wrong.items():
         with pytest.raises(UserError, match=message):
             denoise(Denoise(model, tmp_path / name, out=tmp_path / "out"))

@@ -56,6 +56,15 @@ def fetch(urls: Sequence[str], target: Path, md5: str) -> None:
     raise UserError(f"cannot download {target.name} ({'; '.join(reasons)})")
 
 
+def reachable(url: str) -> bool:
+    """Whether a server answers at `url` at all, be it with an error."""
+    try:
+        _open(url).close()
+    except (OSError, HTTPException) as error:
+        return getattr(error, "code", None) is not None  # an HTTP status is an answer
+    return True
+
+
 def _open(url: str) -> Any:
     """``urlopen`` that gives up after `PATIENCE`, also while a name is being resolved: no socket time-out counts there."""
     answer: queue.Queue[Any] = queue.Queue()

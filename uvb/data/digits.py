@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from uvb.data.image_set import ImageSet
-from uvb.data.readers._parts import shuffled
+from uvb.data.readers.choice import shuffled
 from uvb.data.registry import register_dataset
 
 TRAIN_IMAGES = 1_500

@@ -1,20 +1,23 @@
-"""ImageSet: a data set as it lies in memory, in whole, as uint8."""
+"""ImageSet: a data set as uint8 tensors, in memory or memory-mapped."""
 
 import hashlib
+import json
 import os
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from uvb.data.image_file import TENSORS, Contents, ImageFile, map_tensors
+from uvb.data.report import ReadReport
 from uvb.errors import UserError
 from uvb.noise import generator
 
-_TENSORS = ("train", "test", "train_labels", "test_labels")
+VERIFIED_BYTES = 1 << 28
+"""A larger file is not read whole at every start: its blocks are checked when it is made and when it travels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +31,9 @@ class ImageSet:
         train_labels: int64, shape (N,), or None.
         test_labels: int64, shape (M,), or None.
         levels: the pixel value that means 1.0: 255, or 16 for scikit-learn's digits.
+        classes: names of the classes by label, or empty.
+        report: what was read, where the reader said it.
+        brightest: the largest pixel value, where it is known; else all pixels are looked at.
 
     Raises:
         UserError: a set is empty, shapes or types do not fit, or a pixel is above `levels`.
@@ -39,6 +45,9 @@ class ImageSet:
     train_labels: Tensor | None = None
     test_labels: Tensor | None = None
     levels: int = 255
+    classes: tuple[str, ...] = ()
+    report: ReadReport | None = None
+    brightest: int | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.levels <= 255:
@@ -54,7 +63,8 @@ class ImageSet:
                 )
             if images.numel() == 0:
                 raise UserError(f"{where}: it is empty (shape {tuple(images.shape)}); at least one image is needed")
-            if (brightest := int(images.max())) > self.levels:
+            brightest = int(images.max()) if self.brightest is None else self.brightest
+            if brightest > self.levels:
                 raise UserError(
                     f"{where}: a pixel is {brightest}, above levels = {self.levels}; value / levels must lie in [0, 1]"
                 )
@@ -79,7 +89,7 @@ class ImageSet:
     def checksum(self) -> str:
         """First 16 hex digits of the SHA-256 over pixels, labels, their shapes, and `levels`; the name is left out."""
         digest = hashlib.sha256(f"levels {self.levels}".encode())
-        for key in _TENSORS:
+        for key in TENSORS:
             tensor: Tensor | None = getattr(self, key)
             if tensor is None:
                 digest.update(f"|{key} none".encode())
@@ -128,38 +138,60 @@ class ImageSet:
         return images.to(dtype) / self.levels
 
     def save(self, path: str | Path) -> None:
-        """Writes one safetensors file, name, levels and checksum in its header; whole or not at all."""
+        """Write one safetensors file, name, levels, classes and checksums in its header; whole or not at all."""
         path = Path(path)
-        tensors = {key: t.contiguous() for key in _TENSORS if (t := getattr(self, key)) is not None}
-        header = {"name": self.name, "levels": str(self.levels), "checksum": self.checksum}
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f"{path.name}.{os.getpid()}.part")
         try:
-            save_file(tensors, part, metadata=header)
+            self.write(part)
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
 
+    def write(self, path: Path) -> str:
+        """Write the file of `save` in place, in blocks; returns the checksum."""
+        train_labels, test_labels = (None if t is None else t.numpy() for t in (self.train_labels, self.test_labels))
+        file = ImageFile(
+            path,
+            Contents(
+                self.name, self.shape, len(self.train), len(self.test), train_labels, test_labels, self.levels, self.classes
+            ),
+        )
+        file.create()
+        writer = file.writer()
+        try:
+            for first, images in ((0, self.train), (len(self.train), self.test)):
+                for at in range(0, len(images), file.contents.block_rows):
+                    block = images[at : at + file.contents.block_rows].numpy()
+                    writer.write(block, np.arange(first + at, first + at + len(block)))
+        finally:
+            writer.close()
+        return file.seal()[0]
+
     @staticmethod
-    def load(path: str | Path) -> "ImageSet":
-        """The inverse of `save`.
+    def load(path: str | Path, name: str | None = None, report: ReadReport | None = None) -> "ImageSet":
+        """The inverse of `save`, memory-mapped: a page is read where it is used, and the processes of a machine share it.
+
+        Args:
+            name: instead of the name in the file.
+            report: what was read when the file was made.
 
         Raises:
             UserError: the file is missing, damaged, not of this kind, or its contents do not match its checksum.
         """
+        tensors, header = map_tensors(Path(path))
+        sealed = "blocks" in header and Path(path).stat().st_size > VERIFIED_BYTES
         try:
-            with safe_open(path, framework="pt") as file:
-                header = file.metadata() or {}
-                tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            images = ImageSet(**tensors, name=header["name"], levels=int(header["levels"]))
-        except FileNotFoundError:
-            raise UserError(f"{path}: no such file; an image set written by ImageSet.save is needed") from None
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{path}: not an image set, or damaged ({_line(error)}); write it again") from error
-        if images.checksum != header.get("checksum"):
+            images = ImageSet(
+                **tensors, name=name or header["name"], levels=int(header["levels"]),
+                classes=tuple(json.loads(header.get("classes", "[]"))), report=report,
+                brightest=int(header["brightest"]) if sealed else None,
+            )  # fmt: skip
+            checksum = header["checksum"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{path}: not an image set, or damaged ({error!r}); write it again") from error
+        if sealed:
+            images.__dict__["checksum"] = checksum  # the property's own place: nothing is read for it
+        elif images.checksum != checksum:
             raise UserError(f"{path}: damaged, its contents do not match its checksum; write it again")
         return images
-
-
-def _line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())

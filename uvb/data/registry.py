@@ -2,16 +2,21 @@
 
 import inspect
 from collections.abc import Callable
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TypeVar
 
+from uvb.data.convert import Progress
 from uvb.data.image_set import ImageSet
-from uvb.data.readers.own import load_path
+from uvb.data.readers.own import ReadOptions, load_from_hub, load_path
+from uvb.data.report import ReadReport, SplitRead
+from uvb.data.survey import Survey, counts_of, doubts
 from uvb.errors import UserError
 from uvb.plugins import load_plugin, plugin_names
 
 _Loader = TypeVar("_Loader", bound=Callable[..., ImageSet])
 _loaders: dict[str, Callable[..., ImageSet]] = {}
+BLOCK = 4096  # images that are looked at at once
 
 
 def register_dataset(name: str) -> Callable[[_Loader], _Loader]:
@@ -40,37 +45,68 @@ def dataset_names() -> list[str]:
 
 
 def load_dataset(
-    name_or_path: str, data_dir: str | Path = "data", *, download: bool = True, label_column: str | None = None
+    name_or_path: str,
+    data_dir: str | Path = "data",
+    *,
+    download: bool = True,
+    label_column: str | None = None,
+    options: ReadOptions | None = None,
+    progress: Progress | None = None,
 ) -> ImageSet:
-    """The images of a registered name, or of one's own files (`uvb.data.readers.own.load_path`); a name goes before a path.
+    """The images of a registered name, of the Hugging Face hub, or of one's own files; ``images.report`` says what was read.
 
     Args:
-        name_or_path: e.g. ``"digits"``, or a path such as ``"./faces"``.
+        name_or_path: e.g. ``"digits"``, ``"hf:owner/name"``, or a path such as ``"./faces"``. A name goes before a path.
         data_dir: where named data sets keep their files.
         download: False forbids the network.
-        label_column: the column of labels in one's own Parquet; by default ``label``, if there.
+        label_column: short for ``options=ReadOptions(label_column=...)``.
+        options: how one's own images are read (`uvb.data.readers.own.ReadOptions`).
+        progress: told how many images are converted, the first time that one's own images are read.
 
     Raises:
         UserError: neither a name nor a path, or the files are absent, damaged or unfit.
     """
+    options = options or ReadOptions(label_column=label_column)
+    if name_or_path.startswith("hf:"):
+        return load_from_hub(name_or_path.removeprefix("hf:"), options, download, progress)
     loader = _loaders.get(name_or_path) or _plugin(name_or_path)
     if loader is None:
         path = Path(name_or_path).expanduser()
         if not name_or_path or not path.exists():
             raise UserError(
-                f"no data set {name_or_path!r}: neither a known name ({', '.join(dataset_names())}) nor an existing "
-                "path to a Parquet file or folder, an .npz, or a folder of images"
+                f"no data set {name_or_path!r}: neither a known name ({', '.join(dataset_names())}) nor an existing path to "
+                "a Parquet file or folder, an .npz, or a folder of images; a set of the hub is hf:owner/name"
             )
-        return load_path(path, label_column=label_column)
-    if label_column is not None:
-        raise UserError(
-            f"label_column = {label_column!r} is for one's own Parquet files; data set {name_or_path!r} brings its labels"
-        )
+        return load_path(path, options, progress)
+    if options != ReadOptions():
+        changed = ", ".join(f.name for f in fields(options) if getattr(options, f.name) != getattr(ReadOptions(), f.name))
+        raise UserError(f"{changed}: for one's own images only; data set {name_or_path!r} brings its labels, splits and sizes")
     takes_download = "download" in inspect.signature(loader).parameters
     images = loader(Path(data_dir), **({"download": download} if takes_download else {}))
     if not isinstance(images, ImageSet):
         raise UserError(f"data set {name_or_path!r}: its loader returned {type(images).__name__}, not an ImageSet")
-    return images
+    return images if images.report else described(images)
+
+
+def described(images: ImageSet) -> ImageSet:
+    """The same set with a report of what it holds, for sets whose loaders give none."""
+    survey, classes = Survey(), images.classes
+    for pixels, train in ((images.train, True), (images.test, False)):
+        for block in pixels.split(BLOCK):
+            survey.add(block.numpy(), train=train)
+    labels = [None if found is None else found.numpy() for found in (images.train_labels, images.test_labels)]
+    known = [found for found in labels if found is not None]
+    if known and not classes:
+        classes = tuple(str(number) for number in range(1 + max(int(found.max()) for found in known)))
+    splits = tuple(
+        SplitRead(role, "the data set's own split", len(pixels), counts_of(found, len(classes)))
+        for role, pixels, found in zip(("train", "test"), (images.train, images.test), labels, strict=True)
+    )
+    report = ReadReport(
+        images.name, "a data set by name", splits, images.shape, images.levels, survey.darkest, survey.brightest,
+        survey.mean / images.levels, classes, (), tuple(doubts(survey, len(images.test), images.levels)),
+    )  # fmt: skip
+    return replace(images, classes=classes, report=report, brightest=survey.brightest)
 
 
 def _plugin(name: str) -> Callable[..., ImageSet] | None:

@@ -1,0 +1,260 @@
+"""One's own images as NumPy arrays: `.npz` and `.npy`, read in blocks. Nothing is unpickled."""
+
+import math
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from uvb.data.readers.decode import Decoding
+from uvb.data.readers.names import split_of
+from uvb.data.readers.source import Piece, Source, Split, Target
+from uvb.errors import UserError
+
+MAX_WHOLE = 1 << 30  # bytes of an array that can be read only as a whole
+BOMB_RATIO, BOMB_BYTES = 200, 1 << 28  # pictures of this size do not pack so well
+BLOCK_BYTES = 1 << 24
+_DAMAGE = (OSError, EOFError, ValueError, TypeError, AttributeError, KeyError, SyntaxError, RuntimeError,
+           NotImplementedError, zipfile.BadZipFile, zlib.error)  # fmt: skip
+
+
+class Header(NamedTuple):
+    """What an array says of itself before it is read; `start` is where its values begin."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    fortran: bool
+    start: int
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class ArrayPiece(Piece):
+    """All images of one array, (N, H, W), (N, C, H, W) or (N, H, W, C)."""
+
+    path: Path
+    name: str
+    header: Header
+
+    def where(self, row: int) -> str:
+        return f"{self.path}, array {self.name!r}"
+
+    def blocks(self, decoding: Decoding, target: Target | None) -> Iterator[tuple[NDArray[np.uint8], int]]:
+        if decoding.resize or decoding.center_crop:
+            raise UserError(f"{self.path}: --resize and --center-crop are for pictures; resize the array before it is saved")
+        for values in _read_blocks(self.path, self.name, self.header, first_only=target is None):
+            block = channels_first(to_levels(values, self.where(0)))
+            if target and block.shape[1:] != target.first.shape:
+                raise UserError(
+                    f"{self.where(0)} has images of shape {block.shape[1:]}, but those of {target.first.where} are "
+                    f"{target.first.shape} (C, H, W); all images must have one size"
+                )
+            yield block, 0
+
+
+def read_arrays(path: Path) -> Source:
+    """Find the images of an ``.npz`` or ``.npy``.
+
+    An ``.npz`` names its splits: ``train``, ``x_train`` or ``train_images``, and likewise ``val`` and ``test``; or it has
+    ``images`` alone. Labels are ``y_train`` or ``train_labels``, and ``labels`` or ``y`` beside ``images``. Arrays are
+    uint8, or floats in [0, 1], which are rounded to 255 levels. Other arrays are not read.
+
+    Raises:
+        UserError: a damaged file, no such arrays, an empty one, another type or shape, or one that unpacks to far more
+            than images do.
+    """
+    headers = _headers(path)
+    if path.suffix == ".npy":
+        return Source("a NumPy array", [Split("all", path.name, (_piece(path, "", headers[""]),))])
+    images, labels = _roles(headers)
+    if not images:
+        raise UserError(
+            f"{path}: it has the arrays {', '.join(headers) or '(none)'}; "
+            "train and test, x_train and x_test, train_images and test_images, or images are needed"
+        )
+    source = Source("an .npz of arrays", [])
+    for split, name in images.items():
+        piece = _piece(path, name, headers[name])
+        found = _labels(path, labels[split], headers[labels[split]], piece.count, source) if split in labels else None
+        source.splits.append(Split(split, f"array {name}", (piece,), found))
+    return source
+
+
+def first_array(path: Path) -> NDArray[Any]:
+    """The first array of an ``.npy`` or ``.npz``, whole.
+
+    Raises:
+        UserError: there is none that can be read, or it is too large to be read at once.
+    """
+    headers = _headers(path)
+    name = next(iter(headers), None)
+    if name is None:
+        raise UserError(f"{path}: it holds no array")
+    return _whole(path, name, headers[name])
+
+
+def channels_first(array: NDArray[Any]) -> NDArray[Any]:
+    """(N, H, W), (N, C, H, W) or (N, H, W, C) to (N, C, H, W): C last where that axis is 1, 3 or 4 and the second is not."""
+    if array.ndim == 3:
+        return array[:, None]
+    if array.shape[-1] in (1, 3, 4) and array.shape[1] not in (1, 3, 4):
+        return np.ascontiguousarray(array.transpose(0, 3, 1, 2))
+    return array
+
+
+def to_levels(array: NDArray[Any], where: str) -> NDArray[np.uint8]:
+    """uint8 as it is; floats in [0, 1] rounded to 255 levels.
+
+    Raises:
+        UserError: another type, or floats that are no pixels in units of [0, 1].
+    """
+    if array.dtype == np.uint8:
+        return array
+    if not np.isfinite(array).all():
+        raise UserError(f"{where} has NaN or infinite values; floats in [0, 1] are needed")
+    low, high = float(array.min()), float(array.max())
+    if low < 0 or high > 1:
+        raise UserError(f"{where} has floats from {low:g} to {high:g}; scale them to [0, 1], or give uint8 from 0 to 255")
+    levels: NDArray[np.uint8] = np.rint(array * array.dtype.type(255)).astype(np.uint8)
+    return levels
+
+
+def _headers(path: Path) -> dict[str, Header]:
+    """The headers of all arrays, by name; that of an ``.npy`` has the name "". Only headers are read."""
+    with _naming_damage(path):
+        if path.suffix == ".npy":
+            with path.open("rb") as file:
+                return {"": _header(file, path.stat().st_size, f"{path}")}
+        found = {}
+        with zipfile.ZipFile(path) as archive:
+            for entry in archive.infolist():
+                if not entry.filename.endswith(".npy"):
+                    continue
+                name = entry.filename.removesuffix(".npy")
+                if entry.file_size > BOMB_BYTES and entry.file_size > BOMB_RATIO * max(1, entry.compress_size):
+                    raise UserError(
+                        f"{path}, array {name!r} unpacks from {entry.compress_size / 1e6:.1f} MB to "
+                        f"{entry.file_size / 1e9:.1f} GB, which images do not; if it is meant, save it by numpy.savez"
+                    )
+                with archive.open(entry) as file:
+                    found[name] = _header(file, entry.file_size, f"{path}, array {name!r}")
+        return found
+
+
+def _header(file: IO[bytes], size: int, where: str) -> Header:
+    version = npy.read_magic(file)
+    if version == (1, 0):
+        shape, fortran, dtype = npy.read_array_header_1_0(file)
+    else:
+        shape, fortran, dtype = npy.read_array_header_2_0(file)
+    header = Header(shape, dtype, fortran, file.tell())
+    if not dtype.hasobject and header.nbytes > size - header.start:
+        raise UserError(
+            f"{where} claims {header.nbytes:,} bytes (shape {shape}), but has {size - header.start:,}: it is damaged"
+        )
+    return header
+
+
+def _roles(names: dict[str, Header]) -> tuple[dict[str, str], dict[str, str]]:
+    """Split -> the array of its images, and split -> the array of its labels."""
+    images: dict[str, str] = {}
+    labels: dict[str, str] = {}
+    for name in names:
+        words = name.lower().split("_")
+        kinds = {word for word in words if split_of(word) is None}
+        split = next((found for word in words if (found := split_of(word))), "all")
+        if kinds <= {"x", "images", "image"} and (split != "all" or kinds == {"images"}):
+            images.setdefault(split, name)
+        elif kinds <= {"y", "labels", "label"}:
+            labels.setdefault(split, name)
+    if len(images) > 1:
+        images.pop("all", None)
+    return images, labels
+
+
+def _piece(path: Path, name: str, header: Header) -> ArrayPiece:
+    where = f"{path}, array {name!r}" if name else f"{path}"
+    if len(header.shape) not in (3, 4):
+        raise UserError(f"{where} has shape {header.shape}; (N, H, W), (N, C, H, W) or (N, H, W, C) is needed")
+    if 0 in header.shape:
+        raise UserError(f"{where} is empty (shape {header.shape}); at least one image is needed")
+    if header.dtype.hasobject:
+        raise UserError(f"{path}: not an .npz of plain arrays ({name!r} holds objects); give uint8, or floats in [0, 1]")
+    if header.dtype != np.uint8 and header.dtype.kind != "f":
+        raise UserError(f"{where} is {header.dtype}; uint8 from 0 to 255, or floats in [0, 1], are needed")
+    return ArrayPiece(header.shape[0], path, name, header)
+
+
+def _labels(path: Path, name: str, header: Header, count: int, source: Source) -> NDArray[Any] | None:
+    """The labels (N,), or None with a warning where there is not one a picture."""
+    if header.shape not in ((count,), (count, 1)) and header.shape[:1] == (count,) and not header.dtype.hasobject:
+        source.warnings.append(f"array {name!r} has {math.prod(header.shape[1:])} labels an image: labels are left out")
+        return None
+    if header.shape not in ((count,), (count, 1)) or header.dtype.kind not in "iubU":
+        raise UserError(
+            f"{path}, array {name!r} is {header.dtype} of shape {header.shape}; integers or strings of shape ({count},), one "
+            "for each image, are needed"
+        )
+    return _whole(path, name, header).reshape(count)
+
+
+def _whole(path: Path, name: str, header: Header) -> NDArray[Any]:
+    if header.dtype.hasobject:
+        raise UserError(f"{path}: not an array of numbers, but of objects, which are never unpickled")
+    if header.nbytes > MAX_WHOLE:
+        raise UserError(f"{path}: array {name!r} has {header.nbytes:,} bytes; at most {MAX_WHOLE:,} are read at once")
+    with _naming_damage(path), _opened(path, name) as file:
+        array: NDArray[Any] = npy.read_array(file, allow_pickle=False)
+        file.read(1)  # the end, where a zip's checksum is compared
+        return array
+
+
+def _read_blocks(path: Path, name: str, header: Header, first_only: bool) -> Iterator[NDArray[Any]]:
+    """Blocks of rows in order; only the first row if that is all that is asked for."""
+    if header.fortran:
+        array = _whole(path, name, header)
+        yield array[:1] if first_only else array
+        return
+    row = header.nbytes // header.shape[0]
+    step = 1 if first_only else max(1, BLOCK_BYTES // row)
+    with _naming_damage(path), _opened(path, name) as file:
+        file.read(header.start)
+        for start in range(0, 1 if first_only else header.shape[0], step):
+            rows = min(step, header.shape[0] - start)
+            content = file.read(rows * row)
+            if len(content) < rows * row:
+                raise EOFError("it ends too early")
+            yield np.frombuffer(content, header.dtype).reshape(rows, *header.shape[1:])
+        if not first_only:
+            file.read(1)
+
+
+@contextmanager
+def _opened(path: Path, name: str) -> Iterator[IO[bytes]]:
+    if path.suffix == ".npy":
+        with path.open("rb") as file:
+            yield file
+    else:
+        with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as member:
+            yield member
+
+
+@contextmanager
+def _naming_damage(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except _DAMAGE as error:
+        raise UserError(
+            f"{path}: not an {path.suffix} of plain arrays, or damaged ({' '.join(str(error).split())}); "
+            "write it with numpy.savez_compressed, or numpy.save"
+        ) from error

@@ -1,0 +1,186 @@
+"""Which splits train and which test, in which order, and what their labels are."""
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from uvb.data.readers.names import split_of
+from uvb.data.readers.source import Skipped, Source, Split
+from uvb.errors import UserError
+
+MOST_CLASSES = 1000
+
+
+class Wanted(NamedTuple):
+    """Splits by the user's choice, as names that are on the disk; empty where the usual names decide."""
+
+    train: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
+
+    @staticmethod
+    def parse(words: tuple[str, ...]) -> "Wanted":
+        """Read ``train=a+b test=c``.
+
+        Raises:
+            UserError: it is not of this form.
+        """
+        chosen: dict[str, tuple[str, ...]] = {}
+        for word in words:
+            role, equals, names = word.partition("=")
+            if role not in ("train", "test") or not equals or not names or role in chosen:
+                raise UserError(f"--split {' '.join(words)}: give train=NAME test=NAME; NAME+NAME joins two")
+            chosen[role] = tuple(names.split("+"))
+        if chosen and "train" not in chosen:
+            raise UserError(f"--split {' '.join(words)}: say what trains, too: train=NAME")
+        if shared := set(chosen.get("train", ())) & set(chosen.get("test", ())):
+            raise UserError(f"--split: {', '.join(sorted(shared))} is given to both train and test; no image may be in both")
+        return Wanted(chosen.get("train", ()), chosen.get("test", ()))
+
+
+@dataclass
+class Choice:
+    """The splits that train and that test (none: a tenth is held out), and what is said of it."""
+
+    train: list[Split]
+    test: list[Split]
+    skipped: list[Skipped] = field(default_factory=list)
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        return sum(split.count for split in self.train), sum(split.count for split in self.test)
+
+
+def choose(source: Source, wanted: Wanted, where: str) -> Choice:
+    """Choose by the user's words, or else by names: test, or where there is none validation, is the test set.
+
+    Where there are both, validation joins the training set: a study holds its own images out where it chooses.
+
+    Raises:
+        UserError: a split that is wanted is not there, there is a test set alone, or a set is empty.
+    """
+    if wanted.train:
+        chosen = Choice(_named(source, wanted.train, where), _named(source, wanted.test, where))
+    else:
+        by_name: dict[str, list[Split]] = {}
+        for split in source.splits:
+            by_name.setdefault(split_of(split.name) or split.name, []).append(split)
+        train, validation, test = (by_name.pop(name, []) for name in ("train", "validation", "test"))
+        whole = by_name.pop("all", [])
+        chosen = Choice(train + (validation if test and train else []), test or validation)
+        if chosen.test and not chosen.train:
+            raise UserError(
+                f"{where}: it has {chosen.test[0].origin} to test with, but no train*; add the training images, or say what "
+                "trains by --split train=..."
+            )
+        if not chosen.train:
+            chosen.train = whole or source.splits
+    used = {id(split) for split in (*chosen.train, *chosen.test)}
+    chosen.skipped = [
+        Skipped(f"images of the split {split.name}", split.count, split.origin)
+        for split in source.splits
+        if id(split) not in used
+    ]
+    _require_images(chosen, where)
+    return chosen
+
+
+def shuffled(count: int) -> NDArray[np.int64]:
+    """The fixed order used wherever one is needed: ``torch.randperm(count)`` by a CPU generator of seed 0."""
+    order: NDArray[np.int64] = torch.randperm(count, generator=torch.Generator().manual_seed(0)).numpy()
+    return order
+
+
+def order_of(choice: Choice) -> tuple[NDArray[np.int64], int]:
+    """The order of all images, as rows of the chosen splits one after another, and how many of them train, from the first.
+
+    Training images are put in a fixed random order, so that the first so many are of all classes. Without a test set the
+    first tenth of that order (rounded, at least two images) is the test set.
+    """
+    train, test = choice.counts
+    order = shuffled(train)
+    if test:
+        return np.concatenate([order, np.arange(train, train + test)]), train
+    tenth = max(2, round(train / 10))
+    return np.concatenate([order[tenth:], order[:tenth]]), train - tenth
+
+
+class Labels(NamedTuple):
+    """int64 labels of both sets, each None where it has none, and the classes' names."""
+
+    train: NDArray[np.int64] | None
+    test: NDArray[np.int64] | None
+    classes: tuple[str, ...]
+
+
+def number_labels(choice: Choice, source: Source, order: NDArray[np.int64], train_images: int, where: str) -> Labels:
+    """Number the labels from 0 in sorted order, over both sets, and name them. Adds to the source's warnings.
+
+    Raises:
+        UserError: one set has integers and the other strings.
+    """
+    train, test = (_joined(splits, role, source) for splits, role in ((choice.train, "training"), (choice.test, "test")))
+    if not choice.test and train is not None:
+        mixed = train[order]
+        train, test = mixed[:train_images], mixed[train_images:]
+    elif train is not None:
+        train = train[order[:train_images]]
+    given = [labels for labels in (train, test) if labels is not None]
+    if len({labels.dtype.kind == "U" for labels in given}) > 1:
+        raise UserError(f"{where}: training and test labels must both be integers, or both strings")
+    if not given:
+        return Labels(None, None, ())
+    values = np.unique(np.concatenate(given))
+    if len(values) > MOST_CLASSES:
+        source.warnings.append(f"the labels have {len(values):,} values: if they are numbers of images, leave them out")
+    if train is not None and test is not None and len(unknown := np.setdiff1d(test, train)):
+        source.warnings.append(
+            f"{len(unknown)} classes of the test set are absent from training, such as {_name(unknown[0], source)}"
+        )
+    numbered = [None if labels is None else np.searchsorted(values, labels).astype(np.int64) for labels in (train, test)]
+    return Labels(numbered[0], numbered[1], tuple(_name(value, source) for value in values))
+
+
+def _named(source: Source, names: tuple[str, ...], where: str) -> list[Split]:
+    found = {split.name: split for split in source.splits}
+    found |= {kind: split for split in source.splits if (kind := split_of(split.name)) and kind not in found}
+    for name in names:
+        if name not in found:
+            raise UserError(f"{where}: no split {name!r}; it has {', '.join(split.name for split in source.splits)}")
+    return [found[name] for name in names]
+
+
+def _require_images(choice: Choice, where: str) -> None:
+    train, test = choice.counts
+    if not train or (choice.test and not test):
+        raise UserError(f"{where}: the {'test' if train else 'training'} set is empty; at least one image is needed")
+    if not choice.test and train < 4:
+        raise UserError(f"{where}: images in it: {train}; at least four are needed, two to train and two to test")
+    for images, name in ((train, "training"), (test, "test")):
+        if images == 1:
+            raise UserError(f"{where}: its {name} set has one image; at least two are needed, or no error could be told")
+
+
+def _joined(splits: list[Split], role: str, source: Source) -> NDArray[Any] | None:
+    """The labels of several splits; None where one of them has none, or hides them as -1."""
+    parts = [split.labels for split in splits]
+    known = [part for part in parts if part is not None]
+    if not known:
+        return None
+    if len(known) < len(parts) or len({part.dtype.kind == "U" for part in known}) > 1:
+        source.warnings.append(f"not all {role} images have labels of one kind: the {role} labels are left out")
+        return None
+    labels = np.concatenate(known)
+    hidden = int((labels == -1).sum()) if labels.dtype.kind in "iu" else 0
+    if hidden and set(np.unique(labels)) != {-1, 1}:  # of two classes, -1 and 1 are names
+        every = "all" if hidden == len(labels) else f"{hidden:,} of {len(labels):,}"
+        source.warnings.append(f"{every} {role} labels are -1, which means hidden: the {role} set counts as without labels")
+        return None
+    return labels
+
+
+def _name(value: Any, source: Source) -> str:
+    names = source.class_names
+    return names[int(value)] if names and not isinstance(value, str) and 0 <= int(value) < len(names) else str(value)

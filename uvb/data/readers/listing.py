@@ -1,0 +1,102 @@
+"""What lies in a folder, or is a file: names, sizes and times, without reading a byte of content."""
+
+import hashlib
+import os
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from uvb.data.readers.source import Skipped
+from uvb.errors import UserError
+
+TICK = 0.05  # seconds; a file system's clock may be so coarse
+
+
+class Found(NamedTuple):
+    """A file: its path relative to the folder that was listed, and what changes when its content does."""
+
+    path: str
+    size: int
+    modified: int
+    changed: int
+    inode: int
+
+    @property
+    def suffix(self) -> str:
+        return os.path.splitext(self.path)[1].lower()
+
+
+@dataclass
+class Listing:
+    """Files below `root`, sorted by path, and what was passed over."""
+
+    root: Path
+    files: list[Found]
+    broken: list[str] = field(default_factory=list)
+    hidden: list[str] = field(default_factory=list)
+
+    def fingerprint(self, *options: object) -> str:
+        """A key of these files and `options`: 24 hex digits that change when a file is added, removed or written."""
+        digest = hashlib.sha256(repr((str(self.root), *options)).encode())
+        for file in self.files:
+            digest.update(repr(tuple(file)).encode("utf-8", "surrogateescape"))
+        digest.update(repr(self.broken).encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()[:24]
+
+    def skipped(self) -> list[Skipped]:
+        """What no reader looks at."""
+        found = []
+        if self.broken:
+            found.append(Skipped("links to nothing", len(self.broken), self.broken[0]))
+        if self.hidden:
+            found.append(Skipped("hidden files and folders", len(self.hidden), self.hidden[0]))
+        return found
+
+
+def list_files(path: Path) -> Listing:
+    """List a file, or a folder with all that is below it; symbolic links are followed, hidden names passed over.
+
+    Raises:
+        UserError: the folder cannot be listed.
+    """
+    listing = Listing(path, [])
+    try:
+        if path.is_dir():
+            _walk(path, "", listing, (os.path.realpath(path),))
+            listing.files.sort()
+        else:
+            listing.files.append(_found("", os.stat(path)))
+    except OSError as error:
+        raise UserError(f"cannot read {error.filename or path}: {error.strerror}; make it readable, or move it away") from error
+    newest = max((max(file.modified, file.changed) for file in listing.files), default=0) / 1e9
+    if 0 <= time.time() - newest < TICK:
+        time.sleep(TICK)  # so that whoever writes to these files from now on leaves another time on them
+    return listing
+
+
+def suffixes(files: list[Found]) -> str:
+    """The suffixes of `files` in words, the most frequent first, such as ".txt, .csv"."""
+    counts = Counter(file.suffix or "no suffix" for file in files)
+    return ", ".join(suffix for suffix, _ in counts.most_common(4)) + (", ..." if len(counts) > 4 else "")
+
+
+def _walk(folder: Path, prefix: str, listing: Listing, parents: tuple[str, ...]) -> None:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name = f"{prefix}{entry.name}"
+            if entry.name.startswith(".") or entry.name == "__MACOSX":
+                listing.hidden.append(name)
+            elif entry.is_dir():
+                real = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
+                if real not in parents:  # a link to a folder that holds it would never end
+                    _walk(Path(entry.path), f"{name}/", listing, (*parents, real))
+            elif entry.is_symlink() and not os.path.exists(entry.path):
+                listing.broken.append(name)
+            elif entry.is_file():
+                listing.files.append(_found(name, entry.stat()))
+
+
+def _found(name: str, stat: os.stat_result) -> Found:
+    return Found(name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)

@@ -1,0 +1,100 @@
+"""Pictures that a trained model is given: made to fit it, and checked."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from uvb.data.readers.arrays import channels_first, first_array
+from uvb.data.readers.decode import AS_IT_IS, SUFFIXES, Decoding, decode
+from uvb.errors import UserError
+
+Shape = tuple[int, int, int]
+
+NOISE_REACH = 10.0
+"""A noisy pixel further than so many sigma outside [0, 1] is no pixel in units of [0, 1]."""
+
+
+def read_pictures(path: Path, shape: Shape, sigma: float, decoding: Decoding = AS_IT_IS) -> tuple[Tensor, list[str]]:
+    """Read pictures for a model: (N, C, H, W) float32 in units of [0, 1], and their names.
+
+    Pictures are decoded as training decodes them, then converted to the model's channels and resized to its size. Arrays
+    (`.npy`, `.npz`) must have its shape, and may hold noise.
+
+    Args:
+        path: a picture, a folder of pictures, or an array.
+        shape: (C, H, W) of the model.
+        sigma: the model's noise level, which says how far noisy values may lie outside [0, 1].
+
+    Raises:
+        UserError: nothing is there, a file is no picture, or an array does not fit.
+    """
+    if path.suffix in (".npy", ".npz"):
+        array = first_array(path)
+        images = noisy_images(array, f"{path}: the array", shape, sigma)
+        return images, [f"{i:04d}" for i in range(len(images))]
+    if shape[0] not in (1, 3):
+        raise UserError(f"this model takes images of {shape[0]} channels, which pictures have not; give an .npy or .npz array")
+    files = sorted(p for p in path.iterdir() if _is_picture(p)) if path.is_dir() else [path]
+    if not files or not files[0].exists():
+        raise UserError(f"{path}: no picture there; give a picture, a folder of pictures, or an .npy or .npz array")
+    return torch.stack([_one(file, shape, decoding) for file in files]), [file.stem for file in files]
+
+
+def noisy_images(array: NDArray[Any], what: str, shape: Shape, sigma: float) -> Tensor:
+    """Check an array of images that a model is given; returns (N, C, H, W) float32 in units of [0, 1].
+
+    uint8 is divided by 255. Floats are taken as they are, noise included. One image may come without its N, one channel
+    without its C, and channels may come last.
+
+    Args:
+        array: the images.
+        what: what to call the array in an error.
+        shape: (C, H, W) of the model.
+        sigma: the model's noise level.
+
+    Raises:
+        UserError: the array has another shape or type, or values that are no pixels in units of [0, 1].
+    """
+    if array.dtype != np.uint8 and array.dtype.kind != "f":
+        raise UserError(f"{what} is {array.dtype}; uint8 from 0 to 255, or floats in units of [0, 1], are needed")
+    given = array.shape
+    last = (*shape[1:], shape[0])
+    if array.shape in (shape, last, *([shape[1:]] if shape[0] == 1 else [])):
+        array = array[None]
+    if shape[0] == 1 and array.shape[1:] in (shape[1:], last):
+        array = array.reshape(len(array), *shape)
+    elif array.shape[1:] == last:
+        array = channels_first(array)
+    if array.shape[1:] != shape:
+        raise UserError(f"{what} is {given}; this model takes (N, {', '.join(map(str, shape))})")
+    if len(array) == 0:
+        raise UserError(f"{what} is empty; at least one image is needed")
+    if array.dtype == np.uint8:
+        return torch.from_numpy(array.astype(np.float32) / 255)
+    if not np.isfinite(array).all():
+        raise UserError(f"{what} holds NaN or infinite values; pixels must be finite")
+    low, high, reach = float(array.min()), float(array.max()), NOISE_REACH * sigma
+    if low < -reach or high > 1 + reach:
+        raise UserError(
+            f"{what} has values from {low:g} to {high:g}; pixels are in units of [0, 1] (noise of sigma {sigma:g} on top), "
+            "so divide by 255, or give uint8"
+        )
+    return torch.from_numpy(array.astype(np.float32))
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def _one(file: Path, shape: Shape, decoding: Decoding) -> Tensor:
+    """(C, H, W) float32 in [0, 1], of the model's channels and size."""
+    pixels = decode(file, str(file), decoding)
+    picture = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    picture = picture.convert("L" if shape[0] == 1 else "RGB").resize((shape[2], shape[1]))
+    fitted = torch.from_numpy(np.asarray(picture, dtype=np.float32) / 255)
+    return fitted.reshape(shape[1], shape[2], -1).permute(2, 0, 1)

@@ -1,0 +1,58 @@
+"""What is counted of the pixels while they pass by in blocks."""
+
+from array import array
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass
+class Survey:
+    """Range and mean of the pixels, and the images that are in both sets.
+
+    Attributes:
+        darkest: the smallest pixel value seen.
+        brightest: the largest.
+    """
+
+    darkest: int = 255
+    brightest: int = 0
+    _sum: int = 0
+    _pixels: int = 0
+    _hashes: tuple["array[int]", "array[int]"] = field(default_factory=lambda: (array("q"), array("q")))
+
+    def add(self, block: NDArray[np.uint8], *, train: bool) -> None:
+        """Count a block (n, C, H, W) of the training or the test set."""
+        self.darkest = min(self.darkest, int(block.min()))
+        self.brightest = max(self.brightest, int(block.max()))
+        if train:
+            self._sum += int(block.sum(dtype=np.uint64))
+            self._pixels += block.size
+        self._hashes[0 if train else 1].extend(hash(image.tobytes()) for image in block)  # 64 bits of SipHash
+
+    @property
+    def mean(self) -> float:
+        """Mean pixel value of the training set."""
+        return self._sum / max(1, self._pixels)
+
+    @property
+    def in_both(self) -> int:
+        """Test images that are, bit for bit, among the training images; counted by hash."""
+        train, test = (np.frombuffer(hashes, np.int64) if hashes else np.empty(0, np.int64) for hashes in self._hashes)
+        return int(np.isin(test, train).sum())
+
+
+def doubts(survey: Survey, test_images: int, levels: int) -> list[str]:
+    """What is doubtful about the pixels, a line each."""
+    said = []
+    if survey.brightest <= levels // 2:
+        said.append(f"the brightest pixel is {survey.brightest} of {levels}: are the pixels scaled as they should be?")
+    if survey.in_both:
+        said.append(f"{survey.in_both:,} of {test_images:,} test images are identical to training images: their loss flatters")
+    return said
+
+
+def counts_of(labels: NDArray[np.int64] | None, classes: int) -> tuple[int, ...]:
+    """Images of each class."""
+    return () if labels is None else tuple(np.bincount(labels, minlength=classes).tolist())
