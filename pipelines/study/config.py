@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from uvb.data import ImageSet
+from uvb.data.readers.decode import Decoding
+from uvb.data.readers.names import dataset_stem
+from uvb.data.readers.own import ReadOptions
 from uvb.errors import UserError
 from uvb.experiments import experiment_names, get_experiment
 from uvb.measure.losses import EvalConfig
@@ -33,13 +36,24 @@ class StudyConfig:
     """
 
     dataset: str = "digits"
-    """Data set: a name (digits, mnist, cifar10, mixture), or a path to one's own (Parquet, .npz, a folder of images)."""
+    """Data set: a name (digits, mnist, cifar10, mixture), a path to one's own (a folder of pictures, Parquet, .npz), or
+    hf:owner/name[:config] for one of the Hugging Face hub."""
     study: str = ""
     """Name of the study, and of its folder under --storage. Default: the data set's name."""
     data_dir: str = "data"
     """Where named data sets are kept, and downloaded to where absent."""
+    image_column: str | None = None
+    """The column of images in one's own Parquet. Default: image, img or pixel_values."""
     label_column: str | None = None
-    """The column of labels in one's own Parquet file."""
+    """The column of labels in one's own Parquet. Default: label or labels, where there is one."""
+    split: tuple[str, ...] = ()
+    """One's own splits by hand: train=NAME test=NAME, where NAME+NAME joins two. Default: by their names."""
+    resize: int = 0
+    """Resize one's own pictures: so many pixels on the shorter side. 0: leave them."""
+    center_crop: bool = False
+    """Cut one's own pictures to their central square."""
+    background: Literal["none", "black", "white"] = "none"
+    """What one's own transparent pictures are laid on. none: they are refused."""
     train_images: int = 0
     """Train on the first so many images only. 0: all."""
 
@@ -120,7 +134,7 @@ class StudyConfig:
         for sigma in self.sigmas:
             require(0 < sigma < float("inf"), f"sigma = {sigma}: every noise level must be a finite number above 0, e.g. 1.0")
         for name in ("train_images", "eval_images", "eval_test_images", "num_workers", "concurrent_trials", "expect_cpus",
-                     "expect_gpus", "cpus_per_worker"):  # fmt: skip
+                     "expect_gpus", "cpus_per_worker", "resize"):  # fmt: skip
             require(getattr(self, name) >= 0, f"--{name.replace('_', '-')} {getattr(self, name)}: it must be 0 or more")
         for name in ("train_images", "eval_images", "eval_test_images"):
             require(getattr(self, name) != 1, f"--{name.replace('_', '-')} 1: at least 2 are needed, or no error can be told")
@@ -138,7 +152,14 @@ class StudyConfig:
     @property
     def name(self) -> str:
         """The study's name."""
-        return self.study or os.path.basename(self.dataset.rstrip("/")).split(".")[0] or "study"
+        return self.study or dataset_stem(self.dataset) or "study"
+
+    @property
+    def reading(self) -> ReadOptions:
+        """How one's own images are read."""
+        background: Literal["", "black", "white"] = "" if self.background == "none" else self.background
+        decoding = Decoding(self.resize, self.center_crop, background)
+        return ReadOptions(self.image_column, self.label_column, self.split, decoding)
 
     @property
     def evaluation(self) -> EvalConfig:

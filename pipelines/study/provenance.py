@@ -33,7 +33,8 @@ def provenance(images: ImageSet, specs: Sequence[RunSpec]) -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "data": {
             "name": images.name, "checksum": images.checksum, "shape": list(images.shape),
-            "train": len(images.train), "test": len(images.test),
+            "train": len(images.train), "test": len(images.test), "classes": list(images.classes),
+            "read": images.report.to_json() if images.report else None,
         },
         "seeds": sorted({s.seed for s in specs}),
         "parameters": {f"{m} {w}": parameters(m, s.data.shape, w) for (m, w), s in kinds.items()},

@@ -39,10 +39,11 @@ from pipelines.study.dry_run import dry_run
 from pipelines.study.images import save_images
 from pipelines.study.progress import Screen, TrainingProgress, name_of, tasks_view
 from pipelines.study.provenance import provenance
+from pipelines.study.reading import read_images
 from pipelines.tracking.connection import check_tracking_uri
 from pipelines.tracking.projection import Status, Tracker
 from pipelines.tracking.thread import Tracking, views
-from uvb.data import ImageSet, load_dataset
+from uvb.data import ImageSet
 from uvb.errors import UserError
 from uvb.models import code_changed
 from uvb.plan import Plan
@@ -124,9 +125,7 @@ def run_study(
     """
     heed_signals()
     screen = Screen()
-    images = load_dataset(config.dataset, config.data_dir, label_column=config.label_column)
-    if held_out:
-        images = images.validation()  # what is chosen by its loss is not chosen by the test set's
+    images = read_images(config, screen, held_out)
     specs = specs_of(config, images)
     experiments = chosen_experiments(config)
     address = cluster_address(config)

@@ -63,8 +63,8 @@ STUDY = {
     "--dataset nowhere": r"no data set 'nowhere'.*digits",
     "--dataset bad.npz": "bad.npz.*damaged",
     "--dataset bad.parquet": "bad.parquet.*damaged",
-    "--dataset pictures": r"a\.png is not an image that can be read",
-    "--dataset empty": "no images; a folder of PNG",
+    "--dataset pictures": "images in it: 1; at least four are needed",
+    "--dataset empty": "no images .*; give a folder of pictures",
     "--dataset nan.npz": "NaN",
     "--models uvb nonesuch": r"unknown model 'nonesuch'; choose one of: .*deen",
     "--models --extra-models": "no model asked for",
@@ -99,7 +99,7 @@ STUDY = {
     "--storage nope://x": "cannot open nope://",
     "--tracking-uri ftp://x": "cannot use 'ftp://x' as MLflow tracking URI",
     "--tracking-uri sqlite:///file/mlflow.db": "cannot write the MLflow store .*choose another --tracking-uri",
-    "--label-column y": "label_column = 'y' is for one's own Parquet files",
+    "--label-column y": "label_column: for one's own images only",
     "--address auto": "no running Ray cluster was found",
 }
 

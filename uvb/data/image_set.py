@@ -128,8 +128,12 @@ class ImageSet:
         order = torch.randperm(len(self.train), generator=generator(0, "validation"))
         held, kept = order[: len(order) // one_in].sort().values, order[len(order) // one_in :].sort().values
         labels = self.train_labels
+        report = self.report
+        if report:
+            train, test = (None if labels is None else labels[part].numpy() for part in (kept, held))
+            report = report.held_out(train, test, (len(kept), len(held)))
         return replace(
-            self, name=f"{self.name}-validation", train=self.train[kept], test=self.train[held],
+            self, name=f"{self.name}-validation", train=self.train[kept], test=self.train[held], report=report,
             train_labels=None if labels is None else labels[kept], test_labels=None if labels is None else labels[held],
         )  # fmt: skip
 

@@ -1,7 +1,14 @@
 """ReadReport: what was read, said before anything is trained and kept for the report."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from uvb.data.survey import counts_of
+
+Labels = NDArray[np.int64] | None
 
 MOST_NAMES = 12  # classes that a line names
 
@@ -78,6 +85,22 @@ class ReadReport:
         )
         said += [f"  not read: {item.count:,} {item.why}, such as {item.example}" for item in self.skipped]
         return said + [f"warning: {line}" for line in self.warnings]
+
+    def held_out(self, train: Labels, test: Labels, counts: tuple[int, int]) -> "ReadReport":
+        """The report of the part of the training set that still trains, and of the part held out of it.
+
+        Args:
+            train: labels of the first part.
+            test: labels of the second.
+            counts: images of each.
+        """
+        origin = self.splits[0].origin
+        number = len(self.classes)
+        splits = (
+            SplitRead("train", f"{origin}: those not held out", counts[0], counts_of(train, number)),
+            SplitRead("test", f"{origin}: held out to choose by", counts[1], counts_of(test, number)),
+        )
+        return replace(self, splits=splits)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON; `from_json` is its inverse."""

@@ -184,12 +184,12 @@ def _roles(names: dict[str, Header]) -> tuple[dict[str, str], dict[str, str]]:
 
 def _piece(path: Path, name: str, header: Header) -> ArrayPiece:
     where = f"{path}, array {name!r}" if name else f"{path}"
+    if header.dtype.hasobject:
+        raise UserError(f"{path}: not an .npz of plain arrays ({name!r} holds objects); give uint8, or floats in [0, 1]")
     if len(header.shape) not in (3, 4):
         raise UserError(f"{where} has shape {header.shape}; (N, H, W), (N, C, H, W) or (N, H, W, C) is needed")
     if 0 in header.shape:
         raise UserError(f"{where} is empty (shape {header.shape}); at least one image is needed")
-    if header.dtype.hasobject:
-        raise UserError(f"{path}: not an .npz of plain arrays ({name!r} holds objects); give uint8, or floats in [0, 1]")
     if header.dtype != np.uint8 and header.dtype.kind != "f":
         raise UserError(f"{where} is {header.dtype}; uint8 from 0 to 255, or floats in [0, 1], are needed")
     return ArrayPiece(header.shape[0], path, name, header)

@@ -59,7 +59,7 @@ def read_folder(listing: Listing, wanted: frozenset[str] = frozenset()) -> Sourc
     if not pictures:
         broken = f", {len(listing.broken)} links to nothing" if listing.broken else ""
         raise UserError(
-            f"{listing.root}: no images in it ({len(listing.files)} other files{broken}); give a folder of pictures, such "
+            f"{listing.root}: no images ({len(listing.files)} other files{broken}); give a folder of pictures, such "
             "as PNG or JPEG, or of Parquet shards"
         )
     source = Source("a folder of pictures", [], skipped=listing.skipped())
