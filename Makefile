@@ -30,7 +30,7 @@ format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.installed   ## speed, as ratios within one run, into benchmarks/results/
+bench: $(VENV)/.installed   ## speed, as ratios within one run, into results/speed/
 	$(BIN)/python -m benchmarks.bench $(ARGS)
 
 chaos: $(VENV)/.installed   ## at least 20 kills; the tables must equal an uninterrupted run's

@@ -1,10 +1,10 @@
-"""Every benchmark in turn, and one table of what they found: `make bench`.
+"""Run every benchmark in turn and write one table of what they found: `make bench`.
 
     python -m benchmarks.bench [--quick] [--only step exact] [--study outputs/digits]
 
-Each runs in a process of its own and prints its rows as JSON, a row a line. They are gathered in
-benchmarks/results/<machine>.json and .md (with --quick, which is no measurement, below build/). Rows that this run did not
-measure are kept from the last one, with their own time and commit. Nothing else should run meanwhile.
+Each runs in a process of its own and prints a row of JSON a line. The rows go to results/speed/<machine>.json and .md (with
+--quick, which is no measurement, below build/). Rows that this run did not measure stay, with their own time and commit.
+Nothing else should run meanwhile.
 """
 
 import argparse
@@ -21,11 +21,12 @@ import torch
 
 from benchmarks.measure import ROOT, Row, commit, figure, machine
 
-BENCHMARKS = ("step", "cpu.workers", "sampling", "exact", "stacked", "cpu.equal_losses")
+BENCHMARKS = ("step", "cpu.workers", "sampling", "exact")
+PLACE = ROOT / "results" / "speed"
 
 
 def measured(name: str, quick: bool) -> Iterator[Row]:
-    """Rows of one benchmark as it prints them; whatever else it says is passed on.
+    """Yield the rows of one benchmark as it prints them; pass on whatever else it says.
 
     Raises:
         RuntimeError: it failed.
@@ -43,7 +44,7 @@ def measured(name: str, quick: bool) -> Iterator[Row]:
 
 
 def study_rows(folders: list[Path]) -> list[Row]:
-    """Wall time of finished studies and their parts, from the timings.json that a study writes."""
+    """Rows of the wall time of finished studies and their stages, from timings.json."""
     found: list[Row] = []
     for folder in folders:
         path = folder / "timings.json"
@@ -56,31 +57,29 @@ def study_rows(folders: list[Path]) -> list[Row]:
         found.append(figure(f"study/{folder.name}/wall", total, "s") | own)
         for name, seconds in parts.items():
             found.append(figure(f"study/{folder.name}/{name}", seconds, "s", "wall", seconds / total) | own)
-        # What its workers spent in training steps: the rest of the stage is their start-up, and waiting.
+        # The rest of the training stage is the workers' start-up, and waiting.
         pure = sum(json.loads(done.read_text())["seconds"] for done in folder.glob("models/*/done.json"))
         found.append(figure(f"study/{folder.name}/training, steps alone", pure, "s", "wall", pure / total) | own)
     return found
 
 
 def gpu_rows() -> list[Row]:
-    """What gpu_run.py brought back; it names its own machine."""
-    path = ROOT / "results" / "gpu" / "bench.json"
+    """Rows that benchmarks/gpu brought back; they name their own machine."""
+    path = ROOT / "results" / "h200" / "bench.json"
     return json.loads(path.read_text()) if path.exists() else []
 
 
 def merged(old: list[Row], new: list[Row]) -> list[Row]:
-    """`new`, and the rows of `old` that it does not have; in the order of names."""
+    """Join `new` with the rows of `old` that it lacks, in the order of names."""
     rows = {row["name"]: row for row in (*old, *new)}
     return [rows[name] for name in sorted(rows)]
 
 
 def markdown(rows: list[Row]) -> str:
-    """One table a family of benchmarks (the part of a name before the first slash)."""
+    """One table for each family of benchmarks: the part of a name before the first slash."""
     lines = ["# Benchmarks", "", f"{rows[0]['machine']}. Written by `make bench`; do not edit.", ""]
-    lines += [
-        "`ratio`: how many times faster than, or what share of, the reference, measured side by side. ± is half the range"
-    ]
-    lines += ["between quartiles over the median (of equal-losses: the standard error).", ""]
+    lines += ["`ratio`: how many times faster than the reference, or what share of it, measured side by side. ± is half the"]
+    lines += ["range between quartiles over the median; of a loss, the standard error.", ""]
     for family in dict.fromkeys(row["name"].split("/")[0] for row in rows):
         lines += [
             f"## {family}",
@@ -104,7 +103,7 @@ def cells(row: Row) -> list[str]:
 
 
 def write(rows: list[Row], place: Path) -> None:
-    """<machine>.json and <machine>.md, whole or not at all, for each machine that the rows are of."""
+    """Write <machine>.json and <machine>.md, whole or not at all, for each machine that the rows are of."""
     place.mkdir(parents=True, exist_ok=True)
     for where in dict.fromkeys(row["machine"] for row in rows):
         path = place / f"{re.sub('[^a-z0-9]+', '-', where.split(', torch')[0].lower()).strip('-')}.json"
@@ -125,7 +124,7 @@ def main() -> None:
         "--study", type=Path, nargs="+", default=[ROOT / "outputs" / "digits"], help="finished studies of this machine"
     )
     args = parser.parse_args()
-    place = ROOT / "build" / "bench-quick" if args.quick else ROOT / "benchmarks" / "results"
+    place = ROOT / "build" / "bench-quick" if args.quick else PLACE
     print(f"{machine()}, commit {commit()}, {torch.get_num_threads()} threads", flush=True)
     failed: list[str] = []
     for name in args.only:

@@ -176,7 +176,7 @@ def machine() -> str:
 
 @cache
 def commit() -> str:
-    """The commit measured, "+" where the tree differs from it; as packed by gpu_pack.py where git does not know that one."""
+    """The commit measured, "+" where the tree differs from it; as packed for a GPU machine where git does not know that one."""
     packed = ROOT / ".gpu_data" / "commit.txt"
     git = ["git", "-C", str(ROOT)]
     try:

@@ -17,14 +17,14 @@ RESULTS = "tasks/*/*/result.json"  # every number of each experiment, the arrays
 
 @dataclass(frozen=True)
 class Keep:
-    """Copy a study's tables, experiments' numbers, figures, report, configuration and timings into results/<study>/.
+    """Copy a study's tables, experiments' numbers, figures, report, configuration and timings into results/studies/<study>/.
 
     python pipelines/keep.py outputs/digits
     """
 
     study: tyro.conf.Positional[Path]
     """A study's folder, e.g. outputs/digits."""
-    out: Path = Path("results")
+    out: Path = Path("results/studies")
     """Where the copy goes: a folder of the study's name in here. An older copy is replaced."""
 
 

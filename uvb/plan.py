@@ -92,7 +92,7 @@ def resolve_plan(
     """Turn wishes into a concrete plan for this machine; "auto" and 0 mean "what pays here".
 
     bf16 where the hardware has it; `torch.compile` on CUDA, there with one CUDA graph a step where a model has one worker, and
-    on a CPU for long trainings in bf16 (`benchmarks/compiled.py`); the machine's cores shared evenly by the workers.
+    on a CPU for long trainings in bf16 (`benchmarks/step.py`); the machine's cores shared evenly by the workers.
 
     Args:
         seconds: about how long a training will take; 0: not known, and taken as short.

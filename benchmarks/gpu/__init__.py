@@ -1,1 +1,1 @@
-"""What a lent GPU is for: `python -m benchmarks.gpu.run`, and what packs and collects for it."""
+"""What a GPU is for that is lent for minutes: `python -m benchmarks.gpu.run`, and the scripts around it (docs/gpu.md)."""

@@ -1,22 +1,17 @@
-"""Is the fast step right on this GPU? Checks that need no pytest, each a number against a bound it must keep.
-
-`run_checks` works on the CPU too (graphs left out), which is how it is tested where no GPU is.
-"""
+"""Is the fast step right on this GPU? Checks that need no pytest: each returns ``{"ok": bool, ...numbers}``."""
 
 import dataclasses
-import math
-import time
 import warnings
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from benchmarks.measure import no_fallback, require_alive, setting
+from benchmarks.gpu.ledger import Check
+from benchmarks.measure import no_fallback, setting
 from uvb.accelerate.frozen import Frozen
 from uvb.data import ImageSet
 from uvb.models import build_model, get_model
@@ -32,44 +27,13 @@ from uvb.training.state import TrainState
 
 BOUNDS = {"fp32": 1e-4, "tf32": 1e-2, "bf16": 5e-2}  # ‖gradient - exact‖ / ‖exact‖, over all parameters at once
 
-FIRST = ("keyed-noise", "gradients/", "compiled/", "graphed/")
-
-Check = dict[str, Any]
-
-
-def run_checks(
-    images: ImageSet,
-    device: str,
-    *,
-    widths: Widths | None = None,
-    batch: int = 128,
-    compile: bool = True,
-    have: Collection[str] = (),
-    left: Callable[[], float] = lambda: math.inf,
-    first: bool = False,
-) -> Iterator[tuple[str, Check]]:
-    """Name and result, ``{"ok": bool, ...numbers}``, of every check not in `have`, until no seconds are `left`; one that
-    raises is not ok and says why, and where it took the device with it none follows (DeviceLost). With `first` only those that
-    `gpu_run.plan_for` asks for.
-    """
-    for name, check in the_checks(images, device, widths, batch, compile):
-        if name in have or (first and not name.startswith(FIRST)):
-            continue
-        if left() < 0:
-            return
-        started = time.monotonic()
-        try:
-            found = check()
-        except Exception as error:  # the others still run
-            found = {"ok": False, "error": f"{type(error).__name__}: {error}"}
-        yield name, {**found, "seconds": round(time.monotonic() - started, 2)}
-        require_alive(device)
+FIRST = ("keyed-noise", "gradients/", "compiled/", "graphed/")  # what the plan of a training hangs on
 
 
 def the_checks(
-    images: ImageSet, device: str, widths: Widths | None, batch: int, compile: bool
+    images: ImageSet, device: str, *, widths: Widths | None = None, batch: int = 128, compile: bool = True
 ) -> Iterator[tuple[str, Callable[[], Check]]]:
-    """In order: those of `FIRST` come before the rest."""
+    """Name and function of every check, those of `FIRST` before the rest. On a CPU those of graphs are left out."""
     specs = {model: check_spec(images, model, widths, batch) for model in ("uvb", "deen")}
     yield "keyed-noise", lambda: keyed_noise(device)
     for model, spec in specs.items():
@@ -91,7 +55,7 @@ def the_checks(
 
 
 def check_spec(images: ImageSet, model: str, widths: Widths | None, batch: int) -> RunSpec:
-    """Two epochs of a few steps, the last batch short, every feature of a recipe switched on."""
+    """Two epochs of a few steps, the last batch short, with every feature of a recipe."""
     recipe = Recipe("check", epochs=2, batch_size=batch, learning_rate=1e-3, schedule="cosine", warmup=0.2, clip=100.0, ema=0.9)
     data = DataRef(images.name, images.checksum, images.shape, min(len(images.train), 5 * batch - batch // 3))
     known = get_model(model)
@@ -99,7 +63,7 @@ def check_spec(images: ImageSet, model: str, widths: Widths | None, batch: int) 
 
 
 def batch_of(spec: RunSpec, model: Estimator, images: ImageSet, device: str, key: int = 0) -> tuple[Tensor, ...]:
-    """x, noise (B, C, H, W), ε (B, noise_dim), weight (B,), float32, fresh for each key."""
+    """x and noise (B, C, H, W), ε (B, noise_dim), weight (B,), float32; new ones for each key."""
     b = spec.recipe.batch_size
     x = images.train[key * b : (key + 1) * b].to(device).float() / images.levels
     noise = normal(tuple(x.shape), 0, "check noise", key, device=device)
@@ -108,7 +72,7 @@ def batch_of(spec: RunSpec, model: Estimator, images: ImageSet, device: str, key
 
 
 def flat_gradient(spec: RunSpec, plan: Plan, arguments: tuple[Tensor, ...], weights: Estimator) -> tuple[float, Tensor]:
-    """Loss, and all gradients in one float64 vector, of a copy of `weights` under `plan`."""
+    """Loss and all gradients, as one float64 vector, of a copy of `weights` under `plan`."""
     torch._dynamo.reset()
     model = build_model(spec).to(device=plan.device, dtype=plan.dtype)
     model.load_state_dict(weights.state_dict())
@@ -125,7 +89,7 @@ def distance(a: Tensor, exact: Tensor) -> float:
 
 
 def gradients(spec: RunSpec, images: ImageSet, device: str) -> Check:
-    """fp32 and bf16 against float64, relative to its norm; TF32, torch's default for convolutions, told apart."""
+    """Compare fp32, TF32 (torch's default for convolutions) and bf16 gradients with float64, relative to its norm."""
     weights = build_model(spec).to(device)
     arguments = batch_of(spec, weights, images, device)
     loss, exact = flat_gradient(spec, Plan(device=device, precision="fp64"), arguments, weights)
@@ -140,7 +104,7 @@ def gradients(spec: RunSpec, images: ImageSet, device: str) -> Check:
 
 
 def compiled(spec: RunSpec, images: ImageSet, device: str, precision: Precision) -> Check:
-    """`torch.compile` against eager: fp32 without TF32; bf16 as far apart as two roundings of it may be."""
+    """Compare the compiled with the eager gradient, fp32 without TF32."""
     weights = build_model(spec).to(device)
     arguments = batch_of(spec, weights, images, device, key=1)
     with setting(torch.backends.cudnn, "allow_tf32", False):
@@ -151,7 +115,7 @@ def compiled(spec: RunSpec, images: ImageSet, device: str, precision: Precision)
 
 
 def graphed(spec: RunSpec, images: ImageSet) -> Check:
-    """The CUDA graph's loss and gradients are those of the same code launched piece by piece, on new inputs each time."""
+    """Compare the CUDA graph with the same code launched piece by piece, on new inputs each time."""
     torch._dynamo.reset()
     check: Check = {"ok": True}
     plan = Plan(device="cuda", precision="bf16", compile=True)
@@ -175,7 +139,7 @@ def graphed(spec: RunSpec, images: ImageSet) -> Check:
 
 
 def graphed_walk(spec: RunSpec, images: ImageSet) -> Check:
-    """∇f of a frozen energy, and as a CUDA graph, is the energy's own, at every step; and a step never waits for the GPU."""
+    """Compare ∇f of a frozen energy, plain and as a CUDA graph, with the energy's own; a step must not wait for the GPU."""
     plan = Plan(device="cuda", precision="bf16")
     energy = build_model(spec).to("cuda")
     assert isinstance(energy, Energy)
@@ -197,7 +161,7 @@ def graphed_walk(spec: RunSpec, images: ImageSet) -> Check:
 
 
 def keyed_noise(device: str) -> Check:
-    """One key gives the same numbers twice, another key others, and they are standard normal."""
+    """Draw twice with one key (the same numbers) and with another (others); they must be standard normal."""
     a, b, c = (normal((1 << 20,), 0, "check", key, device=device) for key in (1, 1, 2))
     mean, variance = float(a.mean()), float(a.var())
     same, apart = bool(torch.equal(a, b)), not bool(torch.equal(a, c))
@@ -205,9 +169,9 @@ def keyed_noise(device: str) -> Check:
 
 
 def resume(spec: RunSpec, images: ImageSet, device: str, *, compile: bool, graph: bool = False) -> Check:
-    """A training saved to disk in mid-epoch and continued is the uninterrupted one, to the bit.
+    """Save a training in mid-epoch and continue it: it must equal the uninterrupted one to the bit.
 
-    Where it is not, how far from it, and whether cuDNN's deterministic algorithms mend that.
+    Where it does not, say how far it is, and whether cuDNN's deterministic algorithms mend that.
     """
     check = resumed(spec, images, device, compile, graph)
     if not check["ok"] and device == "cuda":
@@ -242,7 +206,7 @@ def resumed(spec: RunSpec, images: ImageSet, device: str, compile: bool, graph: 
 
 
 def no_host_sync(spec: RunSpec, images: ImageSet) -> Check:
-    """Nothing in an epoch's steps makes the host wait for the GPU, but the pause for a report that the pacer asks for."""
+    """No step of an epoch may make the host wait for the GPU, apart from the pauses for reports."""
     plan = Plan(device="cuda", precision="bf16", compile=True, graph=True)
     torch._dynamo.reset()
     state = TrainState.fresh(dataclasses.replace(spec, recipe=dataclasses.replace(spec.recipe, epochs=1)), plan)
@@ -258,5 +222,5 @@ def no_host_sync(spec: RunSpec, images: ImageSet) -> Check:
             torch.cuda.set_sync_debug_mode("default")
     places = [f"{Path(w.filename).name}:{w.lineno}" for w in caught if "synchroniz" in str(w.message)]
     found = {place: places.count(place) for place in sorted(set(places))}
-    per_step = [place for place, count in found.items() if count >= 2]  # what an epoch's end does happens once
+    per_step = [place for place, count in found.items() if count >= 2]  # an epoch's end happens once
     return {"ok": not per_step, "places": found}

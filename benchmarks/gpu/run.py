@@ -1,252 +1,246 @@
-"""Everything a lent GPU is for, the most valuable first: checks, the step, the headline trainings, and then the rest of each.
-
-Safe to call again and again.
+"""Do the most valuable thing first on a lent GPU: checks, the step, the headline training, then the rest of each.
 
     python3 -m benchmarks.gpu.run --minutes 9 --out $OUT          (docs/gpu.md has the whole procedure)
 
-It needs torch, torchvision, pandas, pyarrow, scikit-learn, safetensors, pillow and, for its reference step, JAX; no Ray, no
-MLflow. Images come from .gpu_data/ (gpu_pack.py). It stops by itself before --minutes are over. What is finished goes
-to --out at once, as results.tar.gz and summary.json; gpu_collect.py unpacks it into results/gpu/, and what lies there when it
-is called again is not done again. A training under way is kept on that machine's own disk (--place) and goes on with the next
-call, as long as the machine is the same; on a fresh one it starts over.
+Call it again until nothing is left to do. It needs torch, torchvision, pandas, pyarrow, scikit-learn, safetensors, pillow and,
+for its reference step, JAX; no Ray, no MLflow. Images come from .gpu_data/. It stops by itself before --minutes are over.
+Finished work goes to --out at once (results*.tar.gz, summary.json). `benchmarks.gpu.transfer collect` unpacks it into
+results/h200/, and what lies there is not done again. A training under way stays on that machine's disk (--place): the next
+call goes on with it if the machine is the same, and starts it over on a fresh one.
 """
 
 import argparse
 import dataclasses
 import json
-import os
-import platform
 import statistics
 import sys
-import tarfile
 import time
-import traceback
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from benchmarks import exact, sampling, stacked
-from benchmarks.gpu import warm as gpu_warm  # before torch: it sets how many threads compile
-from benchmarks.gpu.checks import run_checks
-from benchmarks.gpu.pack import unpack
-from benchmarks.gpu.trainings import Budget, in_order_of_value, paper_spec, run_training, write_json
-from benchmarks.gpu.variants import FAST, ONE_UPDATE, OTHERS, VARIANT_SECONDS, ceilings, step_rows, variant
-from benchmarks.measure import ROOT, DeviceLost, Row, commit, figure, machine, require_alive, row, seconds_side_by_side
+from benchmarks import exact, sampling
+from benchmarks.gpu import warm  # before torch compiles: it sets how many threads do
+from benchmarks.gpu.checks import FIRST, the_checks
+from benchmarks.gpu.ledger import Budget, Ledger, say, write_json
+from benchmarks.gpu.trainings import in_order_of_value, key_of, rehearsal_specs
+from benchmarks.gpu.transfer import PACKED, RESULTS, bundle, finished, unpack
+from benchmarks.gpu.variants import FAST, JAX_SECONDS, OTHERS, VARIANT_SECONDS, Steps, ceilings, variant
+from benchmarks.measure import DeviceLost, Row, commit, figure, machine, require_alive, row, seconds_side_by_side, setting
+from pipelines.executor.measuring import Settings, run_here, tasks_for, unfinished
+from pipelines.executor.training import Training, lay_out
+from pipelines.files.store import Store
 from uvb.data import ImageSet, load_dataset
+from uvb.experiments import experiment_names, get_experiment
+from uvb.measure.losses import EvalConfig
 from uvb.models import build_model
 from uvb.models.base import Energy
 from uvb.plan import Plan
-from uvb.spec import RECIPES, RunSpec, Widths
+from uvb.spec import RunSpec, Widths
+from uvb.training.loop import Progress
 
 PHASES = ("checks", "steps", "trainings")
-TAR_LIMIT = 15 * 2**20  # a file that comes back may have 16 MiB
 HEADLINE = 1  # trainings that go before the rest of everything, with the losses alone
-BENCHMARKS = {"stacked": stacked, "sampling": sampling, "exact": exact}
-WARM_SECONDS = 110.0  # for compiling all at once; what is not done by then is compiled where it is needed
+SAVE_SECONDS = 120.0  # between checkpoints on the machine's disk
+SAY_SECONDS = 15.0
 
 
-def say(text: str) -> None:
-    print(text, flush=True)
+class Lease:
+    """One call on a lent machine."""
+
+    def __init__(self, args: argparse.Namespace, sets: dict[str, ImageSet], widths: Widths | None) -> None:
+        self.args, self.sets, self.widths = args, sets, widths
+        self.started, self.budget = time.monotonic(), Budget(args.minutes)
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.study = args.place / "study"
+        self.study.mkdir(parents=True, exist_ok=True)
+        self.store = Store(self.study)
+        folders = [self.study] if args.again else [args.tree, self.study]
+        self.ledger = Ledger(folders, self.device, self.budget.left, self.send)
+        self.specs = [spec for spec in specs_for(sets, widths) if args.only in key_of(spec)]
+        self.said = 0.0
+
+    def everything(self) -> str:
+        """Do all in order of value; returns why the call ends."""
+        if self.device == "cuda" or self.widths:
+            self.compile_all()
+        self.check(first=True)
+        self.measure("mnist", FAST[0])
+        self.measure("cifar10", FAST[0])
+        specs = self.specs if "trainings" in self.args.phases else []
+        for spec in specs[:HEADLINE]:
+            if ended := self.train(spec, only=("losses",)):
+                return ended
+        self.measure("mnist", "jax-bf16")  # the headline does not wait for it: JAX compiles long
+        for name, benchmark in (("exact", exact), ("sampling", sampling)) if "steps" in self.args.phases else ():
+            run = partial(benchmark.rows, self.device, quick=self.widths is not None)
+            self.ledger.measure(f"{name}/", run, VARIANT_SECONDS)
+        for spec in specs[:HEADLINE]:
+            if ended := self.train(spec):
+                return ended
+        self.measure("cifar10", "jax-bf16")
+        self.check(first=False)
+        self.measure("mnist", *FAST[1:], *OTHERS)
+        for spec in specs[HEADLINE:]:
+            if ended := self.train(spec):
+                return ended
+        return "everything is done"
+
+    def compile_all(self) -> None:
+        """Compile all that the rest needs, at once; once on each machine."""
+        mark = self.args.place / "compiled"
+        if mark.exists():
+            return
+        mark.touch()
+        small = json.dumps(dataclasses.asdict(self.widths)) if self.widths else ""
+        jobs = (("uvb", "mnist", 8), ("deen", "mnist", 8)) if self.widths else warm.JOBS
+        for found in warm.rows(small, jobs):
+            self.ledger.measure(found["name"], partial(iter, [found]))
+
+    def check(self, *, first: bool) -> None:
+        """Run the checks; at `first` only those that a training's plan hangs on."""
+        if "checks" in self.args.phases:
+            batch = 32 if self.widths else 128
+            options = {"widths": self.widths, "batch": batch, "compile": self.device == "cuda"}
+            for name, run in the_checks(self.sets["mnist"], self.device, **options):
+                if not first or name.startswith(FIRST):
+                    self.ledger.check(name, run)
+
+    def measure(self, data: str, *names: str) -> None:
+        """Time these variants of the step on a data set's shape."""
+        if "steps" not in self.args.phases:
+            return
+        if self.args.no_jax:
+            names = tuple(name for name in names if not name.startswith("jax"))
+        if self.device == "cpu":
+            names = tuple(name for name in names if name.startswith(("eager", "jax")))
+        peak = ceilings(self.device)
+        for name, value in peak.items():
+            rows = [figure(f"ceiling/{self.device}/{name}", value, "B/s" if name == "bytes" else "FLOP/s")]
+            self.ledger.measure(rows[0]["name"], partial(iter, rows))
+        for model in ("uvb", "deen") if names else ():
+            steps = Steps(model, data, self.device, peak, self.widths, 8 if self.widths else 128)
+            self.ledger.measure(f"step/{steps.at}-eager-fp32", steps.reference, VARIANT_SECONDS)
+            for name in names:
+                needed = JAX_SECONDS if name.startswith("jax") else VARIANT_SECONDS
+                self.ledger.measure(f"step/{steps.at}-{name}", partial(steps.rows, name), needed)
+
+    def train(self, spec: RunSpec, only: Sequence[str] = ()) -> str | None:
+        """Train and measure (`only`: these experiments alone); returns why the call must end here, or None."""
+        model = f"models/{spec.spec_id}"
+        if finished(self.args.tree, spec.spec_id) or finished(self.study, spec.spec_id):
+            return None
+        if self.store.exists(f"{model}/failed.json"):  # it would fail here again
+            return None
+        if self.budget.left() < 0:
+            return f"time is up before {key_of(spec)}"
+        lay_out(self.store, self.sets[spec.data.name], {spec: plan_for(spec.model, self.ledger, self.device)})
+        plan = Plan.from_json(self.store.read_json(f"{model}/plan.json"))
+        say(f"[{(time.monotonic() - self.started) / 60:.1f} min] {spec.spec_id} {key_of(spec)}: {plan}")
+        training = Training(spec, plan, self.store, SAVE_SECONDS, watch=self.watch)
+        try:
+            ended = training.run()["outcome"]
+        except Exception as error:  # out of memory, say: the other trainings go on
+            ended = "failed"
+            self.store.write_json(f"{model}/failed.json", {"error": f"{type(error).__name__}: {error}"})
+        for note in training.notes:  # a compiler or graph that fell back says so
+            say(f"  {note}")
+        if ended == "failed":
+            why = self.store.read_json(f"{model}/failed.json")["error"]
+            say(f"  FAILED: {why}")
+            if "diverged" in why:  # a result
+                self.store.write_json(f"{model}/measured.json", {"tasks": []})
+        whole = ended == "done" and self.experiments(spec, only)
+        self.send(f"after {key_of(spec)}")
+        require_alive(self.device)
+        if whole and not training.notes and spec.recipe.optimizer == "adam" and spec.model in ("uvb", "deen"):
+            name = f"loop-share/{spec.model}/{spec.data.name}/{self.device}-{way_of(plan)}"
+            self.ledger.measure(name, partial(loop_share, spec, plan, self.store, self.device), VARIANT_SECONDS)
+        if whole or ended == "failed":
+            return None
+        return f"time is up in {key_of(spec)}; call again within half a minute, and it goes on"
+
+    def watch(self, progress: Progress) -> bool:
+        """Say where the training is; ask for a pause when the time is up."""
+        if time.monotonic() - self.said > SAY_SECONDS or progress.metrics:
+            self.said = time.monotonic()
+            say(f"  epoch {progress.epoch}, loss {progress.loss:.3f}, {progress.images_per_second:.0f} images/s")
+        return self.budget.left() < 0
+
+    def experiments(self, spec: RunSpec, only: Sequence[str]) -> bool:
+        """Measure in fp32 without TF32, at σ = 1 also what no study runs unasked; False where the time was up."""
+        names = experiment_names(default_only=spec.sigma != 1.0)
+        names = [n for n in names if spec.sigma == 1.0 or get_experiment(n).where == "every"]
+        settings = Settings(EvalConfig(), Plan(device=self.device))
+        tasks = tasks_for([spec], only or names)
+        with setting(torch.backends.cudnn, "allow_tf32", False):
+            for task, error in run_here(unfinished(tasks, self.store, settings), self.store, settings, self.budget.left):
+                say(f"  {task.name}: {error or 'done'}")
+                if task.name == "losses" and not error:
+                    for found in self.store.read_json(f"{task.folder}/result.json")["rows"]:
+                        say(f"    {found['estimator']}, {found['split']}: {found['loss']:.3f} ± {found['stderr']:.3f}")
+                require_alive(self.device)
+        left = [task for task in unfinished(tasks, self.store, settings) if not self.store.exists(f"{task.folder}/failed.json")]
+        if not left and not only:
+            self.store.write_json(f"models/{spec.spec_id}/measured.json", {"tasks": [task.name for task in tasks]})
+        return not left
+
+    def send(self, note: str) -> None:
+        """Put what the checkout has not got yet into --out."""
+        here = sorted(path.name for path in (self.study / "models").glob("*"))
+        new = [spec_id for spec_id in here if not finished(self.args.tree, spec_id)]
+        bundle(self.study, self.args.out, new)
+        done = {spec_id: finished(self.study, spec_id) for spec_id in new}
+        summary = {"note": note, "minutes": (time.monotonic() - self.started) / 60, "finished": done}
+        write_json(self.args.out / "summary.json", summary)
 
 
-def machine_json(device: str) -> dict[str, Any]:
-    blob: dict[str, Any] = {
-        "machine": machine(),
-        "commit": commit(),
-        "python": platform.python_version(),
-        "cpus": os.cpu_count(),
-    }
-    if device == "cuda":
-        properties = torch.cuda.get_device_properties(0)
-        blob |= {"gpu": properties.name, "memory": properties.total_memory, "cuda": torch.version.cuda}
-        blob |= {"cudnn": torch.backends.cudnn.version(), "multiprocessors": properties.multi_processor_count}
-    return blob
+def specs_for(sets: dict[str, ImageSet], widths: Widths | None) -> list[RunSpec]:
+    return rehearsal_specs(sets["mnist"], widths) if widths else in_order_of_value(sets)
 
 
-def newest(trees: list[Path], name: str) -> Any:
-    """The content of the newest file `name` in `trees`, whose newest is the last; None where none has it."""
-    found = [tree / name for tree in trees if (tree / name).exists()]
-    return json.loads(found[-1].read_text()) if found else None
-
-
-def warm(place: Path, widths: Widths | None) -> None:
-    """Compile what all the rest needs, once a machine; a row of seconds for each way and network."""
-    mark, rows = place / "warm.json", []
-    if mark.exists():
-        return
-    started = time.monotonic()
-    small = json.dumps(dataclasses.asdict(widths)) if widths else ""
-    jobs = (("uvb", "mnist", 8), ("deen", "mnist", 8)) if widths else gpu_warm.JOBS
-    for job in gpu_warm.warm_all(WARM_SECONDS, small, jobs=jobs):
-        if "error" in job:
-            say(f"compiling {job['job']}: {job['error']}")
-        else:
-            name = f"compile/{job['model']}/{job['data']}/{job['device']}-bf16/batch-{job['batch']}"
-            rows.append(figure(name, job["seconds"], "s"))
-            say(f"{rows[-1]['name']}: {job['seconds']:.1f} s, others compiling beside it")
-    say(f"compiled in {time.monotonic() - started:.0f} s")
-    write_json(mark, rows)
-
-
-def checks(
-    images: ImageSet,
-    place: Path,
-    trees: list[Path],
-    device: str,
-    budget: Budget,
-    widths: Widths | None,
-    send: Callable[[], None],
-    *,
-    first: bool,
-) -> None:
-    """The checks that no earlier call has done, sent after each; at `first` only those that a training's plan hangs on."""
-    found = (newest(trees, "checks.json") or {}).get("checks", {})
-    have = [name for name, check in found.items() if check["machine"] == machine()]
-    todo = run_checks(images, device, widths=widths, compile=device == "cuda", have=have, left=budget.left, first=first)
-    for name, check in todo:
-        figures = {k: v for k, v in check.items() if k not in ("ok", "seconds")}
-        say(f"{'ok  ' if check['ok'] else 'FAIL'} {name} ({check['seconds']} s) {json.dumps(figures)[:400]}")
-        found[name] = check | {"machine": machine(), "commit": commit()}
-        write_json(place / "results" / "checks.json", {"machine": machine_json(device), "checks": found})
-        send()
-
-
-def benchmarks(
-    data: str | None,
-    names: Sequence[str],
-    place: Path,
-    trees: list[Path],
-    device: str,
-    budget: Budget,
-    widths: Widths | None,
-    send: Callable[[], None],
-) -> None:
-    """Rows of the step on `data`, written as `names` say; without it, of the benchmarks called `names`. Sent after each.
-
-    Earlier ones are kept, and those of this kind of GPU not measured again; nor is what failed on it.
-    """
-    path, failures = place / "results" / "bench.json", place / "results" / "failures.json"
-    rows: list[Row] = newest(trees, "bench.json") or []
-    compiled = [row for row in newest([place], "warm.json") or [] if row not in rows]
-    broken: dict[str, str] = newest(trees, "failures.json") or {}  # "<machine>: <row's name>" -> why
-    have = {row["name"] for row in rows if row["machine"] == machine()}
-    have |= {name.removeprefix(f"{machine()}: ") for name in broken}
-
-    def keep(row: Row) -> None:
-        rows.append(row)
-        ratio = f"  {row['ratio']:.2f}x {row['reference']}" if row["ratio"] else ""
-        say(f"{row['name']:<62} {row['value']:.4g} {row['unit']}{ratio}")
-        write_json(path, rows)
-        send()
-
-    def failed(name: str, why: str) -> None:
-        say(f"{name}: {why}")
-        broken[f"{machine()}: {name}"] = why
-        write_json(failures, broken)
-
-    for each in compiled:
-        keep(each)
-    peak = ceilings(device) if data else {}
-    for name, value in peak.items():
-        if f"ceiling/{device}/{name}" not in have:
-            keep(figure(f"ceiling/{device}/{name}", value, "B/s" if name == "bytes" else "FLOP/s"))
-    batch = 8 if widths else 128
-    for model in ("uvb", "deen") if data else ():
-        options = {"have": have, "left": budget.left, "failed": failed, "widths": widths, "batch": batch}
-        for each in step_rows(model, data, peak, device, names, **options):
-            keep(each)
-    for name, benchmark in ((name, BENCHMARKS[name]) for name in names if name in BENCHMARKS):
-        if budget.left() > VARIANT_SECONDS and not any(had.startswith(f"{name}/") for had in have):
-            try:
-                count = len(rows)
-                for each in benchmark.rows(device, quick=widths is not None):
-                    keep(each)
-                if len(rows) == count:
-                    failed(f"{name}/", "no row came back")
-            except Exception as error:  # out of memory, say; the trainings are worth more
-                failed(f"{name}/", f"{type(error).__name__}: {error}")
-                require_alive(device)
-
-
-def plan_for(model: str, results: list[Path], device: str) -> Plan:
-    """The fastest correct way of this model's step, as measured by `steps`; compiled, without a graph, where it was not."""
+def plan_for(model: str, ledger: Ledger, device: str) -> Plan:
+    """The fastest way of this model's step that was measured here and is right; compiled without a graph where none was."""
     if device == "cpu":
         return Plan(precision="fp32")
-    medians: dict[str, float] = {}
-    family, right = "deen" if model == "deen" else "uvb", {"graph": False, "compile": True}  # the VAEs are UVB's network
-    for folder in results:
-        if (folder / "bench.json").exists():
-            for row in json.loads((folder / "bench.json").read_text()):
-                here = row["machine"] == machine()
-                medians |= {n: row["value"] for n in FAST if here and row["name"] == f"step/{family}/mnist/cuda-{n}"}
-        if (folder / "checks.json").exists():
-            checked = json.loads((folder / "checks.json").read_text())["checks"]
-            found = {name: check for name, check in checked.items() if check["machine"] == machine()}
-            if f"compiled/{family}" in found:
-                right["compile"] = found[f"compiled/{family}"]["ok"]
-            right["graph"] = right["compile"] and found.get(f"graphed/{family}", {}).get("ok", False)
+    family = "deen" if model == "deen" else "uvb"  # the VAEs are UVB's network
+    checks = {name: check["ok"] for name, check in ledger.checks.items() if check["machine"] == machine()}
+    compiles = checks.get(f"compiled/{family}", True)
+    graphs = compiles and checks.get(f"graphed/{family}", False)
+    right = {"compile": compiles, "graph": graphs}
+    here = {row["name"]: row["value"] for row in ledger.rows if row["machine"] == machine()}
+    medians = {n: here[f"step/{family}/mnist/cuda-{n}"] for n in FAST if f"step/{family}/mnist/cuda-{n}" in here}
     usable = {n: v for n, v in medians.items() if all(ok or way not in n for way, ok in right.items())}
-    best = min(usable, key=lambda n: usable[n]) if usable else "compile-bf16" if right["compile"] else "eager-bf16"
+    best = min(usable, key=lambda n: usable[n]) if usable else "compile-bf16" if compiles else "eager-bf16"
     return Plan(device="cuda", precision="bf16", compile="compile" in best, graph="graph" in best)
 
 
-def loop_share(spec: RunSpec, plan: Plan, results: Path, device: str) -> None:
-    """Add a row to bench.json: images/s of the whole training, data, noise and probe included, over those of the bare step."""
-    way = f"{'graph-' if plan.graph else ''}{'compile' if plan.compile else 'eager'}-{plan.precision}"
-    at = f"{spec.model}/{spec.data.name}/{device}-{way}"
-    bench, curves = results / "bench.json", results / spec.spec_id / "curves.json"
-    if (
-        spec.recipe.optimizer != "adam"
-        or spec.model not in ("uvb", "deen")
-        or way not in FAST
-        or not bench.exists()
-        or not curves.exists()
-    ):
-        return
-    rows: list[Row] = json.loads(bench.read_text())
-    rates = [epoch["images_per_second"] for epoch in json.loads(curves.read_text())["rows"]]
-    if not rates or any(known["name"] == f"loop-share/{at}" and known["machine"] == machine() for known in rows):
-        return
+def way_of(plan: Plan) -> str:
+    return f"{'graph-' if plan.graph else ''}{'compile' if plan.compile else 'eager'}-{plan.precision}"
+
+
+def loop_share(spec: RunSpec, plan: Plan, store: Store, device: str) -> Iterator[Row]:
+    """Images/s of the whole training, data, noise and probe included, over those of the bare step."""
+    at = f"{spec.model}/{spec.data.name}/{device}-{way_of(plan)}"
+    rates = [epoch["images_per_s"] for epoch in store.read_json(f"models/{spec.spec_id}/curves.json")["rows"]]
     model = build_model(spec).to(device)
     assert isinstance(model, Energy)
-    step = variant(way, model, spec.data.shape, device, spec.recipe.batch_size)
+    step = variant(way_of(plan), model, spec.data.shape, device, spec.recipe.batch_size)
     times = seconds_side_by_side({"step": step}, repeats=20, inner=5, device=device)["step"]
-    batch = spec.recipe.batch_size
-    rows.append(row(f"step/{at}/batch-{batch}", times))
-    share = statistics.median(rates) * statistics.median(times) / batch
-    rows.append(figure(f"loop-share/{at}", share, "share", f"bare step, batch {batch}"))
-    rows.append(figure(f"images/{at}", statistics.median(rates), "images/s"))
-    write_json(bench, rows)
+    share = statistics.median(rates) * statistics.median(times) / spec.recipe.batch_size
+    yield row(f"step/{at}/batch-{spec.recipe.batch_size}", times)
+    yield figure(f"loop-share/{at}", share, "share", f"bare step, batch {spec.recipe.batch_size}")
+    yield figure(f"images/{at}", statistics.median(rates), "images/s")
 
 
-def bundle(place: Path, out: Path, tree: Path, started: float, note: str) -> None:
-    """What the checkout has not got yet, as one archive (more where one would be too large), and a summary."""
-    out.mkdir(parents=True, exist_ok=True)
-    results = place / "results"
-    folders = [p for p in sorted(results.iterdir()) if p.is_dir() and not (tree / p.name / "done.json").exists()]
-    files = [p for p in (results / name for name in ("checks.json", "bench.json", "failures.json")) if p.exists()]
-    parts: list[list[Path]] = [files]
-    for folder in folders:
-        size = sum(f.stat().st_size for part in parts[-1:] for p in part for f in _files(p))
-        if size + sum(f.stat().st_size for f in _files(folder)) > TAR_LIMIT:
-            parts.append([])
-        parts[-1].append(folder)
-    for number, part in enumerate(parts[:6]):
-        name = out / f"results{number or ''}.tar.gz"
-        with tarfile.open(name.with_suffix(".part"), "w:gz") as tar:
-            for path in part:
-                tar.add(path, arcname=path.name, filter=lambda member: None if member.name.endswith(".part") else member)
-        name.with_suffix(".part").replace(name)
-    done = {p.name: (p / "done.json").exists() for p in folders}
-    write_json(out / "summary.json", {"note": note, "minutes": (time.monotonic() - started) / 60, "finished": done})
-
-
-def _files(path: Path) -> list[Path]:
-    return [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
+def rehearsal_sets() -> dict[str, ImageSet]:
+    """A few digits under MNIST's name."""
+    digits = load_dataset("digits")
+    few = {"train": digits.train[:400], "test": digits.test[:60]}
+    labels = {"train_labels": digits.train_labels[:400], "test_labels": digits.test_labels[:60]}
+    return {"mnist": ImageSet("mnist", **few, **labels, levels=digits.levels)}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -254,152 +248,34 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=9.0, help="stop before these are over (a call may take 10)")
     parser.add_argument("--out", type=Path, required=True, help="where the archive goes: $OUT")
     parser.add_argument("--place", type=Path, default=Path("/tmp/uvb_gpu"), help="this machine's own disk")
-    parser.add_argument("--tree", type=Path, default=ROOT / "results" / "gpu", help="results of earlier leases")
-    parser.add_argument("--phases", default=",".join(PHASES), help=f"which of {', '.join(PHASES)}")
-    parser.add_argument(
-        "--only", default="", help="only trainings whose 'data model recipe sigma' holds this, e.g. 'mnist uvb paper'"
-    )
-    parser.add_argument("--again", action="store_true", help="repeat checks and step benchmarks that are already there")
+    parser.add_argument("--tree", type=Path, default=RESULTS, help="results of earlier leases")
+    parser.add_argument("--phases", type=lambda text: text.split(","), default=PHASES, help=f"which of {', '.join(PHASES)}")
+    parser.add_argument("--only", default="", help="only trainings whose 'data model recipe sigma' holds this")
+    parser.add_argument("--again", action="store_true", help="repeat checks, step benchmarks and trainings that failed")
     parser.add_argument("--list", action="store_true", help="print the trainings in order and their state, and stop")
     parser.add_argument("--tiny", action="store_true", help="a rehearsal with tiny networks, on the CPU too")
     parser.add_argument("--no-jax", action="store_true")
     args = parser.parse_args(arguments)
-    started, budget = time.monotonic(), Budget(args.minutes)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cpu" and not (args.tiny or args.list):
-        sys.exit("no CUDA device here; --tiny rehearses the whole script on the CPU")
-    (args.place / "results").mkdir(parents=True, exist_ok=True)
-    sets = rehearsal_sets() if args.tiny else unpack(ROOT / ".gpu_data", args.place / "data")
+    sets = rehearsal_sets() if args.tiny else unpack(PACKED, args.place / "data")
     if not sets:
-        sys.exit("no images in .gpu_data/; run benchmarks/gpu/pack.py first, and name .gpu_data in `carry`")
-    widths = Widths(conv=(3, 4), hidden=6, latent=5, decoder=7) if args.tiny else None
-    specs = rehearsal_specs(sets, widths) if widths else in_order_of_value(sets)
-    specs = [spec for spec in specs if args.only in key_of(spec)]
-    if args.list:
-        for spec in specs:
-            state = "finished" if (args.tree / spec.spec_id / "done.json").exists() else "to do"
-            print(f"{spec.spec_id}  {state:<9} {key_of(spec)}")
-        return
-    phases = args.phases.split(",")
-    say(f"{machine()}, commit {commit()}, {device}")
-    trees = [args.tree, args.place / "results"]  # the newer last
+        sys.exit("no images in .gpu_data/: run `python -m benchmarks.gpu.transfer pack` first, and carry .gpu_data")
     if args.again:
-        trees = trees[1:]
-        for name in ("checks.json", "bench.json", "failures.json"):
-            (args.place / "results" / name).unlink(missing_ok=True)
-        for failed in (args.place / "results").glob("*/failed.json"):
-            failed.unlink()
-
-    def send(note: str) -> None:
-        bundle(args.place, args.out, args.tree, started, note)
-
-    def check(*, first: bool) -> None:
-        if "checks" in phases:
-            checks(sets["mnist"], args.place, trees, device, budget, widths, partial(send, "checking"), first=first)
-            send("checks done")
-
-    def measure(data: str | None, *names: str) -> None:
-        if "steps" in phases:
-            chosen = [name for name in names if not (args.no_jax and name.startswith("jax"))]
-            if device == "cpu" and data:
-                chosen = [name for name in chosen if name.startswith(("eager", "jax"))]
-            note = f"measuring {', '.join(chosen)}"
-            benchmarks(data, chosen, args.place, trees, device, budget, widths, partial(send, note))
-
-    def train(spec: RunSpec, *, only: str | None = None) -> str | None:
-        """Train and evaluate; why the call must end here, or None."""
-        folder = args.place / "results" / spec.spec_id
-        if (args.tree / spec.spec_id / "done.json").exists():
-            return None
-        if (folder / "done.json").exists() or (folder / "failed.json").exists():  # it would fail here again
-            return None
-        if budget.left() < 0:
-            return f"time is up before {key_of(spec)}"
-        plan = plan_for(spec.model, trees, device)
-        say(f"[{(time.monotonic() - started) / 60:.1f} min] {spec.spec_id} {key_of(spec)}: {plan}")
-        lost: DeviceLost | None = None
-        with warnings.catch_warnings(record=True) as caught:  # a compiler or graph that fell back says so
-            warnings.simplefilter("always")
-            try:
-                finished = run_training(spec, plan, sets[spec.data.name], args.place, budget, say, only=only)
-            except DeviceLost as error:  # raised once it is known by what this was trained
-                finished, lost = True, error
-            except Exception as error:  # out of memory, a damaged state: the other trainings go on
-                finished = True
-                why = f"{type(error).__name__}: {error}"
-                say(f"  FAILED: {why}")
-                write_json(folder / "failed.json", {"error": why, "trace": traceback.format_exc()})
-        told = list(dict.fromkeys(str(w.message)[:500] for w in caught))
-        for text in told:
-            say(f"  {text}")
-        # of the training; its experiments may come in a later call
-        trained_by = newest([folder], "machine.json") or machine_json(device) | {"plan": plan.to_json(), "warnings": []}
-        trained_by["warnings"] = list(dict.fromkeys([*trained_by["warnings"], *told]))
-        write_json(folder / "machine.json", trained_by)
-        send(f"after {key_of(spec)}")
-        if lost:
-            raise lost
-        require_alive(device)
-        tried = args.place / f"loop_share-{spec.spec_id}"  # else a device lost there would be lost there again
-        if finished and not tried.exists() and not any("failed" in text for text in told):
-            tried.touch()
-            try:
-                loop_share(spec, plan, args.place / "results", device)
-            except Exception as error:  # a row fewer
-                say(f"  loop-share: {type(error).__name__}: {error}")
-                require_alive(device)
-        return None if finished else f"time is up in {key_of(spec)}; call again within half a minute, and it goes on"
-
-    def everything() -> str:
-        """In order of value; why the call ends."""
-        if device == "cuda" or args.tiny:
-            warm(args.place, widths)
-        check(first=True)
-        measure("mnist", FAST[0])
-        measure(None, "stacked")
-        measure("cifar10", FAST[0])
-        trained = specs if "trainings" in phases else []
-        ended = None
-        for spec in trained[:HEADLINE]:
-            ended = ended or train(spec, only="losses")
-        if not ended:
-            measure("mnist", "jax-bf16", ONE_UPDATE)  # what the headline does not wait for: JAX compiles long
-            measure(None, "exact", "sampling")
-        for spec in trained[:HEADLINE]:
-            ended = ended or train(spec)
-        if not ended:
-            measure("cifar10", "jax-bf16")
-            check(first=False)
-            measure("mnist", *FAST[1:], *OTHERS)
-        for spec in trained[HEADLINE:]:
-            ended = ended or train(spec)
-        return ended or "everything is done"
-
+        for old in [*args.place.glob("study/*.json"), *args.place.glob("study/**/failed.json")]:
+            old.unlink()
+    lease = Lease(args, sets, Widths(conv=(3, 4), hidden=6, latent=5, decoder=7) if args.tiny else None)
+    if args.list:
+        for spec in lease.specs:
+            print(f"{spec.spec_id}  {'finished' if finished(args.tree, spec.spec_id) else 'to do':<9} {key_of(spec)}")
+        return
+    if lease.device == "cpu" and not args.tiny:
+        sys.exit("no CUDA device here; --tiny rehearses the whole script on the CPU")
+    say(f"{machine()}, commit {commit()}, {lease.device}")
     try:
-        note = everything()
+        note = lease.everything()
     except DeviceLost as error:
         note = f"the GPU answers no more ({error}); call again"
-    send(note)
-    say(f"{note}; {(time.monotonic() - started) / 60:.1f} minutes")
-
-
-def key_of(spec: RunSpec) -> str:
-    return f"{spec.data.name} {spec.model} {spec.recipe.name} {spec.sigma:g}"
-
-
-def rehearsal_sets() -> dict[str, ImageSet]:
-    """Digits, under the names of the real sets."""
-    digits = load_dataset("digits")
-    few = {"train": digits.train[:400], "test": digits.test[:60]}
-    labels = {"train_labels": digits.train_labels[:400], "test_labels": digits.test_labels[:60]}
-    return {"mnist": ImageSet("mnist", **few, **labels, levels=digits.levels)}
-
-
-def rehearsal_specs(sets: dict[str, ImageSet], widths: Widths) -> list[RunSpec]:
-    """Two short trainings."""
-    recipe = dataclasses.replace(RECIPES["fast"], epochs=3, batch_size=32)
-    specs = [paper_spec(sets["mnist"], model, 1.0, "fast") for model in ("uvb", "deen")]
-    return [dataclasses.replace(spec, widths=widths, recipe=recipe) for spec in specs]
+    lease.send(note)
+    say(f"{note}; {(time.monotonic() - lease.started) / 60:.1f} minutes")
 
 
 if __name__ == "__main__":

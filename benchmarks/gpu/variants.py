@@ -1,25 +1,24 @@
-"""The training step on a GPU, written several ways, timed side by side; JAX's too. `gpu/run.py` drives it.
+"""The training step on a GPU, written several ways and timed side by side, JAX's too.
 
-A step is forward, inner gradient, backward, clipping, Adam and EMA of the paper's network, on data that is already there.
+A step is forward, inner gradient, backward, clipping, Adam and average of the paper's network, on data that lies ready.
 """
 
 import dataclasses
 import importlib.util
 import json
-import math
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from functools import cache
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.gpu.one_update import OneUpdate
-from benchmarks.measure import ROOT, Row, figure, no_fallback, require_alive, row, seconds_side_by_side, setting, wait
+from benchmarks.measure import ROOT, Row, figure, no_fallback, row, seconds_side_by_side, setting, wait
 from uvb.models import get_model, nets
 from uvb.models.base import Energy, Estimator
 from uvb.noise import normal
@@ -31,20 +30,19 @@ from uvb.training.objectives import build_objective
 SHAPES: dict[str, Shape] = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
 BATCH = 128
 REFERENCE = "eager fp32, as first written"
-# Every pass over the weights that no fusion can avoid: Adam reads p, g, m, v and writes p, m, v; the EMA reads and writes
-# its average; the backward pass writes g. Four bytes each. Activations are not counted, so the floor is a low one.
+# Passes over the weights that no fusion avoids: Adam reads p, g, m, v and writes p, m, v; the average is read and written;
+# the backward pass writes g. Four bytes each. Activations are not counted, so the floor is low.
 PASSES = 10
 
 FAST = ("graph-compile-bf16", "graph-eager-bf16", "compile-bf16", "eager-bf16")  # what a plan can say, the likeliest first
-# To compare. "benchmark": cuDNN tries its algorithms. "dynamo": torch.compile of the objective as it is, with torch's own
-# second derivatives, beside ours. "torch-derivatives": those, uncompiled.
+# To compare: cuDNN tries its algorithms; torch.compile of the objective with torch's own second derivatives; those uncompiled.
 OTHERS = ("graph-compile-bf16-cudnn-benchmark", "graph-dynamo-bf16", "graph-eager-bf16-torch-derivatives", "jax-fp32")
-ONE_UPDATE = "graph-compile-bf16-one-update"  # clipping, Adam and EMA compiled into one (`one_update.py`)
 JAX_SECONDS = 90  # for one precision, compilation included
-VARIANT_SECONDS = 40  # with fewer left none is begun: what a compilation and its timing may take
+VARIANT_SECONDS = 40  # what a compilation and its timing may take
 
 
 def batch_for(model: Estimator, shape: Shape, device: str, batch: int) -> tuple[torch.Tensor, ...]:
+    """x and noise (B, C, H, W), ε (B, noise_dim), weight (B,)."""
     x = torch.rand(batch, *shape, generator=torch.Generator().manual_seed(0)).to(device)
     noise = normal((batch, *shape), 0, "noise", device=device)
     eps = normal((batch, model.noise_dim), 0, "latent", device=device)
@@ -52,7 +50,7 @@ def batch_for(model: Estimator, shape: Shape, device: str, batch: int) -> tuple[
 
 
 def first_written(model: Energy, shape: Shape, device: str, batch: int) -> Callable[[], Any]:
-    """autograd.grad inside, Adam as it comes, fp32 with torch's defaults (TF32 in convolutions); no clipping, no EMA."""
+    """The step one would first write: autograd.grad inside, plain Adam, fp32 with torch's defaults; no clipping, no average."""
     x, noise, eps, _ = batch_for(model, shape, device, batch)
     adam = torch.optim.Adam(model.parameters(), lr=1e-4)
 
@@ -70,7 +68,7 @@ def first_written(model: Energy, shape: Shape, device: str, batch: int) -> Calla
 
 
 def variant(name: str, model: Estimator, shape: Shape, device: str, batch: int) -> Callable[[], Any]:
-    """The step of the training loop, put together as the variant says: compiled, captured and warmed up."""
+    """The step of the training loop as the variant's name says: compiled, captured and warmed up."""
     torch._dynamo.reset()
     plan = Plan(device=device, precision="bf16", compile="-compile" in f"-{name}", graph=name.startswith("graph-"))
     arguments = batch_for(model, shape, device, batch)
@@ -81,21 +79,16 @@ def variant(name: str, model: Estimator, shape: Shape, device: str, batch: int) 
         loss_of = prepare(objective, plan, (batch, *shape))
         if "dynamo" in name:
             loss_of = torch.compile(loss_of, fullgraph=True, dynamic=False)  # type: ignore[assignment]  # its stub says Callable
-        longest, together = RECIPES["fast"].clip, name.endswith("one-update")
-        gradients = gradients_of(loss_of, plan, math.inf if together else longest)
+        gradients = gradients_of(loss_of, plan, RECIPES["fast"].clip)
         trained = [p for p in model.parameters() if p.requires_grad]
         averaged = [p.detach().clone() for p in trained]
         adam = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
-        update = OneUpdate(trained, averaged, 1e-4, longest)
 
         def step() -> torch.Tensor:
             loss = gradients(*arguments)
-            if together:
-                update()
-            else:
-                adam.step()
-                with torch.no_grad():
-                    torch._foreach_lerp_(averaged, trained, 1e-3)
+            adam.step()
+            with torch.no_grad():
+                torch._foreach_lerp_(averaged, trained, 1e-3)
             adam.zero_grad(set_to_none=True)
             return loss
 
@@ -106,7 +99,7 @@ def variant(name: str, model: Estimator, shape: Shape, device: str, batch: int) 
 
 
 def forward_flops(model: str, shape: Shape, widths: Widths) -> int:
-    """Of one energy of one image, counted by torch."""
+    """FLOP of one energy of one image, counted by torch."""
     built = get_model(model).build(shape, widths, "silu", 1.0)
     assert isinstance(built, Energy)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -116,7 +109,7 @@ def forward_flops(model: str, shape: Shape, widths: Widths) -> int:
 
 @cache
 def ceilings(device: str, size: int = 8192, copy_bytes: int = 2**32) -> dict[str, float]:
-    """Measured here and now: FLOP/s of a large bf16, fp32 and (on CUDA) TF32 product on random data, bytes/s of a copy."""
+    """Measure FLOP/s of a large bf16, fp32 and (on CUDA) TF32 product of random data, and bytes/s of a large copy."""
     if device == "cpu":
         size, copy_bytes = 512, 2**24
     found: dict[str, float] = {}
@@ -133,76 +126,74 @@ def ceilings(device: str, size: int = 8192, copy_bytes: int = 2**32) -> dict[str
     return found
 
 
-def step_rows(
-    model: str,
-    data: str,
-    peak: dict[str, float],
-    device: str,
-    names: Sequence[str],
-    *,
-    have: Collection[str] = (),
-    left: Callable[[], float] = lambda: math.inf,
-    failed: Callable[[str, str], None] = lambda name, why: print(f"{name}: {why}", flush=True),
-    widths: Widths | None = None,
-    batch: int = BATCH,
-) -> Iterator[Row]:
-    """Rows of each variant in `names` and not in `have`: times faster than the eager fp32 step, shares of peak and roofline.
+@dataclass
+class Steps:
+    """The steps of one network on one data set. Each variant is timed beside the eager fp32 step.
 
-    Every way of writing it is tried for itself: one that fails is named to `failed` and costs the others nothing. None is
-    begun that might not end within the seconds `left`.
+    Args:
+        peak: what `ceilings` measured.
     """
-    known = get_model(model)
-    widths, shape, at = widths or known.widths, SHAPES[data], f"{model}/{data}/{device}"
-    todo = [name for name in names if f"step/{at}-{name}" not in have]
-    if not todo or left() < VARIANT_SECONDS:
-        return
 
-    def build() -> Energy:
-        built = known.build(shape, widths, "silu", 1.0).to(device)
+    model: str
+    data: str
+    device: str
+    peak: dict[str, float]
+    widths: Widths | None = None
+    batch: int = BATCH
+
+    @property
+    def at(self) -> str:
+        return f"{self.model}/{self.data}/{self.device}"
+
+    @cached_property
+    def few(self) -> dict[str, int]:
+        return {"repeats": 20, "inner": 5} if self.device == "cuda" else {"repeats": 3, "inner": 1}
+
+    def build(self) -> Energy:
+        known = get_model(self.model)
+        built = known.build(SHAPES[self.data], self.widths or known.widths, "silu", 1.0).to(self.device)
         assert isinstance(built, Energy)
         return built
 
-    few = {"repeats": 20, "inner": 5} if device == "cuda" else {"repeats": 3, "inner": 1}
-    eager = first_written(build(), shape, device, batch)
-    against = seconds_side_by_side({"eager": eager}, **few, device=device)["eager"]
-    if f"step/{at}-eager-fp32" not in have:
-        yield row(f"step/{at}-eager-fp32", against)
-    flops = 6 * batch * forward_flops(model, shape, widths)
-    weights = sum(p.numel() for p in build().parameters())
-    for name in todo:
-        if left() < (JAX_SECONDS if name.startswith("jax-") else VARIANT_SECONDS):
-            return
+    @cached_property
+    def eager(self) -> Callable[[], Any]:
+        return first_written(self.build(), SHAPES[self.data], self.device, self.batch)
+
+    def reference(self) -> Iterator[Row]:
+        """The eager fp32 step alone."""
+        yield row(f"step/{self.at}-eager-fp32", seconds_side_by_side({"": self.eager}, **self.few, device=self.device)[""])
+
+    def rows(self, name: str) -> Iterator[Row]:
+        """How many times faster than the eager step a variant is, and its shares of peak and roofline."""
         started = time.monotonic()
-        try:
-            if name.startswith("jax-"):
-                times, begun = jax_apart(model, shape, widths, name.removeprefix("jax-"), batch, few, device)
-                reference = against
-            else:
-                step = variant(name, build(), shape, device, batch)
-                begun = time.monotonic() - started
-                both = seconds_side_by_side({"eager": eager, "fast": step}, **few, device=device)
-                times, reference = both["fast"], both["eager"]
-                del step
-        except Exception as error:
-            failed(f"step/{at}-{name}", f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
-            require_alive(device)
-            continue
+        if name.startswith("jax-"):
+            times, begun = self.jax_apart(name.removeprefix("jax-"))
+            against = seconds_side_by_side({"": self.eager}, **self.few, device=self.device)[""]
+        else:
+            step = variant(name, self.build(), SHAPES[self.data], self.device, self.batch)
+            begun = time.monotonic() - started
+            both = seconds_side_by_side({"eager": self.eager, "fast": step}, **self.few, device=self.device)
+            times, against = both["fast"], both["eager"]
+        flops = 6 * self.batch * forward_flops(self.model, SHAPES[self.data], self.widths or get_model(self.model).widths)
         # JAX's fp32 has its convolutions in TF32, torch's default too, and may have its products so.
-        median, precision = statistics.median(times), "bf16" if "bf16" in name else "tf32" if "tf32" in peak else "fp32"
-        roofline = flops / peak[precision] + 4 * PASSES * weights / peak["bytes"]
-        yield row(f"step/{at}-{name}", times, REFERENCE, reference)
-        yield figure(f"peak-share/{at}-{name}", flops / median / peak[precision], "share", "large matrix product")
-        yield figure(f"roofline-share/{at}-{name}", roofline / median, "share", "arithmetic + bytes of weights, Adam, EMA")
-        yield figure(f"ready/{at}-{name}", begun, "s", "compilation (gpu_warm.py's, where it has been), capture and warm-up")
+        precision = "bf16" if "bf16" in name else "tf32" if "tf32" in self.peak else "fp32"
+        weights = sum(p.numel() for p in self.build().parameters())
+        median = statistics.median(times)
+        roofline = flops / self.peak[precision] + 4 * PASSES * weights / self.peak["bytes"]
+        yield row(f"step/{self.at}-{name}", times, REFERENCE, against)
+        yield figure(f"peak-share/{self.at}-{name}", flops / median / self.peak[precision], "share", "large matrix product")
+        yield figure(f"roofline-share/{self.at}-{name}", roofline / median, "share", "arithmetic + bytes of weights, Adam, EMA")
+        yield figure(f"ready/{self.at}-{name}", begun, "s", "compilation (warm.py's, where it has been), capture and warm-up")
 
-
-def jax_apart(model: str, shape: Shape, widths: Widths, precision: str, batch: int, few: dict[str, int], device: str) -> Any:
-    """Seconds a step and of the first call, in a process that has the GPU's memory to itself as far as it goes."""
-    if importlib.util.find_spec("jax") is None:
-        raise RuntimeError("JAX is not installed")
-    sizes = {"shape": shape, "widths": dataclasses.asdict(widths), "batch": batch, "device": device, **few}
-    command = [sys.executable, "-m", "benchmarks.jax_step", model, precision, json.dumps(sizes)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=JAX_SECONDS, cwd=ROOT)
-    if done.returncode:
-        raise RuntimeError((done.stderr.strip().splitlines() or ["no message"])[-1])
-    return json.loads(done.stdout.splitlines()[-1])
+    def jax_apart(self, precision: str) -> tuple[list[float], float]:
+        """Seconds a step and of the first call, in a process that shares the GPU's memory with nobody."""
+        if importlib.util.find_spec("jax") is None:
+            raise RuntimeError("JAX is not installed")
+        widths = dataclasses.asdict(self.widths or get_model(self.model).widths)
+        sizes = {"shape": SHAPES[self.data], "widths": widths, "batch": self.batch, "device": self.device, **self.few}
+        command = [sys.executable, "-m", "benchmarks.jax_step", self.model, precision, json.dumps(sizes)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=JAX_SECONDS, cwd=ROOT)
+        if done.returncode:
+            raise RuntimeError((done.stderr.strip().splitlines() or ["no message"])[-1])
+        times, begun = json.loads(done.stdout.splitlines()[-1])
+        return times, begun

@@ -1,8 +1,8 @@
-"""Compile the steps that `gpu/run.py` will need, all at once, into the compiler's cache: on a lent GPU minutes count.
+"""Compile the steps that `run.py` will need, all at once, into the compiler's cache: on a lent GPU minutes count.
 
     python3 -m benchmarks.gpu.warm uvb mnist 128      (one of them; prints the seconds it took)
 
-Kernels are chosen by timing them, which means little while others compile: that part of the cache is thrown away.
+Kernels are chosen by timing them, which means little while others compile, so that part of the cache is thrown away.
 """
 
 import json
@@ -13,11 +13,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from benchmarks.measure import ROOT, Row, figure
 
 # The number is part of the cache's key, so `gpu/run.py` must have the same. Several processes compile at once.
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "4")
 
+SECONDS = 110.0  # for all; what is not done by then is compiled where it is needed
 # Model, data, batch; in bf16. 128 for checks and benchmarks, 64 (`fast`) for trainings.
 JOBS = (
     ("uvb", "mnist", 128),
@@ -54,28 +55,29 @@ def warm(model: str, data: str, batch: int, widths: str = "") -> dict[str, objec
         started = time.monotonic()
         gradients_of(prepare(objective, plan, (batch, *shape)), plan)(*arguments)
         wait(device)
-    return {"model": model, "data": data, "batch": batch, "device": device, "seconds": time.monotonic() - started}
+    return {"device": device, "seconds": time.monotonic() - started}
 
 
-def warm_all(seconds: float, widths: str = "", jobs: tuple[tuple[str, str, int], ...] = JOBS) -> Iterator[dict]:
-    """What each job printed, or the line it failed with, in order of `jobs`; those not done after `seconds` are stopped."""
-    end = time.monotonic() + seconds
+def rows(widths: str, jobs: tuple[tuple[str, str, int], ...]) -> Iterator[Row]:
+    """Compile all `jobs` at once; a row of seconds for each. What fails or takes longer than SECONDS is said and left out."""
+    end = time.monotonic() + SECONDS
     processes = []
     for job in jobs:
         command = [sys.executable, "-m", "benchmarks.gpu.warm", *map(str, job), *([widths] if widths else [])]
         processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT))
-    for job, process in zip(jobs, processes, strict=True):
+    for (model, data, batch), process in zip(jobs, processes, strict=True):
         try:
             out, err = process.communicate(timeout=max(0.1, end - time.monotonic()))
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
-            yield {"job": job, "error": f"not done after {seconds:.0f} s"}
+            print(f"compiling {model} on {data}: not done after {SECONDS:.0f} s", flush=True)
             continue
         if process.returncode:
-            yield {"job": job, "error": (err.strip().splitlines() or ["no message"])[-1]}
+            print(f"compiling {model} on {data}: {(err.strip().splitlines() or ['no message'])[-1]}", flush=True)
         else:
-            yield {"job": job, **json.loads(out.splitlines()[-1])}
+            done = json.loads(out.splitlines()[-1])
+            yield figure(f"compile/{model}/{data}/{done['device']}-bf16/batch-{batch}", done["seconds"], "s")
     forget_choices()
 
 

@@ -59,7 +59,7 @@ class Machine:
 
 # A 2-core AVX512-bf16 machine as one worker with two threads: its bf16 peak, of which all but the update reaches this share.
 TWO_CORES = Machine("2 cores", 7.2e11, 0.65, 1.6e10, 4e-3, 1, 1e9, 1e9, 1e-4, 2.4e10, 3e8, 15.0)
-# As measured (benchmarks/results/nvidia-h200.md), share and overhead fitted to the steps; links as makers say.
+# As measured (results/speed/nvidia-h200.md), share and overhead fitted to the steps; links as makers say.
 H200 = Machine("H200, 8 a node, 3.2 Tbit/s between nodes", 7.9e14, 0.65, 4e12, 1.2e-3, 8, 2e11, 1e11, 1e-5, 1.4e11, 1e9, 20.0)
 # As its maker says, the share an assumption, with 10 Gbit/s between nodes: the workers of ray_cluster.yaml.
 L4 = Machine("L4, one a node, 10 Gbit/s between nodes", 6e13, 0.5, 2.4e11, 4e-4, 1, 1e9, 1e9, 5e-5, 2.2e10, 5e8, 20.0)

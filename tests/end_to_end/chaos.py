@@ -63,7 +63,7 @@ class Chaos:
     patience: float = 600.0
     """Seconds that a restart may take."""
     record: bool = False
-    """Write the recovery times into benchmarks/results/, beside the benchmarks."""
+    """Write the recovery times into results/speed/, beside the benchmarks."""
     calm: str = ""
     """Where the same study ran undisturbed already (its --storage); empty: it runs first."""
     keep: str = ""
@@ -488,7 +488,7 @@ def record(kills: list[Kill]) -> None:
     for kind in dict.fromkeys(kill.kind for kill in kills):
         seconds = [kill.recovery_seconds for kill in kills if kill.kind == kind]
         rows.append(row(f"recovery/{kind}", seconds) | {"reference": f"{len(seconds)} kills"})
-    bench.write(rows, ROOT / "benchmarks" / "results")
+    bench.write(rows, bench.PLACE)
 
 
 def read_json(path: Path) -> dict[str, Any]:

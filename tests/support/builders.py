@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from uvb.data import ImageSet
 from uvb.models import get_model
@@ -18,3 +19,10 @@ def tiny_spec(images: ImageSet, model: str = "uvb", **changes: object) -> RunSpe
     data = DataRef(images.name, images.checksum, images.shape, min(100, len(images.train)))
     spec = RunSpec(data, model, TINY, sigma=1.0, objective=get_model(model).objective, recipe=recipe)
     return dataclasses.replace(spec, **changes)
+
+
+def a_row(name: str, value: float = 1.0, machine: str = "m, torch 1") -> dict[str, Any]:
+    """A row of a benchmark's table."""
+    from benchmarks.measure import figure
+
+    return figure(name, value, "s") | {"machine": machine}

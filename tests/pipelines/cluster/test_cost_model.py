@@ -84,7 +84,7 @@ def test_steps_take_what_was_measured(model: str, least: float, most: float) -> 
 
 @pytest.mark.parametrize("model", ["uvb", "deen"])
 def test_steps_on_a_gpu_take_nearly_what_was_measured(model: str) -> None:
-    rows = json.loads((ROOT / "benchmarks" / "results" / "nvidia-h200.json").read_text())
+    rows = json.loads((ROOT / "results" / "speed" / "nvidia-h200.json").read_text())
     (measured,) = [row["value"] for row in rows if row["name"] == f"step/{model}/mnist/cuda-graph-compile-bf16"]
     assert step_seconds(paper_work(model), H200) == pytest.approx(measured, rel=0.2)
     assert f"| {1e3 * measured:.2f} ms |" in cost_model.check_table()

@@ -1,14 +1,17 @@
 """The step as one compiled graph: the uncompiled loss and gradients, whatever the batch, and refused where they are others."""
 
+import functools
+
 import pytest
 import torch
 
 from tests.support.builders import tiny_spec
 from uvb.accelerate.compiled import CompiledObjective
 from uvb.accelerate.gradients import distance
-from uvb.models import build_model
+from uvb.models import build_model, get_model
 from uvb.noise import normal
 from uvb.plan import Plan
+from uvb.spec import Widths
 from uvb.training.loop import prepare
 from uvb.training.objectives import build_objective
 
@@ -78,3 +81,14 @@ def test_what_a_trace_would_freeze_is_refused(digits, monkeypatch):
     objective = build_objective("denoise", model)
     with pytest.warns(UserWarning, match=r"its gradient differs from the uncompiled one by [\d.]+ of its norm"):
         assert prepare(objective, Plan(compile=True), (4, *spec.data.shape)) is objective
+
+
+@pytest.mark.slow
+def test_process_compiles_more_networks_than_dynamo_likes(digits, monkeypatch, recwarn):
+    """Dynamo refuses the ninth compilation of a function; a worker trains a whole group of models in turn."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    for hidden in range(6, 17):
+        model = get_model("deen").build((1, 9, 11), Widths(conv=(3,), hidden=hidden), "silu", 1.0)
+        compiled = prepare(build_objective("denoise", model), Plan(compile=True), (4, 1, 9, 11))
+        assert isinstance(compiled, CompiledObjective)
+    assert not [w for w in recwarn if "torch.compile failed" in str(w.message)]

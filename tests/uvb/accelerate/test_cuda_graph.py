@@ -7,6 +7,7 @@ from torch import nn
 from tests.support.builders import tiny_spec
 from uvb import plan as plans
 from uvb.accelerate.cuda_graph import Graphed
+from uvb.errors import UserError
 from uvb.plan import Plan, resolve_plan
 from uvb.training import loop as train
 from uvb.training.loop import fit
@@ -113,3 +114,8 @@ def test_the_plan_for_a_gpu(monkeypatch, wishes, compile, graph):
     plan = resolve_plan(**wishes)
     assert (plan.compile, plan.graph) == (compile, graph)
     assert plan.precision == ("fp32" if wishes.get("device") == "cpu" else "bf16")
+
+
+def test_plan_with_a_graph_needs_a_gpu():
+    with pytest.raises(UserError, match="CUDA graph"):
+        Plan(graph=True).require_honourable()

@@ -1,0 +1,128 @@
+"""What was measured on this kind of machine, in files, so that no later call measures it again."""
+
+import json
+import math
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.measure import Row, commit, machine, require_alive
+
+RESERVE_SECONDS = 20.0  # kept for saving and bundling when the time is up
+
+Check = dict[str, Any]  # {"ok": bool, ...numbers}
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+class Budget:
+    """A deadline that work asks for; nothing enforces it."""
+
+    def __init__(self, minutes: float) -> None:
+        self.end = time.monotonic() + 60 * minutes
+
+    def left(self) -> float:
+        """Seconds until work must stop; the reserve for saving is taken off."""
+        return self.end - time.monotonic() - RESERVE_SECONDS
+
+
+class Ledger:
+    """Rows of benchmarks (bench.json), checks (checks.json) and failures (failures.json), each written at once.
+
+    Args:
+        folders: where earlier calls left these files, the newest last; that one is written to.
+        left: seconds left; a job that needs more is not begun.
+        send: called after each job, with its name.
+    """
+
+    def __init__(
+        self,
+        folders: Sequence[Path],
+        device: str,
+        left: Callable[[], float] = lambda: math.inf,
+        send: Callable[[str], None] = lambda name: None,
+    ) -> None:
+        self.folder, self.device, self.left, self.send = folders[-1], device, left, send
+        self.rows: list[Row] = newest(folders, "bench.json") or []
+        self.checks: dict[str, Check] = (newest(folders, "checks.json") or {}).get("checks", {})
+        self.failures: dict[str, str] = newest(folders, "failures.json") or {}  # "<machine>: <job>" -> why
+
+    def known(self, job: str) -> bool:
+        """Whether a job ran or failed on this kind of machine. One that ends with "/" stands for all rows below it."""
+        names = {row["name"] for row in self.rows if row["machine"] == machine()}
+        names |= {name for name, check in self.checks.items() if check["machine"] == machine()}
+        names |= {name.removeprefix(f"{machine()}: ") for name in self.failures}
+        return job in names or (job.endswith("/") and any(name.startswith(job) for name in names))
+
+    def check(self, job: str, run: Callable[[], Check]) -> None:
+        """Run a check unless it is known or the time is up; one that raises is not ok and says why."""
+        if self.known(job) or self.left() < 0:
+            return
+        started = time.monotonic()
+        try:
+            found = run()
+        except Exception as error:  # the others still run
+            found = {"ok": False, "error": f"{type(error).__name__}: {error}"}
+        seconds = round(time.monotonic() - started, 2)
+        say(f"{'ok  ' if found['ok'] else 'FAIL'} {job} ({seconds} s) {json.dumps(found)[:400]}")
+        self.checks[job] = found | {"seconds": seconds, "machine": machine(), "commit": commit()}
+        self._written(job)
+
+    def measure(self, job: str, run: Callable[[], Iterable[Row]], seconds: float = 0.0) -> None:
+        """Run a benchmark unless it is known or fewer than `seconds` are left; one that raises costs the others nothing."""
+        if self.known(job) or self.left() < seconds:
+            return
+        try:
+            for row in run():
+                ratio = f"  {row['ratio']:.2f}x {row['reference']}" if row["ratio"] else ""
+                say(f"{row['name']:<62} {row['value']:.4g} {row['unit']}{ratio}")
+                self.rows.append(row)
+        except Exception as error:
+            self.failures[f"{machine()}: {job}"] = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            say(f"{job}: {self.failures[f'{machine()}: {job}']}")
+        self._written(job)
+
+    def _written(self, job: str) -> None:
+        write_json(self.folder / "bench.json", self.rows)
+        write_json(self.folder / "checks.json", {"machine": machine_json(self.device), "checks": self.checks})
+        write_json(self.folder / "failures.json", self.failures)
+        self.send(job)
+        require_alive(self.device)
+
+
+def newest(folders: Sequence[Path], name: str) -> Any:
+    """The content of the last file `name` in `folders`; None where none has it."""
+    found = [folder / name for folder in folders if (folder / name).exists()]
+    return json.loads(found[-1].read_text()) if found else None
+
+
+def machine_json(device: str) -> dict[str, Any]:
+    blob: dict[str, Any] = {"machine": machine(), "commit": commit()}
+    blob |= {"python": platform.python_version(), "cpus": os.cpu_count()}
+    if device == "cuda":
+        properties = torch.cuda.get_device_properties(0)
+        blob |= {"gpu": properties.name, "memory": properties.total_memory, "cuda": torch.version.cuda}
+        blob |= {"cudnn": torch.backends.cudnn.version(), "multiprocessors": properties.multi_processor_count}
+    return blob
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a file whole or not at all; numbers that are not finite become null."""
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(_finite(value), indent=1))
+    part.replace(path)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,18 @@
+"""The average of the weights."""
+
+import torch
+
+from tests.support.builders import tiny_spec
+from uvb.plan import Plan
+from uvb.training.loop import fit
+from uvb.training.state import TrainState
+
+
+def test_average_carries_no_history(digits):
+    """An EMA outside no_grad would keep every step's graph alive, and memory would grow for as long as a training runs."""
+    spec, plan = tiny_spec(digits), Plan()
+    state = TrainState.fresh(spec, plan)
+    for _ in fit(spec, plan, state, digits):
+        pass
+    assert all(p.is_leaf and p.grad_fn is None for p in state.averaged.parameters())
+    assert not torch.equal(*(next(m.parameters()) for m in (state.averaged, state.model)))
