@@ -7,7 +7,8 @@ from typing import Annotated
 import tyro
 
 from pipelines.cli import command
-from pipelines.reporting.page import build_comparison, build_report
+from pipelines.reporting.compare import build_comparison
+from pipelines.reporting.page import build_report
 from uvb.errors import UserError
 
 

@@ -49,9 +49,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors import SafetensorError, safe_open
 
+from pipelines.files.formats import (
+    Curves,
+    Done,
+    MlflowJson,
+    Settings,
+    SpecJson,
+    StudyJson,
+    Timings,
+    read_object,
+    result_format,
+)
 from uvb.errors import UserError
 from uvb.spec import RunSpec
 
@@ -80,16 +90,46 @@ class Result:
     values: Mapping[str, Any]
     folder: Path
 
+    @property
+    def arrays(self) -> "Arrays":
+        """The task's arrays; empty where it wrote none."""
+        return Arrays(self.folder / "arrays.safetensors")
+
+
+class Arrays(Mapping[str, np.ndarray]):
+    """The arrays of one file by name. Each is read when it is asked for and not kept, so memory stays flat.
+
+    Raises:
+        UserError: by every access, where the file is damaged or not a regular file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self.names:
+            raise KeyError(name)
+        with safe_open(self.path, "np") as file:
+            return np.asarray(file.get_tensor(name))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
     @cached_property
-    def arrays(self) -> dict[str, np.ndarray]:
-        """The task's arrays; empty where it wrote none. Read when first asked for."""
-        path = self.folder / "arrays.safetensors"
-        if not path.exists():
-            return {}
+    def names(self) -> list[str]:
+        """The arrays' names, sorted."""
+        if not self.path.exists():
+            return []
         try:
-            return dict(load_file(path))
-        except SafetensorError as error:
-            raise UserError(f"{path} is damaged ({error}): delete its folder and run the study again") from None
+            if not self.path.is_file():
+                raise OSError("not a regular file")
+            with safe_open(self.path, "np") as file:
+                return sorted(file.keys())
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{self.path} is damaged ({error}): delete its folder and run the study again") from None
 
 
 @dataclass(frozen=True)
@@ -105,7 +145,7 @@ class StudyFiles:
     @cached_property
     def study(self) -> dict[str, Any]:
         """study.json, or {} where absent."""
-        return read_json(self.root / "study.json")
+        return read_object(self.root / "study.json", StudyJson)
 
     @property
     def name(self) -> str:
@@ -130,38 +170,42 @@ class StudyFiles:
 
     @cached_property
     def timings(self) -> dict[str, Any]:
-        return read_json(self.root / "timings.json")
+        return read_object(self.root / "timings.json", Timings)
 
     @cached_property
     def run_ids(self) -> dict[str, str]:
-        return dict(read_json(self.root / "mlflow.json").get("runs", {}))
+        return dict(read_object(self.root / "mlflow.json", MlflowJson).get("runs", {}))
 
     @cached_property
     def models(self) -> dict[str, Model]:
         """Every model that has a spec.json, by spec_id, trained to the end or not."""
         found: dict[str, Model] = {}
         for folder in _folders(self.root / "models"):
-            blob = read_json(folder / "spec.json")
+            blob = read_object(folder / "spec.json", SpecJson)
             if not blob:
                 continue
-            done = read_json(folder / "done.json") or None
-            curves = read_json(folder / "curves.json").get("rows", [])
+            done = read_object(folder / "done.json", Done) or None
+            curves = read_object(folder / "curves.json", Curves).get("rows", [])
             try:
                 spec = RunSpec.from_json(blob)
             except UserError as error:
                 if self.asked and folder.name not in self.asked:  # an earlier command's of an earlier version
                     continue
                 raise UserError(f"{folder / 'spec.json'}: {error}; choose another --study, or remove that folder") from None
-            found[spec.spec_id] = Model(spec, done, curves, read_json(folder / "plan.json"))
+            found[spec.spec_id] = Model(spec, done, curves, read_object(folder / "plan.json"))
         return dict(sorted(found.items()))
 
     def results(self, task: str) -> dict[str, Result]:
-        """The finished results of a task, by key."""
-        found = {}
-        for folder in _folders(self.root / "tasks" / task):
-            if (folder / "result.json").exists():
-                found[folder.name] = Result(folder.name, read_json(folder / "result.json"), folder)
-        return found
+        """The finished results of a task, by key. Each file is read once."""
+        if task not in self._results:
+            folders = [f for f in _folders(self.root / "tasks" / task) if (f / "result.json").exists()]
+            values = {f: read_object(f / "result.json", result_format(task)) for f in folders}
+            self._results[task] = {f.name: Result(f.name, found, f) for f, found in values.items()}
+        return self._results[task]
+
+    @cached_property
+    def _results(self) -> dict[str, dict[str, Result]]:
+        return {}
 
     def of_models(self, task: str) -> Iterator[tuple[Model, Result]]:
         """The task's results beside the models they are of, in the order of data set, model, sigma, seed.
@@ -171,9 +215,14 @@ class StudyFiles:
         """
         known = self.models.keys() - self.superseded
         pairs = [(self.models[key], result) for key, result in self.results(task).items() if key in known]
-        settings = read_json(self.root / "tasks" / "settings.json").get(task)
+        settings = read_object(self.root / "tasks" / "settings.json", Settings).get(task)
         alike = [(m, r) for m, r in pairs if _is_of(r, m) and settings in (None, r.values.get("settings"))]
         yield from sorted(alike, key=lambda pair: order(pair[0].spec))
+
+    @property
+    def kept(self) -> bool:
+        """Whether this is a copy by `keep.py`: numbers and drawings, without the images that an experiment made."""
+        return not (self.root / "data").exists() and next(self.root.glob("tasks/*/*/arrays.safetensors"), None) is None
 
     def left_out(self, task: str) -> int:
         """How many results of a task `of_models` does not give, of models that are not superseded."""
@@ -199,16 +248,13 @@ def order(spec: RunSpec) -> tuple[Any, ...]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object, or {} where there is no such file. A damaged file is the user's to know about."""
-    if not path.exists():
-        return {}
-    try:
-        blob = json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}): delete it and run the study again") from None
-    if not isinstance(blob, dict):
-        raise UserError(f"{path} holds a {type(blob).__name__}, not an object: delete it and run the study again")
-    return blob
+    """A JSON object, or {} where there is no such file. Raises UserError as `read_object`."""
+    return read_object(path)
+
+
+def write_json(path: Path, blob: Any) -> Path:
+    """Write a JSON file so that it is whole or absent."""
+    return write(path, json.dumps(blob, indent=1, ensure_ascii=False).encode())
 
 
 def write(path: Path, content: bytes) -> Path:

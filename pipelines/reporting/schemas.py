@@ -9,7 +9,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.files.study_files import write
+from pipelines.files.study_files import Model, write
+from uvb.models.capacity import parameters as count_parameters
 
 _TEXT, _REAL, _WHOLE = pa.string(), pa.float64(), pa.int64()
 
@@ -52,16 +53,20 @@ def _schema(key: list[tuple[str, pa.DataType]], columns: list[tuple[str, pa.Data
 
 
 SCHEMAS: dict[str, Schema] = {
-    # Tables 2 and 3. `floor` is null on the test split, `nonparametric` on the training split.
+    # Tables 2 and 3. `floor` is null on the test split, `nonparametric` on the training split. `mean_image` and `noisy_image`
+    # are the losses of two answers that need no training: the training set's mean image, and y itself.
     "losses": _schema(
         [("spec_id", _TEXT), ("split", _TEXT), ("estimator", _TEXT)],
         [
             *DESCRIPTION,
-            *((name, _REAL) for name in ("loss", "stderr", "floor", "nonparametric", "paper_loss")),
+            *((name, _REAL) for name in ("loss", "stderr", "floor", "nonparametric")),
+            *((name, _REAL) for name in ("mean_image", "noisy_image", "paper_loss")),
             ("run_id", _TEXT),
         ],
         "floor",
         "nonparametric",
+        "mean_image",
+        "noisy_image",
         "paper_loss",
         "run_id",
     ),
@@ -104,13 +109,17 @@ SCHEMAS: dict[str, Schema] = {
             ("images", _WHOLE),
         ],
     ),
-    # The exact answers for a training set at a sigma.
+    # The exact answers for a training set at a sigma. `mean_predictor` is the mean image's loss on the test split.
     "references": _schema(
         [("dataset", _TEXT), ("checksum", _TEXT), ("train_images", _WHOLE), ("sigma", _REAL)],
-        [(name, _REAL) for name in ("floor", "floor_stderr", "nonparametric", "nonparametric_stderr", "mean_predictor")],
+        [
+            *((name, _REAL) for name in ("floor", "floor_stderr", "nonparametric", "nonparametric_stderr")),
+            *((name, _REAL) for name in ("mean_predictor", "mean_image_train")),
+        ],
         "floor_stderr",
         "nonparametric_stderr",
         "mean_predictor",
+        "mean_image_train",
     ),
     # Walk-jump chains. `variant` is jump or second_jump, followed by _<sampler> where it is not Langevin's.
     # `classes_visited` and `steps_to_all` are of the first chain, which is never restarted.
@@ -135,6 +144,24 @@ SCHEMAS: dict[str, Schema] = {
         "run_id",
     ),
 }
+
+
+def describe(model: Model) -> dict[str, Any]:
+    """The columns of `DESCRIPTION` for a model."""
+    spec, done = model.spec, model.done or {}
+    return {
+        "dataset": spec.data.name,
+        "model": spec.model,
+        "sigma": spec.sigma,
+        "seed": spec.seed,
+        "recipe": spec.recipe.name,
+        "activation": spec.activation,
+        "batch_size": spec.recipe.batch_size,
+        "train_images": spec.data.train_images,
+        "widths": str(spec.widths),
+        "parameters": done.get("parameters") or count_parameters(spec.model, spec.data.shape, spec.widths),
+        "epochs": spec.recipe.epochs,
+    }
 
 
 def frame(name: str, rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -173,8 +200,15 @@ def write_table(path: Path, name: str, table: pd.DataFrame) -> Path:
 
 
 def read_table(path: Path, name: str) -> pd.DataFrame:
-    """The inverse of `write_table`. Raises ValueError where the file has another schema."""
-    arrow = pq.read_table(path)
-    if not arrow.schema.equals(SCHEMAS[name].arrow):
+    """The inverse of `write_table`. Columns that an older version lacked, and that may be null, are null.
+
+    Raises:
+        ValueError: the file has another schema.
+    """
+    arrow, schema = pq.read_table(path), SCHEMAS[name].arrow
+    for place, field in enumerate(schema):
+        if field.name not in arrow.column_names and field.nullable:
+            arrow = arrow.add_column(place, field, pa.nulls(len(arrow), field.type))
+    if not arrow.schema.equals(schema):
         raise ValueError(f"{path} does not have the schema of {name}")
     return arrow.to_pandas(types_mapper={_WHOLE: pd.Int64Dtype()}.get)

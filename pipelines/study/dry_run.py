@@ -6,9 +6,9 @@ from pipelines.cluster.cost_model import TWO_CORES, training_flops
 from pipelines.cluster.estimate import estimated_seconds, measurement_seconds
 from pipelines.cluster.groups import group_count
 from pipelines.cluster.layout import choose_layout, local_capacity, new_plan
-from pipelines.reporting.headlines import counted
 from pipelines.study.config import StudyConfig
-from pipelines.study.progress import REST_SECONDS, clock, name_of
+from pipelines.study.progress import REST_SECONDS
+from pipelines.words import clock, counted, name_of
 from uvb.data import ImageSet
 from uvb.models.capacity import parameters
 from uvb.plan import Plan

@@ -15,6 +15,7 @@ from rich.text import Text
 from pipelines.cluster.cost_model import training_flops
 from pipelines.executor.outcomes import outcome, read_json
 from pipelines.files.store import Store
+from pipelines.words import clock, name_of
 from uvb.spec import RunSpec
 from uvb.training.state import steps_per_epoch
 
@@ -174,17 +175,3 @@ def tasks_view(done: int, total: int, seconds: float) -> tuple[Text, str]:
     left = f", about {clock(seconds / done * (total - done) + REST_SECONDS)} left" if done else ""
     line = f"{done}/{total} measurements done{left}"
     return Text(line), line
-
-
-def name_of(spec: RunSpec) -> str:
-    return spec.label + (f" seed={spec.seed}" if spec.seed else "")
-
-
-def clock(seconds: float) -> str:
-    """12 s, 3 min 20 s, 2 h 5 min."""
-    seconds = round(seconds)
-    if seconds < 60:
-        return f"{seconds} s"
-    if seconds < 3600:
-        return f"{seconds // 60} min {seconds % 60} s"
-    return f"{seconds // 3600} h {seconds % 3600 // 60} min"

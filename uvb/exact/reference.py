@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from uvb.data import ImageSet
+from uvb.exact.baselines import mean_image_loss
 from uvb.exact.empirical_bayes import posterior_mean
-from uvb.measure.losses import BLOCK, EvalConfig, Mean, clustered_mean, evaluation_images, image_losses
+from uvb.measure.losses import EvalConfig, Mean, clustered_mean, evaluation_images, image_losses
 from uvb.plan import Plan
 
 
@@ -18,7 +18,8 @@ class Reference:
     Attributes:
         floor: of the training set's exact posterior mean on that training set; no training loss can be lower.
         nonparametric: of the same estimator on the test set; a reference and no bound.
-        mean_predictor: of always answering the training set's mean, on the test set.
+        mean_predictor: of always answering the training set's mean image, on the test set.
+        mean_image_train: the same on the training set.
     """
 
     floor: float
@@ -26,6 +27,7 @@ class Reference:
     nonparametric: float
     nonparametric_stderr: float
     mean_predictor: float
+    mean_image_train: float
 
 
 def reference(images: ImageSet, sigma: float, config: EvalConfig, plan: Plan, *, train_images: int | None = None) -> Reference:
@@ -43,15 +45,10 @@ def reference(images: ImageSet, sigma: float, config: EvalConfig, plan: Plan, *,
         return posterior_mean(y, prior, sigma, levels=images.levels)
 
     losses: dict[str, Mean] = {}
+    means: dict[str, float] = {}
     for split in ("train", "test"):
         x = evaluation_images(images, split, config, train_images)
         losses[split] = clustered_mean(image_losses(exact, 0, x, images.levels, sigma, split, config, plan))
+        means[split] = mean_image_loss(images.train[:train_images], x, images.levels)
     floor, test = losses["train"], losses["test"]
-    mean_predictor = _mean_predictor(images, train_images, config)
-    return Reference(floor.value, floor.stderr, test.value, test.stderr, mean_predictor)
-
-
-def _mean_predictor(images: ImageSet, train_images: int | None, config: EvalConfig) -> float:
-    train, x = images.train[:train_images], evaluation_images(images, "test", config)
-    mean = torch.stack([part.double().sum(0) for part in train.split(BLOCK)]).sum(0) / len(train)  # (C, H, W)
-    return float(sum((part.double() - mean).square().sum() for part in x.split(BLOCK)) / len(x) / images.levels**2)
+    return Reference(floor.value, floor.stderr, test.value, test.stderr, means["test"], means["train"])

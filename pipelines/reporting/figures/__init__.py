@@ -7,7 +7,11 @@ def pictures(study: Study) -> Iterator[Picture]:
         yield Picture(f"my_experiment_{model.spec_id}", caption, draw(result.arrays["values"]))
 ```
 
-`draw` is a pure function from arrays or a table to a matplotlib figure; `pictures` finds what there is to draw.
+`draw` is a pure function from arrays or a table to a figure. `pictures` finds what there is to draw. A figure is one of
+
+- a `chart.Chart`, by `chart.lines`, `bars`, `histograms` or `heat`: a reader can hover over it and zoom;
+- an SVG element, by `images.rows_of_images`, `images.grid_of_images` or `film.film`;
+- a matplotlib figure, in the colours of `style.PALETTE`.
 """
 
 import logging
@@ -15,9 +19,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from pipelines.files.study_files import StudyFiles
+from pipelines.reporting.figures.svg import Drawn
 from uvb.errors import UserError
 from uvb.plugins import import_files, load_plugin, plugin_names
 
@@ -38,7 +42,7 @@ class Picture:
 
     name: str
     caption: str
-    figure: Figure
+    figure: Drawn
     alt: str = ""
 
 

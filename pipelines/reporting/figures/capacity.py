@@ -1,30 +1,28 @@
 """Loss against parameters: what each model makes of more capacity (`tune_spaces/capacity.py`)."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from pipelines.reporting.figures import Picture, Study, register
-from pipelines.reporting.figures.style import colour, label, legend, marker, plot
-from pipelines.reporting.headlines import CONDITION, level, main_models, over_seeds, own_estimator
+from pipelines.reporting.figures.chart import Chart, Series, lines
+from pipelines.reporting.figures.style import label, marker, shade
+from pipelines.reporting.numbers import level
+from pipelines.reporting.statistics import CONDITION, main_models, over_seeds, own_estimator
 
 
-def draw(losses: pd.DataFrame) -> Figure:
-    """Losses of one data set at one sigma; test is the full line, train the dashed one."""
-    figure, axes = plot()
+def draw(losses: pd.DataFrame, column: str = "parameters", name: str = "parameters, dim(ϑ)") -> Chart:
+    """Losses of one data set at one sigma over a column; test is the full line, train the dashed one."""
+    series = []
     for model in main_models(losses):
-        for split, line in (("test", "-"), ("train", "--")):
-            own = losses[(losses["model"] == model) & (losses["split"] == split)].sort_values("parameters")
-            axes.errorbar(
-                own["parameters"].astype(float), own["loss"], own["stderr"], label=f"{label(model)}, {split}", capsize=2,
-                color=colour(model), marker=marker(model), linestyle=line,
-            )  # fmt: skip
-    axes.set_xscale("log")
-    axes.set_xlabel("parameters, dim(ϑ)")
-    axes.set_ylabel("loss, E‖x − x̂(y)‖²")
-    legend(axes)
-    return figure
+        for split, dash in (("test", ()), ("train", (5, 3))):
+            own = losses[(losses["model"] == model) & (losses["split"] == split)].sort_values(column)
+            ends = list(own["loss"] - own["stderr"]), list(own["loss"] + own["stderr"])
+            look: dict[str, Any] = {"colour": shade(model), "marker": marker(model), "hollow": split == "train"}
+            x = own[column].astype(float)
+            series.append(Series(f"{label(model)}, {split}", list(x), list(own["loss"]), *ends, dash=dash, **look))
+    return lines(series, name, "loss, E‖x − x̂(y)‖²", log_x=True)
 
 
 @register("loss_over_capacity", title="Loss over capacity", needs="losses at several widths", order=26)
@@ -38,7 +36,6 @@ def pictures(study: Study) -> Iterator[Picture]:
         group = group[group["model"].isin(sizes.index[sizes > 1])]
         if len(group):
             dataset, sigma, recipe, activation, batch = key[:5]
-            caption = (
-                f"{dataset}, σ = {level(sigma)}, recipe {recipe}, {activation}, batch {batch}. Bars are one standard error."
-            )
-            yield Picture("_".join(["loss_over_capacity", *map(str, key)]), caption, draw(group), "loss over parameters")
+            about = f"{dataset}, σ = {level(sigma)}, recipe {recipe}, {activation}, batch {batch}."
+            name = "_".join(["loss_over_capacity", *map(str, key)])
+            yield Picture(name, f"{about} Bars are one standard error.", draw(group), "loss over parameters")

@@ -3,29 +3,23 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from pipelines.reporting.figures import Picture, Study, register
-from pipelines.reporting.figures.style import FAINT, INK, colour, label, legend, marker, plot
-from pipelines.reporting.headlines import level
+from pipelines.reporting.figures.chart import Chart, Series, lines
+from pipelines.reporting.figures.style import label, marker, shade
+from pipelines.reporting.numbers import level
 
 Pairs = Sequence[Sequence[float]]
 
 
-def draw(bound: Pairs, measured: Pairs, model: str, exact: Pairs = ()) -> Figure:
+def draw(bound: Pairs, measured: Pairs, model: str, exact: Pairs = ()) -> Chart:
     """All as [R, m] pairs."""
-    figure, axes = plot(2.6)
-    if bound:
-        axes.plot(*zip(*bound, strict=True), color=FAINT, linestyle="--", label="(1 − √d/R)/σ², bound of the exact energy")
-    if exact:
-        axes.plot(*zip(*exact, strict=True), color=INK, linestyle=":", label="exact energy, smallest seen")
-    if measured:
-        style: dict[str, Any] = {"color": colour(model), "marker": marker(model)}
-        axes.plot(*zip(*measured, strict=True), label=f"{label(model)}, smallest seen", **style)
-    axes.set_xlabel("distance R")
-    axes.set_ylabel("m")
-    legend(axes)
-    return figure
+    kinds: tuple[tuple[Pairs, str, dict[str, Any]], ...] = (
+        (bound, "(1 − √d/R)/σ², bound of the exact energy", {"colour": "faint", "dash": (6, 3)}),
+        (exact, "exact energy, smallest seen", {"dash": (1, 3)}),
+        (measured, f"{label(model)}, smallest seen", {"colour": shade(model), "marker": marker(model)}),
+    )
+    series = [Series(name, [r for r, _ in pairs], [m for _, m in pairs], **look) for pairs, name, look in kinds]
+    return lines(series, "distance R", "m", height=160)
 
 
 @register("convexity", title="Convexity outside a ball", paper="Eq. 21", needs="convexity", order=90)

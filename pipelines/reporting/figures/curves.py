@@ -3,33 +3,35 @@
 from collections.abc import Collection, Iterator
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from pipelines.files.study_files import Model, order
 from pipelines.reporting.figures import Picture, Study, register
-from pipelines.reporting.figures.style import colour, label, legend, plot
-from pipelines.reporting.headlines import level
+from pipelines.reporting.figures.chart import Chart, Series, lines
+from pipelines.reporting.figures.style import label, marker, shade
+from pipelines.reporting.numbers import level
 from uvb.training.objectives import OBJECTIVES
 
+FEW = 20  # epochs up to which each has a marker
 
-def draw(curves: list[tuple[str, pd.DataFrame]], value: str, name: str, beside: str | None = None) -> Figure:
-    """`value` over epochs for each (model, its curve), and `beside` as a thin dashed line."""
-    figure, axes = plot(2.9)
-    seen: set[str] = set()
+Curve = tuple[Model, pd.DataFrame]
+
+
+def draw(curves: list[Curve], value: str, name: str, beside: str | None = None) -> Chart:
+    """`value` over epochs of each model, and `beside` as a thin dashed line. One epoch is a point."""
+    models = [model.spec.model for model, _ in curves]
+    series = []
     for model, rows in curves:
-        known = rows.dropna(subset=[value])
-        axes.plot(known["epoch"], known[value], color=colour(model), label=None if model in seen else label(model))
-        seen.add(model)
-        if beside:
-            known = rows.dropna(subset=[beside])
-            axes.plot(known["epoch"], known[beside], color=colour(model), linestyle="--", linewidth=0.9)
+        kind = model.spec.model
+        said = label(kind) + (f", {model.spec.widths}" if models.count(kind) > 1 else "")
+        for column, suffix, dash in ((value, "", ()), (beside, ", training", (4, 3))):
+            if column is not None:
+                known = rows.dropna(subset=[column])
+                mark = marker(kind) if len(known) <= FEW and not dash else ""
+                points = known["epoch"].astype(float).tolist(), known[column].astype(float).tolist()
+                series.append(Series(f"{said}{suffix}", *points, colour=shade(kind), marker=mark, dash=dash))
     values = pd.concat([rows[value].dropna() for _, rows in curves])
-    if len(values) and values.min() > 0 and values.max() > 4 * values.min():
-        axes.set_yscale("log")
-    axes.set_xlabel("epoch")
-    axes.set_ylabel(name)
-    legend(axes)
-    return figure
+    log = bool(len(values) and values.min() > 0 and values.max() > 4 * values.min())
+    return lines(series, "epoch", name, log_y=log, whole=True, height=160)
 
 
 @register("curves", title="Training", paper="Sec. 3.1.1", needs="training curves", order=30)
@@ -38,24 +40,24 @@ def pictures(study: Study) -> Iterator[Picture]:
     curves = dict(list(study.tables["curves"].groupby("spec_id")))
     chosen = _chosen(list(study.files.models.values()), set(curves), study.files.asked)
     for dataset, models in chosen.items():
-        own = [(m.spec.model, curves[m.spec_id]) for m in models]
-        sigma = models[0].spec.sigma
+        own = [(m, curves[m.spec_id]) for m in models]
+        at = f"{dataset}, σ = {level(models[0].spec.sigma)}."
         for objective in sorted({m.spec.objective for m in models}):  # least squares and nats do not share an axis
-            some = [(m.spec.model, curves[m.spec_id]) for m in models if m.spec.objective == objective]
+            some = [(m, rows) for m, rows in own if m.spec.objective == objective]
             name = OBJECTIVES[objective].unit
-            caption = f"{dataset}, σ = {level(sigma)}. Test loss on a fixed subset; dashed: training loss, mean over the epoch."
+            caption = f"{at} Test loss on a fixed subset; dashed: training loss, mean over the epoch."
             suffix = "" if objective == "denoise" else f"_{objective}"
             yield Picture(f"curves_{dataset}{suffix}", caption, draw(some, "test_loss", name, "train_loss"), "loss over epochs")
-            gaps = [(model, rows.assign(gap=rows["test_loss"] - rows["train_probe"])) for model, rows in some]
+            gaps = [(m, rows.assign(gap=rows["test_loss"] - rows["train_probe"])) for m, rows in some]
             if any(rows["gap"].notna().any() for _, rows in gaps):
                 caption = (
-                    f"{dataset}, σ = {level(sigma)}. Test less training loss, both of the averaged weights, on fixed "
-                    "images of either split with the same noise. Its height is mostly which images they are; its trend tells."
+                    f"{at} Test less training loss, both of the averaged weights, on fixed images of either split with the "
+                    "same noise. Its height is mostly which images they are; its trend tells."
                 )
                 yield Picture(f"gap_{dataset}{suffix}", caption, draw(gaps, "gap", f"gap of the {name}"), "gap over epochs")
-        latent = [(model, rows) for model, rows in own if rows["kl"].notna().any()]
+        latent = [(m, rows) for m, rows in own if rows["kl"].notna().any()]
         if latent:
-            caption = f"{dataset}, σ = {level(sigma)}. KL[q(z|y), p(z)], mean over the fixed subset of the test set (Eq. 15)."
+            caption = f"{at} KL[q(z|y), p(z)], mean over the fixed subset of the test set (Eq. 15)."
             yield Picture(f"kl_{dataset}", caption, draw(latent, "kl", "KL, nats"), "KL over epochs")
 
 

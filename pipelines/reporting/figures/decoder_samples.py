@@ -1,25 +1,17 @@
 """Figure 4: samples of the decoder, z from the prior; and the VAE's failure figure (Sec. 3.3.2)."""
 
 from collections.abc import Iterator
+from xml.etree.ElementTree import Element
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from pipelines.reporting.figures import Picture, Study, register
-from pipelines.reporting.figures.style import WIDTH, grid, label, rows_of_images, show
-from pipelines.reporting.headlines import level
+from pipelines.reporting.figures.images import grid_of_images, rows_of_images
+from pipelines.reporting.figures.style import label
+from pipelines.reporting.numbers import level
 
 
-def draw(samples: np.ndarray, columns: int = 12) -> Figure:
-    """Samples (N, C, H, W) in a grid."""
-    lines = -(-len(samples) // columns)
-    figure = Figure(figsize=(WIDTH, WIDTH * lines / columns * samples.shape[2] / samples.shape[3]))
-    width = min(1.0, len(samples) / columns)
-    show(figure.add_axes((0, 0, width, 1)), grid(samples, columns))
-    return figure
-
-
-def draw_failure(clean: np.ndarray, noisy: np.ndarray, recon: np.ndarray, samples: np.ndarray) -> Figure:
+def draw_failure(clean: np.ndarray, noisy: np.ndarray, recon: np.ndarray, samples: np.ndarray) -> Element:
     """The rows of the paper's figure in Sec. 3.3.2."""
     rows = [("clean x", clean), ("noisy y", noisy), ("μ_y(z), z ~ q(z|y)", recon), ("μ_y(z), z ~ N(0, I)", samples)]
     return rows_of_images(rows)
@@ -36,4 +28,4 @@ def pictures(study: Study) -> Iterator[Picture]:
             yield Picture(f"decoder_rows_{spec.spec_id}", caption, figure)
         else:
             caption += " Samples μ_y(z), z ~ N(0, I)."
-            yield Picture(f"decoder_samples_{spec.spec_id}", caption, draw(arrays["samples"][:48]))
+            yield Picture(f"decoder_samples_{spec.spec_id}", caption, grid_of_images(arrays["samples"][:48], columns=12))

@@ -3,27 +3,18 @@
 from collections.abc import Iterator
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from pipelines.reporting.figures import Picture, Study, register
-from pipelines.reporting.figures.style import PALETTE, label, legend, plot
-from pipelines.reporting.headlines import level
+from pipelines.reporting.figures.chart import Chart, histograms
+from pipelines.reporting.figures.style import label
+from pipelines.reporting.numbers import level
 
 
-def draw(clean: np.ndarray, denoised: np.ndarray, noisy: np.ndarray) -> Figure:
+def draw(clean: np.ndarray, denoised: np.ndarray, noisy: np.ndarray) -> Chart:
     """Three histograms of energies (N,) over common bins; an energy's zero is arbitrary (Sec. 1.2)."""
-    figure, axes = plot(2.6)
-    everything = np.concatenate([clean, denoised, noisy])
-    bins = np.histogram_bin_edges(everything[np.isfinite(everything)], 50).tolist()
     kinds = ((clean, "f(x), clean", "ink"), (denoised, "f(x̂(y)), denoised", "vae"), (noisy, "f(y), noisy", "uvb"))
-    for values, name, shade in kinds:
-        axes.hist(values, bins, histtype="stepfilled", alpha=0.35, color=PALETTE[shade][0], label=name)
-        axes.hist(values, bins, histtype="step", linewidth=1.2, color=PALETTE[shade][0])
-    axes.set_xlabel("energy, nats up to a constant")
-    axes.set_ylabel("images")
-    axes.grid(axis="x", visible=False)
-    legend(axes)
-    return figure
+    groups = [(name, values, colour) for values, name, colour in kinds]
+    return histograms(groups, "energy, nats up to a constant", "images")
 
 
 @register("energies", title="Energies of clean, denoised and noisy images", paper="Fig. 1a", needs="energies", order=60)

@@ -5,37 +5,25 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from pipelines.reporting.figures import Picture, Study, register
-from pipelines.reporting.figures.style import FAINT, colour, label, legend, marker, plot
-from pipelines.reporting.headlines import main_group, main_models, over_seeds, own_estimator
+from pipelines.reporting.figures.chart import Chart, Series, lines
+from pipelines.reporting.figures.style import label, marker, shade
+from pipelines.reporting.statistics import main_group, main_models, over_seeds, own_estimator
 
 
-def draw(losses: pd.DataFrame) -> Figure:
-    """One data set's gaps; the standard error joins those of both splits, whose images differ."""
-    figure, axes = plot(2.9)
-    axes.axhline(0, color=FAINT, linewidth=0.8)
+def draw(losses: pd.DataFrame) -> Chart:
+    """One data set's gaps. The standard error joins those of both splits, whose images differ."""
+    series = []
     for model in main_models(losses):
-        split = losses[losses["model"] == model].set_index(["split", "sigma"]).sort_index()
-        if not {"train", "test"} <= set(split.index.get_level_values(0)):
-            continue
-        train, test = split.loc["train"].align(split.loc["test"], join="inner", axis=0)
+        own = losses[losses["model"] == model].set_index("sigma").sort_index()
+        train, test = own[own["split"] == "train"].align(own[own["split"] == "test"], join="inner", axis=0)
         gap, error = test["loss"] - train["loss"], np.hypot(test["stderr"], train["stderr"])
-        axes.errorbar(gap.index, gap, error, color=colour(model), marker=marker(model), label=label(model), capsize=2)
+        look: dict[str, Any] = {"colour": shade(model), "marker": marker(model)}
+        series.append(Series(label(model), list(gap.index), list(gap), list(gap - error), list(gap + error), **look))
         paper = (test["paper_loss"] - train["paper_loss"]).dropna()
-        if len(paper):
-            style: dict[str, Any] = {
-                "color": colour(model),
-                "linestyle": ":",
-                "marker": marker(model),
-                "markerfacecolor": "none",
-            }
-            axes.plot(paper.index, paper, label=f"{label(model)}, paper", **style)
-    axes.set_xlabel("noise level σ")
-    axes.set_ylabel("test loss − train loss")
-    legend(axes)
-    return figure
+        series.append(Series(f"{label(model)}, paper", list(paper.index), list(paper), dash=(2, 3), hollow=True, **look))
+    return lines(series, "noise level σ", "test loss − train loss", zero=True)
 
 
 @register("generalization_gap", title="Generalization gap", paper="Remark 3", needs="losses", order=20)

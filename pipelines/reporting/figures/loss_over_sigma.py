@@ -1,45 +1,48 @@
-"""Tables 2 and 3 as a plot: the loss over sigma of each model, the exact reference, and the paper's lines."""
+"""Tables 2 and 3 as a plot: the loss over sigma of each model, the references, and the paper's lines."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from pipelines.reporting.figures import Picture, Study, register
-from pipelines.reporting.figures.style import FAINT, colour, label, legend, marker, plot
-from pipelines.reporting.headlines import main_group, main_models, over_seeds, own_estimator
+from pipelines.reporting.figures.chart import Chart, Series, lines
+from pipelines.reporting.figures.style import label, marker, shade
+from pipelines.reporting.numbers import level
+from pipelines.reporting.statistics import main_group, main_models, over_seeds, own_estimator
 
-_REFERENCE = {"train": ("floor", "floor (exact)"), "test": ("nonparametric", "non-parametric")}
+REFERENCES = {"train": ("floor", "floor (exact)"), "test": ("nonparametric", "non-parametric")}
+ZOOM = 1.25  # what lies higher than so many times the compared losses is above the figure
 
 
-def draw(losses: pd.DataFrame, split: str) -> Figure:
+def draw(losses: pd.DataFrame, split: str, domain: tuple[float, float] | None = None) -> Chart:
     """One data set's losses on one split, as `over_seeds` gives them; bars are one standard error."""
-    figure, axes = plot()
     rows = losses[losses["split"] == split]
+    series = []
     for model in main_models(rows):
         own = rows[rows["model"] == model].sort_values("sigma")
-        axes.errorbar(
-            own["sigma"], own["loss"], own["stderr"], color=colour(model), marker=marker(model), label=label(model), capsize=2
-        )
+        low, high = own["loss"] - own["stderr"], own["loss"] + own["stderr"]
+        look: dict[str, Any] = {"colour": shade(model), "marker": marker(model)}
+        series.append(Series(label(model), list(own["sigma"]), list(own["loss"]), list(low), list(high), **look))
         paper = own.dropna(subset=["paper_loss"])
-        if len(paper):
-            style: dict[str, Any] = {
-                "color": colour(model),
-                "linestyle": ":",
-                "marker": marker(model),
-                "markerfacecolor": "none",
-            }
-            axes.plot(paper["sigma"], paper["paper_loss"], label=f"{label(model)}, paper", **style)
-    column, name = _REFERENCE[split]
-    reference = rows.dropna(subset=[column]).groupby("sigma")[column].first()
-    if len(reference):
-        axes.plot(reference.index, reference, color=FAINT, linestyle="--", marker="", label=name)
-    axes.set_xlabel("noise level σ")
-    axes.set_ylabel(f"{split} loss, E‖x − x̂(y)‖²")
-    axes.set_ylim(bottom=0)
-    legend(axes)
-    return figure
+        name = f"{label(model)}, paper"
+        series.append(Series(name, list(paper["sigma"]), list(paper["paper_loss"]), dash=(2, 3), hollow=True, **look))
+    for column, name, dash in ((*REFERENCES[split], (6, 3)), ("mean_image", "mean image", (1, 3))):
+        known = rows.dropna(subset=[column]).groupby("sigma")[column].first()
+        series.append(Series(name, list(known.index), list(known), colour="faint", dash=dash))
+    return lines(series, "noise level σ", f"{split} loss, E‖x − x̂(y)‖²", domain=domain or compared(rows, split))
+
+
+def compared(rows: pd.DataFrame, split: str) -> tuple[float, float]:
+    """The part of the vertical axis that the compared models take: UVB and DEEN where they are there, and the reference."""
+    two = rows[rows["model"].isin(["uvb", "deen"])]
+    main = two if len(two) else rows
+    known = [*main["loss"], *main["paper_loss"].dropna(), *main[REFERENCES[split][0]].dropna()]
+    low, high = float(min(known)), float(max(main["loss"].max(), *main["paper_loss"].dropna(), 0.0))
+    near = rows.loc[rows["loss"] <= ZOOM * high, "loss"]
+    high = max(high, float(near.max()))
+    room = 0.06 * (high - low) or 0.1 * high
+    return max(0.0, low - room), high + room
 
 
 @register("loss_over_sigma", title="Loss over the noise level", paper="Tables 2–3", needs="losses", order=10)
@@ -51,11 +54,18 @@ def pictures(study: Study) -> Iterator[Picture]:
     table = over_seeds(own_estimator(main_group(losses, study.files.asked)))
     for dataset, group in table.groupby("dataset"):
         for split in ("test", "train"):
-            if (group["split"] == split).any():
-                about = (
-                    "the training set's exact posterior mean" if split == "test" else "the exact floor no model can go under"
-                )
-                caption = f"{dataset}, {split} split. Bars are one standard error, clustered by image; dashed: {about}."
-                if group["paper_loss"].notna().any():
-                    caption += " Dotted: the paper's figures."
+            rows = group[group["split"] == split]
+            if len(rows):
+                caption = f"{dataset}, {split} split. Bars are one standard error, clustered by image. {about(rows, split)}"
                 yield Picture(f"loss_over_sigma_{dataset}_{split}", caption, draw(group, split), f"{split} loss over sigma")
+
+
+def about(rows: pd.DataFrame, split: str) -> str:
+    """What the lines are, and what lies above the figure."""
+    exact = "the training set's exact posterior mean" if split == "test" else "the exact floor no model can go under"
+    said = f"Dashed: {exact}; fine dots: always answering the mean image, where it is as low as that."
+    said += " Dotted: the paper's figures." if rows["paper_loss"].notna().any() else ""
+    _, high = compared(rows, split)
+    above = rows[rows["loss"] > high]
+    told = "; ".join(f"{label(r.model)} at σ = {level(r.sigma)}: {r.loss:.3g}" for r in above.itertuples())
+    return said + (f" Above the figure: {told}." if told else "")

@@ -3,25 +3,20 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from pipelines.reporting.figures import Picture, Study, register
-from pipelines.reporting.figures.style import FAINT, colour, label, plot
-from pipelines.reporting.headlines import level
+from pipelines.reporting.figures.chart import Chart, bars
+from pipelines.reporting.figures.style import label, shade
+from pipelines.reporting.numbers import level
 
 
-def draw(rows: Sequence[Mapping[str, Any]]) -> Figure:
+def draw(rows: Sequence[Mapping[str, Any]]) -> Chart:
     """The excess loss as a share of (mean predictor - optimum), a bar a model, one standard error."""
-    figure, axes = plot(0.8 + 0.35 * len(rows))
-    for index, row in enumerate(rows):
-        whole = row["mean_predictor"] - row["optimum"]
-        share, error = ((row["loss"] - row["optimum"]) / whole, row["stderr"] / whole)
-        axes.barh(index, 100 * share, 0.55, xerr=100 * error, color=colour(row["model"]), ecolor=FAINT, capsize=2)
-    axes.set_yticks(range(len(rows)), [label(row["model"]) for row in rows])
-    axes.invert_yaxis()
-    axes.set_xlabel("excess loss, % of the way from the optimum to the mean predictor")
-    axes.grid(axis="y", visible=False)
-    return figure
+    whole = [row["mean_predictor"] - row["optimum"] for row in rows]
+    shares = [100 * (row["loss"] - row["optimum"]) / w for row, w in zip(rows, whole, strict=True)]
+    errors = [100 * row["stderr"] / w for row, w in zip(rows, whole, strict=True)]
+    models = [row["model"] for row in rows]
+    axis = "excess loss, % of the way from the optimum to the mean predictor"
+    return bars([label(m) for m in models], shares, errors, [shade(m) for m in models], axis)
 
 
 @register("mixture", title="A mixture with a known optimum", paper="", needs="mixture", order=95)

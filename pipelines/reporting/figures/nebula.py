@@ -1,45 +1,59 @@
 """Sec. 3.3.1, NEBULA: two steps of size sigma squared, and the attractor by gradient flow."""
 
 from collections.abc import Iterator
+from xml.etree.ElementTree import Element
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from pipelines.files.study_files import WALK
 from pipelines.reporting.figures import Picture, Study, register
-from pipelines.reporting.figures.style import colour, label, plot, rows_of_images
+from pipelines.reporting.figures.chart import WIDTH, Chart, Series, lines
+from pipelines.reporting.figures.images import rows_of_images
+from pipelines.reporting.figures.style import label, shade
 from pipelines.reporting.figures.walk_jump import trust
-from pipelines.reporting.headlines import level
+from pipelines.reporting.numbers import level
 
 
-def draw(noisy: np.ndarray, step1: np.ndarray, step2: np.ndarray, attractor: np.ndarray) -> Figure:
+def draw(noisy: np.ndarray, step1: np.ndarray, step2: np.ndarray, attractor: np.ndarray) -> Element:
     """Rows of images (N, C, H, W)."""
     rows = [("noisy y", noisy), ("one step of σ², x̂(y)", step1), ("two steps, x̂(x̂(y))", step2), ("attractor", attractor)]
     return rows_of_images(rows)
 
 
-def draw_energy(energy: np.ndarray, model: str) -> Figure:
-    """The energy (steps, N) along the flow: each image thin, the mean thick."""
-    figure, axes = plot(2.3)
-    axes.plot(energy[:, :50], color=colour(model), alpha=0.2, linewidth=0.7)
-    axes.plot(np.nanmean(energy, axis=1), color=colour(model), linewidth=2)
-    axes.set_xlabel("step of the gradient flow")
-    axes.set_ylabel("energy, nats")
-    return figure
+def draw_energy(energy: np.ndarray, model: str) -> Chart:
+    """The energy (steps, N) along the flow: the mean, and the middle nine tenths of the images."""
+    steps = list(range(len(energy)))
+    ends = [list(np.nanquantile(energy, q, axis=1)) for q in (0.05, 0.95)]
+    series = [
+        Series("mean over images", steps, list(np.nanmean(energy, axis=1)), colour=shade(model)),
+        *(Series(f"{name} of the images", steps, end, colour="faint", dash=(4, 3))
+          for name, end in zip(("5 %", "95 %"), ends, strict=True)),
+    ]  # fmt: skip
+    return lines(series, "step of the gradient flow", "energy, nats", height=140)
 
 
-def draw_classes(classes: np.ndarray) -> Figure:
-    """The class (steps, N) of x̂ along the flow, an image a row; the numbers are the classes at its start and its end."""
-    figure, axes = plot(0.4 + 0.22 * min(20, classes.shape[1]))
-    shown = classes[:, :20]  # (steps, N)
-    axes.imshow(shown.T, aspect="auto", cmap="tab10", vmin=0, vmax=9, interpolation="nearest", alpha=0.7)
-    for image in range(shown.shape[1]):
-        for step, side in ((0, "left"), (len(shown) - 1, "right")):
-            axes.text(step, image, f" {shown[step, image]:.0f} ", ha=side, va="center", fontsize=8)
-    axes.set_yticks([])
-    axes.grid(False)
-    axes.set_xlabel("step of the gradient flow")
-    return figure
+def draw_classes(classes: np.ndarray, shown: int = 20) -> Chart:
+    """The class (steps, N) of x̂ along the flow, a row an image; hovering tells the class."""
+    rows = [
+        {"image": image + 1, "from": begin, "to": end, "class": str(int(classes[begin, image]))}
+        for image in range(min(shown, classes.shape[1]))
+        for begin, end in _stays(classes[:, image])
+    ]
+    x = {"field": "from", "type": "quantitative", "title": "step of the gradient flow", "scale": {"domainMax": len(classes)}}
+    y = {"field": "image", "type": "ordinal", "title": "image", "axis": {"grid": False}}
+    colour = {"field": "class", "type": "nominal", "legend": None, "scale": {"scheme": "tableau10"}}
+    tooltip = [{"field": "class"}, {"field": "from"}, {"field": "to"}]
+    places = {"y": y, "x": x, "x2": {"field": "to"}}
+    bar = {"mark": {"type": "bar", "opacity": 0.7}, "encoding": {**places, "color": colour, "tooltip": tooltip}}
+    mark = {"type": "text", "align": "left", "dx": 3, "fontSize": 9, "clip": True}
+    words = {"mark": mark, "encoding": {"y": y, "x": x, "text": {"field": "class"}}}
+    return Chart({"width": WIDTH, "height": {"step": 15}, "data": {"values": rows}, "layer": [bar, words]})
+
+
+def _stays(classes: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Beginning and end of each stay in one class, of (steps,)."""
+    changes = [0, *(np.flatnonzero(np.diff(classes)) + 1).tolist(), len(classes)]
+    yield from zip(changes, changes[1:], strict=False)
 
 
 @register("nebula", title="Attractors of the energy", paper="Sec. 3.3.1", needs="nebula", order=70)
@@ -60,9 +74,9 @@ def pictures(study: Study) -> Iterator[Picture]:
         images = draw(*(arrays[name] for name in ("noisy", "step1", "step2", "attractor")))
         yield Picture(f"nebula_{spec.spec_id}", caption, images)
         if "energy" in arrays:
-            caption = f"{label(spec.model)} on {spec.data.name}. Energy along the flow; thick: the mean over images."
+            caption = f"{label(spec.model)} on {spec.data.name}. Energy along the flow."
             yield Picture(f"nebula_energy_{spec.spec_id}", caption, draw_energy(arrays["energy"], spec.model))
         if "classes" in arrays and len(arrays["classes"]) > 1:
-            about = f"Class of x̂(y) along the flow, an image a row; numbers: at its start and its end.{believed}"
+            about = f"Class of x̂(y) along the flow, a row for each image.{believed}"
             caption = f"{label(spec.model)} on {spec.data.name}. {about}"
             yield Picture(f"nebula_classes_{spec.spec_id}", caption, draw_classes(arrays["classes"]))

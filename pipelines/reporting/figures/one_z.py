@@ -1,17 +1,18 @@
 """Figure 2's caption: x̂ with one z against the mean over many."""
 
 from collections.abc import Iterator
+from xml.etree.ElementTree import Element
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from pipelines.reporting.figures import Picture, Study, register
-from pipelines.reporting.figures.style import label, rows_of_images
-from pipelines.reporting.headlines import level
+from pipelines.reporting.figures.images import rows_of_images
+from pipelines.reporting.figures.style import label
+from pipelines.reporting.numbers import level
 from uvb import paper
 
 
-def draw(one: np.ndarray, mean: np.ndarray) -> Figure:
+def draw(one: np.ndarray, mean: np.ndarray) -> Element:
     """x̂ of one z, of many, and their difference scaled to fill the range; all (N, C, H, W)."""
     difference = np.abs(one - mean)
     largest = max(float(difference.max()), 1e-12)

@@ -1,31 +1,11 @@
 """Open question 2: the loss on both splits over the size of the training set."""
 
 from collections.abc import Iterator
-from typing import Any
-
-import pandas as pd
-from matplotlib.figure import Figure
 
 from pipelines.reporting.figures import Picture, Study, register
-from pipelines.reporting.figures.style import colour, label, legend, marker, plot
-from pipelines.reporting.headlines import level, main_models, over_seeds, own_estimator
-
-
-def draw(losses: pd.DataFrame) -> Figure:
-    """Losses of one data set at one sigma; test is the full line, train the dashed one."""
-    figure, axes = plot()
-    for model in main_models(losses):
-        for split, line in (("test", "-"), ("train", "--")):
-            own = losses[(losses["model"] == model) & (losses["split"] == split)].sort_values("train_images")
-            style: dict[str, Any] = {"color": colour(model), "marker": marker(model), "linestyle": line, "capsize": 2}
-            axes.errorbar(
-                own["train_images"].astype(float), own["loss"], own["stderr"], label=f"{label(model)}, {split}", **style
-            )
-    axes.set_xscale("log")
-    axes.set_xlabel("training images")
-    axes.set_ylabel("loss, E‖x − x̂(y)‖²")
-    legend(axes)
-    return figure
+from pipelines.reporting.figures.capacity import draw
+from pipelines.reporting.numbers import level
+from pipelines.reporting.statistics import over_seeds, own_estimator
 
 
 @register(
@@ -56,4 +36,5 @@ def pictures(study: Study) -> Iterator[Picture]:
         if len(group):
             dataset, sigma, recipe, activation, batch = key
             caption = f"{dataset}, σ = {level(sigma)}, recipe {recipe}, {activation}, {steps:,} steps of {batch} images each."
-            yield Picture("_".join(["training_size", *map(str, key)]), caption, draw(group))
+            chart = draw(group, "train_images", "training images")
+            yield Picture("_".join(["training_size", *map(str, key)]), caption, chart, "loss over training images")

@@ -4,74 +4,54 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
 
 from pipelines.reporting.figures import Picture, Study, register
-from pipelines.reporting.figures.style import FAINT, INK, WIDTH, colour, grid, label, plot, show
-from pipelines.reporting.headlines import level
+from pipelines.reporting.figures.chart import WIDTH, Chart, heat
+from pipelines.reporting.figures.film import film
+from pipelines.reporting.figures.images import grid_of_images
+from pipelines.reporting.figures.style import css, label
+from pipelines.reporting.numbers import level
 
 UNSURE = 0.5  # a classifier that names fewer right tells little
+SHOWN_JUMPS = 100  # of a chain
+SHOWN_CLASSES = 40  # of a matrix of moves: the most frequent ones
+BEHIND = 7  # other chains drawn behind the first
 
 
-def draw(jumps: np.ndarray, labels: np.ndarray | None = None, columns: int = 10) -> Figure:
-    """Jumps (T, C, H, W) of one chain in reading order, each with its class label (T,) below it."""
-    cell, text = WIDTH / columns, 0.15
-    lines = -(-len(jumps) // columns)
-    line = cell * jumps.shape[2] / jumps.shape[3] + text
-    figure = Figure(figsize=(WIDTH, lines * line))
-    for row in range(lines):
-        images = jumps[row * columns : (row + 1) * columns]
-        bottom, height = 1 - (row + 1) / lines, 1 / lines
-        axes = figure.add_axes((0, bottom + height * text / line, len(images) / columns, height * (1 - text / line)))
-        show(axes, grid(images, columns))
-        shown = [] if labels is None else labels[row * columns : row * columns + len(images)].tolist()
-        for i, known in enumerate(map(int, shown)):
-            x = (i + 0.5) / columns
-            figure.text(
-                x, bottom + height * 0.03 / line, str(known) if known >= 0 else "×", fontsize=7, ha="center", color=FAINT
-            )
-    return figure
+def draw_transitions(counts: np.ndarray) -> Chart:
+    """The moves (K, K) between the classes of successive jumps, each row as shares; of many classes the most frequent."""
+    chosen = np.sort(np.argsort(-(counts.sum(0) + counts.sum(1)), kind="stable")[:SHOWN_CLASSES])
+    shown = counts[np.ix_(chosen, chosen)]
+    total = counts[chosen].sum(1, keepdims=True)
+    share = shown / np.where(total > 0, total, 1)  # (k, k)
+    return heat(share, [str(c) for c in chosen], "class of the next jump", "class of a jump")
 
 
-def draw_transitions(counts: np.ndarray) -> Figure:
-    """The matrix of moves (K, K) between the classes of successive jumps; each row sums to 1 in shade."""
-    size = len(counts)
-    total = counts.sum(1, keepdims=True)
-    share = counts / np.where(total > 0, total, 1)  # (K, K)
-    figure, axes = plot(3.9, 3.9)
-    canvas = np.empty((size, size, 4))
-    canvas[..., :3] = to_rgb(colour("uvb"))
-    canvas[..., 3] = 0.85 * share / max(share.max(), 1e-9)  # shade by opacity, so it sits on a light or a dark page
-    axes.imshow(canvas, interpolation="none")
-    if size <= 12:
-        for i, j in np.argwhere(counts > 0):
-            axes.text(j, i, f"{100 * share[i, j]:.0f}", ha="center", va="center", fontsize=6.5, color=INK)
-    axes.set_xticks(range(size))
-    axes.set_yticks(range(size))
-    axes.set_xlabel("class of the next jump")
-    axes.set_ylabel("class of a jump")
-    axes.grid(False)
-    axes.tick_params(length=0)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    return figure
-
-
-def draw_classes(labels: np.ndarray, steps_per_jump: int) -> Figure:
-    """The class over time, labels (T, chains); the first chain in front."""
-    figure, axes = plot(2.4)
-    steps = np.arange(1, len(labels) + 1) * steps_per_jump
-    for chain in range(labels.shape[1]):
-        alive = labels[:, chain] >= 0
-        first = chain == 0
-        style: dict[str, Any] = {"color": colour("uvb") if first else FAINT, "alpha": 1.0 if first else 0.35}
-        shift = 0.0 if first else 0.09 * ((chain - 1) % 5 - 2)  # chains side by side, not on one another
-        axes.plot(steps[alive], labels[alive, chain] + shift, ".", markersize=4 if first else 2.5, **style)
-    axes.set_xlabel("Langevin steps")
-    axes.set_ylabel("class")
-    axes.set_yticks(range(int(labels.max()) + 1))
-    return figure
+def draw_classes(labels: np.ndarray, steps_per_jump: int) -> Chart:
+    """The class over time, labels (T, chains); the first chain in front, a few others behind it."""
+    names = ["the first chain", "other chains"]
+    rows = [
+        {"step": (t + 1) * steps_per_jump, "class": int(label), "chain": names[min(chain, 1)], "shift": (chain + 1) % 5}
+        for chain in range(min(labels.shape[1], BEHIND + 1) - 1, -1, -1)
+        for t, label in enumerate(labels[:, chain])
+        if label >= 0
+    ]
+    colour = {"field": "chain", "type": "nominal", "title": None, "sort": None}
+    encoding = {
+        "x": {"field": "step", "type": "quantitative", "title": "steps of the walk"},
+        "y": {
+            "field": "class",
+            "type": "quantitative",
+            "axis": {"tickMinStep": 1, "format": "d"},
+            "scale": {"padding": 8, "zero": False},
+        },
+        "yOffset": {"field": "shift", "type": "quantitative", "scale": {"domain": [0, 4], "range": [-3, 3]}},
+        "color": {**colour, "scale": {"domain": names, "range": [css("uvb"), css("faint")]}},
+        "size": {"condition": {"test": f"datum.chain == '{names[0]}'", "value": 18}, "value": 6},
+        "tooltip": [{"field": "chain", "title": " "}, {"field": "step"}, {"field": "class"}],
+    }
+    mark = {"type": "circle", "opacity": 0.8}
+    return Chart({"width": WIDTH, "height": 150, "data": {"values": rows}, "mark": mark, "encoding": encoding})
 
 
 @register("walk_jump", title="Walk-jump sampling", paper="Fig. 3", needs="walk_jump", order=50)
@@ -85,24 +65,31 @@ def pictures(study: Study) -> Iterator[Picture]:
             who += f", {values['acceptance']:.0%} of its proposals accepted"
         who += f" ({values['message']})" if values.get("message") else ""
         every = values["steps_per_jump"]
+        first = arrays["labels"][:SHOWN_JUMPS, 0] if "labels" in arrays else None
+        if "jumps" in arrays and len(shown := arrays["jumps"][:SHOWN_JUMPS]) > 1:
+            energy = arrays["energy"][: len(shown), 0] if "energy" in arrays else None
+            caption = f"{who}. One chain from Unif[0, 1]ᵈ without warm-up or restart; the animation rests under the pointer."
+            yield Picture(f"film_{key}", caption, film(shown, energy, first), "a walk-jump chain, jump by jump")
+        if "labels" in arrays:
+            others = f"the first chain in front, {min(BEHIND, values['chains'] - 1)} others behind it"
+            caption = f"{who}. Class of each jump over time: {others}.{trust(values)}"
+            yield Picture(f"classes_{key}", caption, draw_classes(arrays["labels"], every), "classes over time")
         for jumps, labels, kind in (("jumps", "labels", "x̂(y)"), ("jumps2", "labels2", "x̂(x̂(y))")):
             if jumps in arrays:
-                first = arrays[labels][:, 0] if labels in arrays else None
-                caption = (
-                    f"{who}. One chain from Unif[0, 1]ᵈ without warm-up or restart, read left to right: "
-                    f"{kind} after every {every} steps{'' if first is None else ', the classifier’s label below'}."
-                )
-                yield Picture(f"{jumps}_{key}", caption, draw(arrays[jumps][:100], first))
-        if "labels" in arrays:
-            others = f"the chain above in front, {values['chains'] - 1} others behind it"
-            caption = f"{who}. Class of each jump over time: {others}.{trust(values)}"
-            yield Picture(f"classes_{key}", caption, draw_classes(arrays["labels"], every))
+                own = arrays[labels][:SHOWN_JUMPS, 0] if labels in arrays else ()
+                below = ", the classifier’s label below" if len(own) else ""
+                caption = f"{who}. The first chain, read left to right: {kind} after every {every} steps{below}."
+                names = [str(int(k)) if k >= 0 else "×" for k in own]
+                yield Picture(f"{jumps}_{key}", caption, grid_of_images(arrays[jumps][:SHOWN_JUMPS], names), "jumps of a chain")
         transition = values["variants"].get("jump", {}).get("transition")
         if transition:
             caption = (
                 f"{who}. Moves between the classes of successive jumps, in percent of each row, all chains.{trust(values)}"
             )
-            yield Picture(f"transitions_{key}", caption, draw_transitions(np.nan_to_num(np.array(transition, float))))
+            counts = np.nan_to_num(np.array(transition, float))
+            if len(counts) > SHOWN_CLASSES:
+                caption += f" The {SHOWN_CLASSES} most frequent of {len(counts)} classes."
+            yield Picture(f"transitions_{key}", caption, draw_transitions(counts), "moves between classes")
 
 
 def trust(values: Mapping[str, Any]) -> str:

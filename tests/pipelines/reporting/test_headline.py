@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from pipelines.reporting import cells as layout
-from pipelines.reporting.headlines import decimals, headlines, interval, lone_headlines, own_estimator
+from pipelines.reporting import pair_tables
+from pipelines.reporting.headlines import headlines, lone_headlines
+from pipelines.reporting.numbers import decimals
 from pipelines.reporting.page import build_report
+from pipelines.reporting.render import said
+from pipelines.reporting.statistics import interval, own_estimator
 from pipelines.reporting.tables import build_tables
 from tests.support import fake_study
 from uvb.models.capacity import widths_at
@@ -19,16 +22,17 @@ def test_headline_is_what_the_files_say(study: Path, page: str) -> None:
     tables = build_tables(study)
     pair = tables["pairs"].query("first == 'uvb' and split == 'test' and sigma == 1.0").iloc[0]
     (headline,) = headlines(tables["losses"], tables["pairs"])
-    assert (headline.low, headline.high) == pytest.approx((pair["low"], pair["high"]))
-    assert headline.high < 0
-    assert "UVB is lower than DEEN" in headline.sentence
-    assert headline.sentence in page
+    assert (headline.difference.low, headline.difference.high) == pytest.approx((pair["low"], pair["high"]))
+    assert headline.difference.high < 0
+    sentence, detail = said(headline)
+    assert "UVB is lower than DEEN" in sentence
+    assert sentence in page
     digits = decimals(pair["stderr"])
-    assert f"−{-pair['low']:.{digits}f}" in headline.detail
-    assert "200 test images" in headline.detail
-    assert "UVB is lower at 8, DEEN at 0, undecided at 0, by intervals over images of one training each." in headline.detail
+    assert f"−{-pair['low']:.{digits}f}" in detail
+    assert "200 test images" in detail
+    assert "UVB is lower at 8, DEEN at 0, undecided at 0, by intervals over images of one training each." in detail
     exact = tables["losses"].query("split == 'test' and sigma == 1.0")["nonparametric"].iloc[0]
-    assert f"The training set's exact posterior mean has {exact:.{max(2, digits - 1)}f}." in headline.detail
+    assert f"The training set's exact posterior mean has {exact:.{max(2, digits - 1)}f}." in detail
 
 
 @pytest.mark.parametrize(
@@ -40,8 +44,8 @@ def test_headline_says_so_when_uvb_does_not_win(study: Path, shift: float, verdi
     tables = build_tables(study)
     pairs = tables["pairs"].assign(difference=shift, low=shift - 0.1, high=shift + 0.1, stderr=0.05)
     rows = tables["losses"].query("split == 'test' and sigma == 1.0 and estimator == 'energy'").set_index("model")["loss"]
-    said = f"{verdict}: a test loss of {rows[order[0]]:.2f} against {rows[order[1]]:.2f}."
-    assert said in headlines(tables["losses"], pairs)[0].sentence
+    expected = f"{verdict}: a test loss of {rows[order[0]]:.2f} against {rows[order[1]]:.2f}."
+    assert expected in said(headlines(tables["losses"], pairs)[0])[0]
 
 
 def test_headline_over_two_seeds_is_that_of_the_stored_losses(tmp_path: Path) -> None:
@@ -62,17 +66,17 @@ def test_headline_over_two_seeds_is_that_of_the_stored_losses(tmp_path: Path) ->
     assert headline.sigma == 1.0
     assert headline.first == pytest.approx(np.mean(uvb), rel=1e-6)
     assert headline.second == pytest.approx(np.mean(deen), rel=1e-6)
-    assert headline.difference == pytest.approx(np.mean(means), rel=1e-6)
+    assert headline.difference.mean == pytest.approx(np.mean(means), rel=1e-6)
     spread = abs(means[0] - means[1]) / 2  # of two: the standard error of their mean
     half = ((12.7062 * spread) ** 2 + (1.959964 * error) ** 2) ** 0.5
-    assert headline.low == pytest.approx(np.mean(means) - half, rel=1e-5)
-    assert headline.high == pytest.approx(np.mean(means) + half, rel=1e-5)
+    assert headline.difference.low == pytest.approx(np.mean(means) - half, rel=1e-5)
+    assert headline.difference.high == pytest.approx(np.mean(means) + half, rel=1e-5)
     digits = decimals(error)
-    assert f"mean of 2 seeds (s.d. over seeds {np.std(means, ddof=1):.{digits}f})" in headline.detail
-    assert f"a test loss of {np.mean(uvb):.3f} against {np.mean(deen):.3f}" in headline.sentence
+    assert f"mean of 2 seeds (s.d. over seeds {np.std(means, ddof=1):.{digits}f})" in said(headline)[1]
+    assert f"a test loss of {np.mean(uvb):.3f} against {np.mean(deen):.3f}" in said(headline)[0]
     one = [interval(group) for _, group in tables["pairs"].query("split == 'test' and first == 'uvb'").groupby("sigma")]
     below = sum(high < 0 for _, _, high in one)
-    assert f"UVB is lower at {below}, DEEN at 0, undecided at {2 - below}" in headline.detail
+    assert f"UVB is lower at {below}, DEEN at 0, undecided at {2 - below}" in said(headline)[1]
 
 
 def test_a_model_alone_is_told_by_its_loss_at_the_largest_noise(tmp_path: Path) -> None:
@@ -82,11 +86,13 @@ def test_a_model_alone_is_told_by_its_loss_at_the_largest_noise(tmp_path: Path) 
     losses = build_tables(tmp_path)["losses"]
     uvb = losses.query("model == 'uvb' and sigma == 1.0 and split == 'test' and estimator == 'energy'").iloc[0]
     digits = decimals(uvb["stderr"])
-    ((sentence, detail),) = lone_headlines(losses)
+    (lone,) = lone_headlines(losses)
+    sentence, detail = said(lone)
     assert sentence == f"At σ = 1.0 on mnist, UVB has a test loss of {uvb['loss']:.{digits}f}."
     assert detail == (
-        f"± {uvb['stderr']:.{digits}f}, one standard error over test images; the paper's: 15; "
-        f"the training set's exact posterior mean: {fake_study.floor(1.0) + 0.09:.{digits}f}."
+        f"± {uvb['stderr']:.{digits}f}, one standard error over test images. The paper has 15. "
+        f"The training set's exact posterior mean has {fake_study.floor(1.0) + 0.09:.{digits}f}. "
+        f"Always answering the mean image has {4.74:.{digits}f}."
     )
 
 
@@ -97,8 +103,8 @@ def test_another_model_stands_beside_the_two_with_its_intervals(tmp_path: Path) 
     fake_study.add_model(tmp_path, fake_study.spec("vae", widths=widths_at("vae", (1, 8, 8), 0.25)))
     tables = build_tables(tmp_path)
     (headline,) = headlines(tables["losses"], tables["pairs"])
-    assert "UVB is lower than DEEN" in headline.sentence
-    of_main, of_others = layout.pair_tables(tables["pairs"], tables["losses"])
+    assert "UVB is lower than DEEN" in said(headline)[0]
+    of_main, of_others = pair_tables.pair_tables(tables["pairs"], tables["losses"])
     assert of_main.head == ["σ", "UVB − DEEN", "95 % CI", "UVB − DEEN", "95 % CI"]
     assert of_others.groups == [("", 1), ("UVB, Laplace b = σ", 4)]
     assert of_others.head == ["σ", "less UVB", "95 % CI", "less DEEN", "95 % CI"]
@@ -118,7 +124,7 @@ def test_another_model_stands_beside_the_two_with_its_intervals(tmp_path: Path) 
         assert [cell.text for cell in cells] == [f"{difference.mean():+.{digits}f}", f"[{', '.join(ends)}]"]
         assert cells[0].best
     against_uvb = " 95 % CI ".join([of_others.rows[1][1].text + ",", of_others.rows[1][2].text])
-    assert headline.detail.endswith(f"Likewise UVB, Laplace b = σ − UVB {against_uvb}.")
+    assert said(headline)[1].endswith(f"Likewise UVB, Laplace b = σ − UVB {against_uvb}.")
     assert of_others.notes[-1].startswith("Not compared: VAE on Y. No UVB or DEEN")
     assert not any("VAE on Y" in note for note in of_main.notes)
 
@@ -129,14 +135,14 @@ def test_a_model_of_fewer_seeds_says_so(tmp_path: Path) -> None:
     fake_study.add_model(tmp_path, fake_study.spec("uvb_laplace", seed=1))
     tables = build_tables(tmp_path)
     (headline,) = headlines(tables["losses"], tables["pairs"])
-    assert "mean of 2 seeds" in headline.detail
-    assert headline.detail.endswith(" (of 1 seed).")
-    of_main, of_others = layout.pair_tables(tables["pairs"], tables["losses"])
+    assert "mean of 2 seeds" in said(headline)[1]
+    assert said(headline)[1].endswith(" (of 1 seed).")
+    of_main, of_others = pair_tables.pair_tables(tables["pairs"], tables["losses"])
     assert any("trainings" in note for note in of_main.notes)
     assert not any("trainings" in note for note in of_others.notes)
     fake_study.add_model(tmp_path, fake_study.spec("uvb_laplace", seed=7))  # which no UVB has
     tables = build_tables(tmp_path)
-    assert len(layout.pair_tables(tables["pairs"].query("split == 'train'"), tables["losses"])) == 1
+    assert len(pair_tables.pair_tables(tables["pairs"].query("split == 'train'"), tables["losses"])) == 1
 
 
 def test_without_uvb_the_headline_is_of_what_is_there(tmp_path: Path) -> None:
@@ -144,10 +150,10 @@ def test_without_uvb_the_headline_is_of_what_is_there(tmp_path: Path) -> None:
         fake_study.add_model(tmp_path, fake_study.spec(model))
     tables = build_tables(tmp_path)
     (headline,) = headlines(tables["losses"], tables["pairs"])
-    assert "DEEN is lower than UVB, Laplace b = σ by" in headline.sentence
+    assert "DEEN is lower than UVB, Laplace b = σ by" in said(headline)[0]
     own = own_estimator(tables["losses"]).query("split == 'test'").set_index("model")["loss"]
     assert (headline.first, headline.second) == (own["uvb_laplace"], own["deen"])
-    assert headline.low > 0
+    assert headline.difference.low > 0
 
 
 def test_a_pairs_interval_over_seeds_is_the_headlines(tmp_path: Path) -> None:
@@ -155,9 +161,9 @@ def test_a_pairs_interval_over_seeds_is_the_headlines(tmp_path: Path) -> None:
         fake_study.add_model(tmp_path, fake_study.spec(model, seed=seed))
     tables = build_tables(tmp_path)
     (headline,) = headlines(tables["losses"], tables["pairs"])
-    (table,) = layout.pair_tables(tables["pairs"], tables["losses"])
+    (table,) = pair_tables.pair_tables(tables["pairs"], tables["losses"])
     ((_, difference, between, *_),) = table.rows
-    assert f"{difference.text}, 95 % CI {between.text}" in headline.detail
+    assert f"{difference.text}, 95 % CI {between.text}" in said(headline)[1]
     assert "trainings" in table.notes[-1]
 
 

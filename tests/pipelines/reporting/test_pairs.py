@@ -11,8 +11,11 @@ import pytest
 from safetensors.numpy import load_file
 
 from pipelines.files.study_files import StudyFiles
-from pipelines.reporting.headlines import headlines, main_group, own_estimator
-from pipelines.reporting.tables import losses, pairs
+from pipelines.reporting.headlines import headlines
+from pipelines.reporting.pairing import pairs
+from pipelines.reporting.render import said
+from pipelines.reporting.statistics import main_group, own_estimator
+from pipelines.reporting.tables import losses
 from tests.support import fake_study
 from uvb.models.capacity import widths_at
 
@@ -88,7 +91,7 @@ def test_of_several_sizes_near_the_firsts_the_nearest_is_compared(tmp_path: Path
     assert sorted(table["seed"]) == list(seeds)
     assert {size[i] for i in table["second_id"]} == {min(deens, key=lambda n: abs(np.log(n / uvb)))}
     (headline,) = headlines(losses(files), table)
-    assert "mean of 4 seeds" in headline.detail
+    assert "mean of 4 seeds" in said(headline)[1]
 
 
 def test_models_measured_otherwise_are_not_compared(tmp_path: Path) -> None:

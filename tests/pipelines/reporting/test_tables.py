@@ -12,10 +12,13 @@ import pandas as pd
 import pytest
 
 from pipelines.files.study_files import StudyFiles
-from pipelines.reporting.headlines import headlines, lone_headlines, main_group, over_seeds, own_estimator
-from pipelines.reporting.page import _run_facts
+from pipelines.reporting.facts import run_facts
+from pipelines.reporting.headlines import headlines, lone_headlines
+from pipelines.reporting.pairing import pairs
+from pipelines.reporting.render import said
 from pipelines.reporting.schemas import SCHEMAS, frame, read_table, write_table
-from pipelines.reporting.tables import build_tables, capacity, curves, internals, losses, pairs, sampling
+from pipelines.reporting.statistics import main_group, over_seeds, own_estimator
+from pipelines.reporting.tables import build_tables, capacity, curves, internals, losses, sampling
 from tests.support import fake_study
 from uvb import paper
 from uvb.errors import UserError
@@ -47,6 +50,8 @@ def test_contract_of_the_three_tables_others_read(study: Path) -> None:
             "stderr",
             "floor",
             "nonparametric",
+            "mean_image",
+            "noisy_image",
             "paper_loss",
             "run_id",
         ],
@@ -167,8 +172,9 @@ def test_parameters_are_counted_where_not_stored(tmp_path: Path) -> None:
 def test_sampling_has_a_row_a_variant(study: Path) -> None:
     table = sampling(StudyFiles(study))
     assert sorted(table["variant"]) == ["jump", "jump", "second_jump", "second_jump"]
-    assert (table["diverged"] == 1).all()
-    assert (table["chains"] == 4).all()
+    stored = [result.values for _, result in StudyFiles(study).of_models("walk_jump")]
+    assert set(table["diverged"]) == {len(values["diverged"]) for values in stored}
+    assert set(table["chains"]) == {values["chains"] for values in stored}
 
 
 def test_run_ids_come_from_the_projection(mnist: Path) -> None:
@@ -306,7 +312,7 @@ def test_a_folder_of_two_commands_shows_the_last_one(tmp_path: Path) -> None:
     (tmp_path / "study.json").write_text(json.dumps({"specs": [spec.spec_id for spec in last]}))
     again = StudyFiles(tmp_path)
     assert set(main_group(table, again.asked)["epochs"]) == {20}
-    assert "on digits" in headlines(table, pairs(again), again.asked)[0].sentence
+    assert "on digits" in said(headlines(table, pairs(again), again.asked)[0])[0]
     assert set(pairs(again).query("first_id == @last[0].spec_id")["second_id"]) == {last[1].spec_id}
 
 
@@ -361,8 +367,8 @@ def test_of_equally_many_conditions_the_unchanged_recipe_with_most_images_is_sho
         fake_study.add_model(tmp_path, spec)
     table = losses(StudyFiles(tmp_path))
     assert set(main_group(table)["spec_id"]) == {base.spec_id}
-    ((_, detail),) = lone_headlines(table)
-    assert "One of 4 conditions in this study: fast, silu, batch 64, 1,500 images, 11 epochs" in detail
+    (lone,) = lone_headlines(table)
+    assert "One of 4 conditions in this study: fast, silu, batch 64, 1,500 images, 11 epochs" in said(lone)[1]
 
 
 def test_a_search_speaks_of_held_out_images(tmp_path: Path) -> None:
@@ -371,8 +377,9 @@ def test_a_search_speaks_of_held_out_images(tmp_path: Path) -> None:
         fake_study.add_model(tmp_path, dataclasses.replace(spec, data=dataclasses.replace(spec.data, name="digits-validation")))
     files = StudyFiles(tmp_path)
     (headline,) = headlines(losses(files), pairs(files))
-    assert "a held-out loss of" in headline.sentence
-    assert "the same 200 held-out images and noise" in headline.detail
+    sentence, detail = said(headline)
+    assert "a held-out loss of" in sentence
+    assert "the same 200 held-out images and noise" in detail
 
 
 def test_a_folder_of_two_widths_shows_the_last_ones(tmp_path: Path) -> None:
@@ -401,7 +408,7 @@ def test_what_was_measured_otherwise_than_the_last_command_is_left_out(tmp_path:
     files = StudyFiles(tmp_path)
     assert set(losses(files)["spec_id"]) == set(internals(files)["spec_id"]) == {specs[2].spec_id}
     assert files.left_out("losses") == 2
-    assert dict(_run_facts(files))["left out"] == "the losses of 2 models, measured with other settings or of other weights"
+    assert dict(run_facts(files))["left out"] == "the losses of 2 models, measured with other settings or of other weights"
 
 
 def test_results_of_weights_that_are_gone_are_in_no_table(tmp_path: Path) -> None:

@@ -1,0 +1,242 @@
+"""Charts in Vega-Lite: one description gives the SVG that needs no script, and the chart that can be hovered over and zoomed.
+
+Colours are the page's CSS variables, so both follow a light or a dark page.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipelines.reporting.figures.style import css, marker_path
+
+WIDTH = 300  # of the axes, in px: with its labels a chart is as wide as a phone
+FONT = "system-ui, 'DejaVu Sans', sans-serif"
+SHIFT = "event.pointerType == 'mouse' && !event.shiftKey"
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line of a chart.
+
+    Attributes:
+        x, y: the points; those that are not finite are left out.
+        low, high: ends of each point's error bar; empty: no bars.
+        colour: a name of the palette, e.g. ``uvb``.
+        marker: a name of `style.MARKERS`; empty: no points where there are two or more.
+        dash: lengths of dash and gap; empty: a full line; None: no line.
+    """
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    low: Sequence[float] = ()
+    high: Sequence[float] = ()
+    colour: str = "ink"
+    marker: str = ""
+    dash: tuple[int, ...] | None = ()
+    hollow: bool = False
+
+    def rows(self) -> Iterable[dict[str, Any]]:
+        bars = zip(self.low, self.high, strict=True) if len(self.low) else ((None, None) for _ in self.x)
+        for x, y, (low, high) in zip(self.x, self.y, bars, strict=True):
+            if math.isfinite(x) and math.isfinite(y):
+                row = {"series": self.name, "x": rounded(x), "y": rounded(y)}
+                yield row if low is None or high is None else row | {"low": rounded(low), "high": rounded(high)}
+
+    @property
+    def shape(self) -> str:
+        """Its marker. A single point is always drawn."""
+        return self.marker or ("circle" if len(list(self.rows())) == 1 else "")
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A Vega-Lite description without its theme."""
+
+    spec: dict[str, Any]
+
+    @property
+    def themed(self) -> dict[str, Any]:
+        return {"$schema": "https://vega.github.io/schema/vega-lite/v6.json", **self.spec, "config": _config()}
+
+    def to_json(self) -> str:
+        """For a script element: no end of it can appear inside."""
+        return json.dumps(self.themed, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
+
+
+def lines(
+    series: Sequence[Series],
+    x: str,
+    y: str,
+    *,
+    log_x: bool = False,
+    log_y: bool = False,
+    zero: bool = False,
+    whole: bool = False,
+    domain: tuple[float, float] | None = None,
+    notes: Sequence[tuple[float, float, str]] = (),
+    height: int = 190,
+) -> Chart:
+    """Lines with error bars over a quantity.
+
+    Args:
+        zero: draw the zero line.
+        whole: the horizontal axis takes whole numbers only, such as epochs.
+        domain: the part of the vertical axis that is shown at first.
+        notes: (height on the vertical axis, px below it, text), at its left end.
+    """
+    shown = [s for s in series if any(True for _ in s.rows())]
+    rows = [row for s in shown for row in s.rows()]
+    names = [s.name for s in shown]
+
+    def scale(values: list[Any]) -> dict[str, Any]:
+        return {"field": "series", "type": "nominal", "title": None, "scale": {"domain": names, "range": values}}
+
+    colour = scale([css(s.colour) for s in shown])
+    x_scale = {"type": "log" if log_x else "linear", "zero": False, "padding": 12, "nice": False}
+    x_axis: dict[str, Any] = {"field": "x", "type": "quantitative", "title": x, "scale": x_scale}
+    if whole:
+        x_axis["axis"] = {"format": "d", "tickMinStep": 1}
+    y_scale: dict[str, Any] = {"type": "log" if log_y else "linear", "zero": False, "padding": 8}
+    y_scale |= {"domain": domain, "padding": 0} if domain else {}
+    y_axis = {"field": "y", "type": "quantitative", "title": y, "scale": y_scale}
+    layers: list[dict[str, Any]] = []
+    once: dict[str, Any] = {"values": [{}]}  # what is drawn once and not for each row
+    if zero:
+        layers.append({"data": once, "mark": {"type": "rule", "color": css("faint")}, "encoding": {"y": {"datum": 0}}})
+    lined = [s.name for s in shown if s.dash is not None]
+    layers.append(
+        {
+            "transform": [{"filter": {"field": "series", "oneOf": lined}}],
+            "mark": {"type": "line", "clip": True, "strokeWidth": 1.8},
+            "encoding": {"x": x_axis, "y": y_axis, "color": colour, "strokeDash": scale([list(s.dash or ()) for s in shown])},
+        }
+    )
+    if any("low" in row for row in rows):
+        layers.append(
+            {
+                "transform": [{"filter": "isValid(datum.low)"}],
+                "mark": {"type": "rule", "clip": True, "strokeWidth": 1.4},
+                "encoding": {"x": x_axis, "y": {**y_axis, "field": "low"}, "y2": {"field": "high"}, "color": colour},
+            }
+        )
+    layers.append(_points(shown, x_axis, y_axis, colour, scale))
+    layers += [
+        {
+            "data": once,
+            "mark": {"type": "text", "align": "left", "x": 4, "fontSize": 10, "color": css("faint"), "text": said, "dy": dy},
+            "encoding": {"y": {"datum": at, "type": "quantitative"}},
+        }
+        for at, dy, said in notes
+    ]
+    return Chart({"width": WIDTH, "height": height, "data": {"values": rows}, "layer": layers})
+
+
+def _points(shown: Sequence[Series], x: Any, y: Any, colour: Any, scale: Any) -> dict[str, Any]:
+    """The markers, which carry the values that hovering shows and the zoom."""
+    shapes = [marker_path(s.shape or "stroke") for s in shown]
+    filled = ["transparent" if s.hollow or not s.shape else css(s.colour) for s in shown]
+    opacity = [1 if s.shape else 0 for s in shown]  # without markers a point is still there to hover over
+    tooltip = [
+        {"field": "series", "type": "nominal", "title": " "},
+        {"field": "x", "type": "quantitative", "title": x["title"]},
+        {"field": "y", "type": "quantitative", "title": y["title"], "format": ".5~g"},
+        *([{"field": "low", "title": "from", "format": ".5~g"}, {"field": "high", "title": "to", "format": ".5~g"}]
+          if any(len(s.low) for s in shown) else []),
+    ]  # fmt: skip
+    zoom = {
+        "name": "zoom", "bind": "scales",
+        "select": {"type": "interval", "zoom": "wheel![event.shiftKey || event.ctrlKey]",
+                   "translate": f"[pointerdown[{SHIFT}], window:pointerup] > window:pointermove!"},
+    }  # fmt: skip
+    return {
+        "params": [zoom],
+        "mark": {"type": "point", "clip": True, "size": 42, "strokeWidth": 1.4},
+        "encoding": {
+            "x": x, "y": y, "color": colour, "shape": scale(shapes), "fill": scale(filled), "strokeOpacity": scale(opacity),
+            "tooltip": tooltip,
+        },
+    }  # fmt: skip
+
+
+def bars(names: Sequence[str], values: Sequence[float], errors: Sequence[float], colours: Sequence[str], x: str) -> Chart:
+    """Horizontal bars with one standard error."""
+    rows = [
+        {"name": n, "value": rounded(v), "low": rounded(v - e), "high": rounded(v + e), "colour": css(c)}
+        for n, v, e, c in zip(names, values, errors, colours, strict=True)
+    ]
+    y = {"field": "name", "type": "nominal", "title": None, "sort": None}
+    tooltip = [{"field": "name", "title": " "}, {"field": "value", "title": x, "format": ".4~g"}]
+    bar = {"x": {"field": "value", "type": "quantitative", "title": x}, "y": y, "tooltip": tooltip,
+           "color": {"field": "colour", "type": "nominal", "scale": None}}  # fmt: skip
+    error = {"x": {"field": "low", "type": "quantitative", "title": x}, "x2": {"field": "high"}, "y": y}
+    layers = [
+        {"mark": {"type": "bar", "height": {"band": 0.55}}, "encoding": bar},
+        {"mark": {"type": "rule", "color": css("ink")}, "encoding": error},
+    ]
+    return Chart({"width": WIDTH, "height": {"step": 30}, "data": {"values": rows}, "layer": layers})
+
+
+def histograms(groups: Sequence[tuple[str, np.ndarray, str]], x: str, y: str, count: int = 40) -> Chart:
+    """Histograms of (name, values (N,), colour) over common bins."""
+    everything = np.concatenate([values for _, values, _ in groups])
+    edges = np.histogram_bin_edges(everything[np.isfinite(everything)], count)
+    rows = [
+        {"series": name, "from": rounded(a), "to": rounded(b), "count": int(n)}
+        for name, values, _ in groups
+        for n, a, b in zip(np.histogram(values, edges)[0], edges, edges[1:], strict=False)
+        if n
+    ]
+    colour = {
+        "field": "series", "type": "nominal", "title": None,
+        "scale": {"domain": [name for name, _, _ in groups], "range": [css(c) for _, _, c in groups]},
+    }  # fmt: skip
+    encoding = {
+        "x": {"field": "from", "type": "quantitative", "title": x, "scale": {"zero": False}}, "x2": {"field": "to"},
+        "y": {"field": "count", "type": "quantitative", "title": y, "stack": None}, "y2": {"datum": 0}, "color": colour,
+        "tooltip": [{"field": "series", "title": " "}, {"field": "from"}, {"field": "to"}, {"field": "count", "title": y}],
+    }  # fmt: skip
+    mark = {"type": "rect", "opacity": 0.55}
+    return Chart({"width": WIDTH, "height": 160, "data": {"values": rows}, "mark": mark, "encoding": encoding})
+
+
+def heat(table: np.ndarray, names: Sequence[str], x: str, y: str) -> Chart:
+    """A square matrix (K, K) of shares in [0, 1] as shades; with the percentages where they fit."""
+    size = len(table)
+    rows = [
+        {"from": names[i], "to": names[j], "share": round(float(table[i, j]), 4), "percent": f"{100 * table[i, j]:.0f}"}
+        for i, j in np.argwhere(table > 0)
+    ]
+    axis = {"type": "ordinal", "scale": {"domain": list(names)}, "axis": {"labelOverlap": True, "grid": False, "labelAngle": 0}}
+    places = {"x": {"field": "to", "title": x, **axis}, "y": {"field": "from", "title": y, **axis}}
+    shade = {"field": "share", "type": "quantitative", "legend": None, "scale": {"range": [0.04, 0.85], "domainMin": 0}}
+    tooltip = [{"field": "from", "title": y}, {"field": "to", "title": x}, {"field": "share", "format": ".1%"}]
+    layers: list[dict[str, Any]] = [
+        {"mark": {"type": "rect", "color": css("uvb")}, "encoding": {**places, "opacity": shade, "tooltip": tooltip}}
+    ]
+    if size <= 12:
+        mark = {"type": "text", "fontSize": 9, "color": css("ink")}
+        layers.append({"mark": mark, "encoding": {**places, "text": {"field": "percent"}}})
+    return Chart({"width": WIDTH, "height": WIDTH, "data": {"values": rows}, "layer": layers})
+
+
+def rounded(value: float) -> float:
+    """A number with the six digits that a chart can use."""
+    return float(f"{value:.6g}")
+
+
+def _config() -> dict[str, Any]:
+    ink, faint, grid = (css(name) for name in ("ink", "faint", "grid"))
+    text = {"labelColor": ink, "titleColor": ink, "labelFontSize": 10, "titleFontSize": 11, "titleFontWeight": "normal"}
+    return {
+        "background": None,
+        "font": FONT,
+        "view": {"stroke": None},
+        "axis": {**text, "gridColor": grid, "domainColor": faint, "tickColor": faint, "labelPadding": 3},
+        "legend": {**text, "orient": "top", "columns": 3, "symbolType": "circle", "labelLimit": 170, "rowPadding": 2,
+                   "columnPadding": 14, "offset": 6, "symbolStrokeWidth": 1.6},
+    }  # fmt: skip

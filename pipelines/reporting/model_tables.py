@@ -1,0 +1,205 @@
+"""Tables about the models as cells: capacity, encoder and decoder, mixing, what differs from the paper, speed."""
+
+import math
+from collections.abc import Callable, Collection, Iterable
+from typing import Any
+
+import pandas as pd
+
+from pipelines.files.study_files import Model
+from pipelines.reporting.cells import Cell, Table, number, printed, text
+from pipelines.reporting.figures.style import label
+from pipelines.reporting.figures.walk_jump import UNSURE
+from pipelines.reporting.numbers import level, percent
+from pipelines.reporting.statistics import CONDITION, main_group, main_models
+from pipelines.words import duration
+from uvb import paper
+from uvb.spec import Recipe
+from uvb.training.state import steps_per_epoch
+
+OPTIMIZERS = {"adam": "Adam", "muon": "Muon and Adam"}
+
+
+def capacity(table: pd.DataFrame) -> list[Table]:
+    """Table 1 for each data set, with the paper's counts where there are any."""
+    tables: list[Table] = []
+    order = {m: i for i, m in enumerate(main_models(table))}
+    for dataset, group in table.groupby("dataset"):
+        has_paper = group["paper_parameters"].notna().any()
+        rows = []
+        for row in sorted(group.itertuples(), key=lambda r: (order[r.model], r.widths)):
+            cells = [text(label(row.model)), text(row.widths), text(f"{row.parameters:,}"), text(percent(row.ratio))]
+            if has_paper:
+                known = row.paper_parameters
+                cells.append(text(f"{known / 1e7:.1f} × 10⁷" if pd.notna(known) else None, quiet=True))
+            rows.append(cells)
+        head = ["model", "widths", "parameters", "of UVB's", *(["paper"] if has_paper else [])]
+        caption = f"Capacity: dim(ϑ), the number of parameters, on {dataset} of {group['shape'].iloc[0]} (Table 1)."
+        notes = ["Widths: convolution channels / hidden layer / latent dimension / decoder layer."]
+        tables.append(Table(caption, head, rows, notes=notes, text_columns=2))
+    return tables
+
+
+def internals_tables(internals: pd.DataFrame, asked: Collection[str] = ()) -> list[Table]:
+    """Tables 4 and 5 at each data set's largest sigma: conventions down, models across."""
+    tables: list[Table] = []
+    if internals.empty:
+        return tables
+    for dataset, group in main_group(internals, asked).groupby("dataset"):
+        sigma = group["sigma"].max()
+        top = group[(group["sigma"] == sigma) & (group["seed"] == group["seed"].min())]
+        one = f" of seed {top['seed'].iloc[0]}" if group["seed"].nunique() > 1 else ""
+        models = main_models(top)
+        has_paper = {m for m in models if top.loc[top["model"] == m, "paper_value"].notna().any()}
+        rows = []
+        for quantity in sorted(set(top["quantity"]), key=_quantity_order):
+            cells = [text(describe_quantity(quantity))]
+            for m in models:
+                own = top[(top["model"] == m) & (top["quantity"] == quantity)]
+                row = own.iloc[0] if len(own) else None
+                cells.append(number(row["value"], row["stderr"]) if row is not None else text(None))
+                if m in has_paper:
+                    cells.append(printed(row["paper_value"] if row is not None else None))
+            rows.append(cells)
+        head, groups = ["quantity"], [("", 1)]
+        for m in models:
+            head += ["ours", "paper"] if m in has_paper else [label(m)]
+            groups.append((label(m), 2) if m in has_paper else ("", 1))
+        notes = [
+            "In internals.parquet these are kl_noisy and kl_clean, by the image the encoder sees, and recon_<image the encoder "
+            "sees>_<image compared with>_<half: over 2σ², full: over σ²>."
+        ]
+        caption = f"Encoder and decoder on {dataset} at σ = {level(sigma)}, means over the test set{one} (Tables 4–5)."
+        tables.append(Table(caption, head, rows, groups if has_paper else [], notes))
+    return tables
+
+
+def describe_quantity(name: str) -> str:
+    """A quantity of `pipelines.files.study_files` in the paper's symbols."""
+    kinds = {"kl_noisy": "KL[q(z|y), p(z)]", "kl_clean": "KL[q(z|x), p(z)]"}
+    parts = name.split("_")
+    if name in kinds or len(parts) != 4 or parts[0] != "recon":
+        return kinds.get(name, name)
+    _, latent, target, factor = parts
+    distance = f"‖{target} − μ_y(z)‖²/{'2σ²' if factor == 'half' else 'σ²'}"
+    return f"{distance}, z ~ q(z|{'y' if latent == 'noisy' else 'x'})"
+
+
+def _quantity_order(name: str) -> tuple[int, int, str]:
+    return (0 if name.startswith("kl") else 1, 0 if name.endswith("half") else 1, name)
+
+
+def sampling_table(sampling: pd.DataFrame) -> list[Table]:
+    """Mixing, measured: what was measured down, energies and jumps across."""
+    if sampling.empty:
+        return []
+    rank = {model: i for i, model in enumerate(main_models(sampling))}
+    chains = sorted(sampling.itertuples(), key=lambda r: (r.dataset, rank[r.model], r.sigma, r.seed, r.variant))
+    measured: list[tuple[str, Callable[[Any], Cell]]] = [
+        ("jump", lambda r: text("x̂(y)" if r.variant.startswith("jump") else "x̂(x̂(y))")),
+        ("sampler", lambda r: text(r.sampler)),
+        ("step size δ", lambda r: number(r.delta)),
+        ("chains × steps", lambda r: text(f"{r.chains} × {r.steps:,}")),
+        ("steps between jumps", lambda r: text(r.steps_per_jump)),
+        ("classes visited by the first chain", lambda r: text(r.classes_visited, quiet=_unsure(r))),
+        ("its steps to visit all", lambda r: text(r.steps_to_all if pd.notna(r.steps_to_all) else "not all", quiet=_unsure(r))),
+        ("autocorrelation time, jumps", lambda r: number(r.iat)),
+        ("effective sample size a step", lambda r: number(r.ess_per_step)),
+        ("split R̂", lambda r: number(r.split_rhat)),
+        ("chains that diverged", lambda r: text(f"{r.diverged} of {r.chains}" if r.diverged else "none")),
+        ("the classifier's accuracy", lambda r: text(percent(r.classifier_accuracy))),
+    ]
+    rows = [[text(name), *(cell(chain) for chain in chains)] for name, cell in measured]
+    apart = [k for k in (*CONDITION, "widths", "seed") if sampling.groupby("model")[k].nunique().max() > 1]
+    told = [", ".join(f"{k.replace('_', ' ')} {getattr(r, k)}" for k in apart) for r in chains]
+    heads = [f"{label(r.model)}, {r.dataset}, σ = {level(r.sigma)}" for r in chains]
+    head = ["", *(", ".join(part for part in parts if part) for parts in zip(heads, told, strict=True))]
+    notes = [
+        "The first chain is never restarted. Autocorrelation time, effective sample size and R̂ are over all chains that "
+        "did not diverge. The classifier's accuracy, on x̂(y) of test images, bounds what its labels can tell: where it names "
+        "less than half of them right, the classes are grey. Mixing says nothing of quality: jumps that hardly depend on y "
+        "mix at once."
+    ]
+    return [Table("Mixing of walk-jump sampling.", head, rows, notes=notes)]
+
+
+def _unsure(row: Any) -> bool:
+    return bool(pd.notna(row.classifier_accuracy) and row.classifier_accuracy < UNSURE)
+
+
+def optimizer(recipe: Recipe) -> str:
+    """Its name, e.g. ``Adam``, with β₂ where that is not the usual 0.999."""
+    return OPTIMIZERS[recipe.optimizer] + (f", β₂ = {recipe.beta2:g}" if recipe.beta2 != 0.999 else "")
+
+
+def difference_tables(models: Iterable[Model]) -> list[Table]:
+    """Where a data set's models were trained otherwise than the paper's (Sec. 3.1): each setting, theirs and ours."""
+    tables: list[Table] = []
+    by_data: dict[str, list[Model]] = {}
+    for model in models:
+        by_data.setdefault(model.spec.data.name, []).append(model)
+    known = paper.SETTINGS
+    for dataset, group in sorted(by_data.items()):
+        recipes = {m.spec.recipe for m in group}
+        train = dict(known.train_images).get(dataset)
+        compared: list[tuple[str, Any, set[Any]]] = [
+            ("data set", dataset if train else "MNIST, CIFAR-10", {dataset}),
+            ("training images", train or "60,000 and 50,000", {m.spec.data.train_images for m in group}),
+            ("noise levels σ", {level(s) for s in paper.SIGMAS}, {level(m.spec.sigma) for m in group}),
+            ("epochs", known.epochs, {r.epochs for r in recipes}),
+            (
+                "gradient steps",
+                known.epochs * -(-train // known.batch_size) if train else "187,600 and 156,400",
+                {m.spec.recipe.epochs * steps_per_epoch(m.spec) for m in group},
+            ),
+            ("batch size", known.batch_size, {r.batch_size for r in recipes}),
+            ("optimizer", "Adam", {optimizer(r) for r in recipes}),
+            ("learning rate", f"{known.learning_rate:g}", {f"{r.learning_rate:g}" for r in recipes}),
+            ("schedule", known.schedule, {r.schedule for r in recipes}),
+            ("warm-up, share of steps", "none", {f"{r.warmup:g}" if r.warmup else "none" for r in recipes}),
+            ("gradient norm clipped at", "none", {f"{r.clip:g}" if math.isfinite(r.clip) else "none" for r in recipes}),
+            ("average of the weights (EMA)", "none", {f"{r.ema:g}" if r.ema else "none" for r in recipes}),
+            ("activation", known.activation, {m.spec.activation for m in group}),
+            *(
+                (f"widths of {label(name)}", widths, {str(m.spec.widths) for m in group if m.spec.model == name})
+                for name, widths in known.widths
+            ),
+        ]
+        rows = []
+        for name, theirs, ours in compared:
+            if not ours:
+                continue
+            wanted = theirs if isinstance(theirs, set) else {theirs}
+            rows.append([text(name), text(_listed(wanted), quiet=True), text(_listed(ours), best=ours != wanted)])
+        tables.append(
+            Table(
+                f"Settings on {dataset}; ours in bold where they differ.",
+                ["setting", "paper", "here"],
+                rows,
+                text_columns=3,
+                wrap=True,
+            )
+        )
+    return tables
+
+
+def _listed(values: Iterable[Any]) -> str:
+    return ", ".join(f"{v:,}" if isinstance(v, int) else str(v) for v in sorted(values))
+
+
+def speed_table(models: Iterable[Model]) -> list[Table]:
+    """Wall time and throughput of training by model, of those trained to the end."""
+    found: dict[tuple[str, str], list[Model]] = {}
+    for model in models:
+        if model.done and model.curves:
+            found.setdefault((model.spec.data.name, model.spec.model), []).append(model)
+    rows = []
+    for (dataset, name), group in sorted(found.items()):
+        seconds = [m.curves[-1]["seconds"] for m in group]
+        speed = [row["images_per_s"] for m in group for row in m.curves]
+        cells = [text(dataset), text(label(name)), text(len(group)), text(duration(sum(seconds) / len(seconds)))]
+        rows.append([*cells, text(f"{sum(speed) / len(speed):,.0f}")])
+    if not rows:
+        return []
+    caption = "Training by model, means; models trained at the same time share the machine."
+    return [Table(caption, ["data", "model", "models", "time each", "images/s"], rows, text_columns=2)]

@@ -1,0 +1,78 @@
+"""Paired differences as cells: UVB less DEEN, then every other model less each of them."""
+
+import itertools
+from collections.abc import Collection, Sequence
+
+import pandas as pd
+
+from pipelines.reporting.cells import Table, text
+from pipelines.reporting.figures.style import label
+from pipelines.reporting.numbers import brackets, decimals, level, signed
+from pipelines.reporting.statistics import interval, main_group, main_models
+
+
+def pair_tables(pairs: pd.DataFrame, losses: pd.DataFrame, asked: Collection[str] = ()) -> list[Table]:
+    """UVB - DEEN by sigma and split, then every other model less each of them on the test set; 95 % intervals."""
+    if losses.empty:
+        return []
+    found: list[Table] = []
+    main = main_group(losses, asked)
+    pairs = pairs[pairs["first_id"].isin(set(main["spec_id"]))]  # and the second of any size near the first's
+    for dataset, of_main in main.groupby("dataset"):
+        tables: list[Table] = []
+        group = pairs[pairs["dataset"] == dataset]
+        two, others = group[group["first"] == "uvb"], group[(group["first"] != "uvb") & (group["split"] == "test")]
+        means = "Image by image on the same noise; below zero {} is better. Bold: the interval excludes zero."
+        if len(two):
+            splits = [s for s in ("test", "train") if (two["split"] == s).any()]
+            columns = [(s, "UVB − DEEN", two[two["split"] == s]) for s in splits]
+            caption = f"Paired difference of the losses on {dataset}."
+            tables.append(_pair_table(caption, columns, [means.format("UVB"), *_seeds(two)]))
+        if len(others):
+            columns = [
+                (label(m), f"less {label(second)}", own)
+                for m in main_models(others.rename(columns={"first": "model"}))
+                for second in ("uvb", "deen")
+                if len(own := others[(others["first"] == m) & (others["second"] == second)])
+            ]
+            caption = f"Paired difference of the test losses on {dataset}: other models."
+            tables.append(_pair_table(caption, columns, [means.format("the other model"), *_seeds(others)]))
+        models = main_models(of_main)
+        alone = [m for m in models if m not in {*group["first"], *group["second"]}]
+        if len(models) > 1 and alone:
+            if not tables:
+                tables.append(Table(f"Paired difference of the losses on {dataset}: none.", [], []))
+            names = ", ".join(map(label, alone))
+            tables[-1].notes.append(
+                f"Not compared: {names}. No UVB or DEEN that was trained and measured alike is as large (within 25 %)."
+            )
+        found += tables
+    return found
+
+
+def _seeds(pairs: pd.DataFrame) -> list[str]:
+    """What the intervals are over, where there are several seeds."""
+    seeds = pairs.groupby(["first", "second", "split", "sigma"])["seed"].nunique()
+    if seeds.max() < 2:
+        return []
+    alone = "; of one training alone, over images only" if seeds.min() < 2 else ""
+    return [f"Means over seeds; the intervals are over images and trainings{alone}."]
+
+
+def _pair_table(caption: str, columns: Sequence[tuple[str, str, pd.DataFrame]], notes: list[str]) -> Table:
+    """One row a sigma; `columns` are (group, head, pairs), and columns of one group stand side by side."""
+    rows = []
+    for sigma in sorted({sigma for _, _, pairs in columns for sigma in pairs["sigma"]}):
+        cells = [text(level(sigma))]
+        for _, _, pairs in columns:
+            at = pairs[pairs["sigma"] == sigma]
+            if at.empty:
+                cells += [text(None), text(None)]
+                continue
+            mean, low, high = interval(at)
+            digits = decimals(float(at["stderr"].mean()))
+            between = text(brackets(low, high, digits), quiet=True)
+            cells += [text(signed(mean, digits), best=high < 0 or low > 0), between]
+        rows.append(cells)
+    groups = [("", 1)] + [(name, 2 * len(list(own))) for name, own in itertools.groupby(columns, key=lambda column: column[0])]
+    return Table(caption, ["σ", *(h for _, head, _ in columns for h in (head, "95 % CI"))], rows, groups, notes)

@@ -1,0 +1,53 @@
+"""The templates: how a page is made of what was computed, and how a headline is said."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from pipelines.reporting import numbers
+from pipelines.reporting.figures.style import FILM, label
+from pipelines.reporting.figures.svg import variables
+from pipelines.reporting.headlines import Headline, LoneHeadline
+from pipelines.words import counted
+
+FOOT = "Saremi, “Unnormalized Variational Bayes”, 2020, is the paper that tables, figures, sections and equations refer to."
+_FILTERS = {
+    "label": label,
+    "counted": counted,
+    "level": numbers.level,
+    "fixed": numbers.fixed,
+    "signed": numbers.signed,
+    "brackets": numbers.brackets,
+}
+
+
+def render(template: str, **content: Any) -> str:
+    """A page from one of the templates, with both themes' colours."""
+    light, dark = (Markup(css) for css in variables())
+    page = _environment(True).get_template(template)
+    return page.render(light=light, dark=dark, film=Markup(FILM), foot=FOOT, **content).lstrip()
+
+
+def said(headline: Headline | LoneHeadline) -> tuple[str, str]:
+    """A headline in words, as plain text: one sentence, and what stands behind it."""
+    module: Any = _environment(False).get_template("headline.j2").module
+    lone = "lone_" if isinstance(headline, LoneHeadline) else ""
+    parts = (getattr(module, f"{lone}{part}")(headline) for part in ("sentence", "detail"))
+    sentence, detail = (" ".join(str(part).split()) for part in parts)
+    return sentence, detail
+
+
+@cache
+def _environment(autoescape: bool) -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=autoescape,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= _FILTERS
+    return environment

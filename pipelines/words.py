@@ -1,0 +1,28 @@
+"""Words that commands, progress and reports share: counts, durations, and the name of a training."""
+
+from uvb.spec import RunSpec
+
+
+def counted(count: int, what: str) -> str:
+    """``1 epoch``, ``2 epochs``, ``1,000 epochs``."""
+    return f"{count:,} {what}" + ("" if count == 1 else "s")
+
+
+def clock(seconds: float) -> str:
+    """``12 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60} min"
+
+
+def duration(seconds: float) -> str:
+    """As `clock`, but with tenths below ten seconds: ``4.2 s``."""
+    return f"{seconds:.1f} s" if seconds < 9.95 else clock(seconds)
+
+
+def name_of(spec: RunSpec) -> str:
+    """A training's name for a person: ``uvb σ=1 seed=2``. Seed 0 is not named."""
+    return spec.label + (f" seed={spec.seed}" if spec.seed else "")

@@ -1,0 +1,25 @@
+"""Answers that need no training: their losses against known numbers."""
+
+import pytest
+import torch
+
+from uvb.data import load_dataset
+from uvb.exact.baselines import mean_image_loss, noisy_image_loss
+
+
+def test_mean_image_of_digits_has_the_known_loss() -> None:
+    digits = load_dataset("digits", "unused")
+    assert mean_image_loss(digits.train, digits.test, digits.levels) == pytest.approx(4.74, abs=0.005)
+
+
+def test_mean_image_loss_is_the_variance_of_its_own_images() -> None:
+    x = torch.randint(0, 17, (1300, 1, 3, 4), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    variance = (x.double() / 16).flatten(1).var(0, correction=0).sum().item()
+    assert mean_image_loss(x, x, 16) == pytest.approx(variance)
+
+
+def test_noisy_image_loss_is_the_noises_energy() -> None:
+    """Digits at sigma = 1: 64 pixels, so 64; and what 4,000 draws of noise say at sigma = 0.5."""
+    assert noisy_image_loss(1.0, (1, 8, 8)) == 64
+    noise = 0.5 * torch.randn(4000, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert noise.square().sum(1).mean().item() == pytest.approx(noisy_image_loss(0.5, (1, 8, 8)), rel=0.02)
