@@ -22,6 +22,7 @@ test-all: test test-slow
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 types: $(VENV)/.installed
 	$(BIN)/mypy uvb pipelines tune_spaces
