@@ -8,7 +8,7 @@ def my_space(base: Base) -> list[RunSpec]:
 """
 
 from tune_spaces.registry import Base, Space, get_space, register_space, space_names
-from uvb.plugins import import_files
+from uvb.registry import import_files
 
 __all__ = ["Base", "Space", "get_space", "register_space", "space_names"]
 

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
-from uvb.errors import UserError
 from uvb.models import get_model
 from uvb.models.capacity import widths_at
-from uvb.plugins import load_registering, plugin_names
+from uvb.registry import Registry
 from uvb.spec import DataRef, Recipe, RunSpec
 
 _widths = lru_cache(widths_at)  # a space asks for the same few many times
@@ -65,7 +64,7 @@ class Space:
         return (self.specs.__doc__ or "").strip().split("\n")[0]
 
 
-_SPACES: dict[str, Space] = {}
+SPACES: Registry[Space] = Registry("space", "uvb.spaces")
 SpecsOf = Callable[[Base], list[RunSpec]]
 
 
@@ -73,7 +72,7 @@ def register_space(name: str, *, kind: Kind = "table") -> Callable[[SpecsOf], Sp
     """Function decorator that makes a space known by `name`."""
 
     def add(specs: SpecsOf) -> SpecsOf:
-        _SPACES[name] = Space(name, specs, kind)
+        SPACES.add(name, Space(name, specs, kind))
         return specs
 
     return add
@@ -81,7 +80,7 @@ def register_space(name: str, *, kind: Kind = "table") -> Callable[[SpecsOf], Sp
 
 def space_names() -> list[str]:
     """All names, those of installed plug-ins included."""
-    return sorted({*_SPACES, *plugin_names("uvb.spaces")})
+    return SPACES.names()
 
 
 def get_space(name: str) -> Space:
@@ -90,8 +89,4 @@ def get_space(name: str) -> Space:
     Raises:
         UserError: if there is none.
     """
-    if name not in _SPACES:
-        load_registering("uvb.spaces", name)  # importing it registers its space
-    if name not in _SPACES:
-        raise UserError(f"unknown space {name!r}; choose one of: {', '.join(space_names())}")
-    return _SPACES[name]
+    return SPACES.get(name)

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
+from uvb.config import Config, Widths, config_from_json, config_to_json, unknown_config
 from uvb.errors import UserError
+
+__all__ = ["RECIPES", "DataRef", "Recipe", "RunSpec", "Shape", "Widths"]
 
 Shape = tuple[int, int, int]  # (C, H, W)
 
@@ -21,20 +24,6 @@ class DataRef:
     checksum: str
     shape: Shape
     train_images: int
-
-
-@dataclass(frozen=True)
-class Widths:
-    """Layer widths: `conv` channels, one linear layer of `hidden`; `latent` = d_z and `decoder` where there is one."""
-
-    conv: tuple[int, ...]
-    hidden: int
-    latent: int = 0
-    decoder: int = 0
-
-    def __str__(self) -> str:
-        parts = ["-".join(map(str, self.conv)), str(self.hidden)]
-        return "/".join(parts + [str(w) for w in (self.latent, self.decoder) if w])
 
 
 @dataclass(frozen=True)
@@ -58,7 +47,7 @@ class Recipe:
     beta2: float = 0.999
 
     def __post_init__(self) -> None:
-        for name in ("learning_rate", "warmup", "clip", "ema", "beta2"):  # 1 and 1.0 are one value, and are to have one hash
+        for name in ("learning_rate", "warmup", "clip", "ema", "beta2"):  # 1 and 1.0 must have one hash
             object.__setattr__(self, name, float(getattr(self, name)))
         if self.epochs < 1 or self.batch_size < 1:
             raise UserError(f"recipe {self.name!r}: epochs={self.epochs}, batch_size={self.batch_size}; both must be 1 or more")
@@ -117,13 +106,19 @@ RECIPES = {
 }
 
 
+LATER_FIELDS = {"optimizer": "adam", "beta2": 0.999}  # fields of a recipe that the first specs did not have
+
+
 @dataclass(frozen=True)
 class RunSpec:
-    """One training: everything that decides its result, up to rounding. How and where it runs is a `Plan`."""
+    """One training: everything that decides its result, up to rounding. How and where it runs is a `Plan`.
+
+    `widths` is the config of the model: the paper's `Widths`, or a frozen dataclass that the model declares.
+    """
 
     data: DataRef
     model: str
-    widths: Widths
+    widths: Config
     sigma: float
     objective: str
     recipe: Recipe
@@ -149,37 +144,49 @@ class RunSpec:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types; `clip` = inf is written as null.
 
-        Adam, and its usual beta2, are not written: specs were named by their hash before there was a choice, and keep
-        their names.
+        Fields that came later are left out at their usual value, so that older specs keep their hash.
         """
-        blob = json.loads(json.dumps(dataclasses.asdict(self)))
-        for later, usual in (("optimizer", "adam"), ("beta2", 0.999)):
-            if blob["recipe"][later] == usual:
-                del blob["recipe"][later]
+        blob = json.loads(json.dumps(self._fields()))
+        for name, usual in LATER_FIELDS.items():
+            if blob["recipe"][name] == usual:
+                del blob["recipe"][name]
         if math.isinf(self.recipe.clip):
             blob["recipe"]["clip"] = None
         return dict(blob)
 
     @staticmethod
     def from_json(blob: dict[str, Any]) -> "RunSpec":
-        """The inverse of `to_json`.
+        """The inverse of `to_json`. A model that is not installed here keeps its config as an `UnknownConfig`.
 
         Raises:
             UserError: a field is missing or unknown, as in a spec of another version.
         """
         try:
-            data, widths, recipe = dict(blob["data"]), dict(blob["widths"]), dict(blob["recipe"])
+            data, recipe = dict(blob["data"]), dict(blob["recipe"])
             data["shape"] = tuple(data["shape"])
-            widths["conv"] = tuple(widths["conv"])
             recipe["clip"] = math.inf if recipe["clip"] is None else recipe["clip"]
+            widths = _config(str(blob["model"]), dict(blob["widths"]))
             rest = {k: v for k, v in blob.items() if k not in ("data", "widths", "recipe")}
-            return RunSpec(data=DataRef(**data), widths=Widths(**widths), recipe=Recipe(**recipe), **rest)
+            return RunSpec(data=DataRef(**data), widths=widths, recipe=Recipe(**recipe), **rest)
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"a spec that this version cannot read ({type(error).__name__}: {error})") from error
 
     def differences(self, other: "RunSpec") -> list[str]:
         """Names and values of the fields in which two specs differ, e.g. ``sigma: 0.5 != 1.0``."""
-        return list(_differences(dataclasses.asdict(self), dataclasses.asdict(other)))
+        return list(_differences(self._fields(), other._fields()))
+
+    def _fields(self) -> dict[str, Any]:
+        return dataclasses.asdict(self) | {"widths": config_to_json(self.widths)}
+
+
+def _config(model: str, blob: dict[str, Any]) -> Config:
+    from uvb.models.registry import get_model  # which itself imports this module
+
+    try:
+        return config_from_json(type(get_model(model).widths), blob)
+    except UserError:  # files outlive the package that a model came from
+        known = blob.keys() == {f.name for f in dataclasses.fields(Widths)}
+        return config_from_json(Widths, blob) if known else unknown_config(blob)
 
 
 def _differences(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> list[str]:

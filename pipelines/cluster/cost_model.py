@@ -13,10 +13,10 @@ from functools import lru_cache
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from uvb.models import get_model
+from uvb.config import Config
 from uvb.models.base import Energy
-from uvb.models.capacity import default_widths, parameters, scaled_widths
-from uvb.spec import RECIPES, DataRef, RunSpec, Shape, Widths
+from uvb.models.capacity import default_widths, parameters, scaled_widths, skeleton
+from uvb.spec import RECIPES, DataRef, RunSpec, Shape
 from uvb.training.objectives import OBJECTIVES
 from uvb.training.state import steps_per_epoch
 
@@ -66,14 +66,14 @@ L4 = Machine("L4, one a node, 10 Gbit/s between nodes", 6e13, 0.5, 2.4e11, 4e-4,
 
 
 @lru_cache(maxsize=1024)
-def forward_flops(model: str, shape: Shape, widths: Widths) -> float:
+def forward_flops(model: str, shape: Shape, widths: Config) -> float:
     """Operations of one image's energy (or of one estimate, for a model that has no energy), counted on the meta device.
 
     A model that cannot run there, since it looks at values or is broken, counts two a parameter; whether it trains its
     workers find out.
     """
-    with torch.device("meta"):
-        net = get_model(model).build(shape, widths, "silu", 1.0)
+    net = skeleton(model, shape, widths)
+    with torch.device(net.sigma.device):
         y, eps = torch.zeros(1, *shape), torch.zeros(1, net.noise_dim)
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             try:
@@ -86,10 +86,9 @@ def forward_flops(model: str, shape: Shape, widths: Widths) -> float:
 
 
 @lru_cache(maxsize=1024)
-def image_flops(model: str, shape: Shape, widths: Widths, objective: str) -> float:
+def image_flops(model: str, shape: Shape, widths: Config, objective: str) -> float:
     """Operations of one training step, an image: 6 forward passes where the loss holds ∇_y f, 3 where it does not."""
-    with torch.device("meta"):
-        energy = isinstance(get_model(model).build(shape, widths, "silu", 1.0), Energy)
+    energy = isinstance(skeleton(model, shape, widths), Energy)
     return forward_flops(model, shape, widths) * (6 if energy and OBJECTIVES[objective].differentiates_twice else 3)
 
 

@@ -19,8 +19,8 @@ from uvb.data import ImageSet
 from uvb.exact.reference import reference
 from uvb.experiments import Context, Result, get_experiment
 from uvb.measure.losses import EvalConfig, evaluation_images
-from uvb.models import get_model
 from uvb.models.base import Estimator
+from uvb.models.capacity import skeleton
 from uvb.models.io import load
 from uvb.plan import Plan
 from uvb.spec import DataRef, RunSpec
@@ -83,8 +83,7 @@ def tasks_for(specs: Sequence[RunSpec], experiments: Sequence[str]) -> list[Task
 @lru_cache(maxsize=256)
 def model_class(spec: RunSpec) -> type[Estimator]:
     """The class of a spec's model."""
-    with torch.device("meta"):
-        return type(get_model(spec.model).build(spec.data.shape, spec.widths, spec.activation, spec.sigma))
+    return type(skeleton(spec.model, spec.data.shape, spec.widths))
 
 
 def unfinished(tasks: Sequence[Task], store: Store, settings: Settings) -> list[Task]:

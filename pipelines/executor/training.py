@@ -24,8 +24,8 @@ from pipelines.study.provenance import cpu_name, git_revision, versions
 from uvb.data import ImageSet
 from uvb.errors import UserError
 from uvb.models import get_model
+from uvb.models.capacity import count_parameters
 from uvb.models.io import save_model
-from uvb.models.nets import count_parameters
 from uvb.plan import Plan
 from uvb.spec import RunSpec
 from uvb.training.loop import Progress, fit

@@ -1,4 +1,4 @@
-"""What other installed packages bring, by entry points."""
+"""Things by name: those of this project, and what other installed packages bring by entry points."""
 
 from pathlib import Path
 
@@ -6,9 +6,10 @@ import pytest
 
 from uvb.errors import UserError
 from uvb.experiments import experiment_names, get_experiment
-from uvb.experiments import registry as experiments
+from uvb.experiments.registry import EXPERIMENTS
 from uvb.models import get_model
-from uvb.models import registry as models
+from uvb.models.registry import MODELS
+from uvb.registry import Registry
 
 MODULE = """
 from uvb.experiments import register_experiment
@@ -16,24 +17,44 @@ from uvb.models import register_model
 from uvb.models.deen import DEEN, PAPER_WIDTHS
 
 for name in ("first_of_two", "second_of_two"):
-    register_model(name, widths=PAPER_WIDTHS, match="conv")(DEEN)
+    register_model(name, widths=PAPER_WIDTHS, match=("conv", "hidden"))(DEEN)
     register_experiment(name, default=False)(lambda model, spec, context: None)
 """
 
 
-def test_one_module_may_bring_several_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An entry point need not be called as what its module registers: a process that has not seen it finds both names."""
-    (tmp_path / "two_models_of_a_test.py").write_text(MODULE)
-    info = tmp_path / "two_models-1.dist-info"
+def install(folder: Path, package: str, module: str, text: str, **points: str) -> None:
+    """Lay out an installed package in `folder`: one module, and an entry point in each group of `points`."""
+    (folder / f"{module}.py").write_text(text)
+    info = folder / f"{package}-1.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: two-models\nVersion: 1\n")
-    point = "mine = two_models_of_a_test\n"
-    (info / "entry_points.txt").write_text(f"[uvb.models]\n{point}[uvb.experiments]\n{point}")
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("".join(f"[{group}]\n{point}\n" for group, point in points.items()))
+
+
+def test_registry_finds_all_names_that_one_plugin_module_registers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The entry point need not be called as what its module registers: a process that has not seen it finds both names."""
+    point = "mine = two_models_of_a_test"
+    groups = {"uvb.models": point, "uvb.experiments": point}
+    install(tmp_path, "two-models", "two_models_of_a_test", MODULE, **groups)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(models, "_MODELS", dict(models._MODELS))
-    monkeypatch.setattr(experiments, "_EXPERIMENTS", dict(experiments._EXPERIMENTS))
-    assert get_model("second_of_two").match == "conv"
+    monkeypatch.setattr(MODELS, "known", dict(MODELS.known))
+    monkeypatch.setattr(EXPERIMENTS, "known", dict(EXPERIMENTS.known))
+    assert get_model("second_of_two").match == ("conv", "hidden")
     assert {"first_of_two", "second_of_two"} <= set(experiment_names())
     assert get_experiment("first_of_two").default is False
     with pytest.raises(UserError, match="unknown model 'third'"):
         get_model("third")
+
+
+def test_registry_names_what_there_is_and_tells_whose_plugin_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hats: Registry[int] = Registry("hat", "uvb.hats")
+    hats.add("bowler", 1)
+    assert hats.get("bowler") == 1
+    assert hats.find("top") is None
+    with pytest.raises(UserError, match=r"^unknown hat 'top'; choose one of: bowler$"):
+        hats.get("top")
+    install(tmp_path, "hatter", "hats_of_a_test", "raise RuntimeError('no\\nfelt')", **{"uvb.hats": "top = hats_of_a_test"})
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert hats.names() == ["bowler", "top"]
+    with pytest.raises(UserError, match=r"^'top': entry point .* \(RuntimeError: no felt\); mend or uninstall hatter$"):
+        hats.get("top")

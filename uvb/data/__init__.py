@@ -2,7 +2,7 @@
 
 from uvb.data.image_set import ImageSet
 from uvb.data.registry import dataset_names, load_dataset, register_dataset
-from uvb.plugins import import_files
+from uvb.registry import import_files
 
 __all__ = ["ImageSet", "dataset_names", "load_dataset", "register_dataset"]
 

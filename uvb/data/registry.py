@@ -12,10 +12,10 @@ from uvb.data.readers.own import ReadOptions, load_from_hub, load_path
 from uvb.data.report import ReadReport, SplitRead
 from uvb.data.survey import Survey, counts_of, doubts
 from uvb.errors import UserError
-from uvb.plugins import load_plugin, plugin_names
+from uvb.registry import Registry
 
 _Loader = TypeVar("_Loader", bound=Callable[..., ImageSet])
-_loaders: dict[str, Callable[..., ImageSet]] = {}
+DATASETS: Registry[Callable[..., ImageSet]] = Registry("data set", "uvb.datasets")
 BLOCK = 4096  # images that are looked at at once
 
 
@@ -30,10 +30,10 @@ def register_dataset(name: str) -> Callable[[_Loader], _Loader]:
     """
 
     def register(loader: _Loader) -> _Loader:
-        taken = _loaders.get(name)
+        taken = DATASETS.known.get(name)
         if taken is not None and (taken.__module__, taken.__qualname__) != (loader.__module__, loader.__qualname__):
             raise UserError(f"data set name {name!r} is taken by {taken.__module__}.{taken.__qualname__}; choose another")
-        _loaders[name] = loader
+        DATASETS.add(name, loader)
         return loader
 
     return register
@@ -41,7 +41,7 @@ def register_dataset(name: str) -> Callable[[_Loader], _Loader]:
 
 def dataset_names() -> list[str]:
     """All names that `load_dataset` knows, sorted."""
-    return sorted({*_loaders, *plugin_names("uvb.datasets")})
+    return DATASETS.names()
 
 
 def load_dataset(
@@ -69,7 +69,7 @@ def load_dataset(
     options = options or ReadOptions(label_column=label_column)
     if name_or_path.startswith("hf:"):
         return load_from_hub(name_or_path.removeprefix("hf:"), options, download, progress)
-    loader = _loaders.get(name_or_path) or _plugin(name_or_path)
+    loader = DATASETS.known.get(name_or_path) or _plugin(name_or_path)
     if loader is None:
         path = Path(name_or_path).expanduser()
         if not name_or_path or not path.exists():
@@ -111,5 +111,5 @@ def described(images: ImageSet) -> ImageSet:
 
 def _plugin(name: str) -> Callable[..., ImageSet] | None:
     """An entry point names the loader itself, or a module whose import registers it."""
-    found = load_plugin("uvb.datasets", name)
-    return _loaders.get(name) if found is None or not callable(found) else found
+    found = DATASETS.load_plugin(name)
+    return DATASETS.known.get(name) if found is None or not callable(found) else found

@@ -8,7 +8,7 @@ from uvb.experiments.registry import (
     get_experiment,
     register_experiment,
 )
-from uvb.plugins import import_files
+from uvb.registry import import_files
 
 __all__ = ["Context", "Experiment", "Result", "experiment_names", "get_experiment", "register_experiment"]
 

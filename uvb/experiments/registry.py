@@ -11,11 +11,10 @@ from typing import Any, Literal
 from torch import Tensor
 
 from uvb.data import ImageSet
-from uvb.errors import UserError
 from uvb.measure.losses import EvalConfig
 from uvb.models.base import Energy, Estimator, LatentEnergy
 from uvb.plan import Plan
-from uvb.plugins import load_registering, plugin_names
+from uvb.registry import Registry
 from uvb.spec import RunSpec
 
 
@@ -69,7 +68,7 @@ class Experiment:
         return issubclass(model_class, self.needs) and self.data in (None, data)
 
 
-_EXPERIMENTS: dict[str, Experiment] = {}
+EXPERIMENTS: Registry[Experiment] = Registry("experiment", "uvb.experiments")
 _KINDS: dict[str, type[Estimator]] = {"estimator": Estimator, "energy": Energy, "latent": LatentEnergy}
 
 
@@ -85,7 +84,7 @@ def register_experiment(
     """Function decorator that makes an experiment known by `name`."""
 
     def add(run: Run) -> Run:
-        _EXPERIMENTS[name] = Experiment(name, run, _KINDS[needs], where, default, data, scaled)
+        EXPERIMENTS.add(name, Experiment(name, run, _KINDS[needs], where, default, data, scaled))
         return run
 
     return add
@@ -93,9 +92,8 @@ def register_experiment(
 
 def experiment_names(*, default_only: bool = False) -> list[str]:
     """The registered names, in order of registration, those of installed plug-ins included."""
-    for name in plugin_names("uvb.experiments"):
-        load_registering("uvb.experiments", name)
-    return [e.name for e in _EXPERIMENTS.values() if e.default or not default_only]
+    EXPERIMENTS.load_plugins()
+    return [e.name for e in EXPERIMENTS.known.values() if e.default or not default_only]
 
 
 def get_experiment(name: str) -> Experiment:
@@ -104,9 +102,4 @@ def get_experiment(name: str) -> Experiment:
     Raises:
         UserError: if there is none.
     """
-    if name not in _EXPERIMENTS:
-        load_registering("uvb.experiments", name)  # importing it registers its experiment
-    if name not in _EXPERIMENTS:
-        known = dict.fromkeys([*_EXPERIMENTS, *plugin_names("uvb.experiments")])
-        raise UserError(f"unknown experiment {name!r}; choose from: {', '.join(known)}")
-    return _EXPERIMENTS[name]
+    return EXPERIMENTS.get(name)

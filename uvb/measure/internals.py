@@ -5,7 +5,6 @@ from torch import Tensor
 
 from uvb.measure.losses import EvalConfig, Mean, clustered_mean, noisy_blocks
 from uvb.models.base import LatentEnergy
-from uvb.models.kl import kl_to_prior
 from uvb.plan import Plan
 
 _SOURCES, _FACTORS = ("noisy", "clean"), ("half", "full")
@@ -31,7 +30,7 @@ def measure_internals(
                 with plan.autocast():
                     z, mu, lam = model.sample_latent(image, eps)
                     mean = model.decode(z)
-                values[f"kl_{source}"].append(kl_to_prior(mu, lam).double().cpu())
+                values[f"kl_{source}"].append(model.kl(z, mu, lam).double().cpu())
                 for target, wanted in (("y", y), ("x", clean)):
                     squares = (wanted - mean).square().flatten(1).double().sum(1).cpu() / sigma**2  # (b,)
                     values[f"recon_{source}_{target}_half"].append(squares / 2)

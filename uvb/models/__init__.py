@@ -1,7 +1,7 @@
 """Models of the paper and beyond, one a file. Importing this package registers them."""
 
 from uvb.models.registry import Model, build_model, code_changed, get_model, model_names, register_model
-from uvb.plugins import import_files
+from uvb.registry import import_files
 
 __all__ = ["Model", "build_model", "code_changed", "get_model", "model_names", "register_model"]
 

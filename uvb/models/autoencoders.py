@@ -2,11 +2,12 @@
 
 from torch import Tensor, nn
 
+from uvb.config import Widths
 from uvb.models.base import Energy, Estimator
 from uvb.models.nets import ConvNet, Decoder
 from uvb.models.registry import register_model
 from uvb.models.uvb import PAPER_WIDTHS
-from uvb.spec import Shape, Widths
+from uvb.spec import Shape
 
 # One encoder instead of UVB's two: the hidden layer is widened until the parameter count is UVB's (`uvb.models.capacity`).
 

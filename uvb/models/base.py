@@ -6,6 +6,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from uvb.models.kl import kl_to_standard_normal
 from uvb.spec import RunSpec
 
 
@@ -69,7 +70,7 @@ class Energy(Estimator):
 
 
 class LatentEnergy(Energy):
-    """An energy built on an encoder q(z|y) and a decoder μ_y(z)."""
+    """An energy built on an encoder q(z|y), a decoder μ_y(z) and a prior p(z)."""
 
     def encode(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Mean μ and log-variance λ of q(z|y), each (B, d_z)."""
@@ -83,6 +84,14 @@ class LatentEnergy(Energy):
         """z, μ, λ with z = μ + exp(λ/2) ε, the reparametrization of Eq. 16; each (B, d_z)."""
         mu, lam = self.encode(y)
         return mu + torch.exp(0.5 * lam) * eps, mu, lam
+
+    def kl(self, z: Tensor, mu: Tensor, lam: Tensor) -> Tensor:
+        """KL[q(z|y), p(z)] in nats, (B, d_z) each -> (B,); here with the prior N(0, I), Eq. 15.
+
+        A model with another prior overrides this. If there is no closed form, log q(z|y) - log p(z) at the sample `z` is an
+        unbiased estimate.
+        """
+        return kl_to_standard_normal(mu, lam)
 
 
 def draw_latent_noise(estimator: Estimator, batch: int, generator: torch.Generator, like: Tensor) -> Tensor:

@@ -2,15 +2,17 @@
 
 from torch import Tensor
 
+from uvb.config import Widths
 from uvb.models.base import Energy
 from uvb.models.nets import ConvNet
 from uvb.models.registry import register_model
-from uvb.spec import Shape, Widths
+from uvb.spec import Shape
 
 PAPER_WIDTHS = Widths(conv=(128, 256, 512), hidden=100)
+PAPER_SHAPES: tuple[Shape, ...] = ((1, 28, 28), (3, 32, 32))  # MNIST, CIFAR-10
 
 
-@register_model("deen", widths=PAPER_WIDTHS, match="conv")
+@register_model("deen", widths=PAPER_WIDTHS, match=("conv", "hidden"), keep_on=PAPER_SHAPES)
 class DEEN(Energy):
     """f(y) = ConvNet(y). Its output bias is a constant of the energy: it counts in Table 1 and receives no gradient."""
 

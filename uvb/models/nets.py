@@ -3,9 +3,10 @@
 from torch import Tensor, nn
 
 from uvb.accelerate.convolution import convolve
+from uvb.config import Widths
 from uvb.errors import UserError
 from uvb.models.activations import activation
-from uvb.spec import Shape, Widths
+from uvb.spec import Shape
 
 
 def conv_output(shape: Shape, widths: Widths) -> Shape:
@@ -75,8 +76,3 @@ class Decoder(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         pixels: Tensor = self.layers(z)  # (B, d)
         return pixels.reshape(-1, *self.shape)
-
-
-def count_parameters(module: nn.Module) -> int:
-    """dim(ϑ), the figure of Table 1: every parameter, DEEN's untrained output bias included."""
-    return sum(p.numel() for p in module.parameters())

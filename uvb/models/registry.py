@@ -6,18 +6,31 @@ import inspect
 import textwrap
 import tokenize
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import torch
 
+from uvb.config import Config, require_config
 from uvb.errors import UserError
 from uvb.models.base import Estimator
 from uvb.noise import key_to_seed
-from uvb.plugins import load_registering, plugin_names
-from uvb.spec import RunSpec, Shape, Widths
+from uvb.registry import Registry
+from uvb.spec import RunSpec, Shape
 
-_BASES = ("uvb.models.base", "torch.", "builtins", "abc", "typing")  # whose classes are no part of a model's own code
-Builder = Callable[[Shape, Widths, str, float], Estimator]  # (shape, widths, activation, sigma) -> module
+_BASES = ("uvb.models.base", "torch.", "builtins", "abc", "typing")  # classes from here are no part of a model's own code
+# Code that was rewritten and computes the same: its hash before -> its hash now. Weights trained before still fit.
+# 2026-11-30: UVB's energy takes its KL from a method.
+_SAME_CODE = {
+    "f6bfc28f5fbf": "172df70e16fc",  # uvb
+    "140e6e40ff26": "d0f8f9bffabc",  # uvb_mean
+    "f0b18e3160cb": "7047ed5d5edf",  # uvb_laplace
+    "45966848acdf": "293e1d5db14a",  # uvb_laplace_matched
+    "617a83424c0e": "f9e2a0e23ffb",  # vae
+    "a0e1fa12bb5e": "d995f56da9b6",  # sigma_vae
+}
+
+Builder = Callable[[Shape, Any, str, float], Estimator]  # (shape, config, activation, sigma) -> module
 
 
 @dataclass(frozen=True)
@@ -25,73 +38,95 @@ class Model:
     """A registered model.
 
     Attributes:
-        build: ``(shape, widths, activation, sigma) -> Estimator``.
-        widths: the paper's widths (or this model's own default).
+        build: ``(shape, config, activation, sigma) -> Estimator``.
+        widths: its default config: the paper's `Widths`, or a frozen dataclass of its own.
         objective: the objective it is trained with by default (`uvb.training.objectives`).
-        match: the family by which widths are matched: "latent" nets keep `widths`; "conv" nets scale theirs until the
-            parameter count is that of UVB, "hidden" nets widen their hidden layer (`uvb.models.capacity`).
-        code: a hash of the source of `build`, read when it is registered; None where there is none to read.
+        match: the fields of its config that change until its parameter count is UVB's (`uvb.models.capacity`): one field,
+            or a coarse and a fine one. Each is a whole number, or a tuple of them that keeps its proportions. Empty: the
+            config stays as it is.
+        keep_on: image shapes (C, H, W) on which the default config is kept nevertheless.
+        code: a hash of the source of `build`, read when the model is registered; None if the source cannot be read.
+
+    Raises:
+        UserError: the config is no frozen dataclass of plain values, or `match` names no such field.
     """
 
     name: str
     build: Builder
-    widths: Widths
+    widths: Config
     objective: str = "denoise"
-    match: str = "latent"
+    match: tuple[str, ...] = ()
+    keep_on: tuple[Shape, ...] = ()
     code: str | None = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
+        require_config(self.name, self.widths)
+        _require_match(self.name, self.widths, self.match)
         object.__setattr__(self, "code", _code_of(self.build))
 
 
-_MODELS: dict[str, Model] = {}
+MODELS: Registry[Model] = Registry("model", "uvb.models")
 
 
 def register_model(
-    name: str, *, widths: Widths, objective: str = "denoise", match: str = "latent"
+    name: str,
+    *,
+    widths: Config,
+    objective: str = "denoise",
+    match: str | tuple[str, ...] = (),
+    keep_on: tuple[Shape, ...] = (),
 ) -> Callable[[Builder], Builder]:
     """Class or function decorator that makes a model known by `name`; the arguments are those of `Model`.
 
-    A study compares two models image by image where their parameter counts match within 25 %. ``match="hidden"`` widens
-    this one's hidden layer (``widths.hidden``) until its count is UVB's.
+    A study compares two models image by image if their parameter counts are within 25 % of each other. ``match="hidden"``
+    changes the field `hidden` of this model's config until its count is UVB's.
     """
 
     def add(build: Builder) -> Builder:
-        _MODELS[name] = Model(name, build, widths, objective, match)
+        MODELS.add(name, Model(name, build, widths, objective, (match,) if isinstance(match, str) else tuple(match), keep_on))
         return build
 
     return add
 
 
 def model_names() -> list[str]:
-    """All registered names, those of installed plug-ins included."""
-    return sorted({*_MODELS, *plugin_names("uvb.models")})
+    """All registered names, sorted; those of installed plug-ins included."""
+    return MODELS.names()
 
 
 def get_model(name: str) -> Model:
-    """The model called `name`, loaded from a plug-in if need be.
+    """The model called `name`, from a plug-in if need be. Raises `UserError` if there is none."""
+    return MODELS.get(name)
+
+
+def build_model(spec: RunSpec) -> Estimator:
+    """A freshly initialized model (torch's default initialization), keyed by ``spec.seed`` alone.
 
     Raises:
-        UserError: if there is none.
+        UserError: the spec's config is not of the class that the model declares.
     """
-    if name not in _MODELS:
-        load_registering("uvb.models", name)  # importing it registers its model
-    if name not in _MODELS:
-        raise UserError(f"unknown model {name!r}; choose one of: {', '.join(model_names())}")
-    return _MODELS[name]
+    model = get_model(spec.model)
+    if not isinstance(spec.widths, type(model.widths)):
+        raise UserError(f"model {spec.model!r} takes a {type(model.widths).__name__}, not {spec.widths!r}")
+    with torch.random.fork_rng(devices=[]):  # torch's initializers draw from the global generator; keep that in here
+        torch.manual_seed(key_to_seed(spec.seed, "init"))
+        return model.build(spec.data.shape, spec.widths, spec.activation, spec.sigma)
 
 
 def code_changed(model: str, before: str | None) -> bool:
-    """Whether `model` has another code than `before`; False where either is not known.
+    """Whether the code of `model` differs from that of hash `before`, so that its trained weights are another function.
 
-    Trained weights are of one code: with another they are another function.
+    False if either is unknown.
     """
-    return None not in (before, get_model(model).code) and before != get_model(model).code
+    now = get_model(model).code
+    return None not in (before, now) and now not in (before, _SAME_CODE.get(before or ""))
 
 
 def _code_of(build: Builder) -> str | None:
-    """A hash of the source of a builder, of a class with its parents up to `uvb`'s own bases: decorators, comments, layout
-    and docstrings aside, and what it calls. None where there is no source to read."""
+    """A hash of the source of a builder. For a class: of the class and its parents up to `uvb`'s own bases.
+
+    Decorators, comments, layout, docstrings, and what the code calls do not count. None if there is no source to read.
+    """
     ours = [each for each in getattr(build, "__mro__", [build]) if not each.__module__.startswith(_BASES)]
     found = []
     for each in ours:
@@ -108,8 +143,16 @@ def _code_of(build: Builder) -> str | None:
     return hashlib.sha256("\n".join(found).encode()).hexdigest()[:12] if found else None
 
 
-def build_model(spec: RunSpec) -> Estimator:
-    """A freshly initialized model (torch's default initialization), keyed by ``spec.seed`` alone."""
-    with torch.random.fork_rng(devices=[]):  # torch's initializers draw from the global generator; keep that in here
-        torch.manual_seed(key_to_seed(spec.seed, "init"))
-        return get_model(spec.model).build(spec.data.shape, spec.widths, spec.activation, spec.sigma)
+def _require_match(model: str, config: Config, match: tuple[str, ...]) -> None:
+    """Raise `UserError` unless `match` names one or two fields that can be made larger."""
+    able = [f.name for f in fields(config) if _can_grow(getattr(config, f.name))]
+    if len(match) > 2 or not set(match) <= set(able):
+        raise UserError(
+            f"model {model!r}: match={match!r}; name one field of {type(config).__name__}, or a coarse and a fine one, of: "
+            f"{', '.join(able) or '(it has none: a whole number above 0, or a tuple of them)'}"
+        )
+
+
+def _can_grow(value: Any) -> bool:
+    numbers = value if isinstance(value, tuple) else (value,)
+    return bool(numbers) and all(type(number) is int and number > 0 for number in numbers)

@@ -4,18 +4,18 @@ import math
 
 from torch import Tensor
 
+from uvb.config import Widths
 from uvb.models.base import LatentEnergy
-from uvb.models.kl import kl_to_prior
 from uvb.models.nets import ConvNet, Decoder
 from uvb.models.registry import register_model
-from uvb.spec import Shape, Widths
+from uvb.spec import Shape
 
 PAPER_WIDTHS = Widths(conv=(32, 64, 128), hidden=200, latent=100, decoder=2000)  # Sec. 3.1.1
 
 
 @register_model("uvb", widths=PAPER_WIDTHS)
 class UVB(LatentEnergy):
-    """f(y) = ‖y - μ_y(z)‖² / 2σ² + KL[q(z|y), N(0, I)] with one z = μ + exp(λ/2) ε (Eq. 15-17).
+    """f(y) = ‖y - μ_y(z)‖² / 2σ² + KL[q(z|y), p(z)] with one z = μ + exp(λ/2) ε (Eq. 15-17).
 
     μ and λ are two encoders that share no weights. The energy is random through ε; pass it in for a function of y alone.
     """
@@ -41,7 +41,7 @@ class UVB(LatentEnergy):
 
     def energy(self, y: Tensor, eps: Tensor) -> Tensor:
         z, mu, lam = self.sample_latent(y, eps)  # (B, d_z) each
-        return self.reconstruction(y, self.decode(z)) + kl_to_prior(mu, lam)
+        return self.reconstruction(y, self.decode(z)) + self.kl(z, mu, lam)
 
 
 @register_model("uvb_laplace", widths=PAPER_WIDTHS)

@@ -1,6 +1,6 @@
 """Samplers of Y, one a file. Importing this package registers them."""
 
-from uvb.plugins import import_files
+from uvb.registry import import_files
 from uvb.sampling.registry import Sampler, get_sampler, register_sampler, sampler_names
 
 __all__ = ["Sampler", "get_sampler", "register_sampler", "sampler_names"]

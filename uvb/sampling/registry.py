@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from uvb.errors import UserError
+from uvb.registry import Registry
 from uvb.sampling.chains import Info, WalkState
 
 Step = Callable[..., tuple[WalkState, Info]]  # (energy, state, seed, *, batch, **settings)
@@ -29,7 +29,7 @@ class Sampler:
     exact: bool
 
 
-_SAMPLERS: dict[str, Sampler] = {}
+SAMPLERS: Registry[Sampler] = Registry("sampler", "uvb.samplers")
 
 
 def register_sampler(
@@ -38,7 +38,7 @@ def register_sampler(
     """Register a step function as the sampler `name`, and with it the experiment ``walk_jump_<name>``. A decorator."""
 
     def add(step: Step) -> Step:
-        _SAMPLERS[name] = Sampler(name, step, settings, gradients, exact)
+        SAMPLERS.add(name, Sampler(name, step, settings, gradients, exact))
         return step
 
     return add
@@ -46,7 +46,7 @@ def register_sampler(
 
 def sampler_names() -> list[str]:
     """The registered names, sorted."""
-    return sorted(_SAMPLERS)
+    return SAMPLERS.names()
 
 
 def get_sampler(name: str) -> Sampler:
@@ -55,6 +55,4 @@ def get_sampler(name: str) -> Sampler:
     Raises:
         UserError: if there is none.
     """
-    if name not in _SAMPLERS:
-        raise UserError(f"unknown sampler {name!r}; choose one of: {', '.join(sampler_names())}")
-    return _SAMPLERS[name]
+    return SAMPLERS.get(name)

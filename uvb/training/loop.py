@@ -18,7 +18,6 @@ from uvb.accelerate.gradients import Gradients, clip, distance
 from uvb.data import ImageSet
 from uvb.errors import Diverged, UserError
 from uvb.models.base import LatentEnergy
-from uvb.models.kl import kl_to_prior
 from uvb.noise import generator, normal
 from uvb.plan import Plan
 from uvb.spec import RunSpec
@@ -299,7 +298,7 @@ class Probe:
                 if isinstance(self.model, LatentEnergy):
                     y = x + self.model.sigma * noise
                     z, mu, lam = self.model.sample_latent(y, eps)
-                    sums[2] += kl_to_prior(mu, lam).double().sum()
+                    sums[2] += self.model.kl(z, mu, lam).double().sum()
                     squares = (y - self.model.decode(z)).square().double().sum()
                     sums[3] += squares / (2 * self.model.sigma.double() ** 2)
         counts = (of_train, *[of_test] * 3)

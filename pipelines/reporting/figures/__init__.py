@@ -23,7 +23,7 @@ import pandas as pd
 from pipelines.files.study_files import StudyFiles
 from pipelines.reporting.figures.svg import Drawn
 from uvb.errors import UserError
-from uvb.plugins import import_files, load_plugin, plugin_names
+from uvb.registry import Registry, import_files
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Drawing:
     pictures: Callable[[Study], Iterator[Picture]]
 
 
-_DRAWINGS: dict[str, Drawing] = {}
+DRAWINGS: Registry[Drawing] = Registry("figure", "uvb.figures")
 
 
 def register(
@@ -67,7 +67,7 @@ def register(
     """Decorator that adds ``pictures(study)`` to the report. `order` is its place; `paper` names the paper's figure."""
 
     def add(pictures: Callable[[Study], Iterator[Picture]]) -> Callable[[Study], Iterator[Picture]]:
-        _DRAWINGS[name] = Drawing(name, title, paper, needs, order, pictures)
+        DRAWINGS.add(name, Drawing(name, title, paper, needs, order, pictures))
         return pictures
 
     return add
@@ -79,9 +79,9 @@ def drawings() -> list[Drawing]:
     A plug-in that cannot be loaded is told in the log and costs its own drawings only.
     """
     import_files(__name__, __path__)
-    for name in plugin_names("uvb.figures"):
+    for name in DRAWINGS.plugin_names():
         try:
-            load_plugin("uvb.figures", name)  # importing it registers its drawings
+            DRAWINGS.load_plugin(name)  # importing it registers its drawings
         except UserError as error:
             log.warning("figures of %s", error)
-    return sorted(_DRAWINGS.values(), key=lambda drawing: (drawing.order, drawing.name))
+    return sorted(DRAWINGS.known.values(), key=lambda drawing: (drawing.order, drawing.name))

@@ -293,7 +293,7 @@ def test_text_in_a_drawing_is_escaped() -> None:
 
 
 def test_a_new_experiment_is_one_registration(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figures, "_DRAWINGS", dict(figures._DRAWINGS))
+    monkeypatch.setattr(figures.DRAWINGS, "known", dict(figures.DRAWINGS.known))
     drawings()
 
     @register("mine", title="My own experiment", needs="mine", order=1)

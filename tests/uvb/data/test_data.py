@@ -301,7 +301,7 @@ def test_unknown_names_list_the_known_ones_and_paths_must_exist(tmp_path: Path) 
 
 
 def test_a_registered_name_loads_and_cannot_be_taken_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_loaders", dict(registry._loaders))
+    monkeypatch.setattr(registry.DATASETS, "known", dict(registry.DATASETS.known))
 
     @register_dataset("mine")
     def mine(data_dir: Path) -> ImageSet:

@@ -16,10 +16,9 @@ import torch.multiprocessing as mp
 from tests.support.builders import TINY, tiny_spec
 from uvb.data import ImageSet, load_dataset
 from uvb.errors import UserError
-from uvb.models import Model, build_model, model_names
+from uvb.models import Model, build_model, model_names, registry
 from uvb.models.base import Energy
 from uvb.models.io import load, save_model
-from uvb.models.registry import _MODELS
 from uvb.noise import generator, normal
 from uvb.plan import Plan
 from uvb.training.loop import fit
@@ -134,7 +133,7 @@ def test_weights_that_are_tied_are_saved_and_stay_tied(digits, tmp_path, monkeyp
         def energy(self, y, eps):
             return (y.flatten(1) - self.two(self.one(y.flatten(1)).tanh())).square().sum(1) / 2
 
-    monkeypatch.setitem(_MODELS, "tied", Model("tied", Tied, TINY))
+    monkeypatch.setitem(registry.MODELS.known, "tied", Model("tied", Tied, TINY))
     spec = tiny_spec(digits, "tied")
     whole, _ = train(spec, digits)
     state = TrainState.fresh(spec, FP64)

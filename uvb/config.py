@@ -1,0 +1,83 @@
+"""A model's own configuration: any frozen dataclass of numbers, strings, booleans and tuples of these."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from uvb.errors import UserError
+
+Config = Any  # a frozen dataclass; each model has its own
+_Config = TypeVar("_Config")
+
+
+@dataclass(frozen=True)
+class Widths:
+    """The config of the paper's networks: `conv` channels, a linear layer of `hidden`; `latent` = d_z, `decoder` if any."""
+
+    conv: tuple[int, ...]
+    hidden: int
+    latent: int = 0
+    decoder: int = 0
+
+    def __str__(self) -> str:
+        parts = ["-".join(map(str, self.conv)), str(self.hidden)]
+        return "/".join(parts + [str(w) for w in (self.latent, self.decoder) if w])
+
+    def scaled(self, factor: float) -> "Widths":
+        """Widths times `factor`, rounded, at least 1. d_z stays, since it is a modelling choice."""
+        conv = tuple(max(1, round(c * factor)) for c in self.conv)
+        decoder = max(1, round(self.decoder * factor)) if self.decoder else 0
+        return Widths(conv, max(1, round(self.hidden * factor)), self.latent, decoder)
+
+
+@dataclass(frozen=True)
+class UnknownConfig:
+    """The config of a model that is not installed here: its JSON as it was read, so that its spec keeps its identity."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name}={value}" for name, value in json.loads(self.text).items())
+
+
+def config_to_json(config: Config) -> dict[str, Any]:
+    """The fields of a config as plain JSON types."""
+    blob = json.loads(config.text) if isinstance(config, UnknownConfig) else dataclasses.asdict(config)
+    return dict(json.loads(json.dumps(blob)))
+
+
+def config_from_json(kind: type[_Config], blob: dict[str, Any]) -> _Config:
+    """The inverse of `config_to_json`. Raises TypeError if the fields are not those of `kind`."""
+    return kind(**{name: _as_tuples(value) for name, value in blob.items()})
+
+
+def unknown_config(blob: dict[str, Any]) -> UnknownConfig:
+    """The config of a model that is not installed here."""
+    return UnknownConfig(json.dumps(blob, sort_keys=True))
+
+
+def require_config(model: str, config: Any) -> None:
+    """Raise `UserError` unless `config` is a frozen dataclass that JSON gives back unchanged, as a stored spec must be."""
+    if not dataclasses.is_dataclass(config) or isinstance(config, type) or not _is_frozen(config):
+        raise UserError(
+            f"model {model!r}: its config is {config!r}; it must be an instance of a dataclass that is frozen, "
+            "@dataclass(frozen=True)"
+        )
+    try:
+        same = config_from_json(type(config), config_to_json(config)) == config and hash(config) is not None
+    except (TypeError, ValueError):
+        same = False
+    if not same:
+        raise UserError(
+            f"model {model!r}: a stored {type(config).__name__} would not be read back as it was; "
+            "its fields must be numbers, strings, booleans, None, or tuples of these"
+        )
+
+
+def _is_frozen(config: Any) -> bool:
+    return bool(config.__dataclass_params__.frozen)
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
