@@ -4,18 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
 import tyro
 
 from pipelines.cli import command
-from pipelines.reporting.pictures import grid, output_folder, to_pil, zoom_for
-from pipelines.tracking import model_registry as models
-from uvb.accelerate.cpu import keep_large_buffers
-from uvb.data.readers.decode import Decoding
-from uvb.data.readers.pictures import read_pictures
 from uvb.errors import UserError
-from uvb.models.base import draw_latent_noise
-from uvb.noise import generator, normal
 
 
 @dataclass(frozen=True)
@@ -45,11 +37,21 @@ class Denoise:
     """MLflow's address for runs:/ and models:/; by default mlflow.db in this folder."""
 
 
-@torch.no_grad()
 def denoise(config: Denoise) -> None:
     """Run it; the files' paths are printed."""
     if config.jumps < 1:
         raise UserError(f"--jumps {config.jumps}: it must be 1 or more")
+    print(f"denoising {config.images} with {config.model}")
+    import torch  # these take seconds, so they come after the options are parsed
+
+    from pipelines.reporting.pictures import grid, output_folder, to_pil, zoom_for
+    from pipelines.tracking import model_registry as models
+    from uvb.accelerate.cpu import keep_large_buffers
+    from uvb.data.readers.decode import Decoding
+    from uvb.data.readers.pictures import read_pictures
+    from uvb.models.base import draw_latent_noise
+    from uvb.noise import generator, normal
+
     keep_large_buffers()
     model = models.load(config.model, config.tracking_uri).float()  # one trained in float64 denoises alike
     shape = model.spec.data.shape
@@ -58,8 +60,9 @@ def denoise(config: Denoise) -> None:
     if config.add_noise:
         y = y + model.sigma.to(y) * normal(tuple(y.shape), config.seed, "denoise")
     x_hat = y
-    for k in range(config.jumps):
-        x_hat = model(x_hat, draw_latent_noise(model, len(y), generator(config.seed, "denoise latent", k), y))
+    with torch.no_grad():
+        for k in range(config.jumps):
+            x_hat = model(x_hat, draw_latent_noise(model, len(y), generator(config.seed, "denoise latent", k), y))
     repeated = sorted({name for name in [*names, "overview"] if [*names, "overview"].count(name) > 1})
     if repeated:
         raise UserError(f"{config.images}: several files would be written as {repeated[0]}.png; rename one of the pictures")

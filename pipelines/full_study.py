@@ -2,11 +2,13 @@
 
 from pipelines.cli import command
 from pipelines.study.config import StudyConfig
-from pipelines.study.session import run_study
 
 
 def full_study(config: StudyConfig) -> int:
     """Run the study; the last line printed is the report's address."""
+    print(f"study {config.name} in {config.storage}")
+    from pipelines.study.session import run_study  # Ray and torch take seconds, so they come after the first line
+
     report, failures = run_study(config)
     for line in failures:
         print(f"failed: {line}")

@@ -7,8 +7,6 @@ from pathlib import Path
 import tyro
 
 from pipelines.cli import command
-from pipelines.files.store import Store
-from pipelines.files.study_files import StudyFiles
 from uvb.errors import UserError
 
 KEPT = ("tables", "figures", "report.html", "study.json", "timings.json")
@@ -30,6 +28,9 @@ class Keep:
 
 def keep(config: Keep) -> None:
     """Run it; the copy's path is printed."""
+    from pipelines.files.store import Store
+    from pipelines.files.study_files import StudyFiles
+
     files = StudyFiles(config.study)  # refuses what is no study
     missing = [name for name in KEPT if not (config.study / name).exists()]
     if missing:

@@ -7,8 +7,6 @@ from typing import Annotated
 import tyro
 
 from pipelines.cli import command
-from pipelines.reporting.compare import build_comparison
-from pipelines.reporting.page import build_report
 from uvb.errors import UserError
 
 
@@ -32,6 +30,10 @@ def main(args: Args) -> Path:
     """Build what `args` asks for and return the page's path."""
     if not args.studies:
         raise UserError("no study given: name one or more study folders, e.g. outputs/digits")
+    print("reading", *args.studies)
+    from pipelines.reporting.compare import build_comparison  # these take seconds, so they come after the first line
+    from pipelines.reporting.page import build_report
+
     if len(args.studies) == 1:
         if args.out is not None:
             raise UserError("--out is for comparing several studies; the report of one is written into its own folder")

@@ -4,22 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-import torch
 import tyro
-from rich.progress import track
 
 from pipelines.cli import command
-from pipelines.reporting.pictures import grid, output_folder, save_animation, to_pil, zoom_for
-from pipelines.tracking import model_registry as models
-from uvb.accelerate.cpu import keep_large_buffers
-from uvb.accelerate.frozen import Frozen
 from uvb.errors import UserError
-from uvb.models.base import Energy
-from uvb.plan import resolve_plan
-from uvb.sampling import get_sampler
-from uvb.sampling.chains import begin
-from uvb.sampling.walk_jump import walk_at, walk_jump
 
 
 @dataclass(frozen=True)
@@ -61,17 +49,32 @@ class Sample:
 
 def sample(config: Sample) -> None:
     """Run it; the files' paths are printed."""
-    get_sampler(config.sampler)  # told before the model is loaded
     for name in ("chains", "jumps", "steps_between_jumps"):
         if getattr(config, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} {getattr(config, name)}: it must be 1 or more")
+    print(f"sampling from {config.model}")
+    import numpy as np  # these take seconds, so they come after the first line
+    import torch
+    from rich.progress import track
+
+    from pipelines.reporting.pictures import grid, output_folder, save_animation, to_pil, zoom_for
+    from pipelines.tracking import model_registry as models
+    from uvb.accelerate.cpu import keep_large_buffers
+    from uvb.accelerate.frozen import Frozen
+    from uvb.models.base import Energy
+    from uvb.plan import resolve_plan
+    from uvb.sampling import get_sampler
+    from uvb.sampling.chains import begin
+    from uvb.sampling.walk_jump import walk_at, walk_jump
+
+    get_sampler(config.sampler)  # refused before the model is loaded
     plan = resolve_plan(device=config.device, precision=config.precision)
     torch.set_num_threads(plan.threads)
     keep_large_buffers()
-    energy = models.load(config.model, config.tracking_uri, plan.device).float()  # one trained in float64 samples alike
+    energy = models.load(config.model, config.tracking_uri, plan.device).float()  # also one trained in float64
     if not isinstance(energy, Energy):
         raise UserError(f"{config.model} is an estimator without an energy, and Langevin needs one; choose uvb or deen")
-    output_folder(config.out)  # told before the walk rather than after it
+    output_folder(config.out)  # refused before the walk rather than after it
     shape = energy.spec.data.shape
     own = {} if config.delta == 0 else {"delta": config.delta}
     walk = walk_at(

@@ -75,7 +75,7 @@ def loss(dataset: str, model: str, sigma: float, split: str) -> float | None:
 
 
 def internal(dataset: str, model: str, sigma: float, quantity: str) -> float | None:
-    """Tables 4 and 5 (MNIST at sigma = 1), for the quantities named in `pipelines.files.study_files`."""
+    """Tables 4 and 5 (MNIST at sigma = 1), for the quantities named in docs/file_formats.md."""
     return INTERNALS.get((model, quantity)) if dataset == "mnist" and _same(sigma, 1.0) else None
 
 

@@ -1,14 +1,15 @@
-"""Which models are trained together: each gets its plan, and those of one plan are dealt out to groups of equal cost."""
+"""Which models are trained together. Each model gets a plan; models of one plan are dealt out to groups of equal cost."""
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pipelines.cluster.cost_model import training_flops
+from pipelines.cluster.cost_model import TWO_CORES, Work, training_flops, training_seconds
 from pipelines.cluster.layout import Capacity, Layout
+from pipelines.study.config import ClusterOptions
 from uvb.errors import UserError
-from uvb.plan import Plan
+from uvb.plan import Plan, resolve_plan
 from uvb.spec import RunSpec
 
 GROUP_SECONDS = 600.0  # a group is at least about so long, so that its start-up is little beside it
@@ -21,6 +22,22 @@ class Group:
 
     specs: tuple[RunSpec, ...]
     plan: Plan
+
+
+def new_plan(
+    options: ClusterOptions, layout: Layout, specs: Sequence[RunSpec], resolve: Callable[..., Plan] = resolve_plan
+) -> Plan:
+    """The plan for `specs`, models that have none yet.
+
+    Args:
+        resolve: `resolve_plan`, or what runs it where the workers will run.
+    """
+    # A rough time, on a CPU, that decides whether compiling pays: the shortest, since all get one plan.
+    shortest = min(training_seconds(Work.of(spec), TWO_CORES, layout.workers) for spec in specs)
+    return resolve(
+        workers=layout.workers, device=layout.device, precision=options.precision, compile=options.compile,
+        threads=layout.threads, seconds=shortest,
+    )  # fmt: skip
 
 
 def require_honourable(plan: Plan, layout: Layout, has: Capacity) -> None:

@@ -1,24 +1,31 @@
-"""Run measurements as Ray tasks, one a model and experiment, retried when they fail."""
+"""Measurements as Ray tasks, one for each model and experiment, retried when they fail."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import ray
 
 from pipelines.cluster.layout import Layout
-from pipelines.cluster.worker import last_line
+from pipelines.errors import last_line
 from pipelines.executor.measuring import Settings, Task, run_task
 from pipelines.files.store import Store
 
 RETRIES = 3
 
 
-def run_tasks(tasks: Sequence[Task], store: Store, settings: Settings, layout: Layout) -> Iterator[tuple[int, dict[str, str]]]:
-    """Run `tasks` as Ray tasks; about once a second yields how many ended, and what failed for good, folder -> a line."""
+def run_tasks(
+    tasks: Sequence[Task], store: Store, settings: Settings, layout: Layout, check: Callable[[], None] = lambda: None
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Run `tasks` as Ray tasks; about once a second yields how many ended, and what failed for good, folder -> a line.
+
+    Args:
+        check: called before Ray is asked anything, to raise where Ray is gone: asked then, it would wait for ever.
+    """
     gpus = min(1.0, layout.gpus_per_worker)
     remote = ray.remote(run_task).options(num_cpus=1, num_gpus=gpus, max_retries=RETRIES, retry_exceptions=True)
     waiting = {remote.remote(task, store, settings): task for task in tasks}
     failed: dict[str, str] = {}
     while waiting:
+        check()
         done, _ = ray.wait(list(waiting), timeout=1.0)
         for ended in done:
             task = waiting.pop(ended)

@@ -11,7 +11,7 @@ from functools import lru_cache
 import torch
 from safetensors.torch import save_file
 
-from pipelines.executor.outcomes import read_json
+from pipelines.files.records import DoneJson
 from pipelines.files.store import Store
 from pipelines.study.images import load_images
 from uvb.accelerate.cpu import keep_large_buffers
@@ -91,7 +91,7 @@ def unfinished(tasks: Sequence[Task], store: Store, settings: Settings) -> list[
     now = {spec: trained(store, spec) for spec in {task.spec for task in tasks}}
 
     def stands(task: Task) -> bool:
-        result = read_json(store, f"{task.folder}/result.json")
+        result = store.find_json(f"{task.folder}/result.json")
         of_these_weights = task.name == "reference" or result.get("trained", now[task.spec]) == now[task.spec]
         return result.get("settings") == settings.key(task.name) and of_these_weights
 
@@ -100,7 +100,7 @@ def unfinished(tasks: Sequence[Task], store: Store, settings: Settings) -> list[
 
 def trained(store: Store, spec: RunSpec) -> float | None:
     """Return when a model's training ended: this tells its weights from those of another training of the same spec."""
-    time: float | None = read_json(store, f"models/{spec.spec_id}/done.json").get("time")
+    time: float | None = store.find_json(f"models/{spec.spec_id}/done.json", DoneJson).get("time")
     return time
 
 

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 
 import uvb
-from pipelines.executor.outcomes import read_json
+from pipelines.files.records import CurvesJson, ProgressJson
 from pipelines.files.store import Store, masked
 from pipelines.study.images import load_images, save_images
 from pipelines.study.provenance import cpu_name, git_revision, versions
@@ -133,32 +133,39 @@ class Training:
             return "done"
         if self.store.exists("failed.json"):  # of this session: a new one removes it first
             return "failed"
-        before = read_json(self.store, "progress.json")
+        before = self.store.find_json("progress.json", ProgressJson)
+        stuck = before.get("stuck", 0) + 1
+        # Counted before anything is read, so that a checkpoint that kills its reader is given up, too.
+        self._try(lambda: self.store.write_json("progress.json", before | {"stuck": stuck}))
         try:
             start = self._newest_state() or "fresh"
         except UserError as error:
-            self._failed(str(error))
-            return "failed"
-        except OSError as error:  # the disk may recover: the next worker asks again
-            stuck = before.get("stuck", 0) + 1
-            if stuck >= STUCK_LIMIT:
-                where = masked(self.store.join("state"))
-                self._failed(f"its checkpoints cannot be read ({error}); make them readable, or remove {where}")
-                return "failed"
-            self._try(lambda: self.store.write_json("progress.json", before | {"stuck": stuck}))
-            raise
-        stuck = before.get("stuck", 0) + 1 if before.get("start") == start else 0
-        starts, began = before.get("starts", 0) + 1, before.get("began", time.time())
-        self.history = {"starts": starts, "start": start, "stuck": stuck, "began": began}
-        if starts > 1:
+            return self._give_up(str(error))
+        except OSError as error:  # the disk or store may be away for a moment: the next worker asks again
+            if stuck < STUCK_LIMIT:
+                raise
+            where = masked(self.store.join("state"))
+            return self._give_up(f"its checkpoints cannot be read ({error}); make them readable, or remove {where}")
+        if before.get("start") != start:
+            stuck = 0
+        self.history = {
+            "starts": before.get("starts", 0) + 1,
+            "start": start,
+            "stuck": stuck,
+            "began": before.get("began", time.time()),
+        }
+        if self.history["starts"] > 1:
             where = "its beginning" if start == "fresh" else f"step {int(start)}"
-            self.notes.append(f"{self.spec.label}: going on from {where} (start {starts})")
+            self.notes.append(f"{self.spec.label}: going on from {where} (start {self.history['starts']})")
         if stuck >= STUCK_LIMIT:
-            self._failed(f"{self.spec.label}: its workers died {stuck} times at the same place ({start}); see Ray's logs")
-            return "failed"
-        last = {"epoch": before.get("epoch", 0), "loss": before.get("loss"), "images_per_s": None}
-        self._try(lambda: self._write_progress(last))
+            return self._give_up(f"its workers died {stuck} times at the same place ({start}); see Ray's logs")
+        before = {"epoch": before.get("epoch", 0), "loss": before.get("loss"), "images_per_s": None}
+        self._try(lambda: self._write_progress(before))
         return start
+
+    def _give_up(self, line: str) -> str:
+        self._failed(line)
+        return "failed"
 
     def _newest_state(self) -> str | None:
         for name in reversed(self.store.list("state")):
@@ -241,7 +248,7 @@ class Training:
 
     def _last_loss(self) -> float:
         """The last epoch's test loss; `DIVERGED` where there is none."""
-        rows = read_json(self.store, "curves.json").get("rows", [])
+        rows = self.store.find_json("curves.json", CurvesJson).get("rows", [])
         return rows[-1]["test_loss"] if rows and self.store.exists("done.json") else DIVERGED
 
     def _failed(self, line: str) -> dict[str, Any]:

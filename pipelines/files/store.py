@@ -1,7 +1,7 @@
 """The only way pipelines touch a study's files: a local folder, or a URI such as ``s3://bucket/studies/digits``.
 
-Whatever is written is whole or absent. On a local disk a file or folder gets its name by a rename after its bytes are
-on disk; on an object store a file is one put, and a folder counts from the moment its manifest, put last, is there.
+What is written is whole or absent. On a local disk a file or folder gets its name by a rename, after its bytes are on
+the disk. On an object store a file is one put, and a folder counts once its manifest, which is put last, is there.
 """
 
 import errno
@@ -19,12 +19,15 @@ from uuid import uuid4
 from pyarrow import fs as arrow
 from safetensors import SafetensorError
 
+from pipelines.files.masking import masked, masked_json
+from pipelines.files.names import inside
+from pipelines.files.opening import answered, is_remote, local_path, open_remote, split_remote
+from uvb.atomic import TEMPORARY, delete, replacing
+from uvb.decoding import decoded, parsed
 from uvb.errors import UserError
 
-MANIFEST = ".manifest.json"  # names beginning with a dot are the store's own and never listed
-_TEMPORARY = ".tmp-"
-_ARROW = {"s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs"}  # schemes that Arrow opens; fsspec the others
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+MANIFEST = ".manifest.json"  # names that begin with a dot are the store's own and never listed
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class Store:
@@ -42,18 +45,15 @@ class Store:
         text = root.uri if isinstance(root, Store) else os.fspath(root)
         self.uri: str
         self.local_path: Path | None = None
-        if "://" not in text or text.startswith("file://"):
-            # made absolute here, since Ray's workers run in another directory
-            self.local_path = Path(os.path.abspath(os.path.expanduser(text.removeprefix("file://"))))
+        if not is_remote(text):
+            self.local_path = local_path(text)
             self.uri = self._base = self._address = str(self.local_path)
             self._options = ""
             self.fs: arrow.FileSystem = arrow.LocalFileSystem()
         else:
-            # such as ?endpoint_override=..., which belongs behind every path
-            address, mark, options = text.partition("?") if text.split("://")[0] in _ARROW else (text, "", "")
-            self._address, self._options = address.rstrip("/"), mark + options
+            self._address, self._options = split_remote(text)  # options belong behind every path
             self.uri = self._address + self._options
-            self.fs, self._base = _open_remote(self.uri)
+            self.fs, self._base = open_remote(self.uri)
 
     def __reduce__(self) -> tuple[type["Store"], tuple[str]]:
         return Store, (self.uri,)  # open file systems don't travel to workers; addresses do
@@ -66,7 +66,16 @@ class Store:
         return "/".join([self._address, *(part.strip("/") for part in parts if part)]) + self._options
 
     def _at(self, path: str) -> str:
-        return f"{self._base}/{path.strip('/')}".rstrip("/")
+        return f"{self._base}/{inside(path)}".rstrip("/")
+
+    def path(self, path: str) -> Path:
+        """Where a file or folder of a local store lies.
+
+        Raises:
+            UserError: it would lie outside the store.
+        """
+        assert self.local_path is not None
+        return self.local_path / inside(path)
 
     def exists(self, path: str) -> bool:
         """Whether a file or folder is there. A folder by `upload` is there once it is complete (see `is_complete`)."""
@@ -83,21 +92,45 @@ class Store:
     def read_json(self, path: str) -> Any:
         return json.loads(self.read_bytes(path))
 
+    def find_json(self, path: str, kind: type = dict) -> dict[str, Any]:
+        """A JSON object that fits `kind` (a TypedDict); {} where it is absent or damaged, for what can be done without."""
+        try:
+            blob = parsed(self.read_bytes(path), path)
+            decoded(blob, kind, path)
+        except (OSError, UserError):
+            return {}
+        return blob if isinstance(blob, dict) else {}
+
     def write_bytes(self, path: str, data: bytes) -> None:
         """Write a file durably; readers see the old bytes or the new ones, where the store's own puts are atomic (S3's are)."""
         with self._writing(path):
             if self.local_path:
-                target = self.local_path / path
-                with _renamed(target) as temporary, open(temporary, "wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
+                with replacing(self.path(path)) as temporary:
+                    temporary.write_bytes(data)
             else:
                 with self.fs.open_output_stream(self._at(path), compression=None) as stream:
                     stream.write(data)
 
     def write_json(self, path: str, value: Any) -> None:
-        self.write_bytes(path, json.dumps(value, indent=1).encode())
+        """Write `value` as JSON; addresses in it lose their passwords."""
+        self.write_bytes(path, json.dumps(masked_json(value), indent=1).encode())
+
+    def create(self, path: str, data: bytes) -> None:
+        """Write a file that must not be there yet, by a conditional put where the store has one.
+
+        Raises:
+            FileExistsError: it is there.
+        """
+        if self.exists(path):
+            raise FileExistsError(self.join(path))
+        fsspec = getattr(getattr(self.fs, "handler", None), "fs", None)
+        if fsspec is None:  # Arrow's own file systems have no conditional put
+            self.write_bytes(path, data)
+            return
+        try:
+            fsspec.pipe_file(self._at(path), data, mode="create")
+        except (NotImplementedError, TypeError):  # not every file system of fsspec's has one
+            self.write_bytes(path, data)
 
     def list(self, prefix: str = "") -> list[str]:
         """Names of what lies directly in a folder, sorted; [] where there is no such folder."""
@@ -129,11 +162,9 @@ class Store:
         """
         with self._writing(prefix):
             if self.local_path:
-                with _renamed(self.local_path / prefix) as temporary:
+                with replacing(self.path(prefix)) as temporary:
                     temporary.mkdir()
                     yield temporary
-                    for path in [*temporary.rglob("*"), temporary]:
-                        _fsync(path)
             else:
                 with tempfile.TemporaryDirectory(prefix="uvb-store-") as temporary:
                     yield Path(temporary)
@@ -161,11 +192,11 @@ class Store:
         if not self.is_complete(prefix):
             raise FileNotFoundError(f"no complete folder at {self.join(prefix)}")
         if self.local_path:
-            here = self.local_path / prefix
+            here = self.path(prefix)
             return here if into is None else Path(shutil.copytree(here, into, dirs_exist_ok=True))
         target = Path(into if into is not None else tempfile.mkdtemp(prefix="uvb-store-"))
         for name in self.read_json(f"{prefix}/{MANIFEST}"):
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            (target / inside(name)).parent.mkdir(parents=True, exist_ok=True)
             arrow.copy_files(self._at(f"{prefix}/{name}"), str(target / name), source_filesystem=self.fs)
         return target
 
@@ -177,19 +208,23 @@ class Store:
             yield folder
         finally:
             if not self.local_path:
-                _delete(folder)
+                delete(folder)
 
     def require_writable(self) -> None:
-        """Raises UserError now, rather than after hours, where the root cannot be written."""
+        """Raise UserError now, rather than after hours, where the root cannot be written or does not answer."""
         probe = f".probe-{uuid4().hex}"
-        self.write_bytes(probe, b"x")
-        self.remove(probe)
+
+        def write() -> None:
+            self.write_bytes(probe, b"x")
+            self.remove(probe)
+
+        write() if self.local_path else answered(self.uri, write)
 
     def sweep(self, prefix: str = "") -> int:
         """Delete what killed writers left half-written; returns how many. Only for who holds the study's lock."""
-        left = [] if not self.local_path else list((self.local_path / prefix).rglob(f"{_TEMPORARY}*"))
+        left = [] if not self.local_path else list(self.path(prefix).rglob(f"{TEMPORARY}*"))
         for path in left:
-            _delete(path)
+            delete(path)
         return len(left)
 
     @contextmanager
@@ -197,70 +232,29 @@ class Store:
         try:
             try:
                 yield
-            except SafetensorError as error:  # which is what a full disk is to safetensors
+            except SafetensorError as error:  # safetensors' own word for a full disk
                 code = re.search(r"os error (\d+)", str(error))
                 if not code:
                     raise
                 raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
+        except NotImplementedError as error:  # http:// and the like
+            raise UserError(
+                f"cannot write {masked(self.uri)}: this kind of store is read-only; choose another folder"
+            ) from error
         except OSError as error:
-            advice = "free some space there" if error.errno in _FULL else "make it writable"
+            advice = "free some space there" if error.errno in FULL else "make it writable"
             reason = error.strerror or str(error).splitlines()[0]
             where = self.uri if path.startswith(".probe-") else self.join(path)
             raise UserError(f"cannot write {masked(where)}: {reason}; {advice}, or choose another folder") from error
 
 
-def masked(text: str) -> str:
-    """`text` with names and passwords in its addresses, and all but harmless options, as ``***``: what is stored is shown, and
-    handed on."""
-    text = re.sub(r"://[^/?#\s]*@", "://***@", text)
-    return re.sub(r"([?&](?!(?:region|scheme|endpoint_override|allow_\w+)=)[^=&\s]+=)[^&\s]+", r"\1***", text)
+def open_store(root: "str | os.PathLike[str]", name: str) -> Store:
+    """The store of the study `name` below `root`, after it has answered once.
 
-
-def _open_remote(uri: str) -> tuple[arrow.FileSystem, str]:
-    import fsspec
-
-    try:
-        if uri.split("://")[0] in _ARROW:
-            filesystem, base = arrow.FileSystem.from_uri(uri)  # which asks for a bucket's region
-            return filesystem, base.rstrip("/")
-        filesystem, base = fsspec.core.url_to_fs(uri)
-    except (ValueError, ImportError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"cannot open {masked(uri)}: {reason}; give a local path or a URI such as s3://bucket/folder"
-        ) from error
-    return arrow.PyFileSystem(arrow.FSSpecHandler(filesystem)), base.rstrip("/")
-
-
-@contextmanager
-def _renamed(target: Path) -> Iterator[Path]:
-    """Yield a fresh name beside `target`, renamed to it at the end, or deleted where the block raises."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f"{_TEMPORARY}{uuid4().hex}-{target.name}")
-    try:
-        yield temporary
-        if temporary.is_dir() and target.exists():  # a folder is not replaced by a rename
-            old = target.with_name(f"{_TEMPORARY}{uuid4().hex}-{target.name}")
-            target.rename(old)
-            temporary.rename(target)
-            _delete(old)
-        else:
-            os.replace(temporary, target)
-        _fsync(target.parent)
-    finally:
-        _delete(temporary)
-
-
-def _delete(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    Raises:
+        UserError: there is no such kind of store, or it does not answer within seconds.
+    """
+    store = Store(Store(root).join(name))
+    if not store.local_path:
+        answered(store.uri, lambda: store.exists("study.json"))
+    return store

@@ -1,44 +1,4 @@
-# ruff: noqa: E501  (a table of formats is wide)
-"""The files of a study, read: the one place that knows where they lie. And their formats, for whoever writes them.
-
-```
-study.json         {"name", "provenance": {...}, "specs": [spec_id], any other configuration}
-timings.json       {"stages": [{"name": "training", "seconds": 12.3}, ...], "total_seconds"}
-mlflow.json        {"runs": {spec_id: run_id}}                        written by the projection, absent before
-models/<spec_id>/  spec.json   RunSpec.to_json()
-                   plan.json   Plan, as plain JSON
-                   curves.json {"rows": [{"epoch" from 1, "train_loss", "test_loss", "kl", "recon", "images_per_s", "seconds", "time",
-                   "train_probe"}]}
-                   done.json   {"parameters", ...}; its being there means: trained to the end
-tasks/<name>/<key>/  result.json (scalars), arrays.safetensors (float32; absent where a task has none)
-```
-
-`key` is the spec_id, except for `reference`. Null stands for "not measured"; images are (N, C, H, W) in [0, 1].
-Every result.json also has `settings`, a hash of how it was measured, and a model's `trained`, the `time` of the done.json it is of.
-`tasks/settings.json`, {task: hash}, says how the last command measures.
-
-| task | result.json | arrays.safetensors |
-|---|---|---|
-| `losses` | `rows`: [{`split`: train/test, `estimator`: energy/decoder/direct, `loss`, `stderr`, `images`, `draws`}] | `<split>/<estimator>` (N,): each image's loss, mean over its noise draws; image i is the same for every model |
-| `internals` | `rows`: [{`quantity`, `value`, `stderr`}], named as below | |
-| `reference` | `data`: DataRef as JSON, `sigma`, `floor`, `floor_stderr`, `nonparametric`, `nonparametric_stderr`, `mean_predictor` | |
-| `denoise_rows` | `sigma` | `clean`, `noisy`, `xhat`, `xhat2` |
-| `walk_jump` | `sampler`, `delta`, `steps`, `steps_per_jump`, `chains`, `classifier_accuracy`, `diverged`: [{`chain`, `step`}], `variants`: {`jump`, `second_jump`: {`classes_visited`, `steps_to_all`, `transition`: [[counts]], `iat`, `ess_per_step`, `split_rhat`}} | of `jump`: `jumps` (T, C, H, W) of the first chain, `labels` (T, chains); of `second_jump`: `jumps2`, `labels2`. A label below 0 marks a stopped chain. `iat` is in jumps |
-| `walk_jump_<sampler>` | as `walk_jump` | as `walk_jump` |
-| `energies` | | `f_clean`, `f_xhat`, `f_noisy` (N,) |
-| `nebula` | `sigma`, `labels_before` (of x̂(y)), `labels_after` (of the attractor): [N] or null, `converged`: [N], … | `noisy`, `step1`, `step2`, `attractor`; `energy` and, with labels, `classes` of x̂ (steps, N) along the flow |
-| `decoder_samples` | `sigma` | `samples`; for a model whose decoder denoises also `clean`, `noisy`, `recon` |
-| `one_z` | `draws`, `max_difference`, `images` | `clean`, `one`, `mean` |
-| `convexity` | `bound`: [[R, m]] of Eq. 21, `measured`: [[R, m]], `exact`: the same of the training set's exact energy (may be absent), `sigma` | |
-| `score_error` | `sigma`, `rows`: [{`split`, `estimator`, `error`: E‖x̂ − x̂_exact‖², `stderr`, `score_error`: error/σ⁴, `images`}] | |
-| `mixture` | `sigma`, `rows`: one of {`model`, `loss`, `stderr` (of loss − optimum), `optimum`, `mean_predictor`, `score_error`} | |
-
-Internals' names say where the latent comes from, what it is compared with, and the factor:
-`kl_noisy` is KL[q(z|y), p(z)] (Table 4), `kl_clean` KL[q(z|x), p(z)];
-`recon_{noisy,clean}_{y,x}_{half,full}` is E‖t − mu_y(z)‖²: z ~ q(z|y) for `noisy`, q(z|x) for `clean`; t = y or x as named;
-`half` divides by 2 sigma² as Eq. 17 does, `full` by sigma². Table 5's caption is `recon_clean_y_half`.
-`kl` and `recon` of a training curve are `kl_noisy` and `recon_noisy_y_half`.
-"""
+"""The files of a study, read: the one place that knows where they lie. docs/file_formats.md describes them."""
 
 import json
 import os
@@ -163,7 +123,7 @@ class StudyFiles:
 
     @cached_property
     def superseded(self) -> frozenset[str]:
-        """spec_ids of models whose images have changed since under the same name: they compare with none of the last command."""
+        """spec_ids of models on images that have changed since: nothing compares them with those of the last command."""
         now = {m.spec.data.name: m.spec.data.checksum for m in self.models.values() if m.spec_id in self.asked}
         data = {spec_id: m.spec.data for spec_id, m in self.models.items()}
         return frozenset(i for i, d in data.items() if now.get(d.name, d.checksum) != d.checksum)
@@ -229,7 +189,7 @@ class StudyFiles:
         return len((self.results(task).keys() & self.models.keys()) - self.superseded) - len(list(self.of_models(task)))
 
     def walks(self) -> Iterator[tuple[str, Model, Result]]:
-        """Walk-jump by every sampler, the paper's first: its suffix to names ("" for the paper's, or _baoab), as `of_models`."""
+        """Walk-jump results as `of_models`, each with its sampler: "" for the paper's, which comes first, or _baoab."""
         for folder in _folders(self.root / "tasks"):
             if folder.name == WALK or folder.name.startswith(f"{WALK}_"):
                 for model, result in self.of_models(folder.name):

@@ -1,98 +1,45 @@
-"""What a study is asked to do: one frozen dataclass, from which the command line is made, and the specs it stands for."""
+"""What a study is asked to do: frozen dataclasses, from which the command line is made.
 
+`StudyConfig` is all options together. Each of its bases is the slice of them that one stage needs. No torch is imported
+here, so that `--help` is quick.
+"""
+
+import math
 import os
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from uvb.data import ImageSet
-from uvb.data.readers.decode import Decoding
-from uvb.data.readers.names import dataset_stem
-from uvb.data.readers.own import ReadOptions
+from pipelines.files.names import plain_name
 from uvb.errors import UserError
-from uvb.experiments import experiment_names, get_experiment
-from uvb.measure.losses import EvalConfig
-from uvb.models import get_model
-from uvb.models.activations import activation
-from uvb.models.capacity import widths_at
+from uvb.naming import dataset_stem
 from uvb.paper import SIGMAS
-from uvb.spec import RECIPES, DataRef, Recipe, RunSpec
 
-UNFIT = "/\\:%#?*\"'<>|"  # in a study's name, which is a folder's, part of addresses, and a registered model's
+if TYPE_CHECKING:
+    from uvb.data.readers.own import ReadOptions
+    from uvb.measure.losses import EvalConfig
 
 
 @dataclass(frozen=True)
-class StudyConfig:
-    """The whole study of "Unnormalized Variational Bayes": train, measure, draw, report, with one command.
+class StorageOptions:
+    """Where a study lives, and how it is followed."""
 
-    Running the same command again goes on where it stopped: what is finished is kept. The last line printed is the report.
+    storage: str = os.environ.get("UVB_STORAGE", "outputs")
+    """Where studies are kept: a folder, or a URI such as s3://bucket/studies. UVB_STORAGE changes the default."""
+    tracking_uri: str | None = None
+    """MLflow's store: sqlite:///..., http://host:port. Default: mlflow.db in the working directory."""
+    checkpoint_seconds: float = 30.0
+    """A training is saved at most so often, and at its end."""
+    dry_run: bool = False
+    """Only print the models, their parameter counts and the estimated time on this machine."""
 
-    On real digits (8×8):                 python pipelines/full_study.py
+    def __post_init__(self) -> None:
+        require(0 < self.checkpoint_seconds < math.inf, f"{_given(self, 'checkpoint_seconds')}: it must be above 0")
+        require(bool(self.storage), "--storage is empty: give a folder, or a URI such as s3://bucket/studies")
 
-    What it would train, and how long:    python pipelines/full_study.py --dataset mnist --dry-run
 
-    Two noise levels, two models:         python pipelines/full_study.py --sigmas 0.5 1.0 --models uvb direct
-
-    Own pictures, own name:               python pipelines/full_study.py --dataset my_images/ --study mine
-    """
-
-    dataset: str = "digits"
-    """Data set: a name (digits, mnist, cifar10, mixture), a path to one's own (a folder of pictures, Parquet, .npz), or
-    hf:owner/name[:config] for one of the Hugging Face hub."""
-    study: str = ""
-    """Name of the study, and of its folder under --storage. Default: the data set's name."""
-    data_dir: str = "data"
-    """Where named data sets are kept, and downloaded to where absent."""
-    image_column: str | None = None
-    """The column of images in one's own Parquet. Default: image, img or pixel_values."""
-    label_column: str | None = None
-    """The column of labels in one's own Parquet. Default: label or labels, where there is one."""
-    split: tuple[str, ...] = ()
-    """One's own splits by hand: train=NAME test=NAME, where NAME+NAME joins two. Default: by their names."""
-    resize: int = 0
-    """Resize one's own pictures: so many pixels on the shorter side. 0: leave them."""
-    center_crop: bool = False
-    """Cut one's own pictures to their central square."""
-    background: Literal["none", "black", "white"] = "none"
-    """What one's own transparent pictures are laid on. none: they are refused."""
-    train_images: int = 0
-    """Train on the first so many images only. 0: all."""
-
-    models: tuple[str, ...] = ("uvb", "deen")
-    """Models trained at every noise level: uvb, deen, vae, sigma_vae, uvb_laplace, direct, quadratic_ae, uvb_mean, ..."""
-    sigmas: tuple[float, ...] = SIGMAS
-    """Noise levels, in units of pixels in [0, 1]."""
-    extra_models: tuple[str, ...] = ("vae",)
-    """Models trained at the largest noise level only: by default the plain VAE of Tables 4-5."""
-    seeds: tuple[int, ...] = (0,)
-    """Every model is trained once a seed."""
-    width: float = 1.0
-    """Times UVB's default widths; the other models' are matched to the parameter count that UVB then has."""
-    activation: str = "silu"
-    """Activation function: silu, relu (footnote 3), softplus, gelu."""
-
-    recipe: str = "fast"
-    """How weights are optimized: fast (ours), muon (ours, by Muon), or paper (Adam, 1e-4 constant, 400 epochs)."""
-    epochs: int | None = None
-    """Instead of the recipe's number of epochs."""
-    batch_size: int | None = None
-    """Instead of the recipe's batch size: images in a global batch, over all workers."""
-    learning_rate: float | None = None
-    """Instead of the recipe's (peak) learning rate."""
-
-    experiments: tuple[str, ...] = ("default",)
-    """Downstream tasks a trained model: losses, internals, denoise_rows, walk_jump, walk_jump_<sampler>, energies, one_z,
-    nebula, decoder_samples, likelihood, detection, jump_quality, mixing, restoration, convexity, score_error, mixture, or
-    default, or all."""
-    eval_images: int = 10_000
-    """The training loss is measured on so many training images. 0: all."""
-    eval_test_images: int = 0
-    """The test loss is measured on so many test images. 0: all."""
-    eval_draws: int = 4
-    """Noise draws an image."""
-    eval_precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of the measurements."""
-    scale: float = 1.0
-    """Shortens what experiments can shorten (chains, images), in (0, 1]."""
+@dataclass(frozen=True)
+class ClusterOptions:
+    """Which machines train, and how models share them."""
 
     num_workers: int = 0
     """Data-parallel workers a model. 0: what suits the cluster."""
@@ -118,36 +65,117 @@ class StudyConfig:
     address: str = ""
     """Ray cluster to use: an address, auto, or local. Default: a running one, else one on this machine."""
 
-    storage: str = os.environ.get("UVB_STORAGE", "outputs")
-    """Where studies are kept: a folder, or a URI such as s3://bucket/studies. UVB_STORAGE changes the default."""
-    tracking_uri: str | None = None
-    """MLflow's store: sqlite:///..., http://host:port. Default: mlflow.db in the working directory."""
-    checkpoint_seconds: float = 30.0
-    """A training is saved at most so often, and at its end."""
-    dry_run: bool = False
-    """Only print the models, their parameter counts and the estimated time on this machine."""
+    def __post_init__(self) -> None:
+        for name in ("num_workers", "concurrent_trials", "expect_cpus", "expect_gpus", "cpus_per_worker"):
+            require(0 <= getattr(self, name) < math.inf, f"{_given(self, name)}: it must be 0 or more")
+        require(0 < self.gpus_per_worker < math.inf, f"{_given(self, 'gpus_per_worker')}: it must be above 0")
+
+
+@dataclass(frozen=True)
+class MeasureOptions:
+    """What is measured of trained models."""
+
+    experiments: tuple[str, ...] = ("default",)
+    """Downstream tasks a trained model: losses, internals, denoise_rows, walk_jump, walk_jump_<sampler>, energies, one_z,
+    nebula, decoder_samples, likelihood, detection, jump_quality, mixing, restoration, convexity, score_error, mixture, or
+    default, or all."""
+    eval_images: int = 10_000
+    """The training loss is measured on so many training images. 0: all."""
+    eval_test_images: int = 0
+    """The test loss is measured on so many test images. 0: all."""
+    eval_draws: int = 4
+    """Noise draws an image."""
+    eval_precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of the measurements."""
+    scale: float = 1.0
+    """Shortens what experiments can shorten (chains, images), in (0, 1]."""
+
+    def __post_init__(self) -> None:
+        for name in ("eval_images", "eval_test_images"):
+            require(getattr(self, name) >= 0, f"{_given(self, name)}: it must be 0 or more")
+            require(getattr(self, name) != 1, f"{_given(self, name)}: at least 2 are needed for an error bar")
+        require(self.eval_draws >= 1, f"{_given(self, 'eval_draws')}: at least one noise draw an image is needed")
+        require(0 < self.scale <= 1, f"{_given(self, 'scale')}: it must be above 0 and at most 1")
+
+    @property
+    def evaluation(self) -> "EvalConfig":
+        """How losses are measured."""
+        from uvb.measure.losses import EvalConfig
+
+        return EvalConfig(self.eval_images, self.eval_test_images, self.eval_draws)
+
+
+@dataclass(frozen=True)
+class RecipeOptions:
+    """How weights are optimized."""
+
+    recipe: str = "fast"
+    """How weights are optimized: fast (ours), muon (ours, by Muon), or paper (Adam, 1e-4 constant, 400 epochs)."""
+    epochs: int | None = None
+    """Instead of the recipe's number of epochs."""
+    batch_size: int | None = None
+    """Instead of the recipe's batch size: images in a global batch, over all workers."""
+    learning_rate: float | None = None
+    """Instead of the recipe's (peak) learning rate."""
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which models are trained."""
+
+    models: tuple[str, ...] = ("uvb", "deen")
+    """Models trained at every noise level: uvb, deen, vae, sigma_vae, uvb_laplace, direct, quadratic_ae, uvb_mean, ..."""
+    sigmas: tuple[float, ...] = SIGMAS
+    """Noise levels, in units of pixels in [0, 1]."""
+    extra_models: tuple[str, ...] = ("vae",)
+    """Models trained at the largest noise level only: by default the plain VAE of Tables 4-5."""
+    seeds: tuple[int, ...] = (0,)
+    """Every model is trained once a seed."""
+    width: float = 1.0
+    """Times UVB's default widths; the other models' are matched to the parameter count that UVB then has."""
+    activation: str = "silu"
+    """Activation function: silu, relu (footnote 3), softplus, gelu."""
 
     def __post_init__(self) -> None:
         require(bool(self.models), "no model asked for: name at least one in --models")
         require(bool(self.sigmas), "no noise level asked for: give at least one in --sigmas, e.g. --sigmas 1.0")
         require(bool(self.seeds), "no seed asked for: give at least one in --seeds, e.g. --seeds 0")
         for sigma in self.sigmas:
-            require(0 < sigma < float("inf"), f"sigma = {sigma}: every noise level must be a finite number above 0, e.g. 1.0")
-        for name in ("train_images", "eval_images", "eval_test_images", "num_workers", "concurrent_trials", "expect_cpus",
-                     "expect_gpus", "cpus_per_worker", "resize"):  # fmt: skip
-            require(getattr(self, name) >= 0, f"--{name.replace('_', '-')} {getattr(self, name)}: it must be 0 or more")
-        for name in ("train_images", "eval_images", "eval_test_images"):
-            require(getattr(self, name) != 1, f"--{name.replace('_', '-')} 1: at least 2 are needed, or no error can be told")
-        require(self.eval_draws >= 1, f"--eval-draws {self.eval_draws}: at least one noise draw an image is needed")
-        require(0 < self.width < float("inf"), f"--width {self.width}: it must be above 0, e.g. 0.5")
-        require(0 < self.scale <= 1, f"--scale {self.scale}: it must be above 0 and at most 1")
-        require(self.gpus_per_worker > 0, f"--gpus-per-worker {self.gpus_per_worker}: it must be above 0")
-        require(self.checkpoint_seconds > 0, f"--checkpoint-seconds {self.checkpoint_seconds}: it must be above 0")
-        require(bool(self.storage), "--storage is empty: give a folder, or a URI such as s3://bucket/studies")
-        plain = self.name not in (".", "..") and not set(self.name) & set(UNFIT) and self.name.isprintable()
-        require(
-            plain, f"study {self.name!r}: it must be a plain name, printable and without any of {UNFIT}; choose one by --study"
-        )
+            require(0 < sigma < math.inf, f"sigma = {sigma}: every noise level must be a finite number above 0, e.g. 1.0")
+        require(0 < self.width < math.inf, f"{_given(self, 'width')}: it must be above 0, e.g. 0.5")
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Which images, and what the study of them is called."""
+
+    dataset: str = "digits"
+    """Data set: a name (digits, mnist, cifar10, mixture), a path to one's own (a folder of pictures, Parquet, .npz), or
+    hf:owner/name[:config] for one of the Hugging Face hub."""
+    study: str = ""
+    """Name of the study, and of its folder under --storage. Default: the data set's name."""
+    data_dir: str = "data"
+    """Where named data sets are kept, and downloaded to where absent."""
+    image_column: str | None = None
+    """The column of images in one's own Parquet. Default: image, img or pixel_values."""
+    label_column: str | None = None
+    """The column of labels in one's own Parquet. Default: label or labels, where there is one."""
+    split: tuple[str, ...] = ()
+    """One's own splits by hand: train=NAME test=NAME, where NAME+NAME joins two. Default: by their names."""
+    resize: int = 0
+    """Resize one's own pictures: so many pixels on the shorter side. 0: leave them."""
+    center_crop: bool = False
+    """Cut one's own pictures to their central square."""
+    background: Literal["none", "black", "white"] = "none"
+    """What one's own transparent pictures are laid on. none: they are refused."""
+    train_images: int = 0
+    """Train on the first so many images only. 0: all."""
+
+    def __post_init__(self) -> None:
+        for name in ("train_images", "resize"):
+            require(getattr(self, name) >= 0, f"{_given(self, name)}: it must be 0 or more")
+        require(self.train_images != 1, f"{_given(self, 'train_images')}: at least 2 are needed for an error bar")
+        plain_name(self.name, "choose one by --study")
 
     @property
     def name(self) -> str:
@@ -155,15 +183,34 @@ class StudyConfig:
         return self.study or dataset_stem(self.dataset) or "study"
 
     @property
-    def reading(self) -> ReadOptions:
+    def reading(self) -> "ReadOptions":
         """How one's own images are read."""
+        from uvb.data.readers.decode import Decoding
+        from uvb.data.readers.own import ReadOptions
+
         background: Literal["", "black", "white"] = "" if self.background == "none" else self.background
         decoding = Decoding(self.resize, self.center_crop, background)
         return ReadOptions(self.image_column, self.label_column, self.split, decoding)
 
-    @property
-    def evaluation(self) -> EvalConfig:
-        return EvalConfig(self.eval_images, self.eval_test_images, self.eval_draws)
+
+@dataclass(frozen=True)
+class StudyConfig(StorageOptions, ClusterOptions, MeasureOptions, RecipeOptions, ModelOptions, DataOptions):
+    """The whole study of "Unnormalized Variational Bayes": train, measure, draw, report, with one command.
+
+    Running the same command again goes on where it stopped: what is finished is kept. The last line printed is the report.
+
+    On real digits (8×8):                 python pipelines/full_study.py
+
+    What it would train, and how long:    python pipelines/full_study.py --dataset mnist --dry-run
+
+    Two noise levels, two models:         python pipelines/full_study.py --sigmas 0.5 1.0 --models uvb direct
+
+    Own pictures, own name:               python pipelines/full_study.py --dataset my_images/ --study mine
+    """
+
+    def __post_init__(self) -> None:
+        for part in (ModelOptions, DataOptions, MeasureOptions, ClusterOptions, StorageOptions):
+            part.__post_init__(self)
 
 
 def require(condition: bool, otherwise: str) -> None:
@@ -172,49 +219,6 @@ def require(condition: bool, otherwise: str) -> None:
         raise UserError(otherwise)
 
 
-def build_recipe(config: StudyConfig) -> Recipe:
-    """The recipe by name with the config's changes; a changed one says so in its name."""
-    if config.recipe not in RECIPES:
-        raise UserError(f"unknown recipe {config.recipe!r}; choose one of: {', '.join(RECIPES)}")
-    wanted = {k: getattr(config, k) for k in ("epochs", "batch_size", "learning_rate") if getattr(config, k) is not None}
-    return RECIPES[config.recipe].changed(**wanted)
-
-
-def data_ref(config: StudyConfig, images: ImageSet) -> DataRef:
-    """Which images are trained on."""
-    available = len(images.train)
-    require(
-        config.train_images <= available,
-        f"--train-images {config.train_images}: {images.name} has {available}; choose 2 to {available}, or 0 for all",
-    )
-    chosen = config.train_images or available
-    require(
-        config.batch_size is None or config.batch_size <= chosen,
-        f"--batch-size {config.batch_size}: there are {chosen} training images; choose at most so many",
-    )
-    return DataRef(images.name, images.checksum, images.shape, chosen)
-
-
-def build_specs(config: StudyConfig, images: ImageSet) -> list[RunSpec]:
-    """Every model at every noise level and seed, and the extra models at the largest one."""
-    data, recipe = data_ref(config, images), build_recipe(config)
-    pairs = [(model, sigma) for sigma in config.sigmas for model in config.models]
-    pairs += [(model, max(config.sigmas)) for model in config.extra_models]
-    activation(config.activation)  # raises for an unknown one
-    widths = {model: widths_at(model, images.shape, config.width) for model in dict.fromkeys(model for model, _ in pairs)}
-    return [
-        RunSpec(data, model, widths[model], sigma, get_model(model).objective, recipe, config.activation, seed)
-        for seed in dict.fromkeys(config.seeds)
-        for model, sigma in dict.fromkeys(pairs)
-    ]
-
-
-def chosen_experiments(config: StudyConfig) -> list[str]:
-    """Names of the downstream tasks."""
-    names: list[str] = []
-    for name in config.experiments:
-        if name in ("default", "all"):
-            names += experiment_names(default_only=name == "default")
-        else:
-            names.append(get_experiment(name).name)
-    return list(dict.fromkeys(names))
+def _given(config: object, name: str) -> str:
+    """An option as it was given, e.g. ``--eval-draws 0``."""
+    return f"--{name.replace('_', '-')} {getattr(config, name)}"

@@ -1,11 +1,11 @@
-"""What a study would train and how long it would take here, before anything is started: `--dry-run`."""
+"""What a study would train, and how long that would take here: `--dry-run`."""
 
 from collections.abc import Callable, Sequence
 
 from pipelines.cluster.cost_model import TWO_CORES, training_flops
 from pipelines.cluster.estimate import estimated_seconds, measurement_seconds
-from pipelines.cluster.groups import group_count
-from pipelines.cluster.layout import choose_layout, local_capacity, new_plan
+from pipelines.cluster.groups import group_count, new_plan
+from pipelines.cluster.layout import Capacity, Layout
 from pipelines.study.config import StudyConfig
 from pipelines.study.progress import REST_SECONDS
 from pipelines.words import clock, counted, name_of
@@ -17,11 +17,15 @@ from uvb.spec import RunSpec
 RAY_SECONDS = 20.0  # until Ray is up: 7 to 33 on two cores, as the disk's cache is warm or cold
 
 
-def dry_run(config: StudyConfig, images: ImageSet, specs: Sequence[RunSpec], say: Callable[[str], None]) -> str:
-    """Print models, widths, parameters and the estimated time on this machine; returns a last line. Starts no Ray."""
-    has = local_capacity()
-    layout = choose_layout(config, has, specs)
-    plan = new_plan(config, layout, has, specs)
+def dry_run(
+    config: StudyConfig, images: ImageSet, specs: Sequence[RunSpec], layout: Layout, has: Capacity, say: Callable[[str], None]
+) -> str:
+    """Print models, widths, parameters and the estimated time on this machine. Starts no Ray and writes nothing.
+
+    Returns:
+        A last line with the sums.
+    """
+    plan = new_plan(config, layout, specs)
     seconds = estimated_seconds(specs, plan, images)
     say(f"{has}: {layout}; {plan}")
     a, b = (2 + max(map(len, column)) for column in ([name_of(s) for s in specs], [str(s.widths) for s in specs]))
@@ -36,9 +40,8 @@ def dry_run(config: StudyConfig, images: ImageSet, specs: Sequence[RunSpec], say
     training = sum(seconds.values()) * crowding / layout.concurrency
     evaluating = Plan(precision=config.eval_precision)
     measuring = measurement_seconds(specs, evaluating, images, config.evaluation, has.cpus)
-    around = RAY_SECONDS + REST_SECONDS
     return (
         f"{counted(len(specs), 'model')}: about {clock(training)} of training, {clock(starting)} of starting workers, "
         f"{clock(measuring)} of measurements, "
-        f"{clock(around)} before and after, timed on this machine as busy as it is now"
+        f"{clock(RAY_SECONDS + REST_SECONDS)} before and after, timed on this machine as busy as it is now"
     )

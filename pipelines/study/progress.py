@@ -1,69 +1,35 @@
-"""What a person sees while a study runs: which models train, epoch, loss, images/s, and the time left."""
+"""How the trainings stand: which models train, their epoch, loss and images a second, and the time left."""
 
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-from rich.console import Console, Group
-from rich.live import Live
+from rich.console import Group
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from pipelines.cluster.cost_model import training_flops
-from pipelines.executor.outcomes import outcome, read_json
+from pipelines.executor.outcomes import outcome
+from pipelines.files.records import FailedJson, ProgressJson
 from pipelines.files.store import Store
 from pipelines.words import clock, name_of
 from uvb.spec import RunSpec
 from uvb.training.state import steps_per_epoch
 
-LINE_SECONDS = 10.0  # without a terminal, a line so often
 RUNNING_SECONDS = 30.0  # a model whose progress is older than this is not shown as running
 TASK_SECONDS = 0.2  # of a downstream task, beside its arithmetic
 REST_SECONDS = 15.0  # tables, figures, report
 
 
-@dataclass
-class Screen:
-    """Prints lines above a live view on a terminal; plain lines elsewhere."""
-
-    console: Console = field(default_factory=lambda: Console(highlight=False))
-    live: Live | None = None
-    last_line: float = 0.0
-
-    def say(self, line: str) -> None:
-        """One line that stays."""
-        self.console.print(Text(line), soft_wrap=True)
-
-    def show(self, view: Group | Text, line: str) -> None:
-        """Show `view` live; without a terminal print `line` now and then."""
-        if self.console.is_terminal:
-            if self.live is None:
-                self.live = Live(console=self.console, transient=True, auto_refresh=False)
-                self.live.start()
-            self.live.update(view, refresh=True)
-        elif time.monotonic() - self.last_line >= LINE_SECONDS:
-            self.last_line = time.monotonic()
-            self.console.print(Text(line), soft_wrap=True)
-
-    def note(self, line: str) -> None:
-        """What is being done now, shown as `show` shows a view."""
-        self.show(Text(line), line)
-
-    def clear(self) -> None:
-        """Take the live view away."""
-        if self.live is not None:
-            self.live.stop()
-            self.live = None
-
-
 class TrainingProgress:
     """The state of the trainings, read from the study's files.
 
-    `tasks` measurements come after them, of `seconds` (`measurement_seconds`), or where these cannot be
-    told before, of `operations` at the trainings' pace (`measurement_flops`).
+    Args:
+        tasks: how many measurements come after them.
+        seconds: how long these take; or 0, where that is not known, and
+        operations: what they take at the trainings' pace.
     """
 
     def __init__(
@@ -71,21 +37,21 @@ class TrainingProgress:
     ) -> None:
         self.specs, self.store, self.tasks, self.seconds, self.operations = list(specs), store, tasks, seconds, operations
         self.flops = {spec.spec_id: training_flops(spec) for spec in specs}
-        # What an earlier session left says how much was done, not what runs now nor how fast.
-        self.now = {spec.spec_id: read_json(store, f"models/{spec.spec_id}/progress.json") for spec in specs}
+        # What an earlier session left says how much is done, but not what runs now.
+        self.now = {spec.spec_id: store.find_json(f"models/{spec.spec_id}/progress.json", ProgressJson) for spec in specs}
         self.since: dict[str, float] = {}  # spec_id -> the share done when this session took it up
         self.outcome: dict[str, str] = {}  # spec_id -> done, failed or stopped
         self.told: set[str] = set()
         self.first: tuple[float, float] | None = None  # time and work gained when this session's first progress was seen
 
     def read(self) -> list[str]:
-        """Look at the files of what is not finished; returns lines to tell, each once."""
+        """Look at the files of what is not finished; returns new lines to print."""
         lines: list[str] = []
         for spec in self.specs:
             if spec.spec_id in self.outcome:
                 continue
             folder = f"models/{spec.spec_id}"
-            now = read_json(self.store, f"{folder}/progress.json")
+            now = self.store.find_json(f"{folder}/progress.json", ProgressJson)
             if now and now != self.now[spec.spec_id]:
                 self.now[spec.spec_id] = now
                 start = now.get("start")
@@ -100,11 +66,12 @@ class TrainingProgress:
             if end:
                 self.outcome[spec.spec_id] = end
             if end == "failed":
-                lines.append("failed: " + read_json(self.store, f"{folder}/failed.json").get("error", spec.label))
+                lines.append("failed: " + self.store.find_json(f"{folder}/failed.json", FailedJson).get("error", spec.label))
         return lines
 
     @property
     def running(self) -> list[tuple[RunSpec, dict[str, Any]]]:
+        """The models that train now, each with its progress.json."""
         found = [(s, self.now[s.spec_id]) for s in self.specs if s.spec_id in self.since and s.spec_id not in self.outcome]
         return [(s, now) for s, now in found if now.get("images_per_s") and time.time() - now["time"] < RUNNING_SECONDS]
 
@@ -117,7 +84,7 @@ class TrainingProgress:
         return len(self.outcome)
 
     def share(self, spec: RunSpec) -> float:
-        """How much of a model's training is done; before this session has told of one, what it began with."""
+        """How much of a model's training is done, in [0, 1]."""
         now = self.now[spec.spec_id]
         if spec.spec_id in self.outcome:
             return 1.0
@@ -130,7 +97,7 @@ class TrainingProgress:
         return sum(self.flops[spec.spec_id] * self.share(spec) for spec in self.specs), sum(self.flops.values())
 
     def gained(self) -> float:
-        """Operations of this session, as far as its trainings have told: what failed or was stopped is no work done."""
+        """Floating point operations of this session. A training that failed or was stopped counts only what it did."""
         made = 0.0
         for spec in self.specs:
             if (since := self.since.get(spec.spec_id)) is not None:
@@ -140,7 +107,7 @@ class TrainingProgress:
         return made
 
     def seconds_left(self) -> float | None:
-        """Of the whole study, the rest of the trainings and what comes after them at the pace of this session's trainings."""
+        """Until the whole study ends, at the pace of this session's trainings; None while there is no pace yet."""
         done, total = self.work()
         if self.first is None:
             if self.running:
@@ -172,6 +139,7 @@ class TrainingProgress:
 
 
 def tasks_view(done: int, total: int, seconds: float) -> tuple[Text, str]:
+    """The measurements' live view, and the same as one line."""
     left = f", about {clock(seconds / done * (total - done) + REST_SECONDS)} left" if done else ""
     line = f"{done}/{total} measurements done{left}"
     return Text(line), line

@@ -3,15 +3,15 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pipelines.study.config import StudyConfig
-from pipelines.study.progress import Screen
+from pipelines.study.config import DataOptions
+from pipelines.study.screen import Screen
 from uvb.data import ImageSet, load_dataset
 from uvb.data.convert import Progress
 
 BAR = 24  # characters
 
 
-def read_images(config: StudyConfig, screen: Screen, held_out: bool = False) -> ImageSet:
+def read_images(options: DataOptions, screen: Screen, held_out: bool = False) -> ImageSet:
     """The images that a study is about. What was read is said.
 
     Args:
@@ -21,7 +21,7 @@ def read_images(config: StudyConfig, screen: Screen, held_out: bool = False) -> 
         UserError: they cannot be read, or are unfit.
     """
     with conversion(screen) as progress:
-        images = load_dataset(config.dataset, config.data_dir, options=config.reading, progress=progress)
+        images = load_dataset(options.dataset, options.data_dir, options=options.reading, progress=progress)
     if held_out:
         images = images.validation()
     for line in images.report.lines() if images.report else []:

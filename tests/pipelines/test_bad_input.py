@@ -107,7 +107,7 @@ STUDY = {
 @pytest.mark.parametrize("arguments", STUDY)
 def test_a_study_refuses(arguments, place, monkeypatch, capsys):
     if arguments == "--address auto":
-        monkeypatch.setattr("pipelines.cluster.layout.read_ray_address", lambda _: None)
+        monkeypatch.setattr("pipelines.cluster.compat.read_ray_address", lambda _: None)
     storage = () if "--storage" in arguments else ("--storage", "outputs")
     one_model = () if "--models" in arguments else ("--models", "uvb", "--extra-models")  # matching widths takes a while
     line = refused(place, monkeypatch, capsys, "full_study", *arguments.split(" "), *storage, *one_model)

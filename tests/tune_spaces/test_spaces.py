@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from pipelines.files.store import Store
-from pipelines.study.config import StudyConfig, build_recipe, build_specs
+from pipelines.study.config import StudyConfig
+from pipelines.study.leaderboard import leaderboard, ranking
 from pipelines.study.session import run_study
-from pipelines.sweep import SweepConfig, leaderboard, ranking, sweep, sweep_specs
+from pipelines.study.specs import build_recipe, build_specs
+from pipelines.sweep import SweepConfig, sweep, sweep_specs
 from tests.support import fake_study
 from tests.support.builders import ROOT
 from tune_spaces import Base, get_space, space_names
@@ -111,9 +113,9 @@ def test_what_is_chosen_by_its_loss_is_not_chosen_by_the_test_set(
 ) -> None:
     asked: dict[str, Any] = {}
     monkeypatch.setattr(
-        "pipelines.sweep.run_study", lambda config, specs_of, search, **kw: asked.update(kw, search=search) or ("", [])
+        "pipelines.study.session.run_study", lambda config, specs_of, search, **kw: asked.update(kw, search=search) or ("", [])
     )
-    monkeypatch.setattr("pipelines.sweep.ranking", lambda store: [])
+    monkeypatch.setattr("pipelines.study.leaderboard.ranking", lambda store: [])
     assert sweep(SweepConfig(space=space)) == 0
     assert (asked["held_out"], asked["search"] is not None) == (chosen, space == "recipe")
 

@@ -6,8 +6,8 @@ import itertools
 import pytest
 
 from pipelines.cluster.cost_model import training_flops
-from pipelines.cluster.groups import balanced, fitted, make_groups, require_honourable
-from pipelines.cluster.layout import TRIAL_CPUS, Capacity, Layout, choose_layout, new_plan
+from pipelines.cluster.groups import balanced, fitted, make_groups, new_plan, require_honourable
+from pipelines.cluster.layout import TRIAL_CPUS, Capacity, Layout, choose_layout
 from pipelines.study.config import StudyConfig
 from tests.support.builders import tiny_spec
 from uvb.data import ImageSet
@@ -154,6 +154,6 @@ def test_a_study_of_long_trainings_is_compiled(digits: ImageSet, monkeypatch: py
     long = [dataclasses.replace(spec, recipe=spec.recipe.changed(epochs=10**6)) for spec in short]
     has, config = capacity(2), StudyConfig()
     layout = choose_layout(config, has, short)
-    assert new_plan(config, layout, has, long).compile
-    assert not new_plan(config, layout, has, [*long, short[0]]).compile
-    assert not new_plan(dataclasses.replace(config, compile="off"), layout, has, long).compile
+    assert new_plan(config, layout, long).compile
+    assert not new_plan(config, layout, [*long, short[0]]).compile
+    assert not new_plan(dataclasses.replace(config, compile="off"), layout, long).compile

@@ -7,7 +7,8 @@ import pytest
 from pipelines.executor import measuring
 from pipelines.executor.measuring import Settings, Task, run_here, run_task, tasks_for, unfinished, write_result
 from pipelines.files.store import Store
-from pipelines.study.config import StudyConfig, chosen_experiments
+from pipelines.study.config import StudyConfig
+from pipelines.study.specs import chosen_experiments
 from tests.support.builders import tiny_spec
 from tests.support.one_training import train
 from uvb.data import ImageSet

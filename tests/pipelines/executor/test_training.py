@@ -12,11 +12,11 @@ from pipelines.executor.measuring import Settings, run_task, tasks_for
 from pipelines.executor.outcomes import outcome
 from pipelines.executor.training import STUCK_LIMIT, Training, lay_out
 from pipelines.files.store import Store
-from pipelines.study import session as study_module
+from pipelines.study import stages
 from pipelines.study.config import StudyConfig
 from pipelines.study.images import images_path, load_images, save_images
-from pipelines.study.progress import Screen
-from pipelines.study.session import Study, measure_stage, plan_stage, prepare
+from pipelines.study.running import Running
+from pipelines.study.stages import measure, plan, prepare
 from tests.support.builders import tiny_spec
 from tests.support.one_training import PLAN, Interrupted, Killed, folder_of, train, weights
 from uvb.data import ImageSet
@@ -95,8 +95,7 @@ def test_a_half_trained_model_keeps_its_plan_unless_told_otherwise(store: Store,
     kept, new = Plan(workers=1, precision="fp64"), Plan(workers=2, precision="fp32")
     store.write_json(f"models/{specs[0].spec_id}/plan.json", kept.to_json())
     for replan, expected in ((False, kept), (True, new)):
-        study = Study(StudyConfig(precision="fp32", replan=replan), digits, specs, store, Screen())
-        groups = plan_stage(study, layout, has)
+        groups = plan(Running(digits, specs, store), StudyConfig(precision="fp32", replan=replan), layout, has)
         assert {s.model: group.plan for group in groups for s in group.specs} == {"uvb": expected, "deen": new}
         stored = [Plan(**store.read_json(f"models/{s.spec_id}/plan.json")) for s in specs]
         assert stored == [expected, new]
@@ -105,18 +104,18 @@ def test_a_half_trained_model_keeps_its_plan_unless_told_otherwise(store: Store,
 def test_a_model_whose_code_has_changed_since_is_told(store: Store, digits: ImageSet, monkeypatch, capsys) -> None:
     spec = tiny_spec(digits)
     train(spec, store)
-    study = Study(StudyConfig(), digits, [spec], store, Screen())
+    study = Running(digits, [spec], store)
     layout, has = Layout(2, 1, 0.99, 0.0), Capacity(2, 0, ((2, 0),), cluster=False)
-    assert plan_stage(study, layout, has) == []
+    assert plan(study, StudyConfig(), layout, has) == []
     assert "has changed" not in capsys.readouterr().out
-    monkeypatch.setattr(study_module, "code_changed", lambda model, before: True)
-    assert plan_stage(study, layout, has) == []
+    monkeypatch.setattr(stages, "code_changed", lambda model, before: True)
+    assert plan(study, StudyConfig(), layout, has) == []
     assert "the code of uvb has changed since it was trained" in capsys.readouterr().out
     reference, _ = tasks_for([spec], ["losses"])
-    run_task(reference, store, Settings(study.config.evaluation, Plan()))
-    measure_stage(study, ["losses"], layout)
+    run_task(reference, store, Settings(StudyConfig().evaluation, Plan()))
+    measure(study, StudyConfig(), ["losses"], layout)
     assert study.failures == [
-        "uvb is not measured: its code has changed since it was trained; take that back, or choose another --study"
+        "uvb is not measured: its code has changed since training; revert the change, or choose another --study"
     ]
     assert not store.exists("tasks/losses")
 
@@ -139,7 +138,7 @@ def test_images_that_are_damaged_are_told_and_not_retried(store: Store, digits: 
     assert "damaged" in json.loads((folder_of(store, spec) / "failed.json").read_text())["error"]
     save_images(store, digits)
     assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "failed"  # for this session
-    prepare(Study(StudyConfig(), digits, [spec], store, Screen()))
+    prepare(Running(digits, [spec], store), StudyConfig())
     assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "done"
 
 
@@ -171,14 +170,14 @@ def test_what_was_given_up_is_tried_again_by_the_same_command(
     store: Store, digits: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Out of memory because another had it, say: once that is over, the next session begins to count anew."""
-    spec, config = tiny_spec(digits), StudyConfig()
+    spec = tiny_spec(digits)
     with monkeypatch.context() as ill:
         ill.setattr(TrainState, "fresh", lambda *_: (_ for _ in ()).throw(Killed))
         for _ in range(STUCK_LIMIT):
             with pytest.raises(Killed):
                 Training(spec, PLAN, store, 1e9, 0).run()
         assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "failed"
-    prepare(Study(config, digits, [spec], store, Screen()))
+    prepare(Running(digits, [spec], store), StudyConfig())
     assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "done"
 
 
@@ -187,12 +186,12 @@ def test_interrupting_often_is_no_dying_at_one_place(store: Store, digits: Image
     with monkeypatch.context() as ill:
         ill.setattr(TrainState, "fresh", lambda *_: (_ for _ in ()).throw(Killed))
         for _ in range(STUCK_LIMIT + 1):  # each in a session of its own
-            prepare(Study(StudyConfig(), digits, [spec], store, Screen()))
+            prepare(Running(digits, [spec], store), StudyConfig())
             with pytest.raises(Killed):
                 Training(spec, PLAN, store, 1e9, 0).run()
     assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "done"
     done = store.stamps(f"models/{spec.spec_id}")
-    prepare(Study(StudyConfig(), digits, [spec], store, Screen()))
+    prepare(Running(digits, [spec], store), StudyConfig())
     assert store.stamps(f"models/{spec.spec_id}").items() <= done.items()
 
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from pipelines.study.config import StudyConfig, build_recipe, build_specs, chosen_experiments
+from pipelines.study.config import StudyConfig
+from pipelines.study.specs import build_recipe, build_specs, chosen_experiments
 from uvb.data import ImageSet
 from uvb.errors import UserError
 from uvb.models.capacity import parameters

@@ -10,7 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from pipelines.cluster.cost_model import training_flops
 from pipelines.cluster.estimate import FP32_COST, MEASUREMENT_SHARE, measurement_flops
 from pipelines.files.store import Store
-from pipelines.study.progress import REST_SECONDS, TASK_SECONDS, TrainingProgress, clock
+from pipelines.study.progress import REST_SECONDS, TASK_SECONDS, TrainingProgress
+from pipelines.words import clock
 from tests.support.builders import tiny_spec
 from tests.support.one_training import train
 from uvb.data import ImageSet

@@ -1,4 +1,4 @@
-"""Names: of splits, in one case-blind list for every reader, and of data sets."""
+"""Names of splits, in one case-blind list for every reader."""
 
 import re
 
@@ -8,7 +8,6 @@ _SPLITS = {
     "test": ("test", "testing", "eval", "evaluation"),
 }
 _BY_NAME = {name: split for split, names in _SPLITS.items() for name in names}
-FILE_SUFFIXES = (".parquet", ".arrow", ".npz", ".npy")
 
 
 def split_of(name: str) -> str | None:
@@ -20,13 +19,3 @@ def split_in(stem: str) -> str | None:
     """The split that a file's name speaks of, such as "cifar10-train-00000-of-00002"; None where it speaks of none."""
     words = re.split(r"[^a-z]+", stem.lower())
     return next((split for word in words if (split := _BY_NAME.get(word))), None)
-
-
-def dataset_stem(dataset: str) -> str:
-    """What a data set is called: a name as it is, a path's last part up to its suffix, a hub's name and configuration."""
-    if dataset.startswith("hf:"):
-        name, _, config = dataset.removeprefix("hf:").partition(":")
-        return "-".join(part for part in (name.rsplit("/", 1)[-1], config) if part)
-    last = re.split(r"[/\\]", dataset.rstrip("/\\"))[-1]
-    suffix = next((suffix for suffix in FILE_SUFFIXES if last.lower().endswith(suffix)), "")
-    return last[: len(last) - len(suffix)].strip(".")

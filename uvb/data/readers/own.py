@@ -14,12 +14,12 @@ from uvb.data.readers.decode import AS_IT_IS, Decoding
 from uvb.data.readers.folder import read_folder
 from uvb.data.readers.hub import fingerprint, load_hub, read_hub
 from uvb.data.readers.listing import Listing, list_files
-from uvb.data.readers.names import dataset_stem
 from uvb.data.readers.source import Source
 from uvb.data.readers.tables import SUFFIXES, Columns, read_tables
 from uvb.data.report import ReadReport, SkippedFiles, SplitRead
 from uvb.data.survey import Survey, counts_of, doubts
 from uvb.errors import UserError
+from uvb.naming import dataset_stem
 
 VERSION = 1  # of how files become images; another number converts everything anew
 

@@ -2,13 +2,13 @@
 
 from types import SimpleNamespace
 
-from pipelines.cluster.worker import StoppedEarly
+from pipelines.cluster.driver import StoppedEarly
 from pipelines.executor.outcomes import outcome
 from pipelines.executor.training import Training
 from pipelines.files.store import Store
 from pipelines.study.config import StudyConfig
-from pipelines.study.progress import Screen
-from pipelines.study.session import Study, prepare
+from pipelines.study.running import Running
+from pipelines.study.stages import prepare
 from tests.support.builders import tiny_spec
 from tests.support.one_training import PLAN, train
 from uvb.data import ImageSet
@@ -17,16 +17,17 @@ from uvb.data import ImageSet
 def test_what_a_search_stopped_is_said_at_once_and_trained_by_another_command(store: Store, digits: ImageSet) -> None:
     specs = [tiny_spec(digits, seed=seed) for seed in range(3)]
     train(specs[0], store)
-    trial = SimpleNamespace(config={"group": {"specs": [spec.to_json() for spec in specs[:2]]}})
+    trial = SimpleNamespace(config={"group": 0})
+    stopping = StoppedEarly(store, [[spec.spec_id for spec in specs[:2]]])
     trial.last_result = {"outcome": "failed"}  # and could not write so
-    StoppedEarly(store).on_trial_complete(1, [], trial)
+    stopping.on_trial_complete(1, [], trial)
     assert outcome(store, specs[1].spec_id) is None
     trial.last_result = {"epoch": 1, "loss": 2.0}
-    StoppedEarly(store).on_trial_complete(1, [], trial)
+    stopping.on_trial_complete(1, [], trial)
     ends = ["done", "stopped", None]
-    study = Study(StudyConfig(), digits, specs, store, Screen())
+    study = Running(digits, specs, store)
     for searching in (True, False):
-        prepare(study, searching)
+        prepare(study, StudyConfig(), searching)
         assert [outcome(store, spec.spec_id) for spec in specs] == ends
         ends = ["done", None, None]
     assert Training(specs[1], PLAN, store, 1e9, 0).run()["outcome"] == "done"

@@ -1,0 +1,151 @@
+"""Training as the driver sees it: Tune runs groups of models, each in a trial, and a trial is one TorchTrainer."""
+
+import os
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+from uuid import uuid4
+
+import ray
+from ray import train, tune
+from ray.train.torch import TorchTrainer
+from ray.tune.integration.ray_train import TuneReportCallback
+
+from pipelines.cluster import compat
+from pipelines.cluster.groups import Group
+from pipelines.cluster.layout import TRIAL_CPUS, Layout
+from pipelines.cluster.worker import train_group
+from pipelines.errors import last_line
+from pipelines.executor.outcomes import outcome
+from pipelines.files.store import Store
+from pipelines.leaving import stubborn
+from uvb.errors import UserError
+
+WORKER_FAILURES = 40  # restarts of a group's workers
+TRIAL_FAILURES = 10  # restarts of a trial
+START_FAILURES = 10  # times a worker group may fail to start, e.g. while an autoscaler brings nodes
+
+
+def train_trial(config: dict[str, Any]) -> None:
+    """What a Tune trial runs: one TorchTrainer, for the group that `config` numbers.
+
+    Its name is new each time, since our files alone say where to go on.
+    """
+    group = compat.shared(config["shared"])[config["group"]]
+    # The state API frees the CPUs of a killed trial. Where a machine runs several Rays it must be told which one to ask.
+    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+    compat.hand_to_controller("RAY_ADDRESS")
+    TorchTrainer(
+        train_group,
+        train_loop_config=group,
+        scaling_config=train.ScalingConfig(
+            num_workers=group["plan"]["workers"],
+            use_gpu="GPU" in group["resources"],
+            resources_per_worker=group["resources"],
+        ),
+        run_config=train.RunConfig(
+            name=f"train-{uuid4().hex[:12]}",
+            storage_path=group["scratch"],
+            failure_config=train.FailureConfig(max_failures=WORKER_FAILURES, controller_failure_limit=START_FAILURES),  # type: ignore[call-arg]  # Ray's stubs are of V1
+            callbacks=[TuneReportCallback()],  # type: ignore[list-item]  # Ray's stubs want V1's callbacks
+        ),
+    ).fit()
+
+
+class StoppedEarly(tune.Callback):
+    """Writes stopped.json for the models of a trial that the scheduler of a search stopped.
+
+    Args:
+        groups: the spec_ids of each group.
+    """
+
+    def __init__(self, store: Store, groups: Sequence[Sequence[str]]) -> None:
+        self.store, self.groups = store, groups
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        if "outcome" in (trial.last_result or {}):  # a training that ended by itself reports one
+            return
+        with suppress(UserError, OSError):  # then the model counts as not trained to its end
+            for spec_id in self.groups[trial.config["group"]]:
+                if outcome(self.store, spec_id) is None:
+                    self.store.write_json(f"models/{spec_id}/stopped.json", {"time": time.time()})
+
+
+class GroupRunner:
+    """Trains groups through Ray Tune in a thread of its own, so that Ctrl-C reaches the driver and not Tune.
+
+    Args:
+        scheduler: a Tune scheduler over the metric ``loss`` by ``epoch``, for searches; None trains everything to its end.
+        report_epochs: how often a model reports to it; 0: only at its end.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[Group],
+        layout: Layout,
+        store: Store,
+        checkpoint_seconds: float,
+        scheduler: Any = None,
+        report_epochs: int = 0,
+    ) -> None:
+        scratch = store.join("ray")
+        configs = [
+            {
+                "store": store.uri,
+                "scratch": scratch,
+                "specs": [spec.to_json() for spec in group.specs],
+                "plan": group.plan.to_json(),
+                "resources": layout.resources,
+                "checkpoint_seconds": checkpoint_seconds,
+                "report_epochs": report_epochs,
+            }
+            for group in groups
+        ]
+        stopping = StoppedEarly(store, [[spec.spec_id for spec in group.specs] for group in groups])
+        key = f"uvb-groups-{uuid4().hex}"
+        compat.share(key, configs)
+        self.tuner = tune.Tuner(
+            tune.with_resources(train_trial, {"CPU": TRIAL_CPUS}),
+            param_space={"shared": key, "group": tune.grid_search(list(range(len(groups))))},
+            tune_config=tune.TuneConfig(
+                max_concurrent_trials=layout.concurrency,
+                scheduler=scheduler,
+                metric="loss" if scheduler else None,
+                mode="min" if scheduler else None,
+                trial_dirname_creator=lambda trial: trial.trial_id,
+            ),
+            run_config=tune.RunConfig(
+                name=f"tune-{uuid4().hex[:12]}",
+                storage_path=scratch,
+                verbose=0,
+                callbacks=[stopping] if scheduler else [],
+                failure_config=tune.FailureConfig(max_failures=TRIAL_FAILURES),
+            ),
+        )
+        self.errors: list[str] = []
+        self.thread = stubborn(threading.Thread(target=self._run, name="tune", daemon=True))
+
+    def start(self) -> "GroupRunner":
+        """Begin; returns at once."""
+        self.thread.start()
+        return self
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for Tune's own end."""
+        self.thread.join(timeout)
+
+    @property
+    def running(self) -> bool:
+        """Whether Tune is still at work."""
+        return self.thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            results = self.tuner.fit()
+            for result in (results[index] for index in range(len(results))):
+                if result.error:
+                    self.errors.append(last_line(result.error))
+        except Exception as error:  # the driver tells it, with what was not finished
+            self.errors.append(last_line(error))

@@ -1,0 +1,193 @@
+"""Starting, joining, watching and leaving Ray."""
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from pipelines.cluster import compat
+from pipelines.cluster.layout import Capacity, Layout
+from pipelines.errors import CommandFailed
+from pipelines.files.masking import masked
+from pipelines.files.store import Store
+from pipelines.study.config import ClusterOptions
+from uvb.errors import UserError
+from uvb.plan import Plan, resolve_plan, usable_cpus
+
+ANSWER_SECONDS = 10.0  # until a cluster's port counts as closed
+ASK_SECONDS = 5.0  # how often a cluster that was joined is asked whether it lives
+FIRST_WORKER_SECONDS = 900.0  # an autoscaler may have to start a machine first
+# What our settings for Ray (pipelines/__init__.py) must be on the other nodes, too.
+CARRIED = ("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "RAY_TRAIN_COLLECTIVE_TIMEOUT_S", "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S",
+           "RAY_CHDIR_TO_TRIAL_DIR", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "MLFLOW_DISABLE_TELEMETRY")  # fmt: skip
+
+_asked = 0.0  # when it was asked last
+
+
+def cluster_address(wanted: str) -> str | None:
+    """The address of the cluster to join, or None where Ray is to be started on this machine.
+
+    A running cluster counts where `ray start` made it (a node of a cluster, or a laptop's own); another study's Ray does not.
+
+    Args:
+        wanted: "local", "auto", an address, or "" for a running cluster if there is one.
+    """
+    if wanted == "local":
+        return None
+    if wanted and wanted != "auto":
+        return wanted
+    found = os.environ.get("RAY_ADDRESS") or compat.running_address()
+    if wanted == "auto" and not found:
+        raise UserError("--address auto: no running Ray cluster was found; start one, or leave --address out")
+    return found
+
+
+def start_ray(address: str | None) -> None:
+    """Join the cluster at `address`, or start Ray on this machine. What Ray itself says goes to its log files.
+
+    Raises:
+        UserError: there is no cluster at that address, or Ray cannot start here.
+    """
+    if address is not None:
+        _require_answer(address)
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    compat.silence()
+    try:
+        if address is None:
+            # The dashboard's process is the one that frees the CPUs of a killed trial's workers.
+            ray.init(address="local", num_cpus=usable_cpus(), include_dashboard=True, **quiet)
+        else:
+            ray.init(address=address, runtime_env={"env_vars": {name: os.environ[name] for name in CARRIED}}, **quiet)
+    except ConnectionError as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"no Ray cluster answers at {address} ({reason}); give another --address, or local") from error
+    except Exception as error:  # Ray's own start-up time-out is a bare Exception
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise UserError(f"Ray did not start ({reason}); on a busy machine, try again when it is quieter") from error
+
+
+def _require_answer(address: str) -> None:
+    """Ask the port first: Ray itself would retry, and warn of each try on stderr."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not (host and port.isdecimal()):
+        return  # "auto", or what Ray has its own words for
+    try:
+        _connect(host, int(port))
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"no Ray cluster answers at {address} ({reason}); give another --address, or local") from error
+
+
+def _connect(host: str, port: int) -> None:
+    socket.create_connection((host.strip("[]"), port), timeout=ANSWER_SECONDS).close()
+
+
+def require_alive() -> None:
+    """Raise `CommandFailed` where the control server, or this machine's part of Ray, has died.
+
+    Ray itself waits a minute for them and then ends this process, or waits for ever.
+    """
+    node = compat.own_node()
+    if node is None:
+        return
+    dead = compat.dead_processes() if compat.started_here() else _silent(node.gcs_address, node.raylet_socket_name)
+    if dead:
+        what = "its control server" if "gcs_server" in dead else "its process on this machine (the raylet)"
+        raise CommandFailed(f"Ray lost {what}; the same command goes on from the last checkpoints")
+
+
+def _silent(address: str, socket_name: str) -> list[str]:
+    """Which vital processes of a cluster that was joined take no connection; asked every few seconds."""
+    global _asked
+    if time.monotonic() - _asked < ASK_SECONDS:
+        return []
+    _asked = time.monotonic()
+    host, _, port = address.rpartition(":")
+    try:
+        _connect(host, int(port))
+    except OSError:
+        return ["gcs_server"]
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(socket_name)
+        except (ConnectionRefusedError, FileNotFoundError):
+            return ["raylet"]
+        except OSError:  # it is busy, so it lives
+            pass
+    return []
+
+
+def leave_ray(*, at_once: bool = False) -> None:
+    """Disconnect from Ray, and end what of it was started here.
+
+    `at_once` is for a process that is about to leave by `os._exit`, while Tune's thread still talks to Ray or Ray is broken. A
+    proper shutdown would wait for Ray, or crash the process by taking the connection from under that thread. A cluster
+    ends what the driver had running when it sees the driver gone.
+    """
+    if at_once:
+        logging.disable()  # what Tune's thread says of it
+        compat.kill_own_processes()
+    else:
+        ray.shutdown()
+
+
+def cluster_capacity(options: ClusterOptions) -> Capacity:
+    """What the cluster has, or can grow to as the user says (`expect_cpus`, `expect_gpus`)."""
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = tuple((int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in alive)
+    cpus, gpus = map(sum, zip(*nodes, strict=True))
+    return Capacity(max(cpus, options.expect_cpus), max(gpus, options.expect_gpus), nodes, cluster=True)
+
+
+def resolver(layout: Layout, has: Capacity) -> Callable[..., Plan]:
+    """`resolve_plan`, run where the workers will run: here, or on a node of the cluster.
+
+    The function it returns raises UserError where no node has room for a worker.
+    """
+    if not has.cluster:
+        return resolve_plan
+
+    def resolve_there(**wishes: Any) -> Plan:
+        task = ray.remote(resolve_plan).options(num_cpus=layout.cpus_per_worker, num_gpus=layout.gpus_per_worker)
+        try:
+            return Plan.from_json(ray.get(task.remote(**wishes), timeout=FIRST_WORKER_SECONDS).to_json())
+        except GetTimeoutError as error:
+            raise UserError(
+                f"no node with room for a worker ({layout}) came within {FIRST_WORKER_SECONDS / 60:g} minutes, and {has}; "
+                "ask for less, or look at what the autoscaler says: ray status"
+            ) from error
+
+    return resolve_there
+
+
+def require_shared(store: Store, has: Capacity) -> None:
+    """Refuse a study's folder on the driver's own disk where other nodes do not see it.
+
+    Raises:
+        UserError: a node does not see the file study.json, which the driver has just written.
+    """
+    if not has.cluster or len(has.nodes) < 2 or store.local_path is None:
+        return
+    here = ray.get_runtime_context().get_node_id()
+    others = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]
+    sees = ray.remote(os.path.exists)
+    asked = []
+    for node in others:
+        there = NodeAffinitySchedulingStrategy(node, soft=False)
+        asked.append(sees.options(num_cpus=0, max_retries=0, scheduling_strategy=there).remote(f"{store.uri}/study.json"))
+    blind = 0
+    for answer in asked:
+        with suppress(RayError):  # a node that has gone, or is busy, shows later whether it can work
+            blind += not ray.get(answer, timeout=60)
+    if blind:
+        raise UserError(
+            f"{blind} of {len(has.nodes)} nodes do not see {masked(store.uri)}; "
+            "give --storage a folder that all nodes mount, or a URI such as s3://bucket/studies"
+        )

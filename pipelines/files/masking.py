@@ -1,0 +1,29 @@
+"""Addresses without their secrets, for everything that is printed or stored."""
+
+import re
+from typing import Any
+
+# A user's name and password: up to the last @, since passwords may hold / # ? and @ themselves.
+_WITH_PASSWORD = re.compile(r"://[^\s/@:]*:[^\s]*@")
+_WITH_NAME = re.compile(r"://[^/?#\s]*@")
+# Options of stores, and of MLflow's pages, that are known to be harmless; all others count as secret.
+_HARMLESS = r"region|scheme|endpoint_override|allow_\w+|viewStateShareKey|compareRunsMode"
+_OPTION = re.compile(rf"([?&](?!(?:{_HARMLESS})=)[^=&\s]+=)[^&\s\"']+")
+
+
+def masked(text: str) -> str:
+    """`text` with ``***`` for the names and passwords in its addresses, and for all but harmless options."""
+    if "://" not in text:  # no address
+        return text
+    return _OPTION.sub(r"\1***", _WITH_NAME.sub("://***@", _WITH_PASSWORD.sub("://***@", text)))
+
+
+def masked_json(value: Any) -> Any:
+    """`value`, of JSON types, with every string in it masked."""
+    if isinstance(value, str):
+        return masked(value)
+    if isinstance(value, dict):
+        return {key: masked_json(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [masked_json(inner) for inner in value]
+    return value

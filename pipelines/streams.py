@@ -1,0 +1,77 @@
+"""stdout and stderr that never end a command: closed, broken, or unable to show a σ. And nothing secret passes them."""
+
+import os
+import sys
+from typing import Any, TextIO
+
+from pipelines.files.masking import masked
+
+SPELT = {"σ": "sigma", "ε": "eps", "δ": "delta", "±": "+-", "×": "x", "²": "^2", "→": "->", "≤": "<=", "≥": ">=", "…": "..."}
+
+
+class Steady:
+    """A text stream that masks secrets, spells what its encoding lacks, and goes silent when its reader has gone."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            self.stream.write(self.fitting(masked(text)))
+        except (OSError, ValueError):
+            self.silence()
+        return len(text)
+
+    def flush(self) -> None:
+        try:
+            self.stream.flush()
+        except (OSError, ValueError):
+            self.silence()
+
+    def fitting(self, text: str) -> str:
+        """`text` with what the stream's encoding lacks spelt in ASCII, or as "?"."""
+        encoding = self.stream.encoding or "ascii"
+        try:
+            text.encode(encoding)
+        except UnicodeError:
+            text = "".join(SPELT.get(letter, letter) if not _has(encoding, letter) else letter for letter in text)
+            text = text.encode(encoding, "replace").decode(encoding)
+        return text
+
+    def silence(self) -> None:
+        """Send what follows nowhere: the reader has gone, as `head` does, or the terminal was closed."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nowhere, self.stream.fileno())
+        except (OSError, ValueError):
+            self.stream = open(os.devnull, "w")  # noqa: SIM115  # stays open as long as the command
+        finally:
+            os.close(nowhere)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+def steady_streams() -> None:
+    """Make stdin, stdout and stderr safe to use, also where the shell closed them."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:  # a file opened later would get this number, and be written to as if it were the screen
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull)  # noqa: SIM115
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(line_buffering=True)  # so that a pipe, too, shows each line at once
+        if not isinstance(stream, Steady):
+            setattr(sys, name, Steady(stream or open(os.devnull, "w")))  # noqa: SIM115
+
+
+def _has(encoding: str, letter: str) -> bool:
+    try:
+        letter.encode(encoding)
+    except UnicodeError:
+        return False
+    return True

@@ -1,0 +1,44 @@
+"""What a person reads while a study runs: lines that stay, and a live view below them."""
+
+import time
+from dataclasses import dataclass, field
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+LINE_SECONDS = 10.0  # without a terminal, a line so often
+
+
+@dataclass
+class Screen:
+    """Prints lines above a live view on a terminal; plain lines elsewhere."""
+
+    console: Console = field(default_factory=lambda: Console(highlight=False))
+    live: Live | None = None
+    last_line: float = 0.0
+
+    def say(self, line: str) -> None:
+        """Print one line that stays."""
+        self.console.print(Text(line), soft_wrap=True)
+
+    def show(self, view: Group | Text, line: str) -> None:
+        """Show `view` live; without a terminal print `line` now and then."""
+        if self.console.is_terminal:
+            if self.live is None:
+                self.live = Live(console=self.console, transient=True, auto_refresh=False)
+                self.live.start()
+            self.live.update(view, refresh=True)
+        elif time.monotonic() - self.last_line >= LINE_SECONDS:
+            self.last_line = time.monotonic()
+            self.say(line)
+
+    def note(self, line: str) -> None:
+        """Show what is being done now, as `show` shows a view."""
+        self.show(Text(line), line)
+
+    def clear(self) -> None:
+        """Take the live view away."""
+        if self.live is not None:
+            self.live.stop()
+            self.live = None

@@ -1,0 +1,76 @@
+"""The trainings and measurements that a study's options stand for."""
+
+from pipelines.study.config import DataOptions, MeasureOptions, ModelOptions, RecipeOptions, StudyConfig, require
+from uvb.data import ImageSet
+from uvb.experiments import experiment_names, get_experiment
+from uvb.models import get_model
+from uvb.models.activations import activation
+from uvb.models.capacity import widths_at
+from uvb.spec import RECIPES, DataRef, Recipe, RunSpec
+
+
+def build_recipe(options: RecipeOptions) -> Recipe:
+    """The recipe by name with the options' changes; a changed one says so in its name.
+
+    Raises:
+        UserError: there is no such recipe, or a value is not allowed.
+    """
+    require(options.recipe in RECIPES, f"unknown recipe {options.recipe!r}; choose one of: {', '.join(RECIPES)}")
+    values = {name: getattr(options, name) for name in ("epochs", "batch_size", "learning_rate")}
+    return RECIPES[options.recipe].changed(**{name: value for name, value in values.items() if value is not None})
+
+
+def data_ref(options: DataOptions, images: ImageSet, batch_size: int | None = None) -> DataRef:
+    """Which images are trained on.
+
+    Raises:
+        UserError: there are fewer images than asked for, or than in a batch of `batch_size`.
+    """
+    available = len(images.train)
+    require(
+        options.train_images <= available,
+        f"--train-images {options.train_images}: {images.name} has {available}; choose 2 to {available}, or 0 for all",
+    )
+    chosen = options.train_images or available
+    require(
+        batch_size is None or batch_size <= chosen,
+        f"--batch-size {batch_size}: there are {chosen} training images; choose at most so many",
+    )
+    return DataRef(images.name, images.checksum, images.shape, chosen)
+
+
+def build_specs(config: StudyConfig, images: ImageSet) -> list[RunSpec]:
+    """Every model at every noise level and seed, and the extra models at the largest noise level."""
+    return specs_of(config, data_ref(config, images, config.batch_size), build_recipe(config))
+
+
+def specs_of(options: ModelOptions, data: DataRef, recipe: Recipe) -> list[RunSpec]:
+    """The trainings of `options` on the images `data` with one recipe.
+
+    Raises:
+        UserError: there is no such model or activation function.
+    """
+    pairs = [(model, sigma) for sigma in options.sigmas for model in options.models]
+    pairs += [(model, max(options.sigmas)) for model in options.extra_models]
+    activation(options.activation)  # raises for an unknown one
+    widths = {model: widths_at(model, data.shape, options.width) for model in dict.fromkeys(model for model, _ in pairs)}
+    return [
+        RunSpec(data, model, widths[model], sigma, get_model(model).objective, recipe, options.activation, seed)
+        for seed in dict.fromkeys(options.seeds)
+        for model, sigma in dict.fromkeys(pairs)
+    ]
+
+
+def chosen_experiments(options: MeasureOptions) -> list[str]:
+    """Names of the downstream tasks.
+
+    Raises:
+        UserError: there is no such experiment.
+    """
+    names: list[str] = []
+    for name in options.experiments:
+        if name in ("default", "all"):
+            names += experiment_names(default_only=name == "default")
+        else:
+            names.append(get_experiment(name).name)
+    return list(dict.fromkeys(names))

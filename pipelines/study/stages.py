@@ -1,0 +1,291 @@
+"""The stages of a study, in their order. Each takes what it needs, and leaves its results in the study's folder."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from pipelines.cluster.driver import GroupRunner
+from pipelines.cluster.estimate import measurement_flops, measurement_seconds
+from pipelines.cluster.groups import Group, fitted, make_groups, new_plan, require_honourable
+from pipelines.cluster.layout import Capacity, Layout
+from pipelines.cluster.tasks import run_tasks
+from pipelines.executor.measuring import Settings, tasks_for, unfinished
+from pipelines.executor.outcomes import outcome
+from pipelines.files.masking import masked_json
+from pipelines.files.names import inside
+from pipelines.files.records import DoneJson, FailedJson, ProgressJson
+from pipelines.files.store import Store
+from pipelines.reporting.page import build_report
+from pipelines.study.config import ClusterOptions, MeasureOptions, StudyConfig
+from pipelines.study.images import save_images
+from pipelines.study.progress import TrainingProgress, tasks_view
+from pipelines.study.provenance import provenance
+from pipelines.study.running import Running
+from pipelines.words import counted, name_of
+from uvb.models import code_changed
+from uvb.plan import Plan, resolve_plan
+from uvb.spec import RunSpec
+
+
+@dataclass(frozen=True)
+class Search:
+    """Trainings that a Tune scheduler may stop early. Each is a trial; those of one model and noise level compete.
+
+    Attributes:
+        scheduler: makes a scheduler over ``loss`` (the test loss of the curves) by ``epoch``.
+        report_epochs: how often a training reports to it.
+    """
+
+    scheduler: Callable[[], Any]
+    report_epochs: int = 1
+
+
+# ------------------------------------------------------------------------------------------------------------- prepare
+
+
+def prepare(study: Running, config: StudyConfig, searching: bool = False) -> None:
+    """Write images, specs and study.json into the study's folder.
+
+    Trainings that failed are tried again, as often as before. What a search stopped is trained to its end if this is no search.
+    """
+    store = study.store
+    store.sweep()
+    store.remove("ray")
+    study.read_timings()
+    save_images(store, study.images)
+    for spec in study.specs:
+        folder = study.folder(spec)
+        if not store.exists(f"{folder}/spec.json"):
+            store.write_json(f"{folder}/spec.json", spec.to_json())
+        for end in ("failed",) if searching else ("failed", "stopped"):
+            store.remove(f"{folder}/{end}.json")
+        progress = store.find_json(f"{folder}/progress.json", ProgressJson)
+        # Deaths count within one session: a person's Ctrl-C is none, and an outage may be over.
+        if progress.get("stuck") and not outcome(store, spec.spec_id):
+            store.write_json(f"{folder}/progress.json", progress | {"start": None, "stuck": 0})
+    asked = {k: v for k, v in dataclasses.asdict(config).items() if k not in ("dry_run", "replan")}
+    origin = provenance(study.images, study.specs)
+    blob = {"name": config.name, "config": asked, "specs": [s.spec_id for s in study.specs], "provenance": origin}
+    store.write_json("study.json", masked_json(blob))
+
+
+# ---------------------------------------------------------------------------------------------------------------- plan
+
+
+def plan(
+    study: Running,
+    options: ClusterOptions,
+    layout: Layout,
+    has: Capacity,
+    one_each: bool = False,
+    resolve: Callable[..., Plan] = resolve_plan,
+) -> list[Group]:
+    """Give every model without a plan one, honour the plans of the others, and group what is left to train.
+
+    Args:
+        one_each: a group a model, rather than groups of about equal cost.
+        resolve: `resolve_plan`, or what runs it where the workers will run.
+
+    Raises:
+        UserError: a stored plan cannot be honoured.
+    """
+    store, say = study.store, study.screen.say
+    ended = [s for s in study.specs if outcome(store, s.spec_id)]  # done, or stopped by this search
+    open_specs = [s for s in study.specs if s not in ended]
+    if ended:
+        say(f"{len(ended)} of {len(study.specs)} models are trained already")
+    for model in sorted({spec.model for spec in of_other_code(study, ended)}):
+        say(f"warning: the code of {model} has changed since it was trained; for a new training choose another --study")
+    if not open_specs:
+        return []
+    blobs = {} if options.replan else {s: store.find_json(f"{study.folder(s)}/plan.json") for s in open_specs}
+    plans = {spec: Plan.from_json(blob) for spec, blob in blobs.items() if blob}
+    for stored in plans.values():
+        require_honourable(stored, layout, has)
+    new = [spec for spec in open_specs if spec not in plans]
+    fresh = new_plan(options, layout, new, resolve) if new else None
+    for spec in new:
+        assert fresh is not None
+        plans[spec] = fresh
+        store.write_json(f"{study.folder(spec)}/plan.json", fresh.to_json())
+        if options.replan:
+            store.remove(f"{study.folder(spec)}/progress.json")
+    by_plan: dict[Plan, list[RunSpec]] = {}
+    for spec in open_specs:
+        by_plan.setdefault(plans[spec], []).append(spec)
+    say(f"{has}: {layout}")
+    for each, specs in by_plan.items():
+        kept = " (its plan is kept; --replan chooses anew)" if each != fresh else ""
+        say(f"{counted(len(specs), 'model')} to train: {each}{kept}")
+    return make_groups(by_plan, layout, one_each)
+
+
+def of_other_code(study: Running, trained: Sequence[RunSpec]) -> set[RunSpec]:
+    """Those of `trained` whose model has other code now than it was trained with, so that it would be another model."""
+    codes = {spec: study.store.find_json(f"{study.folder(spec)}/done.json", DoneJson).get("code") for spec in trained}
+    return {spec for spec, code in codes.items() if code_changed(spec.model, code)}
+
+
+# --------------------------------------------------------------------------------------------------------------- train
+
+
+def train(
+    study: Running,
+    options: MeasureOptions,
+    groups: Sequence[Group],
+    layout: Layout,
+    checkpoint_seconds: float,
+    experiments: Sequence[str],
+    search: Search | None = None,
+) -> None:
+    """Train what is left. A model that fails is noted and does not stop the others.
+
+    Args:
+        options: how models are measured afterwards, for the time left.
+    """
+    if groups:
+        seconds, operations = measurements_ahead(study, options, groups, layout) if "losses" in experiments else (0.0, 0.0)
+        progress = TrainingProgress(study.specs, study.store, len(tasks_for(study.specs, experiments)), seconds, operations)
+        for competing in rounds(groups, search):
+            train_round(study, progress, competing, fitted(layout, groups), checkpoint_seconds, search)
+        study.screen.clear()
+        outcomes = list(progress.outcome.values())
+        stopped = f", {outcomes.count('stopped')} stopped early" if "stopped" in outcomes else ""
+        study.screen.say(f"{outcomes.count('done')} of {len(progress.specs)} models trained{stopped}")
+    study.trained = True
+
+
+def rounds(groups: Sequence[Group], search: Search | None) -> list[list[Group]]:
+    """The groups that are trained together. In a search only trainings of one model and noise level compete."""
+    found: dict[Any, list[Group]] = {}
+    for group in groups:
+        found.setdefault((group.specs[0].model, group.specs[0].sigma) if search else None, []).append(group)
+    return list(found.values())
+
+
+def train_round(
+    study: Running,
+    progress: TrainingProgress,
+    groups: Sequence[Group],
+    layout: Layout,
+    checkpoint_seconds: float,
+    search: Search | None,
+) -> None:
+    """Train `groups` and show how it goes, until every model has an outcome or Tune has ended."""
+    if study.runner:
+        study.runner.join()
+    specs = [spec for group in groups for spec in group.specs]
+    scheduler, report_epochs = (search.scheduler(), search.report_epochs) if search else (None, 0)
+    study.runner = GroupRunner(groups, layout, study.store, checkpoint_seconds, scheduler, report_epochs).start()
+    while study.runner.running and not progress.ended(specs):
+        time.sleep(study.poll_seconds)
+        study.check()
+        for line in progress.read():
+            study.screen.say(line)
+        study.screen.show(*progress.view())
+    for line in progress.read():
+        study.screen.say(line)
+    for spec in specs:
+        end = progress.outcome.get(spec.spec_id)
+        if end == "failed":
+            failed = study.store.find_json(f"{study.folder(spec)}/failed.json", FailedJson)
+            study.failures.append(failed.get("error", name_of(spec)))
+        elif end is None:
+            study.failures.append(f"{name_of(spec)} ({spec.spec_id}) was not trained to its end")
+    study.failures += study.runner.errors
+
+
+def measurements_ahead(study: Running, options: MeasureOptions, groups: Sequence[Group], layout: Layout) -> tuple[float, float]:
+    """What the measurements will take: seconds, timed here, if CPUs make them; else operations, for GPUs."""
+    left = [s for s in study.specs if not study.store.exists(f"tasks/losses/{s.spec_id}/result.json")]
+    if layout.device == "cuda":
+        trained_in = groups[0].plan.precision
+        return 0.0, measurement_flops(left, options.eval_precision, trained_in, study.images, options.evaluation)
+    study.screen.note("timing a measurement")
+    cpus = round(layout.workers * layout.concurrency * layout.cpus_per_worker)
+    return measurement_seconds(left, Plan(precision=options.eval_precision), study.images, options.evaluation, cpus), 0.0
+
+
+# ------------------------------------------------------------------------------------------------------------- measure
+
+
+def measure(study: Running, options: MeasureOptions, experiments: Sequence[str], layout: Layout) -> None:
+    """Make the measurements of every trained model that are not made yet."""
+    store, screen = study.store, study.screen
+    trained = [spec for spec in study.specs if store.exists(f"{study.folder(spec)}/done.json")]
+    how = Plan(device=layout.device, precision=options.eval_precision, graph=layout.device == "cuda")
+    settings = Settings(options.evaluation, how, scale=options.scale)
+    everything = tasks_for(trained, experiments)
+    store.write_json("tasks/settings.json", {name: settings.key(name) for name in sorted({t.name for t in everything})})
+    left, other = unfinished(everything, store, settings), of_other_code(study, trained)
+    refused = [task for task in left if task.spec in other and task.name != "reference"]
+    tasks = [task for task in left if task not in refused]
+    study.failures += [
+        f"{model} is not measured: its code has changed since training; revert the change, or choose another --study"
+        for model in sorted({task.spec.model for task in refused})
+    ]
+    if len(left) < len(everything):
+        screen.say(f"{len(everything) - len(left)} of {len(everything)} measurements are done already")
+    started = time.monotonic()
+    failed: dict[str, str] = {}
+    for done, failed in run_tasks(tasks, store, settings, layout, study.check):  # noqa: B007  # the last is used below
+        screen.show(*tasks_view(done, len(tasks), time.monotonic() - started))
+    screen.clear()
+    study.failures += failed.values()
+    if tasks:
+        screen.say(f"{len(tasks) - len(failed)} measurements made")
+
+
+# -------------------------------------------------------------------------------------------------------------- report
+
+
+def tidy(study: Running) -> None:
+    """Remove what killed writers left half-written, and the checkpoints of stopped trainings. Nobody writes any more."""
+    for folder in ("models", "tasks"):
+        study.store.sweep(folder)
+    for spec in study.specs:
+        if outcome(study.store, spec.spec_id) == "stopped":
+            study.store.remove(f"{study.folder(spec)}/state")
+
+
+def report(study: Running, finishing: Callable[[Path], None] | None = None) -> str:
+    """Write tables, figures and report.html into the study's folder; returns the report's address.
+
+    Args:
+        finishing: called with a local copy of the study's folder, to write further tables before the report.
+    """
+    study.screen.note("writing tables, figures and report")
+    study.write_timings()
+    with local_copy(study.store) as folder:
+        if finishing:
+            finishing(folder)
+        build_report(folder)
+        if not study.store.local_path:
+            for name in ("tables", "figures"):
+                if (folder / name).is_dir():
+                    study.store.upload(folder / name, name)
+            study.store.write_bytes("report.html", (folder / "report.html").read_bytes())
+    return study.store.join("report.html")
+
+
+@contextmanager
+def local_copy(store: Store) -> Iterator[Path]:
+    """A local folder with what tables and report are made of: the store itself, or a copy without weights and images."""
+    if store.local_path:
+        yield store.local_path
+        return
+    with TemporaryDirectory(prefix="uvb-report-") as scratch:
+        root = Path(scratch)
+        (root / "models").mkdir()
+        for path in store.stamps():
+            top, *rest = path.split("/")
+            if not rest or (top in ("models", "tasks") and not {"state", "model"} & set(rest[1:])):
+                target = root / inside(path)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(store.read_bytes(path))
+        yield root

@@ -1,0 +1,148 @@
+"""Addresses of stores: secrets in them are masked, they answer soon or are refused, and paths stay inside their folder."""
+
+import json
+import time
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from pipelines.files import opening
+from pipelines.files.masking import masked, masked_json
+from pipelines.files.names import inside, plain_name
+from pipelines.files.store import MANIFEST, Store, open_store
+from uvb.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("http://me:secret@host:5000/x", "http://***@host:5000/x"),
+        ("http://me:se@cret@host/x", "http://***@host/x"),
+        ("postgresql://u:pa/ss@h/db", "postgresql://***@h/db"),
+        ("postgresql://u:pa#ss@h/db", "postgresql://***@h/db"),
+        ("postgresql://u:pa?ss@h/db", "postgresql://***@h/db"),
+        ("postgresql://u:p@/#?ss@h/db", "postgresql://***@h/db"),
+        ("http://token@host/x", "http://***@host/x"),
+        ("--tracking-uri http://me:secret@host --storage s3://b/c", "--tracking-uri http://***@host --storage s3://b/c"),
+        ("s3://b/c?region=eu&secret_key=abc&Token=d", "s3://b/c?region=eu&secret_key=***&Token=***"),
+        ("s3://b?X-Amz-Signature=abc", "s3://b?X-Amz-Signature=***"),
+        ("mssql://h?odbc_connect=DRIVER%3Dx%3BPWD%3Dsecret", "mssql://h?odbc_connect=***"),
+        ("sqlite:///studies/me@work/mlflow.db", "sqlite:///studies/me@work/mlflow.db"),
+        ("models:/digits-uvb@best", "models:/digits-uvb@best"),
+        ("http://127.0.0.1:5000/#/experiments/1", "http://127.0.0.1:5000/#/experiments/1"),
+    ],
+)
+def test_masked_hides_names_passwords_and_options(address: str, shown: str) -> None:
+    assert masked(address) == shown
+
+
+def test_masked_json_reaches_every_string() -> None:
+    blob = {"a": ["http://u:p@h", 1, None], "b": {"c": "http://u:p@h"}, "d": True}
+    assert masked_json(blob) == {"a": ["http://***@h", 1, None], "b": {"c": "http://***@h"}, "d": True}
+
+
+def test_store_write_json_stores_no_password(tmp_path: Path) -> None:
+    Store(tmp_path).write_json("failed.json", {"error": "lost http://u:pa/ss@h"})
+    assert "pa/ss" not in (tmp_path / "failed.json").read_text()
+
+
+@pytest.mark.parametrize("path", ["../out", "a/../../out", "a\\..\\out", "..", "a/b/.."])
+def test_inside_refuses_to_leave_the_folder(path: str) -> None:
+    with pytest.raises(UserError, match="leads out of its folder"):
+        inside(path)
+
+
+def test_inside_makes_absolute_names_relative() -> None:
+    assert inside("/etc/passwd") == "etc/passwd"
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a%20b", "mine's", "a\nb"])
+def test_plain_name_refuses(name: str) -> None:
+    with pytest.raises(UserError, match="plain name"):
+        plain_name(name, "choose one by --study")
+
+
+@pytest.mark.parametrize("name", ["../outside", "/../outside", "sub/../../outside"])
+def test_store_download_follows_no_manifest_out_of_its_folder(name: str, tmp_path: Path) -> None:
+    store = Store(f"memory://{uuid4().hex}/study")
+    store.write_bytes("model/weights", b"w")
+    store.write_bytes(f"model/{MANIFEST}", json.dumps({name: 1}).encode())
+    (tmp_path / "into").mkdir()
+    with pytest.raises(UserError, match="leads out of its folder"):
+        store.download("model", tmp_path / "into")
+    assert [p.name for p in tmp_path.rglob("*")] == ["into"]
+
+
+@pytest.mark.parametrize("work", ["read_bytes", "exists", "list", "remove", "is_complete"])
+def test_store_refuses_paths_out_of_its_root(work: str, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("x")
+    store = Store(tmp_path / "study")
+    with pytest.raises(UserError, match="leads out of its folder"):
+        getattr(store, work)("../secret")
+    with pytest.raises(UserError, match="leads out of its folder"):
+        store.write_bytes("../secret", b"y")
+    assert (tmp_path / "secret").read_text() == "x"
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("s3://", "the URI names no bucket"),
+        ("abfs://", "the URI names no bucket"),
+        ("gs://?x=y", "the URI names no bucket"),
+        ("://", "the URI names no kind of store"),
+        ("://x", "the URI names no kind of store"),
+        ("file:/x", "a URI has two slashes"),
+        ("~nosuchuser/x", "there is no such user"),
+        ("github://", "the URI names no bucket"),
+        ("github://x", "cannot open github://x"),
+        ("nosuch://x", "cannot open nosuch://x"),
+    ],
+)
+def test_store_refuses_bad_addresses_in_one_line(address: str, said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        Store(address)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_opening_a_silent_store_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(opening, "_from_uri", lambda *_: time.sleep(20))
+    started = time.monotonic()
+    with pytest.raises(UserError, match=r"s3://bucket does not answer within 0\.3 s"):
+        Store("s3://bucket")
+    assert time.monotonic() - started < 5
+
+
+def test_open_store_asks_a_remote_store_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Store, "exists", lambda *_: (_ for _ in ()).throw(OSError("no credentials")))
+    with pytest.raises(UserError, match="cannot open memory://x/digits: no credentials"):
+        open_store("memory://x", "digits")
+
+
+def test_store_of_a_web_server_is_refused_as_read_only() -> None:
+    with pytest.raises(UserError, match=r"cannot (write|open) http://\*\*\*@127\.0\.0\.1:9/x") as caught:
+        Store("http://u:secret@127.0.0.1:9/x").require_writable()
+    assert "\n" not in str(caught.value)
+
+
+def test_store_create_never_replaces(tmp_path: Path) -> None:
+    for store in (Store(tmp_path), Store(f"memory://{uuid4().hex}/study")):
+        store.create("lock.json", b"mine")
+        with pytest.raises(FileExistsError):
+            store.create("lock.json", b"theirs")
+        assert store.read_bytes("lock.json") == b"mine"
+
+
+def test_store_find_json_does_without_damaged_files(tmp_path: Path) -> None:
+    from pipelines.files.records import CurvesJson
+
+    store = Store(tmp_path)
+    for text in ("{", "[]", '{"rows": [{}]}', '{"rows": [{"test_loss": "low"}]}', "[" * 100_000):
+        store.write_bytes("curves.json", text.encode())
+        assert store.find_json("curves.json", CurvesJson) == {}
+    store.write_bytes("curves.json", b'{"rows": [{"test_loss": 1, "more": 2}]}')
+    assert store.find_json("curves.json", CurvesJson) == {"rows": [{"test_loss": 1, "more": 2}]}

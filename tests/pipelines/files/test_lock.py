@@ -1,0 +1,164 @@
+"""One study of a name at a time, on a disk and on an object store, for which fsspec's memory:// stands here."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from pipelines.files import lock
+from pipelines.files.lock import LOCK, study_lock
+from pipelines.files.store import Store
+from uvb.errors import UserError
+
+ROOT = Path(__file__).parents[3]
+
+HOLDER = """
+import sys, time
+from pipelines.files import lock
+from pipelines.files.store import Store
+with lock.study_lock(Store(sys.argv[1]), "digits"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_the_second_study_of_a_name_is_refused_and_a_killed_ones_lock_is_free(tmp_path):
+    store = Store(tmp_path)
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE)
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        line = f"study 'digits' .* already run by process {holder.pid} on host"
+        with pytest.raises(UserError, match=line) as error, study_lock(store, "digits"):
+            pytest.fail("two hold it")
+        assert "\n" not in str(error.value)
+    finally:
+        holder.kill()
+        holder.wait()
+    with study_lock(store, "digits"):
+        assert store.read_json(LOCK)["pid"] == os.getpid()
+        with pytest.raises(UserError, match=str(os.getpid())), study_lock(store, "digits"):
+            pytest.fail("two in one process hold it")
+    with study_lock(store, "digits"):
+        pass
+
+
+@pytest.fixture
+def remote(monkeypatch):
+    monkeypatch.setattr(lock, "SETTLE_SECONDS", 0.2)
+    monkeypatch.setattr(lock, "BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(lock, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(lock, "STALE_SECONDS", 0.6)
+    return Store(f"memory://{uuid4().hex}/study")
+
+
+def test_the_heartbeat_lock_refuses_and_frees(remote):
+    with study_lock(remote, "digits") as check:
+        with pytest.raises(UserError, match="already run by process"), study_lock(remote, "digits"):
+            pytest.fail("two hold it")
+        beats = lambda: [holder["beat"]] if (holder := lock._read(remote)) else []  # noqa: E731  # in memory, a file is torn while it is written
+        deadline, first = time.monotonic() + 20, None
+        while time.monotonic() < deadline:
+            now = beats()
+            first = first or now
+            if now > first:
+                break
+            time.sleep(0.05)
+        assert first
+        assert now > first, "no second beat"
+        check()
+    assert not remote.exists(LOCK)
+
+
+def test_of_two_who_start_together_one_gets_the_heartbeat_lock(remote):
+    won, refused = [], []
+
+    def contend():
+        try:
+            with study_lock(remote, "digits"):
+                won.append(1)
+                time.sleep(0.5)
+        except UserError:
+            refused.append(1)
+
+    threads = [threading.Thread(target=contend) for _ in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert (len(won), len(refused)) == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "free"),
+    [
+        ({}, False),
+        ({"pid": 2**22 + 1}, True),  # no such process
+        ({"started": 1.0}, True),  # the number went to a later process
+    ],
+)
+def test_a_heartbeat_lock_is_stale_when_its_holder_is_gone(remote, change, free):
+    remote.write_bytes(LOCK, json.dumps({**lock._identity(), **change}).encode())
+    if free:
+        with study_lock(remote, "digits"):
+            assert remote.read_json(LOCK)["pid"] == os.getpid()
+    else:
+        with pytest.raises(UserError, match="already run"), study_lock(remote, "digits"):
+            pytest.fail("taken from a living holder")
+
+
+def test_a_heartbeat_lock_taken_by_another_is_noticed(remote):
+    with study_lock(remote, "digits") as check:
+        thief = {**lock._identity(), "place": "elsewhere", "host": "thief"}
+        for _ in range(20):  # a beat may be under way
+            remote.write_json(LOCK, thief)
+            time.sleep(0.02)
+        time.sleep(0.1)
+        with pytest.raises(UserError, match="on host thief"):
+            check()
+    assert remote.read_json(LOCK)["host"] == "thief"
+
+
+@pytest.mark.parametrize("clock", [-3600, 61, 3600])
+def test_lock_of_a_living_holder_elsewhere_is_kept_whatever_its_clock_says(remote, clock, monkeypatch):
+    monkeypatch.setattr(lock, "STALE_SECONDS", 10.0)
+    holder = {**lock._identity(), "place": "elsewhere", "host": "far", "beat": time.time() + clock}
+    remote.write_json(LOCK, holder)
+    stop = threading.Event()
+
+    def beat():
+        while not stop.wait(0.1):
+            holder["beat"] += 1
+            remote.write_json(LOCK, holder)
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    try:
+        with pytest.raises(UserError, match=r"already run by .* on host far"), study_lock(remote, "digits"):
+            pytest.fail("taken from a living holder")
+    finally:
+        stop.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("clock", [-3600, 0, 3600])
+def test_lock_of_a_dead_holder_elsewhere_is_taken_whatever_its_clock_said(remote, clock):
+    remote.write_json(LOCK, {**lock._identity(), "place": "elsewhere", "host": "far", "beat": time.time() + clock})
+    said = []
+    with study_lock(remote, "digits", said.append):
+        assert remote.read_json(LOCK)["pid"] == os.getpid()
+    (line,) = said
+    assert "on host far still runs this study" in line
+
+
+def test_lock_file_that_is_damaged_holds_nobody_off(remote):
+    for text in ("{", '{"pid": "x"}'):
+        remote.write_bytes(LOCK, text.encode())
+        with study_lock(remote, "digits"):
+            assert remote.read_json(LOCK)["pid"] == os.getpid()

@@ -1,0 +1,87 @@
+"""How a study ends before its time: the line, the log, and what is left RUNNING (nothing)."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from ray.exceptions import RayError
+
+from pipelines.errors import CommandFailed
+from pipelines.files.store import Store
+from pipelines.study import endings
+from pipelines.study.endings import heed_signals, translated, undisturbed
+from uvb.errors import UserError
+
+
+def ends(store: Store, error: BaseException) -> BaseException:
+    """What comes out of a study in which `error` is raised."""
+    with pytest.raises(BaseException) as caught, translated(store):  # noqa: PT011  # the caller looks at it
+        raise error
+    return caught.value
+
+
+def test_translated_leaves_clear_errors_alone(tmp_path: Path) -> None:
+    for error in (UserError("yours"), CommandFailed("ours"), KeyboardInterrupt()):
+        assert ends(Store(tmp_path), error) is error
+
+
+def test_translated_logs_an_unforeseen_error(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write_json("study.json", {})
+    for error in (ZeroDivisionError("so"), OSError("not the store's doing")):
+        line = str(ends(store, error))
+        assert "nobody foresaw" in line
+        assert str(tmp_path / "errors.log") in line
+        assert "\n" not in line
+    assert (tmp_path / "errors.log").read_text().count("Traceback") == 2
+
+
+def test_translated_tells_a_lost_store(tmp_path: Path) -> None:
+    error = ends(Store(tmp_path / "gone"), OSError("no route to host"))
+    assert isinstance(error, UserError)
+    assert "no route to host; once it answers, the same command goes on" in str(error)
+
+
+def test_translated_asks_whether_ray_has_died(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def dead() -> None:
+        raise CommandFailed("Ray lost its control server")
+
+    monkeypatch.setattr(endings, "require_alive", dead)
+    assert str(ends(Store(tmp_path), RayError("?"))) == "Ray lost its control server"
+
+
+@pytest.fixture
+def handlers():
+    before = {number: signal.getsignal(number) for number in endings.SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("handlers")
+@pytest.mark.parametrize("number", endings.SIGNALS)
+def test_signals_interrupt_a_study(number: int) -> None:
+    heed_signals()
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), number)
+
+
+@pytest.mark.usefixtures("handlers")
+def test_nohup_stays_in_force() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    heed_signals()
+    os.kill(os.getpid(), signal.SIGHUP)
+
+
+@pytest.mark.usefixtures("handlers")
+def test_a_second_interrupt_does_not_disturb_the_cleaning_up() -> None:
+    heed_signals()
+    ended = []
+    with undisturbed():
+        for number in endings.SIGNALS:
+            os.kill(os.getpid(), number)
+        ended.append(True)
+    assert ended
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)

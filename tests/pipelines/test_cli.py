@@ -1,0 +1,168 @@
+"""How commands start and end: quickly, in one line, whatever the terminal is, and without secrets."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.errors import CommandFailed, last_line, log_error
+from pipelines.files.store import Store
+from tests.support.builders import ROOT
+
+COMMANDS = ("full_study", "sweep", "sample", "denoise", "report", "keep")
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+HEAVY = ("torch", "ray", "mlflow", "pandas", "numpy", "matplotlib")
+
+
+def python(code: str, folder: Path, *arguments: str, **more: object) -> "subprocess.CompletedProcess[bytes]":
+    """Run `code` as a process of its own."""
+    line = [sys.executable, "-c", code, *arguments]
+    options: dict[str, Any] = {"env": ENVIRONMENT, **more}
+    return subprocess.run(line, cwd=folder, capture_output=True, timeout=120, check=False, **options)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_imports_nothing_heavy(command: str, tmp_path: Path) -> None:
+    code = f"""
+import runpy, sys
+sys.argv = ["{command}.py", "--help"]
+try:
+    runpy.run_module("pipelines.{command}", run_name="__main__")
+finally:
+    print("heavy:", *[name for name in {HEAVY} if name in sys.modules])
+"""
+    done = python(code, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.decode().endswith("heavy:\n")
+
+
+def test_help_takes_less_than_a_second_of_cpu(tmp_path: Path) -> None:
+    code = """
+import os, subprocess, sys
+subprocess.run([sys.executable, sys.argv[1], "--help"], check=True, stdout=subprocess.DEVNULL)
+times = os.times()
+print(times.children_user + times.children_system)
+"""
+    seconds = min(float(python(code, tmp_path, str(ROOT / "pipelines" / "full_study.py")).stdout) for _ in range(3))
+    assert seconds < 1.0
+
+
+BROKEN = """
+import sys
+from dataclasses import dataclass
+from pipelines.cli import command
+from pipelines.errors import CommandFailed
+from uvb.errors import UserError
+
+@dataclass
+class Config:
+    how: str = ""
+
+def run(config):
+    print("σ = 1 ± 0.5")
+    if config.how == "user":
+        raise UserError("lost http://me:pa/ss@host")
+    if config.how == "failed":
+        raise CommandFailed("Ray lost its control server")
+    if config.how == "bug":
+        raise ZeroDivisionError("never\\nthought of http://me:pa/ss@host")
+    if config.how == "interrupt":
+        raise KeyboardInterrupt
+    for _ in range(20_000):
+        print("line after line")
+
+command(Config, run)
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "code", "said"),
+    [
+        ("user", 2, "error: lost http://***@host\n"),
+        ("failed", 1, "error: Ray lost its control server\n"),
+        ("interrupt", 130, "\ninterrupted\n"),
+    ],
+)
+def test_command_ends_in_one_line_and_an_exit_code(how: str, code: int, said: str, tmp_path: Path) -> None:
+    done = python(BROKEN, tmp_path, "--how", how)
+    assert (done.returncode, done.stderr.decode()) == (code, said)
+
+
+def test_command_names_the_log_of_an_unforeseen_error(tmp_path: Path) -> None:
+    done = python(BROKEN, tmp_path, "--how", "bug")
+    line = done.stderr.decode()
+    assert done.returncode == 1
+    assert line.startswith(
+        "error: nobody foresaw this one (ZeroDivisionError: thought of http://***@host); its traceback is in "
+    )
+    assert line.count("\n") == 1
+    log = Path(line.strip().rpartition(" ")[2])
+    text = log.read_text()
+    log.unlink()
+    assert "Traceback" in text
+    assert "pa/ss" not in text
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"), [("ascii", "sigma = 1 +- 0.5"), ("latin-1", "sigma = 1 ± 0.5"), ("utf-8", "σ = 1 ± 0.5")]
+)
+def test_command_spells_what_a_terminal_cannot_show(encoding: str, shown: str, tmp_path: Path) -> None:
+    environment = {**ENVIRONMENT, "PYTHONIOENCODING": encoding}
+    done = subprocess.run(
+        [sys.executable, "-c", BROKEN], cwd=tmp_path, env=environment, capture_output=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.decode(encoding).splitlines()[0] == shown
+
+
+@pytest.mark.parametrize(
+    "shell", ["{python} | head -1", "{python} >&-", "{python} <&-", "{python} >&- 2>&- <&-", "{python} >/dev/full"]
+)
+def test_command_outlives_its_streams(shell: str, tmp_path: Path) -> None:
+    (tmp_path / "run.py").write_text(BROKEN + "\n")
+    line = f"set -o pipefail; {shell.format(python=f'{sys.executable} run.py')}"
+    done = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_help_may_be_cut_short(tmp_path: Path) -> None:
+    line = f"set -o pipefail; {sys.executable} {ROOT / 'pipelines' / 'full_study.py'} --help | head -1"
+    done = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_pipe_shows_the_first_line_within_two_seconds(tmp_path: Path) -> None:
+    started = time.monotonic()
+    command = [sys.executable, str(ROOT / "pipelines" / "full_study.py"), "--dataset", "nowhere"]
+    process = subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    first = process.stdout.readline()
+    seconds = time.monotonic() - started
+    process.communicate(timeout=120)
+    assert first == b"study nowhere in outputs\n"
+    assert seconds < 2 * max(1.0, os.getloadavg()[0])  # beside other tests each process has a part of a core
+
+
+def test_log_error_appends_to_the_studys_log(tmp_path: Path) -> None:
+    for number in (1, 2):
+        where = log_error(ValueError(f"number {number} at http://u:pa/ss@h"), Store(tmp_path))
+    assert where == str(tmp_path / "errors.log")
+    text = Path(where).read_text()
+    assert "number 1" in text
+    assert "number 2 at http://***@h" in text
+
+
+def test_log_error_goes_elsewhere_where_the_store_is_lost(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    where = Path(log_error(ValueError("lost"), Store(tmp_path / "file" / "study")))
+    assert "lost" in where.read_text()
+    where.unlink()
+
+
+def test_last_line_is_of_the_error_and_not_of_its_traceback() -> None:
+    assert last_line(RuntimeError("remote\n  Traceback\nValueError: wrong\n")) == "RuntimeError: ValueError: wrong"
+    assert last_line(CommandFailed()) == "CommandFailed"

@@ -1,0 +1,38 @@
+"""The one way JSON becomes a typed value: whatever is wrong with it is one line that names the place."""
+
+import json
+from typing import Any, TypeVar
+
+import msgspec
+
+from uvb.errors import UserError
+
+T = TypeVar("T")
+
+
+def decoded(blob: Any, kind: type[T], what: str) -> T:
+    """`blob`, of JSON types, as a `kind`: a dataclass, a TypedDict, or any other type hint.
+
+    Fields that `kind` does not have are left out; a number without a fraction passes for a float.
+
+    Raises:
+        UserError: a field is missing or of another type. The line begins with `what` and names the field.
+    """
+    try:
+        return msgspec.convert(blob, kind)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise UserError(f"{what}: {error or 'nested too deeply'}") from None
+
+
+def parsed(text: str | bytes, what: str) -> Any:
+    """What the JSON in `text` says.
+
+    Raises:
+        UserError: it is no JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise UserError(f"{what}: nested too deeply") from None
+    except ValueError as error:  # UnicodeDecodeError is one
+        raise UserError(f"{what} is not valid JSON ({error})") from None
