@@ -1,0 +1,19 @@
+"""Fixtures of the experiments' tests."""
+
+import dataclasses
+
+import pytest
+
+from uvb.data import ImageSet
+from uvb.experiments import _labels
+
+
+@pytest.fixture(autouse=True)
+def short_classifier(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_labels, "STEPS", 40)
+
+
+@pytest.fixture(scope="module")
+def images(digits: ImageSet) -> ImageSet:
+    """A few digits."""
+    return dataclasses.replace(digits.subset(200), test=digits.test[:60], test_labels=digits.test_labels[:60])

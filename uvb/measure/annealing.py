@@ -1,0 +1,186 @@
+"""log Z of an energy by annealed importance sampling, bounded from both sides (Neal 2001; Grosse et al. 2015)."""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from uvb.models.base import Energy
+from uvb.noise import generator, normal
+from uvb.sampling.chains import as_images, held_noise
+
+RESAMPLES = 400  # of the bootstrap over chains
+TOLERANCE = 0.5  # nats; bounds further apart than this, and than three standard errors, do not meet
+
+
+@dataclass(frozen=True)
+class Annealing:
+    """How to anneal: `chains` in each direction, `temperatures` between the two densities, and at each one trajectory of
+    `leapfrogs` leapfrog steps of length `step` (in units of σ) with a Metropolis test. `batch` chains at a time."""
+
+    chains: int = 64
+    temperatures: int = 50
+    leapfrogs: int = 3
+    step: float = 0.45
+    batch: int = 256
+
+    @property
+    def gradients(self) -> int:
+        """Gradients of the energy that one chain costs, in one direction."""
+        return self.temperatures * self.leapfrogs + 1
+
+
+class Normalizer(NamedTuple):
+    """log Z and its bounds, in nats.
+
+    Attributes:
+        log_z: Bennett's estimate from the weights of both directions; `stderr` by bootstrap over chains.
+        lower: the forward estimate, whose mean is at most log Z.
+        upper: the reverse estimate, whose mean is at least log Z where the reverse chains begin in the energy's density.
+        acceptance: the smallest share of proposals accepted at any temperature.
+        message: why there is no estimate, or nothing.
+    """
+
+    log_z: float
+    stderr: float
+    lower: float
+    lower_stderr: float
+    upper: float
+    upper_stderr: float
+    acceptance: float
+    message: str
+
+    @property
+    def gap(self) -> float:
+        """upper - lower."""
+        return self.upper - self.lower
+
+
+class _Place(NamedTuple):
+    """Positions, and both energies with their gradients there. The first energy is the base's."""
+
+    y: Tensor
+    base: tuple[Tensor, Tensor]
+    energy: tuple[Tensor, Tensor]
+
+    def mixed(self, beta: float) -> tuple[Tensor, Tensor]:
+        """(1 - β) f₀ + β f and its gradient."""
+        values, gradients = zip(self.base, self.energy, strict=True)
+        return torch.lerp(*values, beta), torch.lerp(*gradients, beta)
+
+    def where(self, taken: Tensor, other: "_Place") -> "_Place":
+        """These places where `taken`, (B,) bool, and the other ones elsewhere."""
+        wide = as_images(taken, self.y)
+        (f0, g0), (f, g) = (
+            (torch.where(taken, new[0], old[0]), torch.where(wide, new[1], old[1]))
+            for new, old in ((self.base, other.base), (self.energy, other.energy))
+        )
+        return _Place(torch.where(wide, self.y, other.y), (f0, g0), (f, g))
+
+
+class Annealer:
+    """Moves chains between a normalized base density and exp(-f), both as functions of y alone.
+
+    Args:
+        base: an energy that is normalized, with a method ``sample(n, generator)``.
+        energy: f. Where it is random, the seed's one ε is held (`uvb.sampling.chains.held_noise`).
+        seed: keys every draw.
+    """
+
+    def __init__(self, base: Energy, energy: Energy, config: Annealing, seed: int) -> None:
+        self.base, self.energy, self.config, self.seed = base, energy, config, seed
+
+    @torch.no_grad()
+    def walk(self, y: Tensor, trajectories: int) -> tuple[Tensor, float]:
+        """Trajectories in exp(-f) from y (B, C, H, W): where they end, and the share accepted."""
+        place, shares = self._at(y), []
+        for k in range(trajectories):
+            place, accepted = self._trajectory(place, 1.0, "walk", k)
+            shares.append(accepted)
+        return place.y, sum(shares) / max(1, len(shares))
+
+    @torch.no_grad()
+    def anneal(self, y: Tensor, *, forward: bool) -> tuple[Tensor, float]:
+        """From y (B, C, H, W) to the other density. Returns log weights (B,), each an estimate of log Z, and the smallest
+        share accepted at a temperature."""
+        betas = torch.linspace(0, 1, self.config.temperatures + 1, dtype=torch.float64).tolist()
+        path = betas if forward else betas[::-1]
+        name = "forward" if forward else "reverse"
+        place, weights, least = self._at(y), torch.zeros(len(y), dtype=torch.float64, device=y.device), 1.0
+        for k, (beta, following) in enumerate(zip(path[:-1], path[1:], strict=True)):
+            weights += abs(following - beta) * (place.base[0].double() - place.energy[0].double())
+            if k + 1 < len(path) - 1:  # at the last density nothing is left to weigh
+                place, accepted = self._trajectory(place, following, name, k)
+                least = min(least, accepted)
+        return weights, least
+
+    def _at(self, y: Tensor) -> _Place:
+        none, size = y.new_empty(len(y), 0), self.config.batch
+        eps = held_noise(self.energy, len(y), self.seed, y)
+        parts = [self.energy.value_and_gradient(a, e) for a, e in zip(y.split(size), eps.split(size), strict=True)]
+        values, gradients = zip(*parts, strict=True)
+        return _Place(y, self.base.value_and_gradient(y, none), (torch.cat(values), torch.cat(gradients)))
+
+    def _trajectory(self, start: _Place, beta: float, *purpose: str | int) -> tuple[_Place, float]:
+        """One trajectory of Hamiltonian Monte Carlo in exp(-(1 - β) f₀ - β f), and the share accepted."""
+        delta, y = self.config.step * float(self.energy.sigma), start.y
+        velocity = normal(tuple(y.shape), self.seed, "anneal", *purpose, device=y.device).to(y)
+        kinetic, now = 0.5 * velocity.flatten(1).square().sum(1), start
+        for _ in range(self.config.leapfrogs):
+            half = velocity - 0.5 * delta * now.mixed(beta)[1]
+            now = self._at(now.y + delta * half)
+            velocity = half - 0.5 * delta * now.mixed(beta)[1]
+        ratio = start.mixed(beta)[0] - now.mixed(beta)[0] + kinetic - 0.5 * velocity.flatten(1).square().sum(1)
+        g = generator(self.seed, "anneal accept", *purpose, device=y.device)
+        taken = torch.rand(len(y), generator=g, device=y.device).to(ratio).log() < ratio  # False for nan
+        return now.where(taken, start), float(taken.double().mean())
+
+
+def normalizer(base: Energy, energy: Energy, start: Tensor, config: Annealing, seed: int) -> Normalizer:
+    """log Z = log ∫ exp(-f(y)) dy.
+
+    Args:
+        base: a normalized energy with ``sample``, such as `uvb.measure.gaussian_fit.GaussianFit`.
+        start: (B, C, H, W), draws of exp(-f) for the reverse chains. If they are not, `upper` is no bound.
+    """
+    annealer = Annealer(base, energy, config, seed)
+    y = base.sample(config.chains, generator(seed, "anneal base", device=start.device))  # type: ignore[operator]
+    forward, accepted = annealer.anneal(y, forward=True)
+    reverse, accepted_back = annealer.anneal(start, forward=False)
+    return combined(forward.cpu(), reverse.cpu(), min(accepted, accepted_back))
+
+
+def combined(forward: Tensor, reverse: Tensor, acceptance: float = 1.0) -> Normalizer:
+    """The estimate and bounds from log weights of forward and reverse chains, (n,) and (m,)."""
+    nothing = (math.nan,) * 6
+    if acceptance == 0:
+        return Normalizer(*nothing, acceptance, "a temperature accepted no proposal: take a smaller step")
+    if not bool(forward.isfinite().all() and reverse.isfinite().all()):
+        lost = int((~forward.isfinite()).sum() + (~reverse.isfinite()).sum())
+        return Normalizer(*nothing, acceptance, f"{lost} annealed chains diverged: the energy may have no log Z")
+    g = generator(0, "bootstrap")
+    resampled = _estimates(*(w[torch.randint(len(w), (RESAMPLES, len(w)), generator=g)] for w in (forward, reverse)))
+    below, above, stderr = torch.stack(resampled).std(1).tolist()
+    lower, upper, log_z = torch.cat(_estimates(forward[None], reverse[None])).tolist()
+    apart, allowed = abs(upper - lower), max(TOLERANCE, 3 * math.hypot(below, above))
+    message = "" if apart <= allowed else (
+        f"the bounds of log Z, {lower:.1f} and {upper:.1f}, do not meet: take more temperatures or chains"
+    )  # fmt: skip
+    return Normalizer(log_z, stderr, lower, below, upper, above, acceptance, message)
+
+
+def _estimates(forward: Tensor, reverse: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Lower bound, upper bound and Bennett's estimate of each row of log weights, (R, n) and (R, m) -> (R,) each."""
+    lower = forward.logsumexp(1) - math.log(forward.shape[1])
+    upper = math.log(reverse.shape[1]) - (-reverse).logsumexp(1)
+    shift = math.log(forward.shape[1] / reverse.shape[1])
+    both = torch.cat([forward, reverse], 1)
+    low, high = both.amin(1) - 50, both.amax(1) + 50
+    for _ in range(80):  # bisection: the difference below falls with c
+        middle = (low + high) / 2
+        ahead = torch.sigmoid(forward - middle[:, None] - shift).sum(1)
+        back = torch.sigmoid(middle[:, None] - reverse + shift).sum(1)
+        low, high = torch.where(ahead > back, middle, low), torch.where(ahead > back, high, middle)
+    return lower, upper, (low + high) / 2

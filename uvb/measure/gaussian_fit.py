@@ -1,0 +1,57 @@
+"""The Gaussian with the mean and covariance of Y: where annealing starts, and the simplest density to compare with."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from uvb.data import ImageSet
+from uvb.models.base import Energy
+
+BLOCK = 5000
+
+
+class GaussianFit(Energy):
+    """f(y) = -log N(y; m, S) in nats, normalized, with S = U diag(v) Uᵀ. Deterministic.
+
+    Args:
+        mean: m, (C, H, W).
+        axes: U, (d, d), one axis a column.
+        variances: v, (d,), each above 0.
+        sigma: the noise level of Y.
+    """
+
+    def __init__(self, mean: Tensor, axes: Tensor, variances: Tensor, sigma: float) -> None:
+        super().__init__(sigma)
+        self.mean, self.axes, self.variances = mean, axes, variances
+        self.constant = 0.5 * float((2 * math.pi * variances.double()).log().sum())
+
+    def energy(self, y: Tensor, eps: Tensor) -> Tensor:
+        return (self._coordinates(y).square() / (2 * self.variances)).sum(1) + self.constant
+
+    def gradient(self, y: Tensor, eps: Tensor) -> Tensor:
+        return ((self._coordinates(y) / self.variances) @ self.axes.T).reshape(y.shape)
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """n draws, (n, C, H, W)."""
+        normal = torch.randn(n, len(self.variances), generator=generator, device=generator.device).to(self.mean)
+        return self.mean + ((normal * self.variances.sqrt()) @ self.axes.T).reshape(n, *self.mean.shape)
+
+    def _coordinates(self, y: Tensor) -> Tensor:
+        return (y - self.mean).flatten(1) @ self.axes  # (B, d)
+
+
+def fit_gaussian(images: ImageSet, sigma: float, train_images: int, like: Tensor) -> GaussianFit:
+    """The Gaussian of Y = X + N(0, σ² I), X uniform on the first `train_images`: their mean, and their covariance + σ² I.
+
+    Its tensors have the dtype and device of `like`.
+    """
+    x, d = images.train[:train_images], math.prod(images.shape)
+    total, products = torch.zeros(d, dtype=torch.float64), torch.zeros(d, d, dtype=torch.float64)
+    for part in x.split(BLOCK):
+        rows = images.to_unit(part.flatten(1), torch.float64)  # (b, d)
+        total, products = total + rows.sum(0), products + rows.T @ rows
+    mean = total / len(x)
+    covariance = products / len(x) - torch.outer(mean, mean)
+    variances, axes = torch.linalg.eigh(covariance)
+    return GaussianFit(mean.reshape(images.shape).to(like), axes.to(like), (variances.clamp(min=0) + sigma**2).to(like), sigma)
