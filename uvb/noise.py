@@ -11,7 +11,10 @@ from torch import Tensor
 
 
 def key_to_seed(seed: int, *purpose: str | int) -> int:
-    """A 63-bit seed hashed from ``(seed, *purpose)``; a different key gives an unrelated seed."""
+    """A 63-bit seed hashed from ``(seed, *purpose)``; a different key gives an unrelated seed.
+
+    torch's CPU generator keeps the low 32 bits: two keys have the same stream with a chance of 2⁻³².
+    """
     digest = hashlib.sha256("/".join(str(part) for part in (seed, *purpose)).encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
 

@@ -29,9 +29,9 @@ class EpochMetrics:
 
     Losses are of the trained objective. `train_loss` is the mean over the epoch, of the weights as they were at each step;
     `test_loss` is of the averaged weights at its end, on fixed images with fixed noise, and `train_probe` the same on training
-    images, so that their difference is the generalization gap (None in files older than it). `kl` and `recon` (½‖y-μ_y‖²/σ²)
-    are of q(z|y), in nats, None for models without an encoder; `seconds` is training time since the start, `time` the unix
-    time at the end of the epoch.
+    images (None in older files). Their difference is the gap plus whatever the two sets of images differ by.
+    `kl` and `recon` (½‖y-μ_y‖²/σ²) are of q(z|y), in nats, None for models without an encoder. `seconds` is training time since
+    the start, `time` the unix time at the end of the epoch.
     """
 
     epoch: int

@@ -1,0 +1,264 @@
+"""Write the tables of the results pages from the committed results: `python docs/tables.py`.
+
+A page marks each place with ``<!-- table: NAME ARGUMENTS -->`` and ``<!-- end -->``; what stands between is replaced. So every
+figure in a table is rounded once, from the Parquet and JSON files in `results/`. A test checks that the pages are current.
+"""
+
+import json
+import math
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from scipy.stats import t as student
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from uvb import paper  # noqa: E402
+
+STUDIES = ROOT / "results" / "studies"
+MARK = re.compile(r"(<!-- table: ([a-z-]+)(.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def pages() -> list[Path]:
+    """Every page that may hold tables."""
+    return sorted([*(ROOT / "docs").glob("*.md"), *(ROOT / "results").rglob("README.md")])
+
+
+def written(path: Path) -> str:
+    """The page with its tables as the results say."""
+
+    def table(found: re.Match[str]) -> str:
+        lines = TABLES[found[2]](*found[3].split())
+        return f"{found[1]}\n" + "\n".join(lines) + f"\n\n{found[4]}"
+
+    return MARK.sub(table, path.read_text())
+
+
+def markdown(head: list[str], rows: list[list[str]], left: int = 1) -> list[str]:
+    """A table whose first `left` columns are aligned left and the others right."""
+    line = ["---"] * left + ["---:"] * (len(head) - left)
+    return [f"| {' | '.join(row)} |" for row in (head, line, *rows)]
+
+
+def number(value: float, error: float | None = None, sign: bool = False) -> str:
+    """A value to the digits that its error allows (two of the error's), with the error beside it."""
+    if value is None or math.isnan(value):
+        return ""
+    digits = 3 if error is None or math.isnan(error) else max(0, 1 - math.floor(math.log10(error))) if error else 3
+    text = f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−")
+    return text if error is None or math.isnan(error) else f"{text} ± {error:.{digits}f}"
+
+
+def interval(row: Any) -> str:
+    """A paired difference with its 95 % interval."""
+    digits = min(3, max(0, 1 - math.floor(math.log10(row.stderr))))
+    numbers = (f"{value:+.{digits}f}".replace("-", "−") for value in (row.difference, row.low, row.high))
+    return "{} [{}, {}]".format(*numbers)
+
+
+def read(study: str | Path, table: str) -> pd.DataFrame:
+    return pd.read_parquet(STUDIES / study / "tables" / f"{table}.parquet")
+
+
+def energies(study: str | Path) -> pd.DataFrame:
+    """The loss of each model's own estimator."""
+    rows = read(study, "losses")
+    return rows[rows.estimator.isin(["energy", "direct"])]
+
+
+def losses(study: str, split: str) -> list[str]:
+    """UVB and DEEN over σ in one training each, the paired difference, the paper's, and the exact answers."""
+    found, pairs, exact = energies(study), read(study, "pairs"), read(study, "references")
+    pairs = pairs[(pairs.split == split) & (pairs["first"] == "uvb") & (pairs.second == "deen")]
+    rows = []
+    for sigma in sorted(found.sigma.unique()):
+        here = found[(found.sigma == sigma) & (found.split == split)].set_index("model")
+        (pair,), (known,) = (t[t.sigma == sigma].itertuples() for t in (pairs, exact))
+        dataset = pair.dataset
+        of_paper = [paper.loss(dataset, model, sigma, split) for model in ("uvb", "deen")]
+        gap = "" if None in of_paper else f"{of_paper[0] - of_paper[1]:+.2f}".replace("-", "−")
+        bound = (known.nonparametric, known.nonparametric_stderr) if split == "test" else (known.floor, known.floor_stderr)
+        cells = [number(here.loss[model], here.stderr[model]) for model in ("uvb", "deen")]
+        cells += [interval(pair), *([gap] if any(of_paper) else []), number(*bound)]
+        rows.append([f"{sigma:g}", *cells])
+    last = "exact posterior mean of the training set" if split == "test" else "floor"
+    theirs = ["paper's difference, 400 epochs"] if len(rows[0]) == 6 else []
+    return markdown(["σ", f"UVB, {split}", f"DEEN, {split}", "UVB − DEEN, 95 % over images", *theirs, last], rows)
+
+
+def seeds(study: str) -> list[str]:
+    """The test difference of several trainings: its mean, and its 95 % interval over trainings and images."""
+    pairs = read(study, "pairs")
+    pairs = pairs[(pairs.split == "test") & (pairs["first"] == "uvb") & (pairs.second == "deen")]
+    rows = []
+    for sigma, group in pairs.sort_values(["sigma", "seed"]).groupby("sigma"):
+        n, differences = len(group), group.difference
+        over_trainings = differences.std() / math.sqrt(n)
+        error = math.hypot(over_trainings, group.stderr.mean())
+        half = student.ppf(0.975, n - 1) * error
+        each = ", ".join(f"{d:+.3f}".replace("-", "−") for d in differences)
+        ends = ", ".join(f"{e:+.3f}".replace("-", "−") for e in (differences.mean() - half, differences.mean() + half))
+        deviations = [f"{differences.std():.3f}", f"{group.stderr.mean():.3f}"]
+        rows.append([f"{sigma:g}", each, f"{differences.mean():+.3f}".replace("-", "−"), f"[{ends}]", *deviations])
+    head = [
+        "σ",
+        "UVB − DEEN, each training",
+        "mean",
+        "95 % over trainings and images",
+        "s.d. over trainings",
+        "error over images",
+    ]
+    return markdown(head, rows)
+
+
+def sigma_one() -> list[str]:
+    """The paper's networks on MNIST at σ = 1: one row for each training of any study."""
+    rows = []
+    for folder in sorted(STUDIES.glob("mnist-*")):
+        found = energies(folder)
+        inside = read(folder, "internals")
+        found = found[(found.sigma == 1.0) & (found.parameters > 2e7)]
+        for (epochs, batch, model, seed), group in found.groupby(["epochs", "batch_size", "model", "seed"]):
+            test, train = (group[group.split == split].iloc[0] for split in ("test", "train"))
+            kl = inside[(inside.spec_id == test.spec_id) & (inside.quantity == "kl_noisy")].value
+            link = f"[{folder.name}](../results/studies/{folder.name}/README.md)"
+            cells = [model.upper(), number(test.loss, test.stderr), number(train.loss, train.stderr)]
+            rows.append(
+                (model, epochs, [*cells, f"{kl.iloc[0]:.0f}" if len(kl) else "", str(epochs), str(batch), str(seed), link])
+            )
+    for _, recipe, c in gpu_models():
+        at = f"[h200](../results/h200/README.md), rate {recipe['learning_rate']:g}"
+        epochs, batch = recipe["epochs"], str(recipe["batch_size"])
+        rows.append(("uvb", epochs, ["UVB", c["test"], c["train"], c["kl"], str(epochs), batch, "0", at]))
+    order = {"uvb": 0, "deen": 1, "vae": 2}
+    rows.sort(key=lambda row: (order.get(row[0], 9), row[1], row[2][-1], row[2][1]))
+    return markdown(["model", "test", "train", "KL, nats", "epochs", "batch", "seed", "study"], [row[2] for row in rows])
+
+
+def gpu_models() -> Iterator[tuple[str, dict[str, Any], dict[str, str]]]:
+    """spec_id, recipe and cells (test, train, KL, seconds) of each training in results/h200."""
+    root = ROOT / "results" / "h200"
+    for path in sorted(root.glob("models/*/spec.json")):
+        name = path.parent.name
+        found = json.loads((root / "tasks" / "losses" / name / "result.json").read_text())["rows"]
+        losses = {row["split"]: number(row["loss"], row["stderr"]) for row in found if row["estimator"] == "energy"}
+        inside = root / "tasks" / "internals" / name / "result.json"
+        rows = json.loads(inside.read_text())["rows"] if inside.exists() else []
+        kl = "".join(f"{row['value']:.0f}" for row in rows if row["quantity"] == "kl_noisy")
+        seconds = json.loads(path.with_name("curves.json").read_text())["seconds"]
+        yield name, json.loads(path.read_text())["recipe"], {**losses, "kl": kl, "seconds": f"{seconds:.0f}"}
+
+
+def gpu_trainings() -> list[str]:
+    """UVB on the GPU, by peak rate."""
+    found = sorted(gpu_models(), key=lambda model: model[1]["learning_rate"])
+    rows = [[f"`{name}`", f"{r['learning_rate']:g}", c["test"], c["train"], c["kl"], c["seconds"]] for name, r, c in found]
+    return markdown(["id", "peak rate", "test", "train", "KL, nats", "seconds of training"], rows)
+
+
+def origin(folder: str) -> list[str]:
+    """Command, machine, commit and time of a study."""
+    root = ROOT / "results" / folder
+    made, timings = json.loads((root / "study.json").read_text()), json.loads((root / "timings.json").read_text())
+    told = made["provenance"]
+    stages = {stage["name"]: stage["seconds"] for stage in timings["stages"]}
+    parts = ", ".join(f"{name} {stages[name]:.0f} s" for name in ("training", "measurements") if name in stages)
+    return [
+        f"- Command: `python pipelines/{told['command']}`",
+        f"- Machine: {told['cpu']}, torch {told['versions']['torch']}; {told['time']}",
+        f"- Commit: `{(told['git'] or 'unknown')[:12]}`",
+        f"- Time: {timings['total_seconds']:.0f} s in all ({parts})",
+    ]
+
+
+def studies(kind: str) -> list[str]:
+    """The studies below results/<kind>/, with what each was and how long it took."""
+    rows = []
+    for path in sorted((ROOT / "results" / kind).glob("*/study.json")):
+        made, timings = json.loads(path.read_text()), json.loads(path.with_name("timings.json").read_text())
+        config, told = made["config"], made["provenance"]
+        at = ", ".join(f"{s:g}" for s in config["sigmas"]) if len(config["sigmas"]) < 8 else "0.3 to 1"
+        epochs = sorted(set(read(path.parent, "losses").epochs))
+        name, here = path.parent.name, f"{kind}/{path.parent.name}" if kind == "studies" else path.parent.name
+        cells = [f"[{name}]({here}/README.md)" if kind == "studies" else name]
+        cells += [told["data"]["name"].removesuffix("-validation"), at, ", ".join(map(str, epochs)), str(len(made["specs"]))]
+        rows.append(
+            [
+                *cells,
+                f"{timings['total_seconds'] / 60:.0f}",
+                f"`{(told['git'] or '')[:7]}`",
+                f"[open]({here}/report.html)",
+            ]
+        )
+    return markdown(["study", "data", "σ", "epochs", "models", "minutes", "commit", "report"], rows, left=3)
+
+
+def search(study: str) -> list[str]:
+    """Test losses of a search by recipe and model; an empty cell was stopped early or not asked for."""
+    found = energies(ROOT / "results" / "recipe-search" / study)
+    found = found[found.split == "test"]
+    names = found.recipe + ", batch " + found.batch_size.astype(str)
+    table = found.assign(name=names).pivot_table(index="name", columns="model", values=["loss", "stderr"], aggfunc="first")
+    models = [model for model in ("uvb", "deen") if model in table["loss"]]
+    table = table.sort_values(("loss", models[0]))
+    rows = [
+        [f"`{name}`", *(number(row["loss"][model], row["stderr"][model]) for model in models)] for name, row in table.iterrows()
+    ]
+    return markdown(["recipe", *(model.upper() for model in models)], rows)
+
+
+def steps(machine: str) -> list[str]:
+    """The training step of a machine: seconds, times faster than the first-written one, share of its peak."""
+    found = {row["name"]: row for row in json.loads((ROOT / "results" / "speed" / f"{machine}.json").read_text())}
+    rows = []
+    for name, row in found.items():
+        kind, at = name.split("/", 1)
+        if kind == "step" and row["ratio"]:
+            model, data, way = at.split("/")
+            shares = [found.get(f"{share}/{at}") for share in ("peak-share", "roofline-share")]
+            percents = ["" if share is None else f"{100 * share['value']:.0f} %" for share in shares]
+            slow, fast = (f"{1e3 * s:.3g} ms" if s < 0.1 else f"{s:.2f} s" for s in (row["value"] * row["ratio"], row["value"]))
+            rows.append(
+                [f"{model.upper()}, {data}", way, slow, fast, f"{row['ratio']:.1f}", *percents, f"`{row['commit'][:7]}`"]
+            )
+    head = ["step of 128 images", "way", "first written", "ours", "times faster", "share of peak", "of roofline", "commit"]
+    return markdown(head, rows, left=2)
+
+
+def rates(machine: str, *kinds: str) -> list[str]:
+    """Rows of these kinds of benchmark."""
+    found = json.loads((ROOT / "results" / "speed" / f"{machine}.json").read_text())
+    rows = []
+    for row in found:
+        if row["name"].split("/")[0] in kinds:
+            size, unit = (row["value"] / 2**20, "MiB") if row["unit"] == "bytes" else (row["value"], row["unit"])
+            ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}"
+            rows.append([row["name"], f"{size:.3g} {unit}", ratio, row["reference"] or "", f"`{row['commit'][:7]}`"])
+    return markdown(["what", "value", "ratio", "to", "commit"], rows)
+
+
+Table = Callable[..., list[str]]
+TABLES: dict[str, Table] = {
+    "losses": losses, "seeds": seeds, "sigma-one": sigma_one, "origin": origin, "gpu-trainings": gpu_trainings,
+    "studies": studies, "search": search, "steps": steps, "rates": rates,
+}  # fmt: skip
+
+
+def stale() -> Iterator[Path]:
+    """Pages whose tables are not what the results say."""
+    return (path for path in pages() if written(path) != path.read_text())
+
+
+def main() -> None:
+    for path in list(stale()):
+        path.write_text(written(path))
+        print(path.relative_to(ROOT))
+
+
+if __name__ == "__main__":
+    main()
