@@ -1,4 +1,4 @@
-"""The exact Bayes estimator of 10,000 noisy MNIST images for 60,000 training images: seconds and bytes.
+"""Time the exact Bayes estimator of 10,000 noisy MNIST images for 60,000 training images, and measure its memory.
 
 python -m benchmarks.exact [--quick]
 """
@@ -19,18 +19,18 @@ from uvb.exact.empirical_bayes import posterior_mean, working_bytes
 from uvb.noise import generator, normal
 
 SIGMA = 1.0
-SIDE_BY_SIDE = 1000  # noisy images of the comparison: the first-written one holds the whole matrix, and copies of it
+SIDE_BY_SIDE = 1000  # noisy images of the comparison; the first-written estimator holds copies of the whole matrix
 
 
 def first_written(y: Tensor, train: Tensor) -> Tensor:
-    """The whole matrix of distances, a softmax, a product."""
+    """The estimator as one would first write it: the whole matrix of distances, a softmax, a product."""
     x = train.flatten(1).to(y.dtype) / 255
     weights = torch.softmax(-torch.cdist(y.flatten(1), x).square() / (2 * SIGMA**2), dim=1)  # (B, N)
     return (weights @ x).reshape(y.shape)
 
 
 def mnist(train_images: int, test_images: int) -> tuple[str, Tensor, Tensor]:
-    """MNIST where it lies beside the checkout, else random pixels of its shape, and which of the two."""
+    """Return "mnist" or "random", training and test pixels: MNIST where it lies beside the checkout, else random ones."""
     try:
         images = load_dataset("mnist", ROOT.parent / "shared" / "data", download=False)
         return "mnist", images.train[:train_images], images.test[:test_images]
@@ -41,16 +41,15 @@ def mnist(train_images: int, test_images: int) -> tuple[str, Tensor, Tensor]:
 
 
 def rows(device: str, quick: bool = False) -> list[Row]:
-    """Seconds of the whole thing, bytes beside what the whole matrix would take, and the comparison on fewer images."""
+    """Rows of the seconds of all images, of bytes against those of the whole matrix, and of the comparison on fewer images."""
     n, b, part = (5000, 500, 250) if quick else (60_000, 10_000, SIDE_BY_SIDE)
     name, train, test = mnist(n, b)
     train = train.to(device)
     y = test.to(device).float() / 255 + SIGMA * normal(tuple(test.shape), 0, "noise", device=device)
     few = y[:part]
-    # Warm-up: on CUDA several blocks, so that every kernel has been loaded; on a CPU a little, since memory that it frees
-    # stays with the process and would hide what the whole needs.
+    # Warm up: on CUDA by several blocks, so that every kernel is loaded. On a CPU by little: freed memory stays with it
+    # and would hide what the whole needs.
     posterior_mean(*((few, train[: len(train) // 4]) if device == "cuda" else (few[:32], train[:1024])), SIGMA)
-    # The whole first: memory that later work has given back would hide what this needs.
     reset_peak(device)
     before = peak(device)
     wait(device)
@@ -85,7 +84,7 @@ def rows(device: str, quick: bool = False) -> list[Row]:
 
 
 def reset_peak(device: str) -> None:
-    """Forget the largest memory so far: of the process on Linux, of torch's allocator on CUDA."""
+    """Forget the largest memory so far, of torch's allocator on CUDA and of the process on Linux."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     with contextlib.suppress(OSError):
@@ -93,7 +92,7 @@ def reset_peak(device: str) -> None:
 
 
 def peak(device: str) -> int | None:
-    """The largest memory since the reset, in bytes; right after a reset, what is in use."""
+    """The largest memory since the reset, in bytes; right after it, what is in use."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated()
     try:

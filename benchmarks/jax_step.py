@@ -1,7 +1,7 @@
-"""The same network and training step in JAX, jitted: the reference on a GPU. JAX is needed here and nowhere else.
+"""The same networks and training step in JAX, jitted: a reference on a GPU. Only this file needs JAX.
 
-Weights come from the torch model, so that a test can compare loss and gradients number for number.
-Timed in a process of its own, where it meets neither torch's memory nor torch's CUDA libraries.
+Weights come from the torch model, so that a test can compare loss and gradients number for number. It is timed in a process of
+its own, apart from torch's memory and CUDA libraries.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # torch wants memory of the same GPU
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # torch needs memory of the same GPU
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -1,4 +1,4 @@
-"""Timing side by side, and the row that a figure becomes: ``{name, value, unit, reference, ratio, spread, ...}``."""
+"""Time things side by side and make rows of the figures: ``{name, value, unit, reference, ratio, spread, ...}``."""
 
 import datetime
 import multiprocessing
@@ -23,7 +23,7 @@ Step = Callable[[], object]
 
 @contextmanager
 def setting(of: Any, name: str, value: object) -> Iterator[None]:
-    """A global setting, such as `torch.backends.cudnn.allow_tf32`, for the length of a block; put back however it ends."""
+    """Change a global setting, such as `torch.backends.cudnn.allow_tf32`, for the length of a block."""
     before = getattr(of, name)
     setattr(of, name, value)
     try:
@@ -34,7 +34,7 @@ def setting(of: Any, name: str, value: object) -> Iterator[None]:
 
 @contextmanager
 def no_fallback() -> Iterator[None]:
-    """A compiler or graph that fails and falls back would be measured under the name of what it is not: raise instead."""
+    """Raise where a compiler or graph fails: its fallback would be measured under its name."""
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="(torch.compile|CUDA graph) failed")
         yield
@@ -43,9 +43,9 @@ def no_fallback() -> Iterator[None]:
 def seconds_side_by_side(
     steps: dict[str, Step], *, repeats: int, inner: int = 1, warm_up: int = 2, device: str = "cpu"
 ) -> dict[str, list[float]]:
-    """Seconds a call of each step, `repeats` times in turn, so that a slow spell of the machine meets all of them alike.
+    """Seconds a call of each step, `repeats` times in turn, so that a slow spell of the machine slows all of them.
 
-    Each figure is the mean over `inner` calls, the device's work awaited once at their end.
+    Each figure is the mean over `inner` calls; the device is awaited once, at their end.
     """
     times: dict[str, list[float]] = {name: [] for name in steps}
     for step in steps.values():
@@ -62,14 +62,14 @@ def seconds_side_by_side(
     return times
 
 
-SIDE_SECONDS = 300.0  # the longest that a side may take for one action
+SIDE_SECONDS = 300.0  # the longest one action of a side may take
 
 
 class Side:
-    """A process that does what it is told, so that memory is handed out as this side would have it (`keep_large_buffers`).
+    """A process of its own for one side of a comparison, so that each side has its own memory settings.
 
-    `build(*args)` runs there, and returns the actions by name; both must be importable. With `cpu_time` seconds are those
-    of the calling thread.
+    `build(*args)` runs there and returns the actions by name; both must be importable. With `cpu_time` the seconds are the
+    calling thread's.
     """
 
     def __init__(self, build: Callable[..., dict[str, Step]], *args: Any, device: str = "cpu", cpu_time: bool = False) -> None:
@@ -79,7 +79,7 @@ class Side:
         self.process.start()
 
     def time(self, action: str) -> float:
-        """Seconds one call of `action` takes, the device's work awaited."""
+        """Seconds of one call of `action`; the device is awaited."""
         self.pipe.send(action)
         if not self.pipe.poll(SIDE_SECONDS):
             self.process.kill()
@@ -104,7 +104,7 @@ def _serve(pipe: Connection, build: Callable[..., dict[str, Step]], args: tuple,
 
 
 def in_turn(turns: list[tuple[Side, str]], *, repeats: int, warm_up: int = 1) -> list[list[float]]:
-    """Seconds of each (side, action), `repeats` times in turn, so that a slow spell of the machine meets all of them alike."""
+    """Seconds of each (side, action), `repeats` times in turn, so that a slow spell of the machine slows all of them."""
     for side, action in turns * warm_up:
         side.time(action)
     rounds = [[side.time(action) for side, action in turns] for _ in range(repeats)]
@@ -117,11 +117,11 @@ def wait(device: str) -> None:
 
 
 class DeviceLost(RuntimeError):
-    """An error of CUDA that the process does not survive: what fails from now on says nothing about itself."""
+    """A CUDA error that the process does not survive: whatever fails after it is not to blame."""
 
 
 def require_alive(device: str) -> None:
-    """To be asked once what failed is recorded. Raises DeviceLost."""
+    """Raise DeviceLost where the device no longer answers. Record what failed before asking."""
     try:
         wait(device)
     except RuntimeError as error:
@@ -137,9 +137,9 @@ def row(
     unit: str = "s",
     work: float = 1.0,
 ) -> Row:
-    """A row from seconds a call. `value` is the median; with `work` (units a call) and a unit "x/s" it is a rate.
+    """Make a row from seconds a call. `value` is the median, or a rate where the unit is "x/s" (`work`: units a call).
 
-    `ratio` is how many times faster than the reference; `spread` half the range between quartiles over the median.
+    `ratio`: how many times faster than the reference. `spread`: half the range between quartiles over the median.
     """
     median = statistics.median(times)
     value = work / median if unit.endswith("/s") else median
@@ -165,7 +165,7 @@ def spread(times: list[float]) -> float | None:
 
 @cache
 def machine() -> str:
-    """What was measured on, in words."""
+    """The machine, in words."""
     if torch.cuda.is_available():
         return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
     words = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
@@ -176,7 +176,7 @@ def machine() -> str:
 
 @cache
 def commit() -> str:
-    """The commit measured, "+" where the tree differs from it; as packed for a GPU machine where git does not know that one."""
+    """The measured commit, with "+" where the tree differs from it. On a GPU machine: as `transfer pack` noted it."""
     packed = ROOT / ".gpu_data" / "commit.txt"
     git = ["git", "-C", str(ROOT)]
     try:

@@ -1,8 +1,8 @@
-"""Walk-jump sampling: Langevin steps a second with 1, 100 and 1,000 chains, against the loop one would first write.
+"""Time walk-jump sampling: Langevin steps a second with 1, 100 and 1,000 chains, against a first-written loop.
 
 python -m benchmarks.sampling [--quick]
 
-Each side runs in a process of its own, and they step in turn, as in step.py.
+Each side runs in a process of its own, and they step in turn.
 """
 
 import argparse
@@ -28,7 +28,7 @@ DELTA = 0.2
 
 
 def first_written_step(energy: Energy, y: Tensor) -> Tensor:
-    """Eq. 19 as one would first write it: autograd through a model that also gathers its weights' graph, global noise."""
+    """Eq. 19 as one would first write it: autograd that also tracks the weights, and global noise."""
     y = y.detach().requires_grad_()
     eps = torch.randn(len(y), energy.noise_dim, device=y.device)
     with setting(nets, "convolve", torch.conv2d):  # ours has its derivatives written out
@@ -37,7 +37,7 @@ def first_written_step(energy: Energy, y: Tensor) -> Tensor:
 
 
 def walks(kind: str, device: str, sizes: tuple[int, ...]) -> dict[str, Step]:
-    """A walk step by number of chains: as first written, or ours in a precision; built in a process of its own."""
+    """Build a walk step for each number of chains: as first written, or ours in a precision."""
     energy = get_model("uvb").build(SHAPE, get_model("uvb").widths, "silu", 1.0).to(device)
     assert isinstance(energy, Energy)
     states = {chains: begin(chains, SHAPE, 0, device=device) for chains in sizes}
@@ -46,7 +46,7 @@ def walks(kind: str, device: str, sizes: tuple[int, ...]) -> dict[str, Step]:
         states[chains] = states[chains]._replace(y=first_written_step(energy, states[chains].y))
 
     if kind != "first":
-        warnings.filterwarnings("error", message="CUDA graph failed")  # else the fallback would be measured in its name
+        warnings.filterwarnings("error", message="CUDA graph failed")
         held = Frozen(energy, Plan(device=device, precision=kind, graph=device == "cuda"))
 
     def ours(chains: int) -> None:
@@ -59,7 +59,7 @@ def walks(kind: str, device: str, sizes: tuple[int, ...]) -> dict[str, Step]:
 
 
 def rows(device: str, quick: bool = False) -> list[Row]:
-    """A row for each number of chains, in fp32 and, where the hardware has it, bf16."""
+    """Rows for each number of chains, in fp32 and, where the hardware has it, bf16."""
     sizes = (1, 10) if quick else (1, 100, 1000)
     kinds = ("first", "fp32", *(["bf16"] if has_fast_bf16(device) else []))
     sides = {kind: Side(walks, kind, device, sizes, device=device) for kind in kinds}

@@ -1,11 +1,10 @@
-"""The training step on a CPU against the fp32 step one would first write, its share of the peak, and the loop around it.
+"""Time the training step on a CPU: against a first-written fp32 step, as a share of the peak, and with the loop around it.
 
 python -m benchmarks.step [--quick] [--models uvb deen] [--data mnist cifar10] [--repeats 5] [--threads 0]
 
-In bf16 ours is measured both uncompiled and as `torch.compile` makes it, which long trainings use (`uvb.plan.resolve_plan`).
-Each side runs in a process of its own, so that memory is handed out as each would have it (`uvb.accelerate.cpu`);
-they step in turn. With `--threads 1` seconds are the CPU's, which other load on the machine touches little. On a GPU,
-`gpu/run.py` measures more ways of writing the step, and JAX's.
+In bf16 ours is timed uncompiled and compiled (long trainings compile: `uvb.plan.resolve_plan`). Each side runs in a process of
+its own, with its own memory settings (`uvb.accelerate.cpu`), and they step in turn. With `--threads 1` the seconds are the
+CPU's, which other load hardly changes. On a GPU, `benchmarks/gpu/run.py` times more ways of writing the step.
 """
 
 import argparse
@@ -29,15 +28,15 @@ from uvb.training.loop import PROBE_IMAGES, fit, gradients_of, prepare
 from uvb.training.objectives import build_objective
 from uvb.training.state import TrainState
 
-LOOP_STEPS = 4  # an epoch of the loop that is timed; its probe has as many images a step as MNIST's
-PRODUCTS = (2048, 4096)  # side lengths of the matrix products of which the best stands for the peak
-TRIES = 3  # of each, of which the quickest counts
+LOOP_STEPS = 4  # steps of the timed epoch; its probe has as many images a step as MNIST's
+PRODUCTS = (2048, 4096)  # sizes of matrix products; the best stands for the peak
+TRIES = 3  # of each product; the quickest counts
 
 Action = Callable[[], object]
 
 
 def fast_step(model: Energy, shape: Shape, plan: Plan) -> Action:
-    """The step of `uvb.training.loop.fit` on a batch that lies ready."""
+    """Build the step of `uvb.training.loop.fit` on a batch that lies ready."""
     arguments = batch_for(model, shape, "cpu", BATCH)
     gradients = gradients_of(prepare(build_objective("denoise", model), plan, (BATCH, *shape)), plan)
     adam = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
@@ -51,7 +50,7 @@ def fast_step(model: Energy, shape: Shape, plan: Plan) -> Action:
 
 
 def loop_epoch(name: str, shape: Shape, plan: Plan) -> Action:
-    """An epoch of `uvb.training.loop.fit`, LOOP_STEPS long, on random images: data, noise, learning rate, probe and all."""
+    """Build an epoch of `uvb.training.loop.fit` on random images: data, noise, learning rate, probe and all."""
     count, draw = LOOP_STEPS * BATCH, torch.Generator().manual_seed(0)
     train = torch.randint(0, 256, (count, *shape), dtype=torch.uint8, generator=draw)
     images = ImageSet("random", train, train[: max(1, PROBE_IMAGES * count // 60_000)], None, None, 255)
@@ -63,7 +62,7 @@ def loop_epoch(name: str, shape: Shape, plan: Plan) -> Action:
 
 
 def side(kind: str, name: str, data: str, threads: int) -> dict[str, Action]:
-    """What the reference, our step in a precision, or the compiled one does; built in a process of its own."""
+    """Build one side's actions: the reference, our step in a precision, or the compiled one."""
     torch.set_num_threads(threads)
     shape, known = SHAPES[data], get_model(name)
     model = known.build(shape, known.widths, "silu", 1.0)
@@ -83,7 +82,7 @@ def side(kind: str, name: str, data: str, threads: int) -> dict[str, Action]:
 
 
 def compiled_actions(model: Energy, shape: Shape, plan: Plan) -> dict[str, Action]:
-    """The compiler, as it runs the first time on a machine, and the step that it leaves."""
+    """Compile as on a new machine, then step."""
     made: list[Action] = []
 
     def compile() -> None:
@@ -94,7 +93,7 @@ def compiled_actions(model: Energy, shape: Shape, plan: Plan) -> dict[str, Actio
 
 
 def step_rows(name: str, data: str, precision: str, repeats: int, threads: int, compiles: bool) -> list[Row]:
-    """Step against the reference, share of the peak, and the loop against the bare step; `repeats` times in turn."""
+    """Rows of the step against the reference, its share of the peak, and the loop against the bare step."""
     kinds = ["reference", precision, *(["compiled"] if compiles else [])]
     reference, ours, *compiled = (Side(side, kind, name, data, threads, cpu_time=threads == 1) for kind in kinds)
     compilation = [each.time("compile") for each in compiled]

@@ -1,4 +1,4 @@
-"""Steps a second with one worker of two threads and with two of one, on this machine: what data parallelism costs and gives.
+"""Time steps with one worker of two threads and with two workers of one: what data parallelism costs on this machine.
 
 python -m benchmarks.cpu.workers [--quick]
 
@@ -31,7 +31,7 @@ STEPS = {"digits": 24, "mnist": 4}  # in an epoch
 
 
 def work(rank: int, workers: int, folder: str, model: str, data: str, epochs: int) -> None:
-    """One worker: train, and let rank 0 write the seconds a step of each epoch but the first."""
+    """Run one worker; rank 0 writes the seconds a step of each epoch but the first."""
     if workers > 1:
         dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=workers)
     shape, recipe = SHAPES[data], RECIPES["fast"].changed(epochs=epochs, batch_size=BATCH)
@@ -62,7 +62,7 @@ def step_times(workers: int, model: str, data: str, epochs: int) -> list[float]:
 
 
 def rows(model: str, data: str, epochs: int, repeats: int) -> list[Row]:
-    """One worker and two, in turn: medians of each run."""
+    """Rows of one worker and two, from the medians of runs taken in turn."""
     times: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(repeats):
         for workers, found in times.items():
