@@ -26,7 +26,7 @@ torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest first: where files are given to several processes in turn, nobody waits for it at the end."""
+    """Put the longest file first, so that no process waits for it at the end."""
     items.sort(key=lambda item: item.path.name != "test_disturbed_studies.py")
 
 
@@ -44,7 +44,7 @@ def shared() -> Path:
 
 @pytest.fixture
 def store(tmp_path: Path, digits: ImageSet) -> "Store":
-    """A study's folder with the images in it."""
+    """A study folder that holds the images of digits."""
     from pipelines.files.store import Store
     from pipelines.study.images import save_images
 
@@ -55,7 +55,7 @@ def store(tmp_path: Path, digits: ImageSet) -> "Store":
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a whole study whose figures are made up (`fake_study`)."""
+    """The folder of a finished study with made-up figures (`fake_study`)."""
     from tests.support import fake_study  # needs pipelines, which tests of uvb alone do without
 
     return fake_study.make(tmp_path_factory.mktemp("full") / "digits")
@@ -63,7 +63,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def page(study: Path) -> str:
-    """Its report."""
+    """The report of that study."""
     from pipelines.reporting.page import build_report
 
     return build_report(study).read_text()
@@ -71,7 +71,7 @@ def page(study: Path) -> str:
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study of which nothing but one model is there."""
+    """A study that has one model and nothing else."""
     from tests.support import fake_study
 
     root = tmp_path_factory.mktemp("bare")
@@ -82,7 +82,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def uri(tmp_path: Path) -> str:
-    """An MLflow store of one's own."""
+    """A new MLflow store."""
     from tests.support.mlflow_study import empty_mlflow_db
 
     shutil.copy(empty_mlflow_db(), tmp_path / "mlflow.db")

@@ -18,7 +18,7 @@ COMMANDS = sorted(set(re.findall(r"`python (pipelines/\w+\.py[^`]*)`", TEXT)))
 CONFIGS = {"full_study.py": StudyConfig, "sweep.py": SweepConfig, "sample.py": Sample}
 
 
-def test_every_file_named_exists() -> None:
+def test_paper_map_names_files_that_exist() -> None:
     files = set(re.findall(r"`((?:uvb|pipelines|tune_spaces|tests)/[\w/]+\.py)`", TEXT))
     assert len(files) > 40
     missing = sorted(name for name in files if not (ROOT / name).is_file())
@@ -26,7 +26,7 @@ def test_every_file_named_exists() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_is_accepted_and_stands_for_something(digits: ImageSet, command: str) -> None:
+def test_paper_map_commands_are_accepted(digits: ImageSet, command: str) -> None:
     """Parsed as the program would; on digits, which need no download, it names models to train and experiments to run."""
     script, *arguments = shlex.split(command)
     config = tyro.cli(CONFIGS[script.removeprefix("pipelines/")], args=arguments)
@@ -37,7 +37,7 @@ def test_every_command_is_accepted_and_stands_for_something(digits: ImageSet, co
         assert chosen_experiments(config)
 
 
-def test_nothing_of_the_paper_is_missing() -> None:
+def test_paper_map_has_every_numbered_part_of_the_paper() -> None:
     numbered = {"Table": 5, "Fig.": 4, "Eq.": 21, "Remark": 6, "Question": 2}
     for kind, last in numbered.items():
         found: set[int] = set()

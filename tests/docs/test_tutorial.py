@@ -7,7 +7,7 @@ import torch
 from tests.support.builders import ROOT
 
 
-def test_every_block_of_the_tutorial_runs_and_denoising_denoises(capsys):
+def test_tutorial_blocks_run_and_denoise(capsys):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "tutorial.md").read_text(), re.S)
     assert len(blocks) >= 8
     names: dict[str, object] = {}

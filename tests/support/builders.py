@@ -14,7 +14,7 @@ TINY = Widths(conv=(3, 4), hidden=6, latent=5, decoder=7)
 
 
 def tiny_spec(images: ImageSet, model: str = "uvb", **changes: object) -> RunSpec:
-    """A spec that trains in a second: tiny widths, few images, two epochs, every feature of a recipe switched on."""
+    """A spec that trains in a second: tiny widths, few images, two epochs, every feature of a recipe on."""
     recipe = Recipe("tiny", epochs=2, batch_size=32, learning_rate=1e-3, schedule="cosine", warmup=0.1, clip=10.0, ema=0.9)
     data = DataRef(images.name, images.checksum, images.shape, min(100, len(images.train)))
     spec = RunSpec(data, model, TINY, sigma=1.0, objective=get_model(model).objective, recipe=recipe)

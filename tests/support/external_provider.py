@@ -1,8 +1,7 @@
 """A "cloud" of one machine for `ray up`: its node is a folder that serves as home, its SSH is a subprocess.
 
-`provider: {type: external, module: external_provider.Provider, head_ip: 127.0.0.1, worker_ips: []}`. The environment of
-whoever runs Ray's commands says where the home is (UVB_TEST_HOME) and holds a mark (UVB_TEST_MARK), which everything that is
-started inherits; so what belongs to a test can be found, and ended, by process id.
+`provider: {type: external, module: external_provider.Provider, head_ip: 127.0.0.1, worker_ips: []}`. UVB_TEST_HOME says where
+the home is. Everything that is started inherits UVB_TEST_MARK, so a test finds its processes and ends them by process id.
 """
 
 import json

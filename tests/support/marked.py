@@ -1,4 +1,4 @@
-"""Processes of a test, found by a mark that they inherit in their environment, and ended by process id."""
+"""Find a test's processes by a mark in their environment, and end them by process id."""
 
 import os
 
@@ -8,7 +8,7 @@ MARK = "UVB_TEST_MARK"
 
 
 def marked(mark: str) -> list[psutil.Process]:
-    """The living processes that inherited `mark`, this one aside."""
+    """The living processes that inherited `mark`, without this one."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -20,7 +20,7 @@ def marked(mark: str) -> list[psutil.Process]:
 
 
 def titled(mark: str, title: str) -> list[psutil.Process]:
-    """Those of them whose command begins so; Ray's workers are called ``ray::`` and what they run."""
+    """The marked processes whose command begins with `title`; Ray's workers are called ``ray::`` and what they run."""
     found = []
     for process in marked(mark):
         try:
@@ -32,7 +32,7 @@ def titled(mark: str, title: str) -> list[psutil.Process]:
 
 
 def end_marked(mark: str) -> None:
-    """Kill them all, and those they start meanwhile; the caller and its parents stay."""
+    """Kill all marked processes and those they start meanwhile; the caller and its parents stay."""
     mine = {process.pid for process in [psutil.Process(), *psutil.Process().parents()]}
     for _ in range(20):
         left = [process for process in marked(mark) if process.pid not in mine]

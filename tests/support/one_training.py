@@ -1,4 +1,4 @@
-"""One training's life on a worker, without a Ray cluster: what tests of it share."""
+"""One training in this process, as tests run and interrupt it."""
 
 from pathlib import Path
 
@@ -16,11 +16,11 @@ PLAN = Plan(precision="fp64")
 
 
 class Killed(Exception):
-    """Stands for a SIGKILL at that point."""
+    """Stands for a SIGKILL."""
 
 
 class Interrupted(Training):
-    """Saves at every yield, and dies after so many."""
+    """A training that saves at every yield of `fit` and dies after `pulses` of them."""
 
     def __init__(self, spec: RunSpec, store: Store, pulses: int) -> None:
         super().__init__(spec, PLAN, store, 1e-9, 0)

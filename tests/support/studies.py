@@ -1,4 +1,4 @@
-"""Small whole studies as processes of their own, and those that ran undisturbed, which others are compared with."""
+"""Run a small whole study as a process of its own."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ SIZE_ARGUMENTS = [word for name, value in SIZE.items() for word in (f"--{name}",
 
 
 def study(folder: Path, mark: str, *more: str) -> "subprocess.Popen[str]":
-    """The study that `make chaos` runs, of two models, in `folder`/digits; what it prints goes to out.txt."""
+    """Start the study of `make chaos`, of two models, in `folder`/digits; its output goes to out.txt."""
     folder.mkdir(exist_ok=True)
     command = [sys.executable, str(ROOT / "pipelines" / "full_study.py"), *STUDY, *SIZE_ARGUMENTS, "--address", "local"]
     with open(folder / "out.txt", "a") as out:

@@ -14,7 +14,7 @@ from tests.support.one_training import PLAN, train
 from uvb.data import ImageSet
 
 
-def test_what_a_search_stopped_is_said_at_once_and_trained_by_another_command(store: Store, digits: ImageSet) -> None:
+def test_stopped_early_marks_models_that_another_command_trains(store: Store, digits: ImageSet) -> None:
     specs = [tiny_spec(digits, seed=seed) for seed in range(3)]
     train(specs[0], store)
     trial = SimpleNamespace(config={"group": 0})

@@ -17,7 +17,7 @@ from uvb.data import ImageSet
 from uvb.training.state import TrainState
 
 
-def test_states_are_few_and_the_newest_whole_one_is_used(store: Store, tmp_path: Path, digits: ImageSet) -> None:
+def test_checkpoints_are_few_and_the_newest_whole_one_is_used(store: Store, tmp_path: Path, digits: ImageSet) -> None:
     spec = dataclasses.replace(tiny_spec(digits), recipe=dataclasses.replace(tiny_spec(digits).recipe, epochs=5))
     with pytest.raises(Killed):
         Interrupted(spec, store, 4).run()
@@ -36,7 +36,7 @@ def test_states_are_few_and_the_newest_whole_one_is_used(store: Store, tmp_path:
     assert all(torch.equal(a[name], b[name]) for name in b)
 
 
-def test_what_is_saved_after_damaged_checkpoints_is_kept_rather_than_these(store: Store, digits: ImageSet) -> None:
+def test_checkpoint_saved_after_damaged_ones_is_kept(store: Store, digits: ImageSet) -> None:
     """All are damaged, so it began anew: its first checkpoint is of an earlier step than theirs."""
     spec = dataclasses.replace(tiny_spec(digits), recipe=dataclasses.replace(tiny_spec(digits).recipe, epochs=5))
     with pytest.raises(Killed):
@@ -64,7 +64,7 @@ def test_checkpoint_of_another_configuration_is_refused_by_name(store: Store, di
     assert "sigma: 0.5 != 1.0" in json.loads((folder_of(store, spec) / "failed.json").read_text())["error"]
 
 
-def test_a_store_that_fails_for_a_moment_is_no_damaged_checkpoint(digits: ImageSet, monkeypatch) -> None:
+def test_checkpoint_is_used_after_the_store_failed_for_a_moment(digits: ImageSet, monkeypatch) -> None:
     """The worker dies, and the next one goes on from the checkpoint instead of beginning anew."""
     spec, store = tiny_spec(digits), Store(f"memory://{uuid4().hex}/study")
     save_images(store, digits)
@@ -79,7 +79,7 @@ def test_a_store_that_fails_for_a_moment_is_no_damaged_checkpoint(digits: ImageS
     assert not any("not used" in note for note in resumed.notes)
 
 
-def test_checkpoints_that_can_never_be_read_are_given_up_and_kept(store: Store, digits: ImageSet, monkeypatch) -> None:
+def test_checkpoints_never_readable_are_given_up_and_kept(store: Store, digits: ImageSet, monkeypatch) -> None:
     spec = tiny_spec(digits)
     with pytest.raises(Killed):
         Interrupted(spec, store, 1).run()
@@ -93,7 +93,7 @@ def test_checkpoints_that_can_never_be_read_are_given_up_and_kept(store: Store, 
     assert store.stamps(f"models/{spec.spec_id}/state") == before
 
 
-def test_a_checkpoint_of_other_code_is_refused_by_what_differs(store: Store, digits: ImageSet, monkeypatch) -> None:
+def test_checkpoint_of_other_code_is_refused_by_what_differs(store: Store, digits: ImageSet, monkeypatch) -> None:
     spec = tiny_spec(digits)
     with pytest.raises(Killed):
         Interrupted(spec, store, 1).run()

@@ -19,7 +19,7 @@ from uvb.plan import Plan
 SETTINGS = Settings(EvalConfig(train_images=60, test_images=50, draws=2), Plan(), scale=0.02)
 
 
-def test_tasks_are_those_that_apply(digits: ImageSet) -> None:
+def test_tasks_for_lists_what_applies(digits: ImageSet) -> None:
     specs = [tiny_spec(digits, m, sigma=s) for s in (0.5, 1.0) for m in ("uvb", "deen")]
     tasks = tasks_for(specs, ["losses", "internals"])
     assert sum(t.name == "reference" for t in tasks) == 2  # one a noise level
@@ -30,7 +30,7 @@ def test_tasks_are_those_that_apply(digits: ImageSet) -> None:
             assert task.spec.sigma == 1.0
 
 
-def test_tasks_are_done_once_and_again_when_measured_otherwise(store: Store, digits: ImageSet) -> None:
+def test_unfinished_repeats_what_was_measured_otherwise(store: Store, digits: ImageSet) -> None:
     spec = tiny_spec(digits)
     train(spec, store)
     tasks = tasks_for([spec], ["losses"])
@@ -46,7 +46,7 @@ def test_tasks_are_done_once_and_again_when_measured_otherwise(store: Store, dig
     assert exact["floor"] < exact["nonparametric"]
 
 
-def test_a_model_trained_again_is_measured_again(store: Store, digits: ImageSet) -> None:
+def test_unfinished_repeats_models_trained_again(store: Store, digits: ImageSet) -> None:
     """And the references, which are of no model, are not."""
     spec = tiny_spec(digits)
     train(spec, store)
@@ -58,7 +58,7 @@ def test_a_model_trained_again_is_measured_again(store: Store, digits: ImageSet)
     assert [task.name for task in unfinished(tasks, store, SETTINGS)] == ["losses"]
 
 
-def test_whatever_decides_a_number_has_it_measured_again() -> None:
+def test_settings_key_changes_with_all_that_decides_a_number() -> None:
     """And threads, which decide none, do not; nor does what shortens experiments, for those that are not shortened."""
     evaluations = [EvalConfig(60, 50, 3), EvalConfig(60, 50, 2, seed=1), EvalConfig(0, 50, 2), EvalConfig(60, 0, 2)]
     others = [dataclasses.replace(SETTINGS, evaluation=each) for each in evaluations]
@@ -70,7 +70,7 @@ def test_whatever_decides_a_number_has_it_measured_again() -> None:
     assert dataclasses.replace(SETTINGS, plan=Plan(threads=7)).key("walk_jump") == SETTINGS.key("walk_jump")
 
 
-def test_nan_is_not_written(store: Store, digits: ImageSet) -> None:
+def test_write_result_refuses_nan(store: Store, digits: ImageSet) -> None:
     task = Task("losses", "x", tiny_spec(digits))
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_result(store, task, Result({"loss": float("nan")}), SETTINGS)

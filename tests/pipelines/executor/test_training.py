@@ -39,7 +39,7 @@ def test_images_travel_through_the_store_and_are_mended(store: Store, digits: Im
     assert load_images(store.uri, digits.checksum).checksum == digits.checksum
 
 
-def test_killed_training_ends_bit_identical(store: Store, tmp_path: Path, digits: ImageSet) -> None:
+def test_training_that_was_killed_ends_bit_identical(store: Store, tmp_path: Path, digits: ImageSet) -> None:
     spec = tiny_spec(digits)
     with pytest.raises(Killed):
         Interrupted(spec, store, 1).run()
@@ -67,7 +67,7 @@ def test_killed_training_ends_bit_identical(store: Store, tmp_path: Path, digits
     assert not (folder_of(store, spec) / "state").exists()
 
 
-def test_what_is_said_of_a_finished_training(store: Store, digits: ImageSet) -> None:
+def test_training_that_is_done_says_how_it_went(store: Store, digits: ImageSet) -> None:
     spec = tiny_spec(digits)
     training = train(spec, store)
     done = json.loads((folder_of(store, spec) / "done.json").read_text())
@@ -79,7 +79,7 @@ def test_what_is_said_of_a_finished_training(store: Store, digits: ImageSet) -> 
     assert not (folder_of(store, spec) / "state").exists()
 
 
-def test_the_model_that_is_kept_is_the_averaged_one(store: Store, digits: ImageSet) -> None:
+def test_training_keeps_the_averaged_model(store: Store, digits: ImageSet) -> None:
     spec = tiny_spec(digits)
     train(spec, store)
     state = TrainState.fresh(spec, PLAN)
@@ -89,7 +89,7 @@ def test_the_model_that_is_kept_is_the_averaged_one(store: Store, digits: ImageS
     assert any(not torch.equal(kept[name], value) for name, value in state.model.state_dict().items())
 
 
-def test_a_half_trained_model_keeps_its_plan_unless_told_otherwise(store: Store, digits: ImageSet) -> None:
+def test_plan_stage_keeps_a_half_trained_models_plan_unless_replanning(store: Store, digits: ImageSet) -> None:
     specs = [tiny_spec(digits, model) for model in ("uvb", "deen")]
     layout, has = Layout(2, 1, 0.99, 0.0), Capacity(2, 0, ((2, 0),), cluster=False)
     kept, new = Plan(workers=1, precision="fp64"), Plan(workers=2, precision="fp32")
@@ -101,7 +101,7 @@ def test_a_half_trained_model_keeps_its_plan_unless_told_otherwise(store: Store,
         assert stored == [expected, new]
 
 
-def test_a_model_whose_code_has_changed_since_is_told(store: Store, digits: ImageSet, monkeypatch, capsys) -> None:
+def test_study_tells_of_a_model_whose_code_has_changed(store: Store, digits: ImageSet, monkeypatch, capsys) -> None:
     spec = tiny_spec(digits)
     train(spec, store)
     study = Running(digits, [spec], store)
@@ -120,7 +120,7 @@ def test_a_model_whose_code_has_changed_since_is_told(store: Store, digits: Imag
     assert not store.exists("tasks/losses")
 
 
-def test_finished_training_is_left_alone(store: Store, digits: ImageSet) -> None:
+def test_training_leaves_a_finished_model_alone(store: Store, digits: ImageSet) -> None:
     spec = tiny_spec(digits)
     train(spec, store)
     before = store.stamps(f"models/{spec.spec_id}")
@@ -128,7 +128,7 @@ def test_finished_training_is_left_alone(store: Store, digits: ImageSet) -> None
     assert store.stamps(f"models/{spec.spec_id}") == before
 
 
-def test_images_that_are_damaged_are_told_and_not_retried(store: Store, digits: ImageSet) -> None:
+def test_training_fails_once_on_damaged_images(store: Store, digits: ImageSet) -> None:
     spec = tiny_spec(digits)
     assert store.local_path
     path = store.local_path / images_path(digits.checksum)
@@ -142,7 +142,7 @@ def test_images_that_are_damaged_are_told_and_not_retried(store: Store, digits: 
     assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "done"
 
 
-def test_diverging_training_fails_alone(store: Store, digits: ImageSet) -> None:
+def test_training_that_diverges_fails(store: Store, digits: ImageSet) -> None:
     spec = tiny_spec(digits)
     wild = dataclasses.replace(spec.recipe, learning_rate=1e300, clip=float("inf"), warmup=0.0, schedule="constant")
     spec = dataclasses.replace(spec, recipe=wild)
@@ -166,7 +166,7 @@ def test_training_that_always_dies_at_one_place_is_given_up(
     assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "failed"
 
 
-def test_what_was_given_up_is_tried_again_by_the_same_command(
+def test_training_given_up_is_tried_again_by_the_next_session(
     store: Store, digits: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Out of memory because another had it, say: once that is over, the next session begins to count anew."""
@@ -181,7 +181,7 @@ def test_what_was_given_up_is_tried_again_by_the_same_command(
     assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "done"
 
 
-def test_interrupting_often_is_no_dying_at_one_place(store: Store, digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_interrupted_often_is_not_given_up(store: Store, digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = tiny_spec(digits)
     with monkeypatch.context() as ill:
         ill.setattr(TrainState, "fresh", lambda *_: (_ for _ in ()).throw(Killed))
@@ -195,7 +195,7 @@ def test_interrupting_often_is_no_dying_at_one_place(store: Store, digits: Image
     assert store.stamps(f"models/{spec.spec_id}").items() <= done.items()
 
 
-def test_full_disk_does_not_end_a_training(store: Store, digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_goes_on_when_the_disk_is_full(store: Store, digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = tiny_spec(digits)
 
     def full(self: Training, state: TrainState) -> None:
@@ -207,7 +207,7 @@ def test_full_disk_does_not_end_a_training(store: Store, digits: ImageSet, monke
     assert any("No space left" in note for note in training.notes)
 
 
-def test_paused_training_goes_on_to_the_same_weights(store: Store, tmp_path: Path, digits: ImageSet) -> None:
+def test_training_that_was_paused_ends_bit_identical(store: Store, tmp_path: Path, digits: ImageSet) -> None:
     spec, whole = tiny_spec(digits), Store(tmp_path / "whole")
     paused = Training(spec, PLAN, store, 1e9, watch=lambda progress: progress.metrics is not None)
     assert paused.run()["outcome"] == "paused"
@@ -222,7 +222,7 @@ def test_paused_training_goes_on_to_the_same_weights(store: Store, tmp_path: Pat
     assert all(torch.equal(a[name], b[name]) for name in b)
 
 
-def test_report_comes_on_the_epochs_asked_for(store: Store, digits: ImageSet) -> None:
+def test_training_reports_on_the_epochs_asked_for(store: Store, digits: ImageSet) -> None:
     """And not after the last one, whose loss `run` returns."""
     spec, heard = tiny_spec(digits), []
     spec = dataclasses.replace(spec, recipe=dataclasses.replace(spec.recipe, epochs=5))
