@@ -1,8 +1,8 @@
-"""Chaos: one study runs undisturbed, the same study is killed again and again, and in the end their tables are equal.
+"""Chaos: run one study undisturbed, kill the same study again and again, and compare their tables, which must be equal.
 
-`make chaos`, or `python tests/end_to_end/chaos.py --help`. What is killed, with SIGKILL and at moments drawn by a seed: a train
-worker (also while it writes a checkpoint), a Tune trial, a whole node of a cluster of three (a new one then joins), the
-driver (the same command then runs again), a downstream task. A kill counts once its restart was seen.
+`make chaos`, or `python -m tests.end_to_end.chaos --help`. Killed are, with SIGKILL at moments drawn by a seed: a train worker
+(also while it writes a checkpoint), a Tune trial, a whole node of a cluster of three (a new one then joins), the driver (the
+same command then runs again), a downstream task. A kill counts once its restart was seen.
 """
 
 import collections
@@ -13,23 +13,21 @@ import shutil
 import signal
 import sqlite3
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import pandas as pd
 import psutil
 
-ROOT = Path(__file__).resolve().parents[2]
-from tests.support.marked import MARK, end_marked, marked, titled  # noqa: E402  # beside the tests, which Python does not know of
+from tests.end_to_end.chaos_cluster import ChaosError, Driver, Nodes
+from tests.support.marked import MARK, end_marked, marked, titled
+from tests.support.same_tables import compare
 
 WORKER = "ray::RayTrainWorker"  # how Ray names its processes; after which a new one of these must appear
 TITLES = {"worker": WORKER, "checkpoint": WORKER, "trial": "ray::ImplicitFunc", "node": WORKER, "driver": WORKER,
@@ -37,10 +35,6 @@ TITLES = {"worker": WORKER, "checkpoint": WORKER, "trial": "ray::ImplicitFunc", 
 STUDY = ["--sigmas", "1.0", "--models", "uvb", "deen", "--extra-models", "--experiments", "losses", "internals", "denoise_rows",
          "--num-workers", "2", "--cpus-per-worker", "0.9", "--concurrent-trials", "1", "--train-images", "300",
          "--eval-images", "100", "--eval-test-images", "100", "--checkpoint-seconds", "0.5"]  # fmt: skip
-VOLATILE = {"run_id", "images_per_s", "images_per_second", "seconds", "time", "host"}  # run ids, times and hosts
-KEYS = {"losses": ["spec_id", "split", "estimator"], "internals": ["spec_id", "quantity"], "curves": ["spec_id", "epoch"],
-        "capacity": ["model"]}  # fmt: skip
-NODE_CPUS, NODES = 2, 3
 LAST_SHARE = 0.9  # a model that is nearly trained is not attacked: it might end before the kill is felt
 TOO_LATE = "when its model had just been trained"
 RETRY_SEEN_SECONDS = 20.0  # Ray tells of a second attempt within seconds, where there is one
@@ -84,93 +78,6 @@ class Kill:
     pid: int
     recovery_seconds: float
     evidence: str
-
-
-class ChaosError(AssertionError):
-    """The study did not survive, or what survived is not equal."""
-
-
-@dataclass
-class Driver:
-    """`full_study.py` as a process of its own; killed, it is simply run again."""
-
-    folder: Path
-    arguments: list[str]
-    mark: str
-    process: "subprocess.Popen[bytes] | None" = None
-    starts: int = 0
-
-    def start(self) -> None:
-        command = [sys.executable, str(ROOT / "pipelines" / "full_study.py"), *self.arguments]
-        self.starts += 1
-        with open(self.folder / "driver.log", "ab") as log:
-            log.write(f"--- start {self.starts}\n".encode())
-            log.flush()
-            environment = {**os.environ, MARK: self.mark}
-            self.process = subprocess.Popen(command, cwd=self.folder, env=environment, stdout=log, stderr=log)
-
-    def require_running(self) -> None:
-        assert self.process is not None
-        if self.process.poll() is not None:
-            raise ChaosError(f"the driver ended by itself, code {self.process.returncode}:\n{self.log()}")
-
-    def wait(self, timeout: float) -> None:
-        assert self.process is not None
-        code = self.process.wait(timeout)
-        if code:
-            raise ChaosError(f"the driver ended with code {code}:\n{self.log()}")
-
-    def log(self) -> str:
-        return "\n".join((self.folder / "driver.log").read_text().splitlines()[-30:])
-
-
-@dataclass
-class Nodes:
-    """A Ray cluster of several nodes on this machine, whose processes can be told apart by their raylet."""
-
-    mark: str
-    cluster: Any = None
-    workers: list[Any] = field(default_factory=list)
-
-    def start(self, scratch: Path) -> str:
-        """The cluster's address."""
-        os.environ |= {MARK: self.mark, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid4().hex, "RAY_TMPDIR": str(scratch),
-                       "RAY_USAGE_STATS_ENABLED": "0", "MLFLOW_DISABLE_TELEMETRY": "true", "OMP_NUM_THREADS": "1"}  # fmt: skip
-        from ray.cluster_utils import Cluster
-
-        # A head without CPUs: whatever is at work is then on a node that can be killed.
-        head = {"num_cpus": 0, "include_dashboard": True, "dashboard_port": 0, "object_store_memory": 80_000_000}
-        self.cluster = Cluster(initialize_head=True, head_node_args=head)
-        for _ in range(NODES - 1):
-            self.add()
-        return str(self.cluster.address)
-
-    def add(self) -> None:
-        self.workers.append(self.cluster.add_node(num_cpus=NODE_CPUS, object_store_memory=80_000_000))
-
-    def raylet(self, node: Any) -> psutil.Process:
-        return psutil.Process(node.all_processes["raylet"][0].process.pid)
-
-    def with_workers(self, title: str) -> list[Any]:
-        """The nodes (the head aside) on which something of that title runs."""
-        parents = {process.ppid() for process in titled(self.mark, title)}
-        return [node for node in self.workers if self.raylet(node).pid in parents]
-
-    def kill(self, node: Any) -> int:
-        """Power off: the node's raylet and all it started, at once. Returns the raylet's id."""
-        raylet = self.raylet(node)
-        for process in [raylet, *raylet.children(recursive=True)]:
-            try:
-                process.kill()
-            except psutil.NoSuchProcess:
-                continue
-        self.cluster.remove_node(node, allow_graceful=False)
-        self.workers.remove(node)
-        return raylet.pid
-
-    def stop(self) -> None:
-        if self.cluster is not None:
-            self.cluster.shutdown()
 
 
 class Attack:
@@ -432,25 +339,6 @@ def run_chaos(chaos: Chaos) -> list[Kill]:
         shutil.rmtree(scratch, ignore_errors=True)
         if not chaos.keep:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def compare(calm: Path, killed: Path) -> str:
-    """Every table, cell by cell, exactly; run ids, times and hosts aside."""
-    said = []
-    names = sorted(path.stem for path in (calm / "tables").glob("*.parquet"))
-    if not {"losses", "internals", "curves"} <= set(names):
-        raise ChaosError(f"tables are missing: {names}")
-    for name in names:
-        a, b = (pd.read_parquet(study / "tables" / f"{name}.parquet") for study in (calm, killed))
-        kept = [column for column in a.columns if column not in VOLATILE]
-        keys = KEYS.get(name) or kept
-        a, b = (frame[kept].sort_values(keys, ignore_index=True) for frame in (a, b))
-        pd.testing.assert_frame_equal(a, b, check_exact=True, obj=name)
-        if a.empty and name in ("losses", "internals", "curves"):
-            raise ChaosError(f"table {name} is empty")
-        if not a.empty:
-            said.append(f"{name} ({len(a)} x {len(kept)})")
-    return ", ".join(said)
 
 
 def require_no_traces(folder: Path, kills: list[Kill]) -> None:

@@ -200,10 +200,10 @@ def require_equal_but_for_rounding(one_worker: Path, two_workers: Path) -> None:
 def test_each_kind_of_kill_once_changes_nothing(tmp_path: Path, two_workers: Path) -> None:
     mark = uuid4().hex
     once = [word for kind in ("workers", "checkpoints", "trials", "nodes", "drivers", "tasks") for word in (f"--{kind}", "1")]
-    command = [sys.executable, str(ROOT / "tests" / "chaos" / "chaos.py"), *once, *SIZE_ARGUMENTS, "--calm", str(two_workers)]
+    command = [sys.executable, "-m", "tests.end_to_end.chaos", *once, *SIZE_ARGUMENTS, "--calm", str(two_workers)]
     try:
         done = subprocess.run(
-            [*command, "--keep", str(tmp_path / "kept"), "--patience", "600"], env={**os.environ, MARK: mark},
+            [*command, "--keep", str(tmp_path / "kept"), "--patience", "600"], env={**os.environ, MARK: mark}, cwd=ROOT,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout
