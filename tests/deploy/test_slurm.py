@@ -1,0 +1,95 @@
+"""deploy/slurm.sbatch, run by a real Slurm of two nodes on this machine."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from deployment import DEPLOY, ROOT, TINY, clean_environment
+
+BOX = Path(__file__).with_name("slurm_box.sh")
+NEEDED = ("slurmctld", "slurmd", "sbatch", "munged", "ip", "unshare")
+
+
+def why_not() -> str:
+    """Why Slurm cannot be run here; empty where it can."""
+    missing = [name for name in NEEDED if shutil.which(name) is None]
+    if missing:
+        return f"no {', '.join(missing)}: apt-get install slurmctld slurmd slurm-client munge iproute2"
+    if os.geteuid() != 0:
+        return "slurmd needs root"
+    command = ["unshare", "--pid", "--fork", "--net", "--mount", "true"]
+    made = subprocess.run(command, capture_output=True, text=True, check=False)
+    return f"no namespaces here: {made.stderr.strip()}" if made.returncode else ""
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder with a short path: Ray makes sockets below it."""
+    made = Path(tempfile.mkdtemp(prefix="sl"))
+    (made / "home").mkdir()
+    yield made
+    shutil.rmtree(made, ignore_errors=True)
+
+
+def submit(folder: Path, *arguments: str, venv: Path = Path(sys.prefix)) -> tuple[int, str]:
+    """Submit the batch script on the cluster's login node and wait; returns its exit code and what it printed."""
+    if reason := why_not():
+        pytest.skip(reason)
+    environment = clean_environment(folder / "home", uuid4().hex) | {
+        "PYTHONPATH": str(ROOT), "UVB_VENV": str(venv), "UVB_STORAGE": str(folder / "studies"),
+        "UVB_RAY_TMP": str(folder / "ray/t"),
+    }  # fmt: skip
+    log = folder / "job.log"
+    command = [str(BOX), str(folder), "sbatch", "--wait", f"--output={log}", str(DEPLOY / "slurm.sbatch"), *arguments]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=1200
+    )
+    return done.returncode, done.stdout + (log.read_text() if log.is_file() else "")
+
+
+def test_sbatch_script_is_valid_bash_and_asks_for_one_ray_node_a_machine() -> None:
+    script = DEPLOY / "slurm.sbatch"
+    subprocess.run(["bash", "-n", str(script)], check=True)
+    asked = [line.removeprefix("#SBATCH ") for line in script.read_text().splitlines() if line.startswith("#SBATCH ")]
+    assert "--ntasks-per-node=1" in asked
+    assert "--exclusive" in asked
+
+
+def test_symmetric_run_has_the_options_the_script_uses() -> None:
+    ray = Path(sys.executable).with_name("ray")
+    told = subprocess.run([str(ray), "symmetric-run", "--help"], capture_output=True, text=True, check=True).stdout
+    assert "--address" in told
+    assert "--min-nodes" in told
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_sbatch_trains_a_study_on_two_nodes(folder: Path) -> None:
+    tracking = ["--tracking-uri", f"sqlite:///{folder}/mlflow.db"]
+    code, said = submit(folder, "--study", "slurm", *TINY, *tracking)
+    assert code == 0, said
+    assert "the cluster (2 nodes) has 4 CPUs" in said
+    assert (folder / "studies" / "slurm" / "report.html").is_file()
+    assert (folder / "home" / ".ray" / "auth_token").stat().st_mode & 0o077 == 0, "the token is its owner's alone"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_sbatch_fails_when_the_study_fails(folder: Path) -> None:
+    code, said = submit(folder, "--sigmas", "-1")
+    assert code == 2, said
+    assert "sigma = -1" in said
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_sbatch_names_a_missing_environment_in_one_line(folder: Path) -> None:
+    code, said = submit(folder, venv=folder / "nowhere")
+    assert code == 2, said
+    assert f"error: no virtual environment at {folder}/nowhere" in said
