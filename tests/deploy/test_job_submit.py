@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import pandas as pd
 import pytest
+import torch
 import yaml
 from deployment import DEPLOY, ROOT, TINY, clean_environment, end_processes, free_ports
 
@@ -27,7 +28,7 @@ def documented_block() -> str:
 
 @dataclass
 class Head:
-    """A Ray head of this machine that wants a token, and a laptop's environment that has it."""
+    """A Ray head of this machine that wants a token and claims to have 8 GPUs, and a laptop's environment with the token."""
 
     folder: Path
     environment: dict[str, str]
@@ -62,7 +63,7 @@ def head() -> Iterator[Head]:
         shutil.copytree(folder / "laptop" / ".ray", folder / "home" / ".ray")
         start = [RAY, "start", "--head", f"--port={port}", f"--dashboard-port={dashboard}", "--node-ip-address=127.0.0.1",
                  "--dashboard-host=127.0.0.1", f"--ray-client-server-port={client}", f"--dashboard-agent-listen-port={agent}",
-                 "--num-cpus=2", f"--temp-dir={folder}/ray"]  # fmt: skip
+                 "--num-cpus=2", "--num-gpus=8", f"--temp-dir={folder}/ray"]  # fmt: skip
         node = {**with_token, "HOME": str(folder / "home")}
         started = subprocess.run(start, env=node, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         assert started.returncode == 0, started.stdout
@@ -102,6 +103,16 @@ def test_block_trains_a_study_with_the_uploaded_package(head: Head) -> None:
     assert str(study / "report.html") in done.stdout
     where = head.submit({"python pipelines/full_study.py": "python -c 'import pipelines; print(pipelines.__file__)'"})
     assert "working_dir_files" in where.stdout, where.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the GPUs that the head claims are not there, and must not be used")
+def test_gpu_flags_give_each_of_eight_gpus_a_model(head: Head) -> None:
+    done = head.submit({"--dataset mnist": "--dataset digits --study gpus"})
+    assert "has 2 CPUs and 8 GPUs: 8 models at a time, 1 worker of 0.2 CPU and 1 GPU each" in done.stdout, done.stdout
+    assert done.returncode != 0, "no CUDA here"
+    assert "error: " in done.stdout
 
 
 @pytest.mark.slow
