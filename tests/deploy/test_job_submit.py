@@ -12,7 +12,6 @@ from uuid import uuid4
 
 import pandas as pd
 import pytest
-import torch
 import yaml
 from deployment import DEPLOY, ROOT, TINY, clean_environment, end_processes, free_ports
 
@@ -28,7 +27,7 @@ def documented_block() -> str:
 
 @dataclass
 class Head:
-    """A Ray head of this machine that wants a token and claims to have 8 GPUs, and a laptop's environment with the token."""
+    """A Ray head of this machine that wants a token, and the environment of a laptop that has it."""
 
     folder: Path
     environment: dict[str, str]
@@ -43,7 +42,7 @@ class Head:
         }
         for old, new in {**ours, **replaced}.items():
             assert old in block, old
-            block = block.replace(old, new)
+            block = block.replace(old, new, 1)
         return subprocess.run(
             ["bash", "-euc", block], cwd=ROOT, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
@@ -63,7 +62,7 @@ def head() -> Iterator[Head]:
         shutil.copytree(folder / "laptop" / ".ray", folder / "home" / ".ray")
         start = [RAY, "start", "--head", f"--port={port}", f"--dashboard-port={dashboard}", "--node-ip-address=127.0.0.1",
                  "--dashboard-host=127.0.0.1", f"--ray-client-server-port={client}", f"--dashboard-agent-listen-port={agent}",
-                 "--num-cpus=2", "--num-gpus=8", f"--temp-dir={folder}/ray"]  # fmt: skip
+                 "--num-cpus=2", f"--temp-dir={folder}/ray"]  # fmt: skip
         node = {**with_token, "HOME": str(folder / "home")}
         started = subprocess.run(start, env=node, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         assert started.returncode == 0, started.stdout
@@ -106,17 +105,7 @@ def test_block_trains_a_study_with_the_uploaded_package(head: Head) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
-@pytest.mark.skipif(torch.cuda.is_available(), reason="the GPUs that the head claims are not there, and must not be used")
-def test_gpu_flags_give_each_of_eight_gpus_a_model(head: Head) -> None:
-    done = head.submit({"--dataset mnist": "--dataset digits --study gpus"})
-    assert "has 2 CPUs and 8 GPUs: 8 models at a time, 1 worker of 0.2 CPU and 1 GPU each" in done.stdout, done.stdout
-    assert done.returncode != 0, "no CUDA here"
-    assert "error: " in done.stdout
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_block_fails_when_the_study_fails(head: Head) -> None:
     done = head.submit({"--dataset mnist --use-gpu --expect-gpus 8": "--sigmas -1 --use-gpu --expect-gpus 8"})
     assert done.returncode != 0
@@ -124,7 +113,7 @@ def test_block_fails_when_the_study_fails(head: Head) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_head_refuses_a_job_without_its_token(head: Head) -> None:
     stranger = Head(head.folder, {**head.environment, "RAY_AUTH_TOKEN": "0" * 64}, head.dashboard)
     done = stranger.submit({})
