@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import yaml
-from deployment import ROOT
+
+from tests.deploy.deployment import ROOT
 
 ACCESS = yaml.safe_load((ROOT / "aws_access.yaml").read_text())
 CLUSTER = yaml.safe_load((ROOT / "ray_cluster.yaml").read_text())

@@ -9,9 +9,10 @@ import jsonschema
 import pytest
 import ray.autoscaler
 import yaml
-from deployment import DEPLOY, ROOT
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
+
+from tests.deploy.deployment import DEPLOY, ROOT
 
 AWS = yaml.safe_load((ROOT / "ray_cluster.yaml").read_text())
 CLOUDS = ["gcp", "azure"]

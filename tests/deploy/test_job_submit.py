@@ -13,7 +13,8 @@ from uuid import uuid4
 import pandas as pd
 import pytest
 import yaml
-from deployment import DEPLOY, ROOT, TINY, clean_environment, end_processes, free_ports
+
+from tests.deploy.deployment import DEPLOY, ROOT, TINY, clean_environment, end_processes, free_ports
 
 RAY = str(Path(sys.executable).with_name("ray"))
 

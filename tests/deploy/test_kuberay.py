@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
-from deployment import DEPLOY, ROOT
+
+from tests.deploy.deployment import DEPLOY, ROOT
 
 # A dict lists the fields that are allowed (! marks the required ones), a set the values, a list its elements.
 QUANTITIES = {"*": (str, int)}

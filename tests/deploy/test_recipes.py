@@ -6,7 +6,8 @@ import sys
 import tomllib
 
 import yaml
-from deployment import DEPLOY, ROOT
+
+from tests.deploy.deployment import DEPLOY, ROOT
 
 DOCS = ROOT / "docs" / "cluster.md"
 RECIPES = [DOCS, ROOT / "ray_cluster.yaml", *(path for path in sorted(DEPLOY.iterdir()) if path.is_file())]

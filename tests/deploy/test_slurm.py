@@ -10,7 +10,8 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from deployment import DEPLOY, ROOT, TINY, clean_environment
+
+from tests.deploy.deployment import DEPLOY, ROOT, TINY, clean_environment
 
 BOX = Path(__file__).with_name("slurm_box.sh")
 NEEDED = ("slurmctld", "slurmd", "sbatch", "munged", "ip", "unshare")
