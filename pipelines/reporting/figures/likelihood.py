@@ -7,12 +7,12 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from pipelines.files.study_files import Model, Result, order
 from pipelines.reporting.figures import Picture, Study, register
-from pipelines.reporting.figures.style import FAINT, INK, colour, label, legend, marker, plot
-from pipelines.reporting.headlines import level
+from pipelines.reporting.figures.chart import Chart, Series, lines
+from pipelines.reporting.figures.style import label, marker, shade
+from pipelines.reporting.numbers import level
 from uvb.measure.entropy import entropy_growth
 
 Row = Mapping[str, Any]
@@ -20,38 +20,29 @@ Found = Sequence[tuple[Model, Result]]
 EXACT = "training set’s exact density"
 
 
-def draw(found: Found) -> Figure:
+def draw(found: Found) -> Chart:
     """-log p(y) over σ less that of the Gaussian, one line a model; bars are one standard error of the paired difference."""
-    figure, axes = plot(2.8)
-    models = list(dict.fromkeys(model.spec.model for model, _ in found))
-    for name in models:
-        own = [(m.spec.sigma, r.arrays["model"] - r.arrays["gaussian"]) for m, r in found
-               if m.spec.model == name and "model" in r.arrays]  # fmt: skip
-        if own:
-            _errorbar(axes, own, label(name), colour(name), marker(name))
+    series = []
+    for name in dict.fromkeys(model.spec.model for model, _ in found):
+        own = {m.spec.sigma: r.arrays["model"] - r.arrays["gaussian"] for m, r in found
+               if m.spec.model == name and "model" in r.arrays}  # fmt: skip
+        series.append(_series(label(name), own, colour=shade(name), marker=marker(name)))
     exact = {m.spec.sigma: r.arrays["exact"] - r.arrays["gaussian"] for m, r in found}
-    _errorbar(axes, sorted(exact.items(), key=lambda item: item[0]), EXACT, INK, "x")
-    axes.axhline(0, color=FAINT, linestyle="--", linewidth=1)
-    axes.set_xlabel("σ")
-    axes.set_ylabel("−log p(y) less a Gaussian’s, nats")
-    legend(axes)
-    return figure
+    series.append(_series(EXACT, exact, marker="x"))
+    return lines(series, "σ", "−log p(y) less a Gaussian’s, nats", zero=True)
 
 
-def draw_identity(rows: Sequence[Row]) -> Figure:
+def draw_identity(rows: Sequence[Row]) -> Chart:
     """Per interval of σ: growth of -E log p(y), less the integral of the loss. Zero: de Bruijn's identity holds."""
-    figure, axes = plot(2.4)
+    series = []
     for name in dict.fromkeys(row["name"] for row in rows):
         own = [row for row in rows if row["name"] == name]
-        known = own[0]["model"]
-        style: dict[str, Any] = {"color": colour(known), "marker": marker(known)} if known else {"color": INK, "marker": "x"}
-        axes.errorbar([r["sigma"] for r in own], [r["measured"] - r["integral"] for r in own], [r["stderr"] for r in own],
-                      label=name, capsize=2, **style)  # fmt: skip
-    axes.axhline(0, color=FAINT, linestyle="--", linewidth=1)
-    axes.set_xlabel("σ, middle of the interval")
-    axes.set_ylabel("difference, nats")
-    legend(axes)
-    return figure
+        kind = own[0]["model"]
+        apart = [row["measured"] - row["integral"] for row in own]
+        low, high = ([v + sign * row["stderr"] for v, row in zip(apart, own, strict=True)] for sign in (-1, 1))
+        look: dict[str, Any] = {"colour": shade(kind), "marker": marker(kind)} if kind else {"marker": "x"}
+        series.append(Series(name, [row["sigma"] for row in own], apart, low, high, **look))
+    return lines(series, "σ, middle of the interval", "difference, nats", zero=True, height=150)
 
 
 @register("likelihood", title="Likelihood of noisy images", needs="likelihood", order=60)
@@ -85,20 +76,20 @@ def identity_rows(study: Study, found: Found) -> list[Row]:
     """For each density and two neighbouring σ: {name, model, sigma, measured, integral, stderr}, in nats."""
     losses = study.tables["losses"]
     own = losses[(losses["split"] == "test") & (losses["estimator"] == "energy")].set_index("spec_id")
-    lines: dict[tuple[str, str], dict[float, _Point]] = {}
+    by_density: dict[tuple[str, str], dict[float, _Point]] = {}
     for model, result in found:
         if model.spec_id not in own.index:
             continue
         row, sigma, kind = own.loc[model.spec_id], model.spec.sigma, model.spec.model
         if "model" in result.arrays:
             point = _Point(sigma, result.arrays["model"], row["loss"], row["stderr"], result.values["stderr"])
-            lines.setdefault((label(kind), kind), {})[sigma] = point
+            by_density.setdefault((label(kind), kind), {})[sigma] = point
         if not np.isnan(row["nonparametric"]):
             point = _Point(sigma, result.arrays["exact"], row["nonparametric"], row["stderr"], 0.0)
-            lines.setdefault((EXACT, ""), {})[sigma] = point
+            by_density.setdefault((EXACT, ""), {})[sigma] = point
     rows: list[Row] = []
     dimension = math.prod(found[0][0].spec.data.shape)
-    for (name, kind), points in lines.items():
+    for (name, kind), points in by_density.items():
         line = [points[sigma] for sigma in sorted(points)]
         integrals = entropy_growth([point.sigma for point in line], [point.loss for point in line], dimension)
         for (a, b), integral in zip(pairwise(line), integrals, strict=True):
@@ -141,7 +132,10 @@ def _identity_caption(rows: Sequence[Row]) -> str:
     )
 
 
-def _errorbar(axes: Any, points: Sequence[tuple[float, np.ndarray]], name: str, shade: str, mark: str) -> None:
-    sigmas, values = zip(*points, strict=True)
-    errors = [float(v.std()) / math.sqrt(len(v)) for v in values]
-    axes.errorbar(sigmas, [float(v.mean()) for v in values], errors, label=name, color=shade, marker=mark, capsize=2)
+def _series(name: str, points: Mapping[float, np.ndarray], **look: Any) -> Series:
+    """A line through the means of each point's values (N,), with one standard error."""
+    sigmas = sorted(points)
+    means = [float(points[sigma].mean()) for sigma in sigmas]
+    errors = [float(points[sigma].std()) / math.sqrt(len(points[sigma])) for sigma in sigmas]
+    low, high = ([m + sign * e for m, e in zip(means, errors, strict=True)] for sign in (-1, 1))
+    return Series(name, sigmas, means, low, high, **look)

@@ -1,0 +1,88 @@
+"""The energy as a detector: does f tell test images from images of other kinds?"""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from uvb.data import ImageSet, load_dataset
+from uvb.errors import UserError
+from uvb.exact.empirical_bayes import EmpiricalBayes
+from uvb.experiments._draws import shortened
+from uvb.experiments.registry import Context, Result, register_experiment
+from uvb.measure.detection import auroc
+from uvb.measure.losses import drawn_test_images
+from uvb.models.base import Energy, Estimator
+from uvb.noise import generator, normal
+from uvb.sampling.chains import held_noise
+from uvb.spec import RunSpec
+
+IMAGES, BATCH = 1000, 250
+OTHER_DATA = ("digits", "mnist")  # whose images fit one another when resized
+
+
+@register_experiment("detection", needs="energy", where="largest")
+@torch.no_grad()
+def detection(model: Estimator, spec: RunSpec, context: Context) -> Result:
+    """`rows`: [{set, input, energy, auroc, stderr}], AUROC of f for test images against each other set.
+
+    `input` is "noisy" (f(y), y = x + σ noise, of which the energy is a density) or "clean" (f(x)). `energy` is "model" or
+    "exact", the training set's. The sets are made of the test images (transposed, inverted, pixels shuffled), or of nothing
+    (constants, uniform noise), or of another data set's images resized. `absent` names data sets that this machine lacks.
+    A random energy is held at one ε.
+    """
+    assert isinstance(model, Energy)
+    images, plan = context.images, context.plan
+    n = shortened(IMAGES, context, least=50)
+    x = images.to_unit(drawn_test_images(images, n, context.evaluation), plan.dtype)
+    sets, absent = other_sets(x, images, context.seed)
+    exact = EmpiricalBayes(images.train[: spec.data.train_images].to(plan.device), spec.sigma, levels=images.levels)
+    scores: dict[tuple[str, str, str], Tensor] = {}
+    for name, clean in {"test": x, **sets}.items():
+        noise = normal(tuple(clean.shape), context.seed, "detection", name).to(clean)
+        for kind, y in (("noisy", clean + spec.sigma * noise), ("clean", clean)):
+            for of, energy in (("model", model), ("exact", exact)):
+                scores[name, kind, of] = _energies(energy, y.to(plan.device), context)
+    rows: list[dict[str, object]] = []
+    for (name, kind, of), outside in scores.items():
+        if name != "test":
+            found = auroc(scores["test", kind, of], outside)
+            rows.append({"set": name, "input": kind, "energy": of, "auroc": found.value, "stderr": found.stderr})
+    bad = sorted({name for (name, _, of), values in scores.items() if of == "model" and not bool(values.isfinite().all())})
+    message = f"the energy has no finite value on images of: {', '.join(bad)}" if bad else ""
+    rows = [row for row in rows if not (row["energy"] == "model" and (row["set"] in bad or "test" in bad))]
+    return Result({"sigma": spec.sigma, "images": len(x), "rows": rows, "absent": absent, "message": message})
+
+
+def other_sets(x: Tensor, images: ImageSet, seed: int) -> tuple[dict[str, Tensor], list[str]]:
+    """Images that are none of the data, each (n, C, H, W) as x, in [0, 1]; and names of data sets that are not here."""
+    g, (n, channels, height, width) = generator(seed, "other sets"), x.shape
+    order = torch.rand(n, 1, height * width, generator=g).argsort(2)
+    found = {
+        "inverted": 1 - x,
+        "pixels shuffled": x.flatten(2).gather(2, order.expand(-1, channels, -1)).reshape(x.shape),
+        "constants": torch.rand(n, channels, 1, 1, generator=g).to(x).expand_as(x),
+        "uniform noise": torch.rand(x.shape, generator=g).to(x),
+    }
+    if height == width:
+        found["transposed"] = x.transpose(2, 3)
+    absent = []
+    for name in OTHER_DATA if images.name in OTHER_DATA else ():
+        if name == images.name:
+            continue
+        try:
+            other = load_dataset(name, Path("data"), download=False)
+        except UserError:
+            absent.append(name)
+            continue
+        some = other.to_unit(other.test[torch.randperm(len(other.test), generator=g)[:n]], torch.float32)
+        resized = F.interpolate(some, (height, width), mode="bilinear", antialias=True).clamp(0, 1)
+        found[f"{name}, resized"] = resized.to(x)
+    return found, absent
+
+
+def _energies(energy: Energy, y: Tensor, context: Context) -> Tensor:
+    """f(y), (n,) float64 on the CPU, with one ε for all."""
+    parts = [energy.energy(part, held_noise(energy, len(part), context.seed, part)) for part in y.split(BATCH)]
+    return torch.cat(parts).double().cpu()
