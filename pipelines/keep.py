@@ -10,7 +10,8 @@ from pipelines.cli import command
 from uvb.errors import UserError
 
 KEPT = ("tables", "figures", "report.html", "study.json", "timings.json")
-RESULTS = "tasks/*/*/result.json"  # every number of each experiment, the arrays left behind
+# every number of each experiment without its arrays, and of each model all but weights and checkpoints
+NUMBERS = ("tasks/settings.json", "tasks/*/*/result.json", "models/*/*.json")
 
 
 @dataclass(frozen=True)
@@ -39,17 +40,23 @@ def keep(config: Keep) -> None:
     here, there = config.study.resolve(), target.resolve()
     if here == there or here in there.parents or there in here.parents:
         raise UserError(f"{target} and the study overlap, and an older copy is replaced: choose another --out, e.g. results")
-    if target.exists() and ((target / "models").exists() or not (target / "study.json").exists()):
+    if target.exists() and not _is_copy(target):
         raise UserError(f"{target} is no copy of a study: remove it, or choose another --out")
     with Store(there.parent).folder(there.name) as copy:  # whole or absent, and the older one stays until then
         for name in KEPT:
             source = config.study / name
             shutil.copytree(source, copy / name) if source.is_dir() else shutil.copy2(source, copy / name)
-        for result in sorted(config.study.glob(RESULTS)):
-            into = copy / result.relative_to(config.study)
+        for file in sorted(path for pattern in NUMBERS for path in config.study.glob(pattern)):
+            into = copy / file.relative_to(config.study)
             into.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(result, into)
+            shutil.copy2(file, into)
     print(target)
+
+
+def _is_copy(folder: Path) -> bool:
+    """Whether a folder is an older copy, which may be replaced: a study without images, weights and arrays."""
+    more = ("data/*", "models/*/model", "tasks/*/*/arrays.safetensors")
+    return (folder / "study.json").exists() and not any(True for pattern in more for _ in folder.glob(pattern))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """sample.py and denoise.py on a small model, and the pictures they write."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -103,12 +105,29 @@ def test_what_a_study_found_is_kept_without_weights(tmp_path):
     for _ in range(2):
         keep(Keep(study, tmp_path / "results"))
     kept = tmp_path / "results" / "digits-full"
-    assert {p.name for p in kept.iterdir()} == {"tables", "tasks", "figures", "report.html", "study.json", "timings.json"}
+    folders = {"tables", "tasks", "models", "figures"}
+    assert {p.name for p in kept.iterdir()} == {*folders, "report.html", "study.json", "timings.json"}
     assert (kept / "tables" / "losses.parquet").read_bytes() == (study / "tables" / "losses.parquet").read_bytes()
     numbers = {p.relative_to(study) for p in study.glob("tasks/*/*/result.json")}
     assert numbers == {p.relative_to(kept) for p in kept.glob("tasks/**/*") if p.is_file()} != set()
+    assert not list(kept.rglob("*.safetensors"))
     with pytest.raises(UserError, match="no study"):
         keep(Keep(tmp_path, tmp_path / "results"))
+
+
+def test_a_kept_study_is_reported_again(tmp_path):
+    """With the tables, headline and figures that it had; what needs arrays is the drawing that was kept."""
+    study = fake_study.make(tmp_path / "digits")
+    before = build_report(study).read_text()
+    keep(Keep(study, tmp_path / "results"))
+    kept = tmp_path / "results" / "digits-full"
+    tables = {p.name: p.read_bytes() for p in (kept / "tables").iterdir()}
+    again = build_report(kept).read_text()
+    assert {p.name: p.read_bytes() for p in (kept / "tables").iterdir()} == tables
+    assert {p.name for p in (kept / "figures").iterdir()} == {p.name for p in (study / "figures").iterdir()}
+    for part in (r'<p class="says">.*?</p>', r"<table.*?</table>", r"<figcaption>.*?</figcaption>"):
+        assert sorted(re.findall(part, again, re.S)) == sorted(re.findall(part, before, re.S)) != []
+    assert again.count('role="img"') == before.count('role="img"')
 
 
 def test_keeping_never_removes_what_is_no_older_copy(tmp_path):
