@@ -70,7 +70,9 @@ def paces(specs: Sequence[RunSpec], plan: Plan, images: ImageSet) -> list[Pace]:
     """
     plan = dataclasses.replace(plan, compile=False)
     most = max((spec.recipe.batch_size for spec in specs), default=1)
-    images = dataclasses.replace(images, train=images.train[: STEPS * most], train_labels=None, test_labels=None)
+    # copies, since a slice of a map would travel to other processes with the whole of it
+    train, test = images.train[: STEPS * most].clone(), images.test[:PROBE_IMAGES].clone()
+    images = dataclasses.replace(images, train=train, test=test, train_labels=None, test_labels=None)
     specs = [dataclasses.replace(s, data=dataclasses.replace(s.data, checksum=images.checksum, train_images=len(images.train)))
              for s in specs]  # fmt: skip
     if plan.workers == 1 or plan.device != "cpu":

@@ -90,7 +90,7 @@ class Training:
             return {"outcome": start, "epoch": self.spec.recipe.epochs, "loss": self._last_loss()}
         refused, images, state = "", None, None
         try:
-            images = load_images(self.study.uri, self.spec.data.checksum)
+            images = load_images(self.study.uri, self.spec.data.checksum, self.spec.data.train_images)
             state = self._load(start)
         except UserError as error:
             refused = str(error)

@@ -89,6 +89,23 @@ class Store:
         with self.fs.open_input_stream(self._at(path), compression=None) as stream:
             return bytes(stream.read())
 
+    def open_at(self, path: str) -> arrow.NativeFile:
+        """A file of which parts are read, by ``read_at(bytes, offset)``; the caller closes it."""
+        return self.fs.open_input_file(self._at(path))
+
+    def put_file(self, local: Path, path: str) -> None:
+        """Put a file that never changes here, whole or not at all: on the same disk a second name for it, else a copy."""
+        with self._writing(path):
+            if not self.local_path:
+                arrow.copy_files(str(local), self._at(path), destination_filesystem=self.fs)
+                return
+            with _renamed(self.local_path / path) as temporary:
+                try:
+                    os.link(local, temporary)
+                except OSError:  # another disk, or one without links
+                    shutil.copyfile(local, temporary)
+                    _fsync(temporary)
+
     def read_json(self, path: str) -> Any:
         return json.loads(self.read_bytes(path))
 

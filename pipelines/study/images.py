@@ -1,13 +1,18 @@
 """The study's images in its own folder, so that a worker needs no data set of its own."""
 
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
 from pipelines.files.store import Store
-from uvb.data import ImageSet
+from uvb.data import ImageSet, cache
+from uvb.data.fetch import Parts
+from uvb.data.image_set import VERIFIED_BYTES
 from uvb.errors import UserError
+
+FETCHES = 4  # parts of a file that are asked for at the same time
 
 
 def images_path(checksum: str) -> str:
@@ -15,20 +20,44 @@ def images_path(checksum: str) -> str:
 
 
 def save_images(store: Store, images: ImageSet) -> None:
-    """Put `images` into the study's folder, unless they are there and whole."""
+    """Put `images` into the study's folder, unless they are there and whole.
+
+    A converted set is not written again: the study's file is a second name for the cache's, or its copy.
+    """
     path = images_path(images.checksum)
-    with suppress(UserError, FileNotFoundError):
-        if load_images(store.uri, images.checksum).checksum == images.checksum:
+    load_images.cache_clear()
+    with suppress(UserError, OSError):
+        if _stored(store, path) == images.checksum:
             return
-    with tempfile.TemporaryDirectory() as scratch:
+    if cache.set_path(images.checksum).exists():
+        store.put_file(cache.set_path(images.checksum), path)
+        return
+    with tempfile.TemporaryDirectory(prefix="uvb-images-") as scratch:
         local = Path(scratch) / "images.safetensors"
         images.save(local)
-        store.write_bytes(path, local.read_bytes())
+        store.put_file(local, path)
+
+
+def _stored(store: Store, path: str) -> str:
+    """The checksum of the images that lie at `path`; of a small file the contents are held against it."""
+    if store.local_path:
+        return ImageSet.load(store.local_path / path).checksum
+    with store.open_at(path) as source, tempfile.TemporaryDirectory(prefix="uvb-images-") as scratch:
+        parts = Parts(Path(scratch), source.size(), lambda start, size: bytes(source.read_at(size, start)))
+        if source.size() <= VERIFIED_BYTES:
+            for part in parts.missing(None):
+                parts.fetch(part)
+        return ImageSet.load(parts.path).checksum
 
 
 @lru_cache(maxsize=2)  # a worker process runs many tasks on the same images
-def load_images(uri: str, checksum: str) -> ImageSet:
-    """The images with that checksum, from the study at `uri`.
+def load_images(uri: str, checksum: str, train_images: int | None = None) -> ImageSet:
+    """The images with that checksum, from the study at `uri`, memory-mapped.
+
+    Where the study is not on this machine's file system, each machine fetches the parts it needs once, into its cache.
+
+    Args:
+        train_images: how many training images will be used, from the first; the others may then be missing. None: all.
 
     Raises:
         UserError: the file is missing or damaged.
@@ -36,7 +65,18 @@ def load_images(uri: str, checksum: str) -> ImageSet:
     store = Store(uri)
     if store.local_path:
         return ImageSet.load(store.local_path / images_path(checksum))
-    with tempfile.TemporaryDirectory() as scratch:
-        local = Path(scratch) / "images.safetensors"
-        local.write_bytes(store.read_bytes(images_path(checksum)))
-        return ImageSet.load(local)
+    if cache.set_path(checksum).exists():
+        with suppress(UserError):
+            return ImageSet.load(cache.set_path(checksum))
+    with cache.workplace(f"fetch-{checksum}") as folder:  # one process of a machine at a time
+        if not cache.set_path(checksum).exists():
+            with store.open_at(images_path(checksum)) as source:
+                parts = Parts(folder, source.size(), lambda start, size: bytes(source.read_at(size, start)))
+                with ThreadPoolExecutor(FETCHES) as pool:
+                    list(pool.map(parts.fetch, parts.missing(train_images)))
+                if not parts.complete:
+                    return ImageSet.load(parts.path)
+                ImageSet.load(parts.path)  # raises where a small file, which has no sums of parts, is damaged
+                cache.adopt(checksum, parts.path)
+            cache.clear(folder)
+    return ImageSet.load(cache.set_path(checksum))

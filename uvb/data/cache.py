@@ -42,14 +42,20 @@ def find(fingerprint: str, name: str) -> ImageSet | None:
 
 def keep(fingerprint: str, checksum: str, made: Path, report: ReadReport) -> None:
     """Give a set that was made at `made` its name, and note what it was made from."""
+    adopt(checksum, made)
     with writing():
-        target = set_path(checksum)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        made.replace(target)
         write_whole(
             cache_folder() / "sources" / f"{fingerprint}.json",
             json.dumps({"checksum": checksum, "report": report.to_json()}, indent=1).encode(),
         )
+
+
+def adopt(checksum: str, made: Path) -> None:
+    """Give a whole set its name in the cache."""
+    with writing():
+        target = set_path(checksum)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        made.replace(target)
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -82,7 +83,16 @@ class ImageFile:
                     file.write(np.ascontiguousarray(labels, np.int64).tobytes())
             file.truncate(self.pixels_start + self.contents.images * self.contents.row_bytes)
 
-    @property
+    @cached_property
+    def labels_sum(self) -> str:
+        """The SHA-256 of the labels' bytes."""
+        digest = hashlib.sha256()
+        for labels in (self.contents.train_labels, self.contents.test_labels):
+            if labels is not None:
+                digest.update(np.ascontiguousarray(labels, np.int64).tobytes())
+        return digest.hexdigest()
+
+    @cached_property
     def pixels_start(self) -> int:
         """Where the first image begins."""
         labels = sum(
@@ -96,7 +106,7 @@ class ImageFile:
         blocks = len(block_ranges(held.train_images, held.test_images, held.block_rows))
         metadata = {
             "name": held.name, "levels": str(held.levels), "classes": json.dumps(held.classes), "checksum": checksum,
-            "brightest": f"{brightest:03d}", "block_rows": str(held.block_rows),
+            "brightest": f"{brightest:03d}", "labels": self.labels_sum, "block_rows": str(held.block_rows),
             "blocks": " ".join(sums or ("0" * 64,) * blocks),
         }  # fmt: skip
         head: dict[str, Any] = {"__metadata__": metadata}

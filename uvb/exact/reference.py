@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from uvb.data import ImageSet
+from uvb.data.stream import resident
 from uvb.exact.baselines import mean_image_loss
 from uvb.exact.empirical_bayes import posterior_mean
 from uvb.measure.losses import EvalConfig, Mean, clustered_mean, evaluation_images, image_losses
@@ -39,7 +40,7 @@ def reference(images: ImageSet, sigma: float, config: EvalConfig, plan: Plan, *,
     Args:
         train_images: how many training images, from the first, are the prior (None: all).
     """
-    prior = images.train[:train_images].to(plan.device)  # (N, C, H, W) uint8
+    prior = resident(images.train[:train_images], plan.device)  # (N, C, H, W) uint8
 
     def exact(y: Tensor, eps: Tensor) -> Tensor:
         return posterior_mean(y, prior, sigma, levels=images.levels)

@@ -4,6 +4,7 @@ import math
 
 import torch
 
+from uvb.data.stream import resident
 from uvb.exact.empirical_bayes import EmpiricalBayes
 from uvb.experiments._draws import latent_noise, shortened
 from uvb.experiments.registry import Context, Result, register_experiment
@@ -38,7 +39,8 @@ def convexity(model: Estimator, spec: RunSpec, context: Context) -> Result:
     directions = torch.where(half.reshape(-1, 1, 1, 1), anywhere, directions)
     distances = [math.sqrt(x[0].numel()) * factor for factor in DISTANCES]
 
-    exact = EmpiricalBayes(images.train[: spec.data.train_images], spec.sigma, levels=images.levels).to(plan.device)
+    prior = resident(images.train[: spec.data.train_images], plan.device)
+    exact = EmpiricalBayes(prior, spec.sigma, levels=images.levels)
     scalars: dict[str, object] = {"sigma": spec.sigma, "pairs": n}
     for name, energy in (("measured", model), ("exact", exact)):
         eps = latent_noise(energy, n, x, context, "convexity latent")

@@ -5,6 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from uvb.data.stream import resident
 from uvb.exact.empirical_bayes import posterior_mean
 from uvb.experiments._draws import shortened
 from uvb.experiments.registry import Context, Result, register_experiment
@@ -24,7 +25,7 @@ def score_error(model: Estimator, spec: RunSpec, context: Context) -> Result:
     loss less the floor; on the test set a model that generalizes is *right* to differ.
     """
     images, plan = context.images, context.plan
-    prior = images.train[: spec.data.train_images].to(plan.device)
+    prior = resident(images.train[: spec.data.train_images], plan.device)
     count, rows = shortened(IMAGES, context, least=50), []
     few = replace(context.evaluation, train_images=count, test_images=count)
     for split in ("train", "test"):

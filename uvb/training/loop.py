@@ -16,6 +16,7 @@ from uvb.accelerate.cpu import keep_large_buffers
 from uvb.accelerate.cuda_graph import Graphed
 from uvb.accelerate.gradients import Gradients, clip, distance
 from uvb.data import ImageSet
+from uvb.data.stream import Rows, rows_on
 from uvb.errors import Diverged, UserError
 from uvb.models.base import LatentEnergy
 from uvb.noise import generator, normal
@@ -59,7 +60,7 @@ def fit(spec: RunSpec, plan: Plan, state: TrainState, images: ImageSet, *, pulse
     torch.set_num_threads(plan.threads)
     if plan.device == "cpu":
         keep_large_buffers()
-    pixels = images.train[: spec.data.train_images].to(device)  # (N, C, H, W) uint8, resident
+    pixels = rows_on(images.train[: spec.data.train_images], device)  # (N, C, H, W) uint8
     steps = steps_per_epoch(spec)
     objective = build_objective(spec.objective, state.model)
     prepared = prepare(objective, plan, (local_batch(recipe.batch_size, world), *spec.data.shape))
@@ -72,7 +73,8 @@ def fit(spec: RunSpec, plan: Plan, state: TrainState, images: ImageSet, *, pulse
         state.step_losses.zero_()  # a state that was loaded has everybody's, and rank 0 keeps them
 
     while not state.finished:
-        order = permutation(spec, state.epoch, device)  # (N,)
+        order = permutation(spec, state.epoch, pixels.device)  # (N,)
+        pixels.begin(order, recipe.batch_size, state.step, slice_of(rank, recipe.batch_size, world))
         started, done_before = time.monotonic(), state.step
         while state.step < steps:
             x, noise, eps, weight = batch(spec, plan, pixels, order, images.levels, state, rank, world)
@@ -199,8 +201,14 @@ def local_batch(batch_size: int, world: int) -> int:
     return -(-batch_size // world)
 
 
+def slice_of(rank: int, batch_size: int, world: int) -> slice:
+    """This worker's part of a global batch."""
+    width = local_batch(batch_size, world)
+    return slice(rank * width, (rank + 1) * width)
+
+
 def batch(
-    spec: RunSpec, plan: Plan, pixels: Tensor, order: Tensor, levels: int, state: TrainState, rank: int, world: int
+    spec: RunSpec, plan: Plan, pixels: Tensor | Rows, order: Tensor, levels: int, state: TrainState, rank: int, world: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """This worker's slice of the global batch: x, noise (b, C, H, W), ε (b, noise_dim), weight (b,).
 
@@ -210,7 +218,7 @@ def batch(
     size, key = spec.recipe.batch_size, (state.epoch, state.step)
     index = order[state.step * size : (state.step + 1) * size]
     real, width = len(index), local_batch(size, world)
-    mine = slice(rank * width, (rank + 1) * width)
+    mine = slice_of(rank, size, world)
     noise = normal((size, *spec.data.shape), spec.seed, "noise", *key, device=plan.device)[mine]
     eps = normal((size, state.model.noise_dim), spec.seed, "latent", *key, device=plan.device)[mine]
     x = pixels[index[mine]].to(plan.dtype) / levels
