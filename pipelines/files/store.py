@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from pyarrow import NativeFile
 from pyarrow import fs as arrow
 from safetensors import SafetensorError
 
@@ -89,7 +90,7 @@ class Store:
         with self.fs.open_input_stream(self._at(path), compression=None) as stream:
             return bytes(stream.read())
 
-    def open_at(self, path: str) -> arrow.NativeFile:
+    def open_at(self, path: str) -> NativeFile:
         """A file of which parts are read, by ``read_at(bytes, offset)``; the caller closes it."""
         return self.fs.open_input_file(self._at(path))
 

@@ -29,9 +29,10 @@ def save_images(store: Store, images: ImageSet) -> None:
     with suppress(UserError, OSError):
         if _stored(store, path) == images.checksum:
             return
-    if cache.set_path(images.checksum).exists():
-        store.put_file(cache.set_path(images.checksum), path)
-        return
+    with suppress(UserError):
+        if ImageSet.load(cache.set_path(images.checksum)).checksum == images.checksum:
+            store.put_file(cache.set_path(images.checksum), path)
+            return
     with tempfile.TemporaryDirectory(prefix="uvb-images-") as scratch:
         local = Path(scratch) / "images.safetensors"
         images.save(local)

@@ -6,6 +6,7 @@ work/<fingerprint>/             a conversion that is under way, or was interrupt
 """
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -14,6 +15,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
+import numpy as np
+import torch
+from torch import Tensor
+
+from uvb.data.image_file import Contents, ImageFile
 from uvb.data.image_set import ImageSet
 from uvb.data.report import ReadReport
 from uvb.errors import UserError
@@ -48,6 +54,30 @@ def keep(fingerprint: str, checksum: str, made: Path, report: ReadReport) -> Non
             cache_folder() / "sources" / f"{fingerprint}.json",
             json.dumps({"checksum": checksum, "report": report.to_json()}, indent=1).encode(),
         )
+
+
+def regrouped(images: ImageSet, name: str, train: Tensor, test: Tensor, report: ReadReport) -> ImageSet:
+    """A memory-mapped set of training images of another, (n,) and (m,) int64; written once."""
+    key = f"{images.checksum}-{hashlib.sha256(test.numpy().tobytes()).hexdigest()[:8]}"
+    if (found := find(key, name)) is not None:
+        return found
+    labels = images.train_labels
+    train_labels, test_labels = (None if labels is None else labels[rows].numpy() for rows in (train, test))
+    rows = torch.cat([train, test])
+    contents = Contents(name, images.shape, len(train), len(test), train_labels, test_labels, images.levels, images.classes)
+    with workplace(key) as folder, writing():
+        file = ImageFile(folder / "images.part", contents)
+        require_space(folder, len(rows) * contents.row_bytes)
+        file.create()
+        writer = file.writer()
+        for at in range(0, len(rows), contents.block_rows):
+            block = images.train[rows[at : at + contents.block_rows]].numpy()
+            writer.write(block, np.arange(at, at + len(block)))
+        writer.close()
+        checksum, _ = file.seal()
+        keep(key, checksum, file.path, report)
+        clear(folder)
+    return ImageSet.load(set_path(checksum), name, report)
 
 
 def adopt(checksum: str, made: Path) -> None:

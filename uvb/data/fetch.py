@@ -69,9 +69,7 @@ class Parts:
             at, size = self._start, self._size - self._start
         content = self._read(at, size)
         if self._sums and hashlib.sha256(content).hexdigest() != self._sums[number]:
-            raise UserError(
-                f"the study's images are damaged (rows {first:,} to {last:,}); write them again by running the study"
-            )
+            raise UserError(f"the study's images are damaged (rows {first:,} to {last:,}); run the study again")
         with self._lock:
             with self.path.open("r+b") as file:
                 file.seek(at)

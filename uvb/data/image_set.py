@@ -132,6 +132,10 @@ class ImageSet:
         if report:
             train, test = (None if labels is None else labels[part].numpy() for part in (kept, held))
             report = report.held_out(train, test, (len(kept), len(held)))
+        if report and self.train.nbytes > VERIFIED_BYTES:  # written once, since a copy in memory would be one for each process
+            from uvb.data.cache import regrouped
+
+            return regrouped(self, f"{self.name}-validation", kept, held, report)
         return replace(
             self, name=f"{self.name}-validation", train=self.train[kept], test=self.train[held], report=report,
             train_labels=None if labels is None else labels[kept], test_labels=None if labels is None else labels[held],

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from uvb.data.readers.arrays import channels_first, first_array
+from uvb.data.readers.arrays import first_array
 from uvb.data.readers.decode import AS_IT_IS, SUFFIXES, Decoding, decode
 from uvb.errors import UserError
 
@@ -68,8 +68,8 @@ def noisy_images(array: NDArray[Any], what: str, shape: Shape, sigma: float) -> 
         array = array[None]
     if shape[0] == 1 and array.shape[1:] in (shape[1:], last):
         array = array.reshape(len(array), *shape)
-    elif array.shape[1:] == last:
-        array = channels_first(array)
+    elif array.shape[1:] == last != shape:
+        array = np.ascontiguousarray(array.transpose(0, 3, 1, 2))
     if array.shape[1:] != shape:
         raise UserError(f"{what} is {given}; this model takes (N, {', '.join(map(str, shape))})")
     if len(array) == 0:

@@ -1,0 +1,100 @@
+"""A study's images: saved once, mended where damaged, and fetched by a machine in the parts it needs, once."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipelines.files.store import Store
+from pipelines.study.images import images_path, load_images, save_images
+from tests.support.data_helpers import pixels
+from uvb.data import ImageSet, image_file, image_set
+from uvb.data.fetch import Parts
+from uvb.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UVB_CACHE", str(tmp_path / "cache"))
+    load_images.cache_clear()
+
+
+@pytest.fixture
+def images(monkeypatch: pytest.MonkeyPatch) -> ImageSet:
+    """A set of five parts: three of training images, two of test images."""
+    monkeypatch.setattr(image_file, "BLOCK_BYTES", 16 * 4)
+    train, test = (torch.from_numpy(pixels(n, 1, 4, 4, seed=n)) for n in (12, 8))
+    return ImageSet("parts", train, test, torch.arange(12), torch.arange(8))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A store that is not on this machine's file system."""
+    return Store(f"memory://{tmp_path.name}")
+
+
+def test_images_come_back_from_a_store_that_is_elsewhere(store: Store, images: ImageSet) -> None:
+    save_images(store, images)
+    back = load_images(store.uri, images.checksum)
+    assert torch.equal(back.train, images.train)
+    assert torch.equal(back.test, images.test)
+    save_images(store, images)  # it is there already
+
+
+def test_a_machine_fetches_only_the_parts_it_needs_and_each_once(
+    store: Store, images: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_images(store, images)
+    monkeypatch.setattr(image_set, "VERIFIED_BYTES", 0)
+    fetched: list[int] = []
+    get = Parts.fetch
+    monkeypatch.setattr(Parts, "fetch", lambda self, number: (fetched.append(number), get(self, number))[1])
+    some = load_images(store.uri, images.checksum, 5)
+    assert sorted(fetched) == [0, 1, 3, 4]
+    assert torch.equal(some.train[:5], images.train[:5])
+    assert torch.equal(some.test, images.test)
+    load_images.cache_clear()
+    every = load_images(store.uri, images.checksum)
+    assert sorted(fetched) == [0, 1, 2, 3, 4]
+    assert torch.equal(every.train, images.train)
+    load_images.cache_clear()
+    store.remove(images_path(images.checksum))  # nothing is asked for again
+    assert torch.equal(load_images(store.uri, images.checksum).train, images.train)
+
+
+def test_a_damaged_part_is_refused_and_mended(store: Store, images: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_images(store, images)
+    content = bytearray(store.read_bytes(images_path(images.checksum)))
+    content[-1] ^= 1
+    store.write_bytes(images_path(images.checksum), bytes(content))
+    with pytest.raises(UserError, match=r"damaged \(rows 16 to 20\); run the study again"):
+        load_images(store.uri, images.checksum)
+    save_images(store, images)
+    assert torch.equal(load_images(store.uri, images.checksum).test, images.test)
+
+
+def test_a_file_of_an_earlier_version_is_fetched_whole(store: Store, images: ImageSet, tmp_path: Path) -> None:
+    """It has no sums of parts, and other tensors first."""
+    from safetensors.torch import save_file
+
+    tensors = {
+        "test": images.test,
+        "train": images.train,
+        "test_labels": images.test_labels,
+        "train_labels": images.train_labels,
+    }
+    save_file(tensors, tmp_path / "old", metadata={"name": "parts", "levels": "255", "checksum": images.checksum})
+    store.write_bytes(images_path(images.checksum), (tmp_path / "old").read_bytes())
+    assert torch.equal(load_images(store.uri, images.checksum, 3).train, images.train)
+
+
+def test_a_converted_set_is_not_copied_on_one_disk(tmp_path: Path) -> None:
+    from uvb.data import cache, load_dataset
+
+    np.savez(tmp_path / "a.npz", images=pixels(20, 4, 4))
+    images = load_dataset(str(tmp_path / "a.npz"))
+    study = Store(tmp_path / "study")
+    save_images(study, images)
+    file = tmp_path / "study" / images_path(images.checksum)
+    assert file.samefile(cache.set_path(images.checksum))

@@ -1,0 +1,240 @@
+"""The cache of converted sets: once, whole or not at all, in parallel, resumable, and never stale."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+from tests.support.data_helpers import fails, pixels, png, put, put_classes, same_images, seed_zero_order, write_parquet
+from uvb.data import ImageSet, cache, convert, image_file, image_set, load_dataset
+from uvb.data.image_file import Contents, ImageFile
+from uvb.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("UVB_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def faces(tmp_path: Path) -> Path:
+    put_classes(tmp_path / "faces", 6, "ant", "bee")
+    return tmp_path / "faces"
+
+
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The pieces that this process decodes from now on."""
+    seen: list[int] = []
+    run = convert.Job.run
+    monkeypatch.setattr(convert.Job, "run", lambda self, piece, *rest: (seen.append(piece), run(self, piece, *rest))[1])
+    return seen
+
+
+def test_a_set_is_converted_once(faces: Path, empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = decoded(monkeypatch)
+    first, again = load_dataset(str(faces)), load_dataset(str(faces))
+    assert seen == [0]
+    assert same_images(first, again)
+    assert (first.checksum, first.report, first.classes) == (again.checksum, again.report, again.classes)
+    assert sorted(path.name for path in empty_cache.rglob("*") if path.is_file()) == sorted(
+        [f"{first.checksum}.safetensors", *(path.name for path in (empty_cache / "sources").iterdir())]
+    )
+
+
+@pytest.mark.parametrize("change", ["written", "added", "removed", "renamed"])
+def test_a_set_whose_files_changed_is_converted_anew(faces: Path, change: str) -> None:
+    before = load_dataset(str(faces))
+    picture = faces / "ant" / "000.png"
+    if change == "written":
+        picture.write_bytes(png(pixels(1, 4, 4, seed=77)[0]))
+    elif change == "added":
+        put(faces / "ant" / "999.png", png(pixels(1, 4, 4, seed=77)[0]))
+    elif change == "removed":
+        picture.unlink()
+    else:
+        picture.rename(faces / "bee" / "moved.png")
+    assert load_dataset(str(faces)).checksum != before.checksum
+
+
+def test_equal_images_under_two_paths_share_one_file(faces: Path, tmp_path: Path, empty_cache: Path) -> None:
+    shutil.copytree(faces, tmp_path / "copy")
+    first, second = load_dataset(str(faces)), load_dataset(str(tmp_path / "copy"))
+    assert (first.checksum, first.name, second.name) == (second.checksum, "faces", "copy")
+    assert len(list((empty_cache / "sets").iterdir())) == 1
+
+
+@pytest.mark.parametrize("damage", ["flipped", "truncated", "removed"])
+def test_a_damaged_cache_is_mended(faces: Path, empty_cache: Path, damage: str) -> None:
+    whole = load_dataset(str(faces)).train.clone()
+    (file,) = (empty_cache / "sets").iterdir()
+    content = bytearray(file.read_bytes())
+    file.unlink()
+    if damage != "removed":
+        content[-1] ^= 1
+        file.write_bytes(content if damage == "flipped" else content[:-7])
+    assert torch.equal(load_dataset(str(faces)).train, whole)
+
+
+def test_many_processes_give_the_set_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the images must be read anew since one far down is in colour."""
+    array = pixels(3000, 2, 2)
+    images: list[bytes | None] = [png(image) for image in array]
+    images[2900] = png(pixels(1, 2, 2, 3)[0])
+    path = write_parquet(tmp_path / "a.parquet", images)
+    one = load_dataset(str(path))
+    assert one.shape == (3, 2, 2)
+    shutil.rmtree(tmp_path / "cache")
+    monkeypatch.setattr(convert, "FEW", 100)
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    assert load_dataset(str(path)).checksum == one.checksum
+
+
+def test_many_processes_name_the_first_offender(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images: list[bytes | None] = [png(image) for image in pixels(3000, 2, 2)]
+    images[1700] = images[2900] = b"no image"
+    monkeypatch.setattr(convert, "FEW", 100)
+    fails("row 1700 is not an image that can be read", write_parquet(tmp_path / "a.parquet", images))
+
+
+SLOW_LOADER = """
+import sys, time
+from uvb.data import convert, load_dataset
+run = convert.Job.run
+def slow(self, piece, *rest):
+    time.sleep(0.3)
+    return run(self, piece, *rest)
+convert.Job.run, convert.SYNC_SECONDS = slow, 0.0
+print(load_dataset(sys.argv[1], progress=lambda done, total: print(done, total, flush=True)).checksum)
+"""
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_conversion_goes_on_where_it_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signal_number: int
+) -> None:
+    array = pixels(5000, 2, 2)
+    path = write_parquet(tmp_path / "a.parquet", [png(image) for image in array])
+    command = [sys.executable, "-c", SLOW_LOADER, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env={**os.environ}) as loader:
+        assert loader.stdout is not None
+        for _ in range(3):
+            loader.stdout.readline()
+        loader.send_signal(signal_number)
+        loader.wait(20)
+    journal = next((tmp_path / "cache" / "work").glob("*/journal"))
+    written = len(journal.read_text().splitlines())
+    assert written >= 2
+    seen = decoded(monkeypatch)
+    monkeypatch.setattr(convert, "FEW", 1 << 30)
+    images = load_dataset(str(path))
+    assert len(seen) == 8 - written
+    assert np.array_equal(images.train[:, 0].numpy(), array[seed_zero_order(5000)[500:]])
+    assert not list((tmp_path / "cache" / "work").iterdir())
+
+
+def test_the_processes_of_a_killed_conversion_end(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "a.parquet", [png(image) for image in pixels(5000, 2, 2)])
+    with subprocess.Popen([sys.executable, "-c", SLOW_LOADER, str(path)], stdout=subprocess.PIPE, text=True) as loader:
+        assert loader.stdout is not None
+        loader.stdout.readline()
+        children = [int(pid) for pid in Path(f"/proc/{loader.pid}/task/{loader.pid}/children").read_text().split()]
+        loader.kill()
+        loader.wait(20)
+    assert children
+    for _ in range(50):
+        if not any(_running(pid) for pid in children):
+            return
+        time.sleep(0.1)
+    pytest.fail("processes are left")
+
+
+def _running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_files_that_change_while_they_are_read_are_refused(faces: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = convert.Job.run
+
+    def meddled(*arguments: object) -> int:
+        put(faces / "ant" / "new.png", png(pixels(1, 4, 4, seed=5)[0]))
+        return run(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(convert.Job, "run", meddled)
+    fails("its files changed while they were read; run again", faces)
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "in the way").write_text("")
+    monkeypatch.setenv("UVB_CACHE", str(tmp_path / "in the way"))
+    fails("cannot write the cache of images .*UVB_CACHE", faces)
+    monkeypatch.setenv("UVB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(100, 100, 0))
+    fails("where 0.0 GB are free; free some space, or set UVB_CACHE", faces)
+
+
+def test_a_large_file_is_not_read_before_it_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its checksum comes from the header: a flipped pixel is not noticed at the start, but where parts travel."""
+    monkeypatch.setattr(image_set, "VERIFIED_BYTES", 0)
+    images = ImageSet("small", torch.from_numpy(pixels(6, 1, 4, 4)), torch.from_numpy(pixels(2, 1, 4, 4)), classes=("a", "b"))
+    path = tmp_path / "images.safetensors"
+    images.save(path)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    back = ImageSet.load(path)
+    assert (back.checksum, back.classes, back.brightest) == (images.checksum, ("a", "b"), int(images.train.max()))
+
+
+def test_files_are_safetensors(faces: Path) -> None:
+    images = load_dataset(str(faces))
+    with safe_open(cache.set_path(images.checksum), framework="pt") as file:
+        assert torch.equal(file.get_tensor("train"), images.train)
+        assert json.loads(file.metadata()["classes"]) == ["ant", "bee"]
+
+
+def test_sums_are_of_blocks_that_hold_one_set_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_file, "BLOCK_BYTES", 3 * 16)
+    assert image_file.block_ranges(7, 4, 3) == [(0, 3), (3, 6), (6, 7), (7, 10), (10, 11)]
+    array = pixels(11, 1, 4, 4)
+    file = ImageFile(tmp_path / "a.safetensors", Contents("a", (1, 4, 4), 7, 4))
+    file.create()
+    file.writer().write(array[::-1], np.arange(11)[::-1].copy())
+    checksum, survey = file.seal()
+    images = ImageSet("a", torch.from_numpy(array[:7]), torch.from_numpy(array[7:]))
+    assert checksum == images.checksum == ImageSet.load(file.path).checksum
+    assert (survey.darkest, survey.brightest) == (int(array.min()), int(array.max()))
+    assert survey.mean == pytest.approx(array[:7].mean())
+
+
+def test_validation_of_a_large_set_is_written_once_and_is_the_set_in_memory(
+    faces: Path, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_memory = load_dataset(str(faces)).validation()
+    monkeypatch.setattr(image_set, "VERIFIED_BYTES", 0)
+    for _ in range(2):
+        mapped = load_dataset(str(faces)).validation()
+        assert (mapped.checksum, mapped.name, mapped.classes) == (in_memory.checksum, "faces-validation", ("ant", "bee"))
+    assert len(list((empty_cache / "sets").iterdir())) == 2
+    assert mapped.report is not None
+    assert [split.images for split in mapped.report.splits] == [8, 2]
+
+
+def test_loading_refuses_headers_that_lie(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    for content in (b"", b"\xff" * 100, (8).to_bytes(8, "little") + b"not json", (2).to_bytes(8, "little") + b"{}"):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match="not an image set, or damaged"):
+            ImageSet.load(path)

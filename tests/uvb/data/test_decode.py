@@ -1,0 +1,135 @@
+"""One decoder for all commands: what each kind of picture becomes, and what is refused before memory is spent."""
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.support.data_helpers import encoded, pixels
+from uvb.data.readers.decode import AS_IT_IS, Decoding, OddSize, decode
+from uvb.errors import UserError
+
+GREY = pixels(1, 6, 5)[0]
+COLOUR = pixels(1, 6, 5, 3)[0]
+
+
+def refused(what: str, content: bytes, decoding: Decoding = AS_IT_IS) -> None:
+    with pytest.raises(UserError, match=what) as caught:
+        decode(content, "x", decoding)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        encoded(GREY),
+        encoded(GREY.astype(np.uint16) * 257),
+        encoded(GREY.astype(np.uint16) * 257, "TIFF"),
+        encoded(GREY.astype(np.uint16) * 257, "PPM"),
+        encoded(GREY.astype(np.float32) / 255, "TIFF"),
+        encoded(GREY, mode="LA"),
+        encoded(GREY, mode="P"),
+        encoded(GREY, "GIF"),
+    ],
+    ids=["8 bit", "16 bit", "16-bit TIFF", "16-bit PGM", "floats", "opaque alpha", "palette", "GIF"],
+)
+def test_decode_gives_the_same_grey_for_every_way_to_store_it(content: bytes) -> None:
+    assert np.array_equal(decode(content, "x"), GREY[None])
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_decode_gives_colours_channels_first(mode: str) -> None:
+    assert np.array_equal(decode(encoded(COLOUR, mode=mode), "x"), COLOUR.transpose(2, 0, 1))
+
+
+def test_decode_converts_cmyk() -> None:
+    red = decode(encoded(np.full((4, 4, 3), (255, 0, 0), np.uint8), "JPEG", mode="CMYK", quality=95), "x")
+    assert red.shape == (3, 4, 4)
+    assert red[0].min() > 200 > 60 > red[1:].max()
+
+
+def test_decode_lays_transparent_pictures_on_what_it_is_told() -> None:
+    """Half-transparent grey 200 on white is 200 + 55 · (1 - 128/255), on black 200 · 128/255; clear is the background."""
+    array = np.array([[[200, 128], [200, 0]]], np.uint8)
+    picture = io.BytesIO()
+    Image.fromarray(array, "LA").save(picture, "PNG")
+    on_white = decode(picture.getvalue(), "x", Decoding(background="white"))
+    on_black = decode(picture.getvalue(), "x", Decoding(background="black"))
+    assert np.abs(on_white[0, 0].astype(int) - [227, 255]).max() <= 1
+    assert np.abs(on_black[0, 0].astype(int) - [100, 0]).max() <= 1
+    refused("x is transparent in places; .*--background black, or white", picture.getvalue())
+
+
+def test_decode_refuses_a_colour_that_stands_for_nothing_until_told() -> None:
+    content = encoded(np.zeros((2, 2), np.uint8), transparency=0)
+    refused("transparent", content)
+    assert decode(content, "x", Decoding(background="white")).min() == 255
+
+
+@pytest.mark.parametrize(("orientation", "turns"), [(1, 0), (6, 1), (3, 2), (8, 3)])
+def test_decode_turns_pictures_upright(orientation: int, turns: int) -> None:
+    """EXIF's 6 asks for a quarter turn clockwise, 3 for two, 8 for three."""
+    exif = Image.Exif()
+    exif[274] = orientation
+    lossless = encoded(np.rot90(COLOUR, turns).copy(), "WEBP", lossless=True, exif=exif)
+    assert np.array_equal(decode(lossless, "x"), COLOUR.transpose(2, 0, 1))
+    assert decode(lossless, "x", size=(6, 5)).shape == (3, 6, 5)
+
+
+def test_decode_resizes_the_shorter_side_and_crops_the_middle() -> None:
+    stripes = np.repeat(np.array([0, 100, 200], np.uint8), 8)[None].repeat(8, 0)  # 8 × 24: three squares
+    assert decode(encoded(stripes), "x", Decoding(resize=4)).shape == (1, 4, 12)
+    middle = decode(encoded(stripes), "x", Decoding(center_crop=True))
+    assert middle.shape == (1, 8, 8)
+    assert np.unique(middle).tolist() == [100]
+
+
+def test_decode_refuses_declared_sizes_before_it_decodes() -> None:
+    """A PNG of a few bytes whose header says 50,000 × 50,000 pixels."""
+    header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
+    chunk = b"IHDR" + header
+    bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    refused("50000×50000; at most 89,478,485 pixels|exceeds limit", bomb + b"\0\0\0\0IDAT")
+    with pytest.raises(OddSize):
+        decode(encoded(GREY), "x", size=(5, 5))
+
+
+def test_decode_refuses_several_frames() -> None:
+    file = io.BytesIO()
+    frames = [Image.fromarray(frame) for frame in pixels(3, 4, 4)]
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:])
+    refused("x has 3 frames; save the one that is meant", file.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n", "not an image that can be read; give PNG"),
+        (b"", "not an image that can be read"),
+        (encoded(GREY)[:-30], "not an image that can be read .*truncated"),
+        (encoded(COLOUR, "JPEG")[:100], "not an image that can be read"),
+        (encoded(GREY.astype(np.int32) * 1000, "TIFF"), "has integers from .*8 or 16 bits"),
+        (encoded(GREY.astype(np.float32), "TIFF"), "has floats from .*scale them to"),
+        (encoded(np.full((2, 2), np.nan, np.float32), "TIFF"), "has NaN"),
+    ],
+    ids=["PostScript", "empty", "truncated PNG", "truncated JPEG", "32-bit integers", "floats of 255", "NaN"],
+)
+def test_decode_refuses_each_fault_in_one_line(content: bytes, what: str) -> None:
+    refused(what, content)
+
+
+def test_decode_never_reaches_an_interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import subprocess
+
+    def started(*arguments: object, **options: object) -> None:
+        raise AssertionError("a program was started")
+
+    monkeypatch.setattr(subprocess, "Popen", started)
+    for name in ("a.png", "a.eps", "a.jpg"):
+        (tmp_path / name).write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n")
+        with pytest.raises(UserError, match="not an image"):
+            decode(tmp_path / name, name)
