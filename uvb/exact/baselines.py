@@ -16,7 +16,10 @@ def mean_image_loss(train: Tensor, x: Tensor, levels: int) -> float:
         x: images (n, C, H, W) of the same kind that are answered.
         levels: the number that stands for a pixel of 1.
     """
-    mean = torch.stack([part.double().sum(0) for part in train.split(BLOCK)]).sum(0) / len(train)  # (C, H, W)
+    total = torch.zeros(train.shape[1:], dtype=torch.float64, device=train.device)  # whole numbers: exact in any order
+    for part in train.split(BLOCK):
+        total += part.double().sum(0)
+    mean = total / len(train)  # (C, H, W)
     return float(sum((part.double() - mean).square().sum() for part in x.split(BLOCK)) / len(x) / levels**2)
 
 
