@@ -100,12 +100,11 @@ class Store:
             if not self.local_path:
                 arrow.copy_files(str(local), self._at(path), destination_filesystem=self.fs)
                 return
-            with _renamed(self.local_path / path) as temporary:
+            with replacing(self.path(path)) as temporary:
                 try:
                     os.link(local, temporary)
                 except OSError:  # another disk, or one without links
                     shutil.copyfile(local, temporary)
-                    _fsync(temporary)
 
     def read_json(self, path: str) -> Any:
         return json.loads(self.read_bytes(path))

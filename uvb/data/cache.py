@@ -13,12 +13,12 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from uvb.atomic import replacing
 from uvb.data.image_file import Contents, ImageFile
 from uvb.data.image_set import ImageSet
 from uvb.data.report import ReadReport
@@ -50,10 +50,9 @@ def keep(fingerprint: str, checksum: str, made: Path, report: ReadReport) -> Non
     """Give a set that was made at `made` its name, and note what it was made from."""
     adopt(checksum, made)
     with writing():
-        write_whole(
-            cache_folder() / "sources" / f"{fingerprint}.json",
-            json.dumps({"checksum": checksum, "report": report.to_json()}, indent=1).encode(),
-        )
+        entry = {"checksum": checksum, "report": report.to_json()}
+        with replacing(cache_folder() / "sources" / f"{fingerprint}.json") as temporary:
+            temporary.write_text(json.dumps(entry, indent=1))
 
 
 def regrouped(images: ImageSet, name: str, train: Tensor, test: Tensor, report: ReadReport) -> ImageSet:
@@ -86,17 +85,6 @@ def adopt(checksum: str, made: Path) -> None:
         target = set_path(checksum)
         target.parent.mkdir(parents=True, exist_ok=True)
         made.replace(target)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a small file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{uuid4().hex}.part")
-    try:
-        part.write_bytes(content)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -21,7 +21,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from uvb.data.cache import require_space, write_whole, writing
+from uvb.atomic import replacing
+from uvb.data.cache import require_space, writing
 from uvb.data.image_file import ImageFile
 from uvb.data.readers.decode import Decoding, First
 from uvb.data.readers.source import NeedsChannels, Piece, Target, is_grey
@@ -128,7 +129,8 @@ class Journal:
             self.done = {int(line[0]): int(line[1]) for line in lines if len(line) == 3 and line[2] == "."}
         else:
             self._path.unlink(missing_ok=True)
-            write_whole(folder / "about.json", about.encode())
+            with replacing(folder / "about.json") as temporary:
+                temporary.write_text(about)
         self._waiting: dict[int, int] = {}
         self._synced = time.monotonic()
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from uvb.atomic import replacing
 from uvb.data.image_file import TENSORS, Contents, ImageFile, map_tensors
 from uvb.data.report import ReadReport
 from uvb.errors import UserError
@@ -147,14 +147,8 @@ class ImageSet:
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file, name, levels, classes and checksums in its header; whole or not at all."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        try:
-            self.write(part)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        with replacing(Path(path)) as temporary:
+            self.write(temporary)
 
     def write(self, path: Path) -> str:
         """Write the file of `save` in place, in blocks; returns the checksum."""
