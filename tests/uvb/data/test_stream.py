@@ -107,6 +107,7 @@ def test_small_sets_are_used_where_they_lie() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("share", [0.0, 0.4])
 def test_rows_on_a_gpu_are_those_of_the_tensor(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "GPU_SHARE", share)
