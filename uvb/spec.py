@@ -28,7 +28,7 @@ class DataRef:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the weights are optimized. `paper` is Sec. 3.1.1; `fast` and `muon` are ours (docs/results.md: how they were found).
+    """How the weights are optimized. `paper` is Sec. 3.1.1; `fast` and `muon` are ours (found in results/recipe-search).
 
     `warmup` is a share of all steps; `schedule` decays to zero ("cosine") or not at all ("constant"); `clip` bounds the
     gradient's norm; `ema` averages the weights with this decay (0: the raw weights are the model); `optimizer` is what

@@ -2,8 +2,8 @@
 
     python3 -m benchmarks.gpu.run --minutes 9 --out $OUT          (docs/gpu.md has the whole procedure)
 
-Call it again until nothing is left to do. It needs torch, torchvision, pandas, pyarrow, scikit-learn, safetensors, pillow and,
-for its reference step, JAX; no Ray, no MLflow. Images come from .gpu_data/. It stops by itself before --minutes are over.
+Call it again until nothing is left to do. It needs the packages of `uvb` alone and, for its reference step, JAX; no Ray,
+no MLflow. Images come from .gpu_data/. It stops by itself before --minutes are over.
 Finished work goes to --out at once (results*.tar.gz, summary.json). `benchmarks.gpu.transfer collect` unpacks it into
 results/h200/, and what lies there is not done again. A training under way stays on that machine's disk (--place): the next
 call goes on with it if the machine is the same, and starts it over on a fresh one.

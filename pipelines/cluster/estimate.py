@@ -24,7 +24,7 @@ from uvb.training.loop import PROBE_IMAGES, fit
 from uvb.training.state import TrainState, steps_per_epoch
 
 MEASUREMENT_SHARE = 1.5  # all default experiments of a model, in units of its loss tables' cost
-FP32_COST = 4.0  # an operation's time in fp32, in units of one in bf16: 3.0 to 3.9 in steps (docs/results.md), 5 in products
+FP32_COST = 4.0  # an operation's time in fp32, in units of one in bf16: 3.0 to 3.9 in steps (docs/speed.md), 5 in products
 PATIENCE = timedelta(minutes=10)  # of workers for one another
 STEPS = 6  # timed of each kind of model; the first, in which everything is set up, does not count
 
