@@ -10,7 +10,8 @@ import sys
 import warnings
 from collections.abc import Callable
 from contextlib import redirect_stderr
-from typing import NoReturn, TypeVar
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
 
 import tyro
 
@@ -22,16 +23,19 @@ from uvb.errors import UserError
 Config = TypeVar("Config")
 
 
-def command(config: type[Config], run: Callable[[Config], int | None], *, resumes: bool = False) -> NoReturn:
+def command(
+    config: type[Config], run: Callable[[Config], int | None], *, resumes: bool = False, presets: bool = False
+) -> NoReturn:
     """Parse the command line into `config`, call `run`, and exit with what it returns.
 
     Args:
         resumes: tell a person who interrupts it that it goes on when run again.
+        presets: take ``--config FILE``, the options as YAML (`pipelines.study.presets`).
     """
     steady_streams()
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
-        leave(run(parsed(config)) or 0)
+        leave(run(parsed(config, presets)) or 0)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         leave(2)
@@ -45,19 +49,46 @@ def command(config: type[Config], run: Callable[[Config], int | None], *, resume
     leave(code, at_once=True)
 
 
-def parsed(config: type[Config]) -> Config:
-    """`config` as the command line says.
+def parsed(config: type[Config], presets: bool = False) -> Config:
+    """`config` as the command line says, over what its ``--config FILE`` says where it takes one.
 
     Raises:
         UserError: it does not fit; in tyro's words, of whose box this makes a line.
     """
     said = io.StringIO()
+    words, preset = without_preset(sys.argv[1:]) if presets else (sys.argv[1:], None)
+    default: Any = tyro.MISSING_NONPROP
+    if preset is not None:
+        from pipelines.study.presets import read_preset
+
+        default = read_preset(preset, config)
     try:
         with redirect_stderr(said):
-            return tyro.cli(config)
+            return tyro.cli(config, args=words, default=default)
     except SystemExit as end:
         if not end.code:  # --help
             raise
         lines = [line.strip("│| ") for line in said.getvalue().splitlines()]
         parts = re.split(r"[-+─╭╮╰╯]{20,}", "\n".join(lines[1:]))  # without the box's title, at its rules
         raise UserError("; ".join(" ".join(part.split()).rstrip(".") for part in parts if part.strip())) from None
+
+
+def without_preset(words: list[str]) -> tuple[list[str], Path | None]:
+    """The words of a command line without ``--config FILE``, and the file.
+
+    Raises:
+        UserError: no file is named, or several are.
+    """
+    rest: list[str] = []
+    files: list[str] = []
+    following = iter(words)
+    for word in following:
+        if word == "--config":
+            files.append(next(following, ""))
+        elif word.startswith("--config="):
+            files.append(word.removeprefix("--config="))
+        else:
+            rest.append(word)
+    if len(files) > 1 or "" in files:
+        raise UserError("--config takes one YAML file, e.g. --config outputs/digits/study.yaml")
+    return rest, Path(files[0]) if files else None

@@ -17,4 +17,4 @@ def full_study(config: StudyConfig) -> int:
 
 
 if __name__ == "__main__":
-    command(StudyConfig, full_study, resumes=True)
+    command(StudyConfig, full_study, resumes=True, presets=True)

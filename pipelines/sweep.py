@@ -109,4 +109,4 @@ def sweep(config: SweepConfig) -> int:
 
 
 if __name__ == "__main__":
-    command(SweepConfig, sweep, resumes=True)
+    command(SweepConfig, sweep, resumes=True, presets=True)

@@ -206,6 +206,8 @@ class StudyConfig(StorageOptions, ClusterOptions, MeasureOptions, RecipeOptions,
     Two noise levels, two models:         python pipelines/full_study.py --sigmas 0.5 1.0 --models uvb direct
 
     Own pictures, own name:               python pipelines/full_study.py --dataset my_images/ --study mine
+
+    The options of an earlier study:      python pipelines/full_study.py --config outputs/mine/study.yaml --seeds 1
     """
 
     def __post_init__(self) -> None:

@@ -23,6 +23,7 @@ from pipelines.files.store import Store
 from pipelines.reporting.page import build_report
 from pipelines.study.config import ClusterOptions, MeasureOptions, StudyConfig
 from pipelines.study.images import save_images
+from pipelines.study.presets import preset_text
 from pipelines.study.progress import TrainingProgress, tasks_view
 from pipelines.study.provenance import provenance
 from pipelines.study.running import Running
@@ -72,6 +73,7 @@ def prepare(study: Running, config: StudyConfig, searching: bool = False) -> Non
     origin = provenance(study.images, study.specs)
     blob = {"name": config.name, "config": asked, "specs": [s.spec_id for s in study.specs], "provenance": origin}
     store.write_json("study.json", masked_json(blob))
+    store.write_bytes("study.yaml", preset_text(config).encode())
 
 
 # ---------------------------------------------------------------------------------------------------------------- plan

@@ -1,0 +1,44 @@
+"""Presets: a study's options as YAML, which a study writes and `--config FILE` reads back."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from pipelines.files.masking import masked_json
+from uvb.decoding import decoded
+from uvb.errors import UserError
+
+Config = TypeVar("Config")
+
+OF_ONE_CALL = ("dry_run", "replan")  # what a command does once, and a preset does not say
+HEADER = "# Run this study again: uvb study --config FILE. Options on the command line go before what stands here.\n"
+
+
+def preset_text(config: Any) -> str:
+    """The options of `config` as YAML. Passwords in addresses are masked."""
+    fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    plain = {k: list(v) if isinstance(v, tuple) else v for k, v in sorted(fields.items()) if k not in OF_ONE_CALL}
+    return HEADER + yaml.safe_dump(masked_json(plain), allow_unicode=True, sort_keys=True)
+
+
+def read_preset(path: Path, kind: type[Config]) -> Config:
+    """The options in the YAML file `path`; what it does not say is as by default.
+
+    Raises:
+        UserError: the file cannot be read, an option is unknown, or a value is of another type.
+    """
+    try:
+        blob = yaml.safe_load(path.read_text())
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"--config {path}: cannot be read ({reason}); give a YAML file such as a study's study.yaml") from error
+    blob = {} if blob is None else blob
+    if not isinstance(blob, dict):
+        raise UserError(f"--config {path}: it must be lines of OPTION: VALUE, e.g. sigmas: [0.5, 1.0]")
+    known = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]  # every config is a dataclass
+    named = {str(key).replace("-", "_"): value for key, value in blob.items()}
+    if unknown := sorted(named.keys() - set(known)):
+        raise UserError(f"--config {path}: no option is called {unknown[0]}; choose from: {', '.join(known)}")
+    return decoded(named, kind, f"--config {path}")
