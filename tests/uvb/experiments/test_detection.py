@@ -38,8 +38,8 @@ def test_detection_with_a_wide_gaussian_ranks_by_distance(images: ImageSet) -> N
     rows = run("detection", Gaussian(), images).scalars["rows"]
     clean = {row["set"]: row["auroc"] for row in rows if row["input"] == "clean" and row["energy"] == "model"}
     assert clean["constants"] < 0.4
-    assert clean["pixels shuffled"] == pytest.approx(0.5, abs=1e-9)
-    assert clean["transposed"] == pytest.approx(0.5, abs=1e-9)
+    assert clean["pixels shuffled"] == pytest.approx(0.5, abs=5e-3)
+    assert clean["transposed"] == pytest.approx(0.5, abs=5e-3)
 
 
 def test_an_energy_without_a_value_is_told(images: ImageSet) -> None:
