@@ -3,16 +3,14 @@
 python -m benchmarks.exact [--quick]
 """
 
-import argparse
 import contextlib
-import json
 import time
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from benchmarks.measure import ROOT, Row, figure, row, seconds_side_by_side, wait
+from benchmarks.measure import ROOT, Row, figure, print_rows, row, seconds_side_by_side, wait
 from uvb.data import load_dataset
 from uvb.errors import UserError
 from uvb.exact.empirical_bayes import posterior_mean, working_bytes
@@ -102,14 +100,5 @@ def peak(device: str) -> int | None:
     return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM")), None)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    args = parser.parse_args()
-    for found in rows(args.device, args.quick):
-        print(json.dumps(found))
-
-
 if __name__ == "__main__":
-    main()
+    print_rows(__doc__, rows)

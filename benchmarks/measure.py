@@ -1,13 +1,15 @@
 """Time things side by side and make rows of the figures: ``{name, value, unit, reference, ratio, spread, ...}``."""
 
+import argparse
 import datetime
+import json
 import multiprocessing
 import platform
 import statistics
 import subprocess
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from multiprocessing.connection import Connection
@@ -188,3 +190,13 @@ def commit() -> str:
         return head.strip() + ("+" if changed.strip() else "")
     except (OSError, subprocess.CalledProcessError):
         return packed.read_text().strip() if packed.exists() else "unknown"
+
+
+def print_rows(text: str | None, rows: Callable[..., Iterable[Row]]) -> None:
+    """Be the command line of a benchmark: take --quick and --device, print a row of JSON a line."""
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args()
+    for found in rows(args.device, args.quick):
+        print(json.dumps(found), flush=True)

@@ -5,8 +5,6 @@ python -m benchmarks.sampling [--quick]
 Each side runs in a process of its own, and they step in turn.
 """
 
-import argparse
-import json
 import math
 import warnings
 from functools import partial
@@ -14,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from benchmarks.measure import Row, Side, Step, in_turn, row, setting
+from benchmarks.measure import Row, Side, Step, in_turn, print_rows, row, setting
 from uvb.accelerate.cpu import keep_large_buffers
 from uvb.accelerate.frozen import Frozen
 from uvb.models import get_model, nets
@@ -77,14 +75,5 @@ def rows(device: str, quick: bool = False) -> list[Row]:
     return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    args = parser.parse_args()
-    for found in rows(args.device, args.quick):
-        print(json.dumps(found))
-
-
 if __name__ == "__main__":
-    main()
+    print_rows(__doc__, rows)
