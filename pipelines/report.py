@@ -12,40 +12,53 @@ from uvb.errors import UserError
 
 @dataclass(frozen=True)
 class Args:
-    """Rebuild a study's report from its stored results, or compare several studies on one page.
+    """Rebuild a study's report from its stored results, or compare several studies.
 
-    One study again:  python pipelines/report.py outputs/digits
+    One study again:                      python pipelines/report.py outputs/digits
 
-    Two compared:     python pipelines/report.py outputs/a outputs/b --out compare.html
+    What is published, on one page:       python pipelines/report.py results/studies/digits results/studies/digits-four-seeds
+
+    The same numbers, to the last bit?    python pipelines/report.py outputs/a outputs/b --same
     """
 
     studies: tyro.conf.Positional[tuple[Path, ...]]
-    """Study folders, as full_study.py writes them, e.g. outputs/digits. One: its tables, figures and report.html are
-    written into it again. Several: they are compared, and --out is needed."""
+    """Study folders as full_study.py writes them, e.g. outputs/digits, or copies by keep.py. One: its report is written into
+    it again. Several: they are compared on one page."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Where the comparison of several studies is written, e.g. compare.html."""
+    """Where the comparison of several studies is written. Default: compare.html."""
+    same: bool = False
+    """Compare the tables of two studies to the last bit, leaving out times and run ids. Exit code 1 where they differ."""
 
 
 def main(args: Args) -> Path:
-    """Build what `args` asks for and return the page's path."""
+    """Build the page that `args` asks for and return its path."""
     if not args.studies:
         raise UserError("no study given: name one or more study folders, e.g. outputs/digits")
     print("reading", *args.studies)
     from pipelines.reporting.compare import build_comparison  # these take seconds, so they come after the first line
     from pipelines.reporting.page import build_report
 
-    if len(args.studies) == 1:
-        if args.out is not None:
-            raise UserError("--out is for comparing several studies; the report of one is written into its own folder")
-        return build_report(args.studies[0])
-    if args.out is None:
-        raise UserError("several studies are compared on one page: say where with --out, e.g. --out compare.html")
-    return build_comparison(args.studies, args.out)
+    if len(args.studies) > 1:
+        return build_comparison(args.studies, args.out or Path("compare.html"))
+    if args.out is not None:
+        raise UserError("--out is for comparing several studies; the report of one is written into its own folder")
+    return build_report(args.studies[0])
 
 
-def report(args: Args) -> None:
-    """Run it; the page's path is printed."""
-    print(main(args))
+def report(args: Args) -> int:
+    """Run it. The last line printed is the page's path, or whether two studies are the same."""
+    if not args.same:
+        print(main(args))
+        return 0
+    from pipelines.reporting.same import added, differences
+
+    if len(args.studies) != 2:
+        raise UserError(f"--same compares two studies; {len(args.studies)} are given")
+    found, more = differences(*args.studies), added(*args.studies)
+    if more:
+        print(f"left out, since only one of the studies has it: {', '.join(more)}")
+    print(*found, "not the same" if found else "the same to the last bit", sep="\n")
+    return 1 if found else 0
 
 
 if __name__ == "__main__":

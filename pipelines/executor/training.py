@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 import torch.distributed as dist
 
@@ -259,7 +260,9 @@ class Training:
         return {"outcome": "failed", "epoch": self.spec.recipe.epochs, "loss": DIVERGED}
 
     def _write_progress(self, now: dict[str, Any]) -> None:
-        self.store.write_json("progress.json", {**self.history, **now, "time": time.time(), "notes": self.notes})
+        machine = {"cpu_percent": psutil.cpu_percent(), "memory_percent": psutil.virtual_memory().percent}
+        blob = {**self.history, **now, "time": time.time(), "notes": self.notes, "machine": machine}
+        self.store.write_json("progress.json", blob)
 
     def _warned(self, message: Any, category: Any, filename: str, *_: Any) -> None:
         """Pass warnings of `uvb` on to whoever reads progress.json, and drop those of libraries."""

@@ -1,64 +1,101 @@
-"""The ranking of a sweep's trainings: a table, and its best rows as lines."""
+"""A sweep's trainings ranked: the best of each model and noise level first, told apart by the settings that varied."""
 
+import dataclasses
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from pipelines.executor.outcomes import outcome
 from pipelines.files.store import Store
-from pipelines.files.study_files import StudyFiles, read_json, write
+from pipelines.files.study_files import Model, Result, StudyFiles, read_json, write
 from uvb.measure.losses import own_estimator
 from uvb.models.capacity import parameters
+from uvb.spec import RunSpec
 
-SHOWN = 5  # of a model and noise level, on the screen
-TOLD = ("activation", "recipe", "batch_size", "schedule", "widths", "seed")  # columns that may tell trainings apart
+SHOWN = 5  # trainings of a model and noise level, on the screen
+# columns that every leaderboard has; the others are what varied
+GIVEN = ("space", "spec_id", "dataset", "model", "sigma", "parameters", "ended", "epochs", "curve_loss", "test_loss", "stderr",
+         "error", "run_id")  # fmt: skip
 
 
 def leaderboard(folder: Path, space: str) -> None:
-    """Write tables/leaderboard.parquet: every training of the sweep, the best of each model and noise level first."""
+    """Write tables/leaderboard.parquet: every training that the last command asked for, the best first."""
     files = StudyFiles(folder)
     results = {model.spec_id: result for model, result in files.of_models("losses")}
-    wanted = set(files.study.get("specs", []))
-    rows = []
-    for model in files.models.values():
-        spec = model.spec
-        if spec.spec_id not in wanted:
-            continue
-        ended = {"done": "done", "stopped": "stopped early"}.get(outcome(Store(folder), spec.spec_id) or "", "not finished")
-        result = results.get(spec.spec_id)
-        measured = {r["estimator"]: r for r in (result.values["rows"] if result else []) if r["split"] == "test"}
-        own = measured[own_estimator(spec.model, measured)] if measured else {}
-        rows.append(
-            {
-                "space": space, "spec_id": spec.spec_id, "dataset": spec.data.name, "model": spec.model, "sigma": spec.sigma,
-                "seed": spec.seed, "activation": spec.activation, "recipe": spec.recipe.name,
-                "learning_rate": spec.recipe.learning_rate,
-                "batch_size": spec.recipe.batch_size, "schedule": spec.recipe.schedule, "widths": str(spec.widths),
-                "parameters": parameters(spec.model, spec.data.shape, spec.widths), "ended": ended,
-                "epochs": len(model.curves), "curve_loss": model.curves[-1]["test_loss"] if model.curves else None,
-                "test_loss": own.get("loss"), "stderr": own.get("stderr"),
-                "error": read_json(folder / "models" / spec.spec_id / "failed.json").get("error"),
-                "run_id": files.run_ids.get(spec.spec_id),
-            }
-        )  # fmt: skip
-    table = pd.DataFrame(rows)
-    # what was stopped early comes after what was trained to its end
-    table["rank"] = table["test_loss"].isna()
+    wanted = [model for model in files.models.values() if model.spec_id in files.asked]
+    told = varied([model.spec for model in wanted])
+    rows = [{"space": space, **_row(files, model, results.get(model.spec_id)), **told[model.spec_id]} for model in wanted]
+    table = pd.DataFrame(rows, columns=[*GIVEN, *(next(iter(told.values())) if told else ())])
+    table["rank"] = table["test_loss"].isna()  # what was stopped early comes after what was trained to its end
     table = table.sort_values(["model", "sigma", "rank", "test_loss", "curve_loss", "spec_id"]).drop(columns="rank")
     write(folder / "tables" / "leaderboard.parquet", table.to_parquet(index=False))
 
 
+def _row(files: StudyFiles, model: Model, result: Result | None) -> dict[str, Any]:
+    """How a training ended, and the test loss by which it is ranked."""
+    spec, folder = model.spec, files.root
+    ended = {"done": "done", "stopped": "stopped early"}.get(outcome(Store(folder), spec.spec_id) or "", "not finished")
+    measured = {r["estimator"]: r for r in (result.values["rows"] if result else []) if r["split"] == "test"}
+    own = measured[own_estimator(spec.model, measured)] if measured else {}
+    return {
+        "spec_id": spec.spec_id,
+        "dataset": spec.data.name,
+        "model": spec.model,
+        "sigma": spec.sigma,
+        "parameters": parameters(spec.model, spec.data.shape, spec.widths),
+        "ended": ended,
+        "epochs": len(model.curves),
+        "curve_loss": model.curves[-1]["test_loss"] if model.curves else None,
+        "test_loss": own.get("loss"),
+        "stderr": own.get("stderr"),
+        "error": read_json(folder / "models" / spec.spec_id / "failed.json").get("error"),
+        "run_id": files.run_ids.get(spec.spec_id),
+    }
+
+
+def varied(specs: Sequence[RunSpec]) -> dict[str, dict[str, Any]]:
+    """spec_id -> the settings in which trainings of one model differ, by name: ``learning_rate``, ``train_images``.
+
+    All settings of a spec are looked at. A recipe's name repeats what was changed in it, and is left out.
+    """
+    flat = {spec.spec_id: {**_flat(dataclasses.asdict(spec)), "widths": str(spec.widths)} for spec in specs}
+    names: dict[str, None] = {}
+    for model in {spec.model for spec in specs}:
+        own = [flat[spec.spec_id] for spec in specs if spec.model == model]
+        for name in own[0]:
+            if len({str(values.get(name)) for values in own}) > 1:
+                names[name] = None
+    left_out = {"sigma", "model", "objective", "recipe.name", "data.checksum", "data.name"}
+    chosen = [name for name in names if name not in left_out and not name.startswith("widths.")]
+    short = {name: name.rpartition(".")[2] for name in chosen}
+    short |= {name: name.replace(".", "_") for name, last in short.items() if last in GIVEN}  # recipe_epochs
+    return {spec_id: {short[name]: values.get(name) for name in chosen} for spec_id, values in flat.items()}
+
+
+def _flat(blob: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in blob.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return found
+
+
 def ranking(study: Store) -> list[str]:
-    """The leaderboard in lines, the best of each model and noise level first, each with the settings that differ."""
+    """The leaderboard in lines, the best of each model and noise level first, each told by what differs between them."""
     table = pd.read_parquet(BytesIO(study.read_bytes("tables/leaderboard.parquet")))
-    apart = [name for name in TOLD if table.groupby("model")[name].nunique().max() > 1]
+    apart = [name for name in table.columns if name not in GIVEN]
     lines = []
     for (dataset, model, sigma), group in table.groupby(["dataset", "model", "sigma"], sort=False):
         lines.append(f"{model} σ={sigma:g} on {dataset}:")
-        for place, row in enumerate(group.head(SHOWN).itertuples(), 1):
-            loss = f"{row.test_loss:.3f} ± {row.stderr:.3f}" if pd.notna(row.test_loss) else row.ended
-            lines.append(f"  {place}. {loss:<17}" + ", ".join(f"{k.replace('_', ' ')} {getattr(row, k)}" for k in apart))
+        for place, row in enumerate(group.head(SHOWN).to_dict("records"), 1):
+            loss = f"{row['test_loss']:.3f} ± {row['stderr']:.3f}" if pd.notna(row["test_loss"]) else row["ended"]
+            lines.append(f"  {place}. {loss:<17}" + ", ".join(f"{k.replace('_', ' ')} {_said(row[k])}" for k in apart))
         if len(group) > SHOWN:
             lines.append(f"  and {len(group) - SHOWN} more in {study.join('tables/leaderboard.parquet')}")
     return lines
+
+
+def _said(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -27,8 +27,9 @@ from pipelines.study.screen import Screen
 from pipelines.study.specs import build_specs, chosen_experiments
 from pipelines.study.stages import Search, measure, plan, prepare, report, tidy, train
 from pipelines.tracking.connection import check_tracking_uri
-from pipelines.tracking.projection import Status, Tracker
+from pipelines.tracking.projection import Status
 from pipelines.tracking.thread import Tracking, views
+from pipelines.tracking.tracker import Tracker
 from uvb.data import ImageSet
 from uvb.spec import RunSpec
 

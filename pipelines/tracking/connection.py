@@ -28,8 +28,7 @@ _ENVIRONMENT = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_UV_AUTO_DETECT": "false",
 }
-METRICS_A_BATCH = 500  # MLflow takes 1,000, and 100 parameters or tags
-TAGS_A_BATCH = 100
+BATCH = 100, 100, 500  # parameters, tags and metrics of one request; MLflow takes 1,000 in all
 
 Point = tuple[str, float, int, int]  # metric, value, step, time in ms
 
@@ -158,42 +157,51 @@ class Run:
         return self._steps[metric]
 
     def log(
-        self, params: Mapping[str, Any] | None = None, tags: Mapping[str, Any] | None = None, points: Iterable[Point] = ()
+        self,
+        params: Mapping[str, Any] | None = None,
+        tags: Mapping[str, Any] | None = None,
+        points: Iterable[Point] = (),
+        values: Mapping[tuple[str, int], float | None] | None = None,
     ) -> None:
-        """Write parameters not there yet (MLflow never changes one), tags that differ, and points whose step is new."""
-        from mlflow.entities import Metric, Param, RunTag
+        """Write what is not there yet, in as few requests as it fits into.
 
+        Args:
+            params: written once; MLflow never changes one.
+            tags: written where they differ.
+            points: written where their step is new.
+            values: (metric, step) -> a number that may change, such as a final loss (see `final`); written where it differs.
+        """
         new_params = {k: _text(v, 6000) for k, v in (params or {}).items() if k not in self.params}
         texts = {k: _text(v, 8000) for k, v in (tags or {}).items()}
         new_tags = {k: v for k, v in texts.items() if self.tags.get(k) != v}
         new_points = [p for p in points if p[2] not in self.steps(p[0])]
-        for chunk in _chunks(list(new_params.items()), TAGS_A_BATCH):
-            self.client.log_batch(self.run_id, params=[Param(k, v) for k, v in chunk])
-            self.params |= dict(chunk)
-        for chunk in _chunks(list(new_tags.items()), TAGS_A_BATCH):
-            self.client.log_batch(self.run_id, tags=[RunTag(k, v) for k, v in chunk])
-            self.tags |= dict(chunk)
-        for points_chunk in _chunks(new_points, METRICS_A_BATCH):
-            self.client.log_batch(self.run_id, metrics=[Metric(k, v, ms, step) for k, v, step, ms in points_chunk])
-            for key, value, step, _ in points_chunk:
-                self._steps[key][step] = self.latest[key] = value
+        now = int(time.time() * 1000)
+        known = {k: v for k, v in (values or {}).items() if v is not None}
+        new_points += [(k, float(v), step, now) for (k, step), v in known.items() if not _equal(self.steps(k).get(step), v)]
+        first, second, third = BATCH
+        a, b = list(new_params.items()), list(new_tags.items())
+        while a or b or new_points:
+            self._send(a[:first], b[:second], new_points[:third])
+            a, b, new_points = a[first:], b[second:], new_points[third:]
+
+    def _send(self, params: list[tuple[str, str]], tags: list[tuple[str, str]], points: list[Point]) -> None:
+        from mlflow.entities import Metric, Param, RunTag
+
+        self.client.log_batch(
+            self.run_id,
+            metrics=[Metric(k, v, ms, step) for k, v, step, ms in points],
+            params=[Param(k, v) for k, v in params],
+            tags=[RunTag(k, v) for k, v in tags],
+        )
+        self.params |= dict(params)
+        self.tags |= dict(tags)
+        for key, value, step, _ in points:
+            self.steps(key)[step] = self.latest[key] = value
 
     def now(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Tags ``now.<name>`` for parameters that are others than when they were logged, since MLflow never changes one."""
         texts = {k: _text(v, 6000) for k, v in params.items()}
         return {f"now.{k}": v for k, v in texts.items() if self.params.get(k, v) != v or f"now.{k}" in self.tags}
-
-    def log_values(self, values: Mapping[str, float | None], step: int = 0) -> None:
-        """Write single numbers that may change, such as final losses, where they differ from what is there."""
-        from mlflow.entities import Metric
-
-        known = {k: self.steps(k).get(step) for k in values}
-        changed = {k: float(v) for k, v in values.items() if v is not None and not _equal(known[k], v)}
-        now = int(time.time() * 1000)
-        for chunk in _chunks(list(changed.items()), METRICS_A_BATCH):
-            self.client.log_batch(self.run_id, metrics=[Metric(k, v, now, step) for k, v in chunk])
-            for key, value in chunk:
-                self._steps[key][step] = self.latest[key] = value
 
     def set_status(self, status: str, end_seconds: float | None = None) -> None:
         """RUNNING, FINISHED, FAILED or KILLED; a finished run that goes on is put back to RUNNING."""
@@ -256,6 +264,11 @@ class Runs:
                 self.client.set_terminated(run.info.run_id, status="KILLED")
 
 
+def final(values: Mapping[str, float | None]) -> dict[tuple[str, int], float | None]:
+    """Numbers without a step as `Run.log` takes them."""
+    return {(name, 0): value for name, value in values.items()}
+
+
 def is_unreachable(error: Exception) -> bool:
     """Whether a connection failed: sockets, timeouts, every exception of requests; but not a file that is absent."""
     if isinstance(error, ConnectionError | TimeoutError):
@@ -276,7 +289,3 @@ def _equal(a: float | None, b: float) -> bool:
 
 def _text(value: Any, limit: int) -> str:
     return str(value)[:limit]
-
-
-def _chunks(items: list[Any], size: int) -> Iterable[list[Any]]:
-    return (items[i : i + size] for i in range(0, len(items), size))

@@ -4,6 +4,7 @@ No step pickles or unpickles: weights are safetensors, the rest is JSON, and the
 """
 
 import json
+import re
 import shutil
 import tempfile
 from importlib.metadata import version
@@ -14,12 +15,13 @@ import uvb
 from pipelines.tracking.connection import default_tracking_uri, import_mlflow, open_client, sqlite_path
 from uvb.errors import UserError
 from uvb.models.base import Estimator
+from uvb.spec import RunSpec
 
 if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
 
-NAME = "model"  # so that runs:/<run id>/model is its address
+NAME = "model"  # of its folder in a pyfunc
 REQUIREMENTS = ("torch", "torchvision", "numpy", "pandas", "pyarrow", "scikit-learn", "safetensors", "pillow")
 
 
@@ -123,7 +125,10 @@ def save_pyfunc(folder: Path, target: Path, **identity: Any) -> None:
 
 
 def log_model(client: "MlflowClient", run_id: str, folder: str | Path) -> str:
-    """Log the trained model in a local folder to a run, once, as ``runs:/<run id>/model``; returns MLflow's model id."""
+    """Log the trained model in a local folder to a run, once, named by what it is; returns MLflow's model id.
+
+    Its address is ``runs:/<run id>/model``, or by its name, such as ``runs:/<run id>/uvb-sigma-1``.
+    """
     import_mlflow()
     from mlflow.entities import LoggedModelOutput
 
@@ -134,8 +139,8 @@ def log_model(client: "MlflowClient", run_id: str, folder: str | Path) -> str:
         client.delete_logged_model(model.model_id)  # an upload that was cut off
     spec = uvb.load_spec(folder)
     params = {"dataset": spec.data.name, "model": spec.model, "sigma": str(spec.sigma), "widths": str(spec.widths)}
-    tags = {"uvb.spec_id": spec.spec_id}
-    model = client.create_logged_model(experiment_id, NAME, run_id, tags, params, model_type=spec.model)
+    tags = {"uvb.spec_id": spec.spec_id, "uvb.checksum": spec.data.checksum}
+    model = client.create_logged_model(experiment_id, plain_name(spec), run_id, tags, params, model_type=spec.model)
     with tempfile.TemporaryDirectory(prefix="uvb-pyfunc-") as scratch:
         target = Path(scratch) / NAME
         identity = {"run_id": run_id, "model_id": model.model_id, "artifact_path": model.artifact_location}
@@ -146,63 +151,75 @@ def log_model(client: "MlflowClient", run_id: str, folder: str | Path) -> str:
     return str(model.model_id)
 
 
+def plain_name(spec: RunSpec) -> str:
+    """What a model is called where neither dots, slashes nor Greek are taken: ``uvb-sigma-0_5``."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", f"{spec.model}-sigma-{f'{spec.sigma:g}'.replace('.', '_')}")
+
+
 def _logged(client: "MlflowClient", experiment_id: str, run_id: str) -> list[Any]:
-    found: list[Any] = []
-    token = None
-    while True:
-        page = client.search_logged_models([experiment_id], f"name = '{NAME}'", page_token=token)
-        found += [m for m in page if m.source_run_id == run_id]
-        token = page.token
-        if not token:
-            return found
+    """The models logged to a run: one question to the server, however many models there are."""
+    return list(client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'"))
 
 
-def best(losses: "pd.DataFrame", model: str) -> str | None:
-    """The spec_id of the best `model` in a losses table: lowest test loss at the largest sigma, since losses of different
-    sigma do not compare, and the largest is where the paper samples. None where it has none."""
-    rows = losses[(losses.model == model) & (losses.split == "test") & (losses.estimator == "energy")]
-    rows = rows[(rows.sigma == rows.sigma.max()) & rows.loss.notna()]
-    return None if rows.empty else str(rows.sort_values(["loss", "spec_id"]).iloc[0].spec_id)
+def register_best(client: "MlflowClient", study: str, losses: "pd.DataFrame", runs: dict[str, str]) -> dict[str, str]:
+    """Register a study's best UVB and DEEN at each noise level as versions of ``<study>-uvb`` and ``<study>-deen``; once each.
 
-
-def register_best(
-    client: "MlflowClient", study: str, losses: "pd.DataFrame", runs: dict[str, str], models: tuple[str, ...] = ("uvb", "deen")
-) -> dict[str, str]:
-    """Register the best UVB and DEEN of a study as ``<study>-uvb`` and ``<study>-deen``, alias ``best``; once each.
+    Best is the lowest test loss, among trainings on the same images. A version is described by its data, noise level and loss,
+    and has the alias ``best-sigma-0_5``. The largest noise level's, where the paper samples, is also called ``best``.
 
     Args:
-        losses: the losses table.
+        losses: the losses table, which holds models of one set of images for each data set.
         runs: spec_id -> run id; their models were logged before.
 
     Returns:
-        model -> version.
+        Alias, such as ``digits-uvb@best`` -> version.
     """
     mlflow = import_mlflow()
-    versions: dict[str, str] = {}
-    for model in models:
-        spec_id = best(losses, model)
-        run_id = runs.get(spec_id or "")
-        if run_id is None:
-            continue
-        name = f"{study}-{model}".replace("/", "-").replace(":", "-")  # the registry allows neither
+    found: dict[str, str] = {}
+    rows = best(losses)
+    for model, own in rows.groupby("model"):
+        name = re.sub("[/:]", "-", f"{study}-{model}")  # the registry takes neither
         try:
-            client.create_registered_model(name, description=f"The best {model} of the study {study}.")
+            client.create_registered_model(name, description=f"{model} of the study {study}, the best at each noise level.")
         except mlflow.exceptions.MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        known = [v for v in client.search_model_versions(f"name = '{name}'") if v.run_id == run_id]
-        if not known:
-            experiment_id = client.get_run(run_id).info.experiment_id
-            ready = [m for m in _logged(client, experiment_id, run_id) if str(m.status) == "READY"]
-            if not ready:
-                continue
-            chosen = ready[0]
-            # a local store would look models:/ up in the process's global store; a server allows nothing else
-            remote = client.tracking_uri.startswith("http")
-            source = f"models:/{chosen.model_id}" if remote else chosen.artifact_location
-            known = [client.create_model_version(name, source, run_id, model_id=chosen.model_id)]
-        versions[model] = str(known[0].version)
+        known = {v.run_id: str(v.version) for v in client.search_model_versions(f"name = '{name}'")}
         aliases = client.get_registered_model(name).aliases
-        if aliases.get("best") != versions[model]:
-            client.set_registered_model_alias(name, "best", versions[model])
-    return versions
+        for row in own.sort_values("sigma").itertuples():
+            run_id = runs.get(row.spec_id)
+            version = known.get(run_id) if run_id in known else _new_version(client, name, row, run_id)
+            if version is None:
+                continue
+            names = [f"best-sigma-{f'{row.sigma:g}'.replace('.', '_')}", *(["best"] if row.sigma == own.sigma.max() else [])]
+            for alias in names:
+                found[f"{name}@{alias}"] = version
+                if str(aliases.get(alias)) != version:
+                    client.set_registered_model_alias(name, alias, version)
+    return found
+
+
+def best(losses: "pd.DataFrame") -> "pd.DataFrame":
+    """The rows of the best UVB and DEEN of each data set and noise level, judged by the test loss of their energy."""
+    rows = losses[losses.model.isin(["uvb", "deen"]) & (losses.split == "test") & (losses.estimator == "energy")]
+    rows = rows[rows.loss.notna()].sort_values(["loss", "spec_id"])
+    return rows.drop_duplicates([*(["dataset"] if "dataset" in rows else []), "model", "sigma"])
+
+
+def _new_version(client: "MlflowClient", name: str, row: Any, run_id: str | None) -> str | None:
+    """A version of a registered model that says what it is; None where the run has no logged model."""
+    if run_id is None:
+        return None
+    run = client.get_run(run_id)
+    ready = [m for m in _logged(client, run.info.experiment_id, run_id) if str(m.status) == "READY"]
+    if not ready:
+        return None
+    chosen = ready[0]
+    # a local store would look models:/ up in the process's global store; a server allows nothing else
+    source = f"models:/{chosen.model_id}" if client.tracking_uri.startswith("http") else chosen.artifact_location
+    data = getattr(row, "dataset", "")
+    tags = {"sigma": f"{row.sigma:g}", "test_loss": f"{row.loss:.4f}", "spec_id": row.spec_id, "dataset": data}
+    tags |= {"checksum": chosen.tags.get("uvb.checksum", "")}
+    about = f"{row.model} on {data} at σ = {row.sigma:g}, test loss {row.loss:.4f}"
+    made = client.create_model_version(name, source, run_id, tags=tags, description=about, model_id=chosen.model_id)
+    return str(made.version)

@@ -3,7 +3,8 @@
 import threading
 
 from pipelines.tracking.connection import local_tracking_uri
-from pipelines.tracking.projection import Status, Tracker
+from pipelines.tracking.projection import Status
+from pipelines.tracking.tracker import Tracker
 
 SYNC_SECONDS = 4.0  # how often MLflow is brought up to date
 

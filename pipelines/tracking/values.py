@@ -1,11 +1,14 @@
 """A study's files in MLflow's terms: which parameters and metrics they become, under which names and at which steps. Pure."""
 
+import getpass
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import count
 from numbers import Real
 from typing import Any
+
+import pandas as pd
 
 from pipelines.tracking.connection import Point
 from uvb.measure.losses import own_estimator
@@ -74,6 +77,73 @@ def lines_over_sigma(losses: Rows) -> dict[str, dict[tuple[str, int], float]]:
         for line, points in lines.items()
         if len({step for _, step in points}) > 1
     }
+
+
+def first_page(losses: Rows, pairs: Rows) -> tuple[dict[str, float], str]:
+    """The study's numbers for its own run: metrics at the largest noise level, and a table of test losses in Markdown.
+
+    Metrics: ``test_loss/UVB`` and so on, and ``difference/UVB-DEEN`` with ``_low`` and ``_high``, the ends of its interval.
+    """
+    own = _judged_by_own(losses)
+    rows = [r for r in losses if r["split"] == "test" and r["estimator"] == own[r["spec_id"]]]
+    if not rows:
+        return {}, ""
+    table = pd.DataFrame(rows).pivot_table(index=["dataset", "sigma"], columns="model", values="loss")
+    table.columns = [_key(str(model).upper()) for model in table.columns]
+    top = table.groupby("dataset").tail(1).mean()
+    values = {f"test_loss/{model}": float(loss) for model, loss in top.items()}
+    largest = max(r["sigma"] for r in rows)
+    for pair in pairs:
+        if pair["split"] == "test" and pair["sigma"] == largest and not pair["seed"]:
+            name = _key(f"difference/{pair['first'].upper()}-{pair['second'].upper()}")
+            values |= {name: pair["difference"], f"{name}_low": pair["low"], f"{name}_high": pair["high"]}
+    lines = [f"| data | σ | {' | '.join(table.columns)} |", "|---" * (2 + len(table.columns)) + "|"]
+    for (dataset, sigma), row in table.iterrows():
+        numbers_ = " | ".join("–" if loss != loss else f"{loss:.4g}" for loss in row)
+        lines.append(f"| {dataset} | {sigma:g} | {numbers_} |")
+    return values, "\n".join(["Test losses, E‖x − x̂(y)‖², means over seeds:", "", *lines])
+
+
+def source_tags(provenance: Mapping[str, Any]) -> dict[str, str]:
+    """Who ran the study and by which command, in MLflow's own tags."""
+    command = str(provenance.get("command") or "full_study.py").split()[0]
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        user = "unknown"
+    return {"mlflow.user": user, "mlflow.source.name": f"pipelines/{command}", "mlflow.source.type": "LOCAL"}
+
+
+def worker_points(progress: Mapping[str, Any]) -> list[Point]:
+    """What a training's first worker last told of its machine's CPU and memory, by seconds since it began."""
+    now = progress.get("time") or 0.0
+    step, told = int(now - progress.get("began", now)), numbers(progress.get("machine") or {})
+    return [(f"system/worker_{_key(name)}", value, step, int(1000 * now)) for name, value in told.items()]
+
+
+def readable(table: "pd.DataFrame") -> "pd.DataFrame":
+    """A table with what tells its rows apart and its numbers first, and what is the same in all rows last."""
+    first = ["model", "sigma", "seed", "split", "estimator", "quantity", "variant", "first", "second", "epoch", "loss"]
+    first += ["difference", "value", "stderr", "low", "high"]
+    varied = [c for c in table.columns if len(table) < 2 or table[c].nunique(dropna=False) > 1]
+    leading = [c for c in first if c in varied]
+    names = [c for c in table.columns if c.endswith("id")]
+    middle = [c for c in varied if c not in leading and c not in names]
+    rest = [c for c in table.columns if c not in leading and c not in middle]
+    return table[[*leading, *middle, *rest]]
+
+
+def plain_names(file: str, names: Mapping[str, str]) -> str:
+    """A file's name with each spec_id in it replaced by the name of its model: ``jumps_uvb_sigma_1.svg``.
+
+    Where two models have one name, the spec_id stays behind it.
+    """
+    for spec_id, name in names.items():
+        if spec_id in file:
+            plain = "_".join(name.replace("σ=", "sigma ").replace("=", " ").split())
+            twice = list(names.values()).count(name) > 1
+            file = file.replace(spec_id, f"{plain}_{spec_id}" if twice else plain)
+    return file
 
 
 def flat(blob: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

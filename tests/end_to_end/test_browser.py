@@ -29,7 +29,7 @@ def chrome():
 def projected(tmp_path_factory):
     """A small study in a MLflow store, served; the server's address and the study's views."""
     from pipelines.files.store import Store
-    from pipelines.tracking.projection import Tracker
+    from pipelines.tracking.tracker import Tracker
 
     folder = tmp_path_factory.mktemp("served")
     store = Store(folder / "study")
@@ -43,7 +43,7 @@ def projected(tmp_path_factory):
     tracker.start()
     assert tracker.finish("FINISHED"), warnings
     with mlflow_server(folder / "mlflow.db", folder) as address:
-        yield address, tracker.view_paths, tracker._parent.run_id
+        yield address, tracker.view_paths, tracker._projection.parent.run_id
 
 
 def chart(page, title):

@@ -10,7 +10,7 @@ import pytest
 
 from pipelines.files.store import Store
 from pipelines.tracking.connection import open_client
-from pipelines.tracking.projection import Tracker
+from pipelines.tracking.tracker import Tracker
 from uvb import DataRef, Plan, Recipe, RunSpec, Widths, build_model, save_model
 
 START = 1_700_000_000.0

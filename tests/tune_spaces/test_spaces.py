@@ -12,7 +12,7 @@ import pytest
 
 from pipelines.files.store import Store
 from pipelines.study.config import StudyConfig
-from pipelines.study.leaderboard import leaderboard, ranking
+from pipelines.study.leaderboard import leaderboard, ranking, varied
 from pipelines.study.session import run_study
 from pipelines.study.specs import build_recipe, build_specs
 from pipelines.sweep import SweepConfig, sweep, sweep_specs
@@ -170,6 +170,16 @@ def test_a_sweep_ranks_the_trainings_of_each_model(tmp_path: Path) -> None:
         "1. 5.000, batch size 128", "2. 6.000, batch size 64", "3. 7.000, batch size 32", "uvb σ=1 on digits:",
         "1. 8.000, batch size 128", "2. 9.000, batch size 64", "3. stopped early    batch size 32",
     ]  # fmt: skip
+
+
+def test_varied_names_every_setting_in_which_trainings_of_one_model_differ() -> None:
+    spec = fake_study.spec("uvb")
+    rates = [dataclasses.replace(spec, recipe=spec.recipe.changed(learning_rate=rate, beta2=0.9)) for rate in (1e-3, 4e-3)]
+    assert list(varied(rates)[rates[0].spec_id].items()) == [("learning_rate", 1e-3)]
+    sizes = [dataclasses.replace(spec, data=dataclasses.replace(spec.data, train_images=n), sigma=n / 100) for n in (50, 100)]
+    others = [*sizes, dataclasses.replace(spec, widths=dataclasses.replace(spec.widths, hidden=7))]
+    assert varied(others)[sizes[1].spec_id] == {"train_images": 100, "widths": str(spec.widths)}
+    assert varied([spec, fake_study.spec("deen")]) == {spec.spec_id: {}, fake_study.spec("deen").spec_id: {}}
 
 
 def test_narrower_models_are_matched_too(digits: ImageSet) -> None:

@@ -38,7 +38,7 @@ def compared(rows: pd.DataFrame, split: str) -> tuple[float, float]:
     two = rows[rows["model"].isin(["uvb", "deen"])]
     main = two if len(two) else rows
     known = [*main["loss"], *main["paper_loss"].dropna(), *main[REFERENCES[split][0]].dropna()]
-    low, high = float(min(known)), float(max(main["loss"].max(), *main["paper_loss"].dropna(), 0.0))
+    low, high = float(min(known)), float(max(known))
     near = rows.loc[rows["loss"] <= ZOOM * high, "loss"]
     high = max(high, float(near.max()))
     room = 0.06 * (high - low) or 0.1 * high

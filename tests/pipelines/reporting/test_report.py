@@ -322,12 +322,11 @@ def test_studies_are_compared_on_one_page(study: Path, tmp_path: Path) -> None:
     ("args", "message"),
     [
         (Args(()), "no study given"),
-        (Args((Path("a"), Path("b"))), "--out"),
         (Args((Path("a"),), Path("x.html")), "own folder"),
         (Args((Path("nowhere"),)), "no study"),
     ],
 )
-def test_what_is_asked_wrongly_is_told_in_a_line(args: Args, message: str) -> None:
+def test_report_refuses_wrong_arguments_in_one_line(args: Args, message: str) -> None:
     with pytest.raises(UserError, match=message):
         main(args)
 

@@ -1,8 +1,9 @@
 """What a study's tables become in MLflow, without MLflow."""
 
+import pandas as pd
 import pytest
 
-from pipelines.tracking.values import curve_points, lines_over_sigma, model_values
+from pipelines.tracking.values import curve_points, lines_over_sigma, model_values, plain_names, readable, worker_points
 
 
 def test_trainings_of_other_lengths_are_lines_of_their_own():
@@ -61,3 +62,22 @@ def test_the_papers_figure_and_the_references_stand_beside_the_loss_a_model_is_j
             "kl_noisy": 640.0, "kl_noisy_stderr": 0.5, "paper_kl_noisy": 692.0,
         }
     }  # fmt: skip
+
+
+def test_files_of_a_model_bear_its_name_and_its_id_where_two_share_one():
+    names = {"aaa": "uvb σ=0.5", "bbb": "uvb σ=1 seed=2"}
+    assert plain_names("jumps_aaa_baoab.svg", names) == "jumps_uvb_sigma_0.5_baoab.svg"
+    assert plain_names("jumps_bbb.svg", names) == "jumps_uvb_sigma_1_seed_2.svg"
+    assert plain_names("jumps_aaa.svg", names | {"ccc": "uvb σ=0.5"}) == "jumps_uvb_sigma_0.5_aaa.svg"
+    assert plain_names("loss.svg", names) == "loss.svg"
+
+
+def test_a_readable_table_begins_with_what_tells_rows_apart_and_keeps_everything():
+    table = pd.DataFrame({"spec_id": ["a", "b"], "recipe": "fast", "sigma": [1.0, 2.0], "epochs": [3, 4], "loss": [1.0, 2.0]})
+    assert list(readable(table).columns) == ["sigma", "loss", "epochs", "spec_id", "recipe"]
+
+
+def test_a_workers_machine_is_told_at_the_time_it_was_seen():
+    progress = {"time": 12.5, "began": 9.0, "machine": {"cpu_percent": 50.0, "memory_percent": None}}
+    assert worker_points(progress) == [("system/worker_cpu_percent", 50.0, 3, 12500)]
+    assert worker_points({}) == []

@@ -101,26 +101,40 @@ def test_logging_twice_logs_once_and_a_torn_upload_is_redone(logged):
     assert models.log_model(client, run_id, folder) == first
     experiment = client.get_run(run_id).info.experiment_id
     torn = client.create_run(experiment).info.run_id
-    client.create_logged_model(experiment, models.NAME, torn)  # and killed before the upload
+    client.create_logged_model(experiment, "uvb-sigma-1", torn)  # and killed before the upload
     models.log_model(client, torn, folder)
     assert [str(m.status) for m in models._logged(client, experiment, torn)] == ["READY"]
-    assert models.load(f"runs:/{torn}/model", uri).spec == make_spec("uvb", 1.0)
+    assert [m.name for m in models._logged(client, experiment, torn)] == ["uvb-sigma-1"]
+    for address in ("model", "uvb-sigma-1"):
+        assert models.load(f"runs:/{torn}/{address}", uri).spec == make_spec("uvb", 1.0)
 
 
-def test_the_best_is_registered_once_and_a_better_one_after_it(logged):
+def test_the_best_of_each_noise_level_is_registered_once_and_a_better_one_after_it(logged):
     client, uri, found = logged
-    rows = [("uvb", "x", 0.3, 1.0), ("uvb", "a", 1.0, 4.0), ("uvb", "b", 1.0, 5.0), ("deen", "d", 1.0, 4.5)]
-    losses = pd.DataFrame(rows, columns=["model", "spec_id", "sigma", "loss"]).assign(split="test", estimator="energy")
-    assert models.best(losses, "uvb") == "a"  # not x: losses at another sigma do not compare
-    assert models.best(losses, "vae") is None
-    runs = {"a": found["uvb"][0], "d": found["deen"][0]}
+    rows = [
+        ("uvb", "x", 0.5, 1.0),
+        ("uvb", "a", 1.0, 4.0),
+        ("uvb", "b", 1.0, 5.0),
+        ("deen", "d", 1.0, 4.5),
+        ("vae", "v", 1.0, 1.0),
+    ]
+    losses = pd.DataFrame(rows, columns=["model", "spec_id", "sigma", "loss"])
+    losses = losses.assign(split="test", estimator="energy", dataset="digits")
+    assert set(models.best(losses)["spec_id"]) == {"x", "a", "d"}  # losses at other noise levels do not compare
+    runs = {"x": found["uvb"][0], "a": found["uvb"][0], "d": found["deen"][0]}
     for _ in range(2):
-        assert models.register_best(client, "my/study", losses, runs) == {"uvb": "1", "deen": "1"}
+        named = models.register_best(client, "my/study", losses[losses["spec_id"] != "x"], runs)
+        assert named == {f"my-study-{m}@{alias}": "1" for m in ("uvb", "deen") for alias in ("best-sigma-1", "best")}
     other = client.create_run(client.get_run(found["uvb"][0]).info.experiment_id).info.run_id
     models.log_model(client, other, found["uvb"][1])
-    better = losses.assign(loss=[1.0, 4.0, 3.0, 4.5])
-    assert models.register_best(client, "my/study", better, {**runs, "b": other}) == {"uvb": "2", "deen": "1"}
-    assert client.get_model_version_by_alias("my-study-uvb", "best").run_id == other
+    better = losses.assign(loss=[1.0, 4.0, 3.0, 4.5, 1.0])
+    named = models.register_best(client, "my/study", better, {**runs, "b": other})
+    assert (named["my-study-uvb@best"], named["my-study-uvb@best-sigma-0_5"]) == ("2", "1")
+    version = client.get_model_version_by_alias("my-study-uvb", "best")
+    assert version.run_id == other
+    assert version.description == "uvb on digits at σ = 1, test loss 3.0000"
+    said = {"sigma": "1", "test_loss": "3.0000", "spec_id": "b", "dataset": "digits", "checksum": "c" * 64}
+    assert version.tags == said
     assert models.load("models:/my-study-uvb/1", uri).spec == make_spec("uvb", 1.0)
 
 

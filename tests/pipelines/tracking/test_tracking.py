@@ -9,7 +9,7 @@ import pytest
 from pipelines.files.store import Store
 from pipelines.reporting.figures.style import FAINT, colour
 from pipelines.tracking.connection import check_tracking_uri, default_tracking_uri, open_client, open_experiment
-from pipelines.tracking.projection import Tracker
+from pipelines.tracking.tracker import Tracker
 from tests.support.mlflow_study import (
     START,
     by_name,
@@ -72,6 +72,7 @@ def test_a_whole_study_is_projected(uri, store, tmp_path):
     write_tables(store, specs, tmp_path)
     store.write_json("study.json", {"name": "digits", "epochs": 4, "provenance": {"git": "abc", "seed": 0}})
     store.write_bytes("figures/loss_over_sigma.svg", b"<svg/>")
+    store.write_bytes(f"figures/jumps_{specs[1].spec_id}.svg", b"<svg/>")
     store.write_bytes("report.html", b"<p>report</p>")
     warnings = []
     tracker = open_tracker(uri, store, warnings)
@@ -86,7 +87,8 @@ def test_a_whole_study_is_projected(uri, store, tmp_path):
     parent = runs["digits"]
     assert parent["tags"]["provenance.git"] == parent["tags"]["mlflow.source.git.commit"] == "abc"
     assert parent["params"]["epochs"] == "4"
-    assert {"/report.html", "figures/figures/loss_over_sigma.svg"} <= set(parent["artifacts"])
+    figures = {"figures/figures/loss_over_sigma.svg", "figures/figures/jumps_uvb_sigma_1.svg"}
+    assert {"/report.html", *figures} <= set(parent["artifacts"])
     assert {"tables/tables/losses.parquet", "tables/tables/losses.json"} <= set(parent["artifacts"])
 
     run = runs["uvb σ=1"]
@@ -95,7 +97,7 @@ def test_a_whole_study_is_projected(uri, store, tmp_path):
     assert run["params"]["plan.workers"] == "2"
     assert run["params"]["data.checksum"] == "c" * 64
     assert run["tags"]["uvb.spec_id"] == specs[1].spec_id
-    assert run["datasets"] == 1
+    assert run["datasets"] == 2
     times = [(e, 10.0 - e, int((START + 2 * e) * 1000)) for e in range(1, 5)]  # the files' own clock
     assert run["history"]["epoch/train_loss"] == times
     assert "epoch/kl" not in run["history"]  # null: not measured
@@ -128,8 +130,11 @@ def test_a_whole_study_is_projected(uri, store, tmp_path):
     best = {name: client.get_model_version_by_alias(name, "best").run_id for name in ("digits-uvb", "digits-deen")}
     assert best["digits-uvb"] == tracker.run_ids()[specs[1].spec_id]  # at the largest sigma
     table = json.loads(_artifact(client, runs, uri, "tables/losses.json"))
-    assert table["columns"][0] == "spec_id"
+    assert table["columns"][:5] == ["model", "sigma", "split", "estimator", "loss"]  # seen without scrolling
     assert len(table["data"]) == 16
+    assert parent["tags"]["mlflow.source.name"] == "pipelines/full_study.py"
+    assert parent["history"]["test_loss/UVB"][-1][1] == 4.0  # at the largest noise level
+    assert "| digits | 0.5 | 4.5 | 3.5 |" in parent["tags"]["mlflow.note.content"]
 
 
 def _artifact(client, runs, uri, path):
@@ -157,7 +162,7 @@ def test_syncing_twice_or_in_a_new_process_changes_nothing(uri, tmp_path):
         assert again.run_ids() == tracker.run_ids()
     assert snapshot(uri, deleted=True) == before
     assert logged_models(uri) == models
-    assert len(open_client(uri).search_model_versions("name = 'digits-uvb'")) == 1
+    assert len(open_client(uri).search_model_versions("name = 'digits-uvb'")) == 2  # one a noise level
 
 
 def test_finer_noise_levels_that_come_later_get_charts_of_their_own(uri, tmp_path):

@@ -4,8 +4,8 @@ import time
 
 from pipelines.files.store import Store
 from pipelines.tracking.connection import open_client
-from pipelines.tracking.projection import Tracker
 from pipelines.tracking.thread import Tracking
+from pipelines.tracking.tracker import Tracker
 from tests.support.mlflow_study import START, begin, by_name, complete, drain, make_spec, open_tracker, snapshot, write_curves
 
 
@@ -68,7 +68,7 @@ def test_an_earlier_commands_half_trained_models_are_killed_not_failed(uri, tmp_
     begin(store, specs[0], epochs=2)
     first = open_tracker(uri, store)
     first.sync()
-    first._stop_monitor()  # and the process is killed
+    first._monitor.stop()  # and the process is killed
     assert by_name(uri)["uvb σ=0.3"]["status"] == "RUNNING"
     begin(store, specs[1], epochs=2)
     begin(store, specs[2], epochs=2)
@@ -105,7 +105,7 @@ def test_a_folder_begun_anew_gets_new_runs_and_ends_those_it_left_running(uri, t
     begin(store, make_spec("uvb", 1.0), epochs=3)
     first = open_tracker(uri, store)
     first.sync()
-    first._stop_monitor()  # and the process is killed
+    first._monitor.stop()  # and the process is killed
     store.remove("")
     begin(store, make_spec("uvb", 1.0), epochs=1)
     second = open_tracker(uri, store)

@@ -12,7 +12,7 @@ import urllib.request
 import pytest
 
 from pipelines.files.store import Store
-from pipelines.tracking import projection as tracking
+from pipelines.tracking import tracker as tracking
 from tests.support.mlflow_study import (
     begin,
     by_name,
@@ -69,7 +69,7 @@ def test_a_write_that_fails_midway_is_made_good_without_duplicates(uri, tmp_path
     assert {r["status"] for r in runs.values()} == {"FINISHED"}
     for name in ("uvb σ=0.5", "uvb σ=1"):
         assert [p[0] for p in runs[name]["history"]["epoch/train_loss"]] == [1, 2, 3, 4]
-        assert runs[name]["datasets"] == 1
+        assert runs[name]["datasets"] == 2
     assert [p[:2] for p in runs["UVB over σ"]["history"]["loss_over_sigma"]] == [(50, 3.5), (100, 4.0)]
     assert logged_models(uri) == 2
 
@@ -95,12 +95,12 @@ def test_a_study_folder_that_fails_is_not_told_as_mlflow(uri, tmp_path, monkeypa
     begin(store, make_spec("uvb", 1.0), epochs=2)
     tracker = open_tracker(uri, store, warnings)
     drain(tracker)
-    runs, works = tracker._runs, getattr(store, call)
+    runs, works = tracker._projection, getattr(store, call)
     write_curves(store, make_spec("uvb", 1.0), 3)
     monkeypatch.setattr(store, call, _raiser(error))
     for _ in range(2):
         assert not tracker.sync()
-    assert tracker._runs is runs, "MLflow itself was fine"
+    assert tracker._projection is runs, "MLflow itself was fine"
     monkeypatch.setattr(store, call, works)
     drain(tracker)
     assert len(warnings) == 2

@@ -1,0 +1,221 @@
+"""MLflow kept up to date with a study: a server that is away costs delay only, since the files stay the truth."""
+
+import json
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from pipelines.files.store import Store, masked
+from pipelines.tracking.connection import (
+    Runs,
+    default_tracking_uri,
+    import_mlflow,
+    is_away,
+    open_client,
+    open_experiment,
+)
+from pipelines.tracking.folder import FolderError, StudyFolder, first_line
+from pipelines.tracking.projection import FILE, Notes, Projection, Status
+from pipelines.tracking.values import source_tags
+from pipelines.tracking.views import shared_views, view_paths
+from uvb.errors import UserError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+BACKOFF_SECONDS = (5.0, 30.0)  # first and longest pause before a server that is away is asked again
+FINISH_SECONDS = 30.0  # how long the end of a study waits for it
+SYSTEM_METRICS_SECONDS = 5.0
+
+
+class Tracker:
+    """Reaches a server and has the study's files projected into it. Every method may be called from any thread.
+
+    Args:
+        tracking_uri: ``sqlite:////path/mlflow.db``, ``http://host:port``, ...; None: ``mlflow.db`` in this folder.
+        experiment: MLflow experiment, created if need be.
+        study_name: the parent run's name.
+        store: the study's folder.
+        warn: takes a warning's one line; None: stderr.
+        log_models: whether trained models are logged and the best of them registered.
+
+    Raises:
+        UserError: by `start`, where the URI cannot be used at all, or the experiment was deleted.
+    """
+
+    def __init__(
+        self,
+        tracking_uri: str | None,
+        experiment: str,
+        study_name: str,
+        store: Store,
+        warn: Callable[[str], None] | None = None,
+        log_models: bool = True,
+    ):
+        self.tracking_uri = tracking_uri or default_tracking_uri()
+        self.experiment, self.study_name, self.store, self.folder = experiment, study_name, store, StudyFolder(store)
+        self._warn, self._log_models = warn or partial(print, file=sys.stderr), log_models
+        self._lock = threading.RLock()
+        self._client: MlflowClient | None = None
+        self._projection: Projection | None = None  # None while MLflow is not (or no longer) known to be there
+        self._notes = Notes(self._warn)
+        self._monitor = Monitor(self.tracking_uri)
+        self._retry_at, self._pause = 0.0, BACKOFF_SECONDS[0]
+        self._away = ""  # what cannot be reached now, MLflow or the study's folder, as it is called in warnings
+        self._active = False
+        self._file: dict[str, Any] = {}
+
+    def start(self) -> None:
+        """Open (and create) the store, the experiment and the parent run; runs of a resumed study go on RUNNING."""
+        with self._lock:
+            self._file = self.folder.read_json(FILE) or {}
+            if "study_uid" not in self._file:
+                # tells this study from another of its name, so a folder begun anew gets new runs
+                self._file = {"study_uid": uuid4().hex, "runs": {}}
+            self._file["tracking_uri"] = masked(self.tracking_uri)
+            self.store.write_json(FILE, self._file)
+            self._client = open_client(self.tracking_uri)
+            self._active = True
+            try:
+                self._reach(lambda _: True, strict=True)
+            except UserError:
+                self._active = False  # it will not have been away: nothing is left to catch up with
+                raise
+
+    def sync(self) -> bool:
+        """Project what changed since the last call; True where nothing is left to do. Never raises for a server's sake.
+
+        Logs at most one trained model a call, since that takes a second or more.
+        """
+        with self._lock:
+            if not self._active or time.monotonic() < self._retry_at:
+                return False
+            return self._reach(lambda projection: projection.project(model_budget=1))
+
+    def finish(self, status: Status) -> bool:
+        """Project the rest and end all runs: none stays RUNNING. True where MLflow has everything.
+
+        A stopped study (KILLED) logs no further models, so that Ctrl-C takes seconds; running it again does.
+        """
+        with self._lock:
+            if not self._active:
+                return True
+            self._active = False
+            self._monitor.stop()
+            if self._projection:
+                self._projection.try_again()
+            stopped, done = status == "KILLED", False
+            deadline = time.monotonic() + (0.0 if stopped else FINISH_SECONDS)
+            while not (stopped and self._projection is None):  # a stop does not wait for a server that is known to be away
+                done = self._reach(lambda projection: projection.finish(status, 0 if stopped else 1_000_000))
+                if not self._away or time.monotonic() >= deadline:
+                    break
+                time.sleep(2.0)
+            if self._away:
+                again = f"run the same command again when {self._away} is reachable"
+                self._warn(f"MLflow does not have all of this study yet: {again}")
+            return done
+
+    def close(self) -> None:
+        """`finish("KILLED")`, where nobody called `finish`."""
+        self.finish("KILLED")
+
+    def run_ids(self) -> dict[str, str]:
+        """spec_id -> MLflow run id, as far as known (from an earlier session where MLflow is away)."""
+        with self._lock:
+            return dict(self._file.get("runs", {}))
+
+    @property
+    def view_paths(self) -> dict[str, str]:
+        """Paths in MLflow's UI, to put after its host and port: ``models``, this study's runs with the columns that
+        matter, and ``sigma``, loss over σ of all its models as one chart. {} before MLflow was reached."""
+        return view_paths(self._file)
+
+    def _reach(self, work: Callable[[Projection], bool], strict: bool = False) -> bool:
+        """Do `work`, connecting first if need be. A server, or a study's folder, that is away gives one warning and False.
+
+        Where `strict`, a server that answers and refuses raises UserError.
+        """
+        try:
+            if self._projection is None:
+                self._projection = self._open()
+            elif self._active:
+                self._monitor.revive(self._projection.parent.run_id)
+            done = work(self._projection)
+        except Exception as error:
+            if strict and isinstance(error, UserError):
+                raise
+            if strict and not is_away(error):
+                raise UserError(f"MLflow at {self.tracking_uri} refuses: {first_line(error)}; choose another") from error
+            self._missed(error)
+            return False
+        if self._away:
+            self._warn(f"{self._away} is back")
+            self._away = ""
+        self._retry_at, self._pause = 0.0, BACKOFF_SECONDS[0]
+        return done
+
+    def _missed(self, error: Exception) -> None:
+        """Warn once about what is away, and wait longer each time before it is asked again."""
+        if isinstance(error, FolderError):
+            away, told = self.folder.name, f"{error}; MLflow will catch up"
+        else:
+            away = f"MLflow at {self.tracking_uri}"
+            told = f"{away} cannot be reached ({first_line(error)}); going on without, will catch up"
+            self._monitor.stop()
+            self._projection = None  # what was last written is uncertain: ask again
+        self._retry_at = time.monotonic() + self._pause
+        self._pause = min(2 * self._pause, BACKOFF_SECONDS[1])
+        if self._away != away:
+            self._away = away
+            self._warn(told)
+
+    def _open(self) -> Projection:
+        """Find or make the experiment, its views and the parent run."""
+        assert self._client is not None
+        experiment_id = open_experiment(self._client, self.tracking_uri, self.experiment)
+        for key, view in shared_views(self._file["study_uid"]).items():
+            self._client.set_experiment_tag(experiment_id, f"mlflow.sharedViewState.{key}", json.dumps(view))
+        runs = Runs(self._client, experiment_id, self._file["study_uid"])
+        root = f"{socket.gethostname()}:{self.store.uri}".replace("'", "") if self.store.local_path else masked(self.store.uri)
+        runs.kill_orphans(root)
+        self._file["experiment_id"] = experiment_id
+        tags = {"uvb.study": self.study_name, "uvb.role": "study", "uvb.root": root, **source_tags({})}
+        parent = runs.get("study", self.study_name, tags)
+        parent.set_status("RUNNING")
+        if self._active:
+            self._monitor.start(parent.run_id)
+        return Projection(runs, self.folder, self.study_name, self._file, self._notes, self._log_models)
+
+
+class Monitor:
+    """System metrics of the driver's machine on a run; MLflow's own thread, which ends by itself when the server is away."""
+
+    def __init__(self, tracking_uri: str) -> None:
+        self.tracking_uri, self._monitor = tracking_uri, None
+
+    def start(self, run_id: str) -> None:
+        import_mlflow()
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        monitor: Any = SystemMetricsMonitor(run_id, SYSTEM_METRICS_SECONDS, resume_logging=True, tracking_uri=self.tracking_uri)
+        monitor.start()
+        self._monitor = monitor
+
+    def revive(self, run_id: str) -> None:
+        """Start it again where it gave up, as it does at the first error."""
+        if self._monitor is not None and not self._monitor._process.is_alive():
+            self.start(run_id)
+
+    def stop(self) -> None:
+        """End it; its last request may hang as long as any other, and nobody waits for that."""
+        monitor, self._monitor = self._monitor, None
+        if monitor is not None:
+            thread = threading.Thread(target=monitor.finish, daemon=True)
+            thread.start()
+            thread.join(timeout=3.0)
