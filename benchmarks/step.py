@@ -20,9 +20,10 @@ from benchmarks.gpu.variants import BATCH, REFERENCE, SHAPES, batch_for, first_w
 from benchmarks.measure import Row, Side, figure, in_turn, no_fallback, row, spread
 from uvb.accelerate.cpu import keep_large_buffers
 from uvb.data import ImageSet
+from uvb.machine import usable_cpus
 from uvb.models import get_model
 from uvb.models.base import Energy
-from uvb.plan import Plan, has_cpp_compiler, has_fast_bf16, usable_cpus
+from uvb.plan import Plan, has_cpp_compiler, has_fast_bf16
 from uvb.spec import RECIPES, DataRef, RunSpec, Shape
 from uvb.training.loop import PROBE_IMAGES, fit, gradients_of, prepare
 from uvb.training.objectives import build_objective

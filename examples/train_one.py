@@ -16,10 +16,11 @@ from pipelines.executor.measuring import Settings, run_here, tasks_for, unfinish
 from pipelines.executor.training import Training, lay_out
 from pipelines.files.store import Store
 from uvb.data import load_dataset
+from uvb.machine import usable_cpus
 from uvb.measure.losses import EvalConfig
 from uvb.models import get_model
 from uvb.models.capacity import default_widths
-from uvb.plan import Plan, resolve_plan, usable_cpus
+from uvb.plan import Plan, resolve_plan
 from uvb.spec import RECIPES, DataRef, RunSpec
 from uvb.training.loop import Progress
 

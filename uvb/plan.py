@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 
 from uvb.errors import UserError
+from uvb.machine import usable_cpus
 
 Precision = Literal["fp32", "bf16", "fp64"]
 COMPILE_FROM = 900.0  # seconds of training for which a CPU compiles: it costs up to a minute and saves 3 to 30 %
@@ -118,8 +119,3 @@ def resolve_plan(
 def has_cpp_compiler() -> bool:
     """Whether torch.compile finds what it needs on a CPU."""
     return shutil.which(os.environ.get("CXX", "g++")) is not None
-
-
-def usable_cpus() -> int:
-    """How many CPUs this process may use (its affinity mask where the system has one)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -18,9 +18,10 @@ from torch.multiprocessing.spawn import spawn
 
 from benchmarks.measure import Row, row
 from uvb.data import ImageSet
+from uvb.machine import usable_cpus
 from uvb.models.capacity import default_widths
 from uvb.noise import generator
-from uvb.plan import Plan, has_fast_bf16, usable_cpus
+from uvb.plan import Plan, has_fast_bf16
 from uvb.spec import RECIPES, DataRef, RunSpec, Shape
 from uvb.training.loop import fit
 from uvb.training.state import TrainState

@@ -1,9 +1,12 @@
 """Ray's private names that we need, each with its reason. Look here first when Ray is upgraded (written for 2.60)."""
 
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import ray
+from ray._private import services
 from ray._private.utils import read_ray_address
 from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
@@ -21,6 +24,18 @@ def silence() -> None:
     """Keep worker's words off the driver's screen. Ray prints a paragraph for each worker that dies, whatever
     `log_to_driver` and `logging_level` say; we print our own line."""
     ray._private.worker.print_to_stdstream = lambda *_, **__: None
+
+
+@contextmanager
+def this_machine_only() -> Iterator[None]:
+    """Let `ray.init(_node_ip_address="127.0.0.1")` mean it, so that every port of a local start, that of the metrics included,
+    answers this machine alone. Ray would take the machine's outer address instead, in case other nodes join."""
+    before = services.resolve_ip_for_localhost
+    services.resolve_ip_for_localhost = lambda host: host
+    try:
+        yield
+    finally:
+        services.resolve_ip_for_localhost = before
 
 
 def own_node() -> Any:

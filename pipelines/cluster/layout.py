@@ -9,7 +9,7 @@ import torch
 from pipelines.cluster.cost_model import L4, Work, best_workers
 from pipelines.study.config import ClusterOptions
 from uvb.errors import UserError
-from uvb.plan import usable_cpus
+from uvb.machine import usable_cpus
 from uvb.spec import RunSpec
 
 TRIAL_CPUS = 0.01  # of a trial, which only waits for its workers; Ray refuses 0

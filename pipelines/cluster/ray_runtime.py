@@ -2,10 +2,13 @@
 
 import logging
 import os
+import secrets
 import socket
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -14,14 +17,16 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipelines.cluster import compat
 from pipelines.cluster.layout import Capacity, Layout
-from pipelines.errors import CommandFailed
+from pipelines.errors import CommandFailed, first_line
 from pipelines.files.masking import masked
 from pipelines.files.store import Store
 from pipelines.study.config import ClusterOptions
 from uvb.errors import UserError
-from uvb.plan import Plan, resolve_plan, usable_cpus
+from uvb.machine import usable_cpus
+from uvb.plan import Plan, resolve_plan
 
 ANSWER_SECONDS = 10.0  # until a cluster's port counts as closed
+SOCKET_BYTES = 107  # the longest name that Linux allows a socket
 ASK_SECONDS = 5.0  # how often a cluster that was joined is asked whether it lives
 FIRST_WORKER_SECONDS = 900.0  # an autoscaler may have to start a machine first
 # What our settings for Ray (pipelines/__init__.py) must be on the other nodes, too.
@@ -38,51 +43,113 @@ def cluster_address(wanted: str) -> str | None:
 
     Args:
         wanted: "local", "auto", an address, or "" for a running cluster if there is one.
+
+    Raises:
+        UserError: it is no address of a cluster, or "auto" and there is no cluster.
     """
     if wanted == "local":
         return None
-    if wanted and wanted != "auto":
-        return wanted
-    found = os.environ.get("RAY_ADDRESS") or compat.running_address()
-    if wanted == "auto" and not found:
-        raise UserError("--address auto: no running Ray cluster was found; start one, or leave --address out")
+    given = wanted if wanted not in ("", "auto") else ""
+    found = given or os.environ.get("RAY_ADDRESS") or compat.running_address()
+    if not found or found == "local":
+        if wanted == "auto":
+            raise UserError("--address auto: no running Ray cluster was found; start one, or leave --address out")
+        return None
+    source = "--address" if given else "RAY_ADDRESS" if os.environ.get("RAY_ADDRESS") else "the cluster of `ray start`,"
+    host, _, port = found.removeprefix("ray://").rpartition(":")
+    if found.startswith(("http://", "https://")):
+        submit = f"ray job submit --address {masked(found)}"
+        raise UserError(f"{source} {masked(found)} is a dashboard's address; give HOST:6379, or submit the study by `{submit}`")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise UserError(f"{source} {masked(found)}: an address is HOST:PORT, such as 10.0.0.1:6379, or auto, or local")
+    try:  # before Ray does, which would retry, and warn of each try
+        _connect(host, int(port))
+    except OSError as error:
+        advice = "unset RAY_ADDRESS" if source == "RAY_ADDRESS" else "give another --address"
+        reason = error.strerror or error
+        raise UserError(f"no Ray cluster answers at {found} ({reason}); {advice}, or --address local") from error
     return found
 
 
 def start_ray(address: str | None) -> None:
-    """Join the cluster at `address`, or start Ray on this machine. What Ray itself says goes to its log files.
+    """Join the cluster at `address`, or start Ray on this machine, which then answers this machine alone.
+
+    What Ray itself says goes to its log files.
 
     Raises:
         UserError: there is no cluster at that address, or Ray cannot start here.
     """
-    if address is not None:
-        _require_answer(address)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     compat.silence()
+    private_token(create=address is None)
     try:
         if address is None:
-            # The dashboard's process is the one that frees the CPUs of a killed trial's workers.
-            ray.init(address="local", num_cpus=usable_cpus(), include_dashboard=True, **quiet)
+            folder = private_folder()
+            with compat.this_machine_only():
+                # The dashboard's process is the one that frees the CPUs of a killed trial's workers.
+                ray.init(
+                    "local",
+                    num_cpus=usable_cpus(),
+                    include_dashboard=True,
+                    _node_ip_address="127.0.0.1",
+                    _temp_dir=folder,
+                    **quiet,
+                )
         else:
-            ray.init(address=address, runtime_env={"env_vars": {name: os.environ[name] for name in CARRIED}}, **quiet)
+            ray.init(address, runtime_env={"env_vars": {name: os.environ[name] for name in CARRIED}}, **quiet)
     except ConnectionError as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"no Ray cluster answers at {address} ({reason}); give another --address, or local") from error
+        raise UserError(
+            f"no Ray cluster answers at {address} ({first_line(error)}); give another --address, or local"
+        ) from error
+    except UserError:
+        raise
     except Exception as error:  # Ray's own start-up time-out is a bare Exception
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise UserError(f"Ray did not start ({reason}); on a busy machine, try again when it is quieter") from error
+        busy = "time" in str(error).lower()
+        advice = "on a busy machine, try again when it is quieter" if busy else "mend that, or give the --address of a cluster"
+        raise UserError(f"Ray did not start ({first_line(error)}); {advice}") from error
 
 
-def _require_answer(address: str) -> None:
-    """Ask the port first: Ray itself would retry, and warn of each try on stderr."""
-    host, _, port = address.rpartition("://")[2].rpartition(":")
-    if not (host and port.isdecimal()):
-        return  # "auto", or what Ray has its own words for
+def private_folder() -> str:
+    """The folder of a local Ray's files, which nobody else can read: they hold its ports. RAY_TMPDIR says in which folder.
+
+    Raises:
+        UserError: its path is too long for the names of sockets, it cannot be made, or it belongs to somebody else.
+    """
+    parent = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    folder = Path(parent).absolute() / f"uvb-ray-{os.getuid()}"
+    longest = f"{folder}/session_2026-01-01_00-00-00_000000_{2**22}/sockets/plasma_store"
+    if (over := len(longest.encode()) - SOCKET_BYTES) > 0:
+        most = len(parent.encode()) - over
+        raise UserError(f"{parent} is too long for Ray's sockets: set RAY_TMPDIR to a folder of at most {most} characters")
     try:
-        _connect(host, int(port))
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"no Ray cluster answers at {address} ({reason}); give another --address, or local") from error
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+            raise UserError(f"{folder} belongs to somebody else: remove it, or set RAY_TMPDIR to another folder")
+        folder.chmod(0o700)
+    except OSError as error:
+        raise UserError(f"cannot make {folder} for Ray ({error.strerror}): set RAY_TMPDIR to another folder") from error
+    return str(folder)
+
+
+def private_token(*, create: bool) -> None:
+    """See that the token which opens Ray is readable by its owner alone. Ray 2.60.0 leaves it readable by all.
+
+    Args:
+        create: make one where there is none. Where the home folder cannot be written, it lives in the environment.
+    """
+    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
+        return
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or os.path.expanduser("~/.ray/auth_token"))
+    try:
+        if create and not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileExistsError), open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                file.write(secrets.token_hex(32))
+        if path.exists():
+            path.chmod(0o600)
+    except OSError:  # the home folder is read-only, or there is none
+        if create and not os.access(path, os.R_OK):
+            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
 def _connect(host: str, port: int) -> None:

@@ -135,7 +135,11 @@ class Training:
         if self.store.exists("failed.json"):  # of this session: a new one removes it first
             return "failed"
         before = self.store.find_json("progress.json", ProgressJson)
-        stuck = before.get("stuck", 0) + 1
+        stuck, where = before.get("stuck", 0) + 1, masked(self.store.join("state"))
+        if stuck > STUCK_LIMIT:
+            return self._give_up(
+                f"its workers died {stuck - 1} times before their first step; see Ray's logs, or remove {where}"
+            )
         # Counted before anything is read, so that a checkpoint that kills its reader is given up, too.
         self._try(lambda: self.store.write_json("progress.json", before | {"stuck": stuck}))
         try:
@@ -145,7 +149,6 @@ class Training:
         except OSError as error:  # the disk or store may be away for a moment: the next worker asks again
             if stuck < STUCK_LIMIT:
                 raise
-            where = masked(self.store.join("state"))
             return self._give_up(f"its checkpoints cannot be read ({error}); make them readable, or remove {where}")
         if before.get("start") != start:
             stuck = 0
@@ -156,8 +159,8 @@ class Training:
             "began": before.get("began", time.time()),
         }
         if self.history["starts"] > 1:
-            where = "its beginning" if start == "fresh" else f"step {int(start)}"
-            self.notes.append(f"{self.spec.label}: going on from {where} (start {self.history['starts']})")
+            place = "its beginning" if start == "fresh" else f"step {int(start)}"
+            self.notes.append(f"{self.spec.label}: going on from {place} (start {self.history['starts']})")
         if stuck >= STUCK_LIMIT:
             return self._give_up(f"its workers died {stuck} times at the same place ({start}); see Ray's logs")
         before = {"epoch": before.get("epoch", 0), "loss": before.get("loss"), "images_per_s": None}

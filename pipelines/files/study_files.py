@@ -22,6 +22,7 @@ from pipelines.files.formats import (
     read_object,
     result_format,
 )
+from pipelines.files.names import plain_name
 from uvb.errors import UserError
 from uvb.spec import RunSpec
 
@@ -109,7 +110,13 @@ class StudyFiles:
 
     @property
     def name(self) -> str:
-        return str(self.study.get("name") or self.root.resolve().name)
+        """The study's name, as study.json or else the folder says.
+
+        Raises:
+            UserError: it is no plain name, and would lead elsewhere as a folder's.
+        """
+        name = str(self.study.get("name") or self.root.resolve().name)
+        return plain_name(name, f"correct it in {self.root / 'study.json'}")
 
     @property
     def asked(self) -> frozenset[str]:

@@ -14,10 +14,10 @@ from pipelines.study.config import StudyConfig
 from pipelines.sweep import SweepConfig, sweep
 from tests.support.builders import tiny_spec
 from uvb.errors import UserError
+from uvb.machine import usable_cpus
 from uvb.models import build_model
 from uvb.models.io import save_model
 from uvb.models.registry import get_model
-from uvb.plan import usable_cpus
 
 COMMANDS = {
     "full_study": (StudyConfig, full_study),

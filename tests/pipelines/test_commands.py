@@ -1,5 +1,6 @@
 """sample.py and denoise.py on a small model, and the pictures they write."""
 
+import json
 import re
 
 import numpy as np
@@ -128,6 +129,18 @@ def test_a_kept_study_is_reported_again(tmp_path):
     for part in (r'<p class="says">.*?</p>', r"<table.*?</table>", r"<figcaption>.*?</figcaption>"):
         assert sorted(re.findall(part, again, re.S)) == sorted(re.findall(part, before, re.S)) != []
     assert again.count('role="img"') == before.count('role="img"')
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/x", "..", "a/b"])
+def test_keeping_follows_no_name_out_of_its_folder(tmp_path, name):
+    study = fake_study.make(tmp_path / "outputs" / "digits", experiments=False)
+    build_report(study)
+    blob = json.loads((study / "study.json").read_text())
+    (study / "study.json").write_text(json.dumps(blob | {"name": name}))
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=r"must be a plain name, .*; correct it in .*study\.json"):
+        keep(Keep(study, tmp_path / "results"))
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_keeping_never_removes_what_is_no_older_copy(tmp_path):

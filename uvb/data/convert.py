@@ -27,6 +27,7 @@ from uvb.data.image_file import ImageFile
 from uvb.data.readers.decode import Decoding, First
 from uvb.data.readers.source import NeedsChannels, Piece, Target, is_grey
 from uvb.errors import UserError
+from uvb.machine import usable_cpus
 
 Progress = Callable[[int, int], None]
 """Told now and then: images converted, images in all."""
@@ -159,7 +160,7 @@ class Journal:
 
 def _results(job: Job, left: Sequence[int], file: ImageFile, target: Target) -> Iterator[tuple[int, int]]:
     """Pieces as they are written, in order, each with how many images were widened."""
-    processes = min(os.cpu_count() or 1, len(left))
+    processes = min(usable_cpus(), len(left))
     if processes < 2 or sum(job.pieces[piece].count for piece in left) < FEW:
         for piece in left:
             with writing():

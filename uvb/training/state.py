@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from uvb.decoding import decoded, parsed
 from uvb.errors import UserError
 from uvb.models.base import Estimator
 from uvb.models.io import storable
@@ -95,7 +96,7 @@ class TrainState:
         return named | {"step_losses": self.step_losses}
 
     def save(self, folder: Path, plan: Plan) -> None:
-        """Write the state into a new `folder`: state.safetensors, and state.json with its SHA-256."""
+        """Write the state into a new `folder`: state.safetensors, and state.json with the SHA-256 of both."""
         folder.mkdir(parents=True, exist_ok=True)
         save_file(storable(self.tensors()), folder / "state.safetensors")
         blob = {
@@ -109,46 +110,52 @@ class TrainState:
             "curves": [dataclasses.asdict(row) for row in self.curves],
             "sha256": file_sha256(folder / "state.safetensors"),
         }
-        (folder / "state.json").write_text(json.dumps(blob))
+        (folder / "state.json").write_text(json.dumps(blob | {"json_sha256": json_sha256(blob)}))
 
     @staticmethod
     def load(folder: Path, spec: RunSpec, plan: Plan) -> "TrainState":
         """Read what `save` wrote.
 
         Raises:
-            DamagedCheckpoint: a file is missing, truncated or altered.
+            DamagedCheckpoint: a file is missing, truncated or altered, or its content is not a checkpoint's.
             UserError: it belongs to another configuration, or to other code of the model; the message names what differs.
         """
-        blob = read_state_json(folder)
-        differing = RunSpec.from_json(blob["spec"]).differences(spec)
+        header = read_header(folder)
+        differing = RunSpec.from_json(header.spec).differences(spec)
         if differing:
             raise UserError(f"the checkpoint in {folder} is of another configuration ({'; '.join(differing)}); remove it")
-        if code_changed(spec.model, blob.get("code")):
-            raise UserError(f"the checkpoint in {folder} is of other code of {spec.model}; take that back, or remove it")
-        if file_sha256(folder / "state.safetensors") != blob["sha256"]:
+        if code_changed(spec.model, header.code):
+            raise UserError(f"the checkpoint in {folder} is of other code of {spec.model}; revert the change, or remove it")
+        if file_sha256(folder / "state.safetensors") != header.sha256:
             raise DamagedCheckpoint(f"{folder}: state.safetensors is damaged (its SHA-256 does not match)")
         tensors = load_file(folder / "state.safetensors")  # to the CPU: "cuda" would be the first GPU, not this worker's
         state = TrainState.fresh(spec, plan)
-        own = state.tensors()  # no optimizer's yet, who makes them at the first step
+        own = state.tensors()  # without the optimizer's, which creates its state lazily, at the first step
         known = {name: tensors[name] for name in tensors if name in own or name.startswith(("model/", "averaged/"))}
         unlike = sorted(k for k in own.keys() | known if k not in own or k not in known or own[k].shape != known[k].shape)
         if unlike:
             raise UserError(f"the checkpoint in {folder} is of other code of {spec.model} ({unlike[0]} differs); remove it")
-        state.model.load_state_dict(_part(tensors, "model/"))
-        if state.averaged is not state.model:
-            state.averaged.load_state_dict(_part(tensors, "averaged/"))
-        parameters = dict(state.model.named_parameters())
-        for optimizer in state.optimizers:
+        try:
+            state._restore(tensors)
+        except (KeyError, ValueError) as error:
+            raise DamagedCheckpoint(f"{folder}: a tensor is missing or unknown ({error})") from error
+        state.epoch, state.step, state.seconds, state.curves = header.epoch, header.step, header.seconds, header.curves
+        return state
+
+    def _restore(self, tensors: dict[str, Tensor]) -> None:
+        """Take weights, averages and the optimizers' moments from `tensors`, as `tensors()` names them."""
+        self.model.load_state_dict(_part(tensors, "model/"))
+        if self.averaged is not self.model:
+            self.averaged.load_state_dict(_part(tensors, "averaged/"))
+        parameters = dict(self.model.named_parameters())
+        for optimizer in self.optimizers:
             for key, tensor in _part(tensors, f"{_kind(optimizer)}.").items():
                 moment, name = key.split("/", 1)
                 parameter = parameters[name]
                 # in the weights' precision, which a new plan may have changed; Adam counts its steps in float32
                 moved = tensor.to(parameter.device, torch.float32 if moment == "step" else parameter.dtype)
                 optimizer.state[parameter][moment] = moved
-        state.step_losses.copy_(tensors["step_losses"])
-        state.epoch, state.step, state.seconds = blob["epoch"], blob["step"], blob["seconds"]
-        state.curves = [EpochMetrics(**row) for row in blob["curves"]]
-        return state
+        self.step_losses.copy_(tensors["step_losses"])
 
 
 class DamagedCheckpoint(Exception):
@@ -160,19 +167,44 @@ def steps_per_epoch(spec: RunSpec) -> int:
     return -(-spec.data.train_images // spec.recipe.batch_size)
 
 
-def read_state_json(folder: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Header:
+    """state.json. `sha256` is of state.safetensors, `json_sha256` of the rest of this file; older ones lack it."""
+
+    format: int
+    spec: dict[str, Any]
+    epoch: int
+    step: int
+    seconds: float
+    curves: list[EpochMetrics]
+    sha256: str
+    code: str | None = None
+    json_sha256: str | None = None
+
+
+def read_header(folder: Path) -> Header:
     """The JSON half of a checkpoint.
 
     Raises:
-        DamagedCheckpoint: it is missing or not whole.
+        DamagedCheckpoint: it is missing, altered, or not as `TrainState.save` writes it.
     """
+    where = f"{folder}: state.json"
     try:
-        blob: dict[str, Any] = json.loads((folder / "state.json").read_text())
-    except (FileNotFoundError, ValueError) as error:
-        raise DamagedCheckpoint(f"{folder}: state.json cannot be read ({type(error).__name__})") from error
-    if blob.get("format") != FORMAT or not (folder / "state.safetensors").exists():
+        blob = parsed((folder / "state.json").read_bytes(), where)
+        header = decoded(blob, Header, where)
+    except (FileNotFoundError, UserError) as error:
+        raise DamagedCheckpoint(f"{where} cannot be read ({error})") from error
+    if header.json_sha256 not in (None, json_sha256(blob)):
+        raise DamagedCheckpoint(f"{where} is damaged (its SHA-256 does not match)")
+    if header.format != FORMAT or not (folder / "state.safetensors").exists():
         raise DamagedCheckpoint(f"{folder}: not a whole checkpoint of format {FORMAT}")
-    return blob
+    return header
+
+
+def json_sha256(blob: dict[str, Any]) -> str:
+    """SHA-256 of the JSON of `blob` without its own hash, in hex."""
+    rest = {key: value for key, value in blob.items() if key != "json_sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def file_sha256(path: Path) -> str:

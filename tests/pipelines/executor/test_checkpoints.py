@@ -108,3 +108,58 @@ def test_checkpoint_of_other_code_is_refused_by_what_differs(store: Store, digit
     assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "failed"
     error = json.loads((folder_of(store, spec) / "failed.json").read_text())["error"]
     assert "other code of uvb (model/more.bias differs)" in error
+
+
+def rewritten(folder: Path, **changes: object) -> None:
+    """Change fields of a state.json. Its own hash stays, as where a disk altered it; None for a field takes it out."""
+    path = folder / "state.json"
+    blob = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({key: value for key, value in blob.items() if value is not None}))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"epoch": 1},
+        {"curves": [{"epoch": 0}], "json_sha256": None},
+        {"curves": [[0, 1.0]], "json_sha256": None},
+        {"curves": {}, "json_sha256": None},
+        {"seconds": "long", "json_sha256": None},
+        {"epoch": 0.5, "json_sha256": None},
+        {"sha256": None, "json_sha256": None},
+        {"format": 99, "json_sha256": None},
+    ],
+)
+def test_checkpoint_with_wrong_content_is_passed_over(store: Store, digits: ImageSet, changes: dict[str, object]) -> None:
+    """Though the SHA-256 of its tensors is right, also in a checkpoint of an older version, which has no hash of its JSON."""
+    spec = dataclasses.replace(tiny_spec(digits), recipe=dataclasses.replace(tiny_spec(digits).recipe, epochs=4))
+    with pytest.raises(Killed):
+        Interrupted(spec, store, 3).run()
+    before, newest = sorted((folder_of(store, spec) / "state").iterdir())
+    rewritten(newest, **changes)
+    resumed = train(spec, store)
+    assert resumed.history["start"] == before.name
+    assert any(newest.name in note and "not used" in note for note in resumed.notes)
+
+
+def test_checkpoint_without_a_hash_of_its_json_is_used(store: Store, digits: ImageSet) -> None:
+    """Those of older versions."""
+    spec = tiny_spec(digits)
+    with pytest.raises(Killed):
+        Interrupted(spec, store, 1).run()
+    (newest,) = (folder_of(store, spec) / "state").iterdir()
+    rewritten(newest, json_sha256=None)
+    assert train(spec, store).history["start"] == newest.name
+
+
+def test_checkpoint_that_kills_its_reader_is_given_up(store: Store, digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it raises: such a worker dies before its first step, and counts as stuck all the same."""
+    spec = tiny_spec(digits)
+    with pytest.raises(Killed):
+        Interrupted(spec, store, 1).run()
+    monkeypatch.setattr(TrainState, "load", lambda *_: (_ for _ in ()).throw(Killed))
+    for _ in range(STUCK_LIMIT):
+        with pytest.raises(Killed):
+            Training(spec, PLAN, store, 1e9, 0).run()
+    assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "failed"
+    assert "died" in json.loads((folder_of(store, spec) / "failed.json").read_text())["error"]

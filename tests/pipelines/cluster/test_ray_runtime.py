@@ -1,0 +1,144 @@
+"""Addresses of clusters, the token, and whether Ray lives; without a Ray cluster."""
+
+import os
+import socket
+import stat
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from pipelines.cluster import compat, ray_runtime
+from pipelines.cluster.ray_runtime import cluster_address, private_folder, private_token, require_alive, start_ray
+from pipelines.errors import CommandFailed
+from uvb.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE", "RAY_TMPDIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(compat, "running_address", lambda: None)
+
+
+@pytest.fixture
+def port():
+    """A port that takes connections, as a cluster's would."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        (
+            "http://10.0.0.1:8265/",
+            "is a dashboard's address; give HOST:6379, or submit the study by `ray job submit",
+        ),
+        ("http://me:secret@10.0.0.1:8265", r"http://\*\*\*@10\.0\.0\.1:8265 is a dashboard's address"),
+        ("127.0.0.1:-1", "an address is HOST:PORT"),
+        ("127.0.0.1:0", "an address is HOST:PORT"),
+        ("127.0.0.1:70000", "an address is HOST:PORT"),
+        ("127.0.0.1", "an address is HOST:PORT"),
+        (":6379", "an address is HOST:PORT"),
+        ("127.0.0.1:9", r"no Ray cluster answers at 127\.0\.0\.1:9 \(Connection refused\); give another --address"),
+        ("auto", "no running Ray cluster was found"),
+    ],
+)
+def test_cluster_address_refuses_in_one_line(wanted: str, said: str) -> None:
+    with pytest.raises(UserError, match=said) as caught:
+        cluster_address(wanted)
+    assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_cluster_address_says_that_a_stale_variable_is_to_blame(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    with pytest.raises(UserError, match="unset RAY_ADDRESS, or --address local"):
+        cluster_address("")
+    assert cluster_address("local") is None
+
+
+def test_cluster_address_takes_what_answers(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = f"127.0.0.1:{port}"
+    assert cluster_address(address) == address
+    assert cluster_address("") is None
+    monkeypatch.setattr(compat, "running_address", lambda: address)
+    assert cluster_address("") == cluster_address("auto") == address
+
+
+def test_start_ray_refuses_a_folder_too_long_for_sockets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp/" + "x" * 60)
+    with pytest.raises(UserError, match=r"too long for Ray's sockets: set RAY_TMPDIR to a folder of at most \d\d characters"):
+        start_ray(None)
+
+
+def test_private_folder_is_its_owners_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory() as parent:
+        monkeypatch.setenv("RAY_TMPDIR", parent)
+        folder = Path(private_folder())
+        assert (folder.parent, mode(folder)) == (Path(parent), 0o700)
+        folder.chmod(0o777)
+        assert mode(Path(private_folder())) == 0o700
+        folder.rmdir()
+        folder.symlink_to(parent)
+        with pytest.raises(UserError, match="belongs to somebody else"):
+            private_folder()
+        folder.unlink()
+        folder.write_text("in the way")
+        with pytest.raises(UserError, match="cannot make"):
+            private_folder()
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_token_is_made_and_kept_for_its_owner_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    token = tmp_path / ".ray" / "auth_token"
+    private_token(create=False)
+    assert not token.exists()
+    private_token(create=True)
+    assert mode(token) == 0o600
+    made = token.read_text()
+    assert len(made) == 64
+    token.chmod(0o644)  # as Ray 2.60.0 leaves it
+    private_token(create=True)
+    assert (mode(token), token.read_text()) == (0o600, made)
+
+
+def test_token_lives_in_the_environment_where_home_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "")
+    private_token(create=True)
+    assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
+
+
+def test_require_alive_notices_dead_processes_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    require_alive()  # no Ray yet
+    node = SimpleNamespace(all_processes={"raylet": [1]}, dead_processes=lambda: [("dashboard", 1)])
+    monkeypatch.setattr(compat, "own_node", lambda: node)
+    require_alive()
+    for kind, said in (("raylet", "raylet"), ("gcs_server", "control server")):
+        node.dead_processes = lambda kind=kind: [("dashboard", 1), (kind, 2)]
+        with pytest.raises(CommandFailed, match=f"Ray lost its .*{said}.*the same command goes on"):
+            require_alive()
+
+
+def test_require_alive_asks_a_cluster_that_was_joined(port: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(ray_runtime, "ASK_SECONDS", 0.0)
+    with socket.socket(socket.AF_UNIX) as raylet:
+        raylet.bind(str(tmp_path / "raylet"))
+        raylet.listen()
+        node = SimpleNamespace(all_processes={}, gcs_address=f"127.0.0.1:{port}", raylet_socket_name=str(tmp_path / "raylet"))
+        monkeypatch.setattr(compat, "own_node", lambda: node)
+        require_alive()
+    with pytest.raises(CommandFailed, match="raylet"):
+        require_alive()
+    node.gcs_address = "127.0.0.1:9"
+    with pytest.raises(CommandFailed, match="control server"):
+        require_alive()
