@@ -1,7 +1,7 @@
-"""What a training costs on given machines, before it runs: a step's arithmetic, its all-reduce, start-up, checkpoints.
+"""What a training costs on a given machine, before it runs: arithmetic, all-reduce, start-up, checkpoints.
 
-Small enough to check by hand. `python -m pipelines.cluster.cost_model` prints the tables of docs/scaling.md. `--dry-run` and
-the default layout on GPUs ask the same functions.
+It is small enough to check by hand. `python -m pipelines.cluster.cost_model` prints the tables of docs/scaling.md.
+`--dry-run` and the default layout on GPUs use the same functions.
 """
 
 import math
@@ -24,20 +24,20 @@ GRADIENT_BYTES = 4  # a parameter, in each all-reduce: float32
 STATE_BYTES = 16  # a parameter, in a checkpoint: weights, their average, two moments
 DEVICE_BYTES = 20  # a parameter, on each device: those and its gradient
 UPDATE_BYTES = 40  # a parameter, through memory in each step: Adam, the average, the gradient zeroed
-HIDDEN = 2 / 3  # the share of a step's arithmetic, its backward pass, under which DDP hides an all-reduce
+HIDDEN = 2 / 3  # DDP hides an all-reduce behind the backward pass, which is this share of a step's arithmetic
 
 
 @dataclass(frozen=True)
 class Machine:
-    """One worker's device, and how workers are joined.
+    """One worker's device, and the links between workers.
 
     Attributes:
-        flops: operations a second of its best large matrix product, in the training's arithmetic.
-        share: the part of it that the paper's networks reach.
-        memory: bytes a second that its memory moves.
-        overhead: seconds of a step that depend on neither batch nor network: launches, the loop.
-        per_node: workers on one node, joined at `near` bytes a second; beyond that at `far`.
-        hop: seconds of each of an all-reduce's 2 (P - 1) turns.
+        flops: operations a second in large matrix products, in the training's precision.
+        share: the part of `flops` that the paper's networks reach.
+        memory: bytes a second to and from its memory.
+        overhead: seconds of a step that depend on neither batch nor network, such as launches.
+        per_node: workers on one node. They exchange `near` bytes a second; workers on several nodes exchange `far`.
+        hop: seconds that each of an all-reduce's 2 (P - 1) turns takes besides its bytes.
         capacity: bytes of memory.
         disk: bytes a second to where checkpoints go.
         startup: seconds until a worker group trains.
@@ -57,20 +57,19 @@ class Machine:
     startup: float
 
 
-# A 2-core AVX512-bf16 machine as one worker with two threads: its bf16 peak, of which all but the update reaches this share.
+# A machine of 2 cores with AVX512-bf16, as one worker with two threads. flops is its bf16 peak.
 TWO_CORES = Machine("2 cores", 7.2e11, 0.65, 1.6e10, 4e-3, 1, 1e9, 1e9, 1e-4, 2.4e10, 3e8, 15.0)
-# As measured (results/speed/nvidia-h200.md), share and overhead fitted to the steps; links as makers say.
+# As measured (results/speed/nvidia-h200.md), share and overhead fitted to the steps. The speed of links is the maker's claim.
 H200 = Machine("H200, 8 a node, 3.2 Tbit/s between nodes", 7.9e14, 0.65, 4e12, 1.2e-3, 8, 2e11, 1e11, 1e-5, 1.4e11, 1e9, 20.0)
-# As its maker says, the share an assumption, with 10 Gbit/s between nodes: the workers of ray_cluster.yaml.
+# The workers of ray_cluster.yaml, with 10 Gbit/s between nodes. The figures are the maker's claims, the share is assumed.
 L4 = Machine("L4, one a node, 10 Gbit/s between nodes", 6e13, 0.5, 2.4e11, 4e-4, 1, 1e9, 1e9, 5e-5, 2.2e10, 5e8, 20.0)
 
 
 @lru_cache(maxsize=1024)
 def forward_flops(model: str, shape: Shape, widths: Config) -> float:
-    """Operations of one image's energy (or of one estimate, for a model that has no energy), counted on the meta device.
+    """Operations of one image's energy, or of one estimate for a model without an energy, counted on the meta device.
 
-    A model that cannot run there, since it looks at values or is broken, counts two a parameter; whether it trains its
-    workers find out.
+    A model that cannot run there (it looks at values, or is broken) counts as two operations a parameter.
     """
     net = skeleton(model, shape, widths)
     with torch.device(net.sigma.device):
@@ -78,7 +77,7 @@ def forward_flops(model: str, shape: Shape, widths: Config) -> float:
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             try:
                 net.energy(y, eps) if isinstance(net, Energy) else net(y, eps)
-            except Exception as error:  # whatever a plug-in raises
+            except Exception as error:  # a plug-in may raise anything
                 reason = " ".join(str(error).split())[:200]
                 warnings.warn(f"{model}: its cost is a guess, since it cannot be counted ({reason})", stacklevel=2)
                 return 2.0 * sum(p.numel() for p in net.parameters())
@@ -87,20 +86,20 @@ def forward_flops(model: str, shape: Shape, widths: Config) -> float:
 
 @lru_cache(maxsize=1024)
 def image_flops(model: str, shape: Shape, widths: Config, objective: str) -> float:
-    """Operations of one training step, an image: 6 forward passes where the loss holds ∇_y f, 3 where it does not."""
+    """Operations of one training step for one image: 6 forward passes if the loss contains ∇_y f, otherwise 3."""
     energy = isinstance(skeleton(model, shape, widths), Energy)
     return forward_flops(model, shape, widths) * (6 if energy and OBJECTIVES[objective].differentiates_twice else 3)
 
 
 def training_flops(spec: RunSpec) -> float:
-    """Operations of the whole training of `spec`, the padding of its last batches included."""
+    """Operations of the whole training of `spec`, including the padding of last batches."""
     images = steps_per_epoch(spec) * spec.recipe.batch_size
     return image_flops(spec.model, spec.data.shape, spec.widths, spec.objective) * images * spec.recipe.epochs
 
 
 @dataclass(frozen=True)
 class Work:
-    """What of a training decides its cost."""
+    """The numbers of a training that decide its cost."""
 
     flops_per_image: float
     parameters: int
@@ -115,7 +114,7 @@ class Work:
 
     @property
     def gradient_bytes(self) -> int:
-        """What each worker sends about (and receives) in an all-reduce, before the factor 2 (P - 1) / P."""
+        """Bytes of all gradients. In an all-reduce each worker sends, and receives, 2 (P - 1) / P times as many."""
         return GRADIENT_BYTES * self.parameters
 
     @property
@@ -123,12 +122,12 @@ class Work:
         return STATE_BYTES * self.parameters
 
     def fits(self, machine: Machine) -> bool:
-        """Whether weights, gradient and Adam's state fit; plain data parallelism keeps all of them on every device."""
+        """Whether weights, gradients and Adam's state fit into one device; data parallelism keeps all on every device."""
         return DEVICE_BYTES * self.parameters <= machine.capacity
 
 
 def allreduce_seconds(work: Work, machine: Machine, workers: int) -> float:
-    """A ring over `workers`: everyone passes on 2 (P - 1) / P of the gradients, over the slowest link."""
+    """Seconds of an all-reduce in a ring of `workers`, as fast as its slowest link."""
     if workers == 1:
         return 0.0
     link = machine.near if workers <= machine.per_node else machine.far
@@ -136,7 +135,7 @@ def allreduce_seconds(work: Work, machine: Machine, workers: int) -> float:
 
 
 def step_seconds(work: Work, machine: Machine, workers: int = 1) -> float:
-    """One optimizer step of the global batch: only the arithmetic is shared out; the update and the overhead are not."""
+    """Seconds of one optimizer step. Workers share the arithmetic of the global batch; each does the whole update."""
     arithmetic = math.ceil(work.batch / workers) * work.flops_per_image / (machine.flops * machine.share)
     update = UPDATE_BYTES * work.parameters / machine.memory
     waiting = max(0.0, allreduce_seconds(work, machine, workers) - HIDDEN * arithmetic)
@@ -144,13 +143,13 @@ def step_seconds(work: Work, machine: Machine, workers: int = 1) -> float:
 
 
 def training_seconds(work: Work, machine: Machine, workers: int = 1, checkpoint_seconds: float = 30.0) -> float:
-    """A training from start-up to its end, with a checkpoint every `checkpoint_seconds` for which everybody waits."""
+    """Seconds of a training from start-up to end. All workers wait for a checkpoint every `checkpoint_seconds`."""
     saving = work.checkpoint_bytes / machine.disk
     return machine.startup + work.steps * step_seconds(work, machine, workers) * (1 + saving / checkpoint_seconds) + saving
 
 
 def study_seconds(works: Sequence[Work], machine: Machine, devices: int, workers: int) -> float:
-    """All trainings with `workers` each, dearest first, as many at a time as there are devices for."""
+    """Seconds of all trainings with `workers` each: the longest first, as many at a time as there are devices for."""
     slots = [0.0] * max(1, min(devices // workers, len(works)))
     for seconds in sorted((training_seconds(work, machine, workers) for work in works), reverse=True):
         slots[slots.index(min(slots))] += seconds
@@ -158,7 +157,7 @@ def study_seconds(works: Sequence[Work], machine: Machine, devices: int, workers
 
 
 def best_workers(works: Sequence[Work], machine: Machine, devices: int) -> int:
-    """Workers a model, a power of two, with which the study ends first; the fewest of those within 2 % of it."""
+    """Workers a model (a power of two) with which the study ends first. Fewer are preferred if that costs at most 2 %."""
     most = min(devices, min(work.batch for work in works))
     choices = [2**i for i in range(most.bit_length()) if 2**i <= most]
     seconds = {workers: study_seconds(works, machine, devices, workers) for workers in choices}
@@ -175,7 +174,7 @@ CASES = ("the paper's, MNIST", "images 100 times larger", "networks 100 times la
 
 
 def paper_work(model: str, *, larger_images: bool = False, larger_networks: bool = False, epochs: int = EPOCHS) -> Work:
-    """A training on MNIST in batches of 128; images of 280x280, or every width but d_z ten times the paper's."""
+    """A training on MNIST in batches of 128, or on images of 280x280, or with every width but d_z ten times the paper's."""
     shape = (1, 280, 280) if larger_images else (1, 28, 28)
     widths = default_widths(model, (1, 28, 28))
     data = DataRef("mnist", "", shape, 60_000)
@@ -184,7 +183,7 @@ def paper_work(model: str, *, larger_images: bool = False, larger_networks: bool
 
 
 def paper_study(**case: bool) -> list[Work]:
-    """The issue's comparison: UVB and DEEN at eight noise levels."""
+    """The paper's comparison: UVB and DEEN at eight noise levels."""
     return [paper_work(model, **case) for model in ("uvb", "deen")] * 8
 
 
@@ -216,7 +215,7 @@ def inputs_table() -> str:
 
 
 def check_table() -> str:
-    """The model beside the steps it is fitted to."""
+    """The cost model beside the measured steps."""
     rows = [
         [f"{model}, {machine.name.split(',')[0]}", f"{1e3 * step_seconds(paper_work(model), machine):,.{digits}f} ms", measured]
         for machine, digits, two in ((TWO_CORES, 0, ("450-510 ms", "2,600 ms")), (H200, 2, ("2.07 ms", "3.26 ms")))
@@ -226,7 +225,7 @@ def check_table() -> str:
 
 
 def speedup_table(machine: Machine) -> str:
-    """How much faster one training's step gets with P workers."""
+    """How many times faster a training's step is with P workers."""
     rows = []
     for index, case in enumerate(CASES):
         for model in ("uvb", "deen"):
@@ -241,7 +240,7 @@ def speedup_table(machine: Machine) -> str:
 
 
 def study_table(machine: Machine) -> str:
-    """The 16 models of the comparison on 1 to 256 devices: one model a device, and the best layout."""
+    """Time for the comparison's 16 models on 1 to 256 devices: with one worker a model, and with the best number."""
     cases = [i for i in range(len(CASES)) if all(work.fits(machine) for work in paper_study(**case_flags(i)))]
     rows = []
     for devices in DEVICES:

@@ -1,4 +1,4 @@
-"""How long a study would take on this machine: the cost model of docs/scaling.md, fitted to a few measured steps."""
+"""How long a study would take on this machine: the cost model of docs/scaling.md, fitted to a few timed steps."""
 
 import dataclasses
 import json
@@ -23,10 +23,10 @@ from uvb.spec import RunSpec
 from uvb.training.loop import PROBE_IMAGES, fit
 from uvb.training.state import TrainState, steps_per_epoch
 
-MEASUREMENT_SHARE = 1.5  # all default experiments of a model, in units of its loss tables' cost
+MEASUREMENT_SHARE = 1.5  # all default experiments of a model cost so many times its loss tables
 FP32_COST = 4.0  # an operation's time in fp32, in units of one in bf16: 3.0 to 3.9 in steps (docs/speed.md), 5 in products
-PATIENCE = timedelta(minutes=10)  # of workers for one another
-STEPS = 6  # timed of each kind of model; the first, in which everything is set up, does not count
+PATIENCE = timedelta(minutes=10)  # how long workers wait for one another
+STEPS = 6  # how many are timed of each kind of model; the first does not count, since it sets everything up
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Pace:
 
 
 def pace(spec: RunSpec, plan: Plan, images: ImageSet) -> Pace:
-    """Measured here, in each of the plan's workers alike: a few steps of `spec`, and an epoch's end."""
+    """The pace of `spec`, timed over a few steps and one end of an epoch. Each of the plan's workers calls this."""
     data = dataclasses.replace(spec.data, train_images=min(STEPS * spec.recipe.batch_size, spec.data.train_images))
     few = dataclasses.replace(spec, data=data, recipe=dataclasses.replace(spec.recipe, epochs=2))
     steps = steps_per_epoch(few)
@@ -63,7 +63,7 @@ def pace(spec: RunSpec, plan: Plan, images: ImageSet) -> Pace:
 
 
 def paces(specs: Sequence[RunSpec], plan: Plan, images: ImageSet) -> list[Pace]:
-    """Of each of `specs`, trained as `plan` says but for compilation; several workers on CPUs are as many processes.
+    """The pace of each of `specs` under `plan`, without compilation. Several workers on CPUs are timed in as many processes.
 
     Raises:
         UserError: one of them cannot be trained.
@@ -90,13 +90,13 @@ def _pace(spec: RunSpec, plan: Plan, images: ImageSet) -> Pace:
         return pace(spec, plan, images)
     except UserError:
         raise
-    except Exception as error:  # whatever a plug-in's model raises
+    except Exception as error:  # a plug-in's model may raise anything
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise UserError(f"{spec.label} cannot be trained ({reason}); mend {spec.model}, or leave it out") from error
 
 
 def _worker(rank: int, specs: Sequence[RunSpec], plan: Plan, images: ImageSet, folder: str) -> None:
-    """One process of `paces`; the first writes what it found."""
+    """One process of `paces`; the first one writes the paces into `folder`."""
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=plan.workers, timeout=PATIENCE)
     told: dict[str, object]
     try:
@@ -110,16 +110,16 @@ def _worker(rank: int, specs: Sequence[RunSpec], plan: Plan, images: ImageSet, f
 
 
 def fitted_machine(work: Work, step: float) -> Machine:
-    """A machine on which the cost model gives one worker a step of `step` seconds: its arithmetic is what is fitted."""
+    """A machine on which the cost model says that one worker's step takes `step` seconds: its speed is fitted."""
     rest = TWO_CORES.overhead + UPDATE_BYTES * work.parameters / TWO_CORES.memory
     arithmetic = max(step - rest, 0.1 * step)  # seconds; a tiny network's step is all overhead
     return dataclasses.replace(TWO_CORES, flops=work.batch * work.flops_per_image / arithmetic, share=1.0, startup=0.0)
 
 
 def estimated_seconds(specs: Sequence[RunSpec], plan: Plan, images: ImageSet) -> dict[str, float]:
-    """Seconds of training by spec_id, on this machine: steps measured for each kind of model, the rest by the cost model.
+    """Seconds of training on this machine, by spec_id. A few steps of each kind of model are timed; the rest is reckoned.
 
-    Start-up is not in it; it comes once a group.
+    Start-up is left out, since it comes once a group.
     """
     kinds: dict[tuple[object, ...], list[RunSpec]] = {}
     for spec in specs:
@@ -136,12 +136,12 @@ def estimated_seconds(specs: Sequence[RunSpec], plan: Plan, images: ImageSet) ->
 
 
 def estimates_a_model(images: ImageSet, config: EvalConfig) -> int:
-    """How many x̂(y) a model's loss tables take: images of both splits, times the noise draws."""
+    """How many x̂(y) a model's loss tables take: the images of both splits times the noise draws."""
     return sum(len(evaluation_images(images, split, config)) for split in ("train", "test")) * config.draws
 
 
 def measurement_flops(specs: Sequence[RunSpec], precision: str, trained_in: str, images: ImageSet, config: EvalConfig) -> float:
-    """Operations of the default experiments of all models in `precision`, as many as take their time in `trained_in`."""
+    """Operations of all models' default experiments. In fp32 they count more if the trainings are in bf16 (`trained_in`)."""
     slower = FP32_COST if (precision, trained_in) == ("fp32", "bf16") else 1.0
     count = estimates_a_model(images, config) * MEASUREMENT_SHARE * slower
     passes = 2  # x̂(y) of an energy: forward, and back to y
@@ -150,9 +150,9 @@ def measurement_flops(specs: Sequence[RunSpec], precision: str, trained_in: str,
 
 @torch.no_grad()
 def measurement_seconds(specs: Sequence[RunSpec], plan: Plan, images: ImageSet, config: EvalConfig, at_once: int) -> float:
-    """Seconds of the default experiments of all models, from blocks of estimates timed for each kind of model.
+    """Seconds of all models' default experiments; blocks of estimates are timed for each kind of model.
 
-    A model that cannot be timed, since it is broken, counts nothing: its workers will tell.
+    A broken model cannot be timed and counts as 0: its workers will report it.
     """
     count = estimates_a_model(images, config)
     timed: dict[tuple[object, ...], float] = {}
@@ -173,7 +173,7 @@ def measurement_seconds(specs: Sequence[RunSpec], plan: Plan, images: ImageSet, 
 
 
 def _estimate_seconds(spec: RunSpec, plan: Plan, images: ImageSet, config: EvalConfig) -> float:
-    """Seconds of one x̂(y), in blocks as large as a tenth of a second allows."""
+    """Seconds of one x̂(y), timed in a block of 16 images, or of 256 if that takes less than a tenth of a second."""
     model = build_model(spec).to(plan.device, plan.dtype)
     for size in (16, 256):
         some = images.test[:size]

@@ -12,8 +12,8 @@ from uvb.errors import UserError
 from uvb.plan import Plan, resolve_plan
 from uvb.spec import RunSpec
 
-GROUP_SECONDS = 600.0  # a group is at least about so long, so that its start-up is little beside it
-FLOPS_A_SECOND = {"cpu": 1e11, "cuda": 1e14}  # rough, of one worker; only decides how models are grouped
+GROUP_SECONDS = 600.0  # a group trains at least about so long, so that its start-up of 15 s matters little
+FLOPS_A_SECOND = {"cpu": 1e11, "cuda": 1e14}  # of one worker, roughly; this only decides how models are grouped
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def new_plan(
 
 
 def require_honourable(plan: Plan, layout: Layout, has: Capacity) -> None:
-    """A stored plan is used again as it is, or refused.
+    """Refuse a stored plan that cannot be used again as it is.
 
     Raises:
         UserError: this cluster, used as asked, cannot do what the plan says.
@@ -58,7 +58,7 @@ def require_honourable(plan: Plan, layout: Layout, has: Capacity) -> None:
 
 
 def make_groups(plans: dict[Plan, list[RunSpec]], layout: Layout, one_each: bool) -> list[Group]:
-    """Groups of every plan; where `one_each`, a model a group."""
+    """The groups of each plan. With `one_each` every model is a group of its own."""
     return [
         Group(part, plan)
         for plan, specs in plans.items()
@@ -67,13 +67,13 @@ def make_groups(plans: dict[Plan, list[RunSpec]], layout: Layout, one_each: bool
 
 
 def group_count(specs: Sequence[RunSpec], plan: Plan, layout: Layout) -> int:
-    """How many groups: enough to fill the layout, and more where models are large, down to one model a group."""
+    """How many groups: enough to fill the layout, and more if models are large, up to one for each model."""
     seconds = sum(map(training_flops, specs)) / FLOPS_A_SECOND[plan.device] / plan.workers
     return min(len(specs), layout.concurrency * max(1, math.ceil(seconds / layout.concurrency / GROUP_SECONDS)))
 
 
 def balanced(specs: Sequence[RunSpec], groups: int) -> list[tuple[RunSpec, ...]]:
-    """Split `specs` into at most `groups` of about equal cost; within one, the largest noise level comes first."""
+    """Split `specs` into at most `groups` parts of about equal cost. In each the largest noise level comes first."""
     parts: list[list[RunSpec]] = [[] for _ in range(min(groups, len(specs)))]
     loads = [0.0] * len(parts)
     for spec in sorted(specs, key=lambda s: (-training_flops(s), -s.sigma, s.spec_id)):
@@ -84,7 +84,7 @@ def balanced(specs: Sequence[RunSpec], groups: int) -> list[tuple[RunSpec, ...]]
 
 
 def fitted(layout: Layout, groups: Sequence[Group]) -> Layout:
-    """The layout with smaller CPU shares where a stored plan has more workers than a new one would."""
+    """The layout with smaller CPU shares, if a stored plan has more workers than a new plan would."""
     workers = max(group.plan.workers for group in groups)
     if workers <= layout.workers:
         return layout

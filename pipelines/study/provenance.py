@@ -44,7 +44,7 @@ def provenance(images: ImageSet, specs: Sequence[RunSpec]) -> dict[str, Any]:
 
 
 def git_revision() -> str | None:
-    """The commit of the code, with "+changes" where it was edited; None where it is not a git checkout."""
+    """The commit of the code, with "+changes" if files differ from it; None if the code is no git checkout."""
     here = Path(__file__).resolve().parents[1]
     try:
         run = [
