@@ -1,30 +1,38 @@
 """What a study would train, and how long that would take here: `--dry-run`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Collection
 
 from pipelines.cluster.cost_model import TWO_CORES, training_flops
 from pipelines.cluster.estimate import estimated_seconds, measurement_seconds
 from pipelines.cluster.groups import group_count, new_plan
 from pipelines.cluster.layout import Capacity, Layout
+from pipelines.executor.outcomes import outcome
 from pipelines.study.config import StudyConfig
 from pipelines.study.progress import REST_SECONDS
+from pipelines.study.running import Running
 from pipelines.words import clock, counted, name_of
-from uvb.data import ImageSet
 from uvb.models.capacity import parameters
 from uvb.plan import Plan
-from uvb.spec import RunSpec
 
 RAY_SECONDS = 20.0  # until Ray is up: 7 to 33 on two cores, as the disk's cache is warm or cold
 
 
-def dry_run(
-    config: StudyConfig, images: ImageSet, specs: Sequence[RunSpec], layout: Layout, has: Capacity, say: Callable[[str], None]
-) -> str:
+def dry_run(study: Running, config: StudyConfig, layout: Layout, has: Capacity, ended: Collection[str]) -> str:
     """Print models, widths, parameters and the estimated time on this machine. Starts no Ray and writes nothing.
+
+    Args:
+        ended: the outcomes with which a model counts as trained.
 
     Returns:
         A last line with the sums.
     """
+    images, say = study.images, study.screen.say
+    specs = [spec for spec in study.specs if outcome(study.store, spec.spec_id) not in ended]
+    if len(specs) < len(study.specs):
+        trained = len(study.specs) - len(specs)
+        say(f"{trained} of {len(study.specs)} models are trained already in {study.store.uri}")
+    if not specs:
+        return "nothing is left to train"
     plan = new_plan(config, layout, specs)
     seconds = estimated_seconds(specs, plan, images)
     say(f"{has}: {layout}; {plan}")

@@ -15,7 +15,6 @@ from pipelines.cluster.ray_runtime import (
     start_ray,
 )
 from pipelines.errors import CommandFailed
-from pipelines.executor.outcomes import outcome
 from pipelines.files.lock import study_lock
 from pipelines.files.store import open_store
 from pipelines.study.config import StudyConfig
@@ -75,10 +74,7 @@ def run_study(
     has = cluster_capacity(config) if address else local_capacity()
     layout = choose_layout(config, has, specs)  # refuses what cannot be, before anything is written
     if config.dry_run:
-        left = [s for s in specs if outcome(study.store, s.spec_id) not in (("done", "stopped") if search else ("done",))]
-        if len(left) < len(specs):
-            study.screen.say(f"{len(specs) - len(left)} of {len(specs)} models are trained already in {study.store.uri}")
-        return dry_run(config, images, left, layout, has, study.screen.say) if left else "nothing is left to train", []
+        return dry_run(study, config, layout, has, ("done", "stopped") if search else ("done",)), []
 
     study.store.require_writable()
     with study_session(study, config, searching=search is not None) as tracking:
