@@ -1,5 +1,6 @@
 """How the study is orchestrated: Ray, MLflow, files and the report, over the science in `uvb`."""
 
+import logging
 import os
 
 # How Ray and MLflow are to behave. Here, since some of it is read when they are first imported.
@@ -16,3 +17,4 @@ for _name, _value in {
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }.items():
     os.environ.setdefault(_name, _value)
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of each home folder that it cannot write

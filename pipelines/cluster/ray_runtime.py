@@ -117,7 +117,8 @@ def private_folder() -> str:
     """
     parent = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
     folder = Path(parent).absolute() / f"uvb-ray-{os.getuid()}"
-    longest = f"{folder}/session_2026-01-01_00-00-00_000000_{2**22}/sockets/plasma_store"
+    inner = folder / "ray"  # Ray opens its own folder to everybody, but not the one around it
+    longest = f"{inner}/session_2026-01-01_00-00-00_000000_{2**22}/sockets/plasma_store"
     if (over := len(longest.encode()) - SOCKET_BYTES) > 0:
         most = len(parent.encode()) - over
         raise UserError(f"{parent} is too long for Ray's sockets: set RAY_TMPDIR to a folder of at most {most} characters")
@@ -128,7 +129,7 @@ def private_folder() -> str:
         folder.chmod(0o700)
     except OSError as error:
         raise UserError(f"cannot make {folder} for Ray ({error.strerror}): set RAY_TMPDIR to another folder") from error
-    return str(folder)
+    return str(inner)
 
 
 def private_token(*, create: bool) -> None:

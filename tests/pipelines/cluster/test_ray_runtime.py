@@ -78,10 +78,11 @@ def test_start_ray_refuses_a_folder_too_long_for_sockets(monkeypatch: pytest.Mon
 def test_private_folder_is_its_owners_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     with tempfile.TemporaryDirectory() as parent:
         monkeypatch.setenv("RAY_TMPDIR", parent)
-        folder = Path(private_folder())
+        folder = Path(private_folder()).parent
         assert (folder.parent, mode(folder)) == (Path(parent), 0o700)
         folder.chmod(0o777)
-        assert mode(Path(private_folder())) == 0o700
+        private_folder()
+        assert mode(folder) == 0o700
         folder.rmdir()
         folder.symlink_to(parent)
         with pytest.raises(UserError, match="belongs to somebody else"):
