@@ -105,7 +105,7 @@ STUDY = {
 
 
 @pytest.mark.parametrize("arguments", STUDY)
-def test_a_study_refuses(arguments, place, monkeypatch, capsys):
+def test_full_study_refuses_in_one_line(arguments, place, monkeypatch, capsys):
     if arguments == "--address auto":
         monkeypatch.setattr("pipelines.cluster.compat.read_ray_address", lambda _: None)
     storage = () if "--storage" in arguments else ("--storage", "outputs")
@@ -114,11 +114,11 @@ def test_a_study_refuses(arguments, place, monkeypatch, capsys):
     assert re.search(STUDY[arguments], line), line
 
 
-def test_a_sweep_refuses_an_unknown_space(place, monkeypatch, capsys):
+def test_sweep_refuses_an_unknown_space(place, monkeypatch, capsys):
     assert "unknown space 'outer'; choose one of: " in refused(place, monkeypatch, capsys, "sweep", "--space", "outer")
 
 
-def test_sampling_and_denoising_refuse(place, monkeypatch, capsys, digits):
+def test_sample_and_denoise_refuse_in_one_line(place, monkeypatch, capsys, digits):
     spec = tiny_spec(digits, "direct")
     direct = str(save_model(build_model(spec), spec, place / "model"))
     damaged = save_model(build_model(spec), spec, place / "damaged")
@@ -141,7 +141,7 @@ def test_sampling_and_denoising_refuse(place, monkeypatch, capsys, digits):
         assert re.search(message, line), line
 
 
-def test_a_plug_in_that_cannot_be_imported_is_told_by_its_name(tmp_path, monkeypatch):
+def test_get_model_names_a_plug_in_that_cannot_be_imported(tmp_path, monkeypatch):
     info = tmp_path / "broken-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")

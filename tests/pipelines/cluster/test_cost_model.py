@@ -36,13 +36,13 @@ MNIST = (1, 28, 28)
 
 
 @pytest.mark.parametrize(("model", "gflop", "step_tflop"), [("uvb", 0.24, 0.184), ("deen", 1.53, 1.18)])
-def test_flops_are_those_of_facts(model: str, gflop: float, step_tflop: float) -> None:
+def test_forward_flops_match_the_known_figures(model: str, gflop: float, step_tflop: float) -> None:
     widths = default_widths(model, MNIST)
     assert forward_flops(model, MNIST, widths) / 1e9 == pytest.approx(gflop, abs=0.005)
     assert 128 * image_flops(model, MNIST, widths, "denoise") / 1e12 == pytest.approx(step_tflop, rel=0.005)
 
 
-def test_flops_of_one_convolution_by_hand() -> None:
+def test_forward_flops_of_one_convolution_match_a_count_by_hand() -> None:
     """A 3x3 convolution from 1 to 128 channels on 28x28 makes 26x26x128 sums of 9 products each, 2 operations a product."""
     one = dataclasses.replace(get_model("deen").widths, conv=(128,))
     two = dataclasses.replace(one, hidden=one.hidden + 1)
@@ -51,7 +51,7 @@ def test_flops_of_one_convolution_by_hand() -> None:
     assert forward_flops("deen", MNIST, one) - one.hidden * linear == 2 * 9 * 128 * 26 * 26
 
 
-def test_an_energy_that_cannot_be_counted_costs_two_a_parameter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_forward_flops_fall_back_on_two_a_parameter(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that looks at values cannot run on the meta device; its study goes on."""
     build = get_model("deen").build
 
@@ -67,31 +67,31 @@ def test_an_energy_that_cannot_be_counted_costs_two_a_parameter(monkeypatch: pyt
         assert forward_flops("deen", MNIST, widths) == 2 * parameters("deen", MNIST, widths)
 
 
-def test_an_elbo_has_no_inner_gradient() -> None:
+def test_image_flops_of_an_elbo_have_no_inner_gradient() -> None:
     widths = default_widths("vae", MNIST)
     assert image_flops("vae", MNIST, widths, "elbo_y") * 2 == image_flops("vae", MNIST, widths, "denoise")
 
 
-def test_bytes_are_those_of_facts() -> None:
+def test_work_bytes_match_the_known_figures() -> None:
     work = paper_work("uvb")
     assert work.gradient_bytes / 1e6 == pytest.approx(107, abs=0.5)
     assert work.checkpoint_bytes / 1e6 == pytest.approx(428, abs=0.5)
 
 
 @pytest.mark.parametrize(("model", "least", "most"), [("uvb", 0.45, 0.51), ("deen", 2.5, 2.7)])
-def test_steps_take_what_was_measured(model: str, least: float, most: float) -> None:
+def test_step_seconds_match_measurements_on_a_cpu(model: str, least: float, most: float) -> None:
     assert least <= step_seconds(paper_work(model), TWO_CORES) <= most
 
 
 @pytest.mark.parametrize("model", ["uvb", "deen"])
-def test_steps_on_a_gpu_take_nearly_what_was_measured(model: str) -> None:
+def test_step_seconds_match_measurements_on_a_gpu(model: str) -> None:
     rows = json.loads((ROOT / "results" / "speed" / "nvidia-h200.json").read_text())
     (measured,) = [row["value"] for row in rows if row["name"] == f"step/{model}/mnist/cuda-graph-compile-bf16"]
     assert step_seconds(paper_work(model), H200) == pytest.approx(measured, rel=0.2)
     assert f"| {1e3 * measured:.2f} ms |" in cost_model.check_table()
 
 
-def test_allreduce_sends_twice_the_gradients_but_a_share() -> None:
+def test_allreduce_seconds_are_of_twice_the_gradients_less_a_share() -> None:
     work = Work(1e9, 1_000_000, 128, 10)
     free_hops = dataclasses.replace(H200, hop=0.0)
     assert allreduce_seconds(work, free_hops, 1) == 0
@@ -100,7 +100,7 @@ def test_allreduce_sends_twice_the_gradients_but_a_share() -> None:
     assert allreduce_seconds(work, free_hops, 16) == pytest.approx(2 * 15 / 16 * 4e6 / H200.far)
 
 
-def test_arithmetic_alone_scales_until_the_batch_is_used_up() -> None:
+def test_step_seconds_scale_until_the_batch_is_used_up() -> None:
     ideal = dataclasses.replace(H200, overhead=0.0, memory=float("inf"), near=float("inf"), far=float("inf"), hop=0.0)
     work = Work(1e9, 1_000_000, 128, 10)
     assert step_seconds(work, ideal) / step_seconds(work, ideal, 4) == pytest.approx(4)
@@ -108,7 +108,7 @@ def test_arithmetic_alone_scales_until_the_batch_is_used_up() -> None:
     assert step_seconds(work, ideal, 256) == step_seconds(work, ideal, 128)
 
 
-def test_one_model_a_device_while_models_are_left() -> None:
+def test_best_workers_is_one_while_models_are_left() -> None:
     for machine in (H200, L4):
         for devices in (1, 2, 4, 8):
             assert best_workers(paper_study(), machine, devices) == 1
@@ -117,20 +117,20 @@ def test_one_model_a_device_while_models_are_left() -> None:
     assert best_workers([paper_work("deen", epochs=1)] * 8, H200, 8) == 1
 
 
-def test_a_study_is_its_slots() -> None:
+def test_study_seconds_fill_slots_longest_first() -> None:
     long, short = Work(1e10, 10**6, 128, 10_000), Work(1e10, 10**6, 128, 5_000)
     times = {work: training_seconds(work, L4) for work in (long, short)}
     assert study_seconds([short, long, short], L4, 1, 1) == pytest.approx(times[long] + 2 * times[short])
     assert study_seconds([short, long, short], L4, 2, 1) == pytest.approx(max(times[long], 2 * times[short]))
 
 
-def test_the_page_has_these_tables() -> None:
+def test_document_is_what_the_page_has() -> None:
     page = (ROOT / "docs" / "scaling.md").read_text()
     begin, end = "<!-- tables by: python -m pipelines.cluster.cost_model -->", "<!-- end of tables -->"
     assert page.split(begin)[1].split(end)[0].strip() == cost_model.document()
 
 
-def test_an_estimate_is_the_measured_steps_and_probes(digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_estimated_seconds_are_timed_steps_and_probes(digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
     """3 epochs of 1,500 images are 36 steps of 128 and 3 probes of 2 × 297 images: 36 × 0.5 s + 1782 × 0.001 s."""
     recipe = RECIPES["fast"].changed(epochs=3, batch_size=128)
     spec = dataclasses.replace(
@@ -143,7 +143,7 @@ def test_an_estimate_is_the_measured_steps_and_probes(digits: ImageSet, monkeypa
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_the_pace_is_that_of_a_training(workers: int, digits: ImageSet) -> None:
+def test_pace_is_that_of_a_training(workers: int, digits: ImageSet) -> None:
     """Told by as many processes as there are workers, in the unit of seconds; of a training that diverges its line."""
     spec = tiny_spec(digits)
     plan = Plan(workers)
@@ -155,7 +155,7 @@ def test_the_pace_is_that_of_a_training(workers: int, digits: ImageSet) -> None:
         estimate.paces([broken], plan, digits)
 
 
-def test_the_fitted_machine_has_the_measured_step() -> None:
+def test_fitted_machine_has_the_measured_step() -> None:
     """What GPUs' workers and checkpoints add is the cost model's."""
     for work in (paper_work("uvb"), paper_work("deen")):
         machine = fitted_machine(work, 0.6)

@@ -44,14 +44,14 @@ def test_layout_never_asks_for_more_than_there_is(digits: ImageSet, cpus: int, w
 @pytest.mark.parametrize("nodes", [(1, 1, 1, 1, 1), (2, 1), (2, 2, 2), (3, 3), (16, 1), (0, 4)])
 @pytest.mark.parametrize("workers", [0, 1, 2, 3])
 @pytest.mark.parametrize("concurrent", [0, 1, 2])
-def test_every_worker_fits_on_a_node_whole(digits: ImageSet, nodes: tuple[int, ...], workers: int, concurrent: int) -> None:
+def test_layout_puts_every_worker_on_one_node(digits: ImageSet, nodes: tuple[int, ...], workers: int, concurrent: int) -> None:
     has = Capacity(sum(nodes), 0, tuple((cpus, 0) for cpus in nodes), cluster=True)
     layout = choose_layout(StudyConfig(num_workers=workers, concurrent_trials=concurrent), has, some_specs(digits))
     places = sum(int((cpus - layout.concurrency * TRIAL_CPUS) / layout.cpus_per_worker + 1e-9) for cpus in nodes if cpus)
     assert places >= layout.concurrency * layout.workers
 
 
-def test_a_worker_larger_than_every_node_is_refused(digits: ImageSet) -> None:
+def test_layout_refuses_a_worker_larger_than_every_node(digits: ImageSet) -> None:
     has = Capacity(6, 0, ((2, 0),) * 3, cluster=True)
     with pytest.raises(
         UserError, match=r"asked for 2 workers of 3 CPUs each.*\(3 nodes\) has 6 CPUs.*2 CPUs each, as one node has"
@@ -59,25 +59,25 @@ def test_a_worker_larger_than_every_node_is_refused(digits: ImageSet) -> None:
         choose_layout(StudyConfig(cpus_per_worker=3.0), has, some_specs(digits))
 
 
-def test_expected_nodes_are_like_those_there_are(digits: ImageSet) -> None:
+def test_capacity_expects_nodes_like_those_there_are(digits: ImageSet) -> None:
     growing = Capacity(10, 0, ((4, 0),), cluster=True)
     assert growing.node_cpus == [4, 4, 2]
     assert Capacity(8, 0, ((0, 0),), cluster=True).node_cpus == [8]
     assert choose_layout(StudyConfig(), growing, some_specs(digits)).concurrency == 5
 
 
-def test_two_workers_on_two_cpus(digits: ImageSet) -> None:
+def test_layout_of_two_cpus(digits: ImageSet) -> None:
     assert choose_layout(StudyConfig(), capacity(2), some_specs(digits)) == Layout(2, 1, 0.99, 0.0)
 
 
 @pytest.mark.parametrize(("cpus", "workers", "threads"), [(1, 1, 1), (2, 1, 2), (2, 2, 1), (4, 1, 4), (4, 2, 2), (16, 1, 16)])
-def test_a_worker_has_as_many_threads_as_cpus(digits: ImageSet, cpus: int, workers: int, threads: int) -> None:
+def test_layout_gives_a_worker_as_many_threads_as_cpus(digits: ImageSet, cpus: int, workers: int, threads: int) -> None:
     """The hundredth of a CPU that a trial takes does not cost a worker a whole thread."""
     layout = choose_layout(StudyConfig(num_workers=workers, concurrent_trials=1), capacity(cpus), some_specs(digits))
     assert layout.threads == threads
 
 
-def test_a_gpu_worker_lies_on_one_node_whole(digits: ImageSet) -> None:
+def test_layout_puts_a_gpu_worker_on_one_node(digits: ImageSet) -> None:
     """Two nodes of one GPU hold no worker of two, and two of 0.7; asked for more, it is refused, not waited for."""
     has = Capacity(16, 2, ((8, 1), (8, 1)), cluster=True)
     specs = some_specs(digits)
@@ -88,7 +88,7 @@ def test_a_gpu_worker_lies_on_one_node_whole(digits: ImageSet) -> None:
         choose_layout(StudyConfig(use_gpu=True, gpus_per_worker=0.7, concurrent_trials=3), has, specs)
 
 
-def test_gpus_are_an_explicit_choice(digits: ImageSet) -> None:
+def test_layout_uses_gpus_only_when_asked(digits: ImageSet) -> None:
     specs = some_specs(digits)
     assert choose_layout(StudyConfig(), capacity(16, gpus=4), specs).device == "cpu"
     layout = choose_layout(StudyConfig(use_gpu=True), capacity(16, gpus=4), specs)
@@ -102,13 +102,13 @@ def test_gpus_are_an_explicit_choice(digits: ImageSet) -> None:
         choose_layout(StudyConfig(use_gpu=True, num_workers=8), capacity(16, gpus=4), specs)
 
 
-def test_more_trials_than_a_machine_can_hold_are_refused(digits: ImageSet) -> None:
+def test_layout_refuses_more_trials_than_a_machine_holds(digits: ImageSet) -> None:
     for count in (100, 300):  # the trials' own hundredths leave their workers next to nothing, or nothing
         with pytest.raises(UserError, match=f"asked for {count} trials at a time.*--concurrent-trials"):
             choose_layout(StudyConfig(concurrent_trials=count), capacity(2), some_specs(digits))
 
 
-def test_workers_of_one_model_do_not_share_a_gpu(digits: ImageSet) -> None:
+def test_layout_never_puts_two_workers_of_a_model_on_one_gpu(digits: ImageSet) -> None:
     """NCCL refuses two ranks on one device."""
     has, specs = capacity(16, gpus=1), some_specs(digits, 1)
     assert choose_layout(StudyConfig(use_gpu=True, gpus_per_worker=0.5), has, specs).workers == 1
@@ -146,7 +146,7 @@ def test_stored_plan_is_honoured_or_refused(digits: ImageSet) -> None:
     assert fitted(layout, narrow) == layout
 
 
-def test_a_study_of_long_trainings_is_compiled(digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_plan_compiles_long_trainings(digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where all of them are long: one plan is made for all."""
     monkeypatch.setattr("uvb.plan.has_fast_bf16", lambda device: True)
     monkeypatch.setattr("uvb.plan.has_cpp_compiler", lambda: True)

@@ -28,7 +28,7 @@ with lock.study_lock(Store(sys.argv[1]), "digits"):
 """
 
 
-def test_the_second_study_of_a_name_is_refused_and_a_killed_ones_lock_is_free(tmp_path):
+def test_lock_refuses_a_second_driver_and_is_free_after_a_kill(tmp_path):
     store = Store(tmp_path)
     holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE)
     try:
@@ -58,7 +58,7 @@ def remote(monkeypatch):
     return Store(f"memory://{uuid4().hex}/study")
 
 
-def test_the_heartbeat_lock_refuses_and_frees(remote):
+def test_heartbeat_lock_refuses_and_frees(remote):
     with study_lock(remote, "digits") as check:
         with pytest.raises(UserError, match="already run by process"), study_lock(remote, "digits"):
             pytest.fail("two hold it")
@@ -76,7 +76,7 @@ def test_the_heartbeat_lock_refuses_and_frees(remote):
     assert not remote.exists(LOCK)
 
 
-def test_of_two_who_start_together_one_gets_the_heartbeat_lock(remote):
+def test_heartbeat_lock_has_one_winner(remote):
     won, refused = [], []
 
     def contend():
@@ -103,7 +103,7 @@ def test_of_two_who_start_together_one_gets_the_heartbeat_lock(remote):
         ({"started": 1.0}, True),  # the number went to a later process
     ],
 )
-def test_a_heartbeat_lock_is_stale_when_its_holder_is_gone(remote, change, free):
+def test_heartbeat_lock_is_free_when_its_holder_is_gone(remote, change, free):
     remote.write_bytes(LOCK, json.dumps({**lock._identity(), **change}).encode())
     if free:
         with study_lock(remote, "digits"):
@@ -113,7 +113,7 @@ def test_a_heartbeat_lock_is_stale_when_its_holder_is_gone(remote, change, free)
             pytest.fail("taken from a living holder")
 
 
-def test_a_heartbeat_lock_taken_by_another_is_noticed(remote):
+def test_heartbeat_lock_notices_a_thief(remote):
     with study_lock(remote, "digits") as check:
         thief = {**lock._identity(), "place": "elsewhere", "host": "thief"}
         for _ in range(20):  # a beat may be under way

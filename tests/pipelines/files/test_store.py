@@ -29,7 +29,7 @@ def store(request, tmp_path):
     )
 
 
-def test_files_come_back_as_they_went(store):
+def test_store_reads_what_it_wrote(store):
     assert not store.exists("models/a/spec.json")
     assert store.list("models") == []
     store.write_json("models/a/spec.json", {"sigma": 0.3})
@@ -47,14 +47,14 @@ def test_files_come_back_as_they_went(store):
         store.read_bytes("models/b/blob")
 
 
-def test_a_copy_sent_to_a_worker_sees_the_same_files(store):
+def test_store_travels_to_workers_as_its_address(store):
     store.write_bytes("deep/down", b"x")
     copy = pickle.loads(pickle.dumps(store))
     assert copy.read_bytes("deep/down") == b"x"
     assert Store(store.join("deep")).read_bytes("down") == b"x"
 
 
-def test_a_folder_goes_up_and_comes_down(store, tmp_path):
+def test_store_uploads_and_downloads_a_folder(store, tmp_path):
     source = tmp_path / "source"
     (source / "sub").mkdir(parents=True)
     (source / "a").write_bytes(b"1")
@@ -72,7 +72,7 @@ def test_a_folder_goes_up_and_comes_down(store, tmp_path):
         store.download("models/m/state/7")
 
 
-def test_a_folder_that_fails_midway_leaves_nothing(store):
+def test_store_folder_leaves_nothing_where_its_block_raises(store):
     def torn():
         with store.folder("state/1") as folder:
             (folder / "weights").write_bytes(b"half")
@@ -84,7 +84,7 @@ def test_a_folder_that_fails_midway_leaves_nothing(store):
     assert store.list("state") == []
 
 
-def test_a_folder_without_its_manifest_is_absent_on_an_object_store(tmp_path):
+def test_store_folder_without_its_manifest_is_absent(tmp_path):
     store = Store(f"memory://{uuid4().hex}/study")
     with store.folder("state/1") as folder:
         (folder / "weights").write_bytes(b"w")
@@ -95,7 +95,7 @@ def test_a_folder_without_its_manifest_is_absent_on_an_object_store(tmp_path):
         store.download("state/1")
 
 
-def test_an_upload_that_breaks_off_leaves_no_folder_that_looks_whole(tmp_path, monkeypatch):
+def test_store_upload_that_breaks_off_never_looks_whole(tmp_path, monkeypatch):
     """An object store has no rename: while a folder is replaced, the old manifest is gone first, and the new one comes last."""
     store = Store(f"memory://{uuid4().hex}/study")
     for name in ("a", "b"):
@@ -139,7 +139,7 @@ def test_an_upload_that_breaks_off_leaves_no_folder_that_looks_whole(tmp_path, m
     assert not whole.is_complete("model")
 
 
-def test_a_killed_writer_leaves_the_old_bytes_and_its_litter_is_swept(tmp_path):
+def test_store_keeps_the_old_bytes_of_a_killed_writer_and_sweeps_its_litter(tmp_path):
     store = Store(tmp_path)
     store.write_bytes("tables/losses.parquet", b"old")
     code = (
@@ -156,7 +156,7 @@ def test_a_killed_writer_leaves_the_old_bytes_and_its_litter_is_swept(tmp_path):
     assert len(list((tmp_path / "tables").iterdir())) == 1
 
 
-def test_a_full_disk_is_one_line_and_keeps_the_old_file(tmp_path):
+def test_store_keeps_the_old_file_where_the_disk_is_full(tmp_path):
     store = Store(tmp_path)
     store.write_bytes("a", b"old")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -171,7 +171,7 @@ def test_a_full_disk_is_one_line_and_keeps_the_old_file(tmp_path):
     assert os.listdir(tmp_path) == ["a"]
 
 
-def test_a_root_that_cannot_be_written_is_told_at_the_start(tmp_path):
+def test_require_writable_refuses_at_the_start(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match=r"cannot write .*; make it writable, or choose another folder"):
         Store(tmp_path / "file" / "study").require_writable()
@@ -179,7 +179,7 @@ def test_a_root_that_cannot_be_written_is_told_at_the_start(tmp_path):
     assert os.listdir(tmp_path / "ok") == []
 
 
-def test_options_of_an_address_stay_behind_every_path():
+def test_store_puts_options_behind_every_path():
     """An S3 server of one's own is named so."""
     store = Store("s3://bucket/studies/?region=x&endpoint_override=http%3A%2F%2Fhost")
     inner = Store(store.join("models", "abc"))
@@ -187,6 +187,6 @@ def test_options_of_an_address_stay_behind_every_path():
     assert inner._at("done.json") == "bucket/studies/models/abc/done.json"
 
 
-def test_an_unknown_kind_of_uri_is_refused():
+def test_store_refuses_an_unknown_kind_of_uri():
     with pytest.raises(UserError, match="cannot open nosuch://x"):
         Store("nosuch://x/y")

@@ -21,7 +21,9 @@ from uvb.models.base import Energy
 from uvb.training.state import steps_per_epoch
 
 
-def test_a_store_that_does_not_answer_ends_no_study(store: Store, digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_waits_for_a_store_that_does_not_answer(
+    store: Store, digits: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spec = tiny_spec(digits)
     train(spec, store)
     progress = TrainingProgress([spec], store)
@@ -67,7 +69,7 @@ def test_time_left_counts_the_measurements(store: Store, digits: ImageSet, monke
     assert progress.seconds_left() == pytest.approx(10 + 33 + 5 * TASK_SECONDS + REST_SECONDS)
 
 
-def test_what_an_earlier_session_left_is_neither_running_nor_its_pace(
+def test_progress_of_an_earlier_session_is_neither_running_nor_its_pace(
     store: Store, digits: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed at three quarters, with a checkpoint at the half: the first quarter of this session takes its 10 s again."""
@@ -101,13 +103,13 @@ def test_what_an_earlier_session_left_is_neither_running_nor_its_pace(
     assert progress.gained() == pytest.approx(training_flops(spec) / 4)
 
 
-def test_the_share_done_is_never_rounded_to_all(store: Store, digits: ImageSet) -> None:
+def test_progress_never_rounds_up_to_all(store: Store, digits: ImageSet) -> None:
     spec = tiny_spec(digits)
     store.write_json(f"models/{spec.spec_id}/progress.json", {"epoch": 0.996 * spec.recipe.epochs})
     assert "(99%)" in TrainingProgress([spec], store).view()[1]
 
 
-def test_measurements_are_counted_as_the_loss_tables_make_them(digits: ImageSet) -> None:
+def test_measurement_flops_are_those_of_the_loss_tables(digits: ImageSet) -> None:
     spec, config = tiny_spec(digits), EvalConfig(train_images=60, test_images=50, draws=2)
     model = build_model(spec).requires_grad_(False)
     assert isinstance(model, Energy)

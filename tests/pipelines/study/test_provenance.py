@@ -17,7 +17,7 @@ def commit(folder: Path) -> str:
     return asked.stdout.strip()
 
 
-def test_the_revision_is_of_the_checkout_that_holds_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_git_revision_is_of_the_checkout_that_holds_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Changed files are told; code installed somewhere inside another repository has none."""
     for code in (tmp_path / "checkout" / "pipelines" / "study", tmp_path / "other" / "venv" / "pipelines" / "study"):
         code.mkdir(parents=True)
