@@ -106,6 +106,16 @@ def principal_component(images: Tensor, component: int = 0) -> Tensor:
     return scores.reshape(images.shape[:2])
 
 
+def power_law(x: list[float], y: list[float]) -> tuple[float, float, float]:
+    """Least squares of log y = a + p log x: (e^a, p, the standard error of p); nan for an error that 2 points do not tell."""
+    u, v = torch.tensor(x, dtype=torch.float64).log(), torch.tensor(y, dtype=torch.float64).log()
+    spread = float((u - u.mean()).square().sum())
+    power = float(((u - u.mean()) * (v - v.mean())).sum()) / spread
+    rest = v - v.mean() - power * (u - u.mean())
+    error = math.sqrt(float(rest.square().sum()) / (len(x) - 2) / spread) if len(x) > 2 else math.nan
+    return math.exp(float(v.mean() - power * u.mean())), power, error
+
+
 def _seen(labels: Tensor, classes: int) -> Tensor:
     """(T, chains, classes) bool: shown by now."""
     _check_labels(labels, classes)
