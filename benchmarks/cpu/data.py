@@ -1,0 +1,309 @@
+"""Measure how image sets are converted, opened and trained on from the disk.
+
+python -m benchmarks.cpu.data [--quick] [--only convert open train large] [--folder FOLDER]
+
+    convert  50,000 PNGs of 32×32: seconds and memory, against decoding them into memory by threads, as this project once did
+    open     1.3 million images (4 GB): seconds, and private memory, of a process that opens the converted set
+    train    images/s of the paper's UVB from the map, against the same images in memory
+    large    20 GB on 4 GB (ulimit -d): losses of the first steps, against the same images made in memory
+
+Each side is a process of its own. FOLDER (by default a temporary one) needs 30 GB, which are given back.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from benchmarks.measure import ROOT, Row, figure
+from uvb.data import ImageSet, load_dataset
+from uvb.data.image_file import Contents, ImageFile
+from uvb.data.stream import Resident, memory, rows_on
+from uvb.models.capacity import default_widths
+from uvb.plan import Plan, has_fast_bf16, usable_cpus
+from uvb.spec import RECIPES, DataRef, RunSpec, Widths
+from uvb.training import loop
+from uvb.training.state import TrainState
+
+SHAPE = (3, 32, 32)
+FULL = {"png": 50_000, "open": 1_300_000, "large": 6_600_000, "steps": 6, "turns": 3, "limit": 4 << 30, "paper": 1}
+QUICK = {"png": 300, "open": 3_000, "large": 6_000, "steps": 3, "turns": 1, "limit": 4 << 30, "paper": 0}
+NARROW = Widths(conv=(4, 8), hidden=16, latent=8, decoder=32)
+
+
+# ------------------------------------------------------------------------------------------------ images that can be made again
+
+
+def made(rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Synthetic images (n, 3, 32, 32) of these row numbers: smooth patterns, no two alike."""
+    y, x = np.mgrid[0:32, 0:32]
+    phase = rows[:, None, None, None] * np.array([7, 11, 13])[:, None, None]
+    waves = phase + (rows[:, None, None, None] % 17 + 1) * (x * np.array([1, 2, 3])[:, None, None] + y)
+    waves[:, 0, 0, :4] = (rows[:, None] >> np.array([0, 8, 16, 24])) & 255
+    return waves.astype(np.uint8)
+
+
+def write_pngs(folder: Path, count: int) -> None:
+    for at in range(0, count, 1000):
+        (folder / f"{at // 1000:03d}").mkdir(parents=True)
+        for number, image in enumerate(made(np.arange(at, min(at + 1000, count)))):
+            Image.fromarray(image.transpose(1, 2, 0)).save(folder / f"{at // 1000:03d}" / f"{number:03d}.png")
+
+
+def write_set(path: Path, count: int, test: int = 1024) -> str:
+    """A converted set of `count` images, the last `test` of which test; returns its checksum."""
+    file = ImageFile(path, Contents("synthetic", SHAPE, count - test, test))
+    file.create()
+    writer = file.writer()
+    for at in range(0, count, 8192):
+        rows = np.arange(at, min(at + 8192, count))
+        writer.write(made(rows), rows)
+    writer.close()
+    return file.seal()[0]
+
+
+# ------------------------------------------------------------------------------------------------------------------- measuring
+
+
+def private_bytes(pid: int) -> int:
+    """Bytes of memory of a process and its children that the system cannot take back: page cache is not among them."""
+    total = 0
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith(("Pss_Anon:", "Pss_Shmem:")):
+                total += int(line.split()[1]) << 10
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            total += private_bytes(int(child))
+    return total
+
+
+class Peak:
+    """The most private memory of this process and its children within a block, over what it had before."""
+
+    def __enter__(self) -> "Peak":
+        self.before = self.most = private_bytes(os.getpid())
+        self.stop = threading.Event()
+        self.thread = threading.Thread(target=self._watch)
+        self.thread.start()
+        return self
+
+    def _watch(self) -> None:
+        while not self.stop.wait(0.05):
+            self.most = max(self.most, private_bytes(os.getpid()))
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        self.thread.join()
+        self.most = max(self.most, private_bytes(os.getpid()))
+
+    @property
+    def bytes(self) -> int:
+        return self.most - self.before
+
+
+def side(name: str, *arguments: object, cache: Path, limit: int = 0) -> dict[str, Any]:
+    """What a side says that runs in a process of its own, with `limit` bytes of data (0: no limit)."""
+    command = [sys.executable, "-m", "benchmarks.cpu.data", "--side", name, *map(str, arguments)]
+
+    def restrict() -> None:
+        if limit:
+            resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+    run = subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, preexec_fn=restrict, env=os.environ | {"UVB_CACHE": str(cache)}
+    )
+    if run.returncode:
+        raise RuntimeError(f"{' '.join(command)}: {run.stderr[-2000:]}")
+    told: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
+    return told
+
+
+# ----------------------------------------------------------------------------------------------------------------------- sides
+
+
+def decode_into_memory(folder: str) -> dict[str, Any]:
+    """Read a folder as this project once did: every picture by threads into one array, shuffled, summed."""
+    started = time.perf_counter()
+    with Peak() as peak:
+        files = sorted(path for path in Path(folder).rglob("*") if path.suffix == ".png" and path.is_file())
+        pixels = np.empty((len(files), *SHAPE), np.uint8)
+
+        def fill(start: int) -> None:
+            for index in range(start, min(start + 128, len(files))):
+                with Image.open(files[index]) as picture:
+                    pixels[index] = np.asarray(picture).transpose(2, 0, 1)
+
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            list(pool.map(fill, range(0, len(files), 128)))
+        order = torch.randperm(len(files), generator=torch.Generator().manual_seed(0))
+        train = torch.from_numpy(pixels)[order]
+        checksum = ImageSet("once", train[len(train) // 10 :], train[: len(train) // 10]).checksum
+    return {"seconds": time.perf_counter() - started, "bytes": peak.bytes, "checksum": checksum}
+
+
+def convert_folder(folder: str) -> dict[str, Any]:
+    started = time.perf_counter()
+    with Peak() as peak:
+        images = load_dataset(folder)
+    return {"seconds": time.perf_counter() - started, "bytes": peak.bytes, "images": len(images.train) + len(images.test)}
+
+
+def open_set(path: str) -> dict[str, Any]:
+    before = private_bytes(os.getpid())
+    started = time.perf_counter()
+    images = ImageSet.load(path)
+    images.train[torch.arange(0, len(images.train), max(1, len(images.train) // 128))]  # a batch from all over the file
+    seconds = time.perf_counter() - started
+    return {"seconds": seconds, "bytes": private_bytes(os.getpid()) - before, "checksum": images.checksum}
+
+
+def spec_of(images: ImageSet, widths: Widths, train_images: int) -> RunSpec:
+    data = DataRef(images.name, images.checksum, images.shape, train_images)
+    return RunSpec(data, "uvb", widths, 1.0, "denoise", RECIPES["fast"].changed(epochs=1))
+
+
+def first_steps(images: ImageSet, widths: Widths, train_images: int, steps: int) -> tuple[list[float], list[float]]:
+    """Seconds and losses of the first steps of a training."""
+    spec = spec_of(images, widths, train_images)
+    plan = Plan(precision="bf16" if has_fast_bf16("cpu") else "fp32", threads=usable_cpus())
+    state, seconds = TrainState.fresh(spec, plan), []
+    started = time.perf_counter()
+    for progress in loop.fit(spec, plan, state, images, pulse_seconds=0.0):
+        seconds.append(time.perf_counter() - started)
+        if progress.step >= steps or progress.metrics:
+            break
+        started = time.perf_counter()
+    return seconds[1:], state.step_losses[:steps].tolist()
+
+
+def train_side(path: str, kind: str, steps: str, paper: str) -> dict[str, Any]:
+    """The paper's UVB, or a narrow one, on the whole set: `kind` is "map" or "memory"."""
+    images = ImageSet.load(path)
+    checksum = images.checksum
+    if kind == "memory":
+        images = ImageSet(images.name, images.train.clone(), images.test.clone(), brightest=images.brightest)
+        images.__dict__["checksum"] = checksum
+    seconds, losses = first_steps(images, default_widths("uvb", SHAPE) if int(paper) else NARROW, len(images.train), int(steps))
+    return {"seconds": seconds, "losses": losses}
+
+
+class MadeAgain:
+    """Training images that are made in memory as they are asked for."""
+
+    def __init__(self) -> None:
+        self.device = torch.device("cpu")
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        return torch.from_numpy(made(index.numpy()))
+
+    def begin(self, order: Tensor, size: int, step: int, mine: slice) -> None: ...
+
+
+def large_side(path: str, kind: str, train_images: str, steps: str) -> dict[str, Any]:
+    """The first steps on a set: "disk" as it lies, "memory" with its images made again, or a prefix of them in one tensor."""
+    images, count = ImageSet.load(path), int(train_images)
+    reads = type(rows_on(images.train[:count], torch.device("cpu"))).__name__
+    if kind == "memory":
+        whole = count > 1_000_000
+        tensor = torch.empty(0) if whole else torch.from_numpy(made(np.arange(count)))
+        loop.rows_on = lambda pixels, device: MadeAgain() if whole else Resident(tensor)  # type: ignore[assignment]
+    _, losses = first_steps(images, NARROW, count, int(steps))
+    return {"losses": losses, "reads": reads, "limit": memory()}
+
+
+SIDES = {"decode": decode_into_memory, "convert": convert_folder, "open": open_set, "train": train_side, "large": large_side}
+
+
+# ----------------------------------------------------------------------------------------------------------------------- stages
+
+
+def convert_rows(folder: Path, sizes: dict[str, int]) -> Iterator[Row]:
+    write_pngs(folder / "png", sizes["png"])
+    name = f"data/convert/{sizes['png']:,}-png"
+    ratios, ours, theirs = [], [], []
+    for turn in range(sizes["turns"]):
+        theirs.append(side("decode", folder / "png", cache=folder / "cache"))
+        ours.append(side("convert", folder / "png", cache=folder / f"cache-{turn}"))
+        ratios.append(theirs[-1]["seconds"] / ours[-1]["seconds"])
+    seconds, ratio = sorted(o["seconds"] for o in ours)[len(ours) // 2], sorted(ratios)[len(ratios) // 2]
+    yield figure(name, seconds, "s", "decoding into memory by threads", ratio)
+    yield figure(f"{name}/memory", max(o["bytes"] for o in ours) / 1e6, "MB", "decoding into memory by threads",
+                 max(o["bytes"] for o in theirs) / max(o["bytes"] for o in ours))  # fmt: skip
+
+
+def open_rows(folder: Path, sizes: dict[str, int]) -> Iterator[Row]:
+    checksum = write_set(folder / "open.safetensors", sizes["open"])
+    told = [side("open", folder / "open.safetensors", cache=folder) for _ in range(3)]
+    assert all(each["checksum"] == checksum for each in told)
+    yield figure(f"data/open/{sizes['open']:,}-images", sorted(each["seconds"] for each in told)[1], "s")
+    yield figure(f"data/open/{sizes['open']:,}-images/memory", max(each["bytes"] for each in told) / 1e6, "MB")
+
+
+def train_rows(folder: Path, sizes: dict[str, int]) -> Iterator[Row]:
+    path = folder / "open.safetensors"
+    if not path.exists():
+        write_set(path, sizes["open"])
+    ratios, rates = [], []
+    for _ in range(sizes["turns"]):
+        told = {kind: side("train", path, kind, sizes["steps"], sizes["paper"], cache=folder) for kind in ("memory", "map")}
+        assert told["memory"]["losses"] == told["map"]["losses"], told
+        best = {kind: min(each["seconds"]) for kind, each in told.items()}
+        ratios.append(best["memory"] / best["map"])
+        rates.append(128 / best["map"])
+    middle = len(ratios) // 2
+    yield figure("data/train/map", sorted(rates)[middle], "images/s", "the same images in memory", sorted(ratios)[middle])
+
+
+def large_rows(folder: Path, sizes: dict[str, int]) -> Iterator[Row]:
+    path = folder / "large.safetensors"
+    try:
+        write_set(path, sizes["large"])
+        size = path.stat().st_size / 1e9
+        for train_images, what in ((sizes["large"] - 1024, "whole"), (min(100_000, sizes["large"] // 2), "prefix")):
+            disk = side("large", path, "disk", train_images, sizes["steps"], cache=folder, limit=sizes["limit"])
+            in_memory = side("large", path, "memory", train_images, sizes["steps"], cache=folder)
+            assert disk["losses"] == in_memory["losses"], (disk, in_memory)
+            assert disk["limit"] <= sizes["limit"]
+            print(f"{what}: {size:.1f} GB, {disk['reads']} on {disk['limit'] / 1e9:.1f} GB; losses {disk['losses']}")
+            yield figure(f"data/large/{what}/equal-losses", len(disk["losses"]), "steps", "the same images in memory", 1.0)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+STAGES = {"convert": convert_rows, "open": open_rows, "train": train_rows, "large": large_rows}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--only", nargs="*", choices=list(STAGES), default=list(STAGES))
+    parser.add_argument("--folder", type=Path, default=None)
+    parser.add_argument("--side", nargs="+", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.side:
+        print(json.dumps(SIDES[args.side[0]](*args.side[1:])))
+        return
+    with tempfile.TemporaryDirectory(prefix="uvb-data-", dir=args.folder) as scratch:
+        for stage in args.only:
+            for found in STAGES[stage](Path(scratch), QUICK if args.quick else FULL):
+                print(json.dumps(found), flush=True)
+
+
+if __name__ == "__main__":
+    main()
