@@ -1,4 +1,4 @@
-"""Data sets: a registry of names, one a file, and one's own files by path, to images in memory."""
+"""Data sets by name, by path, or of the Hugging Face hub, as sets of uint8 images."""
 
 from uvb.data.image_set import ImageSet
 from uvb.data.registry import dataset_names, load_dataset, register_dataset

@@ -1,4 +1,4 @@
-"""Fetching one file by its md5: short patience, and whole or not at all."""
+"""Download one file, known by its md5 sum: with little patience, and whole or not at all."""
 
 import hashlib
 import logging
@@ -15,7 +15,7 @@ from typing import Any
 from uvb.errors import UserError
 
 PATIENCE = 8.0
-"""Seconds to wait for an answer, and for each further piece of the file."""
+"""Seconds to wait for an answer, and then for each piece of the file."""
 
 _log = logging.getLogger(__name__)
 
@@ -29,10 +29,10 @@ def has_md5(path: Path, md5: str) -> bool:
 
 
 def fetch(urls: Sequence[str], target: Path, md5: str) -> None:
-    """Makes `target` the file with this md5 sum, from the first of `urls` that has it; does nothing if it is already.
+    """Download the file with this md5 sum to `target`, from the first of `urls` that has it. A file that is right stays.
 
     Raises:
-        UserError: no address gave it; the line names each reason.
+        UserError: no address gave it. The line says why, for each address.
     """
     if has_md5(target, md5):
         return
@@ -48,7 +48,7 @@ def fetch(urls: Sequence[str], target: Path, md5: str) -> None:
             if has_md5(part, md5):
                 part.replace(target)
                 return
-            reasons.append(f"{url}: what came has another md5 sum")
+            reasons.append(f"{url}: the file there has another md5 sum")
         except (OSError, HTTPException) as error:  # URLError and time-outs are OSErrors; so is a full disk
             reasons.append(f"{url}: {' '.join(str(error).split())}")
         finally:
@@ -66,7 +66,7 @@ def reachable(url: str) -> bool:
 
 
 def _open(url: str) -> Any:
-    """``urlopen`` that gives up after `PATIENCE`, also while a name is being resolved: no socket time-out counts there."""
+    """Open a URL, but give up after `PATIENCE`, also while a name is resolved, where no socket time-out counts."""
     answer: queue.Queue[Any] = queue.Queue()
 
     def ask() -> None:
@@ -75,7 +75,7 @@ def _open(url: str) -> Any:
         except Exception as error:
             answer.put(error)
 
-    threading.Thread(target=ask, daemon=True).start()  # a daemon does not keep the process from ending
+    threading.Thread(target=ask, daemon=True).start()  # the process may end while it waits
     try:
         outcome = answer.get(timeout=PATIENCE + 1)
     except queue.Empty:

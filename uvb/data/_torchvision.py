@@ -1,4 +1,4 @@
-"""torchvision.datasets, also where torchvision's compiled operators cannot be loaded."""
+"""Import torchvision.datasets, also where torchvision's compiled operators cannot be loaded."""
 
 import importlib
 import sys
@@ -11,16 +11,15 @@ _SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
-_libraries: list[torch.library.Library] = []  # a Library takes its schemas with it when it is collected
+_libraries: list[torch.library.Library] = []  # a Library that is collected takes its schemas with it
 
 
 @cache
 def torchvision_datasets() -> Any:
     """The module ``torchvision.datasets``.
 
-    The registry's torchvision wheel on a CPU build of torch misses the libraries that its compiled operators need, and
-    then fails at import because ``torchvision::nms`` has no schema. The data sets use no operator, so in that case, and
-    only then, the schema is declared and the import tried once more.
+    On a CPU build of torch the usual torchvision wheel cannot load its compiled operators, and its import fails because
+    ``torchvision::nms`` has no schema. The data sets use no operator, so this declares the schema and imports once more.
     """
     try:
         return importlib.import_module("torchvision.datasets")
@@ -28,7 +27,7 @@ def torchvision_datasets() -> Any:
         if "torchvision::nms" not in str(error):
             raise
     for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-        del sys.modules[name]  # half imported
+        del sys.modules[name]  # it is half imported
     library = torch.library.Library("torchvision", "DEF")
     for schema in _SCHEMAS:
         library.define(schema)

@@ -17,12 +17,12 @@ from uvb.errors import UserError
 
 @register_dataset("cifar10")
 def load_cifar10(data_dir: Path, download: bool = True) -> ImageSet:
-    """50,000 training and 10,000 test images, (3, 32, 32), from torchvision's files in `data_dir`.
+    """Load 50,000 training and 10,000 test images, (3, 32, 32), from torchvision's files in `data_dir`.
 
-    Its md5 sums are checked at each load, before anything is unpickled.
+    The files' md5 sums are checked at each load, before anything is unpickled.
 
     Raises:
-        UserError: the archive is absent or damaged, and cannot be downloaded or may not be; or it cannot be unpacked.
+        UserError: the archive cannot be had, or cannot be unpacked.
     """
     source = torchvision_datasets().CIFAR10
     archive = data_dir / source.filename
@@ -47,6 +47,7 @@ def load_cifar10(data_dir: Path, download: bool = True) -> ImageSet:
         _images(test),
         torch.tensor(train.targets),
         torch.tensor(test.targets),
+        classes=tuple(train.classes),
     )
 
 

@@ -1,4 +1,4 @@
-"""scikit-learn's digits: 8×8 handwriting that ships with the package."""
+"""scikit-learn's digits: 8×8 handwriting that comes with the package."""
 
 from pathlib import Path
 
@@ -14,10 +14,10 @@ TRAIN_IMAGES = 1_500
 
 @register_dataset("digits")
 def load_digits(data_dir: Path) -> ImageSet:
-    """1,500 training and 297 test images, (1, 8, 8), pixels 0 to 16; `data_dir` is not used.
+    """Load 1,500 training and 297 test images, (1, 8, 8), pixels 0 to 16. `data_dir` is not used.
 
-    The 1,797 images are put in the order of ``torch.randperm(1797)`` by a CPU generator of seed 0 (not NumPy's: this is
-    the order in which the mean predictor's test loss is the known 4.74); the first 1,500 train.
+    The order is ``torch.randperm(1797)`` by a CPU generator of seed 0; the first 1,500 images train. In this order the
+    training mean has the known test loss of 4.74.
     """
     from sklearn.datasets import load_digits as sklearn_digits
 

@@ -99,7 +99,7 @@ class ImageSet:
         return digest.hexdigest()[:16]
 
     def subset(self, train_images: int) -> "ImageSet":
-        """The same set with only its first `train_images` training images; the test set stays whole.
+        """The same set with only its first `train_images` training images. The test set stays whole.
 
         Raises:
             UserError: `train_images` is below 1 or above what there is.
@@ -116,9 +116,9 @@ class ImageSet:
         return replace(self, train=self.train[:train_images], train_labels=labels)
 
     def validation(self, one_in: int = 5) -> "ImageSet":
-        """A set for choosing by: one in `one_in` of the training images is its test set, and the real test set is not in it.
+        """A set to choose models by: one in `one_in` of the training images is its test set; the real test set is left out.
 
-        Which ones is keyed, so always the same; the name says what it is.
+        The images that are held out are drawn, and are always the same.
 
         Raises:
             UserError: there are fewer than `one_in` training images.
@@ -142,7 +142,7 @@ class ImageSet:
         )  # fmt: skip
 
     def to_unit(self, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Pixels as the networks see them, in [0, 1]: ``images / levels``, of any shape, on the device of `images`."""
+        """Pixels as networks see them, in [0, 1]: ``images / levels``, of any shape, on the device of `images`."""
         return images.to(dtype) / self.levels
 
     def save(self, path: str | Path) -> None:

@@ -1,4 +1,4 @@
-"""A Gaussian mixture as a data set: images whose density, score and best possible loss are known."""
+"""A Gaussian mixture as a data set: its density, its score and the best possible loss are known."""
 
 from pathlib import Path
 
@@ -16,11 +16,10 @@ DEVIATION = 0.05  # of each pixel about its component's mean
 
 
 def true_mixture() -> GaussianMixture:
-    """The mixture that `load_mixture` draws from: eight components, float64, weights 1 to 8 over 36.
+    """The mixture that `load_mixture` draws from: eight components with weights 1/36 to 8/36, in float64.
 
-    Pixels of the means are uniform in [0.25, 0.75], five deviations from black and white, so clipping to [0, 1] is
-    negligible (one pixel in millions). Rounding to 1/255 adds 1/(12 · 255²) to the variance of a pixel, a share of 5e-4,
-    which is counted in.
+    The means' pixels are uniform in [0.25, 0.75], so black and white are five deviations away, and clipping changes one
+    pixel in millions. Rounding to 1/255 adds 1/(12 · 255²) to a pixel's variance, a share of 5e-4; that is counted in.
     """
     means = 0.25 + 0.5 * torch.rand(COMPONENTS, *SHAPE, generator=generator(0, "mixture", "means"), dtype=torch.float64)
     weights = torch.arange(1, COMPONENTS + 1, dtype=torch.float64)
@@ -30,7 +29,7 @@ def true_mixture() -> GaussianMixture:
 
 @register_dataset("mixture")
 def load_mixture(data_dir: Path) -> ImageSet:
-    """20,000 training and 2,000 test images, (1, 8, 8), of `true_mixture`; labels are components. `data_dir` is not used."""
+    """Draw 20,000 training and 2,000 test images, (1, 8, 8), of `true_mixture`. Labels are components."""
     train, train_labels = _draw(TRAIN_IMAGES, "train")
     test, test_labels = _draw(TEST_IMAGES, "test")
     return ImageSet("mixture", train, test, train_labels, test_labels, LEVELS)

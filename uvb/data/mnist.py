@@ -16,13 +16,13 @@ from uvb.errors import UserError
 
 @register_dataset("mnist")
 def load_mnist(data_dir: Path, download: bool = True) -> ImageSet:
-    """60,000 training and 10,000 test images, (1, 28, 28), from ``data_dir/MNIST/raw``, torchvision's place.
+    """Load 60,000 training and 10,000 test images, (1, 28, 28), from ``data_dir/MNIST/raw``, where torchvision keeps them.
 
-    Addresses and md5 sums are torchvision's. The four compressed files are checked at each load and unpacked in memory:
-    torchvision itself unpacks on the disk, where nothing is checked again, and waits for ever on a dead network.
+    Addresses and md5 sums are torchvision's. The four files are checked at each load and unpacked in memory. torchvision
+    itself would wait for ever on a dead network, and would never check again what it has unpacked.
 
     Raises:
-        UserError: a file is absent or damaged, and cannot be downloaded or may not be.
+        UserError: a file is absent or damaged, and cannot be downloaded.
     """
     source = torchvision_datasets().MNIST
     raw = data_dir / "MNIST" / "raw"
@@ -40,7 +40,7 @@ def load_mnist(data_dir: Path, download: bool = True) -> ImageSet:
 
 
 def _read(path: Path) -> Tensor:
-    """The uint8 tensor of a gzipped IDX file: (N, 1, 28, 28) for images, (N,) for labels."""
+    """Read a gzipped IDX file as uint8: (N, 1, 28, 28) for images, (N,) for labels."""
     content = gzip.decompress(path.read_bytes())
     ndim = content[3]  # header: 0, 0, type, ndim, then ndim big-endian int32 sizes
     shape = np.frombuffer(content, ">i4", count=ndim, offset=4).tolist()

@@ -1,4 +1,4 @@
-"""Names of data sets, and how each name or path becomes an ImageSet."""
+"""Data sets by name or path."""
 
 import inspect
 from collections.abc import Callable

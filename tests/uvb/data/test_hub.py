@@ -1,0 +1,80 @@
+"""Data sets of the hub, offline: from the library's cache, or one clear line; and the list of splits held to the library's."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support.data_helpers import fails, pixels, png, write_parquet
+from uvb.data import load_dataset
+from uvb.data.readers import hub
+from uvb.data.readers.names import split_in, split_of
+from uvb.naming import dataset_stem
+
+datasets = pytest.importorskip("datasets")
+
+
+def test_a_set_that_is_nowhere_is_one_quick_line() -> None:
+    started = time.monotonic()
+    fails("hf:nobody/nothing is not in the local cache, and .* cannot be reached; run once with a network", "hf:nobody/nothing")
+    fails("give hf:owner/name", "hf:")
+    fails("give hf:owner/name", "hf:a/b/c")
+    assert time.monotonic() - started < 10
+
+
+def test_a_set_in_the_librarys_cache_is_read_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a download leaves there: `datasets` prepares a data set under owner___name in its cache."""
+    write_parquet(tmp_path / "clone/train-0.parquet", [png(a) for a in pixels(8, 4, 4)], label=[0, 1] * 4)
+    write_parquet(tmp_path / "clone/test-0.parquet", [png(a) for a in pixels(4, 4, 4, seed=1)], label=[0, 1] * 2)
+    prepared = datasets.load_dataset(str(tmp_path / "clone"), cache_dir=str(tmp_path / "prepared"))
+    folder = Path(prepared["train"].cache_files[0]["filename"]).parent
+    cache = tmp_path / "cache" / "owner___name" / "default" / "0.0.0" / "1234567890abcdef"
+    cache.parent.mkdir(parents=True)
+    folder.rename(cache)
+    for file in cache.glob("*.arrow"):
+        file.rename(file.with_name(file.name.replace("clone", "name")))
+    info = cache / "dataset_info.json"
+    info.write_text(info.read_text().replace('"clone"', '"name"'))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    images = load_dataset("hf:owner/name")
+    assert (images.name, len(images.train), len(images.test), images.classes) == ("name", 8, 4, ("0", "1"))
+    assert np.array_equal(images.test[:, 0].numpy(), pixels(4, 4, 4, seed=1))
+    assert images.report is not None
+    assert images.report.source == "hf:owner/name"
+
+
+def test_no_network_is_asked_where_it_is_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(url: str) -> bool:
+        raise AssertionError(f"asked for {url}")
+
+    monkeypatch.setattr(hub, "reachable", asked)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    fails("is not in the local cache", "hf:nobody/nothing", download=False)
+
+
+def test_the_list_of_splits_holds_the_librarys() -> None:
+    from datasets.data_files import SPLIT_KEYWORDS
+
+    ours = {"train": "train", "validation": "validation", "test": "test"}
+    for split, names in SPLIT_KEYWORDS.items():
+        assert {split_of(name) for name in names} == {ours[str(split)]}
+    assert split_in("cifar10-Train-00000-of-00002") == "train"
+    assert split_in("training_data") == "train"
+    assert split_in("contrast") is None
+
+
+@pytest.mark.parametrize(
+    ("dataset", "name"),
+    [
+        ("mnist", "mnist"),
+        ("a/faces.v1.npz", "faces.v1"),
+        ("a/faces.v2.parquet", "faces.v2"),
+        ("my.folder/", "my.folder"),
+        ("hf:owner/name", "name"),
+        ("hf:owner/name:small", "name-small"),
+        (".", ""),
+    ],
+)
+def test_sets_are_named_by_their_stem_or_the_hubs_name(dataset: str, name: str) -> None:
+    assert dataset_stem(dataset) == name
