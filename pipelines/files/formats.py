@@ -177,9 +177,9 @@ def read_object(path: Path, kind: Any = dict[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: the file is no regular file, cannot be read, is no JSON, or holds something else. One line.
     """
-    blob = _read(path)
-    if blob is None:
+    if not _is_there(path):
         return {}
+    blob = _read(path)
     try:
         if not isinstance(blob, dict):
             raise msgspec.ValidationError(f"Expected `object`, got `{type(blob).__name__}`")
@@ -189,12 +189,15 @@ def read_object(path: Path, kind: Any = dict[str, Any]) -> dict[str, Any]:
     return blob
 
 
+def _is_there(path: Path) -> bool:
+    """Whether there is such a file. Raises UserError for a pipe or the like, which would wait for its writer for ever."""
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is not a regular file: delete it and run the study again")
+    return path.exists()
+
+
 def _read(path: Path) -> Any:
     try:
-        if not path.is_file():
-            if path.exists():  # a pipe would wait for its writer for ever
-                raise UserError(f"{path} is not a regular file: delete it and run the study again")
-            return None
         return json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         reason = "too deeply nested" if isinstance(error, RecursionError) else error

@@ -11,7 +11,11 @@ from pipelines.reporting.model_tables import optimizer
 from pipelines.reporting.numbers import level
 from pipelines.reporting.statistics import own_estimator, still_falling
 from pipelines.words import counted, duration, name_of
+from uvb.data.report import ReadReport
+from uvb.errors import UserError
 from uvb.plan import Plan
+
+WARNING = "warning: "  # how lines of `ReadReport` begin that are doubtful
 
 
 def lead(models: list[Model]) -> str:
@@ -52,10 +56,20 @@ def run_facts(files: StudyFiles) -> list[tuple[str, str]]:
         "activation": {s.activation for s in specs},
         "seeds": {str(s.seed) for s in specs},
         "plan": plans,
+        "what was read": {"; ".join(line.strip() for line in read_lines(files) if not line.startswith(WARNING))} - {""},
         "tasks with results": {f"{name} ({len(files.results(name))})" for name in tasks},
     }
     separators = {"data": "; ", "models": "; ", "recipe": "; ", "plan": "; "}
     return [(name, separators.get(name, ", ").join(sorted(values))) for name, values in facts.items() if values]
+
+
+def read_lines(files: StudyFiles) -> list[str]:
+    """What was read of the data set, in lines; warnings come last. [] where the study is older than that record."""
+    record = files.study.get("provenance", {}).get("data", {}).get("read")
+    try:
+        return ReadReport.from_json(record).lines() if record else []
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{files.root / 'study.json'}: its record of what was read is damaged ({error})") from None
 
 
 def _left_out(files: StudyFiles) -> set[str]:
@@ -86,6 +100,21 @@ def cost(timings: Mapping[str, Any]) -> dict[str, Any]:
     sentence = f"The study took {duration(total)}"
     sentence += f", of which {100 * (1 - training / total):.0f} % was not training." if training else "."
     return {"stages": bars, "cost": sentence}
+
+
+def provenance(files: StudyFiles) -> list[tuple[str, str]]:
+    """Where the study comes from, as lines, without what was read, which stands elsewhere."""
+    blob = dict(files.study.get("provenance", {}))
+    if isinstance(blob.get("data"), Mapping):
+        blob["data"] = {key: value for key, value in blob["data"].items() if key != "read"}
+    return flat(blob)
+
+
+def warnings(files: StudyFiles, losses: pd.DataFrame) -> list[str]:
+    """What a reader should know first: doubts about the data, trainings that were cut short, models worse than a constant."""
+    own = losses[losses["spec_id"].isin([m.spec_id for m in files.asked_models])]
+    read = [line.removeprefix(WARNING) for line in read_lines(files) if line.startswith(WARNING)]
+    return [line for line in (*read, falling(files.asked_models), beaten(own)) if line]
 
 
 def flat(blob: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

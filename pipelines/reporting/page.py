@@ -72,7 +72,7 @@ def build_report(study_dir: Path) -> Path:
         title=f"Unnormalized variational Bayes: {files.name}",
         lead=facts.lead([m for m in own if m.done]),
         headlines=[said(h) for h in headlines(losses, tables["pairs"], asked) or lone_headlines(losses, asked)],
-        warnings=[w for w in (facts.falling(own), facts.beaten(losses[losses["spec_id"].isin([m.spec_id for m in own])])) if w],
+        warnings=facts.warnings(files, losses),
         run=facts.run_facts(files),
         unfinished=facts.unfinished(models, asked),
         capacity=model_tables.capacity(tables["capacity"]),
@@ -85,7 +85,7 @@ def build_report(study_dir: Path) -> Path:
         differences=model_tables.difference_tables(own),
         speed=model_tables.speed_table(models),
         **facts.cost(files.timings),
-        provenance=facts.flat(files.study.get("provenance", {})),
+        provenance=facts.provenance(files),
         viewer=viewer(drawn.figures),
     )
     return write(files.root / "report.html", page.encode())

@@ -1,0 +1,47 @@
+"""Files of a study that hold something else: one line, and no waiting."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from pipelines.reporting.page import build_report
+from tests.support import fake_study
+from uvb.errors import UserError
+
+DAMAGE = {
+    "models/{}/spec.json": [b'{"data": 3}', b"[1]", b"[" * 100_000, b"\xff\xfe"],
+    "models/{}/curves.json": [b'{"rows": {"a": 1}}', b'{"rows": [{"epoch": "one"}]}', b'{"rows": [7]}'],
+    "models/{}/done.json": [b'{"parameters": "many"}', b'{"time": [1]}'],
+    "tasks/losses/{}/result.json": [b'{"rows": 3}', b'{"rows": [{"split": "valid"}]}', b'{"rows": [null]}', b"{}"],
+    "tasks/internals/{}/result.json": [b'{"rows": [{"quantity": 1, "value": 2.0, "stderr": 1.0}]}'],
+    "tasks/walk_jump/{}/result.json": [b'{"variants": []}'],
+    "tasks/settings.json": [b'{"losses": 3}'],
+    "study.json": [b'{"specs": 5}', b'{"provenance": []}', b"null"],
+    "timings.json": [b'{"stages": [1]}', b'{"total_seconds": "long"}'],
+    "mlflow.json": [b'{"runs": []}'],
+}
+
+
+@pytest.mark.parametrize(("name", "content"), [(name, content) for name, some in DAMAGE.items() for content in some])
+def test_report_refuses_files_of_other_types_in_one_line(tmp_path: Path, name: str, content: bytes) -> None:
+    spec = fake_study.spec("uvb")
+    fake_study.add_model(tmp_path, spec)
+    path = tmp_path / name.format(spec.spec_id)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=re.escape(str(path))) as error:
+        build_report(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["study.json", "models/{}/curves.json", "tasks/losses/{}/arrays.safetensors"])
+def test_report_does_not_wait_for_a_pipe(tmp_path: Path, name: str) -> None:
+    for model in ("uvb", "deen"):
+        fake_study.add_model(tmp_path, fake_study.spec(model))
+    path = tmp_path / name.format(fake_study.spec("uvb").spec_id)
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    with pytest.raises(UserError, match="not a regular file"):
+        build_report(tmp_path)

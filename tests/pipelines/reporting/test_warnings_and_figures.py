@@ -1,0 +1,83 @@
+"""What a report warns of, and how its figures are drawn."""
+
+import base64
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipelines.files.study_files import StudyFiles
+from pipelines.reporting.figures import Study, drawings, style
+from pipelines.reporting.figures.images import grid_of_images, rows_of_images
+from pipelines.reporting.figures.walk_jump import draw_classes, draw_transitions
+from pipelines.reporting.page import build_report
+from pipelines.reporting.tables import build_tables
+from tests.support import fake_study
+from uvb.data.report import ReadReport, SplitRead
+from uvb.errors import UserError
+
+
+def test_report_warns_of_trainings_cut_short_and_of_models_worse_than_a_constant(tmp_path: Path) -> None:
+    """The first by the last tenth of its curve; the second where the mean image's loss, 4.74, is lower."""
+    good, short, bad = (fake_study.spec("uvb", sigma) for sigma in (0.5, 0.6, 1.0))
+    for spec, epochs, over in ((good, 12, 0.4), (short, 2, 0.4), (bad, 12, 2.0)):
+        fake_study.add_model(tmp_path, spec, epochs=epochs, excess=(over, 0.0))
+        fake_study.add_reference(tmp_path, spec)
+    page = build_report(tmp_path).read_text()
+    warnings = re.findall(r'<p class="warning">(.*?)</p>', page)
+    assert [w.partition(":")[0] for w in warnings] == ["Not trained out", "Worse than always answering the mean image"]
+    assert re.findall(r"UVB σ=\S+", warnings[0]) == ["UVB σ=0.6"]
+    assert "UVB at σ = 1.0 (5.25 against 4.74)" in warnings[1]
+
+
+def test_report_says_what_was_read_and_what_is_doubtful(tmp_path: Path) -> None:
+    fake_study.add_model(tmp_path, fake_study.spec("uvb"))
+    splits = tuple(SplitRead(role, "mine/", count, (count,)) for role, count in (("train", 1500), ("test", 297)))
+    doubts = ("two classes have the same images",)
+    read = ReadReport("mine", "a folder", splits, (1, 8, 8), 255, 0, 255, 0.3, classes=("a",), warnings=doubts)
+    fake_study.write(tmp_path / "study.json", {"provenance": {"data": {"name": "mine", "read": read.to_json()}}})
+    page = build_report(tmp_path).read_text()
+    assert "train: 1,500 images from mine/" in page
+    assert '<p class="warning">two classes have the same images</p>' in page
+    fake_study.write(tmp_path / "study.json", {"provenance": {"data": {"read": {"source": 3}}}})
+    with pytest.raises(UserError, match="its record of what was read is damaged"):
+        build_report(tmp_path)
+
+
+def test_one_epoch_draws_a_point(tmp_path: Path) -> None:
+    fake_study.add_model(tmp_path, fake_study.spec("deen"), epochs=1)
+    study = Study(StudyFiles(tmp_path), build_tables(tmp_path))
+    charts = [picture.figure for d in drawings() if d.name == "curves" for picture in d.pictures(study)]
+    assert [len(chart.spec["data"]["values"]) for chart in charts] == [2, 1]  # test and training loss; their gap
+    points = charts[0].spec["layer"][-1]["encoding"]
+    assert 1 in points["strokeOpacity"]["scale"]["range"]
+
+
+def test_no_two_models_share_colour_and_marker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plug-ins take the spare colours in turn, each with markers of its own, however many there are."""
+    names = [f"mine_{i}" for i in range(40)]
+    monkeypatch.setattr(style, "model_names", lambda: ["uvb", *names])
+    style._spare_place.cache_clear()
+    looks = {(style.shade(name), style.marker(name)) for name in [*style.KNOWN, *names, "gone"]}
+    style._spare_place.cache_clear()
+    assert len(looks) == len(style.KNOWN) + 41
+
+
+def test_many_classes_are_drawn_as_the_most_frequent(tmp_path: Path) -> None:
+    counts = np.zeros((2000, 2000), int)
+    counts[7, 1999] = counts[1999, 7] = 5
+    chart = draw_transitions(counts)
+    assert {row["from"] for row in chart.spec["data"]["values"]} == {"7", "1999"}
+    labels = np.random.default_rng(0).integers(0, 2000, (1000, 64))
+    assert len(draw_classes(labels, 10).spec["data"]["values"]) == 8000
+
+
+@pytest.mark.parametrize("width", [(28, 28), (8, 12)])
+def test_pixels_are_square(width: tuple[int, int]) -> None:
+    images = np.zeros((7, 1, *width), np.float32)
+    for drawn in (rows_of_images([("a", images)]), grid_of_images(images, columns=3)):
+        for image in drawn.iter("image"):
+            data = base64.b64decode(image.get("href", "").partition(",")[2])
+            pixels = int.from_bytes(data[16:20], "big") / int.from_bytes(data[20:24], "big")
+            assert float(image.get("width", 0)) / float(image.get("height", 1)) == pytest.approx(pixels, rel=1e-4)
