@@ -22,6 +22,7 @@ from pipelines.tracking.values import (
     curve_points,
     first_page,
     flat,
+    in_a_line,
     lines_over_sigma,
     model_values,
     numbers,
@@ -30,7 +31,7 @@ from pipelines.tracking.values import (
     source_tags,
     worker_points,
 )
-from pipelines.tracking.views import view_paths
+from pipelines.tracking.views import OVER_SIGMA, VIEW, shared_views, view_paths
 from pipelines.words import name_of
 from uvb.errors import UserError
 from uvb.spec import RunSpec
@@ -39,6 +40,8 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 Stamps = Mapping[str, tuple[int, int]]
 
 FILE = "mlflow.json"  # {"study_uid", "tracking_uri", "experiment_id", "runs": {spec_id: run id}}
+NOTE = "mlflow.note.content"  # MLflow's name of a description
+STUDIES_DESCRIBED = 20  # in the description of the experiment, the newest first
 MODEL_FILES = ("spec.json", "plan.json", "curves.json", "progress.json", "done.json", "stopped.json", "failed.json")
 
 
@@ -148,7 +151,16 @@ class Projection:
         values, text = first_page(losses, pairs)
         views = view_paths(self.file)
         links = f"[Its models in a table]({views['models']}) · [loss over σ as one chart]({views['sigma']})"
-        self.parent.log(tags={"mlflow.note.content": "\n\n".join(part for part in (text, links) if part)}, values=final(values))
+        self.parent.log(tags={NOTE: "\n\n".join(part for part in (text, links) if part)}, values=final(values))
+        if values:
+            self._describe_experiment(f"{in_a_line(self.study_name, losses, values)} · {links}")
+
+    def _describe_experiment(self, line: str) -> None:
+        """Put the study's numbers first in the experiment's description, which MLflow's first page shows."""
+        client, experiment_id = self.parent.client, self.runs.experiment_id
+        before = str(client.get_experiment(experiment_id).tags.get(NOTE, ""))
+        others = [own for own in before.split("\n\n") if own and not own.startswith(f"{self.study_name}, ")]
+        client.set_experiment_tag(experiment_id, NOTE, "\n\n".join([line, *others[: STUDIES_DESCRIBED - 1]]))
 
     def _provenance(self, study: Mapping[str, Any]) -> dict[str, Any]:
         provenance = dict(study.get("provenance") or {})
@@ -251,6 +263,10 @@ class Projection:
         from pipelines.reporting.figures.style import line_colour  # Matplotlib, which nothing else here needs
 
         lines = lines_over_sigma(self.folder.rows("tables/losses.parquet"))
+        drawn = sorted({metric for points in lines.values() for metric, _ in points})
+        if drawn and tuple(drawn) != OVER_SIGMA:
+            for key, view in shared_views(self.file["study_uid"], drawn).items():
+                self.parent.client.set_experiment_tag(self.runs.experiment_id, f"{VIEW}.{key}", json.dumps(view))
         for key in [k for k in self.runs.by_key if k.startswith("sigma/")]:
             metrics = {metric for metric, _ in lines.get(key.removeprefix("sigma/"), ())}
             if metrics.isdisjoint(self.runs.by_key[key].latest):

@@ -22,7 +22,7 @@ from pipelines.tracking.connection import (
 from pipelines.tracking.folder import FolderError, StudyFolder, first_line
 from pipelines.tracking.projection import FILE, Notes, Projection, Status
 from pipelines.tracking.values import source_tags
-from pipelines.tracking.views import shared_views, view_paths
+from pipelines.tracking.views import VIEW, shared_views, view_paths
 from uvb.errors import UserError
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ class Tracker:
         assert self._client is not None
         experiment_id = open_experiment(self._client, self.tracking_uri, self.experiment)
         for key, view in shared_views(self._file["study_uid"]).items():
-            self._client.set_experiment_tag(experiment_id, f"mlflow.sharedViewState.{key}", json.dumps(view))
+            self._client.set_experiment_tag(experiment_id, f"{VIEW}.{key}", json.dumps(view))
         runs = Runs(self._client, experiment_id, self._file["study_uid"])
         root = f"{socket.gethostname()}:{self.store.uri}".replace("'", "") if self.store.local_path else masked(self.store.uri)
         runs.kill_orphans(root)

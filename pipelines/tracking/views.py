@@ -1,7 +1,10 @@
 """Two shared views of a study's runs in MLflow's UI: its models in a table, and loss over σ as one chart."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+VIEW = "mlflow.sharedViewState"  # MLflow's tag of an experiment in which views are kept, followed by their keys
+OVER_SIGMA = ("loss_over_sigma", "train_loss_over_sigma")  # metrics whose step is 100 σ
 
 
 def view_paths(file: Mapping[str, Any]) -> dict[str, str]:
@@ -9,18 +12,36 @@ def view_paths(file: Mapping[str, Any]) -> dict[str, str]:
     if "experiment_id" not in file:
         return {}
     models_key, sigma_key = shared_views(file["study_uid"])
-    page = f"/#/experiments/{file['experiment_id']}/runs?viewStateShareKey="
+    # without the second part MLflow may open its pages for language models
+    page = f"/#/experiments/{file['experiment_id']}/runs?workflowType=machine_learning&viewStateShareKey="
     return {"models": f"{page}{models_key}", "sigma": f"{page}{sigma_key}&compareRunsMode=CHART"}
 
 
-def shared_views(study_uid: str) -> dict[str, dict[str, Any]]:
-    """Key -> view in the UI's own format: the models, important columns first; loss over σ."""
+def shared_views(study_uid: str, metrics: Sequence[str] = OVER_SIGMA) -> dict[str, dict[str, Any]]:
+    """Key -> view in the UI's own format: the models, important columns first; `metrics` over σ, a chart each."""
     columns = ["params.`dataset`", "params.`model`", "params.`sigma`"]
     columns += [f"metrics.`{m}`" for m in ("test_loss", "test_loss_stderr", "train_loss", "floor", "parameters")]
     table = {"orderByKey": "params.`sigma`", "orderByAsc": True, "selectedColumns": columns, "columnOrder": columns}
-    by_loss = {"orderByKey": "metrics.`loss_over_sigma`", "orderByAsc": True}  # any order but time unfolds the children
+    # any order but by time unfolds the children
+    by_loss = {"orderByKey": f"metrics.`{metrics[0]}`", "orderByAsc": True, **_charts(study_uid, metrics)}
     mine = f"tags.`uvb.study_uid` = '{study_uid}' AND tags.`uvb.role`"
     return {
         f"models-{study_uid[:8]}": {"searchFilter": f"{mine} = 'model'", **table},
         f"sigma-{study_uid[:8]}": {"searchFilter": f"{mine} = 'sigma'", **by_loss},
     }
+
+
+def _charts(study_uid: str, metrics: Sequence[str]) -> dict[str, Any]:
+    """The two charts over σ in one section, so that no empty one for system metrics stands below."""
+    section = f"sigma-{study_uid}"
+    charts = [
+        {
+            "type": "LINE", "uuid": f"{metric}-{study_uid}", "metricSectionId": section, "metricKey": metric,
+            "selectedMetricKeys": [metric], "isGenerated": True, "deleted": False, "runsCountToCompare": 10,
+            "lineSmoothness": 0, "scaleType": "linear", "xAxisKey": "step", "xAxisScaleType": "linear", "yAxisKey": "metric",
+        }
+        for metric in metrics
+    ]  # fmt: skip
+    times = next((part for part in metrics[0].split("_") if part.isdigit()), "100")  # loss_over_1000_sigma
+    shown = {"name": f"Loss over {times} σ", "display": True, "isReordered": False, "deleted": False, "isGenerated": True}
+    return {"compareRunCharts": charts, "compareRunSections": [{"uuid": section, **shown}]}

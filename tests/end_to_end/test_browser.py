@@ -96,6 +96,22 @@ def test_the_study_s_own_page_leads_to_its_views(chrome, projected):
     page.get_by_role("link", name="Its models in a table").wait_for()
 
 
+def test_mlflows_first_page_shows_the_study_s_numbers(chrome, projected):
+    address, _, _ = projected
+    page = open_page(chrome, [], viewport={"width": 1500, "height": 900})
+    page.goto(address)
+    page.get_by_text("digits, σ = 1: UVB 4, DEEN 5").first.wait_for()
+
+
+def test_the_view_over_sigma_has_no_empty_section(chrome, projected):
+    address, views, _ = projected
+    page = open_page(chrome, [], viewport={"width": 1500, "height": 900})
+    open_view(page, address, views["sigma"], runs=3)
+    page.locator(LINES).nth(4).wait_for()
+    assert page.get_by_text("System metrics").count() == 0
+    assert page.get_by_text("Loss over 100 σ").count() == 1
+
+
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
     from pipelines.reporting.page import build_report
@@ -119,3 +135,34 @@ def test_the_report_opens_clean_at_every_width_and_in_the_dark(chrome, report, w
     assert len(boxes) > 20
     assert all(box > 100 for box in boxes), "a drawing has no width"
     assert not problems
+
+
+def test_a_chart_of_the_report_shows_values_and_zooms(chrome, report):
+    problems: list[str] = []
+    page = open_page(chrome, problems, viewport={"width": 1280, "height": 900})
+    page.goto(report.as_uri())
+    figure = page.locator("#loss_over_sigma_digits_test")
+    figure.hover()
+    figure.locator(".live svg").wait_for()
+    figure.locator(".live path[aria-roledescription=point]").nth(3).hover(force=True)
+    tooltip = page.locator("#vg-tooltip-element")
+    tooltip.get_by_text("noise level σ").wait_for()
+    ticks = "e => [...e.querySelectorAll('text')].map(t => t.textContent)"
+    before = figure.locator(".live svg").evaluate(ticks)
+    page.keyboard.down("Shift")
+    page.mouse.wheel(0, -400)
+    page.keyboard.up("Shift")
+    page.wait_for_timeout(500)
+    assert figure.locator(".live svg").evaluate(ticks) != before
+    assert not problems
+
+
+def test_a_chain_of_the_report_moves_and_rests(chrome, report):
+    page = open_page(chrome, [], viewport={"width": 1280, "height": 900})
+    page.goto(report.as_uri())
+    film = page.locator("figure[id^=film_] svg").first
+    moving = "e => [...e.querySelectorAll('*')].map(x => getComputedStyle(x).animationName).filter(n => n != 'none')"
+    assert set(film.evaluate(moving)) == {"film"}
+    calm = open_page(chrome, [], reduced_motion="reduce")
+    calm.goto(report.as_uri())
+    assert calm.locator("figure[id^=film_] svg").first.evaluate(moving) == []

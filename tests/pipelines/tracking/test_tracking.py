@@ -120,6 +120,7 @@ def test_a_whole_study_is_projected(uri, store, tmp_path):
 
     client = open_client(uri)
     tags = client.get_experiment_by_name("uvb").tags
+    assert tags["mlflow.note.content"].startswith("digits, σ = 1: UVB 4, DEEN 5 · [Its models in a table](")
     for view, path in tracker.view_paths.items():
         key = path.split("viewStateShareKey=")[1].split("&")[0]
         shown = json.loads(tags[f"mlflow.sharedViewState.{key}"])
@@ -179,6 +180,10 @@ def test_finer_noise_levels_that_come_later_get_charts_of_their_own(uri, tmp_pat
     assert {p[0] for p in history["loss_over_1000_sigma"]} == {1, 4, 500, 1000}
     parent = by_name(uri)["digits"]["history"]
     assert [p[0] for p in parent["loss_over_sigma/UVB"]] == [50, 100]
+    tags = open_client(uri).get_experiment_by_name("uvb").tags
+    (view,) = (json.loads(view) for key, view in tags.items() if "sharedViewState.sigma-" in key)
+    assert [chart["metricKey"] for chart in view["compareRunCharts"]] == sorted(history)
+    assert view["compareRunSections"][0]["name"] == "Loss over 1000 σ"
 
 
 @pytest.mark.parametrize("bad", ["ftp://nowhere", "sqlite:////proc/no/mlflow.db"])

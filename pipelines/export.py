@@ -1,0 +1,41 @@
+"""Hand a study to TensorBoard or Weights & Biases: `python pipelines/export.py --help`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from pipelines.cli import command
+from pipelines.words import counted
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a study's parameters, curves and losses for TensorBoard or Weights & Biases, under the names that MLflow shows.
+
+    The study may still run: writing again replaces what was there.
+
+    TensorBoard:                          python pipelines/export.py outputs/digits
+
+    Weights & Biases, offline:            python pipelines/export.py outputs/digits --to wandb
+    """
+
+    study: tyro.conf.Positional[Path]
+    """A study's folder, e.g. outputs/digits, or a copy by keep.py."""
+    to: Literal["tensorboard", "wandb"] = "tensorboard"
+    """tensorboard: event files. wandb: offline runs, which `wandb sync` uploads; pip install wandb first."""
+    out: Path | None = None
+    """Where they are written. Default: a folder named after --to, in the study's."""
+
+
+def export(config: Export) -> None:
+    """Run it; the last line printed is the folder."""
+    from pipelines.tracking.sinks import export as write  # which takes seconds to load
+
+    folder = config.out or config.study / config.to
+    print(f"{counted(write(config.study, config.to, folder), 'training')} for {config.to} in\n{folder}")
+
+
+if __name__ == "__main__":
+    command(Export, export)

@@ -1,0 +1,55 @@
+"""Other trackers hold what MLflow holds: the same metrics, steps and numbers."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipelines.export import Export, export
+from tests.support import fake_study
+from uvb.errors import UserError
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    for model in ("uvb", "deen"):
+        fake_study.add_model(tmp_path / "study", fake_study.spec(model), epochs=3)
+    return tmp_path / "study"
+
+
+def test_tensorboard_has_curves_and_losses_once_however_often_they_are_written(study: Path) -> None:
+    from tensorboardX.proto.event_pb2 import Event
+
+    for _ in range(2):
+        export(Export(study))
+    (file,) = (study / "tensorboard" / "uvb_sigma_1").glob("events.*")
+    found: dict[str, list[tuple[int, float]]] = {}
+    data = file.read_bytes()
+    while data:  # length (8 bytes), its checksum (4), the event, its checksum (4)
+        size = int.from_bytes(data[:8], "little")
+        event = Event.FromString(data[12 : 12 + size])
+        for value in event.summary.value:
+            found.setdefault(value.tag, []).append((event.step, value.simple_value))
+        data = data[16 + size :]
+    curves = json.loads((study / "models" / fake_study.spec("uvb").spec_id / "curves.json").read_text())["rows"]
+    assert found["epoch/test_loss"] == [(row["epoch"], pytest.approx(row["test_loss"])) for row in curves]
+    stored = json.loads((study / "tasks" / "losses" / fake_study.spec("uvb").spec_id / "result.json").read_text())["rows"]
+    (loss,) = (row["loss"] for row in stored if (row["split"], row["estimator"]) == ("test", "energy"))
+    assert found["test_loss"] == [(0, pytest.approx(loss))]
+    assert {"epoch/kl", "train_loss", "kl_noisy", "parameters"} <= found.keys()
+
+
+@pytest.mark.slow
+def test_wandb_writes_offline_runs_once(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("wandb", reason="the package wandb is not installed")
+    for _ in range(2):
+        export(Export(study, "wandb"))
+    runs = sorted(path.name.rpartition("-")[2] for path in (study / "wandb" / "wandb").glob("offline-run-*"))
+    assert runs == sorted(fake_study.spec(model).spec_id for model in ("uvb", "deen"))
+    assert "2 trainings for wandb" in capsys.readouterr().out
+
+
+def test_wandb_that_is_not_installed_is_one_line(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "wandb", None)
+    with pytest.raises(UserError, match="not installed: pip install wandb"):
+        export(Export(study, "wandb"))
