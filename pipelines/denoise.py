@@ -6,12 +6,13 @@ from typing import Literal
 
 import tyro
 
+from pipelines.bounds import Bounded
 from pipelines.cli import command
 from uvb.errors import UserError
 
 
 @dataclass(frozen=True)
-class Denoise:
+class Denoise(Bounded):
     """Denoise own images with a trained model, x̂(y) of Eq. 3: pictures in, clean pictures out.
 
     A noisy picture:                       python pipelines/denoise.py outputs/digits/models/<spec_id>/model mine.png
@@ -39,8 +40,6 @@ class Denoise:
 
 def denoise(config: Denoise) -> None:
     """Run it; the files' paths are printed."""
-    if config.jumps < 1:
-        raise UserError(f"--jumps {config.jumps}: it must be 1 or more")
     print(f"denoising {config.images} with {config.model}")
     import torch  # these take seconds, so they come after the options are parsed
 

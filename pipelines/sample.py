@@ -6,12 +6,13 @@ from typing import Literal
 
 import tyro
 
+from pipelines.bounds import Bounded
 from pipelines.cli import command
 from uvb.errors import UserError
 
 
 @dataclass(frozen=True)
-class Sample:
+class Sample(Bounded):
     """Walk-jump sampling from a trained energy (Sec. 3.4): a grid of jumps, a GIF of one walk, and the arrays.
 
     From a study's folder:    python pipelines/sample.py outputs/digits/models/<spec_id>/model
@@ -49,9 +50,6 @@ class Sample:
 
 def sample(config: Sample) -> None:
     """Run it; the files' paths are printed."""
-    for name in ("chains", "jumps", "steps_between_jumps"):
-        if getattr(config, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} {getattr(config, name)}: it must be 1 or more")
     print(f"sampling from {config.model}")
     import numpy as np  # these take seconds, so they come after the first line
     import torch

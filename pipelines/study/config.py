@@ -4,11 +4,11 @@
 here, so that `--help` is quick.
 """
 
-import math
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from pipelines.bounds import Bounded
 from pipelines.files.names import plain_name
 from uvb.errors import UserError
 from uvb.naming import dataset_stem
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class StorageOptions:
+class StorageOptions(Bounded):
     """Where a study lives, and how it is followed."""
 
     storage: str = os.environ.get("UVB_STORAGE", "outputs")
@@ -33,12 +33,12 @@ class StorageOptions:
     """Only print the models, their parameter counts and the estimated time on this machine."""
 
     def __post_init__(self) -> None:
-        require(0 < self.checkpoint_seconds < math.inf, f"{_given(self, 'checkpoint_seconds')}: it must be above 0")
+        super().__post_init__()
         require(bool(self.storage), "--storage is empty: give a folder, or a URI such as s3://bucket/studies")
 
 
 @dataclass(frozen=True)
-class ClusterOptions:
+class ClusterOptions(Bounded):
     """Which machines train, and how models share them."""
 
     num_workers: int = 0
@@ -66,13 +66,15 @@ class ClusterOptions:
     """Ray cluster to use: an address, auto, or local. Default: a running one, else one on this machine."""
 
     def __post_init__(self) -> None:
-        for name in ("num_workers", "concurrent_trials", "expect_cpus", "expect_gpus", "cpus_per_worker"):
-            require(0 <= getattr(self, name) < math.inf, f"{_given(self, name)}: it must be 0 or more")
-        require(0 < self.gpus_per_worker < math.inf, f"{_given(self, 'gpus_per_worker')}: it must be above 0")
+        super().__post_init__()
+        require(
+            self.gpus_per_worker < 1 or self.gpus_per_worker % 1 == 0,
+            f"--gpus-per-worker {self.gpus_per_worker}: above 1 it must be a whole number, since a worker has whole GPUs",
+        )
 
 
 @dataclass(frozen=True)
-class MeasureOptions:
+class MeasureOptions(Bounded):
     """What is measured of trained models."""
 
     experiments: tuple[str, ...] = ("default",)
@@ -90,13 +92,6 @@ class MeasureOptions:
     scale: float = 1.0
     """Shortens what experiments can shorten (chains, images), in (0, 1]."""
 
-    def __post_init__(self) -> None:
-        for name in ("eval_images", "eval_test_images"):
-            require(getattr(self, name) >= 0, f"{_given(self, name)}: it must be 0 or more")
-            require(getattr(self, name) != 1, f"{_given(self, name)}: at least 2 are needed for an error bar")
-        require(self.eval_draws >= 1, f"{_given(self, 'eval_draws')}: at least one noise draw an image is needed")
-        require(0 < self.scale <= 1, f"{_given(self, 'scale')}: it must be above 0 and at most 1")
-
     @property
     def evaluation(self) -> "EvalConfig":
         """How losses are measured."""
@@ -106,7 +101,7 @@ class MeasureOptions:
 
 
 @dataclass(frozen=True)
-class RecipeOptions:
+class RecipeOptions(Bounded):
     """How weights are optimized."""
 
     recipe: str = "fast"
@@ -120,7 +115,7 @@ class RecipeOptions:
 
 
 @dataclass(frozen=True)
-class ModelOptions:
+class ModelOptions(Bounded):
     """Which models are trained."""
 
     models: tuple[str, ...] = ("uvb", "deen")
@@ -137,16 +132,14 @@ class ModelOptions:
     """Activation function: silu, relu (footnote 3), softplus, gelu."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(bool(self.models), "no model asked for: name at least one in --models")
         require(bool(self.sigmas), "no noise level asked for: give at least one in --sigmas, e.g. --sigmas 1.0")
         require(bool(self.seeds), "no seed asked for: give at least one in --seeds, e.g. --seeds 0")
-        for sigma in self.sigmas:
-            require(0 < sigma < math.inf, f"sigma = {sigma}: every noise level must be a finite number above 0, e.g. 1.0")
-        require(0 < self.width < math.inf, f"{_given(self, 'width')}: it must be above 0, e.g. 0.5")
 
 
 @dataclass(frozen=True)
-class DataOptions:
+class DataOptions(Bounded):
     """Which images, and what the study of them is called."""
 
     dataset: str = "digits"
@@ -172,9 +165,7 @@ class DataOptions:
     """Train on the first so many images only. 0: all."""
 
     def __post_init__(self) -> None:
-        for name in ("train_images", "resize"):
-            require(getattr(self, name) >= 0, f"{_given(self, name)}: it must be 0 or more")
-        require(self.train_images != 1, f"{_given(self, 'train_images')}: at least 2 are needed for an error bar")
+        super().__post_init__()
         plain_name(self.name, "choose one by --study")
 
     @property
@@ -210,17 +201,8 @@ class StudyConfig(StorageOptions, ClusterOptions, MeasureOptions, RecipeOptions,
     The options of an earlier study:      python pipelines/full_study.py --config outputs/mine/study.yaml --seeds 1
     """
 
-    def __post_init__(self) -> None:
-        for part in (ModelOptions, DataOptions, MeasureOptions, ClusterOptions, StorageOptions):
-            part.__post_init__(self)
-
 
 def require(condition: bool, otherwise: str) -> None:
     """Raise `UserError` with the line `otherwise` unless `condition` holds."""
     if not condition:
         raise UserError(otherwise)
-
-
-def _given(config: object, name: str) -> str:
-    """An option as it was given, e.g. ``--eval-draws 0``."""
-    return f"--{name.replace('_', '-')} {getattr(config, name)}"

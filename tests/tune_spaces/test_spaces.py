@@ -72,7 +72,7 @@ def test_the_command_itself_refuses_with_one_line_and_writes_nothing(tmp_path: P
     command = [sys.executable, str(ROOT / "pipelines" / "full_study.py"), "--sigmas", "0"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert result.returncode == 2
-    assert "sigma = 0.0" in result.stderr
+    assert "--sigmas 0: it must be" in result.stderr
     assert result.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 

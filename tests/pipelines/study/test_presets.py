@@ -44,7 +44,7 @@ def test_command_line_goes_before_the_preset(tmp_path: Path, monkeypatch: pytest
     [
         ("sigma: [0.5]", "no option is called sigma"),
         ("sigmas: many", "sigmas"),
-        ("sigmas: [-1.0]", "sigma = -1.0"),
+        ("sigmas: [-1.0]", "--sigmas -1: it must be"),
         ("- 1\n- 2", "OPTION: VALUE"),
         ("a: [", "cannot be read"),
         ("[" * 5000, "cannot be read"),

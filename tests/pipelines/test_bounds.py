@@ -1,0 +1,84 @@
+"""Every number that a user can give has a range, and what lies outside is one line and exit code 2."""
+
+import dataclasses
+import re
+import sys
+from typing import Any
+
+import pytest
+
+from pipelines.bounds import RANGES, Range
+from pipelines.cli import command
+from pipelines.denoise import Denoise
+from pipelines.keep import Keep
+from pipelines.report import Args
+from pipelines.sample import Sample
+from pipelines.study.config import StudyConfig
+from pipelines.sweep import SweepConfig
+from uvb.errors import UserError
+
+POSITIONAL: dict[type[Any], tuple[str, ...]] = {
+    StudyConfig: (), SweepConfig: (), Sample: ("model",), Denoise: ("model", "a.png"), Args: ("study",), Keep: ("study",)
+}  # fmt: skip
+
+
+def numbers_of(config: type[Any]) -> list[str]:
+    """The fields of a config that are numbers, or tuples of numbers."""
+    return [field.name for field in dataclasses.fields(config) if re.search(r"\b(int|float)\b", str(field.type))]
+
+
+CASES = [(config, name) for config in POSITIONAL for name in numbers_of(config)]
+
+
+def outside(name: str) -> list[str]:
+    """Numbers just and far outside the range of an option, as a user would type them."""
+    bounds = RANGES[name]
+    whole = isinstance(bounds.low, int) and isinstance(bounds.high, int)
+    just = [str(bounds.low - 1), str(bounds.high + 1)] if whole else [str(bounds.low / 2), str(bounds.high * 2)]
+    if bounds.zero and float(just[0]) == 0:
+        just[0] = "-1"
+    return [*just, "9" * 40, "-" + "9" * 40]
+
+
+def test_every_command_has_numbers_or_none() -> None:
+    assert [len(numbers_of(config)) for config in POSITIONAL] == [19, 19, 5, 2, 0, 0]
+
+
+@pytest.mark.parametrize(("config", "name"), CASES, ids=lambda value: getattr(value, "__name__", value))
+def test_a_number_outside_its_range_is_one_line(
+    config: type[Any], name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    option, words = f"--{name.replace('_', '-')}", ["command", *POSITIONAL[config]]
+    for number in outside(name):
+        monkeypatch.setattr(sys, "argv", [*words, option, number])
+        with pytest.raises(SystemExit) as end:
+            command(config, lambda _: pytest.fail("it began"))
+        line = capsys.readouterr().err
+        assert end.value.code == 2, (number, line)
+        assert line.startswith(f"error: {option} "), line
+        assert line.endswith(f": it must be {RANGES[name]}\n"), line
+        assert (line.count("\n"), len(line) < 200) == (1, True)
+
+
+@pytest.mark.parametrize(("config", "name"), CASES, ids=lambda value: getattr(value, "__name__", value))
+def test_the_bounds_themselves_are_allowed(config: type[Any], name: str) -> None:
+    kept = {field.name: field.name for field in dataclasses.fields(config) if field.default is dataclasses.MISSING}
+    for number in (RANGES[name].low, RANGES[name].high, *[0] * RANGES[name].zero):
+        several = isinstance(getattr(config, name), tuple)
+        config(**kept, **{name: (number,) if several else number})
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_numbers_that_are_none_are_outside_every_range(number: float) -> None:
+    assert not [name for name, bounds in RANGES.items() if number in bounds]
+
+
+def test_a_range_says_what_zero_means() -> None:
+    assert str(Range(1, 4096, zero=True)) == "0, or from 1 to 4,096"
+    assert str(RANGES["delta"]) == "0, or from 1e-06 to 1e+06"
+    assert str(RANGES["width"]) == "from 0.01 to 50, times the default widths"
+
+
+def test_above_one_a_worker_has_whole_gpus() -> None:
+    with pytest.raises(UserError, match=r"--gpus-per-worker 1\.5: above 1 it must be a whole number"):
+        StudyConfig(gpus_per_worker=1.5)
