@@ -49,13 +49,15 @@ def cluster_address(wanted: str) -> str | None:
     """
     if wanted == "local":
         return None
-    given = wanted if wanted not in ("", "auto") else ""
-    found = given or os.environ.get("RAY_ADDRESS") or compat.running_address()
-    if not found or found == "local":
-        if wanted == "auto":
-            raise UserError("--address auto: no running Ray cluster was found; start one, or leave --address out")
+    given = wanted if wanted != "auto" else ""
+    variable = os.environ.get("RAY_ADDRESS", "")
+    named = given or (variable if variable not in ("auto", "local") else "")
+    found = named or (compat.running_address() if variable != "local" else None)
+    if not found:
+        if "auto" in (wanted, variable):
+            raise UserError("address auto: no running Ray cluster was found; start one, or give --address local")
         return None
-    source = "--address" if given else "RAY_ADDRESS" if os.environ.get("RAY_ADDRESS") else "the cluster of `ray start`,"
+    source = "--address" if given else "RAY_ADDRESS" if named else "the cluster of `ray start`,"
     host, _, port = found.removeprefix("ray://").rpartition(":")
     if found.startswith(("http://", "https://")):
         submit = f"ray job submit --address {masked(found)}"

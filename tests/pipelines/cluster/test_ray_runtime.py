@@ -60,6 +60,16 @@ def test_cluster_address_says_that_a_stale_variable_is_to_blame(monkeypatch: pyt
     assert cluster_address("local") is None
 
 
+def test_cluster_address_heeds_auto_and_local_in_the_variable(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    with pytest.raises(UserError, match="no running Ray cluster was found"):
+        cluster_address("")
+    monkeypatch.setattr(compat, "running_address", lambda: f"127.0.0.1:{port}")
+    assert cluster_address("") == f"127.0.0.1:{port}"
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    assert cluster_address("") is None
+
+
 def test_cluster_address_takes_what_answers(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     address = f"127.0.0.1:{port}"
     assert cluster_address(address) == address
