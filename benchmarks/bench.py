@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.measure import ROOT, Row, commit, figure, machine
+from uvb.atomic import replacing
 
 BENCHMARKS = ("step", "cpu.workers", "sampling", "exact")
 PLACE = ROOT / "results" / "speed"
@@ -110,9 +111,8 @@ def write(rows: list[Row], place: Path) -> None:
         old = json.loads(path.read_text()) if path.exists() else []
         together = merged(old, [row for row in rows if row["machine"] == where])
         for target, text in ((path, json.dumps(together, indent=1)), (path.with_suffix(".md"), markdown(together))):
-            part = target.with_suffix(target.suffix + ".part")
-            part.write_text(text)
-            part.replace(target)
+            with replacing(target, durable=False) as part:
+                part.write_text(text)
         print(f"{len(together)} rows in {os.path.relpath(path.with_suffix('.md'))}")
 
 

@@ -1,7 +1,6 @@
 """The files of a study, read: the one place that knows where they lie. docs/file_formats.md describes them."""
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +22,7 @@ from pipelines.files.formats import (
     result_format,
 )
 from pipelines.files.names import plain_name
+from uvb.atomic import replacing
 from uvb.errors import UserError
 from uvb.spec import RunSpec
 
@@ -225,12 +225,10 @@ def write_json(path: Path, blob: Any) -> Path:
 
 
 def write(path: Path, content: bytes) -> Path:
-    """Write so that the file is whole or absent."""
+    """Write so that the file is whole or absent. It can be made again, so it need not survive a power cut."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_bytes(content)
-        temporary.replace(path)
+        with replacing(path, durable=False) as temporary:
+            temporary.write_bytes(content)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; choose a folder you may write to") from None
     return path
