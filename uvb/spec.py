@@ -16,6 +16,9 @@ __all__ = ["RECIPES", "DataRef", "Recipe", "RunSpec", "Shape", "Widths"]
 Shape = tuple[int, int, int]  # (C, H, W)
 
 
+OPTIMIZERS = ("adam", "muon", "muon_conv")
+
+
 @dataclass(frozen=True)
 class DataRef:
     """Which images: a data set's name, the checksum of its contents, its shape, and how many training images are used."""
@@ -28,11 +31,12 @@ class DataRef:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the weights are optimized. `paper` is Sec. 3.1.1; `fast` and `muon` are ours (found in results/recipe-search).
+    """How the weights are optimized. `paper` is Sec. 3.1.1; the others are ours (results/recipe-search).
 
     `warmup` is a share of all steps; `schedule` decays to zero ("cosine") or not at all ("constant"); `clip` bounds the
     gradient's norm; `ema` averages the weights with this decay (0: the raw weights are the model); `optimizer` is what
-    `uvb.training.optimizers` makes of it; `beta2` is how long Adam remembers the squares of gradients, 1 / (1 - beta2) steps.
+    `uvb.training.optimizers` makes of it; `beta2` is how long Adam remembers the squares of gradients, 1 / (1 - beta2) steps;
+    `weight_decay` shrinks what "muon_conv" trains as matrices, by `learning_rate` times it a step.
     """
 
     name: str
@@ -43,11 +47,12 @@ class Recipe:
     warmup: float = 0.0
     clip: float = math.inf
     ema: float = 0.0
-    optimizer: Literal["adam", "muon"] = "adam"
+    optimizer: Literal["adam", "muon", "muon_conv"] = "adam"
     beta2: float = 0.999
+    weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("learning_rate", "warmup", "clip", "ema", "beta2"):  # 1 and 1.0 must have one hash
+        for name in ("learning_rate", "warmup", "clip", "ema", "beta2", "weight_decay"):  # 1 and 1.0 must have one hash
             object.__setattr__(self, name, float(getattr(self, name)))
         if self.epochs < 1 or self.batch_size < 1:
             raise UserError(f"recipe {self.name!r}: epochs={self.epochs}, batch_size={self.batch_size}; both must be 1 or more")
@@ -55,8 +60,13 @@ class Recipe:
             raise UserError(f"recipe {self.name!r}: learning rate {self.learning_rate} must be above 0")
         if self.schedule not in ("constant", "cosine"):
             raise UserError(f"recipe {self.name!r}: unknown schedule {self.schedule!r}; choose constant or cosine")
-        if self.optimizer not in ("adam", "muon"):
-            raise UserError(f"recipe {self.name!r}: unknown optimizer {self.optimizer!r}; choose adam or muon")
+        if self.optimizer not in OPTIMIZERS:
+            raise UserError(f"recipe {self.name!r}: unknown optimizer {self.optimizer!r}; choose {' or '.join(OPTIMIZERS)}")
+        if not 0 <= self.weight_decay < math.inf or (self.weight_decay and self.optimizer != "muon_conv"):
+            raise UserError(
+                f"recipe {self.name!r}: weight_decay={self.weight_decay}; "
+                "it must be 0 or more, and only muon_conv decays weights"
+            )
         if not 0 <= self.beta2 < 1:
             raise UserError(f"recipe {self.name!r}: beta2={self.beta2}; it must lie in [0, 1), e.g. 0.999")
         if not (0 <= self.warmup <= 1 and self.clip > 0 and 0 <= self.ema < 1):
@@ -103,10 +113,22 @@ RECIPES = {
         ema=0.999,
         optimizer="muon",
     ),
+    "muon_conv": Recipe(
+        "muon_conv",
+        epochs=11,
+        batch_size=64,
+        learning_rate=4e-3,
+        schedule="cosine",
+        warmup=0.05,
+        clip=100.0,
+        ema=0.999,
+        optimizer="muon_conv",
+    ),
 }
 
 
-LATER_FIELDS = {"optimizer": "adam", "beta2": 0.999}  # fields of a recipe that the first specs did not have
+# Fields of a recipe that the first specs did not have.
+LATER_FIELDS = {"optimizer": "adam", "beta2": 0.999, "weight_decay": 0.0}
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from uvb import paper
 from uvb.spec import Recipe
 from uvb.training.state import steps_per_epoch
 
-OPTIMIZERS = {"adam": "Adam", "muon": "Muon and Adam"}
+OPTIMIZERS = {"adam": "Adam", "muon": "Muon and Adam", "muon_conv": "Muon, convolutions too, and Adam"}
 
 
 def capacity(table: pd.DataFrame) -> list[Table]:
@@ -129,7 +129,9 @@ def _unsure(row: Any) -> bool:
 
 def optimizer(recipe: Recipe) -> str:
     """Its name, e.g. ``Adam``, with β₂ where that is not the usual 0.999."""
-    return OPTIMIZERS[recipe.optimizer] + (f", β₂ = {recipe.beta2:g}" if recipe.beta2 != 0.999 else "")
+    memory = f", β₂ = {recipe.beta2:g}" if recipe.beta2 != 0.999 else ""
+    decay = f", weight decay {recipe.weight_decay:g}" if recipe.weight_decay else ""
+    return OPTIMIZERS[recipe.optimizer] + memory + decay
 
 
 def difference_tables(models: Iterable[Model]) -> list[Table]:

@@ -105,7 +105,8 @@ class RecipeOptions(Bounded):
     """How weights are optimized."""
 
     recipe: str = "fast"
-    """How weights are optimized: fast (ours), muon (ours, by Muon), or paper (Adam, 1e-4 constant, 400 epochs)."""
+    """How weights are optimized: fast (ours), muon (ours, by Muon), muon_conv (Muon for convolutions too), or paper
+    (Adam, 1e-4 constant, 400 epochs)."""
     epochs: int | None = None
     """Instead of the recipe's number of epochs."""
     batch_size: int | None = None

@@ -67,7 +67,8 @@ def _card(folder: str | Path) -> dict[str, Any]:
 def load(folder: str | Path, device: str = "cpu") -> Estimator:
     """The estimator (or energy) in `folder`, in evaluation mode, with its `spec` as an attribute.
 
-    Warns where the model's code is another than it was trained with.
+    Weights stored in half precision are computed with in float32. Warns where the model's code is another than it was
+    trained with.
 
     Raises:
         UserError: the folder holds no model, its weights do not fit its spec, or a weight is not finite.
@@ -79,7 +80,8 @@ def load(folder: str | Path, device: str = "cpu") -> Estimator:
     try:
         weights = load_file(path)
         dtypes = {weights[name].dtype for name, _ in model.named_parameters() if name in weights}
-        model.to(max(dtypes, key=lambda dtype: dtype.itemsize)).load_state_dict(weights)
+        stored = max(dtypes, key=lambda dtype: dtype.itemsize)  # half precision only stores; float32 computes
+        model.to(stored if stored.itemsize > 2 else torch.float32).load_state_dict(weights)
     except Exception as error:  # safetensors has its own exception types, load_state_dict raises RuntimeError
         raise UserError(f"the weights in {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
     if broken := [name for name, weight in weights.items() if not bool(weight.isfinite().all())]:

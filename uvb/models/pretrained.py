@@ -35,4 +35,4 @@ def pretrained(name: str, device: str = "cpu") -> Estimator:
     Raises:
         UserError: no model of that name ships.
     """
-    return load(pretrained_folder(name), device).float()
+    return load(pretrained_folder(name), device)
