@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 import torch
 
+from uvb.accelerate.products import products
+from uvb.compat import cpu_has_bf16
 from uvb.errors import UserError
 from uvb.machine import usable_cpus
 
@@ -22,6 +24,7 @@ class Plan:
     """Workers, device, precision, compilation, CPU threads a worker. Fields are concrete: nothing is left on "auto".
 
     `graph` replays forward and backward pass as one CUDA graph (`uvb.accelerate.cuda_graph`); one worker a device only.
+    `products` makes convolutions of few pixels matrix products (`uvb.accelerate.products`).
     """
 
     workers: int = 1
@@ -30,6 +33,7 @@ class Plan:
     compile: bool = False
     threads: int = 1
     graph: bool = False
+    products: bool = False
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -69,8 +73,8 @@ class Plan:
 
     @contextmanager
     def autocast(self) -> Iterator[None]:
-        """bf16 autocast where the plan says so, nothing otherwise."""
-        with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
+        """Compute as the plan says: in bf16 by autocast, and small convolutions as matrix products."""
+        with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.precision == "bf16"), products(self.products):
             yield
 
 
@@ -78,7 +82,7 @@ def has_fast_bf16(device: str) -> bool:
     """Whether `device` multiplies bf16 in hardware: AVX512-BF16 or AMX on a CPU, compute capability 8 or more on CUDA."""
     if device == "cuda":
         return torch.cuda.is_available() and torch.cuda.get_device_capability()[0] >= 8
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return cpu_has_bf16()
 
 
 def resolve_plan(
@@ -92,8 +96,9 @@ def resolve_plan(
 ) -> Plan:
     """Turn wishes into a concrete plan for this machine; "auto" and 0 mean "what pays here".
 
-    bf16 where the hardware has it; `torch.compile` on CUDA, there with one CUDA graph a step where a model has one worker, and
-    on a CPU for long trainings in bf16 (`benchmarks/step.py`); the machine's cores shared evenly by the workers.
+    bf16 if the hardware has it. `torch.compile` on CUDA, with one CUDA graph a step if a model has one worker; on a CPU for
+    long trainings in bf16 only. Small convolutions as matrix products on a CPU (`benchmarks/cpu/small_images.py`). The
+    workers share the machine's cores evenly.
 
     Args:
         seconds: about how long a training will take; 0: not known, and taken as short.
@@ -111,6 +116,7 @@ def resolve_plan(
         compile=fused,
         threads=threads or max(1, usable_cpus() // workers),
         graph=fused and device == "cuda" and workers == 1,
+        products=device == "cpu",
     )
     plan.require_honourable()
     return plan

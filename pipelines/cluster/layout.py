@@ -85,8 +85,9 @@ def local_capacity() -> Capacity:
 def choose_layout(options: ClusterOptions, has: Capacity, specs: Sequence[RunSpec]) -> Layout:
     """The layout for the trainings of `specs`. What the user asked for is kept; the rest is what suits `has`.
 
-    On CPUs two workers share a model, and as many models train at a time as there are CPUs for. On GPUs a model has as
-    many as end the study first by docs/scaling.md, reckoned for slow links: one, unless there are more GPUs than models.
+    On CPUs each model has one worker, and as many models train at a time as there are CPUs for: measured faster than
+    workers that share a model (docs/scaling.md). On GPUs a model has as many workers as end the study first by
+    docs/scaling.md, reckoned for slow links: one, unless there are more GPUs than models.
 
     Raises:
         UserError: it asks for more than there is.
@@ -95,7 +96,7 @@ def choose_layout(options: ClusterOptions, has: Capacity, specs: Sequence[RunSpe
 
 
 def _cpu_layout(options: ClusterOptions, has: Capacity, specs: Sequence[RunSpec]) -> Layout:
-    workers = options.num_workers or max(1, min(2, has.cpus))
+    workers = options.num_workers or 1
     least = options.cpus_per_worker or 1.0
     slots = sum(int(cpus / least) for cpus in has.node_cpus)  # a worker lies on one node whole
     if workers > slots:

@@ -1,30 +1,49 @@
 """`conv2d` with the second derivative that ∇_θ ∇_y f needs written out.
 
-Autograd's own differentiates an input gradient with respect to the weight by a convolution whose filters are as large as
-the image, and transposes whole activations for it. Here that is an ordinary weight gradient, one call.
+Autograd differentiates an input gradient with respect to the weight by a convolution whose filters are as large as the
+image, and transposes whole activations for it. Here that derivative is an ordinary weight gradient, one call.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from uvb.accelerate import products
 from uvb.accelerate.patches import product
 
 TENSOR_CORES = 8  # channels that they take at a time, in half precision
+_inner: ContextVar[bool] = ContextVar("uvb_inner_gradient", default=False)
+
+
+@contextmanager
+def inner_gradient() -> Iterator[None]:
+    """Inside this block a backward pass is that of ∇_y f: convolutions compute no gradient of their weights.
+
+    `torch.func.vjp` tells a layer so by itself, `torch.autograd.grad` does not. On a CPU the backward pass runs in this thread.
+    """
+    token = _inner.set(True)
+    try:
+        yield
+    finally:
+        _inner.reset(token)
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """`conv2d`, stride 1, no padding: (B, C, H, W) -> (B, D, H - k + 1, W - k + 1), in autocast's dtype where that is on.
 
-    Channels-last on a CPU and in half precision, as oneDNN's and the tensor cores' kernels want it; few channels in half
-    precision on a GPU as one product (`uvb.accelerate.patches`).
+    Channels-last on a CPU and in half precision, as the kernels of oneDNN and the tensor cores want it. Few channels in half
+    precision on a GPU are one product (`uvb.accelerate.patches`), and so are few pixels on a CPU where the plan says so
+    (`uvb.accelerate.products`).
     """
     device = x.device.type
     if torch.compiler.is_compiling():  # dynamo drops gradients of a `Function` within torch.func's
         return torch.conv2d(x, weight, bias)
-    frozen = not weight.requires_grad  # asked of the parameter itself: within torch.func its copies do not tell
+    frozen = not weight.requires_grad  # ask the parameter itself: its copies within torch.func do not tell
     autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)  # "meta" has none
     if autocast and x.dtype is not torch.float64:
         x, weight, bias = (t.to(torch.get_autocast_dtype(device)) for t in (x, weight, bias))
@@ -32,60 +51,79 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         weight = channels_last(weight)
     if device == "cuda" and x.element_size() == 2 and weight.shape[1] < TENSOR_CORES:
         return product(x, weight, bias)
+    kernels = Products if products.applies(x, weight.shape[-1]) else Direct
     if frozen:  # nothing will be differentiated twice
-        return torch.conv2d(x, weight, bias)
-    y: Tensor = _Convolution.apply(x, weight, bias)
+        return torch.conv2d(x, weight, bias) if kernels is Direct else kernels.forward(x, weight, bias)
+    y: Tensor = _Convolution.apply(x, weight, bias, kernels)
     return y
 
 
 def channels_last(kernel: Tensor) -> Tensor:
     """The same kernel (D, C, k, k) laid out channels-last; a convolution with it works, and answers, channels-last.
 
-    A clone, since with one channel `contiguous` may return what has NCHW's strides, and oneDNN reads the layout off those.
+    A clone: with one channel `contiguous` may return a tensor with NCHW's strides, from which oneDNN reads the layout.
     """
     return kernel.movedim(1, -1).clone(memory_format=torch.contiguous_format).movedim(-1, 1)
 
 
-def _backward(g: Tensor, x: Tensor, weight: Tensor, wanted: list[bool]) -> tuple[Tensor | None, ...]:
-    """Gradients of ⟨g, conv2d(x, weight) + bias⟩ with respect to x, weight, bias."""
-    one, zero = [1, 1], [0, 0]
-    gradients: tuple[Tensor | None, ...] = torch.ops.aten.convolution_backward(
-        g, x, weight, [len(weight)], one, zero, one, False, zero, 1, wanted
-    )
-    return gradients
+class Direct:
+    """A convolution and its two gradients by torch's own kernels."""
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return torch.conv2d(x, weight, bias)
+
+    @staticmethod
+    def gradients(g: Tensor, x: Tensor, weight: Tensor, wanted: list[bool]) -> tuple[Tensor | None, ...]:
+        """The gradients of ⟨g, conv2d(x, weight) + bias⟩ in x, weight and bias; None where not wanted."""
+        one, zero = [1, 1], [0, 0]
+        found: tuple[Tensor | None, ...] = torch.ops.aten.convolution_backward(
+            g, x, weight, [len(weight)], one, zero, one, False, zero, 1, wanted
+        )
+        return found
 
 
-def _transposed(g: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-    """The first of them."""
-    gradient = _backward(g, x, weight, [True, False, False])[0]
-    assert gradient is not None
-    return gradient
+class Products(Direct):
+    """The same by matrix products."""
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return products.convolution(x, weight, bias)
+
+    @staticmethod
+    def gradients(g: Tensor, x: Tensor, weight: Tensor, wanted: list[bool]) -> tuple[Tensor | None, ...]:
+        return (
+            products.input_gradient(g, x, weight) if wanted[0] else None,
+            products.weight_gradient(g, x, weight) if wanted[1] else None,
+            g.sum((0, 2, 3)) if wanted[2] else None,
+        )
 
 
 class _Convolution(Function):
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        return torch.conv2d(x, weight, bias)
+    def forward(x: Tensor, weight: Tensor, bias: Tensor, kernels: type[Direct]) -> Tensor:
+        return kernels.forward(x, weight, bias)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        x, weight, _ = inputs
+        x, weight, _, ctx.kernels = inputs
         ctx.save_for_backward(x, weight)
         ctx.save_for_forward(x, weight)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
         x, weight = ctx.saved_tensors
-        if ctx.needs_input_grad == (True, False, False):  # ∇_y f: the one that is differentiated again
-            return _InputGradient.apply(g, x, weight), None, None
-        return _backward(g, x, weight, list(ctx.needs_input_grad))
+        wanted = list(ctx.needs_input_grad[:3])
+        if _inner.get() or wanted == [True, False, False]:  # ∇_y f: the one that is differentiated again
+            return _InputGradient.apply(g, x, weight, ctx.kernels), None, None, None
+        return *ctx.kernels.gradients(g, x, weight, wanted), None
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor) -> tuple[Tensor, int]:
-        return torch.func.vmap(_Convolution.forward, in_dims=in_dims)(*inputs), 0
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Tensor, int]:
+        return torch.func.vmap(Direct.forward, in_dims=in_dims[:3])(*inputs[:3]), 0
 
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor | None, dw: Tensor | None, db: Tensor | None) -> Tensor:
+    def jvp(ctx: Any, dx: Tensor | None, dw: Tensor | None, db: Tensor | None, _: None) -> Tensor:
         x, weight = ctx.saved_tensors
         change = torch.conv2d(torch.zeros_like(x) if dx is None else dx, weight, db)
         return change if dw is None else change + torch.conv2d(x, dw)
@@ -95,28 +133,35 @@ class _InputGradient(Function):
     """g, weight -> the transposed convolution of g. Linear in both; x only lends its shape."""
 
     @staticmethod
-    def forward(g: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-        return _transposed(g, x, weight)
+    def forward(g: Tensor, x: Tensor, weight: Tensor, kernels: type[Direct]) -> Tensor:
+        return _transposed(g, x, weight, kernels)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        g, x, weight = inputs
+        g, x, weight, ctx.kernels = inputs
         ctx.save_for_backward(g, weight)
         ctx.save_for_forward(g, x, weight)
 
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> Any:
         g, weight = ctx.saved_tensors
-        of_g = torch.conv2d(v, weight) if ctx.needs_input_grad[0] else None
-        of_weight = _backward(g, v, weight, [False, True, False])[1] if ctx.needs_input_grad[2] else None
-        return of_g, None, of_weight
+        of_g = ctx.kernels.forward(v, weight) if ctx.needs_input_grad[0] else None
+        of_weight = ctx.kernels.gradients(g, v, weight, [False, True, False])[1] if ctx.needs_input_grad[2] else None
+        return of_g, None, of_weight, None
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor) -> tuple[Tensor, int]:
-        return torch.func.vmap(_InputGradient.forward, in_dims=in_dims)(*inputs), 0
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Tensor, int]:
+        return torch.func.vmap(_transposed, in_dims=in_dims[:3])(*inputs[:3]), 0
 
     @staticmethod
-    def jvp(ctx: Any, dg: Tensor | None, dx: Tensor | None, dw: Tensor | None) -> Tensor:
+    def jvp(ctx: Any, dg: Tensor | None, dx: Tensor | None, dw: Tensor | None, _: None) -> Tensor:
         g, x, weight = ctx.saved_tensors
         change = _transposed(torch.zeros_like(g) if dg is None else dg, x, weight)
         return change if dw is None else change + _transposed(g, x, dw)
+
+
+def _transposed(g: Tensor, x: Tensor, weight: Tensor, kernels: type[Direct] = Direct) -> Tensor:
+    """The gradient of ⟨g, conv2d(x, weight)⟩ in x."""
+    gradient = kernels.gradients(g, x, weight, [True, False, False])[0]
+    assert gradient is not None
+    return gradient

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from uvb.accelerate.gradients import distance
+from uvb.compat import end_failed_capture
 
 WARM_UP = 3  # calls before the capture: kernels are compiled and chosen there
 LARGEST_DISTANCE = 1e-2  # of the graph's result from that of the last of them, relative: kernels may add in another order
@@ -79,9 +80,8 @@ class Graphed:
             with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(graph, pool=pool):
                 self.outputs = self.function(*self.inputs)
         except Exception:  # whatever it was, raised again below
-            # torch 2.11 still takes the failed capture to be under way, and would refuse every later one of the process
             with contextlib.suppress(Exception):
-                torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
+                end_failed_capture(torch.cuda.current_device(), pool)
             raise
         self.graph = graph
         return expected

@@ -6,6 +6,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from uvb.accelerate.convolution import inner_gradient
+from uvb.compat import inside_transform
 from uvb.models.kl import kl_to_standard_normal
 from uvb.spec import RunSpec
 
@@ -45,12 +47,12 @@ class Energy(Estimator):
         Differentiable again in y and the weights, except under `torch.no_grad`, where no second graph is recorded: SiLU's
         first derivative is one pass there, instead of five, and the first graph is freed as it is used.
         """
-        transformed = torch._C._functorch.peek_interpreter_stack() is not None
-        if not torch.is_grad_enabled() and not transformed:
-            # The same operations; but for a small batch such a transform costs half as much again.
-            with torch.enable_grad():
-                leaf = y.detach().requires_grad_()
-                return torch.autograd.grad(self.energy(leaf, eps).sum(), leaf)[0]
+        again = torch.is_grad_enabled()
+        if not inside_transform() and (y.device.type == "cpu" or not again):
+            # The same operations as below, to the bit; but for small batches such a transform costs half as much again.
+            with torch.enable_grad(), inner_gradient():
+                leaf = y if y.requires_grad and again else y.detach().requires_grad_()
+                return torch.autograd.grad(self.energy(leaf, eps).sum(), leaf, create_graph=again)[0]
         pair = torch.func.vjp(lambda y: self.energy(y, eps).sum(), y)
         total, pull_back = cast(tuple[Tensor, Callable[[Tensor], tuple[Tensor]]], pair)
         return pull_back(torch.ones_like(total))[0]

@@ -37,7 +37,7 @@ def test_layout_never_asks_for_more_than_there_is(digits: ImageSet, cpus: int, w
     layout = choose_layout(config, capacity(cpus), some_specs(digits))
     assert layout.concurrency * (TRIAL_CPUS + layout.workers * layout.cpus_per_worker) <= cpus + 1e-9
     assert layout.cpus_per_worker > 0
-    assert layout.workers == (workers or min(2, cpus))
+    assert layout.workers == (workers or 1)
     assert layout.device == "cpu"
 
 
@@ -54,7 +54,7 @@ def test_layout_puts_every_worker_on_one_node(digits: ImageSet, nodes: tuple[int
 def test_layout_refuses_a_worker_larger_than_every_node(digits: ImageSet) -> None:
     has = Capacity(6, 0, ((2, 0),) * 3, cluster=True)
     with pytest.raises(
-        UserError, match=r"asked for 2 workers of 3 CPUs each.*\(3 nodes\) has 6 CPUs.*2 CPUs each, as one node has"
+        UserError, match=r"asked for 1 worker of 3 CPUs each.*\(3 nodes\) has 6 CPUs.*2 CPUs each, as one node has"
     ):
         choose_layout(StudyConfig(cpus_per_worker=3.0), has, some_specs(digits))
 
@@ -63,11 +63,13 @@ def test_capacity_expects_nodes_like_those_there_are(digits: ImageSet) -> None:
     growing = Capacity(10, 0, ((4, 0),), cluster=True)
     assert growing.node_cpus == [4, 4, 2]
     assert Capacity(8, 0, ((0, 0),), cluster=True).node_cpus == [8]
-    assert choose_layout(StudyConfig(), growing, some_specs(digits)).concurrency == 5
+    assert choose_layout(StudyConfig(num_workers=2), growing, some_specs(digits)).concurrency == 5
 
 
 def test_layout_of_two_cpus(digits: ImageSet) -> None:
-    assert choose_layout(StudyConfig(), capacity(2), some_specs(digits)) == Layout(2, 1, 0.99, 0.0)
+    assert choose_layout(StudyConfig(), capacity(2), some_specs(digits)) == Layout(1, 2, 0.99, 0.0)
+    assert choose_layout(StudyConfig(num_workers=2), capacity(2), some_specs(digits)) == Layout(2, 1, 0.99, 0.0)
+    assert choose_layout(StudyConfig(), capacity(2), some_specs(digits, 1)) == Layout(1, 1, 1.99, 0.0)
 
 
 @pytest.mark.parametrize(("cpus", "workers", "threads"), [(1, 1, 1), (2, 1, 2), (2, 2, 1), (4, 1, 4), (4, 2, 2), (16, 1, 16)])
@@ -103,7 +105,7 @@ def test_layout_uses_gpus_only_when_asked(digits: ImageSet) -> None:
 
 
 def test_layout_refuses_more_trials_than_a_machine_holds(digits: ImageSet) -> None:
-    for count in (100, 300):  # the trials' own hundredths leave their workers next to nothing, or nothing
+    for count in (150, 300):  # each trial takes a hundredth of a CPU, so little or nothing is left for its worker
         with pytest.raises(UserError, match=f"asked for {count} trials at a time.*--concurrent-trials"):
             choose_layout(StudyConfig(concurrent_trials=count), capacity(2), some_specs(digits))
 
