@@ -139,7 +139,8 @@ def _measured(name: str) -> dict[str, Result]:
     narrow = spec(name, widths=TINY)
     model = build_model(narrow).eval()
     context = Context(load_dataset("digits", "unused"), Plan(), EvalConfig(draws=1), scale=0.05)
-    left_out = ("losses", "internals", *(e for e in experiment_names() if e.startswith("walk_jump_")))
+    slow = ("mixing", "mixing_over_sigma", "likelihood_over_sigma", "jump_quality_over_sigma")
+    left_out = ("losses", "internals", *slow, *(e for e in experiment_names() if e.startswith("walk_jump_")))
     names = MEASURED.get(name, [e for e in experiment_names() if e not in left_out])
     chosen = [get_experiment(e) for e in names]
     return {e.name: e.run(model, narrow, context) for e in chosen if e.applies(type(model), "digits")}

@@ -29,6 +29,7 @@ from uvb.sampling.walk_jump import WalkJump, walk_at
 from uvb.spec import RunSpec
 
 CHAINS, JUMPS = 8, 100
+DENSE_CLASSES = 100  # up to so many, all moves between classes are stored; of more classes those that happened
 LEAST_DRAWS = 4  # fewer say nothing about mixing
 
 
@@ -115,7 +116,12 @@ def covered(labels: Tensor | None, steps: int, classifier: Classifier | None) ->
         return {"classes_visited": None, "steps_to_all": None, "transition": None}
     k = classifier.classes
     visited, times = classes_visited(labels, k)[-1].tolist(), steps_to_visit_all(labels, k, steps)
-    found = {"classes_visited": visited[0], "steps_to_all": times[0], "transition": transition_counts(labels, k).tolist()}
+    counts = transition_counts(labels, k)  # (k, k)
+    found: dict[str, Any] = {"classes_visited": visited[0], "steps_to_all": times[0], "transition": None}
+    if k <= DENSE_CLASSES:
+        found["transition"] = counts.tolist()
+    else:
+        found["moves"] = [[a, b, int(counts[a, b])] for a, b in counts.nonzero().tolist()]
     return found | {"classes_visited_by_chain": visited, "steps_to_all_by_chain": times}
 
 

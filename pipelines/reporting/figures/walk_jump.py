@@ -81,15 +81,24 @@ def pictures(study: Study) -> Iterator[Picture]:
                 caption = f"{who}. The first chain, read left to right: {kind} after every {every} steps{below}."
                 names = [str(int(k)) if k >= 0 else "×" for k in own]
                 yield Picture(f"{jumps}_{key}", caption, grid_of_images(arrays[jumps][:SHOWN_JUMPS], names), "jumps of a chain")
-        transition = values["variants"].get("jump", {}).get("transition")
-        if transition:
-            caption = (
-                f"{who}. Moves between the classes of successive jumps, in percent of each row, all chains.{trust(values)}"
-            )
-            counts = np.nan_to_num(np.array(transition, float))
+        counts = _moves(values["variants"].get("jump", {}))
+        if counts is not None:
+            caption = f"{who}. Moves between the classes of successive jumps, in percent of each row, all chains."
             if len(counts) > SHOWN_CLASSES:
-                caption += f" The {SHOWN_CLASSES} most frequent of {len(counts)} classes."
-            yield Picture(f"transitions_{key}", caption, draw_transitions(counts), "moves between classes")
+                caption += f" The {SHOWN_CLASSES} most frequent classes."
+            yield Picture(f"transitions_{key}", f"{caption}{trust(values)}", draw_transitions(counts), "moves between classes")
+
+
+def _moves(variant: Mapping[str, Any]) -> np.ndarray | None:
+    """The counts (K, K) of moves between classes; of many classes a result lists those that happened."""
+    if variant.get("transition"):
+        return np.nan_to_num(np.array(variant["transition"], float))
+    if not variant.get("moves"):
+        return None
+    first, second, count = np.array(variant["moves"]).T
+    counts = np.zeros((1 + max(first.max(), second.max()),) * 2)
+    counts[first, second] = count
+    return counts
 
 
 def trust(values: Mapping[str, Any]) -> str:

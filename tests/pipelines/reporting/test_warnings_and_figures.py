@@ -10,7 +10,7 @@ import pytest
 from pipelines.files.study_files import StudyFiles
 from pipelines.reporting.figures import Study, drawings, style
 from pipelines.reporting.figures.images import grid_of_images, rows_of_images
-from pipelines.reporting.figures.walk_jump import draw_classes, draw_transitions
+from pipelines.reporting.figures.walk_jump import _moves, draw_classes, draw_transitions
 from pipelines.reporting.page import build_report
 from pipelines.reporting.tables import build_tables
 from tests.support import fake_study
@@ -69,6 +69,7 @@ def test_many_classes_are_drawn_as_the_most_frequent(tmp_path: Path) -> None:
     counts[7, 1999] = counts[1999, 7] = 5
     chart = draw_transitions(counts)
     assert {row["from"] for row in chart.spec["data"]["values"]} == {"7", "1999"}
+    assert np.array_equal(_moves({"transition": None, "moves": [[7, 1999, 5], [1999, 7, 5]]}), counts)
     labels = np.random.default_rng(0).integers(0, 2000, (1000, 64))
     assert len(draw_classes(labels, 10).spec["data"]["values"]) == 8000
 
