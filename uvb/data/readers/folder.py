@@ -27,20 +27,21 @@ PICTURES_NOT_READ = frozenset(
 class FilePiece(EncodedPiece):
     """Picture files of one folder, by their paths relative to it."""
 
-    root: Path
+    root: str
     names: tuple[str, ...]
 
     def contents(self) -> Iterator[bytes | Path]:
         for row, name in enumerate(self.names):
             try:
-                yield (self.root / name).read_bytes()
+                with open(f"{self.root}/{name}", "rb", buffering=0) as file:  # a Path for each would cost a tenth of the time
+                    yield file.read()
             except OSError as error:
                 raise UserError(
                     f"cannot read {self.where(row)}: {error.strerror}; make it readable, or move it away"
                 ) from error
 
     def where(self, row: int) -> str:
-        return str(self.root / self.names[row])
+        return f"{self.root}/{self.names[row]}"
 
 
 def read_folder(listing: Listing, wanted: frozenset[str] = frozenset()) -> Source:
@@ -69,7 +70,7 @@ def read_folder(listing: Listing, wanted: frozenset[str] = frozenset()) -> Sourc
     for name, below in splits.items():
         inside = [prefix + below + rest for rest in _below(pictures, prefix + below)]
         pieces = tuple(
-            FilePiece(len(part), listing.root, tuple(part))
+            FilePiece(len(part), str(listing.root), tuple(part))
             for part in (inside[at : at + PIECE] for at in range(0, len(inside), PIECE))
         )
         source.splits.append(

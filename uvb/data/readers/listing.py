@@ -21,7 +21,6 @@ class Found(NamedTuple):
     size: int
     modified: int
     changed: int
-    inode: int
 
     @property
     def suffix(self) -> str:
@@ -99,4 +98,4 @@ def _walk(folder: Path, prefix: str, listing: Listing, parents: tuple[str, ...])
 
 
 def _found(name: str, stat: os.stat_result) -> Found:
-    return Found(name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+    return Found(name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)

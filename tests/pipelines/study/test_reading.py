@@ -1,0 +1,69 @@
+"""What a study reads is said on the screen, and kept for its report."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from pipelines.study.config import StudyConfig
+from pipelines.study.provenance import provenance
+from pipelines.study.reading import read_images
+from pipelines.study.screen import Screen
+from tests.support.data_helpers import put_classes
+from uvb.data.report import ReadReport
+from uvb.errors import UserError
+
+
+@pytest.fixture
+def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("UVB_CACHE", str(tmp_path / "cache"))
+    put_classes(tmp_path / "set" / "training", 10, "ant", "bee")
+    put_classes(tmp_path / "set" / "testing", 3, "ant", "bee")  # the same pictures again
+    return tmp_path / "set"
+
+
+def said(config: StudyConfig, held_out: bool = False) -> list[str]:
+    console = Console(file=io.StringIO(), width=200)
+    read_images(config, Screen(console), held_out)
+    return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+
+
+def test_reading_says_splits_counts_classes_and_doubts(pictures: Path) -> None:
+    lines = said(StudyConfig(dataset=str(pictures)))
+    assert [line.strip() for line in lines if not line.startswith("converting")] == [
+        f"data: {pictures} (a folder of pictures), 4×4 grey",
+        "train: 20 images from training/",
+        "test: 6 images from testing/",
+        "2 classes: ant, bee",
+        lines[-2].strip(),
+        "warning: 6 of 6 test images are identical to training images: their loss flatters",
+    ]
+    assert "pixels from 0 to 255 of 255" in lines[-2]
+
+
+def test_reading_says_what_a_search_holds_out(pictures: Path) -> None:
+    lines = said(StudyConfig(dataset=str(pictures)), held_out=True)
+    assert any("test: 4 images from training/: held out to choose by" in line for line in lines)
+
+
+def test_named_sets_are_described_too() -> None:
+    lines = said(StudyConfig(dataset="digits"))
+    assert "  train: 1,500 images from the data set's own split" in lines
+    assert "  10 classes: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9" in lines
+    assert any("pixels from 0 to 16 of 16" in line for line in lines)
+
+
+def test_what_was_read_is_kept_in_the_provenance(pictures: Path) -> None:
+    images = read_images(StudyConfig(dataset=str(pictures)), Screen(Console(file=io.StringIO())))
+    kept = provenance(images, [])["data"]
+    assert kept["classes"] == ["ant", "bee"]
+    assert ReadReport.from_json(kept["read"]) == images.report
+
+
+def test_options_of_reading_reach_the_reader(pictures: Path) -> None:
+    lines = said(StudyConfig(dataset=str(pictures), split=("train=training",), resize=6))
+    assert any("6×6 grey" in line for line in lines)
+    assert any("18 images from training/ (nine tenths, drawn)" in line for line in lines)
+    with pytest.raises(UserError, match="only Parquet and Arrow have columns"):
+        said(StudyConfig(dataset=str(pictures), image_column="photo"))
