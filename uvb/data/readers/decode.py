@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from uvb.data.readers.png import decode_plain_png
 from uvb.errors import UserError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
@@ -69,6 +70,10 @@ def decode(
         OddSize: the picture has another size than `size`.
         UserError: it cannot be decoded, is too large, animated, transparent, or of an unknown kind.
     """
+    if isinstance(content, bytes) and size is not None and decoding == AS_IT_IS:
+        plain_png = decode_plain_png(content, size)
+        if plain_png is not None:
+            return plain_png
     try:
         with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content, formats=FORMATS) as picture:
             _check(picture, where, size if decoding == AS_IT_IS else None)
