@@ -1,5 +1,6 @@
 """Training as the driver sees it: Tune runs groups of models, each in a trial, and a trial is one TorchTrainer."""
 
+import logging
 import os
 import threading
 import time
@@ -142,6 +143,8 @@ class GroupRunner:
         return self.thread.is_alive()
 
     def _run(self) -> None:
+        # Tune prints a traceback for each trial that fails, also for one that it starts again; `errors` has the line.
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         try:
             results = self.tuner.fit()
             for result in (results[index] for index in range(len(results))):
