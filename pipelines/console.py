@@ -8,6 +8,7 @@ COMMANDS = {
     "sweep": ("sweep", "train a named space of models"),
     "sample": ("sample", "draw images from a model by walk-jump"),
     "denoise": ("denoise", "clean noisy pictures with a model"),
+    "restore": ("restore", "inpaint, deblur or enlarge pictures with a model"),
     "report": ("report", "rebuild a report, or compare studies"),
     "keep": ("keep", "copy what a study found, without weights"),
 }

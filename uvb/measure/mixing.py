@@ -89,6 +89,11 @@ def chain_statistics(series: Tensor, steps_between: int = 1) -> ChainStatistics:
     return ChainStatistics(draws.size / size, size, size / (draws.size * steps_between), r_hat)
 
 
+def worst_split_r_hat(series: Tensor) -> float:
+    """The largest split-R̂ of several quantities (T, N, chains), each over its own chains; nan where one never changes."""
+    return max((chain_statistics(each).split_r_hat for each in series.unbind(1)), key=lambda r: math.inf if r != r else r)
+
+
 def principal_component(images: Tensor, component: int = 0) -> Tensor:
     """Scores of images (T, chains, C, H, W) on their own principal component, (T, chains): a summary for chain statistics.
 

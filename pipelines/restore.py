@@ -1,0 +1,98 @@
+"""Inpaint, deblur or enlarge pictures by posterior sampling: `python pipelines/restore.py --help`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from pipelines.cli import command
+from uvb.errors import UserError
+
+
+@dataclass(frozen=True)
+class Restore:
+    """Restore pictures with a trained energy: walk on f(y) plus the measurement's energy, then jump.
+
+    Each clean picture x is measured first, as v = A y + τ noise with y = x + σ noise. Only v is then used.
+
+    The right half missing:      python pipelines/restore.py outputs/digits/models/<spec_id>/model my_folder
+
+    From a quarter the pixels:   python pipelines/restore.py pretrained:mnist-uvb my_folder --task enlarge
+    """
+
+    model: tyro.conf.Positional[str]
+    """A model: pretrained:mnist-uvb, a folder, runs:/<run id>/model, models:/<name>@best, or models:/<name>/<version>."""
+    images: tyro.conf.Positional[Path]
+    """A picture, a folder of pictures (resized to the model's size), or an .npy or .npz array (N, C, H, W)."""
+    task: Literal["inpaint", "deblur", "enlarge"] = "inpaint"
+    """A: inpaint, the right half is missing; deblur, 3x3 means; enlarge, means of squares of 2x2 pixels."""
+    tau: float = 0.0
+    """Noise of the measurement, in units of pixels. 0: σ/2."""
+    chains: int = 8
+    """Chains a picture; their spread is the uncertainty that the maps show."""
+    draws: int = 30
+    """Jumps a chain that are kept."""
+    warm_up: int = 15
+    """Trajectories of each chain before that."""
+    seed: int = 0
+    """Keys every draw."""
+    out: Path = Path("restored")
+    """Folder for overview.png (rows: clean, measured, mean of the jumps, their spread) and restored.npz (mean, spread and
+    measured)."""
+    tracking_uri: str | None = None
+    """MLflow's address for runs:/ and models:/; by default mlflow.db in this folder."""
+
+
+def restore(config: Restore) -> None:
+    """Run it; the files' paths are printed."""
+    for name in ("chains", "draws", "warm_up"):
+        if getattr(config, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} {getattr(config, name)}: it must be 1 or more")
+    if config.tau < 0:
+        raise UserError(f"--tau {config.tau}: it must be above 0, or 0 for σ/2")
+    print(f"restoring {config.images} with {config.model}")
+    import numpy as np  # these take seconds, so they come after the first line
+    import torch
+
+    from pipelines.reporting.pictures import grid, output_folder, to_pil, zoom_for
+    from pipelines.tracking import model_registry as models
+    from uvb.accelerate.cpu import keep_large_buffers
+    from uvb.data.readers.decode import Decoding
+    from uvb.data.readers.pictures import read_pictures
+    from uvb.experiments.restoration import picture
+    from uvb.measure.mixing import worst_split_r_hat
+    from uvb.models.base import Energy
+    from uvb.noise import normal
+    from uvb.sampling.composed import measurement, restore
+
+    keep_large_buffers()
+    energy = models.load(config.model, config.tracking_uri).float()  # also one trained in float64
+    if not isinstance(energy, Energy):
+        raise UserError(f"{config.model} is an estimator without an energy, which a posterior needs; choose uvb or deen")
+    sigma, shape = float(energy.sigma), energy.spec.data.shape
+    x, _ = read_pictures(config.images, shape, sigma, Decoding())  # (N, C, H, W)
+    measured, tau = measurement(config.task, shape, x), config.tau or 0.5 * sigma
+    output_folder(config.out)
+    clear = measured.apply(x + sigma * normal(tuple(x.shape), config.seed, "restore").to(x))
+    observed = clear + tau * normal(tuple(clear.shape), config.seed, "restore measurement").to(x)
+    found = restore(energy, measured, observed, tau, chains=config.chains, draws=config.draws, warm_up=config.warm_up,
+                    seed=config.seed)  # fmt: skip
+    if found.stopped:
+        print(f"{found.stopped} of {len(x) * config.chains} chains diverged, so do not rely on these pictures")
+    if found.acceptance == 0:
+        raise UserError("no proposal was accepted, so the chains never moved; give a larger --tau")
+    r_hat = worst_split_r_hat(found.y.flatten(3).mean(3))
+    verdict = "the chains agree" if r_hat < 1.05 else "the chains have not mixed: raise --warm-up and --draws"
+    print(f"{found.acceptance:.0%} of the proposals accepted; split-R̂ {r_hat:.2f}, {verdict}")
+    mean, spread = found.x_hat.mean((0, 2)), found.x_hat.transpose(0, 1).flatten(1, 2).std(1)
+    shown = [x, picture(measured, observed, x), mean, spread / spread.max().clamp(min=1e-12)]
+    columns = min(20, len(x))
+    to_pil(grid(torch.cat([row[:columns] for row in shown]), columns), zoom_for(shape)).save(config.out / "overview.png")
+    np.savez_compressed(config.out / "restored.npz", mean=mean.numpy(), spread=spread.numpy(), measured=observed.numpy())
+    for name in ("overview.png", "restored.npz"):
+        print(config.out / name)
+
+
+if __name__ == "__main__":
+    command(Restore, restore)
