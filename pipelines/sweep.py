@@ -31,8 +31,8 @@ class SweepConfig(StudyConfig):
     """
 
     space: str = "sigma_grid"
-    """The space: sigma_grid, capacity, recipe, recipe_details, recipe_clip, recipe_clip_alone, recipe_optimizer, recipe_beta2,
-    recipe_beta2_alone, activation, sec311, remark4, questions, train_size, or a plug-in's."""
+    """The space: sigma_grid, capacity, recipe, recipe_details, activation, sec311, remark4, questions, train_size, or a
+    plug-in's."""
     study: str = ""
     """Name of the study, and of its folder under --storage. Default: the data set's name and the space's, digits-capacity."""
     extra_models: tuple[str, ...] = ()

@@ -1,7 +1,7 @@
-"""Named spaces to sweep over. A new one is a new file here, or an entry point in group `uvb.spaces`.
+"""Named spaces to sweep over, no training code. A new one is a file in `paper` or `tuning`, or an entry point in `uvb.spaces`.
 
 ```python
-@register_space("my_space")                     # kind="choice", "search": judged by held-out images
+@register_space("my_space")                     # kind="choice" or "search": judged by held-out images
 def my_space(base: Base) -> list[RunSpec]:
     return [base.spec(model, sigma) for model in base.models for sigma in (0.5, 1.0)]
 ```

@@ -16,9 +16,9 @@ _widths = lru_cache(widths_at)  # a space asks for the same few many times
 
 @dataclass(frozen=True)
 class Base:
-    """What a space varies: everything else of its trainings is as here.
+    """What all trainings of a space share, apart from what it varies.
 
-    `sigmas` and `seeds` are those asked for; a space that varies something else takes the largest noise level.
+    `sigmas` and `seeds` are those asked for. A space that does not vary sigma takes the largest.
     """
 
     data: DataRef
@@ -49,9 +49,9 @@ Kind = Literal["table", "choice", "search"]
 class Space:
     """A registered space, of one of three kinds.
 
-    A "table" trains everything to its end and is judged by the test set. What is there to choose by is judged by held-out
-    training images instead, so that the test set stays unseen: a "choice" trains everything to its end, a "search" stops
-    early what does badly (ASHA).
+    A "table" trains everything to its end and is judged by the test set. The other two choose something, so they are judged by
+    held-out training images and the test set stays unseen: a "choice" trains everything to its end, a "search" stops the
+    worst trainings early (ASHA).
     """
 
     name: str
@@ -60,7 +60,7 @@ class Space:
 
     @property
     def about(self) -> str:
-        """Its first line of documentation."""
+        """The first line of its docstring."""
         return (self.specs.__doc__ or "").strip().split("\n")[0]
 
 
@@ -79,7 +79,7 @@ def register_space(name: str, *, kind: Kind = "table") -> Callable[[SpecsOf], Sp
 
 
 def space_names() -> list[str]:
-    """All names, those of installed plug-ins included."""
+    """All names, sorted; those of installed plug-ins too."""
     return SPACES.names()
 
 

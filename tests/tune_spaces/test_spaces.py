@@ -38,11 +38,6 @@ def test_every_space_gives_different_specs_and_the_same_for_each_model(base: Bas
         "capacity",
         "recipe",
         "recipe_details",
-        "recipe_clip",
-        "recipe_clip_alone",
-        "recipe_optimizer",
-        "recipe_beta2",
-        "recipe_beta2_alone",
         "activation",
     ):
         specs = get_space(name).specs(base)
@@ -100,11 +95,6 @@ def test_a_dry_run_says_what_and_how_long_and_writes_nothing(tmp_path: Path, mon
     [
         ("sigma_grid", False),
         ("recipe_details", True),
-        ("recipe_clip", True),
-        ("recipe_clip_alone", True),
-        ("recipe_optimizer", True),
-        ("recipe_beta2", True),
-        ("recipe_beta2_alone", True),
         ("recipe", True),
     ],
 )
