@@ -25,9 +25,11 @@ from uvb.models import get_model
 from uvb.models.base import Energy
 from uvb.plan import Plan, has_cpp_compiler, has_fast_bf16
 from uvb.spec import RECIPES, DataRef, RunSpec, Shape
-from uvb.training.loop import PROBE_IMAGES, fit, gradients_of, prepare
+from uvb.training.loop import fit
 from uvb.training.objectives import build_objective
+from uvb.training.probe import PROBE_IMAGES
 from uvb.training.state import TrainState
+from uvb.training.step import gradients_of, prepare
 
 LOOP_STEPS = 4  # steps of the timed epoch; its probe has as many images a step as MNIST's
 PRODUCTS = (2048, 4096)  # sizes of matrix products; the best stands for the peak

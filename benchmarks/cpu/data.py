@@ -38,7 +38,7 @@ from uvb.data.stream import Resident, memory, rows_on
 from uvb.models.capacity import default_widths
 from uvb.plan import Plan, has_fast_bf16, usable_cpus
 from uvb.spec import RECIPES, DataRef, RunSpec, Widths
-from uvb.training import loop
+from uvb.training import batch, loop
 from uvb.training.state import TrainState
 
 SHAPE = (3, 32, 32)
@@ -222,7 +222,7 @@ def large_side(path: str, kind: str, train_images: str, steps: str) -> dict[str,
     if kind == "memory":
         whole = count > 1_000_000
         tensor = torch.empty(0) if whole else torch.from_numpy(made(np.arange(count)))
-        loop.rows_on = lambda pixels, device: MadeAgain() if whole else Resident(tensor)  # type: ignore[assignment]
+        batch.rows_on = lambda pixels, device: MadeAgain() if whole else Resident(tensor)  # type: ignore[assignment]
     _, losses = first_steps(images, NARROW, count, int(steps))
     return {"losses": losses, "reads": reads, "limit": memory()}
 

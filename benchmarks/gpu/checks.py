@@ -21,9 +21,10 @@ from uvb.plan import Plan, Precision
 from uvb.sampling.chains import begin, chain_gradient
 from uvb.sampling.langevin import langevin_step
 from uvb.spec import DataRef, Recipe, RunSpec, Widths
-from uvb.training.loop import fit, gradients_of, prepare
+from uvb.training.loop import fit
 from uvb.training.objectives import build_objective
 from uvb.training.state import TrainState
+from uvb.training.step import gradients_of, prepare
 
 BOUNDS = {"fp32": 1e-4, "tf32": 1e-2, "bf16": 5e-2}  # ‖gradient - exact‖ / ‖exact‖, over all parameters at once
 

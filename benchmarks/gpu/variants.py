@@ -24,8 +24,8 @@ from uvb.models.base import Energy, Estimator
 from uvb.noise import normal
 from uvb.plan import Plan
 from uvb.spec import RECIPES, Shape, Widths
-from uvb.training.loop import gradients_of, prepare
 from uvb.training.objectives import build_objective
+from uvb.training.step import gradients_of, prepare
 
 SHAPES: dict[str, Shape] = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
 BATCH = 128

@@ -40,8 +40,8 @@ def warm(model: str, data: str, batch: int, widths: str = "") -> dict[str, objec
     from uvb.models import get_model
     from uvb.plan import Plan
     from uvb.spec import Widths
-    from uvb.training.loop import gradients_of, prepare
     from uvb.training.objectives import build_objective
+    from uvb.training.step import gradients_of, prepare
 
     device, known, shape = "cuda" if torch.cuda.is_available() else "cpu", get_model(model), SHAPES[data]
     blob = json.loads(widths) if widths else None

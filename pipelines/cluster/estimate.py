@@ -20,7 +20,8 @@ from uvb.measure.losses import EvalConfig, evaluation_images, noisy_blocks
 from uvb.models import build_model
 from uvb.plan import Plan
 from uvb.spec import RunSpec
-from uvb.training.loop import PROBE_IMAGES, fit
+from uvb.training.loop import fit
+from uvb.training.probe import PROBE_IMAGES
 from uvb.training.state import TrainState, steps_per_epoch
 
 MEASUREMENT_SHARE = 1.5  # all default experiments of a model cost so many times its loss tables

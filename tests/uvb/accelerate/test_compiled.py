@@ -12,8 +12,8 @@ from uvb.models import build_model, get_model
 from uvb.noise import normal
 from uvb.plan import Plan
 from uvb.spec import Widths
-from uvb.training.loop import prepare
 from uvb.training.objectives import build_objective
+from uvb.training.step import prepare
 
 
 def batch_of(spec, model, key):

@@ -9,7 +9,7 @@ from uvb import plan as plans
 from uvb.accelerate.cuda_graph import Graphed
 from uvb.errors import UserError
 from uvb.plan import Plan, resolve_plan
-from uvb.training import loop as train
+from uvb.training import step as train
 from uvb.training.loop import fit
 from uvb.training.state import TrainState
 

@@ -1,0 +1,77 @@
+"""The batches of a training: which images, in which order, with which noise. The same for any number of workers."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from uvb.data.image_set import ImageSet
+from uvb.data.stream import rows_on
+from uvb.noise import generator, normal
+from uvb.plan import Plan
+from uvb.spec import RunSpec
+from uvb.training.parallel import rank_and_world
+
+
+class Batch(NamedTuple):
+    """One worker's slice of a global batch."""
+
+    x: Tensor  # (b, C, H, W), clean images in [0, 1]
+    noise: Tensor  # (b, C, H, W), standard normal
+    eps: Tensor  # (b, noise_dim), standard normal
+    weight: Tensor  # (b,)
+
+
+class Batches:
+    """This worker's slices of the batches of one training.
+
+    Noise is drawn for the whole batch and then sliced, so it does not depend on the number of workers. The last batch of an
+    epoch is padded with zeros of weight 0, so shapes never change.
+    """
+
+    def __init__(self, spec: RunSpec, plan: Plan, images: ImageSet, noise_dim: int) -> None:
+        rank, self.world = rank_and_world()
+        self.spec, self.plan, self.levels, self.noise_dim = spec, plan, images.levels, noise_dim
+        self.pixels = rows_on(images.train[: spec.data.train_images], torch.device(plan.device))  # (N, C, H, W) uint8
+        self.size, self.width = spec.recipe.batch_size, local_batch(spec.recipe.batch_size, self.world)
+        self.mine = slice(rank * self.width, (rank + 1) * self.width)
+        self.epoch, self.order = -1, torch.empty(0)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Shape of `Batch.x`, (b, C, H, W)."""
+        return (self.width, *self.spec.data.shape)
+
+    def begin(self, epoch: int, step: int) -> None:
+        """Go to batch `step` of `epoch`, and let images that are streamed be read ahead from there."""
+        self.epoch, self.order = epoch, permutation(self.spec, epoch, self.pixels.device)  # (N,)
+        self.pixels.begin(self.order, self.size, step, self.mine)
+
+    def __getitem__(self, step: int) -> Batch:
+        """Batch `step` of the epoch."""
+        index = self.order[step * self.size : (step + 1) * self.size]
+        x = self.pixels[index[self.mine]].to(self.plan.dtype) / self.levels
+        weight = x.new_full((len(x),), self.world / len(index))
+        noise, eps = self._draw("noise", step, *self.spec.data.shape), self._draw("latent", step, self.noise_dim)
+        return Batch(*(padded(part, self.width) for part in (x, noise, eps, weight)))
+
+    def _draw(self, purpose: str, step: int, *shape: int) -> Tensor:
+        key = (self.spec.seed, purpose, self.epoch, step)
+        return normal((self.size, *shape), *key, device=self.plan.device)[self.mine].to(self.plan.dtype)
+
+
+def permutation(spec: RunSpec, epoch: int, device: torch.device) -> Tensor:
+    """The order of the training images in `epoch`, (N,) int64; drawn on the CPU, so the same on every device."""
+    order = torch.randperm(spec.data.train_images, generator=generator(spec.seed, "order", epoch))
+    return order.to(device)
+
+
+def local_batch(batch_size: int, world: int) -> int:
+    """Images a worker and step: the global batch is padded to a multiple of the workers."""
+    return -(-batch_size // world)
+
+
+def padded(rows: Tensor, count: int) -> Tensor:
+    """`rows`, with zeros appended up to `count` rows."""
+    missing = count - len(rows)
+    return torch.cat([rows, rows.new_zeros(missing, *rows.shape[1:])]) if missing else rows

@@ -1,0 +1,92 @@
+"""One training step, prepared: the objective compiled and made data parallel, and its gradients."""
+
+import math
+import re
+import warnings
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from uvb.accelerate.compiled import CompiledObjective
+from uvb.accelerate.cuda_graph import Graphed
+from uvb.accelerate.gradients import Gradients, clip, distance
+from uvb.errors import UserError
+from uvb.noise import normal
+from uvb.plan import Plan
+from uvb.training.objectives import Objective, freeze_unused, require_one_energy_an_image
+from uvb.training.parallel import first_of_all, rank_and_world
+
+
+def prepare(objective: Objective, plan: Plan, shape: tuple[int, int, int, int]) -> nn.Module:
+    """Compile and wrap `objective` for data parallelism, after a warm-up backward pass that leaves no trace.
+
+    `shape` is that of this worker's slice of a batch, (B / workers, C, H, W).
+    DDP regroups its gradient buckets after the first backward pass, which changes the order of sums: warmed up, a resumed
+    run adds in the same order as one that was never interrupted.
+
+    Raises:
+        UserError: the model's loss or its gradient cannot be computed.
+    """
+    shapes = (shape, shape, (shape[0], objective.model.noise_dim))
+    x, noise, eps = (normal(s, 0, "example", i, device=plan.device).to(plan.dtype) for i, s in enumerate(shapes))
+    arguments = (x, noise, eps, x.new_full((len(x),), 1 / len(x)))
+    wrong, cause = "", None
+    try:
+        with plan.autocast():
+            require_one_energy_an_image(objective.model, x)
+            freeze_unused(objective, x)
+    except UserError as error:
+        wrong = str(error)
+    except Exception as error:  # a bug in the model would repeat at every step and worker, so fail once
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or re.search("CUDA|CUDNN|CUBLAS|memory", str(error)):
+            raise  # the machine's fault: worth another try
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        wrong, cause = f"{type(objective.model).__name__} cannot be trained ({reason}); mend it, or leave it out", error
+    if wrong := first_of_all(wrong):
+        raise UserError(wrong) from cause
+    prepared: nn.Module = objective
+    if plan.compile:
+        try:
+            prepared = CompiledObjective(objective, plan, arguments)
+        except Exception as error:  # the compiler may raise anything: train without it, slower, and say so
+            reason = " ".join(str(error).split())[:300]
+            warnings.warn(f"torch.compile failed ({type(error).__name__}: {reason}); training eagerly", stacklevel=2)
+    if rank_and_world()[1] > 1:
+        with plan.autocast(), warnings.catch_warnings():
+            # of one channel's strides, which name the same order; of a name that older versions have alone
+            warnings.filterwarnings("ignore", message="Grad strides do not match|`broadcast_buffers` is deprecated")
+            prepared = DistributedDataParallel(prepared, broadcast_buffers=False, gradient_as_bucket_view=True)
+            prepared(*arguments).backward()
+    objective.zero_grad(set_to_none=True)
+    return prepared
+
+
+def gradients_of(loss_of: nn.Module, plan: Plan, longest: float = math.inf) -> Gradients:
+    """A function of a batch that returns the loss and leaves the gradients in ``.grad``, their norm together at most `longest`.
+
+    One CUDA graph if the plan says so.
+    """
+    trained = [p for p in loss_of.parameters() if p.requires_grad]
+
+    def loss_and_gradients(*batch: Tensor) -> tuple[Tensor | None, ...]:
+        for parameter in trained:
+            parameter.grad = None  # written by the backward pass, not added to
+        with plan.autocast():
+            loss: Tensor = loss_of(*batch)
+        loss.backward()
+        if math.isfinite(longest):
+            clip(trained, longest)
+        return loss.detach(), *(p.grad for p in trained)
+
+    # the gradients alone are compared: beside the loss they would be small
+    computed = Graphed(loss_and_gradients, lambda a, b: distance(a[1:], b[1:])) if plan.graph else loss_and_gradients
+
+    def gradients(*batch: Tensor) -> Tensor:
+        loss, *found = computed(*batch)
+        for parameter, gradient in zip(trained, found, strict=True):
+            parameter.grad = gradient
+        assert loss is not None
+        return loss
+
+    return gradients
