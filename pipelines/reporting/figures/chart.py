@@ -97,13 +97,8 @@ def lines(
         return {"field": "series", "type": "nominal", "title": None, "scale": {"domain": names, "range": values}}
 
     colour = scale([css(s.colour) for s in shown])
-    x_scale = {"type": "log" if log_x else "linear", "zero": False, "padding": 12, "nice": False}
-    x_axis: dict[str, Any] = {"field": "x", "type": "quantitative", "title": x, "scale": x_scale}
-    if whole:
-        x_axis["axis"] = {"format": "d", "tickMinStep": 1}
-    y_scale: dict[str, Any] = {"type": "log" if log_y else "linear", "zero": False, "padding": 8}
-    y_scale |= {"domain": domain, "padding": 0} if domain else {}
-    y_axis = {"field": "y", "type": "quantitative", "title": y, "scale": y_scale}
+    x_axis = _axis("x", x, log_x, {"padding": 12, "nice": False}, {"format": "d", "tickMinStep": 1} if whole else {})
+    y_axis = _axis("y", y, log_y, {"domain": domain} if domain else {"padding": 8})
     layers: list[dict[str, Any]] = []
     once: dict[str, Any] = {"values": [{}]}  # what is drawn once and not for each row
     if zero:
@@ -134,6 +129,12 @@ def lines(
         for at, dy, said in notes
     ]
     return Chart({"width": WIDTH, "height": height, "data": {"values": rows}, "layer": layers})
+
+
+def _axis(name: str, title: str, log: bool, scale: dict[str, Any], axis: dict[str, Any] | None = None) -> dict[str, Any]:
+    """An axis of numbers that need not begin at zero."""
+    how = {"type": "log" if log else "linear", "zero": False, **scale}
+    return {"field": name, "type": "quantitative", "title": title, "scale": how} | ({"axis": axis} if axis else {})
 
 
 def _points(shown: Sequence[Series], x: Any, y: Any, colour: Any, scale: Any) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def test_headline_is_what_the_files_say(study: Path, page: str) -> None:
     ("shift", "verdict", "order"),
     [(0.05, "cannot be told apart", ("uvb", "deen")), (1.0, "DEEN is lower than UVB by 1.00", ("deen", "uvb"))],
 )
-def test_headline_says_so_when_uvb_does_not_win(study: Path, shift: float, verdict: str, order: tuple[str, str]) -> None:
+def test_headline_names_the_lower_model_first(study: Path, shift: float, verdict: str, order: tuple[str, str]) -> None:
     """And names the losses in the order of the models."""
     tables = build_tables(study)
     pairs = tables["pairs"].assign(difference=shift, low=shift - 0.1, high=shift + 0.1, stderr=0.05)
@@ -79,7 +79,7 @@ def test_headline_over_two_seeds_is_that_of_the_stored_losses(tmp_path: Path) ->
     assert f"UVB is lower at {below}, DEEN at 0, undecided at {2 - below}" in said(headline)[1]
 
 
-def test_a_model_alone_is_told_by_its_loss_at_the_largest_noise(tmp_path: Path) -> None:
+def test_lone_headline_is_of_the_largest_noise_level(tmp_path: Path) -> None:
     for sigma, model in itertools.product((0.5, 1.0), ("uvb", "vae")):
         fake_study.add_model(tmp_path, fake_study.spec(model, sigma, dataset="mnist"))
         fake_study.add_reference(tmp_path, fake_study.spec(model, sigma, dataset="mnist"))
@@ -96,7 +96,7 @@ def test_a_model_alone_is_told_by_its_loss_at_the_largest_noise(tmp_path: Path) 
     )
 
 
-def test_another_model_stands_beside_the_two_with_its_intervals(tmp_path: Path) -> None:
+def test_headline_and_pair_table_include_other_models(tmp_path: Path) -> None:
     """In the headline and in a table of its own, from the stored losses; what has no match in size is named."""
     for sigma, model in itertools.product((0.5, 1.0), ("uvb", "deen", "uvb_laplace")):
         fake_study.add_model(tmp_path, fake_study.spec(model, sigma))
@@ -129,7 +129,7 @@ def test_another_model_stands_beside_the_two_with_its_intervals(tmp_path: Path) 
     assert not any("VAE on Y" in note for note in of_main.notes)
 
 
-def test_a_model_of_fewer_seeds_says_so(tmp_path: Path) -> None:
+def test_headline_names_models_of_fewer_seeds(tmp_path: Path) -> None:
     for seed, model in itertools.product((0, 1), ("uvb", "deen")):
         fake_study.add_model(tmp_path, fake_study.spec(model, seed=seed))
     fake_study.add_model(tmp_path, fake_study.spec("uvb_laplace", seed=1))
@@ -145,7 +145,7 @@ def test_a_model_of_fewer_seeds_says_so(tmp_path: Path) -> None:
     assert len(pair_tables.pair_tables(tables["pairs"].query("split == 'train'"), tables["losses"])) == 1
 
 
-def test_without_uvb_the_headline_is_of_what_is_there(tmp_path: Path) -> None:
+def test_headline_without_uvb_is_of_what_is_there(tmp_path: Path) -> None:
     for model in ("uvb_laplace", "deen"):
         fake_study.add_model(tmp_path, fake_study.spec(model))
     tables = build_tables(tmp_path)
@@ -156,7 +156,7 @@ def test_without_uvb_the_headline_is_of_what_is_there(tmp_path: Path) -> None:
     assert headline.difference.low > 0
 
 
-def test_a_pairs_interval_over_seeds_is_the_headlines(tmp_path: Path) -> None:
+def test_pair_table_has_the_headlines_interval(tmp_path: Path) -> None:
     for seed, model in itertools.product((0, 1), ("uvb", "deen")):
         fake_study.add_model(tmp_path, fake_study.spec(model, seed=seed))
     tables = build_tables(tmp_path)
@@ -167,7 +167,7 @@ def test_a_pairs_interval_over_seeds_is_the_headlines(tmp_path: Path) -> None:
     assert "trainings" in table.notes[-1]
 
 
-def test_no_pair_no_headline(bare: Path) -> None:
+def test_report_without_losses_has_no_headline(bare: Path) -> None:
     page = build_report(bare).read_text()
     assert "No headline" in page
     assert '<div class="headline">' not in page

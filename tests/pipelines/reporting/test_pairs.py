@@ -49,7 +49,7 @@ def test_pairs_join_only_models_trained_alike(tmp_path: Path) -> None:
     assert set(pairs(StudyFiles(tmp_path))["second_id"]) == {deen.spec_id}
 
 
-def test_every_model_is_paired_with_uvb_and_with_deen(tmp_path: Path) -> None:
+def test_pairs_compare_every_model_with_uvb_and_deen(tmp_path: Path) -> None:
     """And these two with one another once, so that no pair is there twice."""
     for model in ("uvb", "deen", "vae", "uvb_laplace"):
         fake_study.add_model(tmp_path, fake_study.spec(model))
@@ -62,7 +62,7 @@ def test_every_model_is_paired_with_uvb_and_with_deen(tmp_path: Path) -> None:
         assert table[first, second] == pytest.approx(own[first] - own[second], abs=1e-5)
 
 
-def test_models_are_compared_at_equal_capacity_only(tmp_path: Path) -> None:
+def test_pairs_join_models_of_equal_capacity_only(tmp_path: Path) -> None:
     """A sweep over capacity: half and whole UVB, half and whole DEEN make two pairs and not four."""
     for factor in (0.5, 1.0):
         for model in ("uvb", "deen"):
@@ -77,7 +77,7 @@ def test_models_are_compared_at_equal_capacity_only(tmp_path: Path) -> None:
     assert set(main["parameters"]) == {min(size[a] for a in tests["first_id"]), min(size[b] for b in tests["second_id"])}
 
 
-def test_of_several_sizes_near_the_firsts_the_nearest_is_compared(tmp_path: Path) -> None:
+def test_pairs_take_the_nearest_of_several_sizes(tmp_path: Path) -> None:
     """Sizes are not seeds: a pair a seed, and an interval over these."""
     seeds = range(4)  # which also shuffle the order of a size's spec_ids
     for seed, (model, factor) in itertools.product(seeds, [("uvb", 1.0), *(("deen", f) for f in (0.92, 0.95, 1.0, 1.05))]):
@@ -94,7 +94,7 @@ def test_of_several_sizes_near_the_firsts_the_nearest_is_compared(tmp_path: Path
     assert "mean of 4 seeds" in said(headline)[1]
 
 
-def test_models_measured_otherwise_are_not_compared(tmp_path: Path) -> None:
+def test_pairs_leave_out_models_measured_otherwise(tmp_path: Path) -> None:
     """Of other draws the noise is not the same, whatever the arrays' shapes."""
     specs = [fake_study.spec(model) for model in ("uvb", "deen")]
     for spec, settings in zip(specs, ("a", "b"), strict=True):

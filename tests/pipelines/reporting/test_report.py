@@ -92,7 +92,7 @@ def test_page_is_read_without_its_scripts(study: Path, page: str) -> None:
     assert (shown[0]["low"], shown[0]["high"]) == pytest.approx((pair["low"], pair["high"]), rel=1e-5)
 
 
-def test_every_drawing_is_in_the_page_and_in_figures(study: Path, page: str) -> None:
+def test_report_shows_every_drawing_and_writes_it_to_figures(study: Path, page: str) -> None:
     untitled = PARTS["found"]  # the opening's figures have no heading
     shown = set(re.findall(r"<h3>([^<]*)", page))
     missing = {d.name for d in drawings() if d.name not in untitled and html.escape(d.title, quote=False) not in shown}
@@ -107,7 +107,7 @@ def test_every_drawing_is_in_the_page_and_in_figures(study: Path, page: str) -> 
         ElementTree.parse(path)
 
 
-def test_models_of_unlike_lists_of_sizes_are_still_compared(tmp_path: Path) -> None:
+def test_headline_compares_models_of_unlike_lists_of_sizes(tmp_path: Path) -> None:
     """UVB at three sizes, DEEN at the smaller two: the middle UVB has its match, though it is not the middle DEEN."""
     for model, factors in (("uvb", (0.5, 1.0, 2.0)), ("deen", (0.5, 1.0))):
         for factor in factors:
@@ -117,7 +117,7 @@ def test_models_of_unlike_lists_of_sizes_are_still_compared(tmp_path: Path) -> N
     assert len(pair_tables.pair_tables(tables["pairs"], tables["losses"])) == 1
 
 
-def test_sizes_of_the_training_set_are_drawn_at_equal_steps(tmp_path: Path) -> None:
+def test_training_size_is_drawn_at_equal_steps(tmp_path: Path) -> None:
     """24 steps of 64 on each: 1 epoch of 1,500 images, 2 of 750 and 8 of 188. 1 of 188 and 9 of 1,500 are others."""
     spec = fake_study.spec("uvb")
     for images, epochs in ((1500, 1), (750, 2), (188, 8), (188, 1), (1500, 9)):
@@ -134,7 +134,7 @@ def test_sizes_of_the_training_set_are_drawn_at_equal_steps(tmp_path: Path) -> N
     assert len(rows) == 6
 
 
-def test_models_that_make_no_pair_are_named(tmp_path: Path) -> None:
+def test_pair_table_names_models_without_a_pair(tmp_path: Path) -> None:
     for model, factor in (("uvb", 1.0), ("deen", 4.0)):
         fake_study.add_model(tmp_path, fake_study.spec(model, widths=widths_at(model, (1, 8, 8), factor)))
     tables = build_tables(tmp_path)
@@ -154,7 +154,7 @@ def test_models_that_make_no_pair_are_named(tmp_path: Path) -> None:
         (0.3, " The classifier names 30% of x̂(y) of test images right (97% of the clean images), so these classes say little."),
     ],
 )
-def test_classes_are_told_with_the_classifiers_accuracy(study: Path, tmp_path: Path, accuracy: float | None, said: str) -> None:
+def test_captions_tell_the_classifiers_accuracy(study: Path, tmp_path: Path, accuracy: float | None, said: str) -> None:
     """And where it is right in fewer than half of them, that they say little."""
     shutil.copytree(study, tmp_path, dirs_exist_ok=True)
     for path in (tmp_path / "tasks" / "walk_jump").glob("*/result.json"):
@@ -174,7 +174,7 @@ def test_classes_are_told_with_the_classifiers_accuracy(study: Path, tmp_path: P
     assert all(caption.endswith("." + said) for caption in captions)
 
 
-def test_missing_parts_are_named_never_drawn(bare: Path) -> None:
+def test_report_names_missing_parts(bare: Path) -> None:
     page = build_report(bare).read_text()
     for line in ("No capacity table", "No loss tables", "No encoder and decoder tables", "No figures", "no timings.json"):
         assert line in page
@@ -185,7 +185,7 @@ def test_missing_parts_are_named_never_drawn(bare: Path) -> None:
     assert "there are no results of “mixture” to draw (of --dataset mixture alone)" in page
 
 
-def test_what_was_run_is_the_last_command(tmp_path: Path) -> None:
+def test_run_facts_are_of_the_last_command(tmp_path: Path) -> None:
     for seed in (0, 1):
         fake_study.add_model(tmp_path, fake_study.spec("uvb", seed=seed))
     fake_study.write(tmp_path / "study.json", {"specs": [fake_study.spec("uvb").spec_id]})
@@ -194,7 +194,7 @@ def test_what_was_run_is_the_last_command(tmp_path: Path) -> None:
     assert "1 trained model of 1 kind on digits" in build_report(tmp_path).read_text()
 
 
-def test_the_unfinished_are_named_if_they_were_asked_for_last(tmp_path: Path) -> None:
+def test_report_names_unfinished_models_of_the_last_command(tmp_path: Path) -> None:
     wanted = [fake_study.spec("uvb", seed=1), fake_study.spec("uvb", 0.3)]
     for spec in (*wanted, fake_study.spec("deen")):
         fake_study.write(tmp_path / "models" / spec.spec_id / "spec.json", spec.to_json())
@@ -203,7 +203,7 @@ def test_the_unfinished_are_named_if_they_were_asked_for_last(tmp_path: Path) ->
     assert said in build_report(tmp_path).read_text()
 
 
-def test_names_are_escaped(tmp_path: Path) -> None:
+def test_report_escapes_names(tmp_path: Path) -> None:
     fake_study.add_model(tmp_path, fake_study.spec("uvb"))
     evil = "<script>alert(1)</script>"
     fake_study.write(tmp_path / "study.json", {"name": evil, "provenance": {"device": '"><img src=x>'}})
@@ -213,7 +213,7 @@ def test_names_are_escaped(tmp_path: Path) -> None:
     assert "<img" not in page
 
 
-def test_an_experiment_that_cannot_be_drawn_costs_only_itself(tmp_path: Path) -> None:
+def test_report_survives_an_experiment_that_cannot_be_drawn(tmp_path: Path) -> None:
     of = fake_study.spec("uvb")
     fake_study.add_model(tmp_path, of)
     fake_study.result(tmp_path, "energies", of.spec_id, {}, f_clean=np.ones(3))
@@ -222,7 +222,7 @@ def test_an_experiment_that_cannot_be_drawn_costs_only_itself(tmp_path: Path) ->
     assert "Test loss on digits" in page
 
 
-def test_the_best_model_is_bold_and_the_paper_stands_beside(tmp_path: Path) -> None:
+def test_loss_table_marks_the_best_and_shows_the_paper(tmp_path: Path) -> None:
     for model in ("uvb", "deen"):
         fake_study.add_model(tmp_path, fake_study.spec(model, dataset="mnist"))
     test, train = loss_tables.loss_tables(build_tables(tmp_path)["losses"])
@@ -235,7 +235,7 @@ def test_the_best_model_is_bold_and_the_paper_stands_beside(tmp_path: Path) -> N
     assert train.rows[0][2].text == "14.7"
 
 
-def test_seeds_are_averaged_with_their_spread(tmp_path: Path) -> None:
+def test_over_seeds_gives_mean_and_spread(tmp_path: Path) -> None:
     for seed in range(3):
         fake_study.add_model(tmp_path, fake_study.spec("uvb", seed=seed))
     losses = own_estimator(build_tables(tmp_path)["losses"]).query("split == 'test'")
@@ -245,7 +245,7 @@ def test_seeds_are_averaged_with_their_spread(tmp_path: Path) -> None:
     assert row.spread == pytest.approx(losses["loss"].std(ddof=1))
 
 
-def test_ablations_stay_out_of_the_main_tables(tmp_path: Path) -> None:
+def test_main_group_leaves_out_ablations(tmp_path: Path) -> None:
     for sigma in (0.5, 1.0):
         fake_study.add_model(tmp_path, fake_study.spec("uvb", sigma))
     fake_study.add_model(tmp_path, fake_study.spec("uvb", activation="relu"))
@@ -259,7 +259,7 @@ def test_report_is_the_same_each_time(study: Path, page: str) -> None:
     assert build_report(study).read_text() == page
 
 
-def test_colours_follow_the_page(page: str) -> None:
+def test_figures_take_their_colours_from_the_page(page: str) -> None:
     """No drawing keeps a colour of the light theme: each is a variable with a dark twin."""
     body = page[page.index("<body>") :]
     for name, (light, dark) in PALETTE.items():
@@ -270,7 +270,7 @@ def test_colours_follow_the_page(page: str) -> None:
     assert not re.search(r"fill: ?(#ffffff|white)", body)
 
 
-def test_images_keep_their_pixels() -> None:
+def test_rows_of_images_keep_their_pixels() -> None:
     """The picture embedded in the SVG is the array itself: enlarging is left to the page."""
     images = np.random.default_rng(0).uniform(size=(3, 1, 8, 8)).astype(np.float32)
     canvas = strip(images)
@@ -285,7 +285,7 @@ def test_images_keep_their_pixels() -> None:
     assert int.from_bytes(head[20:24], "big") == 8
 
 
-def test_text_in_a_drawing_is_escaped() -> None:
+def test_to_svg_escapes_text() -> None:
     with theme():
         figure, axes = plot()
         axes.set_xlabel("<b>&</b>")
@@ -295,7 +295,7 @@ def test_text_in_a_drawing_is_escaped() -> None:
     assert file_name('a "b"/../c') == "a-b-..-c"
 
 
-def test_a_new_experiment_is_one_registration(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_register_adds_a_drawing_to_the_report(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(figures.DRAWINGS, "known", dict(figures.DRAWINGS.known))
     drawings()
 
@@ -309,7 +309,7 @@ def test_a_new_experiment_is_one_registration(bare: Path, monkeypatch: pytest.Mo
     assert StudyFiles(bare).root.joinpath("figures", "mine.svg").exists()
 
 
-def test_studies_are_compared_on_one_page(study: Path, tmp_path: Path) -> None:
+def test_build_comparison_writes_one_page(study: Path, tmp_path: Path) -> None:
     other = fake_study.make(tmp_path / "b", experiments=False, extra=False)
     out = build_comparison([study, other], tmp_path / "compare.html")
     page = out.read_text()
@@ -363,7 +363,7 @@ def test_numbers_have_the_digits_their_errors_allow() -> None:
     assert flat({"a": {"b_c": 1}, "d": None, "e": [1, 2]}) == [("a b c", "1"), ("e", "1, 2")]
 
 
-def test_of_several_seeds_columns_can_be_told_apart(tmp_path: Path) -> None:
+def test_sampling_table_tells_seeds_apart(tmp_path: Path) -> None:
     """Two seeds' chains bear their seeds, and the encoder's table says whose it is; of one seed neither says so."""
     columns: dict[int, tuple[list[str], str]] = {}
     for seed in (3, 4):

@@ -6,7 +6,7 @@ import pytest
 from pipelines.tracking.values import curve_points, lines_over_sigma, model_values, plain_names, readable, worker_points
 
 
-def test_trainings_of_other_lengths_are_lines_of_their_own():
+def test_lines_over_sigma_keep_lengths_of_training_apart():
     """What differs in its epochs alone is no other seed, and is not averaged with it."""
     row = {"dataset": "digits", "model": "uvb", "recipe": "fast", "split": "test", "estimator": "energy", "seed": 0}
     rows = [
@@ -32,7 +32,7 @@ def test_trainings_of_other_lengths_are_lines_of_their_own():
         ((1 / 3, 1.0), "loss_over_1000000000_sigma", (333_333_333, 1_000_000_000)),
     ],
 )
-def test_every_noise_level_has_a_step_of_its_own(sigmas, metric, steps):
+def test_lines_over_sigma_give_every_noise_level_a_step(sigmas, metric, steps):
     row = {"dataset": "digits", "model": "uvb", "split": "test", "estimator": "energy", "seed": 0}
     rows = [row | {"spec_id": str(sigma), "sigma": sigma, "loss": sigma} for sigma in sigmas]
     rows += [r | {"split": "train"} for r in rows]
@@ -41,7 +41,7 @@ def test_every_noise_level_has_a_step_of_its_own(sigmas, metric, steps):
     assert lines_over_sigma(rows) == {"UVB": expected}
 
 
-def test_losses_of_other_units_have_names_of_their_own():
+def test_curve_points_name_losses_by_their_unit():
     """The VAE's are nats, and a chart of MLflow's has one unit."""
     rows = [{"epoch": 1, "test_loss": 33.0, "kl": 0.9, "time": 2.0}]
     names = lambda objective: [name for name, *_ in curve_points(rows, None, objective)]  # noqa: E731
@@ -49,7 +49,7 @@ def test_losses_of_other_units_have_names_of_their_own():
     assert names("elbo_y") == ["epoch/test_loss_elbo_y", "epoch/kl"]
 
 
-def test_the_papers_figure_and_the_references_stand_beside_the_loss_a_model_is_judged_by():
+def test_model_values_put_references_beside_the_judged_loss():
     """Of the UVB beside them it is the energy's; the decoder's loss has a name of its own, and nothing beside it."""
     row = {"spec_id": "a", "model": "uvb", "objective": "denoise", "split": "test", "stderr": 0.1, "paper_loss": 15.0}
     row |= {"floor": 3.0, "nonparametric": None, "parameters": 27}
@@ -64,7 +64,7 @@ def test_the_papers_figure_and_the_references_stand_beside_the_loss_a_model_is_j
     }  # fmt: skip
 
 
-def test_files_of_a_model_bear_its_name_and_its_id_where_two_share_one():
+def test_plain_names_keep_the_id_where_two_models_share_a_name():
     names = {"aaa": "uvb σ=0.5", "bbb": "uvb σ=1 seed=2"}
     assert plain_names("jumps_aaa_baoab.svg", names) == "jumps_uvb_sigma_0.5_baoab.svg"
     assert plain_names("jumps_bbb.svg", names) == "jumps_uvb_sigma_1_seed_2.svg"
@@ -72,12 +72,12 @@ def test_files_of_a_model_bear_its_name_and_its_id_where_two_share_one():
     assert plain_names("loss.svg", names) == "loss.svg"
 
 
-def test_a_readable_table_begins_with_what_tells_rows_apart_and_keeps_everything():
+def test_readable_puts_varying_columns_first_and_keeps_all():
     table = pd.DataFrame({"spec_id": ["a", "b"], "recipe": "fast", "sigma": [1.0, 2.0], "epochs": [3, 4], "loss": [1.0, 2.0]})
     assert list(readable(table).columns) == ["sigma", "loss", "epochs", "spec_id", "recipe"]
 
 
-def test_a_workers_machine_is_told_at_the_time_it_was_seen():
+def test_worker_points_are_at_the_time_they_were_seen():
     progress = {"time": 12.5, "began": 9.0, "machine": {"cpu_percent": 50.0, "memory_percent": None}}
     assert worker_points(progress) == [("system/worker_cpu_percent", 50.0, 3, 12500)]
     assert worker_points({}) == []

@@ -38,7 +38,7 @@ def logged(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["uvb", "deen"])
-def test_a_model_comes_back_from_mlflow_as_it_went(logged, name):
+def test_load_returns_the_model_that_was_logged(logged, name):
     _, uri, found = logged
     run_id, folder = found[name]
     fetched, original = models.load(f"runs:/{run_id}/model", uri), load(folder)
@@ -51,7 +51,7 @@ def test_a_model_comes_back_from_mlflow_as_it_went(logged, name):
 
 
 @pytest.mark.parametrize("name", ["uvb", "deen"])
-def test_as_a_pyfunc_it_denoises_a_batch(logged, name, tmp_path):
+def test_pyfunc_denoises_a_batch(logged, name, tmp_path):
     _, uri, found = logged
     run_id, folder = found[name]
     mlflow = import_mlflow()
@@ -76,7 +76,7 @@ def test_as_a_pyfunc_it_denoises_a_batch(logged, name, tmp_path):
     assert info.saved_input_example_info is not None
 
 
-def test_nothing_logged_is_pickled_and_loading_unpickles_nothing(logged, monkeypatch, tmp_path):
+def test_log_model_pickles_nothing_and_load_unpickles_nothing(logged, monkeypatch, tmp_path):
     _, uri, found = logged
     mlflow = import_mlflow()
     path = str(models.fetch(f"runs:/{found['uvb'][0]}/model", tmp_path, uri))
@@ -94,7 +94,7 @@ def test_nothing_logged_is_pickled_and_loading_unpickles_nothing(logged, monkeyp
     mlflow.pyfunc.load_model(path)
 
 
-def test_logging_twice_logs_once_and_a_torn_upload_is_redone(logged):
+def test_log_model_logs_once_and_redoes_a_torn_upload(logged):
     client, uri, found = logged
     run_id, folder = found["uvb"]
     first = models.log_model(client, run_id, folder)
@@ -109,7 +109,7 @@ def test_logging_twice_logs_once_and_a_torn_upload_is_redone(logged):
         assert models.load(f"runs:/{torn}/{address}", uri).spec == make_spec("uvb", 1.0)
 
 
-def test_the_best_of_each_noise_level_is_registered_once_and_a_better_one_after_it(logged):
+def test_register_best_adds_a_version_for_a_better_model_only(logged):
     client, uri, found = logged
     rows = [
         ("uvb", "x", 0.5, 1.0),
@@ -138,7 +138,7 @@ def test_the_best_of_each_noise_level_is_registered_once_and_a_better_one_after_
     assert models.load("models:/my-study-uvb/1", uri).spec == make_spec("uvb", 1.0)
 
 
-def test_a_model_that_is_not_there_is_one_line(logged, tmp_path):
+def test_load_refuses_a_model_that_is_not_there_in_one_line(logged, tmp_path):
     _, uri, found = logged
     for source in ("runs:/0123456789abcdef0123456789abcdef/model", "models:/nobody/1"):
         with pytest.raises(UserError, match="cannot fetch") as error:
@@ -152,7 +152,7 @@ def test_a_model_that_is_not_there_is_one_line(logged, tmp_path):
         models.load(damaged)
 
 
-def test_the_readme_denoises_and_samples_in_three_lines(logged, monkeypatch):
+def test_readme_block_denoises_and_samples(logged, monkeypatch):
     """README's Python block as it stands, on the registry of a small study."""
     client, uri, found = logged
     row = {"split": "test", "estimator": "energy", "sigma": 1.0}

@@ -29,7 +29,7 @@ def store(request, tmp_path):
     return Store(str(tmp_path / "study") if request.param == "local" else f"memory://{uuid4().hex}/study")
 
 
-def test_a_later_commands_settings_are_tags(uri, store):
+def test_tracker_tags_a_later_commands_settings(uri, store):
     """MLflow refuses to change a parameter; both commands' settings are to be seen, and the first one's again."""
     spec = make_spec("uvb", 1.0)
     complete(store, spec)
@@ -50,13 +50,13 @@ def test_a_later_commands_settings_are_tags(uri, store):
     assert seen == [("4", None), ("2", None), ("4", "8"), ("2", "1"), ("4", "4"), ("2", "2")]
 
 
-def test_the_default_store_is_what_a_plain_mlflow_ui_shows(monkeypatch, tmp_path):
+def test_default_tracking_uri_is_what_a_plain_mlflow_ui_shows(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert default_tracking_uri() == f"sqlite:///{tmp_path}/mlflow.db"
 
 
-def test_the_environments_store_comes_before_the_default(monkeypatch, tmp_path, store):
+def test_tracker_prefers_the_environments_store_to_the_default(monkeypatch, tmp_path, store):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/elsewhere.db")
     assert Tracker(None, "uvb", "digits", store).tracking_uri == f"sqlite:///{tmp_path}/elsewhere.db"
     assert Tracker("http://asked:1", "uvb", "digits", store).tracking_uri == "http://asked:1"
@@ -65,7 +65,7 @@ def test_the_environments_store_comes_before_the_default(monkeypatch, tmp_path, 
         check_tracking_uri(None)
 
 
-def test_a_whole_study_is_projected(uri, store, tmp_path):
+def test_tracker_projects_a_whole_study(uri, store, tmp_path):
     specs = [make_spec(m, s) for m in ("uvb", "deen") for s in (0.5, 1.0)]
     for spec in specs:
         complete(store, spec)
@@ -109,15 +109,7 @@ def test_a_whole_study_is_projected(uri, store, tmp_path):
     assert latest["parameters"] == 123
     assert runs["uvb σ=0.5"]["history"]["kl_noisy"][-1][1] == 7.5
 
-    colours = {n: runs[f"{n} over σ"]["tags"]["mlflow.runColor"] for n in ("UVB", "DEEN", "floor")}
-    assert colours == {"UVB": colour("uvb"), "DEEN": colour("deen"), "floor": FAINT}, "the report's, which tells lines apart"
-    lines = {n: runs[f"{n} over σ"]["history"] for n in ("UVB", "DEEN", "floor")}
-    assert [p[:2] for p in lines["UVB"]["loss_over_sigma"]] == [(50, 3.5), (100, 4.0)]
-    assert [p[:2] for p in lines["DEEN"]["loss_over_sigma"]] == [(50, 4.5), (100, 5.0)]
-    assert [p[:2] for p in lines["floor"]["train_loss_over_sigma"]] == [(50, 0.5), (100, 1.0)]
-    parents = {run["tags"].get("mlflow.parentRunId") for name, run in runs.items() if name != "digits"}
-    assert parents == {next(k for k, run in snapshot(uri).items() if run["name"] == "digits")}
-
+    _assert_lines_over_sigma(uri, runs)
     client = open_client(uri)
     tags = client.get_experiment_by_name("uvb").tags
     assert tags["mlflow.note.content"].startswith("digits, σ = 1: UVB 4, DEEN 5 · [Its models in a table](")
@@ -138,13 +130,25 @@ def test_a_whole_study_is_projected(uri, store, tmp_path):
     assert "| digits | 0.5 | 4.5 | 3.5 |" in parent["tags"]["mlflow.note.content"]
 
 
+def _assert_lines_over_sigma(uri, runs):
+    """One run a line, in the report's colours, all children of the study's."""
+    colours = {n: runs[f"{n} over σ"]["tags"]["mlflow.runColor"] for n in ("UVB", "DEEN", "floor")}
+    assert colours == {"UVB": colour("uvb"), "DEEN": colour("deen"), "floor": FAINT}, "the report's, which tells lines apart"
+    lines = {n: runs[f"{n} over σ"]["history"] for n in ("UVB", "DEEN", "floor")}
+    assert [p[:2] for p in lines["UVB"]["loss_over_sigma"]] == [(50, 3.5), (100, 4.0)]
+    assert [p[:2] for p in lines["DEEN"]["loss_over_sigma"]] == [(50, 4.5), (100, 5.0)]
+    assert [p[:2] for p in lines["floor"]["train_loss_over_sigma"]] == [(50, 0.5), (100, 1.0)]
+    parents = {run["tags"].get("mlflow.parentRunId") for name, run in runs.items() if name != "digits"}
+    assert parents == {next(k for k, run in snapshot(uri).items() if run["name"] == "digits")}
+
+
 def _artifact(client, runs, uri, path):
     run_id = next(k for k, run in snapshot(uri).items() if run["name"] == "digits")
     with open(client.download_artifacts(run_id, path)) as file:
         return file.read()
 
 
-def test_syncing_twice_or_in_a_new_process_changes_nothing(uri, tmp_path):
+def test_tracker_changes_nothing_when_it_syncs_again(uri, tmp_path):
     store = Store(tmp_path / "study")
     specs = [make_spec("uvb", s) for s in (0.5, 1.0)]
     for spec in specs:
@@ -166,7 +170,7 @@ def test_syncing_twice_or_in_a_new_process_changes_nothing(uri, tmp_path):
     assert len(open_client(uri).search_model_versions("name = 'digits-uvb'")) == 2  # one a noise level
 
 
-def test_finer_noise_levels_that_come_later_get_charts_of_their_own(uri, tmp_path):
+def test_tracker_charts_finer_noise_levels_by_themselves(uri, tmp_path):
     """A chart in hundredths is not mixed with one in thousandths."""
     store = Store(tmp_path / "study")
     specs = [make_spec("uvb", s) for s in (0.5, 1.0, 0.001, 0.004)]
@@ -187,13 +191,13 @@ def test_finer_noise_levels_that_come_later_get_charts_of_their_own(uri, tmp_pat
 
 
 @pytest.mark.parametrize("bad", ["ftp://nowhere", "sqlite:////proc/no/mlflow.db"])
-def test_a_tracking_uri_that_cannot_work_is_one_line(bad, tmp_path):
+def test_tracker_refuses_a_uri_that_cannot_work_in_one_line(bad, tmp_path):
     with pytest.raises(UserError, match=r"cannot (use|write)") as error:
         Tracker(bad, "uvb", "digits", Store(tmp_path / "study")).start()
     assert "\n" not in str(error.value)
 
 
-def test_a_deleted_experiment_is_told(uri, tmp_path):
+def test_tracker_refuses_a_deleted_experiment(uri, tmp_path):
     client = open_client(uri)
     client.delete_experiment(open_experiment(client, uri, "uvb"))
     warnings = []

@@ -9,7 +9,7 @@ from pipelines.tracking.tracker import Tracker
 from tests.support.mlflow_study import START, begin, by_name, complete, drain, make_spec, open_tracker, snapshot, write_curves
 
 
-def test_a_stopped_study_leaves_nothing_running_and_goes_on_in_the_same_runs(uri, tmp_path):
+def test_tracker_kills_runs_of_a_stopped_study_and_resumes_them(uri, tmp_path):
     store = Store(tmp_path / "study")
     half, whole = make_spec("uvb", 1.0), make_spec("deen", 1.0)
     complete(store, whole)
@@ -37,7 +37,7 @@ def test_a_stopped_study_leaves_nothing_running_and_goes_on_in_the_same_runs(uri
     assert resumed.run_ids() == tracker.run_ids()
 
 
-def test_a_model_that_never_ended_is_marked_failed(uri, tmp_path):
+def test_tracker_fails_a_model_that_never_ended(uri, tmp_path):
     store = Store(tmp_path / "study")
     begin(store, make_spec("uvb", 1.0), epochs=2)
     tracker = open_tracker(uri, store)
@@ -45,7 +45,7 @@ def test_a_model_that_never_ended_is_marked_failed(uri, tmp_path):
     assert by_name(uri)["uvb σ=1"]["status"] == "FAILED"
 
 
-def test_a_model_that_failed_says_why_at_once_and_runs_when_it_is_tried_again(uri, tmp_path):
+def test_tracker_says_why_a_model_failed_and_runs_it_again(uri, tmp_path):
     store, spec = Store(tmp_path / "study"), make_spec("uvb", 1.0)
     begin(store, spec, epochs=2)
     store.write_json(f"models/{spec.spec_id}/failed.json", {"error": "uvb σ=1: training diverged", "time": START + 9})
@@ -59,7 +59,7 @@ def test_a_model_that_failed_says_why_at_once_and_runs_when_it_is_tried_again(ur
     tracker.finish("KILLED")
 
 
-def test_an_earlier_commands_half_trained_models_are_killed_not_failed(uri, tmp_path):
+def test_tracker_kills_half_trained_models_of_an_earlier_command(uri, tmp_path):
     """Nobody trains them now: neither RUNNING nor this study's failure, whether they are new to MLflow or not."""
     store = Store(tmp_path / "study")
     specs = [make_spec("uvb", s) for s in (0.3, 0.5, 1.0)]
@@ -87,7 +87,7 @@ def test_an_earlier_commands_half_trained_models_are_killed_not_failed(uri, tmp_
     assert ends == {int((START + 4) * 1000)}  # when its last epoch ended
 
 
-def test_a_training_that_a_search_stopped_is_no_failure(uri, tmp_path):
+def test_tracker_kills_a_training_that_a_search_stopped(uri, tmp_path):
     store = Store(tmp_path / "study")
     stopped, whole = make_spec("uvb", 1.0), make_spec("deen", 1.0)
     complete(store, whole)
@@ -100,7 +100,7 @@ def test_a_training_that_a_search_stopped_is_no_failure(uri, tmp_path):
     assert runs["uvb σ=1"]["tags"]["uvb.ended"] == "stopped early"
 
 
-def test_a_folder_begun_anew_gets_new_runs_and_ends_those_it_left_running(uri, tmp_path):
+def test_tracker_gives_new_runs_to_a_folder_begun_anew(uri, tmp_path):
     store = Store(tmp_path / "study")
     begin(store, make_spec("uvb", 1.0), epochs=3)
     first = open_tracker(uri, store)
@@ -118,7 +118,7 @@ def test_a_folder_begun_anew_gets_new_runs_and_ends_those_it_left_running(uri, t
     second.close()
 
 
-def test_a_study_that_ends_before_mlflow_has_started_leaves_nothing_running(uri, tmp_path):
+def test_tracking_ends_runs_of_a_study_that_ends_at_once(uri, tmp_path):
     class Late(Tracker):
         def start(self):
             time.sleep(0.3)  # the thread has not come to it yet

@@ -30,7 +30,7 @@ from uvb.errors import UserError
 BROKEN = {"disk": OSError(5, "Input/output error"), "link": OSError("timed out"), "store": UserError("cannot open it")}
 
 
-def test_a_write_that_fails_midway_is_made_good_without_duplicates(uri, tmp_path, monkeypatch):
+def test_tracker_repeats_a_failed_write_without_duplicates(uri, tmp_path, monkeypatch):
     monkeypatch.setattr(tracking, "BACKOFF_SECONDS", (0.0, 0.0))
     store, warnings = Store(tmp_path / "study"), []
     specs = [make_spec("uvb", s) for s in (0.5, 1.0)]
@@ -74,7 +74,7 @@ def test_a_write_that_fails_midway_is_made_good_without_duplicates(uri, tmp_path
     assert logged_models(uri) == 2
 
 
-def test_what_mlflow_refuses_is_told_once_and_stops_nothing(uri, tmp_path):
+def test_tracker_tells_a_refusal_once_and_goes_on(uri, tmp_path):
     store, warnings = Store(tmp_path / "study"), []
     store.write_bytes("tables/broken.parquet", b"not parquet")
     begin(store, make_spec("uvb", 1.0), epochs=2)
@@ -89,7 +89,7 @@ def test_what_mlflow_refuses_is_told_once_and_stops_nothing(uri, tmp_path):
 
 @pytest.mark.parametrize("error", BROKEN.values(), ids=BROKEN)
 @pytest.mark.parametrize("call", ["stamps", "read_bytes"])
-def test_a_study_folder_that_fails_is_not_told_as_mlflow(uri, tmp_path, monkeypatch, call, error):
+def test_tracker_blames_a_failing_folder_and_not_mlflow(uri, tmp_path, monkeypatch, call, error):
     monkeypatch.setattr(tracking, "BACKOFF_SECONDS", (0.0, 0.0))
     store, warnings = Store(tmp_path / "study"), []
     begin(store, make_spec("uvb", 1.0), epochs=2)
@@ -112,7 +112,7 @@ def test_a_study_folder_that_fails_is_not_told_as_mlflow(uri, tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("status", ["KILLED", "FINISHED"])
-def test_a_study_that_ends_while_its_folder_fails_leaves_nothing_running(uri, tmp_path, monkeypatch, status):
+def test_tracker_ends_runs_while_the_folder_fails(uri, tmp_path, monkeypatch, status):
     monkeypatch.setattr(tracking, "FINISH_SECONDS", 0.0)
     store, warnings = Store(tmp_path / "study"), []
     begin(store, make_spec("uvb", 1.0), epochs=2)
@@ -126,7 +126,7 @@ def test_a_study_that_ends_while_its_folder_fails_leaves_nothing_running(uri, tm
     assert f"again when the study's folder {store.uri} is reachable" in warnings[-1]
 
 
-def test_one_file_that_cannot_be_read_holds_up_nothing_else(uri, tmp_path, monkeypatch):
+def test_tracker_goes_on_without_one_unreadable_file(uri, tmp_path, monkeypatch):
     monkeypatch.setattr(tracking, "BACKOFF_SECONDS", (0.0, 0.0))
     store, warnings = Store(tmp_path / "study"), []
     specs = [make_spec("uvb", s) for s in (0.5, 1.0)]
@@ -154,7 +154,7 @@ def _raiser(error):
     return fail
 
 
-def test_a_server_that_is_away_from_the_start_is_one_warning(tmp_path):
+def test_tracker_warns_once_of_a_server_that_is_away(tmp_path):
     store, warnings = Store(tmp_path / "study"), []
     begin(store, make_spec("uvb", 1.0), epochs=2)
     began = time.monotonic()
@@ -207,7 +207,7 @@ def server(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_training_goes_on_while_the_server_is_away_and_nothing_is_missing_after(server, tmp_path, monkeypatch):
+def test_tracker_catches_up_with_a_server_that_was_away(server, tmp_path, monkeypatch):
     monkeypatch.setattr(tracking, "BACKOFF_SECONDS", (0.5, 1.0))
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")  # a busy machine is slow, not away
     store, warnings = Store(tmp_path / "study"), []
