@@ -1,4 +1,4 @@
-"""Loss against parameters: what each model makes of more capacity (`tune_spaces/capacity.py`)."""
+"""Loss against parameters: what each model makes of more capacity (`tune_spaces/paper/capacity.py`)."""
 
 from collections.abc import Iterator
 from typing import Any
