@@ -33,7 +33,8 @@ class Denoise(Bounded):
     seed: int = 0
     """Keys the added noise and the model's latent draws."""
     out: Path = Path("denoised")
-    """Folder for one PNG an image, of the model's size, and overview.png, enlarged: noisy above, denoised below."""
+    """Folder for one PNG an image, of the model's size, and overview.png, enlarged: noisy above, denoised below. Images of
+    other than 1 or 3 channels: denoised.npz, with the array images (N, C, H, W)."""
     tracking_uri: str | None = None
     """MLflow's address for runs:/ and models:/; by default mlflow.db in this folder."""
 
@@ -41,9 +42,10 @@ class Denoise(Bounded):
 def denoise(config: Denoise) -> None:
     """Run it; the files' paths are printed."""
     print(f"denoising {config.images} with {config.model}")
-    import torch  # these take seconds, so they come after the options are parsed
+    import numpy as np  # these take seconds, so they come after the options are parsed
+    import torch
 
-    from pipelines.reporting.pictures import grid, output_folder, to_pil, zoom_for
+    from pipelines.reporting.pictures import CHANNELS_OF_PICTURES, grid, output_folder, to_pil, zoom_for
     from pipelines.tracking import model_registry as models
     from uvb.accelerate.cpu import keep_large_buffers
     from uvb.data.readers.decode import Decoding
@@ -66,6 +68,11 @@ def denoise(config: Denoise) -> None:
     if repeated:
         raise UserError(f"{config.images}: several files would be written as {repeated[0]}.png; rename one of the pictures")
     output_folder(config.out)
+    if shape[0] not in CHANNELS_OF_PICTURES:
+        np.savez_compressed(config.out / "denoised.npz", images=x_hat.numpy())
+        print(config.out / "denoised.npz")
+        print(f"no pictures are drawn: they have 1 or 3 channels, and these images have {shape[0]}")
+        return
     given = {config.images.resolve(), *(config.images.resolve().glob("*") if config.images.is_dir() else ())}
     for name in [*names, "overview"]:
         if (config.out / f"{name}.png").resolve() in given:

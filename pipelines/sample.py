@@ -1,5 +1,6 @@
 """Sample by walk-jump from a trained model: `python pipelines/sample.py --help`."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -9,6 +10,8 @@ import tyro
 from pipelines.bounds import Bounded
 from pipelines.cli import command
 from uvb.errors import UserError
+
+WALK_ARRAYS = 4  # positions, velocities, gradients and noise of all chains, beside the jumps and their copy in one array
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Sample(Bounded):
     """Keys the starts and every step; the same seed gives the same samples on the same kind of device."""
     out: Path = Path("samples")
     """Folder for walk.png and walk.gif (the first chain), chains.png (all chains' last jump) and samples.npz (the array
-    jumps, of shape (jumps, chains, C, H, W)). What is there is written over."""
+    jumps, of shape (jumps, chains, C, H, W)). What is there is written over. Only images of 1 or 3 channels have pictures."""
     tracking_uri: str | None = None
     """MLflow's address for runs:/ and models:/; by default mlflow.db in this folder."""
 
@@ -55,10 +58,11 @@ def sample(config: Sample) -> None:
     import torch
     from rich.progress import track
 
-    from pipelines.reporting.pictures import grid, output_folder, save_animation, to_pil, zoom_for
+    from pipelines.reporting.pictures import CHANNELS_OF_PICTURES, grid, output_folder, save_animation, to_pil, zoom_for
     from pipelines.tracking import model_registry as models
     from uvb.accelerate.cpu import keep_large_buffers
     from uvb.accelerate.frozen import Frozen
+    from uvb.machine import usable_memory
     from uvb.models.base import Energy
     from uvb.plan import resolve_plan
     from uvb.sampling import get_sampler
@@ -72,13 +76,17 @@ def sample(config: Sample) -> None:
     energy = models.load(config.model, config.tracking_uri, plan.device).float()  # also one trained in float64
     if not isinstance(energy, Energy):
         raise UserError(f"{config.model} is an estimator without an energy, and Langevin needs one; choose uvb or deen")
-    output_folder(config.out)  # refused before the walk rather than after it
     shape = energy.spec.data.shape
     own = {} if config.delta == 0 else {"delta": config.delta}
     walk = walk_at(
         energy.spec.sigma, steps_between_jumps=config.steps_between_jumps, jumps=config.jumps,
         second_jump=config.second_jump, sampler=config.sampler, **own,
     )  # fmt: skip
+    needed = 4 * math.prod(shape) * config.chains * (config.jumps * 2 + WALK_ARRAYS)
+    if needed > usable_memory():
+        asked = f"--chains {config.chains:,} and --jumps {config.jumps:,} need at least {needed / 1e9:,.0f} GB"
+        raise UserError(f"{asked}, and this machine has {usable_memory() / 1e9:,.0f} GB; choose fewer")
+    output_folder(config.out)  # refused before the walk rather than after it
     state = start = begin(config.chains, shape, config.seed, device=plan.device)
     jumps = []
     for now, jump in track(walk_jump(Frozen(energy, plan), start, walk, config.seed), "jumps", walk.jumps, transient=True):
@@ -93,12 +101,16 @@ def sample(config: Sample) -> None:
         first = min(int(state.stopped_at[chain]) for chain in diverged)
         print(f"{len(diverged)} of {config.chains} chains diverged, the first at step {first}; try a smaller --delta")
     frames = torch.stack(jumps)  # (jumps, chains, C, H, W)
+    np.savez_compressed(config.out / "samples.npz", jumps=frames.numpy(), stopped_at=state.stopped_at.cpu().numpy())
+    print(config.out / "samples.npz")  # first: what comes below is drawn from it
+    if shape[0] not in CHANNELS_OF_PICTURES:
+        print(f"no pictures are drawn: they have 1 or 3 channels, and these images have {shape[0]}")
+        return
     zoom = zoom_for(shape)
     to_pil(grid(frames[:, 0], columns=10), zoom).save(config.out / "walk.png")
     to_pil(grid(frames[-1], columns=min(10, config.chains)), zoom).save(config.out / "chains.png")
     save_animation(frames[:, 0], config.out / "walk.gif", 2 * zoom)
-    np.savez_compressed(config.out / "samples.npz", jumps=frames.numpy(), stopped_at=state.stopped_at.cpu().numpy())
-    for name in ("walk.png", "chains.png", "walk.gif", "samples.npz"):
+    for name in ("walk.png", "chains.png", "walk.gif"):
         print(config.out / name)
 
 

@@ -55,3 +55,27 @@ def _quota_v1(group: Path) -> float:
         return quota / period if quota > 0 else math.inf
     except (OSError, ValueError, ZeroDivisionError):
         return math.inf
+
+
+def usable_memory(cgroups: Path = CGROUPS, mount: Path = MOUNT) -> int:
+    """How many bytes of memory this process may use: the machine's, and no more than a container's limit allows."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    try:
+        lines = cgroups.read_text().splitlines()
+    except OSError:  # no Linux
+        lines = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            limits += [_bytes(group / "memory.max") for group in _groups(mount, path)]
+        elif "memory" in controllers.split(","):
+            limits += [_bytes(group / "memory.limit_in_bytes") for group in _groups(mount / "memory", path)]
+    return min(limit for limit in limits if limit > 0)
+
+
+def _bytes(file: Path) -> int:
+    """The number in a file; 0 where there is none, as where no limit is set."""
+    try:
+        return int(file.read_text())
+    except (OSError, ValueError):
+        return 0

@@ -59,6 +59,8 @@ class Plan:
 
     def require_honourable(self) -> None:
         """Raise `UserError` where this machine cannot do what the plan says; a plan is never changed silently."""
+        if self.device not in ("cpu", "cuda"):
+            raise UserError(f"device {self.device}: only cpu and cuda are supported; choose one of them (Apple's GPUs: cpu)")
         if self.device == "cuda" and not torch.cuda.is_available():
             raise UserError(
                 "device cuda: this machine shows no CUDA device; choose another device (a study resumed elsewhere: --replan)"

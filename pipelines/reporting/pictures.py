@@ -10,6 +10,8 @@ from torch import Tensor
 from uvb.errors import UserError
 from uvb.spec import Shape
 
+CHANNELS_OF_PICTURES = (1, 3)  # grey and colour; images may have other numbers of channels
+
 
 def to_pil(image: Tensor, zoom: int = 1) -> Image.Image:
     """(C, H, W) with pixels in [0, 1] (clipped) to a picture, each pixel `zoom` wide."""

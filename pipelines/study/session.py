@@ -5,6 +5,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipelines.cluster.layout import choose_layout, local_capacity
+from pipelines.cluster.memory import require_memory
 from pipelines.cluster.ray_runtime import (
     cluster_address,
     cluster_capacity,
@@ -15,6 +16,7 @@ from pipelines.cluster.ray_runtime import (
     start_ray,
 )
 from pipelines.errors import CommandFailed
+from pipelines.executor.outcomes import outcome
 from pipelines.files.lock import study_lock
 from pipelines.files.store import open_store
 from pipelines.study.config import StudyConfig
@@ -25,7 +27,7 @@ from pipelines.study.running import Running
 from pipelines.study.screen import Screen
 from pipelines.study.specs import build_specs, chosen_experiments
 from pipelines.study.stages import Search, measure, plan, prepare, report, tidy, train
-from pipelines.tracking.connection import check_tracking_uri
+from pipelines.tracking.address import check_tracking_uri
 from pipelines.tracking.projection import Status
 from pipelines.tracking.thread import Tracking, views
 from pipelines.tracking.tracker import Tracker
@@ -73,6 +75,7 @@ def run_study(
             heed_signals()  # Ray has set its own handlers
     has = cluster_capacity(config) if address else local_capacity()
     layout = choose_layout(config, has, specs)  # refuses what cannot be, before anything is written
+    require_memory(specs, layout, has, lambda spec: bool(outcome(study.store, spec.spec_id)))
     if config.dry_run:
         return dry_run(study, config, layout, has, ("done", "stopped") if search else ("done",)), []
 

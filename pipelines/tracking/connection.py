@@ -10,9 +10,10 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.files.masking import masked
+from pipelines.tracking.address import check_tracking_uri, sqlite_path
 from uvb.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,16 +34,6 @@ BATCH = 100, 100, 500  # parameters, tags and metrics of one request; MLflow tak
 Point = tuple[str, float, int, int]  # metric, value, step, time in ms
 
 
-def default_tracking_uri() -> str:
-    """The environment's MLFLOW_TRACKING_URI, else `local_tracking_uri`."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or local_tracking_uri()
-
-
-def local_tracking_uri() -> str:
-    """The store that a plain ``mlflow ui`` started in this folder shows."""
-    return f"sqlite:///{Path.cwd() / 'mlflow.db'}"
-
-
 @cache
 def import_mlflow() -> Any:
     """MLflow, silent: no telemetry, no migrations' log, bounded requests. The user's environment variables win."""
@@ -50,8 +41,9 @@ def import_mlflow() -> Any:
         os.environ.setdefault(name, value)
     import mlflow
 
-    for name in ("alembic", "mlflow.store.db.utils", "mlflow.pyfunc"):
+    for name in ("alembic", "mlflow.pyfunc"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # a traceback at each request while a file is locked
     for name in ("mlflow.system_metrics", "mlflow.utils.autologging_utils", "urllib3.connectionpool"):
         logging.getLogger(name).setLevel(logging.ERROR)  # they warn at each request while a server is away
     return mlflow
@@ -61,52 +53,19 @@ def open_client(tracking_uri: str) -> "MlflowClient":
     """A client of a store, created first where it is a SQLite file that does not exist yet.
 
     Raises:
-        UserError: the URI is of a kind MLflow does not know, or the SQLite file cannot be written.
+        UserError: as `check_tracking_uri`; or MLflow refuses what is there.
     """
-    local = sqlite_path(tracking_uri)
-    if local is not None:
-        _require_writable(local)  # SQLAlchemy would retry for minutes
+    check_tracking_uri(tracking_uri)  # SQLAlchemy would retry for minutes
     mlflow = import_mlflow()
+    from sqlalchemy.exc import SQLAlchemyError  # MLflow has imported it
+
     try:
         return mlflow.MlflowClient(tracking_uri=tracking_uri)
-    except mlflow.exceptions.MlflowException as error:
+    except (mlflow.exceptions.MlflowException, SQLAlchemyError) as error:
         line = str(error).strip().splitlines()[0]
         raise UserError(
-            f"cannot use {tracking_uri!r} as MLflow tracking URI: {line}; give sqlite:////path/mlflow.db or http://host:port"
+            f"cannot use {masked(tracking_uri)!r} as MLflow tracking URI: {line}; give sqlite:////path/mlflow.db or http://host:port"
         ) from error
-
-
-def check_tracking_uri(tracking_uri: str | None) -> None:
-    """Refuse what cannot work before a study writes anything. No server is asked: one that is away may come back.
-
-    Raises:
-        UserError: as `open_client`.
-    """
-    uri = tracking_uri or default_tracking_uri()
-    local = sqlite_path(uri)
-    if local is None:
-        if not uri.startswith(("http://", "https://")):
-            open_client(uri)  # MLflow knows which kinds there are
-        return
-    existed = local.exists()
-    _require_writable(local)
-    if not existed:
-        local.unlink()
-
-
-def _require_writable(file: Path) -> None:
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with open(file, "ab"):
-            pass
-    except OSError as error:
-        raise UserError(f"cannot write the MLflow store {file}: {error.strerror}; choose another --tracking-uri") from error
-
-
-def sqlite_path(tracking_uri: str) -> Path | None:
-    """The file of a ``sqlite:///`` URI, absolute; None for every other kind."""
-    prefix = "sqlite:///"
-    return Path(tracking_uri.removeprefix(prefix)).absolute() if tracking_uri.startswith(prefix) else None
 
 
 def open_experiment(client: "MlflowClient", tracking_uri: str, name: str) -> str:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import uvb
-from pipelines.tracking.connection import default_tracking_uri, import_mlflow, open_client, sqlite_path
+from pipelines.tracking.address import default_tracking_uri, sqlite_path
+from pipelines.tracking.connection import import_mlflow, open_client
 from uvb.errors import UserError
 from uvb.models.base import Estimator
 from uvb.spec import RunSpec

@@ -2,7 +2,7 @@
 
 import threading
 
-from pipelines.tracking.connection import local_tracking_uri
+from pipelines.tracking.address import local_tracking_uri
 from pipelines.tracking.projection import Status
 from pipelines.tracking.tracker import Tracker
 

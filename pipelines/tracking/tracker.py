@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from pipelines.files.store import Store, masked
+from pipelines.tracking.address import default_tracking_uri
 from pipelines.tracking.connection import (
     Runs,
-    default_tracking_uri,
     import_mlflow,
     is_away,
     open_client,

@@ -136,7 +136,7 @@ def test_ray_job_submit_and_a_failed_job(cluster: Cluster) -> None:
     assert json.loads(done_json[0].read_text())["epochs"] == 1
     wrong = cluster.ray("job", "submit", *address, "--", *study, "--sigmas", "-1")
     assert wrong.returncode != 0
-    assert "sigma = -1" in wrong.stdout
+    assert "--sigmas -1: it must be" in wrong.stdout
     impossible = cluster.ray("job", "submit", *address, "--", *study, *TINY[:-1], "50")
     assert impossible.returncode != 0
     assert "asked for 50 workers" in impossible.stdout

@@ -100,6 +100,7 @@ STUDY = {
     "--tracking-uri ftp://x": "cannot use 'ftp://x' as MLflow tracking URI",
     "--tracking-uri sqlite:///file/mlflow.db": "cannot write the MLflow store .*choose another --tracking-uri",
     "--label-column y": "label_column: for one's own images only",
+    "--width 50": r"uvb .*needs at least [\d,.]+ GB.*, and this machine has [\d,.]+ GB: choose a smaller --width",
     "--address auto": "no running Ray cluster was found",
 }
 
@@ -121,6 +122,7 @@ def test_sweep_refuses_an_unknown_space(place, monkeypatch, capsys):
 def test_sample_and_denoise_refuse_in_one_line(place, monkeypatch, capsys, digits):
     spec = tiny_spec(digits, "direct")
     direct = str(save_model(build_model(spec), spec, place / "model"))
+    energy = str(save_model(build_model(tiny_spec(digits)), tiny_spec(digits), place / "energy"))
     damaged = save_model(build_model(spec), spec, place / "damaged")
     (damaged / "model.safetensors").write_bytes(b"cut off")
     wrong = {
@@ -128,7 +130,21 @@ def test_sample_and_denoise_refuse_in_one_line(place, monkeypatch, capsys, digit
         ("sample", "damaged"): "the weights in damaged cannot be loaded",
         ("sample", direct): "without an energy",
         ("sample", direct, "--jumps", "0"): "--jumps 0: it must be from 1 to 1,000,000",
+        (
+            "sample",
+            direct,
+            "--device",
+            "mps",
+        ): "invalid choice 'mps' for argument '--device'",
         ("sample", direct, "--device", "cuda"): "device cuda: this machine shows no CUDA device; choose another",
+        (
+            "sample",
+            energy,
+            "--chains",
+            "1000000",
+            "--jumps",
+            "1000000",
+        ): r"need at least 512,\d+ GB, .* has \d+ GB",
         ("denoise", direct, "nowhere.png"): "no picture there",
         ("denoise", direct, "pictures"): "not an image that can be read",
         ("denoise", direct, "clean.npy", "--jumps", "0"): "--jumps 0: it must be from 1 to 1,000,000",

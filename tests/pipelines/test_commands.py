@@ -1,5 +1,6 @@
 """sample.py and denoise.py on a small model, and the pictures they write."""
 
+import dataclasses
 import json
 import re
 
@@ -20,6 +21,7 @@ from uvb.errors import UserError
 from uvb.models import build_model
 from uvb.models.io import save_model
 from uvb.sampling.walk_jump import walk_at
+from uvb.spec import DataRef
 
 
 @pytest.fixture
@@ -37,6 +39,23 @@ def test_sampling_writes_pictures_and_is_keyed_by_its_seed(model, tmp_path):
     assert not np.array_equal(a, c)
     with Image.open(tmp_path / "a" / "walk.gif") as animation:
         assert animation.n_frames == 3
+
+
+@pytest.mark.parametrize(("channels", "pictures"), [(1, True), (2, False), (3, True), (5, False)])
+def test_arrays_are_written_whatever_the_number_of_channels(channels, pictures, digits, tmp_path, capsys):
+    shape = (channels, 8, 8)
+    spec = dataclasses.replace(tiny_spec(digits), data=DataRef("many", "0" * 16, shape, 10))
+    folder = str(save_model(build_model(spec), spec, tmp_path / "model"))
+    np.save(tmp_path / "own.npy", np.zeros((2, *shape), np.float32))
+    sample(Sample(folder, chains=2, jumps=3, steps_between_jumps=1, out=tmp_path / "walk"))
+    denoise(Denoise(folder, tmp_path / "own.npy", out=tmp_path / "clean"))
+    assert np.load(tmp_path / "walk" / "samples.npz")["jumps"].shape == (3, 2, *shape)
+    assert len(list(tmp_path.glob("walk/*.*"))) == (4 if pictures else 1)
+    assert (tmp_path / "clean" / "0001.png").exists() == pictures
+    if not pictures:
+        assert np.load(tmp_path / "clean" / "denoised.npz")["images"].shape == (2, *shape)
+        line = f"no pictures are drawn: they have 1 or 3 channels, and these images have {channels}\n"
+        assert capsys.readouterr().out.count(line) == 2
 
 
 def test_own_pictures_are_fitted_denoised_and_written(model, tmp_path):

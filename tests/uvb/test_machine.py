@@ -49,3 +49,18 @@ def test_usable_cpus_are_whole_and_within_the_quota(quota: float, cpus: int, mon
     monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: set(range(64)))
     monkeypatch.setattr(machine, "cpu_quota", lambda: quota)
     assert usable_cpus() == cpus
+
+
+@pytest.mark.parametrize(
+    ("lines", "files", "limit"),
+    [
+        ("0::/pods/a\n", {"pods/a/memory.max": "1000000\n", "pods/memory.max": "500000\n"}, 500_000),
+        ("0::/pods/a\n", {"pods/a/memory.max": "max\n"}, None),
+        ("3:memory:/pods/a\n", {"memory/pods/a/memory.limit_in_bytes": "700000\n"}, 700_000),
+        ("3:memory:/pods/a\n", {"memory/memory.limit_in_bytes": f"{2**63 - 4096}\n"}, None),
+    ],
+)
+def test_usable_memory_is_the_smallest_limit(lines: str, files: dict[str, str], limit: int | None, tmp_path: Path) -> None:
+    whole = machine.usable_memory(tmp_path / "none", tmp_path)
+    assert whole > 2**28
+    assert machine.usable_memory(*groups(tmp_path, lines, files)) == (limit or whole)

@@ -31,3 +31,10 @@ def test_a_cpu_compiles_long_trainings_in_bf16(monkeypatch, tmp_path, seconds, p
     assert resolve_plan(**wishes).compile is compiled
     assert resolve_plan(**wishes, compile="on").compile
     assert not resolve_plan(**wishes, compile="off").compile
+
+
+@pytest.mark.parametrize("device", ["mps", "xpu"])
+def test_devices_that_are_not_supported_are_refused_by_name(device: str) -> None:
+    for make in (lambda: Plan(device=device).require_honourable(), lambda: resolve_plan(device=device)):  # type: ignore[arg-type]
+        with pytest.raises(UserError, match=f"device {device}: only cpu and cuda are supported"):
+            make()

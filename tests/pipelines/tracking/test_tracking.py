@@ -8,7 +8,8 @@ import pytest
 
 from pipelines.files.store import Store
 from pipelines.reporting.figures.style import FAINT, colour
-from pipelines.tracking.connection import check_tracking_uri, default_tracking_uri, open_client, open_experiment
+from pipelines.tracking.address import check_tracking_uri, default_tracking_uri
+from pipelines.tracking.connection import open_client, open_experiment
 from pipelines.tracking.tracker import Tracker
 from tests.support.mlflow_study import (
     START,

@@ -1,0 +1,90 @@
+"""Memory that trainings and walks need at least, so that what cannot fit is refused before it begins."""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+import ray
+import torch
+from torch import nn
+
+from pipelines.cluster.cost_model import DEVICE_BYTES
+from pipelines.cluster.layout import Capacity, Layout
+from pipelines.words import name_of
+from uvb.config import Config
+from uvb.errors import UserError
+from uvb.machine import usable_memory
+from uvb.models.base import Energy
+from uvb.models.capacity import parameters, skeleton
+from uvb.spec import RunSpec, Shape
+
+FLOAT_BYTES = 4
+
+
+@lru_cache(maxsize=1024)
+def activations(model: str, shape: Shape, widths: Config) -> int:
+    """Numbers that one image's forward pass keeps: the outputs of all layers, counted on the meta device.
+
+    0 where the model cannot run there: then nothing is known.
+    """
+    net, counts = skeleton(model, shape, widths), [0]
+
+    def count(module: nn.Module, inputs: object, output: object) -> None:
+        if isinstance(output, torch.Tensor) and not list(module.children()):
+            counts[0] += output.numel()
+
+    hooks = [module.register_forward_hook(count) for module in net.modules()]
+    try:
+        with torch.device(net.sigma.device), torch.no_grad():
+            y, eps = torch.zeros(1, *shape), torch.zeros(1, net.noise_dim)
+            net.energy(y, eps) if isinstance(net, Energy) else net(y, eps)
+    except Exception:  # whatever a plug-in raises; its workers find out
+        return 0
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return counts[0]
+
+
+def training_bytes(spec: RunSpec, workers: int) -> int:
+    """What each of `workers` needs at least: weights, their average, gradient and moments, and its images' activations."""
+    images = math.ceil(min(spec.recipe.batch_size, spec.data.train_images) / workers)
+    kept = activations(spec.model, spec.data.shape, spec.widths) + math.prod(spec.data.shape)
+    return DEVICE_BYTES * parameters(spec.model, spec.data.shape, spec.widths) + FLOAT_BYTES * images * kept
+
+
+def require_memory(specs: Sequence[RunSpec], layout: Layout, has: Capacity, trained: Callable[[RunSpec], bool]) -> None:
+    """Refuse a training that needs more memory than there is for it, as far as that is known.
+
+    Args:
+        trained: tells which need no memory any more.
+
+    Raises:
+        UserError: it does, with both figures.
+    """
+    room = _room(layout, has)
+    on_one = 1 if has.cluster or layout.device == "cuda" else layout.workers * layout.concurrency
+    need = {spec: training_bytes(spec, layout.workers) for spec in specs}
+    too_large = [spec for spec in specs if on_one * need[spec] > room and not trained(spec)]
+    if too_large:
+        largest = max(too_large, key=lambda spec: need[spec])
+        together = f" in each of {on_one} workers" if on_one > 1 else ""
+        where = "a GPU" if layout.device == "cuda" else "a node" if has.cluster else "this machine"
+        raise UserError(
+            f"{name_of(largest)} needs at least {gigabytes(need[largest])}{together}, and {where} has {gigabytes(room)}: "
+            "choose a smaller --width or --batch-size, or smaller images (--resize)"
+        )
+
+
+def _room(layout: Layout, has: Capacity) -> float:
+    """Bytes of a GPU, of a cluster's largest node, or of this machine; infinite where they cannot be known from here."""
+    if has.cluster:
+        grows = has.cpus > sum(cpus for cpus, _ in has.nodes)  # by nodes that are not there yet
+        nodes = [node["Resources"].get("memory", math.inf) for node in ray.nodes() if node["Alive"]]
+        return math.inf if grows or layout.device == "cuda" else max(nodes, default=math.inf)
+    return torch.cuda.mem_get_info()[1] if layout.device == "cuda" else usable_memory()
+
+
+def gigabytes(count: float) -> str:
+    """A number of bytes to read, e.g. ``1.5 GB``."""
+    return f"{count / 1e9:,.3g} GB" if count < 1e12 else f"{count / 1e9:,.0f} GB"

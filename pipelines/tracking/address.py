@@ -1,0 +1,151 @@
+"""Addresses of MLflow's stores: which one is used, and a check of it before a study writes anything. MLflow is not imported."""
+
+import os
+import re
+import sqlite3
+from contextlib import closing
+from importlib.util import find_spec
+from pathlib import Path
+from threading import Thread
+from urllib.parse import urlsplit
+
+from pipelines.files.masking import masked
+from uvb.errors import UserError
+
+SQLITE = "sqlite:///"
+DATABASES = ("postgresql", "mysql", "mssql")
+ANSWER_SECONDS = 10.0  # until a database counts as one that does not answer, or a lock as one that stays
+INSTEAD = "give sqlite:////path/mlflow.db or http://host:port"
+
+
+def default_tracking_uri() -> str:
+    """The environment's MLFLOW_TRACKING_URI, else `local_tracking_uri`."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or local_tracking_uri()
+
+
+def local_tracking_uri() -> str:
+    """The store that a plain ``mlflow ui`` started in this folder shows."""
+    return f"{SQLITE}{Path.cwd() / 'mlflow.db'}"
+
+
+def sqlite_path(tracking_uri: str) -> Path | None:
+    """The file of a ``sqlite:///`` URI, absolute; None for every other kind."""
+    return Path(tracking_uri.removeprefix(SQLITE)).absolute() if tracking_uri.startswith(SQLITE) else None
+
+
+def check_tracking_uri(tracking_uri: str | None) -> None:
+    """Refuse what cannot work. No server is asked: one that is away may come back. A database must answer.
+
+    Raises:
+        UserError: the URI is malformed or of an unknown kind, its driver is missing, or its file is not MLflow's.
+    """
+    uri = tracking_uri or default_tracking_uri()
+    kind = uri.partition(":")[0].partition("+")[0]
+    if kind in ("http", "https"):
+        _check_server(uri)
+    elif kind == "sqlite":
+        _check_sqlite(uri)
+    elif kind in DATABASES:
+        _check_database(uri)
+    else:
+        raise _refused(uri, "MLflow's stores are of other kinds")
+
+
+def _refused(uri: str, why: str) -> UserError:
+    return UserError(f"cannot use {masked(uri)!r} as MLflow tracking URI: {why}; {INSTEAD}")
+
+
+def _check_server(uri: str) -> None:
+    try:
+        parts = urlsplit(uri)
+        sound = bool(parts.hostname) and parts.port != 0  # `port` raises where it is no number up to 65535
+    except ValueError as error:
+        raise _refused(uri, str(error)) from error
+    if not sound:
+        raise _refused(uri, "it names no host, or port 0")
+
+
+def _check_sqlite(uri: str) -> None:
+    file = sqlite_path(uri)
+    if file is None or file.name in ("", ":memory:") or uri == SQLITE:
+        raise _refused(uri, "it names no file, so nothing would be kept")
+    if found := re.search("[%?]", uri):  # MLflow takes them for a code and for the end of the file's name
+        raise _refused(uri, f"a folder or file with {found[0]!r} in its name is not found by MLflow's SQLite")
+    existed = file.exists()
+    _require_writable(file)
+    if not existed:
+        file.unlink()
+    elif file.stat().st_size:
+        _require_ours(file)
+
+
+def _require_writable(file: Path) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with open(file, "ab"):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write the MLflow store {file}: {error.strerror}; choose another --tracking-uri") from error
+
+
+def _require_ours(file: Path) -> None:
+    """Raise UserError unless `file` is a sound SQLite database that this version of MLflow made."""
+    try:
+        with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=ANSWER_SECONDS)) as database:
+            tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            versions = [v for (v,) in database.execute("SELECT * FROM alembic_version")] if "alembic_version" in tables else []
+            sound = [answer for (answer,) in database.execute("PRAGMA quick_check(1)")]
+    except sqlite3.Error as error:
+        advice = "end what holds it" if "locked" in str(error) else "move it away, or restore it"
+        line = f"the MLflow store {file} cannot be read ({error}); {advice}, or choose another --tracking-uri"
+        raise UserError(line) from error
+    if sound != ["ok"]:
+        raise UserError(f"the MLflow store {file} is damaged; move it away, or restore it, or choose another --tracking-uri")
+    if tables and not (versions and "experiments" in tables):
+        raise UserError(f"{file} is another program's database, not an MLflow store; choose another --tracking-uri")
+    revisions = mlflow_revisions()
+    if versions and revisions and versions[0] not in revisions:
+        raise UserError(f"the MLflow store {file} was made by a newer MLflow; update MLflow, or choose another --tracking-uri")
+    if versions and revisions and versions[0] in revisions.values():
+        raise UserError(f"the MLflow store {file} was made by an older MLflow; run: mlflow db upgrade {SQLITE}{file}")
+
+
+def mlflow_revisions() -> dict[str, str]:
+    """The database revisions that the installed MLflow knows, each with the one before it; the newest is before none."""
+    spec = find_spec("mlflow")
+    folders = spec.submodule_search_locations if spec else None
+    found = {}
+    for path in Path(folders[0], "store", "db_migrations", "versions").glob("*.py") if folders else ():
+        names = dict(re.findall(r"^(revision|down_revision) = [\"'](\w+)[\"']", path.read_text(errors="replace"), re.MULTILINE))
+        if "revision" in names:
+            found[names["revision"]] = names.get("down_revision", "")
+    return found
+
+
+def _check_database(uri: str) -> None:
+    """Raise UserError unless the database at `uri` answers within `ANSWER_SECONDS`; MLflow itself would try for minutes."""
+    from sqlalchemy import create_engine  # takes a while, and few need it
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        engine = create_engine(uri)
+    except ModuleNotFoundError as error:
+        raise _refused(uri, f"the Python package {error.name} is not installed; install it, or") from error
+    except (ArgumentError, ValueError) as error:
+        raise _refused(uri, "it is malformed") from error
+    answers: list[Exception | None] = []
+
+    def ask() -> None:
+        try:
+            engine.connect().close()
+            answers.append(None)
+        except Exception as error:  # each driver has its own
+            answers.append(error)
+
+    asking = Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(ANSWER_SECONDS)
+    if not answers:
+        raise _refused(uri, f"it does not answer within {ANSWER_SECONDS:.0f} s")
+    if answers[0] is not None:
+        raise _refused(uri, " ".join(str(answers[0]).split("\n")[0].split()))

@@ -1,0 +1,149 @@
+"""Tracking URIs: each that cannot work is one line, before MLflow is imported and without anything written."""
+
+import re
+import shutil
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import sqlalchemy
+
+from pipelines.files.store import Store
+from pipelines.tracking import address
+from pipelines.tracking.address import check_tracking_uri, mlflow_revisions
+from tests.support.mlflow_study import begin, drain, empty_mlflow_db, make_spec, open_tracker, write_curves
+from uvb.errors import UserError
+
+
+def refusal(uri: str | None) -> str:
+    """The one line that a URI is refused with."""
+    with pytest.raises(UserError) as caught:
+        check_tracking_uri(uri)
+    line = str(caught.value)
+    assert "\n" not in line
+    return line
+
+
+MALFORMED = {
+    "http://[::1": "Invalid IPv6 URL",
+    "http://": "it names no host",
+    "https://:5000": "it names no host",
+    "http://host:99999": "Port out of range",
+    "http://host:port": "Port could not be cast",
+    "http://host:0": "port 0",
+    "postgresql://": "psycopg",
+    "postgresql://user:secret@host/db": r"'postgresql://\*\*\*@host/db'.*the Python package psycopg\w* is not installed",
+    "mysql+pymysql://host/db": "the Python package pymysql is not installed",
+    "mssql://host/db": "the Python package pyodbc is not installed",
+    "postgresql+nonesuch://host/db": "it is malformed|nonesuch",
+    "postgresql:host": "it is malformed",
+    "sqlite://": "it names no file",
+    "sqlite:///": "it names no file",
+    "sqlite:///:memory:": "it names no file, so nothing would be kept",
+    "sqlite:///a%20b.db": "with '%' in its name",
+    "sqlite:///a.db?mode=ro": r"with '\?' in its name",
+    "ftp://host": "of other kinds",
+    "databricks": "of other kinds",
+    "./mlruns": "of other kinds",
+    "://": "of other kinds",
+    "": "",
+}
+
+
+@pytest.mark.parametrize("uri", [uri for uri in MALFORMED if uri])
+def test_uris_that_cannot_work_are_one_line(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = refusal(uri)
+    assert re.search(MALFORMED[uri], line), line
+    assert line.startswith("cannot use ")
+    assert "give sqlite:////path/mlflow.db or http://host:port" in line
+    assert "secret" not in line
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("letter", ["%", "?"])
+def test_working_folders_that_mlflow_cannot_address_are_refused(
+    letter: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / f"a{letter}20b"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert f"a folder or file with '{letter}' in its name" in refusal(None)
+    assert sorted(tmp_path.rglob("*")) == [folder]
+
+
+def test_files_that_are_not_mlflows_are_refused_and_left_alone(tmp_path: Path) -> None:
+    revisions = mlflow_revisions()
+    (newest,) = set(revisions) - set(revisions.values())
+    older = revisions[newest]
+    shutil.copy(empty_mlflow_db(), tmp_path / "sound.db")
+    for name, version in (("newer", "f" * 12), ("older", older)):
+        shutil.copy(empty_mlflow_db(), tmp_path / name)
+        with closing(sqlite3.connect(tmp_path / name)) as database, database:
+            database.execute("UPDATE alembic_version SET version_num = ?", [version])
+    with closing(sqlite3.connect(tmp_path / "foreign")) as database, database:
+        database.execute("CREATE TABLE songs (title)")
+    (tmp_path / "text").write_text("no database at all, but long enough to be one" * 10)
+    whole = (tmp_path / "sound.db").read_bytes()
+    (tmp_path / "cut").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "empty").touch()
+    said = {
+        "newer": "made by a newer MLflow",
+        "older": "made by an older MLflow; run: mlflow db upgrade sqlite:///",
+        "foreign": "another program's database",
+        "text": "cannot be read .*not a database.*; move it away",
+        "cut": "damaged|malformed",
+        "folder": "Is a directory",
+    }
+    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    for name, why in said.items():
+        assert re.search(why, refusal(f"sqlite:///{tmp_path}/{name}")), name
+    for name in ("sound.db", "empty", "absent"):
+        check_tracking_uri(f"sqlite:///{tmp_path}/{name}")
+    assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+
+def test_databases_must_answer_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(address, "ANSWER_SECONDS", 0.2)
+    refuses = SimpleNamespace(connect=lambda: (_ for _ in ()).throw(RuntimeError("no such user\nmore of it")))
+    silent = SimpleNamespace(connect=lambda: time.sleep(3))
+    sound = SimpleNamespace(connect=lambda: SimpleNamespace(close=lambda: None))
+    for engine, why in ((refuses, "no such user; give"), (silent, "it does not answer within 0 s")):
+        monkeypatch.setattr(sqlalchemy, "create_engine", lambda _, engine=engine: engine)
+        assert why in refusal("postgresql://host/db")
+    monkeypatch.setattr(sqlalchemy, "create_engine", lambda _: sound)
+    check_tracking_uri("postgresql://host/db")
+
+
+def test_a_database_locked_from_the_start_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(address, "ANSWER_SECONDS", 0.2)
+    shutil.copy(empty_mlflow_db(), tmp_path / "mlflow.db")
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        assert "database is locked); end what holds it" in refusal(f"sqlite:///{tmp_path}/mlflow.db")
+
+
+def test_a_database_locked_later_is_one_warning_without_tracebacks(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    shutil.copy(empty_mlflow_db(), tmp_path / "mlflow.db")
+    store, spec, warnings = Store(tmp_path / "study"), make_spec("uvb", 1.0), []
+    begin(store, spec, epochs=2)
+    tracker = open_tracker(f"sqlite:///{tmp_path}/mlflow.db?timeout=0".partition("?")[0], store, warnings)
+    tracker._pause = 0.0
+    drain(tracker)
+    capfd.readouterr()
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        write_curves(store, spec, 3)
+        assert not tracker.sync()
+    assert ["cannot be reached" in warning for warning in warnings] == [True]
+    assert "\n" not in warnings[0]
+    assert capfd.readouterr() == ("", "")
+    tracker._retry_at = 0.0
+    drain(tracker)
+    assert "is back" in warnings[1]
+    tracker.close()
