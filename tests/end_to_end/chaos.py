@@ -2,17 +2,15 @@
 
 `make chaos`, or `python -m tests.end_to_end.chaos --help`. Killed are, with SIGKILL at moments drawn by a seed: a train worker
 (also while it writes a checkpoint), a Tune trial, a whole node of a cluster of three (a new one then joins), the driver (the
-same command then runs again), a downstream task. A kill counts once its restart was seen.
+same command then runs again), a downstream task. A kill counts once its restart was seen. The driver is also ended by a closed
+terminal (SIGHUP) and by Ctrl-C pressed twice, after which the same command goes on, and a worker is stopped for a minute.
 """
 
-import collections
 import json
 import os
 import random
 import shutil
 import signal
-import sqlite3
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -26,16 +24,19 @@ from uuid import uuid4
 import psutil
 
 from tests.end_to_end.chaos_cluster import ChaosError, Driver, Nodes
+from tests.end_to_end.chaos_record import Kill, read_json, record, require_no_traces, summary
 from tests.support.marked import MARK, end_marked, marked, titled
 from tests.support.same_tables import compare
 
 WORKER = "ray::RayTrainWorker"  # how Ray names its processes; after which a new one of these must appear
 TITLES = {"worker": WORKER, "checkpoint": WORKER, "trial": "ray::ImplicitFunc", "node": WORKER, "driver": WORKER,
-          "task": "ray::run_task"}  # fmt: skip
+          "hangup": WORKER, "impatient": WORKER, "frozen": WORKER, "task": "ray::run_task"}  # fmt: skip
 STUDY = ["--sigmas", "1.0", "--models", "uvb", "deen", "--extra-models", "--experiments", "losses", "internals", "denoise_rows",
          "--num-workers", "2", "--cpus-per-worker", "0.9", "--concurrent-trials", "1", "--train-images", "300",
          "--eval-images", "100", "--eval-test-images", "100", "--checkpoint-seconds", "0.5"]  # fmt: skip
 LAST_SHARE = 0.9  # a model that is nearly trained is not attacked: it might end before the kill is felt
+ENDINGS = {"driver": [signal.SIGKILL], "hangup": [signal.SIGHUP], "impatient": [signal.SIGINT, signal.SIGINT]}
+INTERRUPTED = 130  # exit code of a driver that was asked to end
 TOO_LATE = "when its model had just been trained"
 RETRY_SEEN_SECONDS = 20.0  # Ray tells of a second attempt within seconds, where there is one
 
@@ -51,7 +52,16 @@ class Chaos:
     trials: int = 3
     nodes: int = 3
     drivers: int = 3
+    hangups: int = 1
+    """Drivers whose terminal is closed."""
+    impatients: int = 1
+    """Drivers for which Ctrl-C is pressed, and a second later again."""
+    frozens: int = 1
+    """Train workers stopped for `frozen_seconds`."""
+    frozen_seconds: float = 60.0
     tasks: int = 3
+    reports: int = 1
+    """Drivers killed while they write tables, figures and report."""
     epochs: int = 120
     eval_draws: int = 60
     patience: float = 600.0
@@ -65,19 +75,8 @@ class Chaos:
 
     @property
     def total(self) -> int:
-        return self.workers + self.checkpoints + self.trials + self.nodes + self.drivers + self.tasks
-
-
-@dataclass
-class Kill:
-    """One kill, and the restart that it caused."""
-
-    kind: str
-    phase: str
-    at: str
-    pid: int
-    recovery_seconds: float
-    evidence: str
+        training = self.workers + self.checkpoints + self.trials + self.nodes + self.drivers
+        return training + self.hangups + self.impatients + self.frozens + self.tasks + self.reports
 
 
 class Attack:
@@ -145,7 +144,7 @@ class Attack:
         """All kills of the training, spread over it at moments drawn by the seed, then those of the measurements."""
         c = self.chaos
         kinds = ["worker"] * c.workers + ["checkpoint"] * c.checkpoints + ["trial"] * c.trials + ["node"] * c.nodes
-        kinds += ["driver"] * c.drivers
+        kinds += ["driver"] * c.drivers + ["hangup"] * c.hangups + ["impatient"] * c.impatients + ["frozen"] * c.frozens
         self.random.shuffle(kinds)
         moments = [LAST_SHARE * (i + self.random.uniform(0.05, 0.95)) / (len(kinds) + 1) for i in range(len(kinds))]
         for kind, moment in zip(kinds, moments, strict=True):
@@ -155,6 +154,8 @@ class Attack:
                     break
         for _ in range(c.tasks):
             self.task_kill()
+        for _ in range(c.reports):
+            self.report_kill()
 
     def ripe(self, kind: str, moment: float) -> bool:
         """Whether the training has come to that moment, and there is something to kill, in the midst of a model: between two
@@ -169,6 +170,9 @@ class Attack:
     def training_kill(self, kind: str) -> bool:
         """Kill, and wait until that model was begun again. False where it ended by itself at that very moment, so that there
         was nothing left to begin again: such a kill does not count."""
+        if kind == "frozen":
+            self.freeze()
+            return True
         model, at, before, note = self.training(), self.where(), set(titled(self.mark, TITLES[kind])), ""
         if not (starts := self.begun(model)):
             return False
@@ -176,11 +180,8 @@ class Attack:
         if kind == "node":
             pid = self.nodes.kill(self.random.choice(self.nodes.with_workers(TITLES[kind])))
             self.nodes.add()
-        elif kind == "driver":
-            assert self.driver.process is not None
-            pid = self.driver.process.pid
-            os.kill(pid, signal.SIGKILL)
-            self.driver.process.wait()
+        elif kind in ENDINGS:
+            pid = self.end_driver(kind)
             self.driver.start()
         elif kind == "checkpoint":
             pid, left = self.kill_in_checkpoint()
@@ -206,6 +207,32 @@ class Attack:
         self.until("training to go on", lambda: self.moving(now))
         self.note(Kill(kind, "training", at, pid, time.monotonic() - began, evidence))
         return True
+
+    def end_driver(self, kind: str) -> int:
+        """End the driver by the signals of that kind, and see that it told so; returns its process id."""
+        process = self.driver.process
+        assert process is not None
+        for number, ending in enumerate(ENDINGS[kind]):
+            time.sleep(number)  # a person who waits a second before the next
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, ending)
+        code = process.wait(self.chaos.patience)
+        if kind != "driver" and code != INTERRUPTED:
+            raise ChaosError(f"after {kind} the driver ended with code {code}, not {INTERRUPTED}:\n{self.driver.log()}")
+        return process.pid
+
+    def freeze(self) -> None:
+        """Stop a worker for a while. The training waits for it, or begins again without it; either way it goes on."""
+        victim, at, model = self.random.choice(titled(self.mark, TITLES["frozen"])), self.where(), self.training()
+        starts = self.begun(model)
+        victim.suspend()
+        time.sleep(self.chaos.frozen_seconds)
+        now, began = time.time(), time.monotonic()
+        with suppress(psutil.Error):  # it was given up for dead meanwhile
+            victim.resume()
+        self.until("training to go on after a worker was stopped", lambda: self.moving(now))
+        evidence = f"stopped for {self.chaos.frozen_seconds:.0f} s, starts {starts} -> {self.begun(model)}"
+        self.note(Kill("frozen", "training, no restart asked", at, victim.pid, time.monotonic() - began, evidence))
 
     def moving(self, since: float) -> bool:
         """Whether a model reported steps made after `since` (or all are done)."""
@@ -274,6 +301,19 @@ class Attack:
                 break
         self.note(Kill("task", "measurements", at, victim.pid, time.monotonic() - began, f"retries {attempts} -> {after}"))
 
+    def report_kill(self) -> None:
+        """Kill the driver when it has just begun to write tables, figures and report, which it tells by timings.json."""
+        told, report = self.study / "timings.json", self.study / "report.html"
+        before = told.stat().st_mtime_ns if told.exists() else 0
+        begun = lambda: told.exists() and told.stat().st_mtime_ns > before  # noqa: E731
+        self.until("the report to begin", begun, pause=0.01, seconds=20 * self.chaos.patience)
+        pid, began = self.end_driver("driver"), time.monotonic()
+        at = f"report.html {'written' if report.exists() else 'not yet written'}"
+        killed_at = time.time()
+        self.driver.start()
+        self.until("the report", lambda: report.exists() and report.stat().st_mtime > killed_at)
+        self.note(Kill("report", "report", at, pid, time.monotonic() - began, "written by the same command, run again"))
+
     def attempts(self) -> int:
         """How many second and later attempts of downstream tasks Ray has begun."""
         from ray.util.state import list_tasks
@@ -339,52 +379,6 @@ def run_chaos(chaos: Chaos) -> list[Kill]:
         shutil.rmtree(scratch, ignore_errors=True)
         if not chaos.keep:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def require_no_traces(folder: Path, kills: list[Kill]) -> None:
-    """No half-written file, no MLflow run twice or still RUNNING; and the files know how often they were begun."""
-    study = folder / "digits"
-    left = [str(path.relative_to(study)) for path in study.rglob(".tmp-*")]
-    if left:
-        raise ChaosError(f"half-written files were left: {left}")
-    restarts = sum(json.loads(path.read_text())["restarts"] for path in study.glob("models/*/done.json"))
-    wanted = sum(kill.phase == "training" for kill in kills)
-    if restarts < wanted:
-        raise ChaosError(f"{wanted} kills during training, and the models know of {restarts} restarts")
-    with sqlite3.connect(folder / "mlflow.db") as database:
-        rows = database.execute("SELECT name, status FROM runs WHERE lifecycle_stage = 'active'").fetchall()
-    doubled = [name for name, count in collections.Counter(name for name, _ in rows).items() if count > 1]
-    if doubled or {status for _, status in rows} != {"FINISHED"}:
-        raise ChaosError(f"MLflow's runs: {rows}")
-
-
-def summary(kills: list[Kill]) -> str:
-    """Recovery time after each kind of kill."""
-    lines = ["| killed | times | back after, s (median) | worst |", "|---|---:|---:|---:|"]
-    for kind in dict.fromkeys(kill.kind for kill in kills):
-        seconds = [kill.recovery_seconds for kill in kills if kill.kind == kind]
-        lines.append(f"| {kind} | {len(seconds)} | {statistics.median(seconds):.1f} | {max(seconds):.1f} |")
-    return "\n".join(lines)
-
-
-def record(kills: list[Kill]) -> None:
-    """Rows ``recovery/<what was killed>``: seconds from the kill until training (or the task) was seen to go on."""
-    from benchmarks import bench
-    from benchmarks.measure import row
-
-    rows = []
-    for kind in dict.fromkeys(kill.kind for kill in kills):
-        seconds = [kill.recovery_seconds for kill in kills if kill.kind == kind]
-        rows.append(row(f"recovery/{kind}", seconds) | {"reference": f"{len(seconds)} kills"})
-    bench.write(rows, bench.PLACE)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object, or {} where it is not there (yet)."""
-    try:
-        return dict(json.loads(path.read_text()))
-    except (OSError, ValueError):
-        return {}
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """What the chaos run (`make chaos`) compares, counts and refuses. The run itself, short, is in test_disturbed_studies.py."""
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +11,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tests.end_to_end.chaos import Attack, Chaos, Kill, require_no_traces
+from tests.end_to_end.chaos import Attack, Chaos
 from tests.end_to_end.chaos_cluster import ChaosError, Driver, Nodes
+from tests.end_to_end.chaos_record import Kill, require_no_traces
 from tests.support.same_tables import compare
 
 
@@ -84,3 +87,63 @@ def test_a_kill_counts_where_its_model_was_begun_again(
     attack = Attack(Chaos(epochs=2, patience=5), tmp_path, Driver(tmp_path, [], ""), Nodes(""), "")
     assert attack.training_kill("worker") is counts
     assert len(attack.done) == counts
+
+
+def driver_that(tmp_path: Path, ends_with: int) -> Driver:
+    """A process that ends with a code of its own when its terminal closes, or at the second Ctrl-C."""
+    code = f"""
+import signal, sys, time
+asked = []
+def end(number, frame):
+    asked.append(number)
+    if number == signal.SIGHUP or len(asked) == 2:
+        sys.exit({ends_with})
+for number in (signal.SIGINT, signal.SIGHUP):
+    signal.signal(number, end)
+print("ready", flush=True)
+time.sleep(60)
+"""
+    driver = Driver(tmp_path, [], "")
+    driver.process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert driver.process.stdout is not None
+    assert driver.process.stdout.readline() == b"ready\n"
+    (tmp_path / "driver.log").write_text("its words")
+    return driver
+
+
+@pytest.mark.parametrize("kind", ["hangup", "impatient"])
+@pytest.mark.parametrize("code", [130, 1])
+def test_a_driver_that_is_asked_to_end_must_say_that_it_was_interrupted(kind: str, code: int, tmp_path: Path) -> None:
+    driver = driver_that(tmp_path, code)
+    assert driver.process is not None
+    attack = Attack(Chaos(patience=20), tmp_path, driver, Nodes(""), "")
+    if code == 130:
+        assert attack.end_driver(kind) == driver.process.pid
+    else:
+        with pytest.raises(ChaosError, match=f"after {kind} the driver ended with code 1, not 130:\nits words"):
+            attack.end_driver(kind)
+
+
+def test_a_stopped_worker_is_let_go_and_training_must_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "models" / "a"
+    folder.mkdir(parents=True)
+    spec = {"model": "uvb", "data": {"train_images": 300}, "recipe": {"batch_size": 100}}
+    (folder / "spec.json").write_text(json.dumps(spec))
+    now = {"epoch": 1.0, "starts": 1, "images_per_s": 9.0}
+    (folder / "progress.json").write_text(json.dumps({**now, "time": time.time() - 5}))
+    told: list[str] = []
+
+    class Stopped(Worker):
+        def suspend(self) -> None:
+            told.append("stopped")
+
+        def resume(self) -> None:
+            told.append("let go")
+            (folder / "progress.json").write_text(json.dumps({**now, "time": time.time() + 1}))
+
+    monkeypatch.setattr("tests.end_to_end.chaos.titled", lambda mark, title: [Stopped(lambda: None)])
+    monkeypatch.setattr(Driver, "require_running", lambda self: None)
+    attack = Attack(Chaos(epochs=2, patience=5, frozen_seconds=0.1), tmp_path, Driver(tmp_path, [], ""), Nodes(""), "")
+    assert attack.training_kill("frozen")
+    assert told == ["stopped", "let go"]
+    assert attack.done[0].evidence == "stopped for 0 s, starts 1 -> 1"
