@@ -1,6 +1,6 @@
 """Measure how image sets are converted, opened and trained on from the disk.
 
-python -m benchmarks.cpu.data [--quick] [--only convert open train large] [--folder FOLDER]
+python -m benchmarks.cpu.data [--quick] [--only convert open train large] [--large-gb 20] [--folder FOLDER]
 
     convert  50,000 PNGs of 32×32: seconds and memory, against decoding them into memory by threads, as this project once did
     open     1.3 million images (4 GB): seconds, and private memory, of a process that opens the converted set
@@ -12,6 +12,7 @@ Each side is a process of its own. FOLDER (by default a temporary one) needs 30 
 
 import argparse
 import json
+import math
 import os
 import resource
 import subprocess
@@ -19,9 +20,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +37,9 @@ from benchmarks.measure import ROOT, Row, figure
 from uvb.data import ImageSet, load_dataset
 from uvb.data.image_file import Contents, ImageFile
 from uvb.data.stream import Resident, memory, rows_on
+from uvb.machine import usable_cpus
 from uvb.models.capacity import default_widths
-from uvb.plan import Plan, has_fast_bf16, usable_cpus
+from uvb.plan import Plan, has_fast_bf16
 from uvb.spec import RECIPES, DataRef, RunSpec, Widths
 from uvb.training import batch, loop
 from uvb.training.state import TrainState
@@ -50,13 +53,24 @@ NARROW = Widths(conv=(4, 8), hidden=16, latent=8, decoder=32)
 # ------------------------------------------------------------------------------------------------ images that can be made again
 
 
-def made(rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Synthetic images (n, 3, 32, 32) of these row numbers: smooth patterns, no two alike."""
+PATTERNS = 1021
+
+
+@cache
+def patterns() -> NDArray[np.uint8]:
+    """Smooth patterns, (1021, 3, 32, 32)."""
     y, x = np.mgrid[0:32, 0:32]
-    phase = rows[:, None, None, None] * np.array([7, 11, 13])[:, None, None]
-    waves = phase + (rows[:, None, None, None] % 17 + 1) * (x * np.array([1, 2, 3])[:, None, None] + y)
-    waves[:, 0, 0, :4] = (rows[:, None] >> np.array([0, 8, 16, 24])) & 255
-    return waves.astype(np.uint8)
+    row = np.arange(PATTERNS)[:, None, None, None]
+    phase = row * np.array([7, 11, 13])[:, None, None]
+    return (phase + (row % 17 + 1) * (x * np.array([1, 2, 3])[:, None, None] + y)).astype(np.uint8)
+
+
+def made(rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Synthetic images (n, 3, 32, 32) of these row numbers: a pattern, made lighter, with the number in its corner."""
+    images = patterns()[rows % PATTERNS]
+    images += (rows // PATTERNS).astype(np.uint8)[:, None, None, None]
+    images[:, 0, 0, :4] = (rows[:, None] >> np.array([0, 8, 16, 24])) & 255
+    return images
 
 
 def write_pngs(folder: Path, count: int) -> None:
@@ -222,12 +236,14 @@ def large_side(path: str, kind: str, train_images: str, steps: str) -> dict[str,
     if kind == "memory":
         whole = count > 1_000_000
         tensor = torch.empty(0) if whole else torch.from_numpy(made(np.arange(count)))
-        batch.rows_on = lambda pixels, device: MadeAgain() if whole else Resident(tensor)  # type: ignore[assignment]
+        batch.rows_on = lambda pixels, device: MadeAgain() if whole else Resident(tensor)  # type: ignore[assignment, attr-defined]
     _, losses = first_steps(images, NARROW, count, int(steps))
     return {"losses": losses, "reads": reads, "limit": memory()}
 
 
-SIDES = {"decode": decode_into_memory, "convert": convert_folder, "open": open_set, "train": train_side, "large": large_side}
+SIDES: dict[str, Callable[..., dict[str, Any]]] = {
+    "decode": decode_into_memory, "convert": convert_folder, "open": open_set, "train": train_side, "large": large_side,
+}  # fmt: skip
 
 
 # ----------------------------------------------------------------------------------------------------------------------- stages
@@ -271,9 +287,10 @@ def train_rows(folder: Path, sizes: dict[str, int]) -> Iterator[Row]:
 
 
 def large_rows(folder: Path, sizes: dict[str, int]) -> Iterator[Row]:
-    path = folder / "large.safetensors"
+    path = folder / ("open.safetensors" if sizes["large"] == sizes["open"] else "large.safetensors")
     try:
-        write_set(path, sizes["large"])
+        if not path.exists():
+            write_set(path, sizes["large"])
         size = path.stat().st_size / 1e9
         for train_images, what in ((sizes["large"] - 1024, "whole"), (min(100_000, sizes["large"] // 2), "prefix")):
             disk = side("large", path, "disk", train_images, sizes["steps"], cache=folder, limit=sizes["limit"])
@@ -286,7 +303,9 @@ def large_rows(folder: Path, sizes: dict[str, int]) -> Iterator[Row]:
         path.unlink(missing_ok=True)
 
 
-STAGES = {"convert": convert_rows, "open": open_rows, "train": train_rows, "large": large_rows}
+STAGES: dict[str, Callable[[Path, dict[str, int]], Iterator[Row]]] = {
+    "convert": convert_rows, "open": open_rows, "train": train_rows, "large": large_rows,
+}  # fmt: skip
 
 
 def main() -> None:
@@ -294,14 +313,18 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", nargs="*", choices=list(STAGES), default=list(STAGES))
     parser.add_argument("--folder", type=Path, default=None)
+    parser.add_argument("--large-gb", type=float, default=None, help="size of the large set, on a fifth of it as memory")
     parser.add_argument("--side", nargs="+", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.side:
         print(json.dumps(SIDES[args.side[0]](*args.side[1:])))
         return
+    sizes = dict(QUICK if args.quick else FULL)
+    if args.large_gb:
+        sizes |= {"large": int(args.large_gb * 1e9) // math.prod(SHAPE), "limit": int(args.large_gb * 1e9 / 5)}
     with tempfile.TemporaryDirectory(prefix="uvb-data-", dir=args.folder) as scratch:
         for stage in args.only:
-            for found in STAGES[stage](Path(scratch), QUICK if args.quick else FULL):
+            for found in STAGES[stage](Path(scratch), sizes):
                 print(json.dumps(found), flush=True)
 
 

@@ -1,0 +1,16 @@
+"""What the benchmark of data sets is made of."""
+
+import numpy as np
+import torch
+
+from benchmarks.cpu.data import FULL, MadeAgain, made, write_set
+from uvb.data import ImageSet
+
+
+def test_synthetic_images_differ_and_can_be_made_again(tmp_path):
+    """The losses on a set that was written are compared with those on images made in memory, so both must be the same."""
+    checksum = write_set(tmp_path / "a.safetensors", 3000, test=1000)
+    images = ImageSet.load(tmp_path / "a.safetensors")
+    assert images.checksum == checksum
+    assert torch.equal(images.train, MadeAgain()[torch.arange(2000)])
+    assert len(np.unique(made(np.arange(0, FULL["large"], 1009)).reshape(-1, 3072), axis=0)) == -(-FULL["large"] // 1009)
