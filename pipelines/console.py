@@ -10,6 +10,7 @@ COMMANDS = {
     "denoise": ("denoise", "clean noisy pictures with a model"),
     "restore": ("restore", "inpaint, deblur or enlarge pictures with a model"),
     "report": ("report", "rebuild a report, or compare studies"),
+    "export": ("export", "hand a study to TensorBoard or Weights & Biases"),
     "keep": ("keep", "copy what a study found, without weights"),
 }
 
@@ -32,3 +33,7 @@ def main() -> None:
     else:
         print(f"error: no command {name!r}; choose one of: {', '.join(COMMANDS)}", file=sys.stderr)
         sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -96,7 +96,8 @@ def cluster() -> Iterator[Cluster]:
     environment |= {
         "HOME": str(laptop), "UVB_TEST_HOME": str(home), MARK: mark, "RAY_TMPDIR": str(ray_folder), "RAY_AUTH_MODE": "token",
         "RAY_USAGE_STATS_ENABLED": "0", "MLFLOW_DISABLE_TELEMETRY": "true", "OMP_NUM_THREADS": "1", "NO_COLOR": "1",
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": f"{home / 'site'}:{ROOT / 'tests'}",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": f"{home / 'site'}:{ROOT / 'tests' / 'support'}",
         "UVB_STORAGE": str(home / "studies"), "RAY_ADDRESS": f"127.0.0.1:{port}", "RAY_JOB_ALLOW_DRIVER_ON_WORKER_NODES": "1",
     }  # fmt: skip
     found = Cluster(local_yaml(folder, port, dashboard, ray_folder), home, environment, dashboard)

@@ -13,7 +13,7 @@ from pipelines.errors import CommandFailed, last_line, log_error
 from pipelines.files.store import Store
 from tests.support.builders import ROOT
 
-COMMANDS = ("full_study", "sweep", "sample", "denoise", "restore", "report", "keep")
+COMMANDS = ("full_study", "sweep", "sample", "denoise", "restore", "report", "export", "keep")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 HEAVY = ("torch", "ray", "mlflow", "pandas", "numpy", "matplotlib")
 

@@ -18,7 +18,7 @@ from pipelines.reporting.statistics import over_seeds, own_estimator
 def pictures(study: Study) -> Iterator[Picture]:
     """A picture a data set, recipe and sigma at which models of one size were trained on several numbers of images.
 
-    For equally many steps (within 5 %), as `tune_spaces/paper/train_size.py` has it: else the length of training would be seen too.
+    For equally many steps (within 5 %), as the space `train_size` has it: else the length of training would show too.
     """
     losses = study.tables["losses"]
     if losses.empty:

@@ -92,7 +92,7 @@ def test_training_keeps_the_averaged_model(store: Store, digits: ImageSet) -> No
 def test_plan_stage_keeps_a_half_trained_models_plan_unless_replanning(store: Store, digits: ImageSet) -> None:
     specs = [tiny_spec(digits, model) for model in ("uvb", "deen")]
     layout, has = Layout(2, 1, 0.99, 0.0), Capacity(2, 0, ((2, 0),), cluster=False)
-    kept, new = Plan(workers=1, precision="fp64"), Plan(workers=2, precision="fp32")
+    kept, new = Plan(workers=1, precision="fp64"), Plan(workers=2, precision="fp32", products=True)
     store.write_json(f"models/{specs[0].spec_id}/plan.json", kept.to_json())
     for replan, expected in ((False, kept), (True, new)):
         groups = plan(Running(digits, specs, store), StudyConfig(precision="fp32", replan=replan), layout, has)

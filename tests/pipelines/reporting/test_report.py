@@ -206,10 +206,11 @@ def test_report_names_unfinished_models_of_the_last_command(tmp_path: Path) -> N
 def test_report_escapes_names(tmp_path: Path) -> None:
     fake_study.add_model(tmp_path, fake_study.spec("uvb"))
     evil = "<script>alert(1)</script>"
-    fake_study.write(tmp_path / "study.json", {"name": evil, "provenance": {"device": '"><img src=x>'}})
+    fake_study.write(tmp_path / "study.json", {"name": "R&D", "provenance": {"cpu": evil, "device": '"><img src=x>'}})
     page = build_report(tmp_path).read_text()
     assert evil not in page
     assert "&lt;script&gt;" in page
+    assert "R&amp;D" in page
     assert "<img" not in page
 
 
