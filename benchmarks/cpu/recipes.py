@@ -1,0 +1,234 @@
+"""Search each model's best recipe on held-out images, then compare the models: best against best, and at a shared recipe.
+
+python -m benchmarks.cpu.recipes --dataset digits --folder OUT [--epochs 11] [--sigmas 0.3 0.6 1.0] [--seeds 3]
+
+Both models get the same search: every optimizer at every rate, then the best of these with one thing changed. Each of the
+search's trainings is judged at the largest noise level by a fifth of the training images, averaged over `--search-seeds`
+seeds. The comparison trains on all training images and measures on the whole test set. The same command continues where it
+stopped. OUT receives trainings.jsonl (a line a training) and comparison.json.
+"""
+
+import argparse
+import itertools
+import json
+import math
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.cpu.speedrun import machine
+from uvb.data import ImageSet, load_dataset
+from uvb.errors import Diverged
+from uvb.measure.losses import EvalConfig, clustered_mean, denoisers, evaluation_images, image_losses
+from uvb.models import get_model
+from uvb.models.capacity import widths_at
+from uvb.plan import Plan, Precision, has_fast_bf16, usable_cpus
+from uvb.spec import RECIPES, DataRef, Recipe, RunSpec
+from uvb.training.loop import fit
+from uvb.training.state import TrainState
+
+MODELS = ("uvb", "deen")
+T_95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36}  # Student's t, two-sided, by number of trainings
+
+Choice = dict[str, Any]  # what of the recipe `fast` is changed
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--folder", type=Path, required=True)
+    add("--dataset", default="digits")
+    add("--data-dir", type=Path, default=Path("data"))
+    add("--width", type=float, default=1.0)
+    add("--epochs", type=int, default=11)
+    add("--sigmas", type=float, nargs="+", default=[0.3, 0.6, 1.0])
+    add("--seeds", type=int, default=3, help="trainings of each model, recipe and noise level in the comparison")
+    add("--search-seeds", type=int, default=2)
+    add("--rates", type=float, nargs="+", default=[1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2])
+    add("--optimizers", nargs="+", default=["adam", "muon_conv"])
+    add("--changes", nargs="*", choices=("batch", "small batch", "clip", "ema", "memory"), default=["batch", "clip", "memory"])
+    add("--eval-draws", type=int, default=4)
+    add("--eval-images", type=int, default=0, help="of the held-out images in the search (0: all)")
+    add("--threads", type=int, default=0)
+    add("--search-only", action="store_true")
+    add(
+        "--best",
+        type=json.loads,
+        help='skip the search: {"uvb": {"optimizer": "muon_conv", "learning_rate": 0.004}, "deen": ...}',
+    )
+    return parser.parse_args()
+
+
+class Trainings:
+    """Trains what is asked for, once, and remembers it in a file."""
+
+    def __init__(self, asked: argparse.Namespace) -> None:
+        self.asked = asked
+        self.images = load_dataset(asked.dataset, data_dir=asked.data_dir)
+        self.held_out = self.images.validation()
+        precision: Precision = "bf16" if has_fast_bf16("cpu") else "fp32"
+        self.plan = Plan(precision=precision, threads=asked.threads or usable_cpus())
+        asked.folder.mkdir(parents=True, exist_ok=True)
+        self.file, self.losses = asked.folder / "trainings.jsonl", asked.folder / "losses"
+        self.losses.mkdir(exist_ok=True)
+        lines = self.file.read_text().splitlines() if self.file.exists() else []
+        self.done: dict[tuple[str, bool], dict[str, Any]] = {
+            (row["spec_id"], row["held_out"]): row for row in map(json.loads, lines)
+        }
+
+    def loss(self, model: str, choice: Choice, sigma: float, seed: int, *, held_out: bool) -> dict[str, Any]:
+        """A row with the mean loss on the held-out or test images; infinite where training diverged."""
+        images = self.held_out if held_out else self.images
+        spec = spec_of(self.asked, images, model, choice, sigma, seed)
+        if (spec.spec_id, held_out) in self.done:
+            return self.done[spec.spec_id, held_out]
+        started, cpu = time.monotonic(), time.process_time()
+        mean, stderr = math.inf, math.nan
+        try:
+            state = TrainState.fresh(spec, self.plan)
+            for _ in fit(spec, self.plan, state, images, pulse_seconds=1e9):
+                pass
+            per_image = self.measure(spec, state, images, held_out)
+            torch.save(per_image, self.losses / f"{spec.spec_id}.pt")
+            found = clustered_mean(per_image)
+            mean, stderr = found.value, found.stderr
+        except Diverged as error:
+            print(error, flush=True)
+        row = {
+            "model": model, "choice": choice, "sigma": sigma, "seed": seed, "held_out": held_out, "loss": mean,
+            "stderr_over_images": stderr, "seconds": time.monotonic() - started, "cpu_seconds": time.process_time() - cpu,
+            "spec_id": spec.spec_id, "spec": spec.to_json(),
+        }  # fmt: skip
+        with self.file.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        self.done[spec.spec_id, held_out] = row
+        where = "held-out" if held_out else "test"
+        print(f"{model} {choice} σ={sigma:g} seed {seed}: {where} {mean:.4f} ({row['seconds']:.0f} s)", flush=True)
+        return row
+
+    def measure(self, spec: RunSpec, state: TrainState, images: ImageSet, held_out: bool) -> Tensor:
+        """Losses of each image, averaged over draws, (N,) float64."""
+        config = EvalConfig(test_images=self.asked.eval_images if held_out else 0, draws=self.asked.eval_draws)
+        model = state.averaged.eval()
+        _, denoise = next(iter(denoisers(model).items()))
+        x = evaluation_images(images, "test", config)
+        found = image_losses(denoise, model.noise_dim, x, images.levels, spec.sigma, "test", config, self.plan)
+        return found.mean(1)
+
+    def difference(self, ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> dict[str, float]:
+        """Mean of ours - theirs over pairs of one seed, its 95 % interval over trainings, its standard error over images."""
+        pairs = list(zip(ours, theirs, strict=True))
+        apart = [a["loss"] - b["loss"] for a, b in pairs]
+        per_image = torch.stack([self.per_image(a) - self.per_image(b) for a, b in pairs]).mean(0)
+        return {
+            "mean": statistics.mean(apart),
+            "half_interval_over_trainings": interval(apart),
+            "stderr_over_images": clustered_mean(per_image).stderr,
+        }
+
+    def per_image(self, row: dict[str, Any]) -> Tensor:
+        loaded: Tensor = torch.load(self.losses / f"{row['spec_id']}.pt")
+        return loaded
+
+
+def spec_of(asked: argparse.Namespace, images: ImageSet, model: str, choice: Choice, sigma: float, seed: int) -> RunSpec:
+    recipe = recipe_of(choice, asked.epochs)
+    data = DataRef(images.name, images.checksum, images.shape, len(images.train))
+    widths, objective = widths_at(model, images.shape, asked.width), get_model(model).objective
+    return RunSpec(data, model, widths, sigma, objective, recipe, seed=seed)
+
+
+def recipe_of(choice: Choice, epochs: int) -> Recipe:
+    return RECIPES["fast"].changed(**choice).changed(epochs=epochs)
+
+
+def interval(values: list[float]) -> float:
+    """Half of the 95 % interval of their mean."""
+    return T_95[len(values)] * statistics.stdev(values) / math.sqrt(len(values)) if len(values) in T_95 else math.nan
+
+
+def changed(best: Choice, name: str) -> Choice:
+    """`best` with the one thing changed that `name` says."""
+    if name == "memory":  # of squares with Adam; our Muon has a decay of weights instead
+        return best | ({"beta2": 0.95} if best["optimizer"] == "adam" else {"weight_decay": 0.1})
+    others: dict[str, Choice] = {
+        "batch": {"batch_size": 128},
+        "small batch": {"batch_size": 32},
+        "clip": {"clip": 10.0},
+        "ema": {"ema": 0.99},
+    }
+    return best | others[name]
+
+
+def search(trainings: Trainings, asked: argparse.Namespace, model: str) -> list[tuple[float, Choice]]:
+    """Mean held-out losses of every recipe tried, best first."""
+
+    def mean(choice: Choice) -> float:
+        seeds = range(asked.search_seeds)
+        rows = [trainings.loss(model, choice, max(asked.sigmas), seed, held_out=True) for seed in seeds]
+        return statistics.mean(row["loss"] for row in rows)
+
+    grid = [{"optimizer": o, "learning_rate": r} for o, r in itertools.product(asked.optimizers, asked.rates)]
+    found = [(mean(choice), choice) for choice in grid]
+    best = min(found, key=lambda one: one[0])[1]
+    found += [(mean(choice), choice) for choice in (changed(best, name) for name in asked.changes)]
+    return sorted(found, key=lambda one: one[0])
+
+
+def main() -> None:
+    asked = arguments()
+    trainings = Trainings(asked)
+    searched = {} if asked.best else {model: search(trainings, asked, model) for model in MODELS}
+    best = asked.best or {model: found[0][1] for model, found in searched.items()}
+    for model, found in searched.items():
+        print(model, "best:", *[f"{loss:.4f} {choice}" for loss, choice in found[:3]], sep="\n  ", flush=True)
+    result: dict[str, Any] = {
+        "machine": machine(),
+        "plan": trainings.plan.to_json(),
+        "epochs": asked.epochs,
+        "width": asked.width,
+        "search": {m: [{"loss": loss, "choice": choice} for loss, choice in found] for m, found in searched.items()},
+    }
+    for rows in [[]] if asked.search_only else compare(trainings, asked, best):
+        result["compared"] = rows
+        (asked.folder / "comparison.json").write_text(json.dumps(result, indent=1))
+
+
+def compare(trainings: Trainings, asked: argparse.Namespace, best: dict[str, Choice]) -> Iterator[list[dict[str, Any]]]:
+    """Rows of a noise level and a pairing of recipes each: at its best, both at `fast`, both at UVB's, both at DEEN's.
+
+    Yielded after every row, so that what is there can be kept.
+    """
+    fast = {"optimizer": "adam", "learning_rate": RECIPES["fast"].learning_rate}
+    pairings: dict[str, dict[str, Choice]] = {
+        "best against best": best,
+        "both at fast": dict.fromkeys(MODELS, fast),
+        "both at UVB's best": dict.fromkeys(MODELS, best["uvb"]),
+        "both at DEEN's best": dict.fromkeys(MODELS, best["deen"]),
+    }
+    rows = []
+    for sigma, (name, recipes) in itertools.product(asked.sigmas, pairings.items()):
+        seeds = range(asked.seeds)
+        of = {m: [trainings.loss(m, recipes[m], sigma, seed, held_out=False) for seed in seeds] for m in MODELS}
+        row: dict[str, Any] = {"recipes": name, "sigma": sigma, "trainings": asked.seeds}
+        for model, found in of.items():
+            losses = [one["loss"] for one in found]
+            row[model] = {
+                "choice": recipes[model],
+                "loss": statistics.mean(losses),
+                "half_interval_over_trainings": interval(losses),
+                "stderr_over_images": statistics.mean(one["stderr_over_images"] for one in found),
+            }
+        row["uvb - deen"] = trainings.difference(of["uvb"], of["deen"])
+        rows.append(row)
+        print(name, sigma, json.dumps(row["uvb - deen"]), flush=True)
+        yield rows
+
+
+if __name__ == "__main__":
+    main()
