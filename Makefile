@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: setup study test test-slow test-all lint types format bench chaos ui results clean
+.PHONY: setup study test test-slow test-all lint types format docs bench chaos ui results clean
 
 study: $(VENV)/.installed   ## the whole study on digits; ARGS="--help" shows what it takes
 	$(BIN)/python pipelines/full_study.py $(ARGS)
@@ -31,6 +31,9 @@ format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(VENV)/.installed    ## the documentation site into build/site; a broken link fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 bench: $(VENV)/.installed   ## speed, as ratios within one run, into results/speed/
 	$(BIN)/python -m benchmarks.bench $(ARGS)
 
@@ -51,7 +54,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo "1 of 2: torch"
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	@echo "2 of 2: Ray, MLflow and the rest"
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[study,dev]"
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[study,dev,docs]"
 	@touch $@
 
 clean:

@@ -26,7 +26,7 @@ MARK = re.compile(r"(<!-- table: ([a-z-]+)(.*?) -->\n).*?(<!-- end -->)", re.DOT
 
 def pages() -> list[Path]:
     """Every page that may hold tables."""
-    return sorted([*(ROOT / "docs").glob("*.md"), *(ROOT / "results").rglob("README.md")])
+    return sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "results").rglob("README.md")])
 
 
 def written(path: Path) -> str:
