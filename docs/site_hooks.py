@@ -52,5 +52,4 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
             return f"[{text}](https://github.com/{REPOSITORY}/blob/main/{path}{anchor})"
         return text if path in text else f"{text} (`{path}`)"
 
-    address = f"https://colab.research.google.com/github/{REPOSITORY}/blob/main/docs/{uri}"
-    return LINK.sub(outside, markdown).replace("COLAB-LINK", f"[Run it in Colab]({address})" if REPOSITORY else "")
+    return LINK.sub(outside, markdown)
