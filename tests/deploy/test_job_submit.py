@@ -110,7 +110,7 @@ def test_block_trains_a_study_with_the_uploaded_package(head: Head) -> None:
 def test_block_fails_when_the_study_fails(head: Head) -> None:
     done = head.submit({"--dataset mnist --use-gpu --expect-gpus 8": "--sigmas -1 --use-gpu --expect-gpus 8"})
     assert done.returncode != 0
-    assert "sigma = -1" in done.stdout
+    assert "--sigmas -1: it must be from" in done.stdout
 
 
 @pytest.mark.slow
