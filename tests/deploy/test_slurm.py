@@ -85,7 +85,7 @@ def test_sbatch_trains_a_study_on_two_nodes(folder: Path) -> None:
 def test_sbatch_fails_when_the_study_fails(folder: Path) -> None:
     code, said = submit(folder, "--sigmas", "-1")
     assert code == 2, said
-    assert "sigma = -1" in said
+    assert "--sigmas -1: it must be from" in said
 
 
 @pytest.mark.slow
