@@ -3,6 +3,7 @@
 import os
 import re
 import sqlite3
+import time
 from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
@@ -79,6 +80,9 @@ def _check_sqlite(uri: str) -> None:
         _require_ours(file)
 
 
+BEING_MADE_SECONDS = 30.0  # a store written so recently may still be in the making
+
+
 def _require_writable(file: Path) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -101,6 +105,8 @@ def _require_ours(file: Path) -> None:
         raise UserError(line) from error
     if sound != ["ok"]:
         raise UserError(f"the MLflow store {file} is damaged; move it away, or restore it, or choose another --tracking-uri")
+    if tables & {"experiments", "alembic_version"} and time.time() - file.stat().st_mtime < BEING_MADE_SECONDS:
+        return  # another process may be making it, revision by revision; MLflow itself refuses one that stays old
     if tables and not (versions and "experiments" in tables):
         raise UserError(f"{file} is another program's database, not an MLflow store; choose another --tracking-uri")
     revisions = mlflow_revisions()

@@ -110,7 +110,7 @@ def test_full_disk_loses_nothing(small_disk: Path, tmp_path: Path, digits: Image
             r"asked for \d workers? of 5000 CPUs each, and this machine has \d+ CPUs?.*one node has",
         ),
         (["--concurrent-trials", "5000", "--cpus-per-worker", "1"], r"asked for 5000 trials at a time.*this machine has"),
-        (["--use-gpu", "--gpus-per-worker", "5000"], r"asked for .*GPU|--use-gpu, and this machine has"),
+        (["--use-gpu", "--gpus-per-worker", "500"], r"asked for .*GPU|--use-gpu, and this machine has"),
     ],
 )
 def test_impossible_requests_end_within_seconds(tmp_path: Path, wrong: list[str], said: str) -> None:

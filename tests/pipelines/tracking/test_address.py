@@ -1,5 +1,6 @@
 """Tracking URIs: each that cannot work is one line, before MLflow is imported and without anything written."""
 
+import os
 import re
 import shutil
 import sqlite3
@@ -101,6 +102,9 @@ def test_files_that_are_not_mlflows_are_refused_and_left_alone(tmp_path: Path) -
         "folder": "Is a directory",
     }
     before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    check_tracking_uri(f"sqlite:///{tmp_path}/older")  # written a moment ago: another process may be making it
+    for path in before:
+        os.utime(path, (0, 0))
     for name, why in said.items():
         assert re.search(why, refusal(f"sqlite:///{tmp_path}/{name}")), name
     for name in ("sound.db", "empty", "absent"):
