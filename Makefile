@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: setup study test test-slow test-all lint types format docs bench chaos ui results clean
+.PHONY: setup study test test-slow test-nightly test-all lint types format docs bench chaos ui results clean
 
 study: $(VENV)/.installed   ## the whole study on digits; ARGS="--help" shows what it takes
 	$(BIN)/python pipelines/full_study.py $(ARGS)
@@ -15,9 +15,12 @@ test: $(VENV)/.installed    ## unit tests, under 3 minutes on two cores
 	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 test-slow: $(VENV)/.installed   ## real Ray clusters, kills, servers, a browser; two at a time, since they wait more than they compute
-	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -m "slow and not nightly" -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-test-all: test test-slow
+test-nightly: $(VENV)/.installed   ## what needs a machine to itself: Slurm, long chaos
+	$(BIN)/python -m pytest -m nightly $(ARGS)
+
+test-all: test test-slow test-nightly
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -1,7 +1,6 @@
 """Models as models: logged to MLflow as a folder and a pyfunc, fetched again the same, nothing pickled on the way."""
 
 import pickle
-import re
 import shutil
 from pathlib import Path
 
@@ -150,18 +149,3 @@ def test_load_refuses_a_model_that_is_not_there_in_one_line(logged, tmp_path):
     (damaged / "model.safetensors").write_bytes(b"\x00" * 100)
     with pytest.raises(UserError, match="cannot be loaded"):
         models.load(damaged)
-
-
-def test_readme_block_denoises_and_samples(logged, monkeypatch):
-    """README's Python block as it stands, on the registry of a small study."""
-    client, uri, found = logged
-    row = {"split": "test", "estimator": "energy", "sigma": 1.0}
-    losses = pd.DataFrame([{"model": m, "spec_id": m, "loss": 1.0, **row} for m in found])
-    models.register_best(client, "digits", losses, {m: run_id for m, (run_id, _) in found.items()})
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    readme = (Path(__file__).parents[3] / "README.md").read_text()
-    (block,) = [part for part in re.findall(r"```python\n(.*?)```", readme, re.S) if "models.load" in part]
-    names: dict[str, object] = {}
-    exec(block, names)
-    assert names["x_hat"].shape == (8, 1, 8, 8)
-    assert [tuple(x.shape) for x in names["samples"]] == [(8, 1, 8, 8)] * 5
