@@ -7,7 +7,7 @@ from typing import Any
 _WITH_PASSWORD = re.compile(r"://[^\s/@:]*:[^\s]*@")
 _WITH_NAME = re.compile(r"://[^/?#\s]*@")
 # Options of stores, and of MLflow's pages, that are known to be harmless; all others count as secret.
-_HARMLESS = r"region|scheme|endpoint_override|allow_\w+|viewStateShareKey|compareRunsMode"
+_HARMLESS = r"region|scheme|endpoint_override|allow_\w+|viewStateShareKey|compareRunsMode|workflowType"
 _OPTION = re.compile(rf"([?&](?!(?:{_HARMLESS})=)[^=&\s]+=)[^&\s\"']+")
 
 
