@@ -236,7 +236,7 @@ def large_side(path: str, kind: str, train_images: str, steps: str) -> dict[str,
     if kind == "memory":
         whole = count > 1_000_000
         tensor = torch.empty(0) if whole else torch.from_numpy(made(np.arange(count)))
-        batch.rows_on = lambda pixels, device: MadeAgain() if whole else Resident(tensor)  # type: ignore[assignment, attr-defined]
+        batch.rows_on = lambda pixels, device: MadeAgain() if whole else Resident(tensor)  # type: ignore[assignment, attr-defined]  # stands in
     _, losses = first_steps(images, NARROW, count, int(steps))
     return {"losses": losses, "reads": reads, "limit": memory()}
 

@@ -137,7 +137,7 @@ def test_the_report_opens_clean_at_every_width_and_in_the_dark(chrome, report, w
     assert not problems
 
 
-def test_a_chart_of_the_report_shows_values_and_zooms(chrome, report):
+def test_report_chart_shows_values_and_zooms(chrome, report):
     problems: list[str] = []
     page = open_page(chrome, problems, viewport={"width": 1280, "height": 900})
     page.goto(report.as_uri())
@@ -157,7 +157,7 @@ def test_a_chart_of_the_report_shows_values_and_zooms(chrome, report):
     assert not problems
 
 
-def test_a_chain_of_the_report_moves_and_rests(chrome, report):
+def test_report_chain_moves_and_rests(chrome, report):
     page = open_page(chrome, [], viewport={"width": 1280, "height": 900})
     page.goto(report.as_uri())
     film = page.locator("figure[id^=film_] svg").first

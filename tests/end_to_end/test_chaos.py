@@ -113,7 +113,7 @@ time.sleep(60)
 
 @pytest.mark.parametrize("kind", ["hangup", "impatient"])
 @pytest.mark.parametrize("code", [130, 1])
-def test_a_driver_that_is_asked_to_end_must_say_that_it_was_interrupted(kind: str, code: int, tmp_path: Path) -> None:
+def test_chaos_requires_a_driver_to_say_it_was_interrupted(kind: str, code: int, tmp_path: Path) -> None:
     driver = driver_that(tmp_path, code)
     assert driver.process is not None
     attack = Attack(Chaos(patience=20), tmp_path, driver, Nodes(""), "")
@@ -124,7 +124,7 @@ def test_a_driver_that_is_asked_to_end_must_say_that_it_was_interrupted(kind: st
             attack.end_driver(kind)
 
 
-def test_a_stopped_worker_is_let_go_and_training_must_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chaos_lets_a_stopped_worker_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "models" / "a"
     folder.mkdir(parents=True)
     spec = {"model": "uvb", "data": {"train_images": 300}, "recipe": {"batch_size": 100}}
