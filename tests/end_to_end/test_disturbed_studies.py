@@ -82,7 +82,6 @@ def run_statuses(folder: Path) -> list[str]:
         return [status for (status,) in connection.execute("select status from runs")]
 
 
-@pytest.mark.nightly  # not seen to pass since a race that it found was mended; each_kind_of_kill covers its kinds
 def test_study_survives_and_ends_the_same(tmp_path: Path, two_workers: Path) -> None:
     """Started twice; a worker dies in mid-training; the person presses Ctrl-C; the same command runs again."""
     quiet, rough, mark = two_workers, tmp_path / "rough", uuid4().hex
