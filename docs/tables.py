@@ -242,10 +242,22 @@ def rates(machine: str, *kinds: str) -> list[str]:
     return markdown(["what", "value", "ratio", "to", "commit"], rows)
 
 
+def chaos() -> list[str]:
+    """The kinds of each chaos run, how often each happened, and how soon the study went on."""
+    rows = []
+    for run in json.loads((ROOT / "results" / "chaos" / "runs.json").read_text()):
+        for kind, found in run["kinds"].items():
+            worst = "" if found["worst_seconds"] is None else f"{found['worst_seconds']:.1f}"
+            seconds = [f"{found['median_seconds']:.1f}", worst]
+            rows.append([run["when"], kind, str(found["times"]), *seconds, run["equal_tables"], f"`{run['commit'][:7]}`"])
+        rows += [[run["when"], kind, "skipped", "", "", why, f"`{run['commit'][:7]}`"] for kind, why in run["skipped"].items()]
+    return markdown(["run", "kind", "times", "back after, s (median)", "worst", "equal tables", "commit"], rows, left=2)
+
+
 Table = Callable[..., list[str]]
 TABLES: dict[str, Table] = {
     "losses": losses, "seeds": seeds, "sigma-one": sigma_one, "origin": origin, "gpu-trainings": gpu_trainings,
-    "studies": studies, "search": search, "steps": steps, "rates": rates,
+    "studies": studies, "search": search, "steps": steps, "rates": rates, "chaos": chaos,
 }  # fmt: skip
 
 
