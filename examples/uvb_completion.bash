@@ -1,0 +1,19 @@
+# Completion of `uvb` for bash, and for zsh after `autoload -U bashcompinit && bashcompinit`.
+#
+#   source examples/uvb_completion.bash
+#
+# Commands, then their options as --help lists them, then files.
+declare -A _uvb_options
+
+_uvb() {
+  local word=${COMP_WORDS[COMP_CWORD]} command=${COMP_WORDS[1]}
+  COMPREPLY=()
+  if [ "$COMP_CWORD" = 1 ]; then
+    COMPREPLY=($(compgen -W "$(uvb --help | sed -n 's/^  \([a-z]*\) .*/\1/p')" -- "$word"))
+  elif [[ $word == -* ]]; then
+    # The options of a command are asked for once: its --help takes a second.
+    [ -n "${_uvb_options[$command]:-}" ] || _uvb_options[$command]=$(uvb "$command" --help | grep -oE -- '--[a-z][a-z-]*' | sort -u)
+    COMPREPLY=($(compgen -W "${_uvb_options[$command]}" -- "$word"))
+  fi
+}
+complete -o default -F _uvb uvb
