@@ -37,7 +37,7 @@ def on_files(files: Files, config: Any, **_: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Point links that leave docs/ at the copies, else at the repository; without one, keep their text and the file's name."""
+    """Point links that leave docs/ at the copies, else at the repository. Where there is none, keep the text and the name."""
     uri = page.file.src_uri
     up = "../" * uri.count("/")
 

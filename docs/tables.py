@@ -1,7 +1,7 @@
 """Write the tables of the results pages from the committed results: `python docs/tables.py`.
 
-A page marks each place with ``<!-- table: NAME ARGUMENTS -->`` and ``<!-- end -->``; what stands between is replaced. So every
-figure in a table is rounded once, from the Parquet and JSON files in `results/`. A test checks that the pages are current.
+A page marks each place with ``<!-- table: NAME ARGUMENTS -->`` and ``<!-- end -->``. This replaces the table between them, so
+every figure in it is rounded once, from the Parquet and JSON files in `results/`. A test checks that the pages are current.
 """
 
 import json
@@ -199,7 +199,7 @@ def studies(kind: str) -> list[str]:
 
 
 def search(study: str) -> list[str]:
-    """Test losses of a search by recipe and model; an empty cell was stopped early or not asked for."""
+    """Test losses of a search by recipe and model. A cell is empty where the training was stopped early or not asked for."""
     found = energies(ROOT / "results" / "recipe-search" / study)
     found = found[found.split == "test"]
     names = found.recipe + ", batch " + found.batch_size.astype(str)
