@@ -1,4 +1,4 @@
-"""Training as the driver sees it: Tune runs groups of models, each in a trial, and a trial is one TorchTrainer."""
+"""Training as the driver sees it: Tune runs a trial for each group of models, and a trial is one TorchTrainer."""
 
 import logging
 import os
@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import ray
 from ray import train, tune
+from ray.train import UserCallback
 from ray.train.torch import TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
@@ -20,9 +21,12 @@ from pipelines.cluster.layout import TRIAL_CPUS, Layout
 from pipelines.cluster.worker import train_group
 from pipelines.errors import last_line
 from pipelines.executor.outcomes import outcome
+from pipelines.executor.training import STUCK_LIMIT
+from pipelines.files.formats import ProgressJson
 from pipelines.files.store import Store
 from pipelines.leaving import stubborn
 from uvb.errors import UserError
+from uvb.spec import RunSpec
 
 WORKER_FAILURES = 40  # restarts of a group's workers
 TRIAL_FAILURES = 10  # restarts of a trial
@@ -30,11 +34,14 @@ START_FAILURES = 10  # times a worker group may fail to start, e.g. while an aut
 
 
 def train_trial(config: dict[str, Any]) -> None:
-    """What a Tune trial runs: one TorchTrainer, for the group that `config` numbers.
+    """Run one TorchTrainer, for the group that `config` numbers. Tune calls this for each trial.
 
-    Its name is new each time, since our files alone say where to go on.
+    The trainer's name is new each time, since our files alone say where to go on.
     """
     group = compat.shared(config["shared"])[config["group"]]
+    deaths = EarlyDeaths(group["store"], group["specs"])
+    if not deaths.open:  # given up in an earlier try of this trial
+        return
     # The state API frees the CPUs of a killed trial. Where a machine runs several Rays it must be told which one to ask.
     os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
     compat.hand_to_controller("RAY_ADDRESS")
@@ -50,13 +57,49 @@ def train_trial(config: dict[str, Any]) -> None:
             name=f"train-{uuid4().hex[:12]}",
             storage_path=group["scratch"],
             failure_config=train.FailureConfig(max_failures=WORKER_FAILURES, controller_failure_limit=START_FAILURES),  # type: ignore[call-arg]  # Ray's stubs are of V1
-            callbacks=[TuneReportCallback()],  # type: ignore[list-item]  # Ray's stubs want V1's callbacks
+            callbacks=[TuneReportCallback(), deaths],  # type: ignore[list-item]  # Ray's stubs want V1's callbacks
         ),
     ).fit()
 
 
+class EarlyDeaths(UserCallback):
+    """Counts workers that die before `Training` can count them, and gives their group up after `STUCK_LIMIT` deaths.
+
+    Without it Ray would start such workers hundreds of times. `Training` writes progress.json as soon as it begins. So a worker
+    has died early if that file has not changed.
+    """
+
+    def __init__(self, store: str, specs: Sequence[dict[str, Any]]) -> None:
+        self.uri = store
+        self.labels = {spec.spec_id: spec.label for spec in map(RunSpec.from_json, specs)}
+        self.seen = self._progress()
+
+    @property
+    def open(self) -> list[str]:
+        """The spec_ids of the models that have no outcome, in the order of training."""
+        return [spec_id for spec_id in self.labels if outcome(Store(self.uri), spec_id) is None]
+
+    def _progress(self) -> dict[str, Any]:
+        return Store(self.uri).find_json(f"models/{next(iter(self.open), '')}/progress.json", ProgressJson)
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        """Count a death. Raises RuntimeError, which ends the trainer, when the group is given up."""
+        store, before, self.seen = Store(self.uri), self.seen, self._progress()
+        if not self.open or self.seen != before:
+            return
+        self.seen = before | {"stuck": before.get("stuck", 0) + 1}
+        with suppress(UserError):  # the disk is full, say: a later death is counted
+            store.write_json(f"models/{self.open[0]}/progress.json", self.seen)
+        if self.seen["stuck"] >= STUCK_LIMIT:
+            said = f"its workers died {STUCK_LIMIT} times before they began ({last_line(worker_exceptions.popitem()[1])})"
+            for spec_id in self.open:
+                blob = {"error": f"{self.labels[spec_id]}: {said}; see Ray's logs", "time": time.time()}
+                store.write_json(f"models/{spec_id}/failed.json", blob)
+            raise RuntimeError(said)
+
+
 class StoppedEarly(tune.Callback):
-    """Writes stopped.json for the models of a trial that the scheduler of a search stopped.
+    """Writes stopped.json for the models of a trial that a search's scheduler stopped.
 
     Args:
         groups: the spec_ids of each group.
@@ -68,7 +111,7 @@ class StoppedEarly(tune.Callback):
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         if "outcome" in (trial.last_result or {}):  # a training that ended by itself reports one
             return
-        with suppress(UserError, OSError):  # then the model counts as not trained to its end
+        with suppress(UserError, OSError):  # a model without the file counts as not trained to its end
             for spec_id in self.groups[trial.config["group"]]:
                 if outcome(self.store, spec_id) is None:
                     self.store.write_json(f"models/{spec_id}/stopped.json", {"time": time.time()})
@@ -78,8 +121,8 @@ class GroupRunner:
     """Trains groups through Ray Tune in a thread of its own, so that Ctrl-C reaches the driver and not Tune.
 
     Args:
-        scheduler: a Tune scheduler over the metric ``loss`` by ``epoch``, for searches; None trains everything to its end.
-        report_epochs: how often a model reports to it; 0: only at its end.
+        scheduler: a search's Tune scheduler over the metric ``loss`` by ``epoch``; None trains everything to its end.
+        report_epochs: how often a model reports to the scheduler; 0: only at its end.
     """
 
     def __init__(
@@ -143,12 +186,12 @@ class GroupRunner:
         return self.thread.is_alive()
 
     def _run(self) -> None:
-        # Tune prints a traceback for each trial that fails, also for one that it starts again; `errors` has the line.
+        # Tune prints a traceback for each trial that fails, even if it starts it again. `errors` has the line instead.
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         try:
             results = self.tuner.fit()
             for result in (results[index] for index in range(len(results))):
                 if result.error:
                     self.errors.append(last_line(result.error))
-        except Exception as error:  # the driver tells it, with what was not finished
+        except Exception as error:  # the driver prints it, with what was not finished
             self.errors.append(last_line(error))

@@ -1,4 +1,4 @@
-"""One model, trained and measured in this process. Ray workers, GPU scripts and plain scripts share it; it knows no Ray.
+"""Train and measure one model in this process, without Ray. Ray workers, GPU scripts and plain scripts share this.
 
-It lives here and not in `uvb` because it writes a study's folder and knows experiments, which training must not.
+It is not in `uvb` because it writes a study's folder and knows experiments, which training must not.
 """

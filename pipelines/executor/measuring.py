@@ -1,4 +1,4 @@
-"""Measure trained models: which tasks belong to them, one task run in this process, and the exact references beside it."""
+"""Measure trained models: list their tasks, run one task in this process, and compute the exact references."""
 
 import dataclasses
 import hashlib
@@ -11,7 +11,7 @@ from functools import lru_cache
 import torch
 from safetensors.torch import save_file
 
-from pipelines.files.records import DoneJson
+from pipelines.files.formats import Done
 from pipelines.files.store import Store
 from pipelines.study.images import load_images
 from uvb.accelerate.cpu import keep_large_buffers
@@ -25,13 +25,13 @@ from uvb.models.io import load
 from uvb.plan import Plan
 from uvb.spec import DataRef, RunSpec
 
-MEASUREMENT = 2  # raise it when the same settings give other numbers; 1 took the first test images instead of drawing them
-EXACT_PAIRS = 1e9  # above this many pairs of images, the references take one noise draw
+MEASUREMENT = 2  # raise it when the same settings give other numbers; 1 took the first test images, 2 draws them
+EXACT_PAIRS = 1e9  # with more pairs of images, the references take one noise draw
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How every task measures. Each result stores its hash, so a result measured otherwise is made again."""
+    """How tasks measure. Each result stores their hash, and is made again if that changes."""
 
     evaluation: EvalConfig
     plan: Plan
@@ -39,7 +39,7 @@ class Settings:
     scale: float = 1.0
 
     def key(self, task: str) -> str:
-        """Hash what decides the numbers of the tasks of this name (threads do not)."""
+        """Hash the settings that decide the numbers of the tasks of this name. Threads do not."""
         plan, evaluation = self.plan, dataclasses.asdict(self.evaluation)
         scale = self.scale if task != "reference" and get_experiment(task).scaled else 1.0
         said = [MEASUREMENT, evaluation, self.seed, scale, plan.precision, plan.device]
@@ -48,7 +48,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Task:
-    """One task: an experiment on a model, or the references ("reference") of its data and noise level."""
+    """An experiment on a model; or, named "reference", the exact references for its data and noise level."""
 
     name: str
     key: str
@@ -60,12 +60,12 @@ class Task:
 
     @property
     def label(self) -> str:
-        """For a person; the folder's name tells it from others of its model and noise level."""
+        """The task's name for a person. Tasks of other seeds may share it; the folder does not."""
         return f"{self.name} of {self.spec.label}" if self.name != "reference" else f"reference at σ={self.spec.sigma:g}"
 
 
 def tasks_for(specs: Sequence[RunSpec], experiments: Sequence[str]) -> list[Task]:
-    """List the tasks of trained models, the references first. Plug-ins only decide what applies to what."""
+    """List the tasks of trained models, the references first."""
     found: dict[str, Task] = {}
     for spec in specs:
         key = f"{spec.data.checksum}-{spec.data.train_images}-{spec.sigma:.12g}"
@@ -87,7 +87,7 @@ def model_class(spec: RunSpec) -> type[Estimator]:
 
 
 def unfinished(tasks: Sequence[Task], store: Store, settings: Settings) -> list[Task]:
-    """Keep the tasks without a result, with one measured otherwise, or with one of weights that the model no longer has."""
+    """Keep the tasks that have no result, or one measured otherwise, or one of weights that the model no longer has."""
     now = {spec: trained(store, spec) for spec in {task.spec for task in tasks}}
 
     def stands(task: Task) -> bool:
@@ -99,18 +99,18 @@ def unfinished(tasks: Sequence[Task], store: Store, settings: Settings) -> list[
 
 
 def trained(store: Store, spec: RunSpec) -> float | None:
-    """Return when a model's training ended: this tells its weights from those of another training of the same spec."""
-    time: float | None = store.find_json(f"models/{spec.spec_id}/done.json", DoneJson).get("time")
+    """Return when a model's training ended. This time tells its weights from those of another training of the same spec."""
+    time: float | None = store.find_json(f"models/{spec.spec_id}/done.json", Done).get("time")
     return time
 
 
 def run_here(
     tasks: Sequence[Task], store: Store, settings: Settings, left: Callable[[], float] = lambda: math.inf
 ) -> Iterator[tuple[Task, str]]:
-    """Run tasks one after the other in this process; yield each with "" or the reason why it failed.
+    """Run tasks one after the other in this process; yield each with "" or the reason of its failure.
 
-    A failure is kept in the task's failed.json, and the task is not tried again. A task during which the process was killed
-    counts as failed too: it would be killed again. None begins when no seconds are `left`.
+    A failure is kept in the task's failed.json, and the task is not tried again. A task that was running when the process was
+    killed has failed too, since it would be killed again. No task begins when no seconds are `left`.
     """
     for task in tasks:
         if left() < 0:
@@ -123,7 +123,7 @@ def run_here(
         else:
             store.write_json(f"{task.folder}/started.json", {})
             try:
-                run_task(task, store, settings)  # its folder replaces the one that holds started.json
+                run_task(task, store, settings)  # its folder replaces the one with started.json
             except Exception as reason:  # one experiment must not cost the others
                 error = f"{type(reason).__name__}: {reason}"
         if error:
@@ -148,7 +148,7 @@ def run_task(task: Task, store: Store, settings: Settings) -> None:
 
 
 def write_result(store: Store, task: Task, result: Result, settings: Settings, of: float | None = None) -> None:
-    """Write ``result.json`` and ``arrays.safetensors``, whole or not at all; `of` says of which weights (`trained`)."""
+    """Write ``result.json`` and ``arrays.safetensors``, whole or not at all; `of` names the weights, as `trained` does."""
     blob = {**result.scalars, "settings": settings.key(task.name)} | ({} if task.name == "reference" else {"trained": of})
     with store.folder(task.folder) as folder:
         (folder / "result.json").write_text(json.dumps(blob, indent=1, allow_nan=False))
@@ -158,7 +158,7 @@ def write_result(store: Store, task: Task, result: Result, settings: Settings, o
 
 
 def reference_result(data: DataRef, sigma: float, images: ImageSet, settings: Settings) -> Result:
-    """Compute the exact answers of a training set at a noise level, on the images and noise that models are measured on."""
+    """Compute the exact answers for a training set and a noise level, on the images and noise that measure models."""
     config = settings.evaluation
     measured = max(len(evaluation_images(images, split, config, data.train_images)) for split in ("train", "test"))
     if measured * data.train_images * config.draws > EXACT_PAIRS:

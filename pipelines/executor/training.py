@@ -1,7 +1,7 @@
-"""Train one model and leave everything about it in its folder, ``models/<spec_id>/``.
+"""Train one model and write everything about it into its folder, ``models/<spec_id>/``.
 
 The folder is the only memory: checkpoints, progress.json, curves.json, the model, and ``done.json`` last. So a process may
-be killed at any moment, and the next one goes on from there.
+be killed at any moment, and the next one continues from the folder.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 
 import uvb
-from pipelines.files.records import CurvesJson, ProgressJson
+from pipelines.files.formats import Curves, ProgressJson
 from pipelines.files.store import Store, masked
 from pipelines.study.images import load_images, save_images
 from pipelines.study.provenance import cpu_name, git_revision, versions
@@ -36,14 +36,14 @@ from uvb.training.state import DamagedCheckpoint, TrainState
 KEPT_STATES = 2
 PROGRESS_SECONDS = 1.0  # progress and curves are written at most this often
 RETRY_SECONDS = 5.0  # wait before trying again to write a checkpoint
-STUCK_LIMIT = 8  # give a model up after it crashed this often at one place; the others go on
-DIVERGED = 1e30  # stands for the loss of a training that has none, for schedulers
+STUCK_LIMIT = 8  # give a model up after so many crashes at one place; the others continue
+DIVERGED = 1e30  # for schedulers: the loss of a training that has none
 
 Report = Callable[[dict[str, Any]], Any]
 
 
 def lay_out(store: Store, images: ImageSet, plans: Mapping[RunSpec, Plan]) -> None:
-    """Write what trainings start from, unless it is there: the images, and each model's spec.json and plan.json."""
+    """Write what trainings need: the images, and spec.json and plan.json of each model. Keep what is there."""
     save_images(store, images)
     for spec, plan in plans.items():
         for name, blob in (("spec", spec.to_json()), ("plan", plan.to_json())):
@@ -52,7 +52,7 @@ def lay_out(store: Store, images: ImageSet, plans: Mapping[RunSpec, Plan]) -> No
 
 
 class Training:
-    """One model's training. Every worker of the model runs one; rank 0 alone writes, the others follow what it found.
+    """One model's training. Every worker of the model runs one; only rank 0 reads and writes the folder.
 
     Args:
         checkpoint_seconds: time between checkpoints.
@@ -81,10 +81,10 @@ class Training:
         self.history: dict[str, Any] = {}
 
     def run(self) -> dict[str, Any]:
-        """Train to the end, from wherever the folder stands.
+        """Train to the end, from the newest checkpoint in the folder.
 
-        Returns ``outcome`` ("done", "failed" or "paused"), ``epoch`` and ``loss``. A `UserError` becomes "failed"; anything
-        else is raised, and the next process tries again.
+        Returns ``outcome`` ("done", "failed" or "paused"), ``epoch`` and ``loss``. A `UserError` becomes "failed"; other errors
+        are raised, and the next process tries again.
         """
         start = agreed(self._look() if self.rank == 0 else None)
         if start in ("done", "failed"):
@@ -95,7 +95,7 @@ class Training:
             state = self._load(start)
         except UserError as error:
             refused = str(error)
-        if refused := first_of_all(refused):  # all ranks leave together: the others would wait for this one's gradients
+        if refused := first_of_all(refused):  # all ranks leave together, since they wait for each other's gradients
             return self._failed(refused)
         assert images is not None
         assert state is not None
@@ -104,20 +104,20 @@ class Training:
                 return {"outcome": "paused", "epoch": state.epoch, "loss": DIVERGED}
         except UserError as error:  # every rank sees the same sums, so all leave here
             if error.__cause__ and not self.rank:
-                traceback.print_exception(error.__cause__)  # the author of a model wants its line in the log
+                traceback.print_exception(error.__cause__)  # for the log: the author of a model looks for the line
             return self._failed(str(error))
         if self.rank == 0:
             try:
                 self._finish(state)
-            except UserError as error:  # a full disk, say: the last checkpoint stays, and the same command goes on from it
+            except UserError as error:  # a full disk, say: the last checkpoint stays, and the same command continues from it
                 return self._failed(str(error))
         return {"outcome": "done", "epoch": state.epoch, "loss": state.curves[-1].test_loss}
 
     def _train(self, state: TrainState, images: ImageSet) -> bool:
-        """Fit `state`; False where `watch` asked for a pause."""
+        """Fit `state`. False: `watch` asked for a pause."""
         self.saved = time.monotonic()
-        warnings.showwarning = self._warned  # type: ignore[assignment]  # fewer names for the same arguments
-        warnings.filterwarnings("always", category=UserWarning, module="uvb")  # once for each model, not once a process
+        warnings.showwarning = self._warned  # type: ignore[assignment]  # it takes the same arguments, under fewer names
+        warnings.filterwarnings("always", category=UserWarning, module="uvb")  # warn again for each model of a process
         for progress in fit(self.spec, self.plan, state, images):
             self._pulse(progress, state)
             if self.watch and agreed(self.watch(progress)) and not state.finished:
@@ -128,11 +128,11 @@ class Training:
         return True
 
     def _look(self) -> str:
-        """Where this model stands: "done", "failed", "fresh", or the name of the newest whole checkpoint."""
+        """The state of this model: "done", "failed", "fresh", or the name of the newest whole checkpoint."""
         if self.store.exists("done.json"):
-            self._try(lambda: self.store.remove("state"))  # a kill right after done.json leaves it
+            self._try(lambda: self.store.remove("state"))  # a process killed right after done.json leaves it
             return "done"
-        if self.store.exists("failed.json"):  # of this session: a new one removes it first
+        if self.store.exists("failed.json"):  # of this session: each session begins by removing it
             return "failed"
         before = self.store.find_json("progress.json", ProgressJson)
         stuck, where = before.get("stuck", 0) + 1, masked(self.store.join("state"))
@@ -140,13 +140,13 @@ class Training:
             return self._give_up(
                 f"its workers died {stuck - 1} times before their first step; see Ray's logs, or remove {where}"
             )
-        # Counted before anything is read, so that a checkpoint that kills its reader is given up, too.
+        # Count before reading, so that a checkpoint that kills its reader is given up too.
         self._try(lambda: self.store.write_json("progress.json", before | {"stuck": stuck}))
         try:
             start = self._newest_state() or "fresh"
         except UserError as error:
             return self._give_up(str(error))
-        except OSError as error:  # the disk or store may be away for a moment: the next worker asks again
+        except OSError as error:  # the disk or store may not answer for a moment: the next worker asks again
             if stuck < STUCK_LIMIT:
                 raise
             return self._give_up(f"its checkpoints cannot be read ({error}); make them readable, or remove {where}")
@@ -188,10 +188,10 @@ class Training:
             return TrainState.load(folder, self.spec, self.plan)
 
     def _pulse(self, progress: Progress, state: TrainState) -> None:
-        """Report, write progress and save checkpoints, after an epoch and now and then inside one."""
+        """Report after an epoch; now and then write progress and save checkpoints."""
         due = self.report_epochs and not state.finished and state.epoch % self.report_epochs == 0
         if self.report and progress.metrics and due:
-            if not self.rank:  # first: a scheduler that hears of the loss may stop this training
+            if not self.rank:  # write first: a scheduler that hears of the loss may stop this training
                 self._try(lambda: self.store.write_json("curves.json", curves(state)))
             self.report({"spec_id": self.spec.spec_id, "epoch": state.epoch, "loss": progress.metrics.test_loss})
         if self.rank or state.finished:
@@ -208,7 +208,7 @@ class Training:
             self.saved = time.monotonic() - (0.0 if saved else max(0.0, self.checkpoint_seconds - RETRY_SECONDS))
 
     def _try(self, write: Callable[[], None]) -> bool:
-        """Write; where that fails, say so and return False, since the training can go on and try again later."""
+        """Write. If that fails, note it and return False: the training can continue and write later."""
         try:
             write()
         except (UserError, OSError) as error:
@@ -251,9 +251,10 @@ class Training:
         self._try(lambda: self.store.remove("state"))
 
     def _last_loss(self) -> float:
-        """The last epoch's test loss; `DIVERGED` where there is none."""
-        rows = self.store.find_json("curves.json", CurvesJson).get("rows", [])
-        return rows[-1]["test_loss"] if rows and self.store.exists("done.json") else DIVERGED
+        """The test loss of the last epoch, or `DIVERGED`."""
+        rows = self.store.find_json("curves.json", Curves).get("rows", [])
+        loss = rows[-1]["test_loss"] if rows and self.store.exists("done.json") else None
+        return DIVERGED if loss is None else loss
 
     def _failed(self, line: str) -> dict[str, Any]:
         if self.rank == 0:
@@ -268,7 +269,7 @@ class Training:
         self.store.write_json("progress.json", blob)
 
     def _warned(self, message: Any, category: Any, filename: str, *_: Any) -> None:
-        """Pass warnings of `uvb` on to whoever reads progress.json, and drop those of libraries."""
+        """Note the warnings of `uvb` in progress.json, and drop those of libraries."""
         if category is UserWarning and Path(uvb.__file__).parent in Path(filename).parents:
             self.notes.append(f"{self.spec.label}: {message}")
 

@@ -1,31 +1,21 @@
-"""What a study's JSON files hold, as types, and the one function that reads such a file and checks it.
+"""The content of a study's JSON files, as types, and the function that reads such a file and checks it.
 
-Fields that are not named here may be present; nothing reads them without a check of its own.
+A file may have more fields than are named here; whoever reads those checks them. Most fields are optional, since an older
+version, or a process that was killed, may have left some out.
 """
+# ruff: noqa: UP013  # a small type in one line
 
-import json
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, Required, TypedDict
 
-import msgspec
-
+from uvb.decoding import decoded, parsed
 from uvb.errors import UserError
 
-Split = Literal["train", "test"]
+# ----------------------------------------------------------------------------------------------------- the study as a whole
 
-
-class Stage(TypedDict):
-    """A stage of the study and how long it took."""
-
-    name: str
-    seconds: float
-
-
-class Timings(TypedDict, total=False):
-    """timings.json."""
-
-    stages: list[Stage]
-    total_seconds: float
+Stage = TypedDict("Stage", {"name": str, "seconds": float})
+Settings = dict[str, str]  # tasks/settings.json: task -> hash of how the last command measures
+MlflowJson = TypedDict("MlflowJson", {"runs": dict[str, str]}, total=False)  # spec_id -> run id
 
 
 class StudyJson(TypedDict, total=False):
@@ -37,56 +27,31 @@ class StudyJson(TypedDict, total=False):
     provenance: dict[str, Any]
 
 
-class MlflowJson(TypedDict, total=False):
-    """mlflow.json: spec_id -> run id."""
+class Timings(TypedDict, total=False):
+    """timings.json: the stages of all sessions that ended by themselves."""
 
-    runs: dict[str, str]
-
-
-class CurveRow(TypedDict, total=False):
-    """One epoch, counted from 1. Null: not measured."""
-
-    epoch: int
-    train_loss: float | None
-    test_loss: float | None
-    train_probe: float | None
-    kl: float | None
-    recon: float | None
-    images_per_s: float | None
-    seconds: float | None
-    time: float | None
+    stages: list[Stage]
+    total_seconds: float
+    sessions: int
 
 
-class Curves(TypedDict, total=False):
-    """curves.json."""
+class HolderJson(TypedDict):
+    """lock.json: who runs the study."""
 
-    rows: list[CurveRow]
-
-
-class Done(TypedDict, total=False):
-    """done.json. That it is there means: trained to the end."""
-
-    parameters: int
-    seconds: float
-    time: float
+    host: str
+    place: str
+    pid: int
+    started: float
+    since: str
+    beat: float
+    token: str
 
 
-class DataJson(TypedDict):
-    """The images that a spec names."""
+# ------------------------------------------------------------------------------------------------ a model: models/<spec_id>/
 
-    name: str
-    checksum: str
-    shape: list[int]
-    train_images: int
-
-
-class RecipeJson(TypedDict):
-    """The part of a recipe that tables show."""
-
-    name: str
-    epochs: int
-    batch_size: int
-    learning_rate: float
+DataJson = TypedDict("DataJson", {"name": str, "checksum": str, "shape": list[int], "train_images": int})
+RecipeJson = TypedDict("RecipeJson", {"name": str, "epochs": int, "batch_size": int, "learning_rate": float})
+FailedJson = TypedDict("FailedJson", {"error": str})
 
 
 class SpecJson(TypedDict):
@@ -102,42 +67,53 @@ class SpecJson(TypedDict):
     seed: int
 
 
-class LossRow(TypedDict):
-    """One estimator's loss on one split."""
+class ProgressJson(TypedDict, total=False):
+    """progress.json: how far a training is, and how often it was started."""
 
-    split: Split
-    estimator: str
-    loss: float
-    stderr: float
-
-
-class LossesJson(TypedDict):
-    """result.json of `losses`."""
-
-    rows: list[LossRow]
-
-
-class QuantityRow(TypedDict):
-    """One mean over the test set."""
-
-    quantity: str
-    value: float
-    stderr: float
+    starts: int
+    start: str | None
+    stuck: int
+    began: float
+    epoch: float
+    loss: float | None
+    images_per_s: float | None
+    time: float
+    notes: list[str]
 
 
-class InternalsJson(TypedDict):
-    """result.json of `internals`."""
+class CurveRow(TypedDict, total=False):
+    """One epoch, counted from 1. Null: not measured."""
 
-    rows: list[QuantityRow]
+    epoch: int
+    train_loss: float | None
+    test_loss: Required[float | None]
+    train_probe: float | None
+    kl: float | None
+    recon: float | None
+    images_per_s: float | None
+    seconds: float | None
+    time: float | None
 
 
-class ReferenceJson(TypedDict):
-    """result.json of `reference`. Older ones lack some of the numbers."""
+Curves = TypedDict("Curves", {"rows": list[CurveRow]}, total=False)  # curves.json
 
-    data: DataJson
-    sigma: float
-    floor: float
-    nonparametric: float
+
+class Done(TypedDict, total=False):
+    """done.json: the training has ended. `code` is a hash of the model's source."""
+
+    parameters: int
+    seconds: float
+    time: float
+    code: str | None
+
+
+# -------------------------------------------------------------------------------------- an experiment: tasks/<name>/<spec_id>/
+
+LossRow = TypedDict("LossRow", {"split": Literal["train", "test"], "estimator": str, "loss": float, "stderr": float})
+LossesJson = TypedDict("LossesJson", {"rows": list[LossRow]})
+QuantityRow = TypedDict("QuantityRow", {"quantity": str, "value": float, "stderr": float})  # a mean over the test set
+InternalsJson = TypedDict("InternalsJson", {"rows": list[QuantityRow]})
+ReferenceJson = TypedDict("ReferenceJson", {"data": DataJson, "sigma": float, "floor": float, "nonparametric": float})
 
 
 class VariantJson(TypedDict, total=False):
@@ -163,7 +139,6 @@ class WalkJson(TypedDict):
 
 
 RESULTS: dict[str, Any] = {"losses": LossesJson, "internals": InternalsJson, "reference": ReferenceJson, "walk_jump": WalkJson}
-Settings = dict[str, str]  # tasks/settings.json: task -> hash of how the last command measures
 
 
 def result_format(task: str) -> Any:
@@ -177,30 +152,15 @@ def read_object(path: Path, kind: Any = dict[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: the file is no regular file, cannot be read, is no JSON, or holds something else. One line.
     """
-    if not _is_there(path):
+    try:
+        if path.exists() and not path.is_file():  # a pipe, for one, would wait for its writer for ever
+            raise UserError(f"{path} is not a regular file")
+        blob = parsed(path.read_bytes(), str(path))
+        decoded(blob, kind, f"{path} is not as a study writes it")
+        return dict(blob)
+    except FileNotFoundError:
         return {}
-    blob = _read(path)
-    try:
-        if not isinstance(blob, dict):
-            raise msgspec.ValidationError(f"Expected `object`, got `{type(blob).__name__}`")
-        msgspec.convert(blob, kind, strict=True)
-    except msgspec.ValidationError as error:
-        raise UserError(f"{path} is not as a study writes it ({error}): delete it and run the study again") from None
-    return blob
-
-
-def _is_there(path: Path) -> bool:
-    """Whether there is such a file. Raises UserError for a pipe or the like, which would wait for its writer for ever."""
-    if path.exists() and not path.is_file():
-        raise UserError(f"{path} is not a regular file: delete it and run the study again")
-    return path.exists()
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        reason = "too deeply nested" if isinstance(error, RecursionError) else error
-        raise UserError(f"{path} is not valid JSON ({reason}): delete it and run the study again") from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; make it readable") from None
+    except UserError as error:
+        raise UserError(f"{error}: delete it and run the study again") from None

@@ -1,8 +1,8 @@
-"""One study of a name at a time: a second driver is refused, and the lock of a driver that was killed is free again.
+"""A study's lock: a second driver of the same study is refused, and a killed driver's lock is free again.
 
-On a local disk the operating system's lock on ``lock.json`` decides, so it is free the moment its holder dies. On an
-object store, or a disk without locks, the holder changes ``lock.json`` every few seconds instead. Whether a holder from
-another machine is alive is judged by whether that file changes while we look, never by what its clock or ours says.
+On a local disk the operating system locks ``lock.json``, so the lock is free the moment its holder dies. On an object store,
+or a disk without locks, the holder changes ``lock.json`` every few seconds. A holder on another machine counts as alive if
+that file changes while we look. No clock decides.
 """
 
 import fcntl
@@ -19,31 +19,31 @@ from uuid import uuid4
 
 import psutil
 
+from pipelines.files.formats import HolderJson
 from pipelines.files.masking import masked
-from pipelines.files.records import HolderJson
 from pipelines.files.store import Store
 from uvb.errors import UserError
 
 LOCK = "lock.json"
 BEAT_SECONDS = 10.0
-STALE_SECONDS = 60.0  # a holder whose file has not changed for so long, as seen here, is dead
+STALE_SECONDS = 60.0  # a holder is dead if its file does not change for so long while we look
 LOOK_SECONDS = 1.0
-SETTLE_SECONDS = 2.0  # longer than two drivers, started together, take to write one after the other
+SETTLE_SECONDS = 2.0  # two drivers that start together write within less
 
 
 @contextmanager
 def study_lock(store: Store, study: str, say: Callable[[str], None] = lambda line: None) -> Iterator[Callable[[], None]]:
-    """Hold a study's folder for this process; `store` is that folder, `study` its name in messages.
+    """Hold the lock of a study for this process; `store` is the study's folder, `study` its name in messages.
 
-    Yields a function to call now and then, which costs nothing. It raises UserError when the lock was lost, which only
-    a driver that slept through its heartbeats can meet.
+    Yields a cheap function to call now and then. It raises UserError if the lock is lost: only a driver that slept through its
+    heartbeats can lose it.
 
     Args:
         say: takes a line where a person has to wait.
 
     Raises:
-        UserError: another driver has it (the line says which host and process, and since when), or the folder cannot
-            be written.
+        UserError: the folder cannot be written, or another driver has the lock. The line names its host and process, and says
+            since when.
     """
     me = _identity()
     descriptor = _lock_file(store) if store.local_path else None
@@ -57,7 +57,7 @@ def study_lock(store: Store, study: str, say: Callable[[str], None] = lambda lin
                 yield check
     finally:
         if descriptor is not None:
-            os.close(descriptor)  # frees the lock. lock.json stays: two drivers could get in while it is removed
+            os.close(descriptor)  # frees the lock. lock.json stays: while it is removed, two drivers could get the lock
 
 
 def _lock_file(store: Store) -> int:
@@ -69,7 +69,7 @@ def _lock_file(store: Store) -> int:
 
 
 def _flocked(descriptor: int, study: str, store: Store) -> bool:
-    """Take the operating system's lock; False where a network disk has no locks."""
+    """Take the operating system's lock. False: this network disk has no locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -96,7 +96,7 @@ def _heartbeat_lock(store: Store, study: str, me: dict[str, Any], say: Callable[
                     lost.set()
                     return
                 store.write_json(LOCK, {**me, "beat": count})
-            except Exception:  # the store is away for a moment: the next beat tries again
+            except Exception:  # the store does not answer for a moment: the next beat tries again
                 continue
 
     def check() -> None:
@@ -115,13 +115,13 @@ def _heartbeat_lock(store: Store, study: str, me: dict[str, Any], say: Callable[
 
 
 def _take(store: Store, study: str, me: dict[str, Any]) -> None:
-    """Write our name, and see that nobody else's replaced it."""
+    """Write our name, and check that no other name replaced it."""
     store.remove(LOCK)  # a dead holder's
     try:
         store.create(LOCK, json.dumps(me, indent=1).encode())
     except FileExistsError:
         raise _refusal(study, _read(store), store) from None
-    time.sleep(SETTLE_SECONDS)  # where the store has no conditional put, the last of two writers has the lock
+    time.sleep(SETTLE_SECONDS)  # without a conditional put, the last of two writers has the lock
     holder = _read(store)
     if holder.get("token") != me["token"]:
         raise _refusal(study, holder, store)
@@ -140,7 +140,7 @@ def _identity() -> dict[str, Any]:
 
 
 def _place() -> str:
-    """Where process ids mean the same: a boot of a machine, and in it a container."""
+    """The boot of a machine and the container in it: inside, a process id names one process."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + os.readlink("/proc/self/ns/pid")
     except OSError:
@@ -148,9 +148,9 @@ def _place() -> str:
 
 
 def _alive(store: Store, holder: dict[str, Any], say: Callable[[str], None]) -> bool:
-    """Whether a holder still runs: by its process if it runs in this place, else by whether its file changes."""
+    """Whether a holder still runs. In this place its process tells; elsewhere, whether its file changes."""
     if holder["place"] == _place():
-        try:  # the start time tells it from a later process of the same number
+        try:  # a later process may have the same number, but not the same start time
             return abs(psutil.Process(holder["pid"]).create_time() - holder["started"]) < 2.0
         except psutil.NoSuchProcess:
             return False
@@ -166,7 +166,7 @@ def _alive(store: Store, holder: dict[str, Any], say: Callable[[str], None]) -> 
 
 
 def _read(store: Store) -> dict[str, Any]:
-    """Who holds the lock; {} where nobody does, or one who is just writing it."""
+    """The lock's holder; {} where there is none, or where one is just writing the file."""
     return store.find_json(LOCK, HolderJson)
 
 

@@ -1,18 +1,18 @@
-"""Addresses without their secrets, for everything that is printed or stored."""
+"""Mask the secrets in addresses before they are printed or stored."""
 
 import re
 from typing import Any
 
-# A user's name and password: up to the last @, since passwords may hold / # ? and @ themselves.
+# A user's name and password, up to the last @: a password may hold / # ? and @ itself.
 _WITH_PASSWORD = re.compile(r"://[^\s/@:]*:[^\s]*@")
 _WITH_NAME = re.compile(r"://[^/?#\s]*@")
-# Options of stores, and of MLflow's pages, that are known to be harmless; all others count as secret.
+# These options of stores and of MLflow's pages are harmless; all others count as secret.
 _HARMLESS = r"region|scheme|endpoint_override|allow_\w+|viewStateShareKey|compareRunsMode|workflowType"
 _OPTION = re.compile(rf"([?&](?!(?:{_HARMLESS})=)[^=&\s]+=)[^&\s\"']+")
 
 
 def masked(text: str) -> str:
-    """`text` with ``***`` for the names and passwords in its addresses, and for all but harmless options."""
+    """`text` with ``***`` in place of names and passwords in its addresses, and of all but harmless options."""
     if "://" not in text:  # no address
         return text
     return _OPTION.sub(r"\1***", _WITH_NAME.sub("://***@", _WITH_PASSWORD.sub("://***@", text)))

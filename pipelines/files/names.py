@@ -1,22 +1,22 @@
-"""Names that come from users and files, checked before they become paths."""
+"""Check names from users and files before they become paths."""
 
 from uvb.errors import UserError
 
-UNFIT = "/\\:%#?*\"'<>|"  # in a study's name, which is a folder's, part of addresses, and a registered model's
+UNFIT = "/\\:%#?*\"'<>|"  # not in a study's name, which also names a folder, parts of addresses and registered models
 
 
 def plain_name(name: str, advice: str) -> str:
-    """`name`, if a study may be called so. Raises `UserError`, ending in `advice`, if not."""
+    """`name`, if a study may have it; else raises a `UserError` that ends in `advice`."""
     if not name or name in (".", "..") or set(name) & set(UNFIT) or not name.isprintable():
         raise UserError(f"study {name!r}: it must be a plain name, printable and without any of {UNFIT}; {advice}")
     return name
 
 
 def inside(path: str) -> str:
-    """`path` without slashes at its ends, if it stays inside the folder that it is relative to.
+    """`path` without slashes at its ends, if it stays inside its folder.
 
     Raises:
-        UserError: it has a part "..", or it names a drive.
+        UserError: it has a part "..", or a null character.
     """
     parts = path.replace("\\", "/").split("/")
     if ".." in parts or "\0" in path:

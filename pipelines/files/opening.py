@@ -1,4 +1,4 @@
-"""The one opener of stores: every address answers within seconds, or is refused with the reason."""
+"""Open stores. Every address answers within seconds, or is refused with the reason."""
 
 import os
 import re
@@ -14,22 +14,22 @@ from pipelines.leaving import stubborn
 from uvb.errors import UserError
 
 ARROW = {"s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs"}  # schemes that Arrow opens; fsspec opens the others
-ANSWER_SECONDS = 10.0  # until a store counts as silent
+ANSWER_SECONDS = 7.0  # until a store counts as silent; a command adds about 2 s before it asks
 ADVICE = "give a local path or a URI such as s3://bucket/folder"
 
 T = TypeVar("T")
 
 
 def is_remote(address: str) -> bool:
-    """Whether `address` is a URI of something else than this machine's disk."""
+    """Whether `address` is a URI that leads away from this machine's disk."""
     return "://" in address and not address.startswith("file://")
 
 
 def local_path(address: str) -> Path:
-    """The absolute path that a local address stands for.
+    """The absolute path of a local address.
 
     Raises:
-        UserError: it names an unknown user's home, or looks like a URI that lacks a slash.
+        UserError: it names the home of an unknown user, or looks like a URI that lacks a slash.
     """
     text = os.path.expanduser(address.removeprefix("file://"))
     if text.startswith("~"):
@@ -40,7 +40,7 @@ def local_path(address: str) -> Path:
 
 
 def split_remote(uri: str) -> tuple[str, str]:
-    """A URI without its options, and its options from the question mark on, such as ``?endpoint_override=...``.
+    """A URI without its options, and its options with their question mark, such as ``?endpoint_override=...``.
 
     Raises:
         UserError: it names no kind of store, or no bucket.
@@ -56,7 +56,7 @@ def open_remote(uri: str) -> tuple[arrow.FileSystem, str]:
     """The file system behind `uri`, and the path in it.
 
     Raises:
-        UserError: it is of an unknown kind, or does not answer.
+        UserError: the URI is of an unknown kind, or the store does not answer.
     """
     return answered(uri, lambda: _from_uri(uri))
 
@@ -72,10 +72,10 @@ def _from_uri(uri: str) -> tuple[arrow.FileSystem, str]:
 
 
 def answered(uri: str, ask: Callable[[], T]) -> T:
-    """What `ask` returns, waited for at most `ANSWER_SECONDS`.
+    """What `ask` returns within `ANSWER_SECONDS`.
 
     Raises:
-        UserError: it raised, whatever it raised, or did not return in time.
+        UserError: `ask` raised anything, or did not return in time.
     """
     answer: list[T] = []
     errors: list[BaseException] = []
@@ -83,10 +83,10 @@ def answered(uri: str, ask: Callable[[], T]) -> T:
     def work() -> None:
         try:
             answer.append(ask())
-        except BaseException as error:  # each kind of store has exceptions of its own
+        except BaseException as error:  # each kind of store has its own exceptions
             errors.append(error)
 
-    thread = stubborn(threading.Thread(target=work, daemon=True))  # a silent store keeps it for a minute or more
+    thread = stubborn(threading.Thread(target=work, daemon=True))  # a silent store blocks it for a minute or more
     thread.start()
     thread.join(ANSWER_SECONDS)
     if answer:

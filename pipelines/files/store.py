@@ -1,7 +1,7 @@
-"""The only way pipelines touch a study's files: a local folder, or a URI such as ``s3://bucket/studies/digits``.
+"""The one way to a study's files: they lie in a local folder, or at a URI such as ``s3://bucket/studies/digits``.
 
-What is written is whole or absent. On a local disk a file or folder gets its name by a rename, after its bytes are on
-the disk. On an object store a file is one put, and a folder counts once its manifest, which is put last, is there.
+A file or folder is whole or absent. On a local disk it gets its name by a rename, after its bytes are on the disk. On an object
+store a file is one put; a folder counts once its manifest is there, which is put last.
 """
 
 import errno
@@ -27,19 +27,19 @@ from uvb.atomic import TEMPORARY, delete, replacing
 from uvb.decoding import decoded, parsed
 from uvb.errors import UserError
 
-MANIFEST = ".manifest.json"  # names that begin with a dot are the store's own and never listed
+MANIFEST = ".manifest.json"  # names that begin with a dot are the store's own, and never listed
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class Store:
-    """Files below one root; every path argument is relative to it, with forward slashes.
+    """Files below one root. Every path argument is relative to the root and has forward slashes.
 
     Args:
         root: a local path, or a URI that Arrow (file, s3, gs, abfs, hdfs) or fsspec (memory, ...) understands.
 
     Raises:
-        UserError: the URI is of an unknown kind, or (while writing) the root is full or cannot be written.
-        FileNotFoundError: a path that is read is absent.
+        UserError: the URI is of an unknown kind; or a write fails, since the disk is full or refuses it.
+        FileNotFoundError: a file to read is absent.
     """
 
     def __init__(self, root: "str | os.PathLike[str] | Store"):
@@ -52,12 +52,12 @@ class Store:
             self._options = ""
             self.fs: arrow.FileSystem = arrow.LocalFileSystem()
         else:
-            self._address, self._options = split_remote(text)  # options belong behind every path
+            self._address, self._options = split_remote(text)  # options stand behind every path
             self.uri = self._address + self._options
             self.fs, self._base = open_remote(self.uri)
 
     def __reduce__(self) -> tuple[type["Store"], tuple[str]]:
-        return Store, (self.uri,)  # open file systems don't travel to workers; addresses do
+        return Store, (self.uri,)  # an open file system cannot travel to a worker; its address can
 
     def __repr__(self) -> str:
         return f"Store({self.uri!r})"
@@ -70,7 +70,7 @@ class Store:
         return f"{self._base}/{inside(path)}".rstrip("/")
 
     def path(self, path: str) -> Path:
-        """Where a file or folder of a local store lies.
+        """The path of a file or folder of a local store.
 
         Raises:
             UserError: it would lie outside the store.
@@ -79,11 +79,11 @@ class Store:
         return self.local_path / inside(path)
 
     def exists(self, path: str) -> bool:
-        """Whether a file or folder is there. A folder by `upload` is there once it is complete (see `is_complete`)."""
+        """Whether a file or folder is there. For a folder, see `is_complete` too."""
         return self.fs.get_file_info(self._at(path)).type != arrow.FileType.NotFound
 
     def is_complete(self, prefix: str) -> bool:
-        """Whether a folder made by `upload` or `folder` is whole."""
+        """Whether a folder that `folder` or `upload` wrote is whole."""
         return self.exists(prefix if self.local_path else f"{prefix}/{MANIFEST}")
 
     def read_bytes(self, path: str) -> bytes:
@@ -91,11 +91,11 @@ class Store:
             return bytes(stream.read())
 
     def open_at(self, path: str) -> NativeFile:
-        """A file of which parts are read, by ``read_at(bytes, offset)``; the caller closes it."""
+        """A file to read in parts, by ``read_at(bytes, offset)``. The caller closes it."""
         return self.fs.open_input_file(self._at(path))
 
     def put_file(self, local: Path, path: str) -> None:
-        """Put a file that never changes here, whole or not at all: on the same disk a second name for it, else a copy."""
+        """Put a file that never changes here, whole or not at all: as a second name on the same disk, else as a copy."""
         with self._writing(path):
             if not self.local_path:
                 arrow.copy_files(str(local), self._at(path), destination_filesystem=self.fs)
@@ -103,14 +103,14 @@ class Store:
             with replacing(self.path(path)) as temporary:
                 try:
                     os.link(local, temporary)
-                except OSError:  # another disk, or one without links
+                except OSError:  # it is another disk, or has no links
                     shutil.copyfile(local, temporary)
 
     def read_json(self, path: str) -> Any:
         return json.loads(self.read_bytes(path))
 
     def find_json(self, path: str, kind: type = dict) -> dict[str, Any]:
-        """A JSON object that fits `kind` (a TypedDict); {} where it is absent or damaged, for what can be done without."""
+        """A JSON object that fits `kind` (a TypedDict); {} where it is absent or damaged. For files that one can do without."""
         try:
             blob = parsed(self.read_bytes(path), path)
             decoded(blob, kind, path)
@@ -119,7 +119,7 @@ class Store:
         return blob if isinstance(blob, dict) else {}
 
     def write_bytes(self, path: str, data: bytes) -> None:
-        """Write a file durably; readers see the old bytes or the new ones, where the store's own puts are atomic (S3's are)."""
+        """Write a file durably. Readers see the old bytes or the new ones; a remote store must have atomic puts, as S3 has."""
         with self._writing(path):
             if self.local_path:
                 with replacing(self.path(path)) as temporary:
@@ -129,39 +129,36 @@ class Store:
                     stream.write(data)
 
     def write_json(self, path: str, value: Any) -> None:
-        """Write `value` as JSON; addresses in it lose their passwords."""
+        """Write `value` as JSON, without the passwords in its addresses."""
         self.write_bytes(path, json.dumps(masked_json(value), indent=1).encode())
 
     def create(self, path: str, data: bytes) -> None:
-        """Write a file that must not be there yet, by a conditional put where the store has one.
+        """Write a file that must not exist yet, by a conditional put where the store has one.
 
         Raises:
-            FileExistsError: it is there.
+            FileExistsError: it exists.
         """
         if self.exists(path):
             raise FileExistsError(self.join(path))
-        fsspec = getattr(getattr(self.fs, "handler", None), "fs", None)
-        if fsspec is None:  # Arrow's own file systems have no conditional put
-            self.write_bytes(path, data)
-            return
+        fsspec: Any = getattr(getattr(self.fs, "handler", None), "fs", None)
         try:
             fsspec.pipe_file(self._at(path), data, mode="create")
-        except (NotImplementedError, TypeError):  # not every file system of fsspec's has one
+        except (AttributeError, NotImplementedError, TypeError):  # Arrow has no conditional put, nor has all of fsspec
             self.write_bytes(path, data)
 
     def list(self, prefix: str = "") -> list[str]:
-        """Names of what lies directly in a folder, sorted; [] where there is no such folder."""
+        """The names of all that lies directly in a folder, sorted; [] where there is no such folder."""
         selector = arrow.FileSelector(self._at(prefix), allow_not_found=True)
         return sorted(i.base_name for i in self.fs.get_file_info(selector) if not i.base_name.startswith("."))
 
     def stamps(self, prefix: str = "") -> dict[str, tuple[int, int]]:
-        """Path (relative to the root) -> (modification time in ns, size) of every file below; tells what changed."""
+        """Path -> (modification time in ns, size) of every file below `prefix`: this shows which files changed."""
         selector = arrow.FileSelector(self._at(prefix), allow_not_found=True, recursive=True)
         paths = {i.path[len(self._base) :].strip("/"): i for i in self.fs.get_file_info(selector) if i.is_file}
         return {p: (i.mtime_ns or 0, i.size) for p, i in paths.items() if not any(n[0] == "." for n in p.split("/"))}
 
     def remove(self, prefix: str) -> None:
-        """Remove a file or a folder with all that is in it; nothing happens where there is none."""
+        """Remove a file, or a folder with its contents; do nothing where there is none."""
         kind = self.fs.get_file_info(self._at(prefix)).type
         with self._writing(prefix):
             if kind == arrow.FileType.File:
@@ -173,9 +170,9 @@ class Store:
 
     @contextmanager
     def folder(self, prefix: str) -> Iterator[Path]:
-        """Yield an empty local folder to fill; it becomes `prefix` when the block ends, and nothing if it raises.
+        """Yield an empty local folder to fill. It replaces `prefix` when the block ends, and vanishes if the block raises.
 
-        On a local disk it is filled in place, so large checkpoints are written once. An older `prefix` is replaced.
+        On a local disk it already lies beside `prefix`, so that large checkpoints are written once.
         """
         with self._writing(prefix):
             if self.local_path:
@@ -195,16 +192,17 @@ class Store:
         self.write_json(f"{prefix}/{MANIFEST}", {name: path.stat().st_size for name, path in files.items()})
 
     def upload(self, local_dir: "str | os.PathLike[str]", prefix: str) -> None:
-        """Copy a local folder here, whole or not at all; an older one is replaced."""
+        """Copy a local folder here, whole or not at all, in place of an older one."""
         with self.folder(prefix) as temporary:
             shutil.copytree(local_dir, temporary, dirs_exist_ok=True)
 
     def download(self, prefix: str, into: "str | os.PathLike[str] | None" = None) -> Path:
-        """A local folder with what `upload` put there, to be read only: the folder itself where the store is local
-        (unless `into` is given), else a fresh copy, which the caller may delete.
+        """A local folder with the contents of `prefix`, to read only.
+
+        A local store gives the folder itself, unless `into` is given. A remote one makes a copy, which the caller may delete.
 
         Raises:
-            FileNotFoundError: no such folder, or one whose upload was never finished.
+            FileNotFoundError: there is no such folder, or its upload never ended.
         """
         if not self.is_complete(prefix):
             raise FileNotFoundError(f"no complete folder at {self.join(prefix)}")
@@ -219,7 +217,7 @@ class Store:
 
     @contextmanager
     def fetched(self, prefix: str) -> Iterator[Path]:
-        """`download` for the length of a block: a copy that was made for it is deleted at its end."""
+        """`download` for the length of a block; the copy of a remote store is deleted at its end."""
         folder = self.download(prefix)
         try:
             yield folder
@@ -228,7 +226,7 @@ class Store:
                 delete(folder)
 
     def require_writable(self) -> None:
-        """Raise UserError now, rather than after hours, where the root cannot be written or does not answer."""
+        """Raise UserError where the root cannot be written or does not answer: now, rather than after hours."""
         probe = f".probe-{uuid4().hex}"
 
         def write() -> None:
@@ -238,8 +236,8 @@ class Store:
         write() if self.local_path else answered(self.uri, write)
 
     def sweep(self, prefix: str = "") -> int:
-        """Delete what killed writers left half-written; returns how many. Only for who holds the study's lock."""
-        left = [] if not self.local_path else list(self.path(prefix).rglob(f"{TEMPORARY}*"))
+        """Delete what killed writers left half-written; returns how many. Only the holder of the study's lock may call it."""
+        left = list(self.path(prefix).rglob(f"{TEMPORARY}*")) if self.local_path else []
         for path in left:
             delete(path)
         return len(left)
@@ -249,7 +247,7 @@ class Store:
         try:
             try:
                 yield
-            except SafetensorError as error:  # safetensors' own word for a full disk
+            except SafetensorError as error:  # so safetensors says that a disk is full
                 code = re.search(r"os error (\d+)", str(error))
                 if not code:
                     raise
@@ -266,12 +264,18 @@ class Store:
 
 
 def open_store(root: "str | os.PathLike[str]", name: str) -> Store:
-    """The store of the study `name` below `root`, after it has answered once.
+    """The store of the study `name` below `root`, after a remote one has answered.
 
     Raises:
         UserError: there is no such kind of store, or it does not answer within seconds.
     """
-    store = Store(Store(root).join(name))
-    if not store.local_path:
-        answered(store.uri, lambda: store.exists("study.json"))
-    return store
+    if not is_remote(text := os.fspath(root)):
+        return Store(Store(root).join(name))
+    address, options = split_remote(text)
+
+    def answering() -> Store:
+        store = Store(f"{address}/{name}{options}")
+        store.exists("study.json")
+        return store
+
+    return answered(f"{address}/{name}{options}", answering)  # both questions in the time of one

@@ -1,4 +1,4 @@
-"""The files of a study, read: the one place that knows where they lie. docs/file_formats.md describes them."""
+"""Read the files of a study. Only this module knows where they lie; docs/file_formats.md describes them."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -58,10 +58,10 @@ class Result:
 
 
 class Arrays(Mapping[str, np.ndarray]):
-    """The arrays of one file by name. Each is read when it is asked for and not kept, so memory stays flat.
+    """The arrays of one file by name. Each access reads its array anew, so memory stays flat.
 
     Raises:
-        UserError: by every access, where the file is damaged or not a regular file.
+        UserError: at every access, if the file is damaged or not a regular file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -95,7 +95,7 @@ class Arrays(Mapping[str, np.ndarray]):
 
 @dataclass(frozen=True)
 class StudyFiles:
-    """A study's folder on this machine. Everything is sorted by key, so what is made of it is the same each time."""
+    """A study's folder on this machine. Everything is sorted by key, so that tables and figures come out the same each time."""
 
     root: Path
 
@@ -110,17 +110,17 @@ class StudyFiles:
 
     @property
     def name(self) -> str:
-        """The study's name, as study.json or else the folder says.
+        """The study's name in study.json, or else the folder's.
 
         Raises:
-            UserError: it is no plain name, and would lead elsewhere as a folder's.
+            UserError: it is no plain name, so that a folder of this name could lie elsewhere.
         """
         name = str(self.study.get("name") or self.root.resolve().name)
         return plain_name(name, f"correct it in {self.root / 'study.json'}")
 
     @property
     def asked(self) -> frozenset[str]:
-        """The spec_ids of the last command: the folder may hold an earlier one's models too."""
+        """The spec_ids of the last command. The folder may hold models of earlier commands too."""
         return frozenset(self.study.get("specs", ()))
 
     @property
@@ -130,7 +130,7 @@ class StudyFiles:
 
     @cached_property
     def superseded(self) -> frozenset[str]:
-        """spec_ids of models on images that have changed since: nothing compares them with those of the last command."""
+        """The spec_ids of models whose images have changed since: nothing compares them with the last command's models."""
         now = {m.spec.data.name: m.spec.data.checksum for m in self.models.values() if m.spec_id in self.asked}
         data = {spec_id: m.spec.data for spec_id, m in self.models.items()}
         return frozenset(i for i, d in data.items() if now.get(d.name, d.checksum) != d.checksum)
@@ -156,7 +156,7 @@ class StudyFiles:
             try:
                 spec = RunSpec.from_json(blob)
             except UserError as error:
-                if self.asked and folder.name not in self.asked:  # an earlier command's of an earlier version
+                if self.asked and folder.name not in self.asked:  # an earlier version wrote it, for an earlier command
                     continue
                 raise UserError(f"{folder / 'spec.json'}: {error}; choose another --study, or remove that folder") from None
             found[spec.spec_id] = Model(spec, done, curves, read_object(folder / "plan.json"))
@@ -175,10 +175,10 @@ class StudyFiles:
         return {}
 
     def of_models(self, task: str) -> Iterator[tuple[Model, Result]]:
-        """The task's results beside the models they are of, in the order of data set, model, sigma, seed.
+        """The task's results with their models, in the order of data set, model, sigma, seed.
 
-        Of no superseded model, of its weights as they are now, and measured as the last command measures: an earlier one's
-        images, draws or rounding may be others.
+        Left out are superseded models, results of weights that the model no longer has, and results that the last command would
+        measure otherwise: with other images, draws or rounding.
         """
         known = self.models.keys() - self.superseded
         pairs = [(self.models[key], result) for key, result in self.results(task).items() if key in known]
@@ -188,15 +188,15 @@ class StudyFiles:
 
     @property
     def kept(self) -> bool:
-        """Whether this is a copy by `keep.py`: numbers and drawings, without the images that an experiment made."""
+        """Whether this is a copy by `keep.py`, which has no images."""
         return not (self.root / "data").exists() and next(self.root.glob("tasks/*/*/arrays.safetensors"), None) is None
 
     def left_out(self, task: str) -> int:
-        """How many results of a task `of_models` does not give, of models that are not superseded."""
+        """How many results of a task `of_models` leaves out, not counting superseded models."""
         return len((self.results(task).keys() & self.models.keys()) - self.superseded) - len(list(self.of_models(task)))
 
     def walks(self) -> Iterator[tuple[str, Model, Result]]:
-        """Walk-jump results as `of_models`, each with its sampler: "" for the paper's, which comes first, or _baoab."""
+        """The walk-jump results of `of_models`, each with its sampler: "" (the paper's, which comes first), or _baoab."""
         for folder in _folders(self.root / "tasks"):
             if folder.name == WALK or folder.name.startswith(f"{WALK}_"):
                 for model, result in self.of_models(folder.name):
@@ -204,19 +204,14 @@ class StudyFiles:
 
 
 def _is_of(result: Result, model: Model) -> bool:
-    """Whether a result is of the weights that a model has now; of results older than `trained` this is not known."""
+    """Whether a result is of the model's present weights. Old results have no `trained`, and count as such."""
     return "trained" not in result.values or (model.done is not None and result.values["trained"] == model.done.get("time"))
 
 
 def order(spec: RunSpec) -> tuple[Any, ...]:
-    """How a reader expects models to be sorted: data set, the paper's two models first, sigma, seed."""
+    """A reader's order of models: data set, the paper's two models first, sigma, seed."""
     rank = {"uvb": 0, "deen": 1, "vae": 2, "sigma_vae": 3}.get(spec.model, 9)
     return (spec.data.name, rank, spec.model, spec.sigma, spec.seed, spec.spec_id)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object, or {} where there is no such file. Raises UserError as `read_object`."""
-    return read_object(path)
 
 
 def write_json(path: Path, blob: Any) -> Path:
@@ -225,7 +220,7 @@ def write_json(path: Path, blob: Any) -> Path:
 
 
 def write(path: Path, content: bytes) -> Path:
-    """Write so that the file is whole or absent. It can be made again, so it need not survive a power cut."""
+    """Write a file that is whole or absent. It need not survive a power cut, since it can be made again."""
     try:
         with replacing(path, durable=False) as temporary:
             temporary.write_bytes(content)

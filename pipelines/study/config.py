@@ -1,7 +1,6 @@
-"""What a study is asked to do: frozen dataclasses, from which the command line is made.
+"""The options of a study as frozen dataclasses. The command line is made from them.
 
-`StudyConfig` is all options together. Each of its bases is the slice of them that one stage needs. No torch is imported
-here, so that `--help` is quick.
+`StudyConfig` has all options; each of its bases has those that one stage needs. Torch is not imported, so `--help` is quick.
 """
 
 import os
@@ -21,14 +20,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StorageOptions(Bounded):
-    """Where a study lives, and how it is followed."""
+    """Where a study is stored and followed."""
 
     storage: str = os.environ.get("UVB_STORAGE", "outputs")
     """Where studies are kept: a folder, or a URI such as s3://bucket/studies. UVB_STORAGE changes the default."""
     tracking_uri: str | None = None
     """MLflow's store: sqlite:///..., http://host:port. Default: mlflow.db in the working directory."""
     checkpoint_seconds: float = 30.0
-    """A training is saved at most so often, and at its end."""
+    """Seconds between two checkpoints of a training."""
     dry_run: bool = False
     """Only print the models, their parameter counts and the estimated time on this machine."""
 
@@ -42,13 +41,13 @@ class ClusterOptions(Bounded):
     """Which machines train, and how models share them."""
 
     num_workers: int = 0
-    """Data-parallel workers a model. 0: what suits the cluster."""
+    """Data-parallel workers for each model. 0: what suits the cluster."""
     use_gpu: bool = False
     """Train on GPUs. An explicit choice, since an autoscaling cluster may show none before its workers join."""
     cpus_per_worker: float = 0.0
-    """CPUs a worker. 0: what suits the cluster."""
+    """CPUs for each worker. 0: what suits the cluster."""
     gpus_per_worker: float = 1.0
-    """GPUs a worker, with --use-gpu."""
+    """GPUs for each worker, with --use-gpu."""
     concurrent_trials: int = 0
     """Groups of models trained at the same time. 0: what suits the cluster."""
     expect_cpus: int = 0
@@ -58,12 +57,12 @@ class ClusterOptions(Bounded):
     precision: Literal["auto", "fp32", "bf16", "fp64"] = "auto"
     """Arithmetic of training. auto: bf16 where the hardware has it."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """torch.compile of the step, and on a GPU one CUDA graph a step where a model has one worker. auto: on GPUs, and on a CPU
-    for bf16 trainings of about a quarter of an hour or more."""
+    """Compile the step with torch.compile; on a GPU, where a model has one worker, also make it one CUDA graph. auto: on GPUs,
+    and on a CPU for bf16 trainings of about a quarter of an hour or more."""
     replan: bool = False
-    """Resume with a new plan (workers, device, precision) where the stored one cannot be honoured or is not wanted."""
+    """Resume with a new plan (workers, device, precision) instead of the stored one."""
     address: str = ""
-    """Ray cluster to use: an address, auto, or local. Default: a running one, else one on this machine."""
+    """Ray cluster to use: an address, auto, or local. Default: a running one, else a new one on this machine."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -78,19 +77,19 @@ class MeasureOptions(Bounded):
     """What is measured of trained models."""
 
     experiments: tuple[str, ...] = ("default",)
-    """Downstream tasks a trained model: losses, internals, denoise_rows, walk_jump, walk_jump_<sampler>, energies, one_z,
-    nebula, decoder_samples, likelihood, detection, jump_quality, mixing, restoration, convexity, score_error, mixture, or
-    default, or all."""
+    """Downstream tasks for each trained model: losses, internals, denoise_rows, walk_jump, walk_jump_<sampler>, energies,
+    one_z, nebula, decoder_samples, likelihood, detection, jump_quality, mixing, restoration, convexity, score_error, mixture,
+    or default, or all."""
     eval_images: int = 10_000
-    """The training loss is measured on so many training images. 0: all."""
+    """Training images on which the training loss is measured. 0: all."""
     eval_test_images: int = 0
-    """The test loss is measured on so many test images. 0: all."""
+    """Test images on which the test loss is measured. 0: all."""
     eval_draws: int = 4
-    """Noise draws an image."""
+    """Noise draws for each image."""
     eval_precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of the measurements."""
+    """Arithmetic of measurements."""
     scale: float = 1.0
-    """Shortens what experiments can shorten (chains, images), in (0, 1]."""
+    """Share of the full chains and images that experiments use, in (0, 1]."""
 
     @property
     def evaluation(self) -> "EvalConfig":
@@ -108,11 +107,11 @@ class RecipeOptions(Bounded):
     """How weights are optimized: fast (ours), muon (ours, by Muon), muon_conv (Muon for convolutions too), or paper
     (Adam, 1e-4 constant, 400 epochs)."""
     epochs: int | None = None
-    """Instead of the recipe's number of epochs."""
+    """Epochs, instead of the recipe's."""
     batch_size: int | None = None
-    """Instead of the recipe's batch size: images in a global batch, over all workers."""
+    """Images in a batch, over all workers, instead of the recipe's."""
     learning_rate: float | None = None
-    """Instead of the recipe's (peak) learning rate."""
+    """Peak learning rate, instead of the recipe's."""
 
 
 @dataclass(frozen=True)
@@ -126,9 +125,9 @@ class ModelOptions(Bounded):
     extra_models: tuple[str, ...] = ("vae",)
     """Models trained at the largest noise level only: by default the plain VAE of Tables 4-5."""
     seeds: tuple[int, ...] = (0,)
-    """Every model is trained once a seed."""
+    """Every model is trained once with each seed."""
     width: float = 1.0
-    """Times UVB's default widths; the other models' are matched to the parameter count that UVB then has."""
+    """Factor on UVB's default widths. The other models are matched to the number of parameters that UVB then has."""
     activation: str = "silu"
     """Activation function: silu, relu (footnote 3), softplus, gelu."""
 
@@ -141,29 +140,29 @@ class ModelOptions(Bounded):
 
 @dataclass(frozen=True)
 class DataOptions(Bounded):
-    """Which images, and what the study of them is called."""
+    """Which images are studied, and the study's name."""
 
     dataset: str = "digits"
-    """Data set: a name (digits, mnist, cifar10, mixture), a path to one's own (a folder of pictures, Parquet, .npz), or
+    """Data set: a name (digits, mnist, cifar10, mixture), a path to your own (a folder of pictures, Parquet, .npz), or
     hf:owner/name[:config] for one of the Hugging Face hub."""
     study: str = ""
     """Name of the study, and of its folder under --storage. Default: the data set's name."""
     data_dir: str = "data"
-    """Where named data sets are kept, and downloaded to where absent."""
+    """The folder of named data sets. Absent ones are downloaded to it."""
     image_column: str | None = None
-    """The column of images in one's own Parquet. Default: image, img or pixel_values."""
+    """The column of images in your own Parquet. Default: image, img or pixel_values."""
     label_column: str | None = None
-    """The column of labels in one's own Parquet. Default: label or labels, where there is one."""
+    """The column of labels in your own Parquet. Default: label or labels, where there is one."""
     split: tuple[str, ...] = ()
-    """One's own splits by hand: train=NAME test=NAME, where NAME+NAME joins two. Default: by their names."""
+    """Your own choice of splits: train=NAME test=NAME, where NAME+NAME joins two. Default: by their names."""
     resize: int = 0
-    """Resize one's own pictures: so many pixels on the shorter side. 0: leave them."""
+    """Resize your own pictures to so many pixels on the shorter side. 0: do not."""
     center_crop: bool = False
-    """Cut one's own pictures to their central square."""
+    """Cut your own pictures to their central square."""
     background: Literal["none", "black", "white"] = "none"
-    """What one's own transparent pictures are laid on. none: they are refused."""
+    """The background of your own transparent pictures. none: they are refused."""
     train_images: int = 0
-    """Train on the first so many images only. 0: all."""
+    """Train on only the first so many images. 0: all."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -176,7 +175,7 @@ class DataOptions(Bounded):
 
     @property
     def reading(self) -> "ReadOptions":
-        """How one's own images are read."""
+        """How the user's own images are read."""
         from uvb.data.readers.decode import Decoding
         from uvb.data.readers.own import ReadOptions
 
@@ -189,7 +188,7 @@ class DataOptions(Bounded):
 class StudyConfig(StorageOptions, ClusterOptions, MeasureOptions, RecipeOptions, ModelOptions, DataOptions):
     """The whole study of "Unnormalized Variational Bayes": train, measure, draw, report, with one command.
 
-    Running the same command again goes on where it stopped: what is finished is kept. The last line printed is the report.
+    The same command continues where it stopped. It keeps what is finished, and prints the report's address last.
 
     On real digits (8×8):                 python pipelines/full_study.py
 

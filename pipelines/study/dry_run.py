@@ -1,4 +1,4 @@
-"""What a study would train, and how long that would take here: `--dry-run`."""
+"""`--dry-run`: what a study would train, and how long that would take here."""
 
 from collections.abc import Collection
 
@@ -14,14 +14,14 @@ from pipelines.words import clock, counted, name_of
 from uvb.models.capacity import parameters
 from uvb.plan import Plan
 
-RAY_SECONDS = 20.0  # until Ray is up: 7 to 33 on two cores, as the disk's cache is warm or cold
+RAY_SECONDS = 20.0  # until Ray is up: 7 with a warm disk cache to 33 with a cold one, on two cores
 
 
 def dry_run(study: Running, config: StudyConfig, layout: Layout, has: Capacity, ended: Collection[str]) -> str:
-    """Print models, widths, parameters and the estimated time on this machine. Starts no Ray and writes nothing.
+    """Print models, widths, parameters and the estimated time on this machine; start no Ray and write nothing.
 
     Args:
-        ended: the outcomes with which a model counts as trained.
+        ended: the outcomes that count as trained.
 
     Returns:
         A last line with the sums.

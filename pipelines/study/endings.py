@@ -1,4 +1,4 @@
-"""How a study ends before its time: by a signal, by an outage, or by an error that nobody foresaw."""
+"""What ends a study early: a signal, an outage, or an error that nobody foresaw."""
 
 import signal
 import threading
@@ -18,11 +18,11 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, a polite kil
 
 @contextmanager
 def translated(store: Store) -> Iterator[None]:
-    """Turn whatever goes wrong in a study into the one line that its command prints. The only place where this is done.
+    """Turn every error in a study into the one line that its command prints. No other place does this.
 
     Raises:
-        UserError: a mistake of the user, or a store that does not answer.
-        CommandFailed: Ray has died, or an error nobody foresaw, whose traceback is in a log file.
+        UserError: the user made a mistake, or a store does not answer.
+        CommandFailed: Ray died, or nobody foresaw the error; its traceback is then in a log file.
     """
     try:
         yield
@@ -42,9 +42,9 @@ def translated(store: Store) -> Iterator[None]:
 
 
 def heed_signals() -> None:
-    """Have Ctrl-C, a polite kill and a closed terminal raise KeyboardInterrupt, which ends the study cleanly.
+    """Let Ctrl-C, a polite kill and a closed terminal raise KeyboardInterrupt, which ends the study cleanly.
 
-    Ray has handlers of its own, and a shell may ignore Ctrl-C for what runs in its background. `nohup` stays in force.
+    Ray sets handlers of its own, and a shell ignores Ctrl-C for commands in its background: both are overruled. `nohup` is not.
     """
     for number in SIGNALS if threading.current_thread() is threading.main_thread() else ():
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
@@ -53,7 +53,7 @@ def heed_signals() -> None:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Ignore signals for a block that ends Ray and MLflow's runs, so that an impatient Ctrl-C leaves neither behind."""
+    """Ignore signals in a block that ends Ray and MLflow's runs: else an impatient Ctrl-C would leave them running."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""The study's images in its own folder, so that a worker needs no data set of its own."""
+"""Keep a study's images in its folder, so that a worker needs no data set of its own."""
 
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +12,7 @@ from uvb.data.fetch import Parts
 from uvb.data.image_set import VERIFIED_BYTES
 from uvb.errors import UserError
 
-FETCHES = 4  # parts of a file that are asked for at the same time
+FETCHES = 4  # parts of a file that are fetched at the same time
 
 
 def images_path(checksum: str) -> str:
@@ -22,7 +22,7 @@ def images_path(checksum: str) -> str:
 def save_images(store: Store, images: ImageSet) -> None:
     """Put `images` into the study's folder, unless they are there and whole.
 
-    A converted set is not written again: the study's file is a second name for the cache's, or its copy.
+    A converted set lies in the cache. The study's file is then a second name for the cache's, or a copy of it.
     """
     path = images_path(images.checksum)
     load_images.cache_clear()
@@ -40,7 +40,7 @@ def save_images(store: Store, images: ImageSet) -> None:
 
 
 def _stored(store: Store, path: str) -> str:
-    """The checksum of the images that lie at `path`; of a small file the contents are held against it."""
+    """The checksum of the images at `path`. The contents of a small file are checked against it."""
     if store.local_path:
         return ImageSet.load(store.local_path / path).checksum
     with store.open_at(path) as source, tempfile.TemporaryDirectory(prefix="uvb-images-") as scratch:
@@ -55,10 +55,10 @@ def _stored(store: Store, path: str) -> str:
 def load_images(uri: str, checksum: str, train_images: int | None = None) -> ImageSet:
     """The images with that checksum, from the study at `uri`, memory-mapped.
 
-    Where the study is not on this machine's file system, each machine fetches the parts it needs once, into its cache.
+    If the study is not on this machine's file system, each machine fetches the parts that it needs once, into its cache.
 
     Args:
-        train_images: how many training images will be used, from the first; the others may then be missing. None: all.
+        train_images: only the first so many training images will be used; the others may be missing. None: all.
 
     Raises:
         UserError: the file is missing or damaged.

@@ -1,4 +1,4 @@
-"""A sweep's trainings ranked: the best of each model and noise level first, told apart by the settings that varied."""
+"""Rank a sweep's trainings: the best of each model and noise level first, named by the settings that varied."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -9,27 +9,28 @@ from typing import Any
 import pandas as pd
 
 from pipelines.executor.outcomes import outcome
+from pipelines.files.formats import read_object
 from pipelines.files.store import Store
-from pipelines.files.study_files import Model, Result, StudyFiles, read_json, write
+from pipelines.files.study_files import Model, Result, StudyFiles, write
 from uvb.measure.losses import own_estimator
 from uvb.models.capacity import parameters
 from uvb.spec import RunSpec
 
-SHOWN = 5  # trainings of a model and noise level, on the screen
-# columns that every leaderboard has; the others are what varied
+SHOWN = 5  # trainings of each model and noise level on the screen
+# the columns of every leaderboard; further columns are the settings that varied
 GIVEN = ("space", "spec_id", "dataset", "model", "sigma", "parameters", "ended", "epochs", "curve_loss", "test_loss", "stderr",
          "error", "run_id")  # fmt: skip
 
 
 def leaderboard(folder: Path, space: str) -> None:
-    """Write tables/leaderboard.parquet: every training that the last command asked for, the best first."""
+    """Write tables/leaderboard.parquet: every training of the last command, the best first."""
     files = StudyFiles(folder)
     results = {model.spec_id: result for model, result in files.of_models("losses")}
     wanted = [model for model in files.models.values() if model.spec_id in files.asked]
     told = varied([model.spec for model in wanted])
     rows = [{"space": space, **_row(files, model, results.get(model.spec_id)), **told[model.spec_id]} for model in wanted]
     table = pd.DataFrame(rows, columns=[*GIVEN, *(next(iter(told.values())) if told else ())])
-    table["rank"] = table["test_loss"].isna()  # what was stopped early comes after what was trained to its end
+    table["rank"] = table["test_loss"].isna()  # trainings that were stopped early come last
     table = table.sort_values(["model", "sigma", "rank", "test_loss", "curve_loss", "spec_id"]).drop(columns="rank")
     write(folder / "tables" / "leaderboard.parquet", table.to_parquet(index=False))
 
@@ -51,7 +52,7 @@ def _row(files: StudyFiles, model: Model, result: Result | None) -> dict[str, An
         "curve_loss": model.curves[-1]["test_loss"] if model.curves else None,
         "test_loss": own.get("loss"),
         "stderr": own.get("stderr"),
-        "error": read_json(folder / "models" / spec.spec_id / "failed.json").get("error"),
+        "error": read_object(folder / "models" / spec.spec_id / "failed.json").get("error"),
         "run_id": files.run_ids.get(spec.spec_id),
     }
 
@@ -59,7 +60,7 @@ def _row(files: StudyFiles, model: Model, result: Result | None) -> dict[str, An
 def varied(specs: Sequence[RunSpec]) -> dict[str, dict[str, Any]]:
     """spec_id -> the settings in which trainings of one model differ, by name: ``learning_rate``, ``train_images``.
 
-    All settings of a spec are looked at. A recipe's name repeats what was changed in it, and is left out.
+    All settings of a spec count except the recipe's name, which only repeats what was changed in it.
     """
     flat = {spec.spec_id: {**_flat(dataclasses.asdict(spec)), "widths": str(spec.widths)} for spec in specs}
     names: dict[str, None] = {}
@@ -83,7 +84,7 @@ def _flat(blob: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def ranking(study: Store) -> list[str]:
-    """The leaderboard in lines, the best of each model and noise level first, each told by what differs between them."""
+    """The leaderboard as lines: the best trainings of each model and noise level, with the settings that varied."""
     table = pd.read_parquet(BytesIO(study.read_bytes("tables/leaderboard.parquet")))
     apart = [name for name in table.columns if name not in GIVEN]
     lines = []

@@ -1,4 +1,4 @@
-"""Presets: a study's options as YAML, which a study writes and `--config FILE` reads back."""
+"""Presets: a study writes its options as YAML, and `--config FILE` reads them back."""
 
 import dataclasses
 from pathlib import Path
@@ -12,8 +12,8 @@ from uvb.errors import UserError
 
 Config = TypeVar("Config")
 
-OF_ONE_CALL = ("dry_run", "replan")  # what a command does once, and a preset does not say
-HEADER = "# Run this study again: uvb study --config FILE. Options on the command line go before what stands here.\n"
+OF_ONE_CALL = ("dry_run", "replan")  # for one call only, so a preset leaves them out
+HEADER = "# Run this study again: uvb study --config FILE. Options on the command line win over those in this file.\n"
 
 
 def preset_text(config: Any) -> str:
@@ -24,7 +24,7 @@ def preset_text(config: Any) -> str:
 
 
 def read_preset(path: Path, kind: type[Config]) -> Config:
-    """The options in the YAML file `path`; what it does not say is as by default.
+    """The options in the YAML file `path`, and the defaults of the others.
 
     Raises:
         UserError: the file cannot be read, an option is unknown, or a value is of another type.

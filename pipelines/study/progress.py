@@ -1,4 +1,4 @@
-"""How the trainings stand: which models train, their epoch, loss and images a second, and the time left."""
+"""The progress of the trainings: which models train, their epoch, loss and images a second, and the time left."""
 
 import math
 import time
@@ -12,24 +12,24 @@ from rich.text import Text
 
 from pipelines.cluster.cost_model import training_flops
 from pipelines.executor.outcomes import outcome
-from pipelines.files.records import FailedJson, ProgressJson
+from pipelines.files.formats import FailedJson, ProgressJson
 from pipelines.files.store import Store
 from pipelines.words import clock, name_of
 from uvb.spec import RunSpec
 from uvb.training.state import steps_per_epoch
 
-RUNNING_SECONDS = 30.0  # a model whose progress is older than this is not shown as running
-TASK_SECONDS = 0.2  # of a downstream task, beside its arithmetic
-REST_SECONDS = 15.0  # tables, figures, report
+RUNNING_SECONDS = 30.0  # a model with older progress is not shown as running
+TASK_SECONDS = 0.2  # a downstream task takes so long beside its arithmetic
+REST_SECONDS = 15.0  # for tables, figures, report
 
 
 class TrainingProgress:
     """The state of the trainings, read from the study's files.
 
     Args:
-        tasks: how many measurements come after them.
-        seconds: how long these take; or 0, where that is not known, and
-        operations: what they take at the trainings' pace.
+        tasks: how many measurements follow.
+        seconds: how long these take; 0 where only their operations are known.
+        operations: how many operations they take, at the pace of the trainings.
     """
 
     def __init__(
@@ -37,15 +37,15 @@ class TrainingProgress:
     ) -> None:
         self.specs, self.store, self.tasks, self.seconds, self.operations = list(specs), store, tasks, seconds, operations
         self.flops = {spec.spec_id: training_flops(spec) for spec in specs}
-        # What an earlier session left says how much is done, but not what runs now.
+        # An earlier session's files tell how much is done, but not what runs now.
         self.now = {spec.spec_id: store.find_json(f"models/{spec.spec_id}/progress.json", ProgressJson) for spec in specs}
-        self.since: dict[str, float] = {}  # spec_id -> the share done when this session took it up
+        self.since: dict[str, float] = {}  # spec_id -> the share that was done when this session continued it
         self.outcome: dict[str, str] = {}  # spec_id -> done, failed or stopped
         self.told: set[str] = set()
-        self.first: tuple[float, float] | None = None  # time and work gained when this session's first progress was seen
+        self.first: tuple[float, float] | None = None  # time, and work gained, at this session's first progress
 
     def read(self) -> list[str]:
-        """Look at the files of what is not finished; returns new lines to print."""
+        """Read the files of all unfinished models; return new lines to print."""
         lines: list[str] = []
         for spec in self.specs:
             if spec.spec_id in self.outcome:
@@ -61,7 +61,7 @@ class TrainingProgress:
                 self.told.update(now.get("notes", []))
             try:
                 end = outcome(self.store, spec.spec_id)
-            except OSError:  # asked again at the next look
+            except OSError:  # the next call asks again
                 continue
             if end:
                 self.outcome[spec.spec_id] = end
@@ -97,7 +97,7 @@ class TrainingProgress:
         return sum(self.flops[spec.spec_id] * self.share(spec) for spec in self.specs), sum(self.flops.values())
 
     def gained(self) -> float:
-        """Floating point operations of this session. A training that failed or was stopped counts only what it did."""
+        """Floating point operations of this session. Of a training that failed or was stopped, only those that it did."""
         made = 0.0
         for spec in self.specs:
             if (since := self.since.get(spec.spec_id)) is not None:
@@ -107,7 +107,7 @@ class TrainingProgress:
         return made
 
     def seconds_left(self) -> float | None:
-        """Until the whole study ends, at the pace of this session's trainings; None while there is no pace yet."""
+        """Seconds until the whole study ends, at the pace of this session's trainings; None while the pace is not known."""
         done, total = self.work()
         if self.first is None:
             if self.running:
@@ -120,7 +120,7 @@ class TrainingProgress:
         return (total - done + self.operations) * elapsed / gained + after
 
     def view(self) -> tuple[Group, str]:
-        """The live view, and the same as one line."""
+        """The live view, and its content as one line."""
         done, total = self.work()
         table = Table.grid(padding=(0, 2))
         parts = []
@@ -139,7 +139,7 @@ class TrainingProgress:
 
 
 def tasks_view(done: int, total: int, seconds: float) -> tuple[Text, str]:
-    """The measurements' live view, and the same as one line."""
+    """The live view of the measurements, and its content as one line."""
     left = f", about {clock(seconds / done * (total - done) + REST_SECONDS)} left" if done else ""
     line = f"{done}/{total} measurements done{left}"
     return Text(line), line

@@ -1,4 +1,4 @@
-"""Where a result comes from: code, packages, machine, data."""
+"""The origin of a result: code, packages, machine, data."""
 
 import platform
 import subprocess
@@ -21,7 +21,7 @@ PACKAGES = ("uvb-study", "torch", "torchvision", "ray", "mlflow", "numpy", "scik
 
 
 def provenance(images: ImageSet, specs: Sequence[RunSpec]) -> dict[str, Any]:
-    """What study.json says about its origin."""
+    """The origin of a study, for study.json."""
     kinds = {(s.model, s.widths): s for s in specs}
     return {
         "git": git_revision(),
@@ -44,7 +44,7 @@ def provenance(images: ImageSet, specs: Sequence[RunSpec]) -> dict[str, Any]:
 
 
 def git_revision() -> str | None:
-    """The commit of the code, with "+changes" if files differ from it; None if the code is no git checkout."""
+    """The commit of the code, with "+changes" if files differ from it; None outside a git checkout."""
     here = Path(__file__).resolve().parents[1]
     try:
         run = [
@@ -68,7 +68,7 @@ def cpu_name() -> str:
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """The versions of those packages that are installed."""
+    """The versions of `packages`, as far as they are installed."""
     found = {}
     for name in packages:
         with suppress(PackageNotFoundError):

@@ -1,4 +1,4 @@
-"""Reading a study's images: what was asked for, a progress bar, and a word on what was found."""
+"""Read a study's images, with a progress bar, and say what was found."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,13 +12,13 @@ BAR = 24  # characters
 
 
 def read_images(options: DataOptions, screen: Screen, held_out: bool = False) -> ImageSet:
-    """The images that a study is about. What was read is said.
+    """The images of a study. The screen tells what was read.
 
     Args:
         held_out: train on four fifths of the training images and judge by the fifth, so that the test set chooses nothing.
 
     Raises:
-        UserError: they cannot be read, or are unfit.
+        UserError: they cannot be read, or cannot be trained on.
     """
     with conversion(screen) as progress:
         images = load_dataset(options.dataset, options.data_dir, options=options.reading, progress=progress)
@@ -31,7 +31,7 @@ def read_images(options: DataOptions, screen: Screen, held_out: bool = False) ->
 
 @contextmanager
 def conversion(screen: Screen) -> Iterator[Progress]:
-    """A progress bar for images that are converted; none where they are in the cache already."""
+    """A progress bar for images that are converted. It does not appear where the cache has them."""
 
     def show(done: int, total: int) -> None:
         full = BAR * done // total

@@ -1,4 +1,4 @@
-"""What the stages of a running study share."""
+"""The state that the stages of a running study share."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pipelines.files.records import TimingsJson
 from pipelines.files.store import Store
 from pipelines.study.screen import Screen
 from uvb.data import ImageSet
@@ -15,7 +14,7 @@ from uvb.spec import RunSpec
 if TYPE_CHECKING:
     from pipelines.cluster.driver import GroupRunner
 
-POLL_SECONDS = (1.0, 5.0)  # how often files are looked at: in a local folder, in an object store
+POLL_SECONDS = (1.0, 5.0)  # between two looks at files: in a local folder, in an object store
 
 
 @dataclass
@@ -23,11 +22,12 @@ class Running:
     """A study in its folder: what is trained on which images, and what has happened so far.
 
     Attributes:
-        checks: functions that raise where the study cannot go on: its lock is lost, MLflow refuses it, Ray has died.
-        failures: what failed without stopping the others, a line each.
+        checks: functions that raise when the study cannot go on: its lock is lost, MLflow refuses it, Ray has died.
+        failures: a line for each failure that did not stop the others.
         stages: the seconds of each stage of this session.
         runner: the last one started; its thread may still be at work.
-        trained: whether the stage of training has ended.
+        trained: whether the training stage has ended.
+        earlier: timings.json of the sessions before.
     """
 
     images: ImageSet
@@ -40,7 +40,7 @@ class Running:
     runner: "GroupRunner | None" = None
     trained: bool = False
     started: float = field(default_factory=time.monotonic)
-    earlier: dict[str, Any] = field(default_factory=dict)  # timings.json of the sessions before
+    earlier: dict[str, Any] = field(default_factory=dict)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -52,7 +52,7 @@ class Running:
             self.stages[name] = self.stages.get(name, 0.0) + time.monotonic() - started
 
     def check(self) -> None:
-        """Raise where the study cannot go on. Call this now and then while others work."""
+        """Raise if the study cannot go on. Call this now and then while others work."""
         for check in self.checks:
             check()
 
@@ -61,15 +61,11 @@ class Running:
         return POLL_SECONDS[0 if self.store.local_path else 1]
 
     def folder(self, spec: RunSpec) -> str:
-        """Where a model lies."""
+        """The folder of a model."""
         return f"models/{spec.spec_id}"
 
-    def read_timings(self) -> None:
-        """Remember what the sessions before took."""
-        self.earlier = self.store.find_json("timings.json", TimingsJson)
-
     def write_timings(self) -> None:
-        """timings.json: this session's stages, added to those of the sessions before that ended by themselves."""
+        """Write timings.json: this session's stages, added to those of earlier sessions that ended by themselves."""
         seconds = {stage["name"]: stage["seconds"] for stage in self.earlier.get("stages", [])}
         for name, value in self.stages.items():
             seconds[name] = seconds.get(name, 0.0) + value

@@ -1,4 +1,4 @@
-"""What a person reads while a study runs: lines that stay, and a live view below them."""
+"""The screen of a running study: lines that stay, and a live view below them."""
 
 import time
 from dataclasses import dataclass, field
@@ -7,12 +7,12 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-LINE_SECONDS = 10.0  # without a terminal, a line so often
+LINE_SECONDS = 10.0  # between two lines of progress where there is no terminal
 
 
 @dataclass
 class Screen:
-    """Prints lines above a live view on a terminal; plain lines elsewhere."""
+    """Prints lines above a live view on a terminal, and plain lines elsewhere."""
 
     console: Console = field(default_factory=lambda: Console(highlight=False))
     live: Live | None = None
@@ -23,7 +23,7 @@ class Screen:
         self.console.print(Text(line), soft_wrap=True)
 
     def show(self, view: Group | Text, line: str) -> None:
-        """Show `view` live; without a terminal print `line` now and then."""
+        """Show `view` live; where there is no terminal, print `line` now and then."""
         if self.console.is_terminal:
             if self.live is None:
                 self.live = Live(console=self.console, transient=True, auto_refresh=False)
@@ -34,7 +34,7 @@ class Screen:
             self.say(line)
 
     def note(self, line: str) -> None:
-        """Show what is being done now, as `show` shows a view."""
+        """Show a line as `show` does: live, or now and then."""
         self.show(Text(line), line)
 
     def clear(self) -> None:

@@ -1,4 +1,4 @@
-"""A study from images to report, read from top to bottom. `full_study.py` and `sweep.py` both run this."""
+"""A study from images to report, from top to bottom. `full_study.py` and `sweep.py` both run it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -49,17 +49,17 @@ def run_study(
     """Run a study, or the rest of it.
 
     Args:
-        specs_of: what to train; by default the config's models over its noise levels.
-        search: where trainings may be stopped early.
-        held_out: train on four fifths of the training images and judge by the fifth; the test set is not looked at.
-        finishing: called with a local copy of the study's folder, to write further tables before the report.
+        specs_of: makes the list of trainings; by default the config's models at its noise levels.
+        search: stops trainings early; None: no training is stopped.
+        held_out: train on four fifths of the training images and judge by the fifth; the test set is not used.
+        finishing: writes further tables before the report; it gets a local copy of the study's folder.
 
     Returns:
-        The report's address, and what failed, a line each.
+        The report's address, and a line for each failure.
 
     Raises:
-        UserError: the config, the data, the folder or the cluster do not allow it.
-        CommandFailed: something broke under the study.
+        UserError: the config, the data, the folder or the cluster do not allow the study.
+        CommandFailed: something that the study needs broke.
     """
     heed_signals()
     screen = Screen()
@@ -74,7 +74,7 @@ def run_study(
             start_ray(address)
             heed_signals()  # Ray has set its own handlers
     has = cluster_capacity(config) if address else local_capacity()
-    layout = choose_layout(config, has, specs)  # refuses what cannot be, before anything is written
+    layout = choose_layout(config, has, specs)  # refuses impossible wishes before anything is written
     require_memory(specs, layout, has, lambda spec: bool(outcome(study.store, spec.spec_id)))
     if config.dry_run:
         return dry_run(study, config, layout, has, ("done", "stopped") if search else ("done",)), []
@@ -89,7 +89,7 @@ def run_study(
             require_shared(study.store, has)
             groups = plan(study, config, layout, has, search is not None, resolver(layout, has))
             if has.cluster:
-                require_shared(study.store, cluster_capacity(config))  # by nodes that the plan brought, too
+                require_shared(study.store, cluster_capacity(config))  # the plan may have brought new nodes
             study.check()
         with study.stage("training"):
             train(study, config, groups, layout, config.checkpoint_seconds, experiments, search)
@@ -97,7 +97,7 @@ def run_study(
             measure(study, config, experiments, layout)
         with study.stage("tables, figures, report"):
             tidy(study)
-            tracking.sync()  # the tables name MLflow's runs
+            tracking.sync()  # since the tables name MLflow's runs
             address_of_report = report(study, finishing)
     for line in views(tracking.tracker):
         study.screen.say(line)
@@ -106,14 +106,14 @@ def run_study(
 
 @contextmanager
 def study_session(study: Running, config: StudyConfig, searching: bool) -> Iterator[Tracking]:
-    """Hold the study's lock and follow it in MLflow for a block; end MLflow's runs and Ray however the block ends."""
+    """Hold the study's lock and follow it in MLflow for a block; end MLflow's runs and Ray, however the block ends."""
     with study_lock(study.store, config.name, study.screen.say) as still_mine:
         with study.stage("prepare"):
             prepare(study, config, searching)
         tracking = Tracking(Tracker(config.tracking_uri, EXPERIMENT, config.name, study.store, warn=study.screen.say))
         study.checks = [still_mine, tracking.check, require_alive]
         status: Status = "FAILED"
-        at_once = False  # end Ray without a word to it: it is broken, or a person waits
+        at_once = False  # whether to kill Ray without asking it: it is broken, or a person waits
         try:
             with translated(study.store):
                 yield tracking

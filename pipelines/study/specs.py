@@ -1,4 +1,4 @@
-"""The trainings and measurements that a study's options stand for."""
+"""Turn a study's options into trainings and measurements."""
 
 from pipelines.study.config import DataOptions, MeasureOptions, ModelOptions, RecipeOptions, StudyConfig, require
 from uvb.data import ImageSet
@@ -10,7 +10,7 @@ from uvb.spec import RECIPES, DataRef, Recipe, RunSpec
 
 
 def build_recipe(options: RecipeOptions) -> Recipe:
-    """The recipe by name with the options' changes; a changed one says so in its name.
+    """The recipe of that name with the options' changes, which its name then tells.
 
     Raises:
         UserError: there is no such recipe, or a value is not allowed.
@@ -24,7 +24,7 @@ def data_ref(options: DataOptions, images: ImageSet, batch_size: int | None = No
     """Which images are trained on.
 
     Raises:
-        UserError: there are fewer images than asked for, or than in a batch of `batch_size`.
+        UserError: there are fewer images than asked for, or than one batch takes.
     """
     available = len(images.train)
     require(
@@ -45,7 +45,7 @@ def build_specs(config: StudyConfig, images: ImageSet) -> list[RunSpec]:
 
 
 def specs_of(options: ModelOptions, data: DataRef, recipe: Recipe) -> list[RunSpec]:
-    """The trainings of `options` on the images `data` with one recipe.
+    """The trainings of `options` on the images `data`, all with one recipe.
 
     Raises:
         UserError: there is no such model or activation function.

@@ -1,4 +1,4 @@
-"""The stages of a study, in their order. Each takes what it needs, and leaves its results in the study's folder."""
+"""The stages of a study, in order. Each takes what it needs and leaves its results in the study's folder."""
 
 import dataclasses
 import time
@@ -16,9 +16,9 @@ from pipelines.cluster.layout import Capacity, Layout
 from pipelines.cluster.tasks import run_tasks
 from pipelines.executor.measuring import Settings, tasks_for, unfinished
 from pipelines.executor.outcomes import outcome
+from pipelines.files.formats import Done, FailedJson, ProgressJson, Timings
 from pipelines.files.masking import masked_json
 from pipelines.files.names import inside
-from pipelines.files.records import DoneJson, FailedJson, ProgressJson
 from pipelines.files.store import Store
 from pipelines.reporting.page import build_report
 from pipelines.study.config import ClusterOptions, MeasureOptions, StudyConfig
@@ -35,11 +35,11 @@ from uvb.spec import RunSpec
 
 @dataclass(frozen=True)
 class Search:
-    """Trainings that a Tune scheduler may stop early. Each is a trial; those of one model and noise level compete.
+    """A search, in which a Tune scheduler stops trainings early. Those of one model and noise level compete, each as a trial.
 
     Attributes:
         scheduler: makes a scheduler over ``loss`` (the test loss of the curves) by ``epoch``.
-        report_epochs: how often a training reports to it.
+        report_epochs: how many epochs lie between two reports to it.
     """
 
     scheduler: Callable[[], Any]
@@ -52,12 +52,12 @@ class Search:
 def prepare(study: Running, config: StudyConfig, searching: bool = False) -> None:
     """Write images, specs and study.json into the study's folder.
 
-    Trainings that failed are tried again, as often as before. What a search stopped is trained to its end if this is no search.
+    Failed trainings get a new chance. Trainings that a search stopped continue, unless this is a search again.
     """
     store = study.store
     store.sweep()
     store.remove("ray")
-    study.read_timings()
+    study.earlier = store.find_json("timings.json", Timings)
     save_images(store, study.images)
     for spec in study.specs:
         folder = study.folder(spec)
@@ -66,7 +66,7 @@ def prepare(study: Running, config: StudyConfig, searching: bool = False) -> Non
         for end in ("failed",) if searching else ("failed", "stopped"):
             store.remove(f"{folder}/{end}.json")
         progress = store.find_json(f"{folder}/progress.json", ProgressJson)
-        # Deaths count within one session: a person's Ctrl-C is none, and an outage may be over.
+        # Count the deaths of workers anew: a Ctrl-C may have caused them, or an outage that is over.
         if progress.get("stuck") and not outcome(store, spec.spec_id):
             store.write_json(f"{folder}/progress.json", progress | {"start": None, "stuck": 0})
     asked = {k: v for k, v in dataclasses.asdict(config).items() if k not in ("dry_run", "replan")}
@@ -87,17 +87,17 @@ def plan(
     one_each: bool = False,
     resolve: Callable[..., Plan] = resolve_plan,
 ) -> list[Group]:
-    """Give every model without a plan one, honour the plans of the others, and group what is left to train.
+    """Give a plan to every model that has none, honour the plans of the others, and group what is left to train.
 
     Args:
-        one_each: a group a model, rather than groups of about equal cost.
-        resolve: `resolve_plan`, or what runs it where the workers will run.
+        one_each: make a group of each model, rather than groups of about equal cost.
+        resolve: `resolve_plan`, or a function that runs it where the workers will run.
 
     Raises:
         UserError: a stored plan cannot be honoured.
     """
     store, say = study.store, study.screen.say
-    ended = [s for s in study.specs if outcome(store, s.spec_id)]  # done, or stopped by this search
+    ended = [s for s in study.specs if outcome(store, s.spec_id)]  # done, or stopped in this search
     open_specs = [s for s in study.specs if s not in ended]
     if ended:
         say(f"{len(ended)} of {len(study.specs)} models are trained already")
@@ -128,8 +128,8 @@ def plan(
 
 
 def of_other_code(study: Running, trained: Sequence[RunSpec]) -> set[RunSpec]:
-    """Those of `trained` whose model has other code now than it was trained with, so that it would be another model."""
-    codes = {spec: study.store.find_json(f"{study.folder(spec)}/done.json", DoneJson).get("code") for spec in trained}
+    """Those of `trained` whose model's code has changed since its training: loaded now, it would be another model."""
+    codes = {spec: study.store.find_json(f"{study.folder(spec)}/done.json", Done).get("code") for spec in trained}
     return {spec for spec, code in codes.items() if code_changed(spec.model, code)}
 
 
@@ -148,7 +148,7 @@ def train(
     """Train what is left. A model that fails is noted and does not stop the others.
 
     Args:
-        options: how models are measured afterwards, for the time left.
+        options: how models are measured afterwards; this counts in the time left.
     """
     if groups:
         seconds, operations = measurements_ahead(study, options, groups, layout) if "losses" in experiments else (0.0, 0.0)
@@ -163,7 +163,7 @@ def train(
 
 
 def rounds(groups: Sequence[Group], search: Search | None) -> list[list[Group]]:
-    """The groups that are trained together. In a search only trainings of one model and noise level compete."""
+    """Split the groups into those that train together. In a search, only trainings of one model and noise level compete."""
     found: dict[Any, list[Group]] = {}
     for group in groups:
         found.setdefault((group.specs[0].model, group.specs[0].sigma) if search else None, []).append(group)
@@ -178,7 +178,7 @@ def train_round(
     checkpoint_seconds: float,
     search: Search | None,
 ) -> None:
-    """Train `groups` and show how it goes, until every model has an outcome or Tune has ended."""
+    """Train `groups` and show the progress, until every model has an outcome or Tune has ended."""
     if study.runner:
         study.runner.join()
     specs = [spec for group in groups for spec in group.specs]
@@ -203,7 +203,7 @@ def train_round(
 
 
 def measurements_ahead(study: Running, options: MeasureOptions, groups: Sequence[Group], layout: Layout) -> tuple[float, float]:
-    """What the measurements will take: seconds, timed here, if CPUs make them; else operations, for GPUs."""
+    """The cost of the measurements to come: seconds, timed here, if CPUs make them; operations, if GPUs do."""
     left = [s for s in study.specs if not study.store.exists(f"tasks/losses/{s.spec_id}/result.json")]
     if layout.device == "cuda":
         trained_in = groups[0].plan.precision
@@ -217,7 +217,7 @@ def measurements_ahead(study: Running, options: MeasureOptions, groups: Sequence
 
 
 def measure(study: Running, options: MeasureOptions, experiments: Sequence[str], layout: Layout) -> None:
-    """Make the measurements of every trained model that are not made yet."""
+    """Make the missing measurements of every trained model."""
     store, screen = study.store, study.screen
     trained = [spec for spec in study.specs if store.exists(f"{study.folder(spec)}/done.json")]
     how = Plan(device=layout.device, precision=options.eval_precision, graph=layout.device == "cuda")
@@ -247,7 +247,7 @@ def measure(study: Running, options: MeasureOptions, experiments: Sequence[str],
 
 
 def tidy(study: Running) -> None:
-    """Remove what killed writers left half-written, and the checkpoints of stopped trainings. Nobody writes any more."""
+    """Remove half-written files of killed writers, and the checkpoints of stopped trainings. Call this when nobody writes."""
     for folder in ("models", "tasks"):
         study.store.sweep(folder)
     for spec in study.specs:
@@ -256,10 +256,10 @@ def tidy(study: Running) -> None:
 
 
 def report(study: Running, finishing: Callable[[Path], None] | None = None) -> str:
-    """Write tables, figures and report.html into the study's folder; returns the report's address.
+    """Write tables, figures and report.html into the study's folder; return the report's address.
 
     Args:
-        finishing: called with a local copy of the study's folder, to write further tables before the report.
+        finishing: writes further tables before the report; it gets a local copy of the study's folder.
     """
     study.screen.note("writing tables, figures and report")
     study.write_timings()
@@ -277,7 +277,7 @@ def report(study: Running, finishing: Callable[[Path], None] | None = None) -> s
 
 @contextmanager
 def local_copy(store: Store) -> Iterator[Path]:
-    """A local folder with what tables and report are made of: the store itself, or a copy without weights and images."""
+    """A local folder from which tables and report can be made: the study's own, or a copy without weights and images."""
     if store.local_path:
         yield store.local_path
         return

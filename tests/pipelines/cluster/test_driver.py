@@ -1,10 +1,12 @@
-"""What a search's trial leaves behind when Tune stops it, without a Ray cluster."""
+"""The driver's callbacks, without a Ray cluster: workers that die early, and trials that a search stops."""
 
 from types import SimpleNamespace
 
-from pipelines.cluster.driver import StoppedEarly
+import pytest
+
+from pipelines.cluster.driver import EarlyDeaths, StoppedEarly
 from pipelines.executor.outcomes import outcome
-from pipelines.executor.training import Training
+from pipelines.executor.training import STUCK_LIMIT, Training
 from pipelines.files.store import Store
 from pipelines.study.config import StudyConfig
 from pipelines.study.running import Running
@@ -31,3 +33,34 @@ def test_stopped_early_marks_models_that_another_command_trains(store: Store, di
         assert [outcome(store, spec.spec_id) for spec in specs] == ends
         ends = ["done", None, None]
     assert Training(specs[1], PLAN, store, 1e9, 0).run()["outcome"] == "done"
+
+
+def test_early_deaths_give_a_group_up_in_one_line(store: Store, digits: ImageSet) -> None:
+    specs = [tiny_spec(digits, seed=seed) for seed in range(3)]
+    train(specs[0], store)
+    blobs, error = [spec.to_json() for spec in specs], RuntimeError("no module\nnamed plugin")
+    first = EarlyDeaths(store.uri, blobs)
+    for _ in range(STUCK_LIMIT - 2):
+        first.after_exception(None, {0: error})
+    again = EarlyDeaths(store.uri, blobs)  # Tune has started the trial again
+    again.after_exception(None, {0: error})
+    assert outcome(store, specs[1].spec_id) is None
+    with pytest.raises(RuntimeError, match="died"):
+        again.after_exception(None, {0: error})
+    assert again.open == []
+    assert [outcome(store, spec.spec_id) for spec in specs] == ["done", "failed", "failed"]
+    line = store.read_json(f"models/{specs[2].spec_id}/failed.json")["error"]
+    assert line.startswith(f"{specs[2].label}: its workers died {STUCK_LIMIT} times before they began")
+    assert "named plugin" in line
+    assert "\n" not in line
+    prepare(Running(digits, specs, store), StudyConfig())  # a new session counts anew
+    assert EarlyDeaths(store.uri, blobs).seen.get("stuck", 0) == 0
+
+
+def test_early_deaths_leave_to_training_what_it_has_counted(store: Store, digits: ImageSet) -> None:
+    spec = tiny_spec(digits)
+    deaths = EarlyDeaths(store.uri, [spec.to_json()])
+    for step in range(2 * STUCK_LIMIT):  # each worker began, and wrote so
+        store.write_json(f"models/{spec.spec_id}/progress.json", {"start": f"{step:09d}", "stuck": 0})
+        deaths.after_exception(None, {0: RuntimeError("killed")})
+    assert outcome(store, spec.spec_id) is None

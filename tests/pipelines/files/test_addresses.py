@@ -138,11 +138,11 @@ def test_store_create_never_replaces(tmp_path: Path) -> None:
 
 
 def test_store_find_json_does_without_damaged_files(tmp_path: Path) -> None:
-    from pipelines.files.records import CurvesJson
+    from pipelines.files.formats import Curves
 
     store = Store(tmp_path)
     for text in ("{", "[]", '{"rows": [{}]}', '{"rows": [{"test_loss": "low"}]}', "[" * 100_000):
         store.write_bytes("curves.json", text.encode())
-        assert store.find_json("curves.json", CurvesJson) == {}
+        assert store.find_json("curves.json", Curves) == {}
     store.write_bytes("curves.json", b'{"rows": [{"test_loss": 1, "more": 2}]}')
-    assert store.find_json("curves.json", CurvesJson) == {"rows": [{"test_loss": 1, "more": 2}]}
+    assert store.find_json("curves.json", Curves) == {"rows": [{"test_loss": 1, "more": 2}]}
