@@ -2,9 +2,9 @@
 
     python -m benchmarks.bench [--quick] [--only step exact] [--study outputs/digits]
 
-Each runs in a process of its own and prints a row of JSON a line. The rows go to results/speed/<machine>.json and .md (with
---quick, which is no measurement, below build/). Rows that this run did not measure stay, with their own time and commit.
-Nothing else should run meanwhile.
+Each runs in a process of its own and prints a row of JSON a line. The rows go to results/speed/<machine>.json and .md. Rows
+that this run did not measure stay, with their own time and commit. With --quick, a rehearsal, they go below build/. Run nothing
+else meanwhile.
 """
 
 import argparse
@@ -58,14 +58,14 @@ def study_rows(folders: list[Path]) -> list[Row]:
         found.append(figure(f"study/{folder.name}/wall", total, "s") | own)
         for name, seconds in parts.items():
             found.append(figure(f"study/{folder.name}/{name}", seconds, "s", "wall", seconds / total) | own)
-        # The rest of the training stage is the workers' start-up, and waiting.
+        # The rest of the training stage is start-up and waiting.
         pure = sum(json.loads(done.read_text())["seconds"] for done in folder.glob("models/*/done.json"))
         found.append(figure(f"study/{folder.name}/training, steps alone", pure, "s", "wall", pure / total) | own)
     return found
 
 
 def gpu_rows() -> list[Row]:
-    """Rows that benchmarks/gpu brought back; they name their own machine."""
+    """Rows that benchmarks/gpu brought back. They name their own machine."""
     path = ROOT / "results" / "h200" / "bench.json"
     return json.loads(path.read_text()) if path.exists() else []
 
@@ -80,18 +80,11 @@ def markdown(rows: list[Row]) -> str:
     """One table for each family of benchmarks: the part of a name before the first slash."""
     lines = ["# Benchmarks", "", f"{rows[0]['machine']}. Written by `make bench`; do not edit.", ""]
     lines += ["`ratio`: how many times faster than the reference, or what share of it, measured side by side. ± is half the"]
-    lines += ["range between quartiles over the median; of a loss, the standard error.", ""]
+    lines += ["range between quartiles, over the median. For a loss it is the standard error.", ""]
     for family in dict.fromkeys(row["name"].split("/")[0] for row in rows):
-        lines += [
-            f"## {family}",
-            "",
-            "| what | value | ± | ratio | reference | when | commit |",
-            "|---|---:|---:|---:|---|---|---|",
-        ]
-        for row in rows:
-            if row["name"].split("/")[0] == family:
-                lines.append(f"| {' | '.join(cells(row))} |")
-        lines.append("")
+        head = "| what | value | ± | ratio | reference | when | commit |"
+        lines += [f"## {family}", "", head, "|---|---:|---:|---:|---|---|---|"]
+        lines += [f"| {' | '.join(cells(row))} |" for row in rows if row["name"].split("/")[0] == family] + [""]
     return "\n".join(lines)
 
 
@@ -104,7 +97,7 @@ def cells(row: Row) -> list[str]:
 
 
 def write(rows: list[Row], place: Path) -> None:
-    """Write <machine>.json and <machine>.md, whole or not at all, for each machine that the rows are of."""
+    """Write <machine>.json and <machine>.md, whole or not at all, for each machine in `rows`."""
     place.mkdir(parents=True, exist_ok=True)
     for where in dict.fromkeys(row["machine"] for row in rows):
         path = place / f"{re.sub('[^a-z0-9]+', '-', where.split(', torch')[0].lower()).strip('-')}.json"
@@ -120,9 +113,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a rehearsal: small sizes, few repeats")
     parser.add_argument("--only", nargs="+", choices=BENCHMARKS, default=list(BENCHMARKS))
-    parser.add_argument(
-        "--study", type=Path, nargs="+", default=[ROOT / "outputs" / "digits"], help="finished studies of this machine"
-    )
+    studies = [ROOT / "outputs" / "digits"]
+    parser.add_argument("--study", type=Path, nargs="+", default=studies, help="finished studies of this machine")
     args = parser.parse_args()
     place = ROOT / "build" / "bench-quick" if args.quick else PLACE
     print(f"{machine()}, commit {commit()}, {torch.get_num_threads()} threads", flush=True)

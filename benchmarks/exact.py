@@ -1,4 +1,4 @@
-"""Time the exact Bayes estimator of 10,000 noisy MNIST images for 60,000 training images, and measure its memory.
+"""Time the exact Bayes estimator of 10,000 noisy MNIST images, given 60,000 training images, and measure its memory.
 
 python -m benchmarks.exact [--quick]
 """
@@ -21,14 +21,14 @@ SIDE_BY_SIDE = 1000  # noisy images of the comparison; the first-written estimat
 
 
 def first_written(y: Tensor, train: Tensor) -> Tensor:
-    """The estimator as one would first write it: the whole matrix of distances, a softmax, a product."""
+    """The estimator as one would first write it: all distances in one matrix, a softmax, a product."""
     x = train.flatten(1).to(y.dtype) / 255
     weights = torch.softmax(-torch.cdist(y.flatten(1), x).square() / (2 * SIGMA**2), dim=1)  # (B, N)
     return (weights @ x).reshape(y.shape)
 
 
 def mnist(train_images: int, test_images: int) -> tuple[str, Tensor, Tensor]:
-    """Return "mnist" or "random", training and test pixels: MNIST where it lies beside the checkout, else random ones."""
+    """Return a name, training and test pixels: of MNIST where it lies beside the checkout, else of random images."""
     try:
         images = load_dataset("mnist", ROOT.parent / "shared" / "data", download=False)
         return "mnist", images.train[:train_images], images.test[:test_images]
@@ -39,14 +39,14 @@ def mnist(train_images: int, test_images: int) -> tuple[str, Tensor, Tensor]:
 
 
 def rows(device: str, quick: bool = False) -> list[Row]:
-    """Rows of the seconds of all images, of bytes against those of the whole matrix, and of the comparison on fewer images."""
+    """Rows of the seconds for all images, of the bytes, and of the comparison with the first-written one on fewer images."""
     n, b, part = (5000, 500, 250) if quick else (60_000, 10_000, SIDE_BY_SIDE)
     name, train, test = mnist(n, b)
     train = train.to(device)
     y = test.to(device).float() / 255 + SIGMA * normal(tuple(test.shape), 0, "noise", device=device)
     few = y[:part]
-    # Warm up: on CUDA by several blocks, so that every kernel is loaded. On a CPU by little: freed memory stays with it
-    # and would hide what the whole needs.
+    # Warm up. CUDA loads every kernel, so it gets several blocks. A CPU's process keeps freed memory, which would hide what the
+    # whole needs, so it gets few images.
     posterior_mean(*((few, train[: len(train) // 4]) if device == "cuda" else (few[:32], train[:1024])), SIGMA)
     reset_peak(device)
     before = peak(device)
@@ -60,29 +60,19 @@ def rows(device: str, quick: bool = False) -> list[Row]:
     steps = {"first": lambda: first_written(few, train), "blocks": lambda: posterior_mean(few, train, SIGMA)}
     times = seconds_side_by_side(steps, repeats=3 if device == "cpu" else 10, warm_up=1, device=device)
     whole, d = f"exact/{name}/{len(y)}x{n}", y[0].numel()
-    matrix = 4 * len(y) * n
     found = [
         row(f"exact/{name}/{len(few)}x{n}/{device}-fp32", times["blocks"], "the whole matrix at once", times["first"]),
         figure(f"{whole}/{device}-fp32", seconds, "s"),
-        figure(
-            f"{whole}/bytes", working_bytes(len(y), n, d), "bytes", "one (B, N) matrix", matrix / working_bytes(len(y), n, d)
-        ),
     ]
+    sizes = {"bytes": working_bytes(len(y), n, d)}
     if before is not None and after is not None:
-        found.append(
-            figure(
-                f"{whole}/bytes-measured/{device}",
-                after - before,
-                "bytes",
-                "one (B, N) matrix",
-                matrix / max(after - before, 1),
-            )
-        )
-    return found
+        sizes[f"bytes-measured/{device}"] = after - before
+    matrix = 4 * len(y) * n
+    return found + [figure(f"{whole}/{k}", v, "bytes", "one (B, N) matrix", matrix / max(v, 1)) for k, v in sizes.items()]
 
 
 def reset_peak(device: str) -> None:
-    """Forget the largest memory so far, of torch's allocator on CUDA and of the process on Linux."""
+    """Forget the largest memory so far: of torch's allocator on CUDA, and of the process on Linux."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     with contextlib.suppress(OSError):
@@ -90,7 +80,7 @@ def reset_peak(device: str) -> None:
 
 
 def peak(device: str) -> int | None:
-    """The largest memory since the reset, in bytes; right after it, what is in use."""
+    """The largest memory since the reset, in bytes."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated()
     try:

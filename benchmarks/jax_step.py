@@ -1,7 +1,7 @@
 """The same networks and training step in JAX, jitted: a reference on a GPU. Only this file needs JAX.
 
-Weights come from the torch model, so that a test can compare loss and gradients number for number. It is timed in a process of
-its own, apart from torch's memory and CUDA libraries.
+Weights come from the torch model, so that a test can compare loss and gradients number for number. The step is timed in a
+process of its own, apart from torch's memory and CUDA libraries.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
+from uvb.decoding import decoded
 from uvb.models import get_model
 from uvb.models.base import Estimator
 from uvb.spec import Widths
@@ -83,7 +84,7 @@ def loss_of(name: str, sigma: float, dtype: Any) -> Callable[..., Any]:
 
 
 def make_step(name: str, sigma: float, dtype: Any, rate: float = 1e-4, ema: float = 0.999) -> Callable[..., Any]:
-    """``(state, x, noise, eps) -> (state, loss)``, jitted, with Adam and an EMA of the weights; the state is donated."""
+    """``(state, x, noise, eps) -> (state, loss)``, jitted, with Adam and an EMA of the weights. JAX may overwrite the state."""
     loss = loss_of(name, sigma, dtype)
     tree = jax.tree_util.tree_map
 
@@ -104,7 +105,7 @@ def make_step(name: str, sigma: float, dtype: Any, rate: float = 1e-4, ema: floa
 def time_steps(
     model: Estimator, name: str, shape: tuple[int, int, int], dtype: str, batch: int = 128, repeats: int = 20, inner: int = 5
 ) -> tuple[list[float], float]:
-    """Seconds a step, `repeats` means over `inner` steps after warm-up; and the seconds of the first call (compilation)."""
+    """Seconds of a step, `repeats` means over `inner` steps after warm-up, and seconds of the first call, which compiles."""
     sigma = float(model.sigma)
     p = from_torch(model)
     zeros = {k: jnp.zeros_like(v) for k, v in p.items()}
@@ -146,8 +147,7 @@ def main() -> None:
     sizes = args.sizes
     if sizes["device"] == "cuda" and jax.default_backend() != "gpu":
         sys.exit(f"JAX runs on the {jax.default_backend()} here: it has no build for this GPU")
-    widths = Widths(**(sizes["widths"] | {"conv": tuple(sizes["widths"]["conv"])}))
-    shape = tuple(sizes["shape"])
+    widths, shape = decoded(sizes["widths"], Widths, "widths"), tuple(sizes["shape"])
     model = get_model(args.model).build(shape, widths, "silu", 1.0)
     print(json.dumps(time_steps(model, args.model, shape, args.dtype, sizes["batch"], sizes["repeats"], sizes["inner"])))
 

@@ -1,4 +1,4 @@
-"""Time things side by side and make rows of the figures: ``{name, value, unit, reference, ratio, spread, ...}``."""
+"""Time things side by side and make rows of the results: ``{name, value, unit, reference, ratio, spread, ...}``."""
 
 import argparse
 import datetime
@@ -36,7 +36,7 @@ def setting(of: Any, name: str, value: object) -> Iterator[None]:
 
 @contextmanager
 def no_fallback() -> Iterator[None]:
-    """Raise where a compiler or graph fails: its fallback would be measured under its name."""
+    """Raise where a compiler or graph fails. Else its fallback would be measured under its name."""
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="(torch.compile|CUDA graph) failed")
         yield
@@ -45,9 +45,9 @@ def no_fallback() -> Iterator[None]:
 def seconds_side_by_side(
     steps: dict[str, Step], *, repeats: int, inner: int = 1, warm_up: int = 2, device: str = "cpu"
 ) -> dict[str, list[float]]:
-    """Seconds a call of each step, `repeats` times in turn, so that a slow spell of the machine slows all of them.
+    """Seconds of each step, timed `repeats` times in turn, so that a slow spell of the machine slows all of them.
 
-    Each figure is the mean over `inner` calls; the device is awaited once, at their end.
+    Each time is the mean of `inner` calls; the device is awaited once, at their end.
     """
     times: dict[str, list[float]] = {name: [] for name in steps}
     for step in steps.values():
@@ -70,8 +70,8 @@ SIDE_SECONDS = 300.0  # the longest one action of a side may take
 class Side:
     """A process of its own for one side of a comparison, so that each side has its own memory settings.
 
-    `build(*args)` runs there and returns the actions by name; both must be importable. With `cpu_time` the seconds are the
-    calling thread's.
+    `build(*args)` runs there and returns the actions by name; it must be importable. With `cpu_time` the seconds are CPU time
+    of the calling thread.
     """
 
     def __init__(self, build: Callable[..., dict[str, Step]], *args: Any, device: str = "cpu", cpu_time: bool = False) -> None:
@@ -81,7 +81,7 @@ class Side:
         self.process.start()
 
     def time(self, action: str) -> float:
-        """Seconds of one call of `action`; the device is awaited."""
+        """Seconds of one call of `action`, until the device has ended it."""
         self.pipe.send(action)
         if not self.pipe.poll(SIDE_SECONDS):
             self.process.kill()
@@ -106,7 +106,7 @@ def _serve(pipe: Connection, build: Callable[..., dict[str, Step]], args: tuple,
 
 
 def in_turn(turns: list[tuple[Side, str]], *, repeats: int, warm_up: int = 1) -> list[list[float]]:
-    """Seconds of each (side, action), `repeats` times in turn, so that a slow spell of the machine slows all of them."""
+    """Seconds of each (side, action), timed `repeats` times in turn, as `seconds_side_by_side` does."""
     for side, action in turns * warm_up:
         side.time(action)
     rounds = [[side.time(action) for side, action in turns] for _ in range(repeats)]
@@ -119,11 +119,11 @@ def wait(device: str) -> None:
 
 
 class DeviceLost(RuntimeError):
-    """A CUDA error that the process does not survive: whatever fails after it is not to blame."""
+    """A CUDA error that the process does not survive. What fails after it is not to blame."""
 
 
 def require_alive(device: str) -> None:
-    """Raise DeviceLost where the device no longer answers. Record what failed before asking."""
+    """Raise DeviceLost where the device no longer answers. First record what failed."""
     try:
         wait(device)
     except RuntimeError as error:
@@ -139,9 +139,9 @@ def row(
     unit: str = "s",
     work: float = 1.0,
 ) -> Row:
-    """Make a row from seconds a call. `value` is the median, or a rate where the unit is "x/s" (`work`: units a call).
+    """Make a row from the seconds of calls. `value` is their median, or a rate where the unit is "x/s" (`work`: x a call).
 
-    `ratio`: how many times faster than the reference. `spread`: half the range between quartiles over the median.
+    `ratio`: how many times faster than the reference. `spread`: half the range between quartiles, over the median.
     """
     median = statistics.median(times)
     value = work / median if unit.endswith("/s") else median
@@ -178,7 +178,7 @@ def machine() -> str:
 
 @cache
 def commit() -> str:
-    """The measured commit, with "+" where the tree differs from it. On a GPU machine: as `transfer pack` noted it."""
+    """The measured commit, with "+" where the tree differs from it. `transfer pack` notes it for a GPU machine."""
     packed = ROOT / ".gpu_data" / "commit.txt"
     git = ["git", "-C", str(ROOT)]
     try:
@@ -193,7 +193,7 @@ def commit() -> str:
 
 
 def print_rows(text: str | None, rows: Callable[..., Iterable[Row]]) -> None:
-    """Be the command line of a benchmark: take --quick and --device, print a row of JSON a line."""
+    """Run a benchmark from the command line: take --quick and --device, print a row of JSON a line."""
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

@@ -2,70 +2,48 @@
 
 python -m benchmarks.step [--quick] [--models uvb deen] [--data mnist cifar10] [--repeats 5] [--threads 0]
 
-In bf16 ours is timed uncompiled and compiled (long trainings compile: `uvb.plan.resolve_plan`). Each side runs in a process of
-its own, with its own memory settings (`uvb.accelerate.cpu`), and they step in turn. With `--threads 1` the seconds are the
+In bf16 our step is timed uncompiled and compiled (long trainings compile: `uvb.plan.resolve_plan`). Each side runs in a process
+of its own, with its own memory settings (`uvb.accelerate.cpu`), and they step in turn. With `--threads 1` the seconds are the
 CPU's, which other load hardly changes. On a GPU, `benchmarks/gpu/run.py` times more ways of writing the step.
 """
 
 import argparse
 import json
 import statistics
-from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch._inductor.utils import fresh_cache
 
-from benchmarks.gpu.variants import BATCH, REFERENCE, SHAPES, batch_for, first_written, forward_flops
-from benchmarks.measure import Row, Side, figure, in_turn, no_fallback, row, spread
+from benchmarks.gpu.variants import BATCH, REFERENCE, first_written, forward_flops, our_step
+from benchmarks.measure import Row, Side, Step, figure, in_turn, no_fallback, row, spread
+from benchmarks.training import SHAPES, cpu_precision, random_images, spec_on
 from uvb.accelerate.cpu import keep_large_buffers
-from uvb.data import ImageSet
 from uvb.machine import usable_cpus
 from uvb.models import get_model
 from uvb.models.base import Energy
-from uvb.plan import Plan, has_cpp_compiler, has_fast_bf16
-from uvb.spec import RECIPES, DataRef, RunSpec, Shape
+from uvb.plan import Plan, has_cpp_compiler
+from uvb.spec import RECIPES, Shape
 from uvb.training.loop import fit
-from uvb.training.objectives import build_objective
 from uvb.training.probe import PROBE_IMAGES
 from uvb.training.state import TrainState
-from uvb.training.step import gradients_of, prepare
 
 LOOP_STEPS = 4  # steps of the timed epoch; its probe has as many images a step as MNIST's
 PRODUCTS = (2048, 4096)  # sizes of matrix products; the best stands for the peak
 TRIES = 3  # of each product; the quickest counts
 
-Action = Callable[[], object]
 
-
-def fast_step(model: Energy, shape: Shape, plan: Plan) -> Action:
-    """Build the step of `uvb.training.loop.fit` on a batch that lies ready."""
-    arguments = batch_for(model, shape, "cpu", BATCH)
-    gradients = gradients_of(prepare(build_objective("denoise", model), plan, (BATCH, *shape)), plan)
-    adam = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
-
-    def step() -> None:
-        gradients(*arguments)
-        adam.step()
-        adam.zero_grad(set_to_none=True)
-
-    return step
-
-
-def loop_epoch(name: str, shape: Shape, plan: Plan) -> Action:
+def loop_epoch(name: str, shape: Shape, plan: Plan) -> Step:
     """Build an epoch of `uvb.training.loop.fit` on random images: data, noise, learning rate, probe and all."""
-    count, draw = LOOP_STEPS * BATCH, torch.Generator().manual_seed(0)
-    train = torch.randint(0, 256, (count, *shape), dtype=torch.uint8, generator=draw)
-    images = ImageSet("random", train, train[: max(1, PROBE_IMAGES * count // 60_000)], None, None, 255)
-    data = DataRef("random", images.checksum, shape, count)
-    recipe = RECIPES["fast"].changed(batch_size=BATCH)  # clips and averages as well
-    spec = RunSpec(data, name, get_model(name).widths, 1.0, "denoise", recipe)
+    count = LOOP_STEPS * BATCH
+    images = random_images(shape, count, test=max(1, PROBE_IMAGES * count // 60_000))
+    spec = spec_on(images, name, RECIPES["fast"].changed(batch_size=BATCH), widths=get_model(name).widths)
     epochs = fit(spec, plan, TrainState.fresh(spec, plan), images, pulse_seconds=1e9)
     return lambda: next(epochs)
 
 
-def side(kind: str, name: str, data: str, threads: int) -> dict[str, Action]:
-    """Build one side's actions: the reference, our step in a precision, or the compiled one."""
+def side(kind: str, name: str, data: str, threads: int) -> dict[str, Step]:
+    """Build the actions of one side: the first-written step, ours in a precision ("bf16", "fp32"), or ours "compiled"."""
     torch.set_num_threads(threads)
     shape, known = SHAPES[data], get_model(name)
     model = known.build(shape, known.widths, "silu", 1.0)
@@ -77,20 +55,20 @@ def side(kind: str, name: str, data: str, threads: int) -> dict[str, Action]:
         return compiled_actions(model, shape, Plan(precision="bf16", compile=True, threads=threads))
     dtype, precision = (torch.bfloat16, "bf16") if kind == "bf16" else (torch.float32, "fp32")
     plan = Plan(precision=precision, threads=threads)
-    actions: dict[str, Action] = {"step": fast_step(model, shape, plan), "epoch": loop_epoch(name, shape, plan)}
+    actions: dict[str, Step] = {"step": our_step(model, shape, plan, BATCH), "epoch": loop_epoch(name, shape, plan)}
     for size in PRODUCTS:
         a, b = (torch.randn(size, size).to(dtype) for _ in range(2))
         actions[f"product {size}"] = partial(torch.matmul, a, b)
     return actions
 
 
-def compiled_actions(model: Energy, shape: Shape, plan: Plan) -> dict[str, Action]:
+def compiled_actions(model: Energy, shape: Shape, plan: Plan) -> dict[str, Step]:
     """Compile as on a new machine, then step."""
-    made: list[Action] = []
+    made: list[Step] = []
 
     def compile() -> None:
         with no_fallback(), fresh_cache():
-            made.append(fast_step(model, shape, plan))
+            made.append(our_step(model, shape, plan, BATCH))
 
     return {"compile": compile, "step": lambda: made[0]()}
 
@@ -131,8 +109,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--models", nargs="+", default=["uvb", "deen"])
-    parser.add_argument("--data", nargs="+", default=list(SHAPES), choices=list(SHAPES))
-    parser.add_argument("--precision", default="bf16" if has_fast_bf16("cpu") else "fp32", choices=["bf16", "fp32"])
+    parser.add_argument("--data", nargs="+", default=["mnist", "cifar10"], choices=["mnist", "cifar10"])
+    parser.add_argument("--precision", default=cpu_precision(), choices=["bf16", "fp32"])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=0, help="0: one a CPU")
     args = parser.parse_args()

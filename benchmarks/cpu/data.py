@@ -7,7 +7,7 @@ python -m benchmarks.cpu.data [--quick] [--only convert open train large] [--lar
     train    images/s of the paper's UVB from the map, against the same images in memory
     large    20 GB on 4 GB (ulimit -d): losses of the first steps, against the same images made in memory
 
-Each side is a process of its own. FOLDER (by default a temporary one) needs 30 GB, which are given back.
+Each side runs in a process of its own. FOLDER (by default a temporary one) needs 30 GB, which are freed at the end.
 """
 
 import argparse
@@ -34,26 +34,21 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.measure import ROOT, Row, figure
+from benchmarks.training import SHAPES, cpu_plan, spec_on
 from uvb.data import ImageSet, load_dataset
 from uvb.data.image_file import Contents, ImageFile
 from uvb.data.stream import Resident, memory, rows_on
-from uvb.machine import usable_cpus
-from uvb.models.capacity import default_widths
-from uvb.plan import Plan, has_fast_bf16
-from uvb.spec import RECIPES, DataRef, RunSpec, Widths
+from uvb.spec import RECIPES, Widths
 from uvb.training import batch, loop
 from uvb.training.state import TrainState
 
-SHAPE = (3, 32, 32)
+SHAPE = SHAPES["cifar10"]
 FULL = {"png": 50_000, "open": 1_300_000, "large": 6_600_000, "steps": 6, "turns": 3, "limit": 4 << 30, "paper": 1}
 QUICK = {"png": 300, "open": 3_000, "large": 6_000, "steps": 3, "turns": 1, "limit": 4 << 30, "paper": 0}
 NARROW = Widths(conv=(4, 8), hidden=16, latent=8, decoder=32)
-
+PATTERNS = 1021
 
 # ------------------------------------------------------------------------------------------------ images that can be made again
-
-
-PATTERNS = 1021
 
 
 @cache
@@ -81,7 +76,7 @@ def write_pngs(folder: Path, count: int) -> None:
 
 
 def write_set(path: Path, count: int, test: int = 1024) -> str:
-    """A converted set of `count` images, the last `test` of which test; returns its checksum."""
+    """Write a converted set of `count` images, the last `test` for testing; return its checksum."""
     file = ImageFile(path, Contents("synthetic", SHAPE, count - test, test))
     file.create()
     writer = file.writer()
@@ -96,7 +91,7 @@ def write_set(path: Path, count: int, test: int = 1024) -> str:
 
 
 def private_bytes(pid: int) -> int:
-    """Bytes of memory of a process and its children that the system cannot take back: page cache is not among them."""
+    """Bytes of memory of a process and its children, without the page cache, which the system can take back."""
     total = 0
     with suppress(OSError):
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
@@ -108,7 +103,7 @@ def private_bytes(pid: int) -> int:
 
 
 class Peak:
-    """The most private memory of this process and its children within a block, over what it had before."""
+    """How much the private memory of this process and its children grows within a block."""
 
     def __enter__(self) -> "Peak":
         self.before = self.most = private_bytes(os.getpid())
@@ -132,7 +127,7 @@ class Peak:
 
 
 def side(name: str, *arguments: object, cache: Path, limit: int = 0) -> dict[str, Any]:
-    """What a side says that runs in a process of its own, with `limit` bytes of data (0: no limit)."""
+    """Run a side in a process of its own, with at most `limit` bytes of data (0: no limit); return what it prints."""
     command = [sys.executable, "-m", "benchmarks.cpu.data", "--side", name, *map(str, arguments)]
 
     def restrict() -> None:
@@ -152,7 +147,7 @@ def side(name: str, *arguments: object, cache: Path, limit: int = 0) -> dict[str
 
 
 def decode_into_memory(folder: str) -> dict[str, Any]:
-    """Read a folder as this project once did: every picture by threads into one array, shuffled, summed."""
+    """Read a folder as this project once did: threads decode every picture into one array, which is shuffled and hashed."""
     started = time.perf_counter()
     with Peak() as peak:
         files = sorted(path for path in Path(folder).rglob("*") if path.suffix == ".png" and path.is_file())
@@ -187,15 +182,10 @@ def open_set(path: str) -> dict[str, Any]:
     return {"seconds": seconds, "bytes": private_bytes(os.getpid()) - before, "checksum": images.checksum}
 
 
-def spec_of(images: ImageSet, widths: Widths, train_images: int) -> RunSpec:
-    data = DataRef(images.name, images.checksum, images.shape, train_images)
-    return RunSpec(data, "uvb", widths, 1.0, "denoise", RECIPES["fast"].changed(epochs=1))
-
-
-def first_steps(images: ImageSet, widths: Widths, train_images: int, steps: int) -> tuple[list[float], list[float]]:
-    """Seconds and losses of the first steps of a training."""
-    spec = spec_of(images, widths, train_images)
-    plan = Plan(precision="bf16" if has_fast_bf16("cpu") else "fp32", threads=usable_cpus())
+def first_steps(images: ImageSet, widths: Widths | None, train_images: int, steps: int) -> tuple[list[float], list[float]]:
+    """Seconds and losses of the first steps of UVB's training; the seconds without the first."""
+    spec = spec_on(images, "uvb", RECIPES["fast"].changed(epochs=1), widths=widths, train_images=train_images)
+    plan = cpu_plan()
     state, seconds = TrainState.fresh(spec, plan), []
     started = time.perf_counter()
     for progress in loop.fit(spec, plan, state, images, pulse_seconds=0.0):
@@ -207,18 +197,18 @@ def first_steps(images: ImageSet, widths: Widths, train_images: int, steps: int)
 
 
 def train_side(path: str, kind: str, steps: str, paper: str) -> dict[str, Any]:
-    """The paper's UVB, or a narrow one, on the whole set: `kind` is "map" or "memory"."""
+    """Train the paper's UVB, or a narrow one, on the whole set; `kind` is "map" or "memory"."""
     images = ImageSet.load(path)
     checksum = images.checksum
     if kind == "memory":
         images = ImageSet(images.name, images.train.clone(), images.test.clone(), brightest=images.brightest)
         images.__dict__["checksum"] = checksum
-    seconds, losses = first_steps(images, default_widths("uvb", SHAPE) if int(paper) else NARROW, len(images.train), int(steps))
+    seconds, losses = first_steps(images, None if int(paper) else NARROW, len(images.train), int(steps))
     return {"seconds": seconds, "losses": losses}
 
 
 class MadeAgain:
-    """Training images that are made in memory as they are asked for."""
+    """Training images that are made anew each time they are asked for."""
 
     def __init__(self) -> None:
         self.device = torch.device("cpu")
@@ -230,7 +220,7 @@ class MadeAgain:
 
 
 def large_side(path: str, kind: str, train_images: str, steps: str) -> dict[str, Any]:
-    """The first steps on a set: "disk" as it lies, "memory" with its images made again, or a prefix of them in one tensor."""
+    """Train a few steps: from the "disk", or from "memory", where images are made again or, if few, lie in one tensor."""
     images, count = ImageSet.load(path), int(train_images)
     reads = type(rows_on(images.train[:count], torch.device("cpu"))).__name__
     if kind == "memory":

@@ -1,11 +1,11 @@
-"""Search each model's best recipe on held-out images, then compare the models: best against best, and at a shared recipe.
+"""Search each model's best recipe on held-out images, then compare the models: each at its best, and both at one recipe.
 
 python -m benchmarks.cpu.recipes --dataset digits --folder OUT [--epochs 11] [--sigmas 0.3 0.6 1.0] [--seeds 3]
 
-Both models get the same search: every optimizer at every rate, then the best of these with one thing changed. Each of the
-search's trainings is judged at the largest noise level by a fifth of the training images, averaged over `--search-seeds`
-seeds. The comparison trains on all training images and measures on the whole test set. The same command continues where it
-stopped. OUT receives trainings.jsonl (a line a training) and comparison.json.
+Both models get the same search: every optimizer at every rate, then the best of these with one thing changed. The search
+trains at the largest noise level with `--search-seeds` seeds, and judges by a fifth of the training images. The comparison
+trains on all training images and measures on the whole test set. The same command continues where it stopped. OUT receives
+trainings.jsonl (a line a training) and comparison.json.
 """
 
 import argparse
@@ -19,21 +19,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from scipy.stats import t as student
 from torch import Tensor
 
-from benchmarks.cpu.speedrun import machine
-from uvb.data import ImageSet, load_dataset
+from benchmarks.measure import machine
+from benchmarks.training import cpu_plan, own_losses, spec_on
+from uvb.data import load_dataset
 from uvb.errors import Diverged
-from uvb.measure.losses import EvalConfig, clustered_mean, denoisers, evaluation_images, image_losses
-from uvb.models import get_model
+from uvb.measure.losses import EvalConfig, clustered_mean
 from uvb.models.capacity import widths_at
-from uvb.plan import Plan, Precision, has_fast_bf16, usable_cpus
-from uvb.spec import RECIPES, DataRef, Recipe, RunSpec
+from uvb.spec import RECIPES
 from uvb.training.loop import fit
 from uvb.training.state import TrainState
 
 MODELS = ("uvb", "deen")
-T_95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36}  # Student's t, two-sided, by number of trainings
+ONE_CHANGE: dict[str, dict[str, Any]] = {
+    "batch": {"batch_size": 128},
+    "small batch": {"batch_size": 32},
+    "clip": {"clip": 10.0},
+    "ema": {"ema": 0.99},
+}
 
 Choice = dict[str, Any]  # what of the recipe `fast` is changed
 
@@ -51,40 +56,34 @@ def arguments() -> argparse.Namespace:
     add("--search-seeds", type=int, default=2)
     add("--rates", type=float, nargs="+", default=[1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2])
     add("--optimizers", nargs="+", default=["adam", "muon_conv"])
-    add("--changes", nargs="*", choices=("batch", "small batch", "clip", "ema", "memory"), default=["batch", "clip", "memory"])
+    add("--changes", nargs="*", choices=[*ONE_CHANGE, "memory"], default=["batch", "clip", "memory"])
     add("--eval-draws", type=int, default=4)
     add("--eval-images", type=int, default=0, help="of the held-out images in the search (0: all)")
     add("--threads", type=int, default=0)
     add("--search-only", action="store_true")
-    add(
-        "--best",
-        type=json.loads,
-        help='skip the search: {"uvb": {"optimizer": "muon_conv", "learning_rate": 0.004}, "deen": ...}',
-    )
+    found = '{"uvb": {"optimizer": "muon_conv", "learning_rate": 0.004}, "deen": ...}'
+    add("--best", type=json.loads, help=f"skip the search: {found}")
     return parser.parse_args()
 
 
 class Trainings:
-    """Trains what is asked for, once, and remembers it in a file."""
+    """Trains what it is asked for, once, and remembers the losses in files."""
 
     def __init__(self, asked: argparse.Namespace) -> None:
         self.asked = asked
         self.images = load_dataset(asked.dataset, data_dir=asked.data_dir)
         self.held_out = self.images.validation()
-        precision: Precision = "bf16" if has_fast_bf16("cpu") else "fp32"
-        self.plan = Plan(precision=precision, threads=asked.threads or usable_cpus())
-        asked.folder.mkdir(parents=True, exist_ok=True)
+        self.plan = cpu_plan(asked.threads)
         self.file, self.losses = asked.folder / "trainings.jsonl", asked.folder / "losses"
-        self.losses.mkdir(exist_ok=True)
-        lines = self.file.read_text().splitlines() if self.file.exists() else []
-        self.done: dict[tuple[str, bool], dict[str, Any]] = {
-            (row["spec_id"], row["held_out"]): row for row in map(json.loads, lines)
-        }
+        self.losses.mkdir(parents=True, exist_ok=True)
+        rows = map(json.loads, self.file.read_text().splitlines() if self.file.exists() else [])
+        self.done: dict[tuple[str, bool], dict[str, Any]] = {(row["spec_id"], row["held_out"]): row for row in rows}
 
     def loss(self, model: str, choice: Choice, sigma: float, seed: int, *, held_out: bool) -> dict[str, Any]:
         """A row with the mean loss on the held-out or test images; infinite where training diverged."""
-        images = self.held_out if held_out else self.images
-        spec = spec_of(self.asked, images, model, choice, sigma, seed)
+        asked, images = self.asked, self.held_out if held_out else self.images
+        recipe, widths = RECIPES["fast"].changed(**choice, epochs=asked.epochs), widths_at(model, images.shape, asked.width)
+        spec = spec_on(images, model, recipe, widths=widths, sigma=sigma, seed=seed)
         if (spec.spec_id, held_out) in self.done:
             return self.done[spec.spec_id, held_out]
         started, cpu = time.monotonic(), time.process_time()
@@ -93,7 +92,8 @@ class Trainings:
             state = TrainState.fresh(spec, self.plan)
             for _ in fit(spec, self.plan, state, images, pulse_seconds=1e9):
                 pass
-            per_image = self.measure(spec, state, images, held_out)
+            config = EvalConfig(test_images=asked.eval_images if held_out else 0, draws=asked.eval_draws)
+            _, per_image = own_losses(state.averaged.eval(), spec, images, "test", config, self.plan)
             torch.save(per_image, self.losses / f"{spec.spec_id}.pt")
             found = clustered_mean(per_image)
             mean, stderr = found.value, found.stderr
@@ -111,17 +111,8 @@ class Trainings:
         print(f"{model} {choice} σ={sigma:g} seed {seed}: {where} {mean:.4f} ({row['seconds']:.0f} s)", flush=True)
         return row
 
-    def measure(self, spec: RunSpec, state: TrainState, images: ImageSet, held_out: bool) -> Tensor:
-        """Losses of each image, averaged over draws, (N,) float64."""
-        config = EvalConfig(test_images=self.asked.eval_images if held_out else 0, draws=self.asked.eval_draws)
-        model = state.averaged.eval()
-        _, denoise = next(iter(denoisers(model).items()))
-        x = evaluation_images(images, "test", config)
-        found = image_losses(denoise, model.noise_dim, x, images.levels, spec.sigma, "test", config, self.plan)
-        return found.mean(1)
-
     def difference(self, ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> dict[str, float]:
-        """Mean of ours - theirs over pairs of one seed, its 95 % interval over trainings, its standard error over images."""
+        """The mean of ours - theirs over pairs of one seed, half its 95 % interval over trainings, its error over images."""
         pairs = list(zip(ours, theirs, strict=True))
         apart = [a["loss"] - b["loss"] for a, b in pairs]
         per_image = torch.stack([self.per_image(a) - self.per_image(b) for a, b in pairs]).mean(0)
@@ -136,37 +127,21 @@ class Trainings:
         return loaded
 
 
-def spec_of(asked: argparse.Namespace, images: ImageSet, model: str, choice: Choice, sigma: float, seed: int) -> RunSpec:
-    recipe = recipe_of(choice, asked.epochs)
-    data = DataRef(images.name, images.checksum, images.shape, len(images.train))
-    widths, objective = widths_at(model, images.shape, asked.width), get_model(model).objective
-    return RunSpec(data, model, widths, sigma, objective, recipe, seed=seed)
-
-
-def recipe_of(choice: Choice, epochs: int) -> Recipe:
-    return RECIPES["fast"].changed(**choice).changed(epochs=epochs)
-
-
 def interval(values: list[float]) -> float:
     """Half of the 95 % interval of their mean."""
-    return T_95[len(values)] * statistics.stdev(values) / math.sqrt(len(values)) if len(values) in T_95 else math.nan
+    count = len(values)
+    return float(student.ppf(0.975, count - 1)) * statistics.stdev(values) / math.sqrt(count) if count > 1 else math.nan
 
 
 def changed(best: Choice, name: str) -> Choice:
     """`best` with the one thing changed that `name` says."""
     if name == "memory":  # of squares with Adam; our Muon has a decay of weights instead
         return best | ({"beta2": 0.95} if best["optimizer"] == "adam" else {"weight_decay": 0.1})
-    others: dict[str, Choice] = {
-        "batch": {"batch_size": 128},
-        "small batch": {"batch_size": 32},
-        "clip": {"clip": 10.0},
-        "ema": {"ema": 0.99},
-    }
-    return best | others[name]
+    return best | ONE_CHANGE[name]
 
 
 def search(trainings: Trainings, asked: argparse.Namespace, model: str) -> list[tuple[float, Choice]]:
-    """Mean held-out losses of every recipe tried, best first."""
+    """The mean held-out loss of every recipe that was tried, the best first."""
 
     def mean(choice: Choice) -> float:
         seeds = range(asked.search_seeds)
@@ -200,10 +175,7 @@ def main() -> None:
 
 
 def compare(trainings: Trainings, asked: argparse.Namespace, best: dict[str, Choice]) -> Iterator[list[dict[str, Any]]]:
-    """Rows of a noise level and a pairing of recipes each: at its best, both at `fast`, both at UVB's, both at DEEN's.
-
-    Yielded after every row, so that what is there can be kept.
-    """
+    """A row for each noise level and pairing of recipes. All rows so far are yielded after each, so that they can be kept."""
     fast = {"optimizer": "adam", "learning_rate": RECIPES["fast"].learning_rate}
     pairings: dict[str, dict[str, Choice]] = {
         "best against best": best,

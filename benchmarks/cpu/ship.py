@@ -1,4 +1,4 @@
-"""Make a small model folder of a training by `speedrun.py`: weights in bfloat16, measured as they are shipped, and a card.
+"""Make a small model folder of a training by `speedrun.py`: weights in bfloat16, their loss measured anew, and a card.
 
 python -m benchmarks.cpu.ship TRAINING OUT --title "UVB on MNIST" --command "python ..." --commit HASH
 """
@@ -11,15 +11,16 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from benchmarks.cpu.speedrun import machine
+from benchmarks.measure import machine
+from benchmarks.training import own_losses
 from uvb.data import load_dataset
-from uvb.measure.losses import EvalConfig, clustered_mean, denoisers, evaluation_images, image_losses
+from uvb.measure.losses import EvalConfig, clustered_mean
 from uvb.models.io import load, load_spec
 from uvb.plan import Plan, usable_cpus
 
 
 def rounded(training: Path, out: Path) -> None:
-    """Copy the model folder, its weights rounded to bfloat16 (buffers, such as the noise level, stay)."""
+    """Copy the model folder and round its weights to bfloat16. Buffers, such as the noise level, stay exact."""
     out.mkdir(parents=True, exist_ok=True)
     parameters = {name for name, _ in load(training / "model").named_parameters()}
     weights = load_file(training / "model" / "model.safetensors")
@@ -31,12 +32,11 @@ def rounded(training: Path, out: Path) -> None:
 
 def measured(out: Path, data_dir: Path, draws: int) -> dict[str, Any]:
     """The test loss of the shipped weights, computed in float32."""
-    spec, model = load_spec(out), load(out)
-    images, config = load_dataset(spec.data.name, data_dir=data_dir), EvalConfig(draws=draws)
-    x, plan = evaluation_images(images, "test", config), Plan(threads=usable_cpus())
-    name, denoise = next(iter(denoisers(model).items()))  # the model's own estimator
-    mean = clustered_mean(image_losses(denoise, model.noise_dim, x, images.levels, spec.sigma, "test", config, plan))
-    return {"estimator": name, "loss": mean.value, "stderr": mean.stderr, "images": len(x), "draws": draws}
+    spec, config = load_spec(out), EvalConfig(draws=draws)
+    images = load_dataset(spec.data.name, data_dir=data_dir)
+    name, losses = own_losses(load(out), spec, images, "test", config, Plan(threads=usable_cpus()))
+    mean = clustered_mean(losses)
+    return {"estimator": name, "loss": mean.value, "stderr": mean.stderr, "images": len(losses), "draws": draws}
 
 
 def card(result: dict[str, Any], shipped: dict[str, Any], asked: argparse.Namespace, size: int) -> str:

@@ -1,33 +1,33 @@
-"""Train one model on a CPU without Ray, resume where it stopped, measure it, and say when it reached which loss.
+"""Train one model on a CPU without Ray, measure it, and say when it reached which loss.
 
 python -m benchmarks.cpu.speedrun --data-dir DATA --folder OUT [--model uvb] [--epochs 10] [--learning-rate 0.004] ...
 
 The same command continues an interrupted training. `--held-out` trains on four fifths of the training images and measures on
-the rest, so that a choice of recipe never sees the test set. OUT receives result.json (recipe, curve, losses, machine) and
-the model as `uvb.load` reads it.
+the rest, so the test set chooses no recipe. OUT becomes a study's folder, and receives result.json (recipe, curve, losses,
+machine) and model/, which `uvb.load` reads.
 """
 
 import argparse
-import dataclasses
 import json
 import os
-import platform
 import shutil
+import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from benchmarks.measure import machine
+from benchmarks.training import cpu_plan, own_losses, spec_on
+from pipelines.executor.training import Training, lay_out
+from pipelines.files.store import Store
 from uvb.data import ImageSet, load_dataset
-from uvb.measure.losses import EvalConfig, clustered_mean, denoisers, evaluation_images, image_losses
-from uvb.models import get_model
+from uvb.measure.losses import EvalConfig, clustered_mean
 from uvb.models.capacity import parameters, widths_at
-from uvb.models.io import save_model
-from uvb.plan import Plan, Precision, has_fast_bf16, usable_cpus
-from uvb.spec import OPTIMIZERS, DataRef, Recipe, RunSpec
-from uvb.training.loop import fit
-from uvb.training.state import EpochMetrics, TrainState
+from uvb.models.io import load
+from uvb.plan import Plan
+from uvb.spec import OPTIMIZERS, Recipe, RunSpec
+from uvb.training.loop import Progress
 
 THRESHOLDS = (17.0, 16.5, 16.0, 15.5, 15.0)  # test losses of UVB on MNIST at sigma = 1 whose times are kept
 
@@ -69,76 +69,52 @@ def spec_of(asked: argparse.Namespace, images: ImageSet) -> RunSpec:
         "speedrun", asked.epochs, asked.batch_size, asked.learning_rate, asked.schedule, asked.warmup, asked.clip, asked.ema,
         asked.optimizer, asked.beta2, asked.weight_decay,
     )  # fmt: skip
-    data = DataRef(images.name, images.checksum, images.shape, asked.train_images or len(images.train))
-    widths, objective = widths_at(asked.model, images.shape, asked.width), get_model(asked.model).objective
-    return RunSpec(data, asked.model, widths, asked.sigma, objective, recipe, seed=asked.seed)
+    widths = widths_at(asked.model, images.shape, asked.width)
+    return spec_on(
+        images, asked.model, recipe, widths=widths, sigma=asked.sigma, train_images=asked.train_images, seed=asked.seed
+    )
 
 
-def newest(folder: Path) -> Path | None:
-    found = sorted(folder.glob("state-*"))
-    return found[-1] if found else None
+def show(progress: Progress) -> bool:
+    """Print how the training stands; never ask for a pause."""
+    row = progress.metrics
+    said = f"epoch {progress.epoch} step {progress.step}/{progress.steps} loss {progress.loss:.3f}"
+    print(said, f"test {row.test_loss:.3f} KL {row.kl or 0:.0f}" if row else "", flush=True)
+    return False
 
 
-def keep(state: TrainState, plan: Plan, folder: Path) -> None:
-    """Write a checkpoint under a name that sorts by step, and remove older ones."""
-    part = folder / "part"
-    shutil.rmtree(part, ignore_errors=True)
-    state.save(part, plan)
-    old = newest(folder)
-    part.rename(folder / f"state-{state.global_step:09d}")
-    if old is not None and old.name != f"state-{state.global_step:09d}":
-        shutil.rmtree(old)
-
-
-def train(spec: RunSpec, plan: Plan, images: ImageSet, folder: Path, checkpoint_seconds: float) -> TrainState:
-    last = newest(folder)
-    state = TrainState.load(last, spec, plan) if last is not None else TrainState.fresh(spec, plan)
-    print(f"{spec.label} {spec.spec_id}: {plan}; from step {state.global_step}", flush=True)
-    saved = time.monotonic()
-    for progress in fit(spec, plan, state, images, pulse_seconds=min(30.0, checkpoint_seconds)):
-        row = progress.metrics
-        said = f"epoch {progress.epoch} step {progress.step}/{progress.steps} loss {progress.loss:.3f}"
-        print(said, f"{state.seconds:.0f} s", f"probe {row.test_loss:.3f} KL {row.kl or 0:.0f}" if row else "", flush=True)
-        if time.monotonic() - saved > checkpoint_seconds or state.finished:
-            keep(state, plan, folder)
-            saved = time.monotonic()
-    return state
-
-
-def reached(curves: list[EpochMetrics]) -> dict[str, float]:
-    """Seconds of training until the probe's test loss was first at most each threshold."""
-    times = {t: [row.seconds for row in curves if row.test_loss <= t] for t in THRESHOLDS}
+def reached(curves: list[Mapping[str, Any]]) -> dict[str, float]:
+    """Seconds of training until the test loss of an epoch's end was first at most each threshold."""
+    times = {t: [row["seconds"] for row in curves if row["test_loss"] <= t] for t in THRESHOLDS}
     return {f"{t:g}": seconds[0] for t, seconds in times.items() if seconds}
 
 
-def measured(spec: RunSpec, plan: Plan, state: TrainState, images: ImageSet, config: EvalConfig) -> dict[str, Any]:
+def measured(folder: Path, spec: RunSpec, plan: Plan, images: ImageSet, config: EvalConfig) -> dict[str, Any]:
     """The model's own loss on both splits, as `uvb.experiments.losses` measures it."""
     found: dict[str, Any] = {}
-    model = state.averaged.eval()
-    _, denoise = next(iter(denoisers(model).items()))
     for split in ("train", "test"):
-        x = evaluation_images(images, split, config, spec.data.train_images)
-        mean = clustered_mean(image_losses(denoise, model.noise_dim, x, images.levels, spec.sigma, split, config, plan))
-        found[split] = {"loss": mean.value, "stderr": mean.stderr, "images": len(x), "draws": config.draws}
+        _, losses = own_losses(load(folder), spec, images, split, config, plan)
+        mean = clustered_mean(losses)
+        found[split] = {"loss": mean.value, "stderr": mean.stderr, "images": len(losses), "draws": config.draws}
     return found
-
-
-def machine() -> str:
-    names = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
-    amx = " with AMX" if torch.cpu._is_amx_tile_supported() else ""
-    return f"{usable_cpus()} cores, {names[0] if names else platform.machine()}{amx}, torch {torch.__version__}"
 
 
 def main() -> None:
     asked = arguments()
-    asked.folder.mkdir(parents=True, exist_ok=True)
     images = load_dataset(asked.dataset, data_dir=asked.data_dir)
     if asked.held_out:
         images = images.validation()
-    spec = spec_of(asked, images)
-    precision: Precision = asked.precision if asked.precision != "auto" else "bf16" if has_fast_bf16("cpu") else "fp32"
-    plan = Plan(precision=precision, compile=asked.compile, threads=asked.threads or usable_cpus())
-    state = train(spec, plan, images, asked.folder, asked.checkpoint_seconds)
+    spec, best = spec_of(asked, images), cpu_plan(asked.threads)
+    precision = best.precision if asked.precision == "auto" else asked.precision
+    plan = Plan(precision=precision, compile=asked.compile, threads=best.threads)
+    store, folder = Store(asked.folder), f"models/{spec.spec_id}"
+    lay_out(store, images, {spec: plan})
+    store.remove(f"{folder}/failed.json")  # an earlier call's
+    print(f"{spec.label} {spec.spec_id}: {plan}", flush=True)
+    if Training(spec, plan, store, asked.checkpoint_seconds, watch=show).run()["outcome"] != "done":
+        sys.exit(store.read_json(f"{folder}/failed.json")["error"])
+    shutil.copytree(asked.folder / folder / "model", asked.folder / "model", dirs_exist_ok=True)
+    done, curves = (store.read_json(f"{folder}/{name}.json") for name in ("done", "curves"))
     config = EvalConfig(asked.eval_train_images, asked.eval_images, asked.eval_draws)
     started = time.monotonic()
     result = {
@@ -148,16 +124,14 @@ def main() -> None:
         "plan": plan.to_json(),
         "machine": machine(),
         "beside_other_work": bool(os.environ.get("UVB_BACKGROUND")),
-        "seconds": state.seconds,
+        "seconds": done["seconds"],
         "held_out": asked.held_out,
-        "losses": measured(spec, plan, state, images, config),
-        "reached": reached(state.curves),
-        "curves": [dataclasses.asdict(row) for row in state.curves],
+        "losses": measured(asked.folder / "model", spec, plan, images, config),
+        "reached": reached(curves["rows"]),
+        "curves": curves["rows"],
+        "seconds_measuring": time.monotonic() - started,
     }
-    result["seconds_measuring"] = time.monotonic() - started
     (asked.folder / "result.json").write_text(json.dumps(result, indent=1))
-    card = {"losses": result["losses"], "seconds": state.seconds, "machine": result["machine"]}
-    save_model(state.averaged, spec, asked.folder / "model", card)
     print(json.dumps({k: result[k] for k in ("losses", "reached", "seconds")}), flush=True)
 
 

@@ -1,4 +1,4 @@
-"""Is the fast step right on this GPU? Checks that need no pytest: each returns ``{"ok": bool, ...numbers}``."""
+"""Checks that the fast step is right on this GPU. They need no pytest: each returns ``{"ok": bool, ...numbers}``."""
 
 import dataclasses
 import warnings
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from benchmarks.gpu.ledger import Check
 from benchmarks.measure import no_fallback, setting
+from benchmarks.training import spec_on
 from uvb.accelerate.frozen import Frozen
 from uvb.data import ImageSet
 from uvb.models import build_model, get_model
@@ -20,21 +21,21 @@ from uvb.noise import normal
 from uvb.plan import Plan, Precision
 from uvb.sampling.chains import begin, chain_gradient
 from uvb.sampling.langevin import langevin_step
-from uvb.spec import DataRef, Recipe, RunSpec, Widths
+from uvb.spec import Recipe, RunSpec, Widths
 from uvb.training.loop import fit
 from uvb.training.objectives import build_objective
 from uvb.training.state import TrainState
 from uvb.training.step import gradients_of, prepare
 
-BOUNDS = {"fp32": 1e-4, "tf32": 1e-2, "bf16": 5e-2}  # ‖gradient - exact‖ / ‖exact‖, over all parameters at once
+BOUNDS = {"fp32": 1e-4, "tf32": 1e-2, "bf16": 5e-2}  # of ‖gradient - exact‖ / ‖exact‖, over all parameters at once
 
-FIRST = ("keyed-noise", "gradients/", "compiled/", "graphed/")  # what the plan of a training hangs on
+FIRST = ("keyed-noise", "gradients/", "compiled/", "graphed/")  # these decide on the plan of a training
 
 
 def the_checks(
     images: ImageSet, device: str, *, widths: Widths | None = None, batch: int = 128, compile: bool = True
 ) -> Iterator[tuple[str, Callable[[], Check]]]:
-    """Name and function of every check, those of `FIRST` before the rest. On a CPU those of graphs are left out."""
+    """The name and function of every check, those of `FIRST` first. A CPU gets no checks of graphs."""
     specs = {model: check_spec(images, model, widths, batch) for model in ("uvb", "deen")}
     yield "keyed-noise", lambda: keyed_noise(device)
     for model, spec in specs.items():
@@ -56,15 +57,14 @@ def the_checks(
 
 
 def check_spec(images: ImageSet, model: str, widths: Widths | None, batch: int) -> RunSpec:
-    """Two epochs of a few steps, the last batch short, with every feature of a recipe."""
+    """A training of two epochs of a few steps, the last batch short, with every feature of a recipe."""
     recipe = Recipe("check", epochs=2, batch_size=batch, learning_rate=1e-3, schedule="cosine", warmup=0.2, clip=100.0, ema=0.9)
-    data = DataRef(images.name, images.checksum, images.shape, min(len(images.train), 5 * batch - batch // 3))
-    known = get_model(model)
-    return RunSpec(data, model, widths or known.widths, 1.0, known.objective, recipe)
+    count = min(len(images.train), 5 * batch - batch // 3)
+    return spec_on(images, model, recipe, widths=widths or get_model(model).widths, train_images=count)
 
 
 def batch_of(spec: RunSpec, model: Estimator, images: ImageSet, device: str, key: int = 0) -> tuple[Tensor, ...]:
-    """x and noise (B, C, H, W), ε (B, noise_dim), weight (B,), float32; new ones for each key."""
+    """x and noise (B, C, H, W), ε (B, noise_dim), weight (B,), float32; others for each key."""
     b = spec.recipe.batch_size
     x = images.train[key * b : (key + 1) * b].to(device).float() / images.levels
     noise = normal(tuple(x.shape), 0, "check noise", key, device=device)
@@ -73,16 +73,22 @@ def batch_of(spec: RunSpec, model: Estimator, images: ImageSet, device: str, key
 
 
 def flat_gradient(spec: RunSpec, plan: Plan, arguments: tuple[Tensor, ...], weights: Estimator) -> tuple[float, Tensor]:
-    """Loss and all gradients, as one float64 vector, of a copy of `weights` under `plan`."""
+    """The loss and the gradients, as one vector, of a copy of `weights` under `plan`."""
     torch._dynamo.reset()
     model = build_model(spec).to(device=plan.device, dtype=plan.dtype)
     model.load_state_dict(weights.state_dict())
     arguments = tuple(a.to(plan.dtype) for a in arguments)
     with no_fallback():
         step = gradients_of(prepare(build_objective(spec.objective, model), plan, tuple(arguments[0].shape)), plan)
-    loss = step(*arguments)
-    parts = [p.grad.double().flatten() for p in model.parameters() if p.grad is not None]
-    return float(loss), torch.cat(parts)
+    return loss_and_gradient(model, step, arguments)
+
+
+def loss_and_gradient(model: Estimator, step: Callable[..., Tensor], arguments: tuple[Tensor, ...]) -> tuple[float, Tensor]:
+    """The loss of `step`, and the gradients that it leaves in `model`, as one float64 vector."""
+    model.zero_grad(set_to_none=True)
+    with no_fallback():
+        loss = float(step(*arguments))
+    return loss, torch.cat([p.grad.double().flatten() for p in model.parameters() if p.grad is not None])
 
 
 def distance(a: Tensor, exact: Tensor) -> float:
@@ -105,7 +111,7 @@ def gradients(spec: RunSpec, images: ImageSet, device: str) -> Check:
 
 
 def compiled(spec: RunSpec, images: ImageSet, device: str, precision: Precision) -> Check:
-    """Compare the compiled with the eager gradient, fp32 without TF32."""
+    """Compare the compiled gradient with the eager one; fp32 computes without TF32."""
     weights = build_model(spec).to(device)
     arguments = batch_of(spec, weights, images, device, key=1)
     with setting(torch.backends.cudnn, "allow_tf32", False):
@@ -126,13 +132,7 @@ def graphed(spec: RunSpec, images: ImageSet) -> Check:
     plain, graph = gradients_of(loss_of, plan), gradients_of(loss_of, dataclasses.replace(plan, graph=True))
     for key in range(3):
         arguments = batch_of(spec, model, images, "cuda", key)
-        results = []
-        for step in (plain, graph, graph):
-            model.zero_grad(set_to_none=True)
-            with no_fallback():
-                loss = float(step(*arguments))
-            results.append((loss, torch.cat([p.grad.double().flatten() for p in model.parameters() if p.grad is not None])))
-        (a, x), (b, y), (c, z) = results
+        (a, x), (b, y), (c, z) = (loss_and_gradient(model, step, arguments) for step in (plain, graph, graph))
         check[f"batch{key}"] = {"distance": distance(y, x), "replayed": distance(z, y), "loss": [a, b, c]}
         check["ok"] &= distance(y, x) < 1e-2 and distance(z, y) < 1e-2 and abs(a - b) < 1e-3 * abs(a)
     check["bit_equal"] = all(check[f"batch{key}"]["distance"] == 0 for key in range(3))
@@ -140,7 +140,7 @@ def graphed(spec: RunSpec, images: ImageSet) -> Check:
 
 
 def graphed_walk(spec: RunSpec, images: ImageSet) -> Check:
-    """Compare ∇f of a frozen energy, plain and as a CUDA graph, with the energy's own; a step must not wait for the GPU."""
+    """Compare ∇f of a frozen energy, plain and as a CUDA graph, with the energy's own. No step may wait for the GPU."""
     plan = Plan(device="cuda", precision="bf16")
     energy = build_model(spec).to("cuda")
     assert isinstance(energy, Energy)
@@ -162,7 +162,7 @@ def graphed_walk(spec: RunSpec, images: ImageSet) -> Check:
 
 
 def keyed_noise(device: str) -> Check:
-    """Draw twice with one key (the same numbers) and with another (others); they must be standard normal."""
+    """Draw twice with one key and once with another: the same numbers, then other ones, all standard normal."""
     a, b, c = (normal((1 << 20,), 0, "check", key, device=device) for key in (1, 1, 2))
     mean, variance = float(a.mean()), float(a.var())
     same, apart = bool(torch.equal(a, b)), not bool(torch.equal(a, c))
@@ -170,9 +170,9 @@ def keyed_noise(device: str) -> Check:
 
 
 def resume(spec: RunSpec, images: ImageSet, device: str, *, compile: bool, graph: bool = False) -> Check:
-    """Save a training in mid-epoch and continue it: it must equal the uninterrupted one to the bit.
+    """Save a training in mid-epoch and continue it: the result must equal that of the uninterrupted training to the bit.
 
-    Where it does not, say how far it is, and whether cuDNN's deterministic algorithms mend that.
+    Where it does not, the check says how far apart they are, and whether cuDNN's deterministic algorithms help.
     """
     check = resumed(spec, images, device, compile, graph)
     if not check["ok"] and device == "cuda":
@@ -207,7 +207,7 @@ def resumed(spec: RunSpec, images: ImageSet, device: str, compile: bool, graph: 
 
 
 def no_host_sync(spec: RunSpec, images: ImageSet) -> Check:
-    """No step of an epoch may make the host wait for the GPU, apart from the pauses for reports."""
+    """Run an epoch: no step may make the host wait for the GPU, apart from the pauses for reports."""
     plan = Plan(device="cuda", precision="bf16", compile=True, graph=True)
     torch._dynamo.reset()
     state = TrainState.fresh(dataclasses.replace(spec, recipe=dataclasses.replace(spec.recipe, epochs=1)), plan)

@@ -12,25 +12,13 @@ from typing import Any
 import torch
 
 from benchmarks.measure import Row, commit, machine, require_alive
-
-RESERVE_SECONDS = 20.0  # kept for saving and bundling when the time is up
+from pipelines.files import study_files
 
 Check = dict[str, Any]  # {"ok": bool, ...numbers}
 
 
 def say(text: str) -> None:
     print(text, flush=True)
-
-
-class Budget:
-    """A deadline that work asks for; nothing enforces it."""
-
-    def __init__(self, minutes: float) -> None:
-        self.end = time.monotonic() + 60 * minutes
-
-    def left(self) -> float:
-        """Seconds until work must stop; the reserve for saving is taken off."""
-        return self.end - time.monotonic() - RESERVE_SECONDS
 
 
 class Ledger:
@@ -55,14 +43,14 @@ class Ledger:
         self.failures: dict[str, str] = newest(folders, "failures.json") or {}  # "<machine>: <job>" -> why
 
     def known(self, job: str) -> bool:
-        """Whether a job ran or failed on this kind of machine. One that ends with "/" stands for all rows below it."""
+        """Whether a job ran or failed on this kind of machine. A job that ends with "/" is known by any row below it."""
         names = {row["name"] for row in self.rows if row["machine"] == machine()}
         names |= {name for name, check in self.checks.items() if check["machine"] == machine()}
         names |= {name.removeprefix(f"{machine()}: ") for name in self.failures}
         return job in names or (job.endswith("/") and any(name.startswith(job) for name in names))
 
     def check(self, job: str, run: Callable[[], Check]) -> None:
-        """Run a check unless it is known or the time is up; one that raises is not ok and says why."""
+        """Run a check unless it is known or the time is up. A check that raises is not ok and says why."""
         if self.known(job) or self.left() < 0:
             return
         started = time.monotonic()
@@ -76,7 +64,7 @@ class Ledger:
         self._written(job)
 
     def measure(self, job: str, run: Callable[[], Iterable[Row]], seconds: float = 0.0) -> None:
-        """Run a benchmark unless it is known or fewer than `seconds` are left; one that raises costs the others nothing."""
+        """Run a benchmark unless it is known or fewer than `seconds` are left. If it raises, that is noted as a failure."""
         if self.known(job) or self.left() < seconds:
             return
         try:
@@ -85,8 +73,8 @@ class Ledger:
                 say(f"{row['name']:<62} {row['value']:.4g} {row['unit']}{ratio}")
                 self.rows.append(row)
         except Exception as error:
-            self.failures[f"{machine()}: {job}"] = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-            say(f"{job}: {self.failures[f'{machine()}: {job}']}")
+            why = self.failures[f"{machine()}: {job}"] = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            say(f"{job}: {why}")
         self._written(job)
 
     def _written(self, job: str) -> None:
@@ -115,14 +103,4 @@ def machine_json(device: str) -> dict[str, Any]:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a file whole or not at all; numbers that are not finite become null."""
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(_finite(value), indent=1))
-    part.replace(path)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(k): _finite(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    study_files.write_json(path, json.loads(json.dumps(value), parse_constant=lambda _: None))

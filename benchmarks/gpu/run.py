@@ -2,11 +2,12 @@
 
     python3 -m benchmarks.gpu.run --minutes 9 --out $OUT          (docs/gpu.md has the whole procedure)
 
-Call it again until nothing is left to do. It needs the packages of `uvb` alone and, for its reference step, JAX; no Ray,
-no MLflow. Images come from .gpu_data/. It stops by itself before --minutes are over.
+Call it again until nothing is left to do. It stops by itself before --minutes are over. It needs the packages of `uvb` alone
+and, for its reference step, JAX; no Ray, no MLflow. Images come from .gpu_data/.
+
 Finished work goes to --out at once (results*.tar.gz, summary.json). `benchmarks.gpu.transfer collect` unpacks it into
-results/h200/, and what lies there is not done again. A training under way stays on that machine's disk (--place): the next
-call goes on with it if the machine is the same, and starts it over on a fresh one.
+results/h200/, and what lies there is not done again. An unfinished training stays on that machine's disk (--place): the next
+call continues it on the same machine, and starts it over on a fresh one.
 """
 
 import argparse
@@ -24,15 +25,15 @@ import torch
 from benchmarks import exact, sampling
 from benchmarks.gpu import warm  # before torch compiles: it sets how many threads do
 from benchmarks.gpu.checks import FIRST, the_checks
-from benchmarks.gpu.ledger import Budget, Ledger, say, write_json
-from benchmarks.gpu.trainings import in_order_of_value, key_of, rehearsal_specs
+from benchmarks.gpu.ledger import Ledger, say, write_json
+from benchmarks.gpu.trainings import in_order_of_value, key_of, rehearsal
 from benchmarks.gpu.transfer import PACKED, RESULTS, bundle, finished, unpack
 from benchmarks.gpu.variants import FAST, JAX_SECONDS, OTHERS, VARIANT_SECONDS, Steps, ceilings, variant
 from benchmarks.measure import DeviceLost, Row, commit, figure, machine, require_alive, row, seconds_side_by_side, setting
 from pipelines.executor.measuring import Settings, run_here, tasks_for, unfinished
 from pipelines.executor.training import Training, lay_out
 from pipelines.files.store import Store
-from uvb.data import ImageSet, load_dataset
+from uvb.data import ImageSet
 from uvb.experiments import experiment_names, get_experiment
 from uvb.measure.losses import EvalConfig
 from uvb.models import build_model
@@ -41,26 +42,32 @@ from uvb.plan import Plan
 from uvb.spec import RunSpec, Widths
 from uvb.training.loop import Progress
 
+TINY = Widths(conv=(3, 4), hidden=6, latent=5, decoder=7)  # of a rehearsal's networks
 PHASES = ("checks", "steps", "trainings")
-HEADLINE = 1  # trainings that go before the rest of everything, with the losses alone
+HEADLINE = 1  # so many trainings come first, with the losses alone
 SAVE_SECONDS = 120.0  # between checkpoints on the machine's disk
 SAY_SECONDS = 15.0
+RESERVE_SECONDS = 20.0  # kept for saving and bundling when the time is up
 
 
 class Lease:
     """One call on a lent machine."""
 
-    def __init__(self, args: argparse.Namespace, sets: dict[str, ImageSet], widths: Widths | None) -> None:
-        self.args, self.sets, self.widths = args, sets, widths
-        self.started, self.budget = time.monotonic(), Budget(args.minutes)
+    def __init__(self, args: argparse.Namespace, sets: dict[str, ImageSet], specs: Sequence[RunSpec]) -> None:
+        self.args, self.sets = args, sets
+        self.widths = TINY if args.tiny else None
+        self.started = time.monotonic()
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.study = args.place / "study"
         self.study.mkdir(parents=True, exist_ok=True)
         self.store = Store(self.study)
-        folders = [self.study] if args.again else [args.tree, self.study]
-        self.ledger = Ledger(folders, self.device, self.budget.left, self.send)
-        self.specs = [spec for spec in specs_for(sets, widths) if args.only in key_of(spec)]
+        self.ledger = Ledger([self.study] if args.again else [args.tree, self.study], self.device, self.left, self.send)
+        self.specs = [spec for spec in specs if args.only in key_of(spec)]
         self.said = 0.0
+
+    def left(self) -> float:
+        """Seconds until work must stop."""
+        return self.started + 60 * self.args.minutes - RESERVE_SECONDS - time.monotonic()
 
     def everything(self) -> str:
         """Do all in order of value; returns why the call ends."""
@@ -89,7 +96,7 @@ class Lease:
         return "everything is done"
 
     def compile_all(self) -> None:
-        """Compile all that the rest needs, at once; once on each machine."""
+        """Compile all that the rest needs, at the same time; only once on each machine."""
         mark = self.args.place / "compiled"
         if mark.exists():
             return
@@ -100,7 +107,7 @@ class Lease:
             self.ledger.measure(found["name"], partial(iter, [found]))
 
     def check(self, *, first: bool) -> None:
-        """Run the checks; at `first` only those that a training's plan hangs on."""
+        """Run the checks; with `first` only those that decide on a training's plan."""
         if "checks" in self.args.phases:
             batch = 32 if self.widths else 128
             options = {"widths": self.widths, "batch": batch, "compile": self.device == "cuda"}
@@ -112,10 +119,8 @@ class Lease:
         """Time these variants of the step on a data set's shape."""
         if "steps" not in self.args.phases:
             return
-        if self.args.no_jax:
-            names = tuple(name for name in names if not name.startswith("jax"))
-        if self.device == "cpu":
-            names = tuple(name for name in names if name.startswith(("eager", "jax")))
+        ways = ("eager", *([] if self.args.no_jax else ["jax"]), *([] if self.device == "cpu" else ["graph", "compile"]))
+        names = tuple(name for name in names if name.startswith(ways))
         peak = ceilings(self.device)
         for name, value in peak.items():
             rows = [figure(f"ceiling/{self.device}/{name}", value, "B/s" if name == "bytes" else "FLOP/s")]
@@ -134,7 +139,7 @@ class Lease:
             return None
         if self.store.exists(f"{model}/failed.json"):  # it would fail here again
             return None
-        if self.budget.left() < 0:
+        if self.left() < 0:
             return f"time is up before {key_of(spec)}"
         lay_out(self.store, self.sets[spec.data.name], {spec: plan_for(spec.model, self.ledger, self.device)})
         plan = Plan.from_json(self.store.read_json(f"{model}/plan.json"))
@@ -167,16 +172,16 @@ class Lease:
         if time.monotonic() - self.said > SAY_SECONDS or progress.metrics:
             self.said = time.monotonic()
             say(f"  epoch {progress.epoch}, loss {progress.loss:.3f}, {progress.images_per_second:.0f} images/s")
-        return self.budget.left() < 0
+        return self.left() < 0
 
     def experiments(self, spec: RunSpec, only: Sequence[str]) -> bool:
-        """Measure in fp32 without TF32, at σ = 1 also what no study runs unasked; False where the time was up."""
+        """Measure in fp32 without TF32; at σ = 1 all experiments, else the default ones. False where the time was up."""
         names = experiment_names(default_only=spec.sigma != 1.0)
         names = [n for n in names if spec.sigma == 1.0 or get_experiment(n).where == "every"]
         settings = Settings(EvalConfig(), Plan(device=self.device))
         tasks = tasks_for([spec], only or names)
         with setting(torch.backends.cudnn, "allow_tf32", False):
-            for task, error in run_here(unfinished(tasks, self.store, settings), self.store, settings, self.budget.left):
+            for task, error in run_here(unfinished(tasks, self.store, settings), self.store, settings, self.left):
                 say(f"  {task.name}: {error or 'done'}")
                 if task.name == "losses" and not error:
                     for found in self.store.read_json(f"{task.folder}/result.json")["rows"]:
@@ -188,7 +193,7 @@ class Lease:
         return not left
 
     def send(self, note: str) -> None:
-        """Put what the checkout has not got yet into --out."""
+        """Put into --out what the checkout lacks."""
         here = sorted(path.name for path in (self.study / "models").glob("*"))
         new = [spec_id for spec_id in here if not finished(self.args.tree, spec_id)]
         bundle(self.study, self.args.out, new)
@@ -197,12 +202,8 @@ class Lease:
         write_json(self.args.out / "summary.json", summary)
 
 
-def specs_for(sets: dict[str, ImageSet], widths: Widths | None) -> list[RunSpec]:
-    return rehearsal_specs(sets["mnist"], widths) if widths else in_order_of_value(sets)
-
-
 def plan_for(model: str, ledger: Ledger, device: str) -> Plan:
-    """The fastest way of this model's step that was measured here and is right; compiled without a graph where none was."""
+    """The fastest way of this model's step that was measured here and passed its checks; if none was, compiled, no graph."""
     if device == "cpu":
         return Plan(precision="fp32")
     family = "deen" if model == "deen" else "uvb"  # the VAEs are UVB's network
@@ -235,14 +236,6 @@ def loop_share(spec: RunSpec, plan: Plan, store: Store, device: str) -> Iterator
     yield figure(f"images/{at}", statistics.median(rates), "images/s")
 
 
-def rehearsal_sets() -> dict[str, ImageSet]:
-    """A few digits under MNIST's name."""
-    digits = load_dataset("digits")
-    few = {"train": digits.train[:400], "test": digits.test[:60]}
-    labels = {"train_labels": digits.train_labels[:400], "test_labels": digits.test_labels[:60]}
-    return {"mnist": ImageSet("mnist", **few, **labels, levels=digits.levels)}
-
-
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=9.0, help="stop before these are over (a call may take 10)")
@@ -256,13 +249,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--tiny", action="store_true", help="a rehearsal with tiny networks, on the CPU too")
     parser.add_argument("--no-jax", action="store_true")
     args = parser.parse_args(arguments)
-    sets = rehearsal_sets() if args.tiny else unpack(PACKED, args.place / "data")
+    if args.tiny:
+        sets, specs = rehearsal(TINY)
+    else:
+        sets = unpack(PACKED, args.place / "data")
+        specs = in_order_of_value(sets)
     if not sets:
         sys.exit("no images in .gpu_data/: run `python -m benchmarks.gpu.transfer pack` first, and carry .gpu_data")
     if args.again:
         for old in [*args.place.glob("study/*.json"), *args.place.glob("study/**/failed.json")]:
             old.unlink()
-    lease = Lease(args, sets, Widths(conv=(3, 4), hidden=6, latent=5, decoder=7) if args.tiny else None)
+    lease = Lease(args, sets, specs)
     if args.list:
         for spec in lease.specs:
             print(f"{spec.spec_id}  {'finished' if finished(args.tree, spec.spec_id) else 'to do':<9} {key_of(spec)}")

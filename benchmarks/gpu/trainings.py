@@ -3,9 +3,10 @@
 import dataclasses
 from typing import Any
 
-from uvb.data import ImageSet
+from benchmarks.training import spec_on
+from uvb.data import ImageSet, load_dataset
 from uvb.models import get_model
-from uvb.spec import RECIPES, DataRef, RunSpec, Widths
+from uvb.spec import RECIPES, RunSpec, Widths
 
 EPOCHS = 40  # the aim: the paper's losses of 400 epochs in at most this many
 RATES = {"fast": 5e-4, "muon": 2e-3}  # peaks; the recipes' own were found in short trainings and are too high for these
@@ -24,18 +25,18 @@ def paper_spec(images: ImageSet, model: str, sigma: float, recipe: str, **change
 
     A study with `--epochs 40 --learning-rate 5e-4` (or `--recipe paper`) has the same `spec_id`.
     """
-    data = DataRef(images.name, images.checksum, images.shape, len(images.train))
-    known, chosen = get_model(model), RECIPES[recipe]
+    chosen = RECIPES[recipe]
     if recipe in RATES:
         chosen = chosen.changed(**{"epochs": EPOCHS, "learning_rate": RATES[recipe]} | changes)
-    return RunSpec(data, model, known.widths, sigma, known.objective, chosen)
+    return spec_on(images, model, chosen, widths=get_model(model).widths, sigma=sigma)
 
 
 def in_order_of_value(sets: dict[str, ImageSet]) -> list[RunSpec]:
     """Every training of the paper's tables that the data sets allow."""
     specs: list[RunSpec] = []
     if mnist := sets.get("mnist"):
-        tried = [dataclasses.replace(paper_spec(mnist, "uvb", 1.0, "fast"), recipe=fast(**changes)) for changes in TRIED]
+        recipes = [RECIPES["fast"].changed(epochs=EPOCHS, **changes) for changes in TRIED]
+        tried = [dataclasses.replace(paper_spec(mnist, "uvb", 1.0, "fast"), recipe=recipe) for recipe in recipes]
         specs += [paper_spec(mnist, "uvb", 1.0, recipe) for recipe in ("fast", "muon")]
         specs += [paper_spec(mnist, model, 1.0, "fast") for model in ("deen", "vae")]
         specs += [paper_spec(mnist, "uvb", 1.0, "muon", learning_rate=1e-3), paper_spec(mnist, "deen", 1.0, "muon")]
@@ -48,18 +49,15 @@ def in_order_of_value(sets: dict[str, ImageSet]) -> list[RunSpec]:
     return specs
 
 
-def fast(**changes: Any) -> Any:
-    """`fast` at the length of these trainings, its rate its own unless changed."""
-    return RECIPES["fast"].changed(epochs=EPOCHS, **changes)
-
-
-def rehearsal_specs(images: ImageSet, widths: Widths) -> list[RunSpec]:
-    """Two short trainings of tiny networks."""
+def rehearsal(widths: Widths) -> tuple[dict[str, ImageSet], list[RunSpec]]:
+    """A few digits under MNIST's name, and two short trainings of tiny networks on them."""
+    digits = load_dataset("digits")
+    labels = {"train_labels": digits.train_labels[:400], "test_labels": digits.test_labels[:60]}
+    images = ImageSet("mnist", digits.train[:400], digits.test[:60], **labels, levels=digits.levels)
     recipe = dataclasses.replace(RECIPES["fast"], epochs=3, batch_size=32)
-    specs = [paper_spec(images, model, 1.0, "fast") for model in ("uvb", "deen")]
-    return [dataclasses.replace(spec, widths=widths, recipe=recipe) for spec in specs]
+    return {"mnist": images}, [spec_on(images, model, recipe, widths=widths) for model in ("uvb", "deen")]
 
 
 def key_of(spec: RunSpec) -> str:
-    """What `--only` looks into."""
+    """The words that `--only` searches."""
     return f"{spec.data.name} {spec.model} {spec.recipe.name} {spec.sigma:g}"

@@ -1,9 +1,10 @@
-"""What travels to a lent GPU and back: data sets there, results here.
+"""Pack data sets for a lent GPU, and collect its results.
 
     python -m benchmarks.gpu.transfer pack --data ../shared/data     before a lease: .gpu_data/, which git ignores
     python -m benchmarks.gpu.transfer collect FOLDER                 after a call: FOLDER holds the files of $OUT
 
-A finished training replaces an unfinished one and is never replaced. Of a check, or a row of one kind of GPU, the newest wins.
+A finished training replaces an unfinished one, and is never replaced. The newest check wins, and so does the newest row of each
+kind of GPU.
 """
 
 import argparse
@@ -30,9 +31,9 @@ from uvb.experiments.walk_jump import statistics
 
 PACKED = ROOT / ".gpu_data"
 RESULTS = ROOT / "results" / "h200"
-PACKED_LIMIT = 50 * 2**20  # of the 64 MiB that travel; the rest is for the working tree
+PACKED_LIMIT = 50 * 2**20  # 64 MiB travel; the rest is for the working tree
 ARCHIVE_LIMIT = 15 * 2**20  # a file that comes back may have 16 MiB
-ARRAYS_BYTES = 600_000  # of arrays kept an experiment; the largest are left out
+ARRAYS_BYTES = 600_000  # of arrays are kept for each experiment
 LEDGER = ("bench.json", "checks.json", "failures.json")
 
 
@@ -67,7 +68,7 @@ def files_of(study: Path, spec_id: str) -> list[Path]:
 
 
 def bundle(study: Path, out: Path, spec_ids: Sequence[str]) -> None:
-    """Put the ledger and those models into out/results*.tar.gz, a new archive where one would grow too large."""
+    """Put the ledger and those models into out/results*.tar.gz; a new archive begins where one would grow too large."""
     parts: list[list[tuple[str, bytes]]] = [[]]
     for files in ([study / name for name in LEDGER], *(files_of(study, spec_id) for spec_id in spec_ids)):
         together = [(str(path.relative_to(study)), slim(path)) for path in files if path.exists()]
@@ -86,7 +87,7 @@ def bundle(study: Path, out: Path, spec_ids: Sequence[str]) -> None:
 
 
 def slim(path: Path) -> bytes:
-    """A file's content; large arrays in float16, and the largest left out beyond ARRAYS_BYTES."""
+    """A file's content. Large arrays become float16; beyond ARRAYS_BYTES the largest are left out."""
     if path.suffix != ".safetensors":
         return path.read_bytes()
     arrays: dict[str, Tensor] = {}
@@ -100,12 +101,12 @@ def slim(path: Path) -> bytes:
 
 
 def finished(study: Path, spec_id: str) -> bool:
-    """Whether a training has ended and none of its experiments was cut short or is still to come."""
+    """Whether a training and all its experiments have ended."""
     return (study / "models" / spec_id / "measured.json").exists()
 
 
 def collect(source: Path, target: Path) -> Iterator[str]:
-    """Take over what the archives below `source` hold; yields the name of each."""
+    """Copy what the archives below `source` hold into `target`; yields the name of each."""
     target.mkdir(parents=True, exist_ok=True)
     for archive in sorted(source.rglob("results*.tar.gz")):
         with TemporaryDirectory() as scratch:
@@ -130,7 +131,7 @@ def collect(source: Path, target: Path) -> Iterator[str]:
 
 
 def merged(new: Path, old: Path) -> Any:
-    """The content of `new`, and what `old` has besides: rows by machine and name, checks and failures by name."""
+    """The content of `new`, and what only `old` has: rows by machine and name, checks and failures by name."""
     blob = json.loads(new.read_text())
     before = json.loads(old.read_text()) if old.exists() else None
     if not before:
@@ -143,7 +144,7 @@ def merged(new: Path, old: Path) -> Any:
 
 
 def fill_mixing(study: Path, spec_id: str) -> None:
-    """Compute the chain statistics that the GPU machine could not: they take ArviZ."""
+    """Compute the statistics of chains that need ArviZ, which the GPU machine lacks."""
     for path in study.glob(f"tasks/walk_jump*/{spec_id}/result.json"):
         blob, stored = json.loads(path.read_text()), path.with_name("arrays.safetensors")
         if not blob.get("variants") or not stored.exists():

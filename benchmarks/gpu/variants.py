@@ -1,6 +1,7 @@
-"""The training step on a GPU, written several ways and timed side by side, JAX's too.
+"""The training step, written several ways and timed side by side; one way is JAX's.
 
-A step is forward, inner gradient, backward, clipping, Adam and average of the paper's network, on data that lies ready.
+A step of the paper's network is forward pass, inner gradient, backward pass, clipping, Adam and the average of the weights,
+on a batch that lies ready.
 """
 
 import dataclasses
@@ -10,15 +11,15 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.measure import ROOT, Row, figure, no_fallback, row, seconds_side_by_side, setting, wait
+from benchmarks.measure import ROOT, Row, Step, figure, no_fallback, row, seconds_side_by_side, setting, wait
+from benchmarks.training import SHAPES
+from pipelines.cluster.cost_model import forward_flops
 from uvb.models import get_model, nets
 from uvb.models.base import Energy, Estimator
 from uvb.noise import normal
@@ -27,15 +28,14 @@ from uvb.spec import RECIPES, Shape, Widths
 from uvb.training.objectives import build_objective
 from uvb.training.step import gradients_of, prepare
 
-SHAPES: dict[str, Shape] = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
 BATCH = 128
 REFERENCE = "eager fp32, as first written"
-# Passes over the weights that no fusion avoids: Adam reads p, g, m, v and writes p, m, v; the average is read and written;
-# the backward pass writes g. Four bytes each. Activations are not counted, so the floor is low.
+# Passes over the weights that no fusion avoids, four bytes each: Adam reads p, g, m, v and writes p, m, v; the average is read
+# and written; the backward pass writes g. Activations are not counted, so the floor is low.
 PASSES = 10
 
 FAST = ("graph-compile-bf16", "graph-eager-bf16", "compile-bf16", "eager-bf16")  # what a plan can say, the likeliest first
-# To compare: cuDNN tries its algorithms; torch.compile of the objective with torch's own second derivatives; those uncompiled.
+# To compare: cuDNN tries all its algorithms; torch.compile works on torch's own second derivatives; these run uncompiled.
 OTHERS = ("graph-compile-bf16-cudnn-benchmark", "graph-dynamo-bf16", "graph-eager-bf16-torch-derivatives", "jax-fp32")
 JAX_SECONDS = 90  # for one precision, compilation included
 VARIANT_SECONDS = 40  # what a compilation and its timing may take
@@ -49,7 +49,7 @@ def batch_for(model: Estimator, shape: Shape, device: str, batch: int) -> tuple[
     return x, noise, eps, torch.full((batch,), 1 / batch, device=device)
 
 
-def first_written(model: Energy, shape: Shape, device: str, batch: int) -> Callable[[], Any]:
+def first_written(model: Energy, shape: Shape, device: str, batch: int) -> Step:
     """The step one would first write: autograd.grad inside, plain Adam, fp32 with torch's defaults; no clipping, no average."""
     x, noise, eps, _ = batch_for(model, shape, device, batch)
     adam = torch.optim.Adam(model.parameters(), lr=1e-4)
@@ -67,49 +67,44 @@ def first_written(model: Energy, shape: Shape, device: str, batch: int) -> Calla
     return step
 
 
-def variant(name: str, model: Estimator, shape: Shape, device: str, batch: int) -> Callable[[], Any]:
-    """The step of the training loop as the variant's name says: compiled, captured and warmed up."""
-    torch._dynamo.reset()
-    plan = Plan(device=device, precision="bf16", compile="-compile" in f"-{name}", graph=name.startswith("graph-"))
-    arguments = batch_for(model, shape, device, batch)
-    objective = build_objective("denoise", model)
-    ours = "torch-derivatives" not in name and "dynamo" not in name
-    convolve = setting(nets, "convolve", nets.convolve if ours else torch.conv2d)
-    with no_fallback(), setting(torch.backends.cudnn, "benchmark", name.endswith("benchmark")), convolve:
-        loss_of = prepare(objective, plan, (batch, *shape))
-        if "dynamo" in name:
-            loss_of = torch.compile(loss_of, fullgraph=True, dynamic=False)  # type: ignore[assignment]  # its stub says Callable
-        gradients = gradients_of(loss_of, plan, RECIPES["fast"].clip)
-        trained = [p for p in model.parameters() if p.requires_grad]
-        averaged = [p.detach().clone() for p in trained]
-        adam = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
+def our_step(model: Estimator, shape: Shape, plan: Plan, batch: int, objective: str = "denoise", dynamo: bool = False) -> Step:
+    """The step of `uvb.training.loop.fit`; with `dynamo`, torch.compile takes the place of our own compilation."""
+    arguments = batch_for(model, shape, plan.device, batch)
+    loss_of = prepare(build_objective(objective, model), plan, (batch, *shape))
+    if dynamo:
+        loss_of = torch.compile(loss_of, fullgraph=True, dynamic=False)  # type: ignore[assignment]  # its stub says Callable
+    gradients = gradients_of(loss_of, plan, RECIPES["fast"].clip)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    averaged = [p.detach().clone() for p in trained]
+    adam = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
 
-        def step() -> torch.Tensor:
-            loss = gradients(*arguments)
-            adam.step()
-            with torch.no_grad():
-                torch._foreach_lerp_(averaged, trained, 1e-3)
-            adam.zero_grad(set_to_none=True)
-            return loss
+    def step() -> None:
+        gradients(*arguments)
+        adam.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(averaged, trained, 1e-3)
+        adam.zero_grad(set_to_none=True)
 
-        for _ in range(5):
-            step()
-        wait(plan.device)
     return step
 
 
-def forward_flops(model: str, shape: Shape, widths: Widths) -> int:
-    """FLOP of one energy of one image, counted by torch."""
-    built = get_model(model).build(shape, widths, "silu", 1.0)
-    assert isinstance(built, Energy)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        built.energy(torch.zeros(1, *shape), torch.zeros(1, built.noise_dim))
-    return int(counter.get_total_flops())
+def variant(name: str, model: Estimator, shape: Shape, device: str, batch: int) -> Step:
+    """Our step in the way that `name` says: compiled, captured and warmed up."""
+    torch._dynamo.reset()
+    plan = Plan(device=device, precision="bf16", compile="-compile" in f"-{name}", graph=name.startswith("graph-"))
+    ours = "torch-derivatives" not in name and "dynamo" not in name
+    convolve = setting(nets, "convolve", nets.convolve if ours else torch.conv2d)
+    with no_fallback(), setting(torch.backends.cudnn, "benchmark", name.endswith("benchmark")), convolve:
+        step = our_step(model, shape, plan, batch, dynamo="dynamo" in name)
+        for _ in range(5):
+            step()
+        wait(device)
+    return step
 
 
 @cache
 def ceilings(device: str, size: int = 8192, copy_bytes: int = 2**32) -> dict[str, float]:
-    """Measure FLOP/s of a large bf16, fp32 and (on CUDA) TF32 product of random data, and bytes/s of a large copy."""
+    """Measure FLOP/s of large products in bf16, fp32 and, on CUDA, TF32, and bytes/s of a large copy."""
     if device == "cpu":
         size, copy_bytes = 512, 2**24
     found: dict[str, float] = {}
@@ -128,7 +123,7 @@ def ceilings(device: str, size: int = 8192, copy_bytes: int = 2**32) -> dict[str
 
 @dataclass
 class Steps:
-    """The steps of one network on one data set. Each variant is timed beside the eager fp32 step.
+    """The steps of one network on one data set. Each variant is timed beside the first-written fp32 step.
 
     Args:
         peak: what `ceilings` measured.
@@ -156,15 +151,15 @@ class Steps:
         return built
 
     @cached_property
-    def eager(self) -> Callable[[], Any]:
+    def eager(self) -> Step:
         return first_written(self.build(), SHAPES[self.data], self.device, self.batch)
 
     def reference(self) -> Iterator[Row]:
-        """The eager fp32 step alone."""
+        """A row of the first-written step."""
         yield row(f"step/{self.at}-eager-fp32", seconds_side_by_side({"": self.eager}, **self.few, device=self.device)[""])
 
     def rows(self, name: str) -> Iterator[Row]:
-        """How many times faster than the eager step a variant is, and its shares of peak and roofline."""
+        """Rows of a variant: times faster than the first-written step, shares of peak and roofline, seconds until ready."""
         started = time.monotonic()
         if name.startswith("jax-"):
             times, begun = self.jax_apart(name.removeprefix("jax-"))
@@ -175,7 +170,7 @@ class Steps:
             both = seconds_side_by_side({"eager": self.eager, "fast": step}, **self.few, device=self.device)
             times, against = both["fast"], both["eager"]
         flops = 6 * self.batch * forward_flops(self.model, SHAPES[self.data], self.widths or get_model(self.model).widths)
-        # JAX's fp32 has its convolutions in TF32, torch's default too, and may have its products so.
+        # JAX computes fp32 convolutions in TF32, as torch does by default, and may do so with products.
         precision = "bf16" if "bf16" in name else "tf32" if "tf32" in self.peak else "fp32"
         weights = sum(p.numel() for p in self.build().parameters())
         median = statistics.median(times)
@@ -186,7 +181,7 @@ class Steps:
         yield figure(f"ready/{self.at}-{name}", begun, "s", "compilation (warm.py's, where it has been), capture and warm-up")
 
     def jax_apart(self, precision: str) -> tuple[list[float], float]:
-        """Seconds a step and of the first call, in a process that shares the GPU's memory with nobody."""
+        """Seconds a step and of the first call of JAX's step, in a process of its own."""
         if importlib.util.find_spec("jax") is None:
             raise RuntimeError("JAX is not installed")
         widths = dataclasses.asdict(self.widths or get_model(self.model).widths)

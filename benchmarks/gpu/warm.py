@@ -2,7 +2,7 @@
 
     python3 -m benchmarks.gpu.warm uvb mnist 128      (one of them; prints the seconds it took)
 
-Kernels are chosen by timing them, which means little while others compile, so that part of the cache is thrown away.
+A compiler chooses kernels by timing them. Such times mean little while others compile, so these choices are thrown away.
 """
 
 import json
@@ -21,13 +21,8 @@ os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "4")
 SECONDS = 110.0  # for all; what is not done by then is compiled where it is needed
 # Model, data, batch; in bf16. 128 for checks and benchmarks, 64 (`fast`) for trainings.
 JOBS = (
-    ("uvb", "mnist", 128),
-    ("deen", "mnist", 128),
-    ("uvb", "mnist", 64),
-    ("deen", "mnist", 64),
-    ("vae", "mnist", 64),
-    ("uvb", "cifar10", 128),
-    ("deen", "cifar10", 128),
+    *(("uvb", "mnist", 128), ("deen", "mnist", 128), ("uvb", "mnist", 64), ("deen", "mnist", 64), ("vae", "mnist", 64)),
+    *(("uvb", "cifar10", 128), ("deen", "cifar10", 128)),
 )
 
 
@@ -35,25 +30,21 @@ def warm(model: str, data: str, batch: int, widths: str = "") -> dict[str, objec
     """Compile one step, alone in a process; the seconds are those of tracing, compiling and the first call."""
     import torch
 
-    from benchmarks.gpu.variants import SHAPES, batch_for
+    from benchmarks.gpu.variants import our_step
     from benchmarks.measure import no_fallback, wait
+    from benchmarks.training import SHAPES
+    from uvb.decoding import decoded
     from uvb.models import get_model
     from uvb.plan import Plan
     from uvb.spec import Widths
-    from uvb.training.objectives import build_objective
-    from uvb.training.step import gradients_of, prepare
 
-    device, known, shape = "cuda" if torch.cuda.is_available() else "cpu", get_model(model), SHAPES[data]
-    blob = json.loads(widths) if widths else None
-    chosen = Widths(**(blob | {"conv": tuple(blob["conv"])})) if blob else known.widths
-    net = known.build(shape, chosen, "silu", 1.0).to(device)
-    objective = build_objective(known.objective, net)
-    plan = Plan(device=device, precision="bf16", compile=True)
-    arguments = batch_for(net, shape, device, batch)
+    device, known = "cuda" if torch.cuda.is_available() else "cpu", get_model(model)
+    chosen = decoded(json.loads(widths), Widths, "widths") if widths else known.widths
+    net = known.build(SHAPES[data], chosen, "silu", 1.0).to(device)
     with no_fallback():
         wait(device)
         started = time.monotonic()
-        gradients_of(prepare(objective, plan, (batch, *shape)), plan)(*arguments)
+        our_step(net, SHAPES[data], Plan(device=device, precision="bf16", compile=True), batch, known.objective)()
         wait(device)
     return {"device": device, "seconds": time.monotonic() - started}
 
@@ -78,14 +69,9 @@ def rows(widths: str, jobs: tuple[tuple[str, str, int], ...]) -> Iterator[Row]:
         else:
             done = json.loads(out.splitlines()[-1])
             yield figure(f"compile/{model}/{data}/{done['device']}-bf16/batch-{batch}", done["seconds"], "s")
-    forget_choices()
-
-
-def forget_choices() -> None:
-    """Remove which of a kernel's versions was quickest, keep the kernels."""
     from torch._inductor.runtime.cache_dir_utils import cache_dir
 
-    for choice in Path(cache_dir()).rglob("*.best_config"):
+    for choice in Path(cache_dir()).rglob("*.best_config"):  # which of a kernel's versions was quickest; the kernels stay
         choice.unlink(missing_ok=True)
 
 

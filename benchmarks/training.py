@@ -1,0 +1,51 @@
+"""Trainings that several benchmarks share: random images, specs, plans, and a model's own losses."""
+
+import torch
+from torch import Tensor
+
+from uvb.data import ImageSet
+from uvb.machine import usable_cpus
+from uvb.measure.losses import EvalConfig, denoisers, evaluation_images, image_losses
+from uvb.models import get_model
+from uvb.models.base import Estimator
+from uvb.models.capacity import default_widths
+from uvb.plan import Plan, Precision, has_fast_bf16
+from uvb.spec import DataRef, Recipe, RunSpec, Shape, Widths
+
+SHAPES: dict[str, Shape] = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
+
+
+def cpu_precision() -> Precision:
+    """The precision in which this machine's CPU trains fastest."""
+    return "bf16" if has_fast_bf16("cpu") else "fp32"
+
+
+def cpu_plan(threads: int = 0) -> Plan:
+    """The plan of an uncompiled training on this machine's CPU; 0 threads: one a CPU."""
+    return Plan(precision=cpu_precision(), threads=threads or usable_cpus())
+
+
+def random_images(shape: Shape, count: int, test: int = 8) -> ImageSet:
+    """A set of `count` random training images, the first `test` of which are its test images too."""
+    pixels = torch.randint(0, 256, (count, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return ImageSet("random", pixels, pixels[:test])
+
+
+def spec_on(
+    images: ImageSet, model: str, recipe: Recipe, *, widths: Widths | None = None, sigma: float = 1.0, train_images: int = 0,
+    seed: int = 0,
+) -> RunSpec:  # fmt: skip
+    """The training of `model` on `images`; by default with the data set's widths and all training images."""
+    data = DataRef(images.name, images.checksum, images.shape, train_images or len(images.train))
+    widths = widths or default_widths(model, images.shape)
+    return RunSpec(data, model, widths, sigma, get_model(model).objective, recipe, seed=seed)
+
+
+def own_losses(
+    model: Estimator, spec: RunSpec, images: ImageSet, split: str, config: EvalConfig, plan: Plan
+) -> tuple[str, Tensor]:
+    """The name of the model's own estimator, and its loss on each image of a split, averaged over draws, (N,) float64."""
+    name, denoise = next(iter(denoisers(model).items()))
+    x = evaluation_images(images, split, config, spec.data.train_images)
+    found = image_losses(denoise, model.noise_dim, x, images.levels, spec.sigma, split, config, plan)
+    return name, found.mean(1)
