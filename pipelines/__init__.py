@@ -1,20 +1,20 @@
-"""How the study is orchestrated: Ray, MLflow, files and the report, over the science in `uvb`."""
+"""Run studies: Ray, MLflow, files and the report, around the science in `uvb`."""
 
 import logging
 import os
 
-# How Ray and MLflow are to behave. Here, since some of it is read when they are first imported.
+# Settings of Ray and MLflow. They read some of them when they are first imported.
 for _name, _value in {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ENABLE_AUTO_CONNECT": "0",  # or a thread that outlives ray.shutdown() starts another cluster
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # at its 2 s every short epoch would cost 2 s
+    "RAY_ENABLE_AUTO_CONNECT": "0",  # else a thread that outlives ray.shutdown() starts another cluster
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # with Ray's 2 s every short epoch would take 2 s
     "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "300",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120",
-    "RAY_AIR_NEW_OUTPUT": "0",  # the new one prints boxes however quiet it is told to be
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints boxes even at verbose=0
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the study's own files have every metric
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # silences a warning on machines without GPUs
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }.items():
     os.environ.setdefault(_name, _value)
-logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of each home folder that it cannot write
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of a home folder that it cannot write

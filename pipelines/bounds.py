@@ -1,4 +1,4 @@
-"""The range of every number that a user can give: one table for all commands. Nothing heavy is imported here."""
+"""The range of every number that a user can give, in one table for all commands. No slow import here."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ class Range:
     """The numbers from `low` to `high`, and 0 where it has a meaning of its own.
 
     Attributes:
-        why: what the reader should know of a bound.
+        why: the reason of a bound, or its unit, for the error line.
     """
 
     low: float
@@ -67,7 +67,7 @@ RANGES = {
 
 
 class Bounded:
-    """A dataclass of options whose numbers are checked when it is made. Its own checks come after ``super()``'s."""
+    """A dataclass of options that checks its numbers when it is made. Subclasses add checks after ``super()``'s."""
 
     def __post_init__(self) -> None:
         for name, number in numbers(self):
@@ -76,7 +76,7 @@ class Bounded:
 
 
 def numbers(options: Any) -> Iterator[tuple[str, float]]:
-    """Name and value of every number among the fields of a dataclass, those in tuples one by one."""
+    """The name and value of every number in the fields of a dataclass, also of those in tuples."""
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
         for each in value if isinstance(value, tuple) else (value,):
@@ -85,7 +85,7 @@ def numbers(options: Any) -> Iterator[tuple[str, float]]:
 
 
 def _text(number: float) -> str:
-    """``1,000,000``, ``0.5``, ``1e+308``; a whole number too long for a line is cut short."""
+    """A number as text: ``1,000,000``, ``0.5``, ``1e+308``. A whole number too long for a line is cut short."""
     if isinstance(number, int):
         return f"{number:,}" if abs(number) < 1e30 else f"{str(number)[:20]}..."
     return f"{number:,g}"

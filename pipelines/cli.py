@@ -1,7 +1,7 @@
-"""The one way a command starts and ends: typed options in, and where something is wrong one clear line out.
+"""Start and end every command: typed options go in, and an error comes out as one clear line.
 
-Exit codes: 0, 1 where something failed, 2 where the user asked for what cannot be, 130 where a person interrupted it.
-Nothing heavy is imported here, so that `--help` is quick; commands import torch and Ray after their options are parsed.
+Exit codes: 0; 1: something failed; 2: the user asked for something impossible; 130: a person interrupted the command.
+No slow import here, so that `--help` is quick. Commands import torch and Ray after their options are parsed.
 """
 
 import io
@@ -26,10 +26,10 @@ Config = TypeVar("Config")
 def command(
     config: type[Config], run: Callable[[Config], int | None], *, resumes: bool = False, presets: bool = False
 ) -> NoReturn:
-    """Parse the command line into `config`, call `run`, and exit with what it returns.
+    """Parse the command line into `config`, call `run`, and exit with the code that it returns.
 
     Args:
-        resumes: tell a person who interrupts it that it goes on when run again.
+        resumes: tell a person who interrupts the command that the same command continues.
         presets: take ``--config FILE``, the options as YAML (`pipelines.study.presets`).
     """
     steady_streams()
@@ -50,10 +50,10 @@ def command(
 
 
 def parsed(config: type[Config], presets: bool = False) -> Config:
-    """`config` as the command line says, over what its ``--config FILE`` says where it takes one.
+    """`config` with the options of the command line, which win over those of its ``--config FILE``.
 
     Raises:
-        UserError: it does not fit; in tyro's words, of whose box this makes a line.
+        UserError: an option is unknown or unfit. The line has tyro's words without their box.
     """
     said = io.StringIO()
     words, preset = without_preset(sys.argv[1:]) if presets else (sys.argv[1:], None)
@@ -77,7 +77,7 @@ def without_preset(words: list[str]) -> tuple[list[str], Path | None]:
     """The words of a command line without ``--config FILE``, and the file.
 
     Raises:
-        UserError: no file is named, or several are.
+        UserError: ``--config`` names no file, or there are several.
     """
     rest: list[str] = []
     files: list[str] = []

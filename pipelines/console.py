@@ -1,4 +1,4 @@
-"""`uvb COMMAND ...`: the console script. Each command is also a file: `python pipelines/full_study.py ...`."""
+"""The console script `uvb COMMAND ...`. Each command is also a file: `python pipelines/full_study.py ...`."""
 
 import runpy
 import sys
@@ -16,13 +16,13 @@ COMMANDS = {
 
 
 def usage() -> str:
-    """What `uvb --help` prints."""
+    """The text of `uvb --help`."""
     lines = [f"  {name:<9}{about}" for name, (_, about) in COMMANDS.items()]
     return "\n".join(["usage: uvb COMMAND [options]", "", *lines, "", "uvb COMMAND --help says what a command takes."])
 
 
 def main() -> None:
-    """Run the command that the first word names; exit with 2 and one line where there is no such command."""
+    """Run the command that the first word names; if there is none, print one line and exit with 2."""
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in ("-h", "--help"):
         print(usage())

@@ -1,4 +1,4 @@
-"""Denoise own images with a trained model: `python pipelines/denoise.py --help`."""
+"""Denoise your own images with a trained model: `python pipelines/denoise.py --help`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from uvb.errors import UserError
 
 @dataclass(frozen=True)
 class Denoise(Bounded):
-    """Denoise own images with a trained model, x̂(y) of Eq. 3: pictures in, clean pictures out.
+    """Denoise your own images with a trained model, by x̂(y) of Eq. 3.
 
     A noisy picture:                       python pipelines/denoise.py outputs/digits/models/<spec_id>/model mine.png
 
@@ -25,24 +25,24 @@ class Denoise(Bounded):
     images: tyro.conf.Positional[Path]
     """A picture, a folder of pictures (resized to the model's size), or an .npy or .npz array (N, C, H, W)."""
     add_noise: bool = False
-    """Add the model's own noise, sigma times a standard normal, first: for clean pictures."""
+    """First add the model's noise, sigma times a standard normal: for clean pictures."""
     jumps: int = 1
-    """How often to apply x̂: 1 is the Bayes estimate, 2 is Sec. 3.3.1's x̂(x̂(y))."""
+    """How often to apply x̂. 1 is the Bayes estimate; 2 is x̂(x̂(y)) of Sec. 3.3.1."""
     background: Literal["none", "black", "white"] = "none"
-    """What transparent pictures are laid on. none: they are refused."""
+    """The background of transparent pictures. none: they are refused."""
     seed: int = 0
-    """Keys the added noise and the model's latent draws."""
+    """Key of the added noise and of the model's latent draws."""
     out: Path = Path("denoised")
-    """Folder for one PNG an image, of the model's size, and overview.png, enlarged: noisy above, denoised below. Images of
-    other than 1 or 3 channels: denoised.npz, with the array images (N, C, H, W)."""
+    """Folder for a PNG of each image, in the model's size, and overview.png: noisy above, denoised below, enlarged. If images
+    have neither 1 nor 3 channels, it gets denoised.npz with the array images (N, C, H, W)."""
     tracking_uri: str | None = None
-    """MLflow's address for runs:/ and models:/; by default mlflow.db in this folder."""
+    """MLflow's address for runs:/ and models:/. Default: mlflow.db in this folder."""
 
 
 def denoise(config: Denoise) -> None:
-    """Run it; the files' paths are printed."""
+    """Denoise, and print the paths of the files."""
     print(f"denoising {config.images} with {config.model}")
-    import numpy as np  # these take seconds, so they come after the options are parsed
+    import numpy as np  # these imports take seconds, so they follow the first line
     import torch
 
     from pipelines.reporting.pictures import CHANNELS_OF_PICTURES, grid, output_folder, to_pil, zoom_for
@@ -54,7 +54,7 @@ def denoise(config: Denoise) -> None:
     from uvb.noise import generator, normal
 
     keep_large_buffers()
-    model = models.load(config.model, config.tracking_uri).float()  # one trained in float64 denoises alike
+    model = models.load(config.model, config.tracking_uri).float()  # also one trained in float64
     shape = model.spec.data.shape
     decoding = Decoding(background="" if config.background == "none" else config.background)
     y, names = read_pictures(config.images, shape, float(model.sigma), decoding)  # (N, C, H, W)

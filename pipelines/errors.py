@@ -1,4 +1,4 @@
-"""Errors that are not the user's: how they are told, and where their tracebacks go."""
+"""Errors that are not the user's fault: their lines, and a log for their tracebacks."""
 
 import os
 import tempfile
@@ -15,14 +15,14 @@ LOG = "errors.log"  # in the study's folder
 
 
 class CommandFailed(Exception):
-    """Something broke under the command, which ends with this one line and exit code 1.
+    """Something that the command needs broke. The command ends with this one line and exit code 1.
 
-    Mistakes of the user are `uvb.errors.UserError`.
+    For a mistake of the user see `uvb.errors.UserError`.
     """
 
 
 def last_line(error: BaseException) -> str:
-    """The line of a (remote) traceback that says what happened."""
+    """The last line of an error's message, which says what happened in a remote traceback; its type stands before it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[-1] if lines else ''}".rstrip(": ")
 
@@ -33,7 +33,7 @@ def first_line(error: BaseException) -> str:
 
 
 def log_error(error: BaseException, store: "Store | None" = None) -> str:
-    """Append the traceback of `error` to a log file, in the study's folder if that can be written; returns where."""
+    """Append the traceback of `error` to a log file, in the study's folder if possible; return the file's address."""
     text = f"--- {time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime())}\n{''.join(traceback.format_exception(error))}"
     data = masked(text).encode()
     if store is not None:
@@ -41,7 +41,7 @@ def log_error(error: BaseException, store: "Store | None" = None) -> str:
             before = store.read_bytes(LOG) if store.exists(LOG) else b""
             store.write_bytes(LOG, before + data)
             return masked(store.join(LOG))
-        except Exception:  # the store may be what broke
+        except Exception:  # perhaps the store itself broke
             pass
     handle, path = tempfile.mkstemp(prefix="uvb-error-", suffix=".log")
     with os.fdopen(handle, "wb") as file:

@@ -24,14 +24,15 @@ class Export:
     study: tyro.conf.Positional[Path]
     """A study's folder, e.g. outputs/digits, or a copy by keep.py."""
     to: Literal["tensorboard", "wandb"] = "tensorboard"
-    """tensorboard: event files. wandb: offline runs, which `wandb sync` uploads; pip install wandb first."""
+    """tensorboard: event files. wandb: offline runs, which `wandb sync` uploads; first `pip install wandb`."""
     out: Path | None = None
-    """Where they are written. Default: a folder named after --to, in the study's."""
+    """The folder of the files. Default: a folder in the study's, named after --to."""
 
 
 def export(config: Export) -> None:
-    """Run it; the last line printed is the folder."""
-    from pipelines.tracking.sinks import export as write  # which takes seconds to load
+    """Export. The last line printed is the folder."""
+    print(f"exporting {config.study} for {config.to}")
+    from pipelines.tracking.sinks import export as write  # this import takes seconds, so it follows the first line
 
     folder = config.out or config.study / config.to
     print(f"{counted(write(config.study, config.to, folder), 'training')} for {config.to} in\n{folder}")

@@ -1,11 +1,11 @@
-"""The whole study, end to end: `python pipelines/full_study.py --help`. A thin command: `ray submit` copies only this file."""
+"""Run the whole study: `python pipelines/full_study.py --help`. This file is short, since `ray submit` copies it alone."""
 
 from pipelines.cli import command
 from pipelines.study.config import StudyConfig
 
 
 def full_study(config: StudyConfig) -> int:
-    """Run the study; the last line printed is the report's address."""
+    """Run the study. The last line printed is the report's address."""
     print(f"study {config.name} in {config.storage}")
     from pipelines.study.session import run_study  # Ray and torch take seconds, so they come after the first line
 

@@ -1,4 +1,4 @@
-"""The end of a process: orderly, or at once where a thread is still in the midst of something."""
+"""End a process: in order, or at once if a thread cannot be ended."""
 
 import os
 import sys
@@ -9,13 +9,13 @@ _stubborn: list[threading.Thread] = []
 
 
 def stubborn(thread: threading.Thread) -> threading.Thread:
-    """Note that the process must not wait for `thread` when it ends, nor take anything from under it; returns it."""
+    """Note that `thread` cannot be ended, so that `leave` does not wait for it; return it."""
     _stubborn.append(thread)
     return thread
 
 
 def leave(code: int, *, at_once: bool = False) -> NoReturn:
-    """Exit; at once where asked to, or where a stubborn thread is at work."""
+    """Exit; at once if asked to, or if a stubborn thread still runs."""
     if at_once or any(thread.is_alive() for thread in _stubborn):
         sys.stdout.flush()
         sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""Sample by walk-jump from a trained model: `python pipelines/sample.py --help`."""
+"""Sample from a trained model by walk-jump: `python pipelines/sample.py --help`."""
 
 import math
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from pipelines.bounds import Bounded
 from pipelines.cli import command
 from uvb.errors import UserError
 
-WALK_ARRAYS = 4  # positions, velocities, gradients and noise of all chains, beside the jumps and their copy in one array
+WALK_ARRAYS = 4  # arrays of all chains: positions, velocities, gradients, noise. The jumps and their copy come on top.
 
 
 @dataclass(frozen=True)
@@ -26,35 +26,35 @@ class Sample(Bounded):
     model: tyro.conf.Positional[str]
     """A model: pretrained:mnist-uvb, a folder, runs:/<run id>/model, models:/<name>@best, or models:/<name>/<version>."""
     chains: int = 16
-    """Chains walking at once, each from its own uniform start, with no warm-up and no restart."""
+    """Chains that walk at the same time, each from its own uniform start, without warm-up or restart."""
     delta: float = 0.0
     """Step size δ of Eq. 19. 0: 0.2 σ, the paper's 0.2 at its σ = 1."""
     steps_between_jumps: int = 10
-    """Langevin steps before each jump."""
+    """Steps before each jump."""
     jumps: int = 100
-    """Jumps a chain."""
+    """Jumps of each chain."""
     second_jump: bool = False
     """Also jump from the jump, x̂(x̂(y)) (Sec. 3.3.1)."""
     sampler: str = "langevin"
     """langevin: Eq. 19. baoab: underdamped, with time step δ (0: σ/2) and friction 1/σ. Exact ones, which accept or reject each
     step (δ of 0: 0.4 σ): mala, baoab_metropolis, hmc."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to walk: auto takes a GPU where there is one."""
+    """Where to walk. auto: on a GPU if there is one."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """Of the networks; bf16 is up to twice as fast where the hardware has it."""
+    """Arithmetic of the networks. bf16 is up to twice as fast if the hardware has it."""
     seed: int = 0
-    """Keys the starts and every step; the same seed gives the same samples on the same kind of device."""
+    """Key of the starts and of every step. The same seed gives the same samples on the same kind of device."""
     out: Path = Path("samples")
-    """Folder for walk.png and walk.gif (the first chain), chains.png (all chains' last jump) and samples.npz (the array
-    jumps, of shape (jumps, chains, C, H, W)). What is there is written over. Only images of 1 or 3 channels have pictures."""
+    """Folder for walk.png and walk.gif (the first chain), chains.png (the last jump of all chains) and samples.npz (the array
+    jumps, of shape (jumps, chains, C, H, W)). Older files are replaced. Only images of 1 or 3 channels have pictures."""
     tracking_uri: str | None = None
-    """MLflow's address for runs:/ and models:/; by default mlflow.db in this folder."""
+    """MLflow's address for runs:/ and models:/. Default: mlflow.db in this folder."""
 
 
 def sample(config: Sample) -> None:
-    """Run it; the files' paths are printed."""
+    """Sample, and print the paths of the files."""
     print(f"sampling from {config.model}")
-    import numpy as np  # these take seconds, so they come after the first line
+    import numpy as np  # these imports take seconds, so they follow the first line
     import torch
     from rich.progress import track
 

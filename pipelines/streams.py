@@ -1,4 +1,4 @@
-"""stdout and stderr that never end a command: closed, broken, or unable to show a σ. And nothing secret passes them."""
+"""Make stdout and stderr safe: no secret passes, and a closed stream or one without σ does not end a command."""
 
 import os
 import sys
@@ -10,7 +10,7 @@ SPELT = {"σ": "sigma", "ε": "eps", "δ": "delta", "±": "+-", "×": "x", "²":
 
 
 class Steady:
-    """A text stream that masks secrets, spells what its encoding lacks, and goes silent when its reader has gone."""
+    """A text stream that masks secrets, spells letters that its encoding lacks, and goes silent when its reader is gone."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -29,7 +29,7 @@ class Steady:
             self.silence()
 
     def fitting(self, text: str) -> str:
-        """`text` with what the stream's encoding lacks spelt in ASCII, or as "?"."""
+        """`text`, in which letters that the encoding lacks are spelt in ASCII, or become "?"."""
         encoding = self.stream.encoding or "ascii"
         try:
             text.encode(encoding)
@@ -39,7 +39,7 @@ class Steady:
         return text
 
     def silence(self) -> None:
-        """Send what follows nowhere: the reader has gone, as `head` does, or the terminal was closed."""
+        """Discard all that follows: the reader is gone, as `head` goes, or the terminal was closed."""
         nowhere = os.open(os.devnull, os.O_WRONLY)
         try:
             os.dup2(nowhere, self.stream.fileno())
@@ -53,18 +53,18 @@ class Steady:
 
 
 def steady_streams() -> None:
-    """Make stdin, stdout and stderr safe to use, also where the shell closed them."""
+    """Make stdin, stdout and stderr safe to use, even if the shell closed them."""
     for number in (0, 1, 2):
         try:
             os.fstat(number)
-        except OSError:  # a file opened later would get this number, and be written to as if it were the screen
+        except OSError:  # else a file opened later gets this number, and receives what is meant for the screen
             os.open(os.devnull, os.O_RDWR)
     if sys.stdin is None:
         sys.stdin = open(os.devnull)  # noqa: SIM115
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(line_buffering=True)  # so that a pipe, too, shows each line at once
+            stream.reconfigure(line_buffering=True)  # so that a pipe shows each line at once, too
         if not isinstance(stream, Steady):
             setattr(sys, name, Steady(stream or open(os.devnull, "w")))  # noqa: SIM115
 

@@ -1,4 +1,4 @@
-"""A named space of trainings: `python pipelines/sweep.py --space recipe`. Its stages are those of a study."""
+"""Train a named space of models, in the stages of a study: `python pipelines/sweep.py --space recipe`."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -19,9 +19,9 @@ REPORTS = 20  # how often a training tells the scheduler its loss
 class SweepConfig(StudyConfig):
     """Train every point of a named space, and rank them.
 
-    A space that is a table is trained in full and ranked on the test set. One there to choose by, such as the recipe, is
-    ranked on a fifth of the training images, held out; a search among these is thinned out by ASHA while it trains. Running
-    the same command again goes on where it stopped. Results: the study's report, and tables/leaderboard.parquet.
+    All points of a table are trained to the end, and ranked on the test set. A choice, such as the recipe, is ranked on a fifth
+    of the training images, held out; a search is a choice in which ASHA stops bad trainings early. The same command continues
+    where it stopped. Results: the study's report, and tables/leaderboard.parquet.
 
     Loss against parameters:              python pipelines/sweep.py --space capacity
 
@@ -36,9 +36,9 @@ class SweepConfig(StudyConfig):
     study: str = ""
     """Name of the study, and of its folder under --storage. Default: the data set's name and the space's, digits-capacity."""
     extra_models: tuple[str, ...] = ()
-    """Of full_study.py alone: a sweep's models are --models."""
+    """Only for full_study.py; a sweep's models are --models."""
     experiments: tuple[str, ...] = ("losses",)
-    """Downstream tasks a trained model: names, or default, or all."""
+    """Downstream tasks for each trained model: names, or default, or all."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -83,9 +83,9 @@ def scheduler(epochs: int) -> Any:
 
 
 def sweep(config: SweepConfig) -> int:
-    """Run the sweep; the last line printed is the report's address."""
+    """Run the sweep. The last line printed is the report's address."""
     print(f"study {config.name} in {config.storage}, a sweep over {config.space}")
-    from pipelines.files.store import Store  # these take seconds, so they come after the first line
+    from pipelines.files.store import Store  # these imports take seconds, so they follow the first line
     from pipelines.study.leaderboard import leaderboard, ranking
     from pipelines.study.session import run_study
     from pipelines.study.specs import build_recipe

@@ -1,4 +1,4 @@
-"""Words that commands, progress and reports share: counts, durations, and the name of a training."""
+"""Word counts, durations and the names of trainings, for commands, progress and reports."""
 
 from uvb.spec import RunSpec
 

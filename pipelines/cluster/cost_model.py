@@ -1,6 +1,6 @@
-"""What a training costs on a given machine, before it runs: arithmetic, all-reduce, start-up, checkpoints.
+"""Predict the cost of a training on a given machine: arithmetic, all-reduce, start-up, checkpoints.
 
-It is small enough to check by hand. `python -m pipelines.cluster.cost_model` prints the tables of docs/scaling.md.
+The model is small enough to check by hand. `python -m pipelines.cluster.cost_model` prints the tables of docs/scaling.md.
 `--dry-run` and the default layout on GPUs use the same functions.
 """
 
@@ -20,11 +20,12 @@ from uvb.spec import RECIPES, DataRef, RunSpec, Shape
 from uvb.training.objectives import OBJECTIVES
 from uvb.training.state import steps_per_epoch
 
-GRADIENT_BYTES = 4  # a parameter, in each all-reduce: float32
-STATE_BYTES = 16  # a parameter, in a checkpoint: weights, their average, two moments
-DEVICE_BYTES = 20  # a parameter, on each device: those and its gradient
-UPDATE_BYTES = 40  # a parameter, through memory in each step: Adam, the average, the gradient zeroed
-HIDDEN = 2 / 3  # DDP hides an all-reduce behind the backward pass, which is this share of a step's arithmetic
+# Bytes for each parameter
+GRADIENT_BYTES = 4  # in an all-reduce: float32
+STATE_BYTES = 16  # in a checkpoint: weights, their average, two moments
+DEVICE_BYTES = 20  # on each device: the same and the gradient
+UPDATE_BYTES = 40  # through memory in each step: Adam, the average, the gradient set to zero
+HIDDEN = 2 / 3  # the backward pass is this share of a step's arithmetic; DDP hides an all-reduce behind it
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,9 @@ class Machine:
         memory: bytes a second to and from its memory.
         overhead: seconds of a step that depend on neither batch nor network, such as launches.
         per_node: workers on one node. They exchange `near` bytes a second; workers on several nodes exchange `far`.
-        hop: seconds that each of an all-reduce's 2 (P - 1) turns takes besides its bytes.
+        hop: seconds of each of an all-reduce's 2 (P - 1) turns, without its bytes.
         capacity: bytes of memory.
-        disk: bytes a second to where checkpoints go.
+        disk: bytes a second to the disk of checkpoints.
         startup: seconds until a worker group trains.
     """
 
@@ -57,19 +58,19 @@ class Machine:
     startup: float
 
 
-# A machine of 2 cores with AVX512-bf16, as one worker with two threads. flops is its bf16 peak.
+# Two cores with AVX512-bf16, as one worker with two threads. flops is their bf16 peak.
 TWO_CORES = Machine("2 cores", 7.2e11, 0.65, 1.6e10, 4e-3, 1, 1e9, 1e9, 1e-4, 2.4e10, 3e8, 15.0)
-# As measured (results/speed/nvidia-h200.md), share and overhead fitted to the steps. The speed of links is the maker's claim.
+# Measured (results/speed/nvidia-h200.md), share and overhead fitted to the steps. The links have the maker's figures.
 H200 = Machine("H200, 8 a node, 3.2 Tbit/s between nodes", 7.9e14, 0.65, 4e12, 1.2e-3, 8, 2e11, 1e11, 1e-5, 1.4e11, 1e9, 20.0)
-# The workers of ray_cluster.yaml, with 10 Gbit/s between nodes. The figures are the maker's claims, the share is assumed.
+# The workers of ray_cluster.yaml, with 10 Gbit/s between nodes. The figures are the maker's; the share is assumed.
 L4 = Machine("L4, one a node, 10 Gbit/s between nodes", 6e13, 0.5, 2.4e11, 4e-4, 1, 1e9, 1e9, 5e-5, 2.2e10, 5e8, 20.0)
 
 
 @lru_cache(maxsize=1024)
 def forward_flops(model: str, shape: Shape, widths: Config) -> float:
-    """Operations of one image's energy, or of one estimate for a model without an energy, counted on the meta device.
+    """Operations of one image's energy, or of one estimate if the model has no energy, counted on the meta device.
 
-    A model that cannot run there (it looks at values, or is broken) counts as two operations a parameter.
+    A model that cannot run there, since it looks at values or is broken, counts as two operations for each parameter.
     """
     net = skeleton(model, shape, widths)
     with torch.device(net.sigma.device):
@@ -86,20 +87,20 @@ def forward_flops(model: str, shape: Shape, widths: Config) -> float:
 
 @lru_cache(maxsize=1024)
 def image_flops(model: str, shape: Shape, widths: Config, objective: str) -> float:
-    """Operations of one training step for one image: 6 forward passes if the loss contains ∇_y f, otherwise 3."""
+    """Operations of one training step for one image: as many as 6 forward passes if the loss contains ∇_y f, else 3."""
     energy = isinstance(skeleton(model, shape, widths), Energy)
     return forward_flops(model, shape, widths) * (6 if energy and OBJECTIVES[objective].differentiates_twice else 3)
 
 
 def training_flops(spec: RunSpec) -> float:
-    """Operations of the whole training of `spec`, including the padding of last batches."""
+    """Operations of the whole training of `spec`, including the padding of the last batches."""
     images = steps_per_epoch(spec) * spec.recipe.batch_size
     return image_flops(spec.model, spec.data.shape, spec.widths, spec.objective) * images * spec.recipe.epochs
 
 
 @dataclass(frozen=True)
 class Work:
-    """The numbers of a training that decide its cost."""
+    """The numbers that decide the cost of a training."""
 
     flops_per_image: float
     parameters: int
@@ -114,7 +115,7 @@ class Work:
 
     @property
     def gradient_bytes(self) -> int:
-        """Bytes of all gradients. In an all-reduce each worker sends, and receives, 2 (P - 1) / P times as many."""
+        """Bytes of all gradients. In an all-reduce each worker sends and receives 2 (P - 1) / P times as many."""
         return GRADIENT_BYTES * self.parameters
 
     @property
@@ -122,12 +123,12 @@ class Work:
         return STATE_BYTES * self.parameters
 
     def fits(self, machine: Machine) -> bool:
-        """Whether weights, gradients and Adam's state fit into one device; data parallelism keeps all on every device."""
+        """Whether weights, gradients and Adam's state fit into one device. Data parallelism keeps all of them on each."""
         return DEVICE_BYTES * self.parameters <= machine.capacity
 
 
 def allreduce_seconds(work: Work, machine: Machine, workers: int) -> float:
-    """Seconds of an all-reduce in a ring of `workers`, as fast as its slowest link."""
+    """Seconds of an all-reduce in a ring of `workers`; its slowest link decides."""
     if workers == 1:
         return 0.0
     link = machine.near if workers <= machine.per_node else machine.far
@@ -135,7 +136,7 @@ def allreduce_seconds(work: Work, machine: Machine, workers: int) -> float:
 
 
 def step_seconds(work: Work, machine: Machine, workers: int = 1) -> float:
-    """Seconds of one optimizer step. Workers share the arithmetic of the global batch; each does the whole update."""
+    """Seconds of one optimizer step. Workers share the arithmetic of the global batch, and each makes the whole update."""
     arithmetic = math.ceil(work.batch / workers) * work.flops_per_image / (machine.flops * machine.share)
     update = UPDATE_BYTES * work.parameters / machine.memory
     waiting = max(0.0, allreduce_seconds(work, machine, workers) - HIDDEN * arithmetic)
@@ -143,13 +144,13 @@ def step_seconds(work: Work, machine: Machine, workers: int = 1) -> float:
 
 
 def training_seconds(work: Work, machine: Machine, workers: int = 1, checkpoint_seconds: float = 30.0) -> float:
-    """Seconds of a training from start-up to end. All workers wait for a checkpoint every `checkpoint_seconds`."""
+    """Seconds of a training from start-up to end. Every `checkpoint_seconds` all workers wait for a checkpoint."""
     saving = work.checkpoint_bytes / machine.disk
     return machine.startup + work.steps * step_seconds(work, machine, workers) * (1 + saving / checkpoint_seconds) + saving
 
 
 def study_seconds(works: Sequence[Work], machine: Machine, devices: int, workers: int) -> float:
-    """Seconds of all trainings with `workers` each: the longest first, as many at a time as there are devices for."""
+    """Seconds of all trainings with `workers` each. The longest begin first, as many at a time as the devices allow."""
     slots = [0.0] * max(1, min(devices // workers, len(works)))
     for seconds in sorted((training_seconds(work, machine, workers) for work in works), reverse=True):
         slots[slots.index(min(slots))] += seconds
@@ -157,7 +158,7 @@ def study_seconds(works: Sequence[Work], machine: Machine, devices: int, workers
 
 
 def best_workers(works: Sequence[Work], machine: Machine, devices: int) -> int:
-    """Workers a model (a power of two) with which the study ends first. Fewer are preferred if that costs at most 2 %."""
+    """The number of workers for each model, a power of two, with which the study ends first; fewer if they cost at most 2 %."""
     most = min(devices, min(work.batch for work in works))
     choices = [2**i for i in range(most.bit_length()) if 2**i <= most]
     seconds = {workers: study_seconds(works, machine, devices, workers) for workers in choices}
@@ -174,7 +175,7 @@ CASES = ("the paper's, MNIST", "images 100 times larger", "networks 100 times la
 
 
 def paper_work(model: str, *, larger_images: bool = False, larger_networks: bool = False, epochs: int = EPOCHS) -> Work:
-    """A training on MNIST in batches of 128, or on images of 280x280, or with every width but d_z ten times the paper's."""
+    """A training on MNIST in batches of 128; or on images of 280x280, or with ten times the paper's widths (d_z stays)."""
     shape = (1, 280, 280) if larger_images else (1, 28, 28)
     widths = default_widths(model, (1, 28, 28))
     data = DataRef("mnist", "", shape, 60_000)
@@ -203,13 +204,9 @@ def inputs_table() -> str:
     for index, case in enumerate(CASES):
         for model in ("uvb", "deen"):
             w = paper_work(model, **case_flags(index))
-            row = [f"{model}, {case}", f"{w.parameters:,}", f"{w.flops_per_image / 6e9:,.2f}"]
-            row += [
-                f"{w.flops_per_image * w.batch / 1e12:,.2f}",
-                f"{w.gradient_bytes / 1e6:,.0f}",
-                f"{w.checkpoint_bytes / 1e6:,.0f}",
-            ]
-            rows.append(row)
+            flops = [f"{w.flops_per_image / 6e9:,.2f}", f"{w.flops_per_image * w.batch / 1e12:,.2f}"]
+            sizes = [f"{w.gradient_bytes / 1e6:,.0f}", f"{w.checkpoint_bytes / 1e6:,.0f}"]
+            rows.append([f"{model}, {case}", f"{w.parameters:,}", *flops, *sizes])
     head = ["", "parameters", "forward, GFLOP an image", "step, TFLOP", "all-reduce, MB", "checkpoint, MB"]
     return table(head, rows)
 
@@ -225,17 +222,15 @@ def check_table() -> str:
 
 
 def speedup_table(machine: Machine) -> str:
-    """How many times faster a training's step is with P workers."""
+    """How many times faster a step is with P workers."""
     rows = []
     for index, case in enumerate(CASES):
         for model in ("uvb", "deen"):
             work = paper_work(model, **case_flags(index))
             one = step_seconds(work, machine)
             cells = [f"{one / step_seconds(work, machine, p):.2f}" for p in SHARES[1:]]
-            fits = work.fits(machine)
-            rows.append(
-                [f"{model}, {case}", *([f"{one * 1000:,.3g} ms", *cells] if fits else ["does not fit"] + [""] * len(cells))]
-            )
+            shown = [f"{one * 1000:,.3g} ms", *cells] if work.fits(machine) else ["does not fit"] + [""] * len(cells)
+            rows.append([f"{model}, {case}", *shown])
     return table(["", "a step on 1", *(f"on {p}, times faster" for p in SHARES[1:])], rows)
 
 
@@ -263,7 +258,7 @@ def clock(seconds: float) -> str:
 
 
 def document() -> str:
-    """All tables, as they stand between the marks in docs/scaling.md."""
+    """All tables, as docs/scaling.md has them between its marks."""
     parts = ["### What a training has to move", inputs_table(), "### The model against measurements", check_table()]
     for machine in (H200, L4):
         parts += [f"### One training, more devices: {machine.name}", speedup_table(machine)]

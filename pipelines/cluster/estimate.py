@@ -1,4 +1,4 @@
-"""How long a study would take on this machine: the cost model of docs/scaling.md, fitted to a few timed steps."""
+"""Estimate how long a study takes on this machine: fit the cost model of docs/scaling.md to a few timed steps."""
 
 import dataclasses
 import json
@@ -25,27 +25,27 @@ from uvb.training.probe import PROBE_IMAGES
 from uvb.training.state import TrainState, steps_per_epoch
 
 MEASUREMENT_SHARE = 1.5  # all default experiments of a model cost so many times its loss tables
-FP32_COST = 4.0  # an operation's time in fp32, in units of one in bf16: 3.0 to 3.9 in steps (docs/speed.md), 5 in products
+FP32_COST = 4.0  # how many times longer fp32 takes than bf16: 3.0 to 3.9 in steps (docs/speed.md), 5 in products
 PATIENCE = timedelta(minutes=10)  # how long workers wait for one another
-STEPS = 6  # how many are timed of each kind of model; the first does not count, since it sets everything up
+STEPS = 6  # timed for each kind of model; the first sets everything up and does not count
 
 
 @dataclasses.dataclass(frozen=True)
 class Pace:
-    """Seconds of a training step, and of an image in the probe at an epoch's end."""
+    """Seconds of a training step, and of one image in the probe at an epoch's end."""
 
     step: float
     probe: float
 
     def training(self, spec: RunSpec, images: ImageSet) -> float:
-        """Seconds of the whole training of `spec`, checkpoints not counted."""
+        """Seconds of the whole training of `spec` without checkpoints."""
         test = min(PROBE_IMAGES, len(images.test))
         probed = test + min(test, spec.data.train_images)
         return spec.recipe.epochs * (steps_per_epoch(spec) * self.step + probed * self.probe)
 
 
 def pace(spec: RunSpec, plan: Plan, images: ImageSet) -> Pace:
-    """The pace of `spec`, timed over a few steps and one end of an epoch. Each of the plan's workers calls this."""
+    """The pace of `spec`, timed over a few steps and one end of an epoch. Each worker of the plan calls this."""
     data = dataclasses.replace(spec.data, train_images=min(STEPS * spec.recipe.batch_size, spec.data.train_images))
     few = dataclasses.replace(spec, data=data, recipe=dataclasses.replace(spec.recipe, epochs=2))
     steps = steps_per_epoch(few)
@@ -60,18 +60,18 @@ def pace(spec: RunSpec, plan: Plan, images: ImageSet) -> Pace:
             test = min(PROBE_IMAGES, len(images.test))
             return Pace(step, max(0.0, now - started - step) / (test + min(test, data.train_images)))
         started = time.monotonic()
-    return Pace((state.curves[1].seconds - state.curves[0].seconds) / steps, 0.0)  # an epoch this short is timed as a whole
+    return Pace((state.curves[1].seconds - state.curves[0].seconds) / steps, 0.0)  # so short an epoch is timed as a whole
 
 
 def paces(specs: Sequence[RunSpec], plan: Plan, images: ImageSet) -> list[Pace]:
-    """The pace of each of `specs` under `plan`, without compilation. Several workers on CPUs are timed in as many processes.
+    """The pace of each of `specs` under `plan`, uncompiled. If CPUs run several workers, as many processes are timed.
 
     Raises:
         UserError: one of them cannot be trained.
     """
     plan = dataclasses.replace(plan, compile=False)
     most = max((spec.recipe.batch_size for spec in specs), default=1)
-    # copies, since a slice of a map would travel to other processes with the whole of it
+    # copy them: with a slice of a memory map, the whole map would travel to other processes
     train, test = images.train[: STEPS * most].clone(), images.test[:PROBE_IMAGES].clone()
     images = dataclasses.replace(images, train=train, test=test, train_labels=None, test_labels=None)
     specs = [dataclasses.replace(s, data=dataclasses.replace(s.data, checksum=images.checksum, train_images=len(images.train)))
@@ -97,7 +97,7 @@ def _pace(spec: RunSpec, plan: Plan, images: ImageSet) -> Pace:
 
 
 def _worker(rank: int, specs: Sequence[RunSpec], plan: Plan, images: ImageSet, folder: str) -> None:
-    """One process of `paces`; the first one writes the paces into `folder`."""
+    """Run one process of `paces`; the first process writes the paces into `folder`."""
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=plan.workers, timeout=PATIENCE)
     told: dict[str, object]
     try:
@@ -111,16 +111,16 @@ def _worker(rank: int, specs: Sequence[RunSpec], plan: Plan, images: ImageSet, f
 
 
 def fitted_machine(work: Work, step: float) -> Machine:
-    """A machine on which the cost model says that one worker's step takes `step` seconds: its speed is fitted."""
+    """A machine fitted so that, in the cost model, a step of one worker takes `step` seconds."""
     rest = TWO_CORES.overhead + UPDATE_BYTES * work.parameters / TWO_CORES.memory
-    arithmetic = max(step - rest, 0.1 * step)  # seconds; a tiny network's step is all overhead
+    arithmetic = max(step - rest, 0.1 * step)  # seconds; the step of a tiny network is all overhead
     return dataclasses.replace(TWO_CORES, flops=work.batch * work.flops_per_image / arithmetic, share=1.0, startup=0.0)
 
 
 def estimated_seconds(specs: Sequence[RunSpec], plan: Plan, images: ImageSet) -> dict[str, float]:
-    """Seconds of training on this machine, by spec_id. A few steps of each kind of model are timed; the rest is reckoned.
+    """Seconds of training on this machine, by spec_id: from a few timed steps of each kind of model, and the cost model.
 
-    Start-up is left out, since it comes once a group.
+    Start-up is left out, since it happens once for each group.
     """
     kinds: dict[tuple[object, ...], list[RunSpec]] = {}
     for spec in specs:
@@ -131,18 +131,18 @@ def estimated_seconds(specs: Sequence[RunSpec], plan: Plan, images: ImageSet) ->
         for spec in own:
             work = Work.of(spec)
             machine = fitted_machine(work, measured.training(spec, images) / work.steps)
-            workers = plan.workers if plan.device != "cpu" else 1  # CPUs' workers were measured together
+            workers = plan.workers if plan.device != "cpu" else 1  # on CPUs all workers were timed together
             found[spec.spec_id] = training_seconds(work, machine, workers)
     return found
 
 
 def estimates_a_model(images: ImageSet, config: EvalConfig) -> int:
-    """How many x̂(y) a model's loss tables take: the images of both splits times the noise draws."""
+    """How many x̂(y) the loss tables of one model take: the images of both splits times the noise draws."""
     return sum(len(evaluation_images(images, split, config)) for split in ("train", "test")) * config.draws
 
 
 def measurement_flops(specs: Sequence[RunSpec], precision: str, trained_in: str, images: ImageSet, config: EvalConfig) -> float:
-    """Operations of all models' default experiments. In fp32 they count more if the trainings are in bf16 (`trained_in`)."""
+    """Operations of all models' default experiments. Those in fp32 count `FP32_COST` times if trainings are in bf16."""
     slower = FP32_COST if (precision, trained_in) == ("fp32", "bf16") else 1.0
     count = estimates_a_model(images, config) * MEASUREMENT_SHARE * slower
     passes = 2  # x̂(y) of an energy: forward, and back to y
@@ -151,9 +151,9 @@ def measurement_flops(specs: Sequence[RunSpec], precision: str, trained_in: str,
 
 @torch.no_grad()
 def measurement_seconds(specs: Sequence[RunSpec], plan: Plan, images: ImageSet, config: EvalConfig, at_once: int) -> float:
-    """Seconds of all models' default experiments; blocks of estimates are timed for each kind of model.
+    """Seconds of all models' default experiments, from timed blocks of estimates of each kind of model.
 
-    A broken model cannot be timed and counts as 0: its workers will report it.
+    A broken model cannot be timed and counts as 0; its workers will report it.
     """
     count = estimates_a_model(images, config)
     timed: dict[tuple[object, ...], float] = {}
@@ -165,7 +165,7 @@ def measurement_seconds(specs: Sequence[RunSpec], plan: Plan, images: ImageSet, 
             if kind not in timed:
                 try:
                     timed[kind] = _estimate_seconds(spec, plan, images, config)
-                except Exception:  # whatever a plug-in's model raises
+                except Exception:  # a plug-in may raise anything
                     timed[kind] = 0.0
             total += MEASUREMENT_SHARE * count * timed[kind]
     finally:

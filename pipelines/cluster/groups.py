@@ -1,4 +1,4 @@
-"""Which models are trained together. Each model gets a plan; models of one plan are dealt out to groups of equal cost."""
+"""Decide which models are trained together. Each model gets a plan; models with one plan form groups of about equal cost."""
 
 import dataclasses
 import math
@@ -12,13 +12,13 @@ from uvb.errors import UserError
 from uvb.plan import Plan, resolve_plan
 from uvb.spec import RunSpec
 
-GROUP_SECONDS = 600.0  # a group trains at least about so long, so that its start-up of 15 s matters little
-FLOPS_A_SECOND = {"cpu": 1e11, "cuda": 1e14}  # of one worker, roughly; this only decides how models are grouped
+GROUP_SECONDS = 600.0  # a group trains about so long or longer, so that its start-up of 15 s matters little
+FLOPS_A_SECOND = {"cpu": 1e11, "cuda": 1e14}  # of one worker, roughly; used for grouping only
 
 
 @dataclass(frozen=True)
 class Group:
-    """Models that one TorchTrainer trains in turn, all with one plan."""
+    """Models that one TorchTrainer trains in turn, with one plan."""
 
     specs: tuple[RunSpec, ...]
     plan: Plan
@@ -27,12 +27,12 @@ class Group:
 def new_plan(
     options: ClusterOptions, layout: Layout, specs: Sequence[RunSpec], resolve: Callable[..., Plan] = resolve_plan
 ) -> Plan:
-    """The plan for `specs`, models that have none yet.
+    """The plan for `specs`, which have none yet.
 
     Args:
-        resolve: `resolve_plan`, or what runs it where the workers will run.
+        resolve: `resolve_plan`, or a function that runs it where the workers will run.
     """
-    # A rough time, on a CPU, that decides whether compiling pays: the shortest, since all get one plan.
+    # All get one plan, so the shortest training, roughly timed for a CPU, decides whether compiling pays.
     shortest = min(training_seconds(Work.of(spec), TWO_CORES, layout.workers) for spec in specs)
     return resolve(
         workers=layout.workers, device=layout.device, precision=options.precision, compile=options.compile,
@@ -44,7 +44,7 @@ def require_honourable(plan: Plan, layout: Layout, has: Capacity) -> None:
     """Refuse a stored plan that cannot be used again as it is.
 
     Raises:
-        UserError: this cluster, used as asked, cannot do what the plan says.
+        UserError: this cluster, with the options given, cannot do what the plan says.
     """
     problem = ""
     if plan.device != layout.device:
@@ -67,13 +67,13 @@ def make_groups(plans: dict[Plan, list[RunSpec]], layout: Layout, one_each: bool
 
 
 def group_count(specs: Sequence[RunSpec], plan: Plan, layout: Layout) -> int:
-    """How many groups: enough to fill the layout, and more if models are large, up to one for each model."""
+    """The number of groups: enough to fill the layout; if models are large, more, up to one for each model."""
     seconds = sum(map(training_flops, specs)) / FLOPS_A_SECOND[plan.device] / plan.workers
     return min(len(specs), layout.concurrency * max(1, math.ceil(seconds / layout.concurrency / GROUP_SECONDS)))
 
 
 def balanced(specs: Sequence[RunSpec], groups: int) -> list[tuple[RunSpec, ...]]:
-    """Split `specs` into at most `groups` parts of about equal cost. In each the largest noise level comes first."""
+    """Split `specs` into at most `groups` parts of about equal cost, each with the largest noise level first."""
     parts: list[list[RunSpec]] = [[] for _ in range(min(groups, len(specs)))]
     loads = [0.0] * len(parts)
     for spec in sorted(specs, key=lambda s: (-training_flops(s), -s.sigma, s.spec_id)):
@@ -84,7 +84,7 @@ def balanced(specs: Sequence[RunSpec], groups: int) -> list[tuple[RunSpec, ...]]
 
 
 def fitted(layout: Layout, groups: Sequence[Group]) -> Layout:
-    """The layout with smaller CPU shares, if a stored plan has more workers than a new plan would."""
+    """The layout; with smaller CPU shares if a stored plan has more workers than a new one would."""
     workers = max(group.plan.workers for group in groups)
     if workers <= layout.workers:
         return layout

@@ -1,4 +1,4 @@
-"""What there is to train on, and who gets which CPUs and GPUs: workers a model, and models at a time. No Ray."""
+"""Decide which CPUs and GPUs train: how many workers each model has, and how many models train at a time. No Ray."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from uvb.errors import UserError
 from uvb.machine import usable_cpus
 from uvb.spec import RunSpec
 
-TRIAL_CPUS = 0.01  # of a trial, which only waits for its workers; Ray refuses 0
-LEAST_CPUS = 0.01  # of a worker
+TRIAL_CPUS = 0.01  # for a trial, which only waits for its workers; Ray refuses 0
+LEAST_CPUS = 0.01  # for a worker
 
 
 @dataclass(frozen=True)
 class Capacity:
-    """CPUs and GPUs in all and of each node, and whether they are a cluster's or this machine's."""
+    """The CPUs and GPUs of a cluster or of this machine: in all, and of each node."""
 
     cpus: int
     gpus: int
@@ -32,12 +32,12 @@ class Capacity:
 
     @property
     def node_cpus(self) -> list[int]:
-        """CPUs of each node; what is expected to come counts as nodes like the largest."""
+        """The CPUs of each node. Expected CPUs count as nodes like the largest."""
         return _with_expected([cpus for cpus, _ in self.nodes if cpus], self.cpus)
 
     @property
     def node_gpus(self) -> list[int]:
-        """GPUs of each node that has some, likewise."""
+        """The GPUs of each node that has some. Expected GPUs count likewise."""
         return _with_expected([gpus for _, gpus in self.nodes if gpus], self.gpus)
 
 
@@ -48,7 +48,7 @@ def _with_expected(found: list[int], total: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Layout:
-    """How the trainings share what there is. `concurrency` groups at a time, each of `workers` workers."""
+    """How the trainings share the machines: `concurrency` groups train at a time, each with `workers` workers."""
 
     workers: int
     concurrency: int
@@ -61,12 +61,12 @@ class Layout:
 
     @property
     def threads(self) -> int:
-        """CPU threads of one worker: the CPUs it has. Ignores the small share that is reserved for the trials."""
+        """CPU threads of one worker: its CPUs. Ignores the small CPU share reserved for trials."""
         return max(1, round(self.cpus_per_worker))
 
     @property
     def resources(self) -> dict[str, float]:
-        """Ray resources of one worker."""
+        """One worker's resources in Ray."""
         gpus = {"GPU": self.gpus_per_worker} if self.gpus_per_worker else {}
         return {"CPU": self.cpus_per_worker, **gpus}
 
@@ -77,20 +77,20 @@ class Layout:
 
 
 def local_capacity() -> Capacity:
-    """What this machine has."""
+    """The CPUs and GPUs of this machine."""
     cpus, gpus = usable_cpus(), torch.cuda.device_count()
     return Capacity(cpus, gpus, ((cpus, gpus),), cluster=False)
 
 
 def choose_layout(options: ClusterOptions, has: Capacity, specs: Sequence[RunSpec]) -> Layout:
-    """The layout for the trainings of `specs`. What the user asked for is kept; the rest is what suits `has`.
+    """The layout for the trainings of `specs`. It follows the user's options; the rest suits `has`.
 
-    On CPUs each model has one worker, and as many models train at a time as there are CPUs for: measured faster than
-    workers that share a model (docs/scaling.md). On GPUs a model has as many workers as end the study first by
-    docs/scaling.md, reckoned for slow links: one, unless there are more GPUs than models.
+    On CPUs each model has one worker, and as many models train at a time as there are CPUs: this was measured to be faster than
+    workers that share a model (docs/scaling.md). On GPUs a model has the number of workers with which the study ends first, by
+    docs/scaling.md with slow links: one, unless there are more GPUs than models.
 
     Raises:
-        UserError: it asks for more than there is.
+        UserError: the options ask for more than there is.
     """
     return _gpu_layout(options, has, specs) if options.use_gpu else _cpu_layout(options, has, specs)
 
@@ -98,7 +98,7 @@ def choose_layout(options: ClusterOptions, has: Capacity, specs: Sequence[RunSpe
 def _cpu_layout(options: ClusterOptions, has: Capacity, specs: Sequence[RunSpec]) -> Layout:
     workers = options.num_workers or 1
     least = options.cpus_per_worker or 1.0
-    slots = sum(int(cpus / least) for cpus in has.node_cpus)  # a worker lies on one node whole
+    slots = sum(int(cpus / least) for cpus in has.node_cpus)  # a worker does not span nodes
     if workers > slots:
         asked = f"{workers} worker{'s' * (workers != 1)} of {least:g} CPU{'s' * (least != 1)} each"
         advice = f"{slots} (--num-workers)" if slots else f"{max(has.node_cpus)} CPUs each, as one node has (--cpus-per-worker)"
@@ -110,7 +110,7 @@ def _cpu_layout(options: ClusterOptions, has: Capacity, specs: Sequence[RunSpec]
             f"asked for {concurrency} trials at a time of {workers} x {least:g} CPUs, and {has}; "
             f"ask for at most {fitting} (--concurrent-trials), or fewer CPUs a worker"
         )
-    # A little is left for the trials themselves, and workers that share a CPU get equal parts of it.
+    # The trials need a little, too, and workers that share a CPU get equal parts of it.
     spare = concurrency * TRIAL_CPUS
     share = cpu_share(has.node_cpus, concurrency * workers, spare) if spare < max(has.node_cpus) else 0.0
     if share < LEAST_CPUS:
@@ -120,7 +120,7 @@ def _cpu_layout(options: ClusterOptions, has: Capacity, specs: Sequence[RunSpec]
 
 
 def cpu_share(nodes: Sequence[int], count: int, spare: float) -> float:
-    """The most CPUs that each of `count` workers can have where each lies on one node whole, `spare` left on every node."""
+    """The most CPUs that each of `count` workers can have, if no worker spans nodes and every node keeps `spare` CPUs."""
     rooms = [cpus - spare for cpus in nodes if cpus > spare]
     shares = sorted({room / k for room in rooms for k in range(1, count + 1)}, reverse=True)
     return next(share for share in shares if sum(int(room / share + 1e-9) for room in rooms) >= count)
@@ -130,7 +130,7 @@ def _gpu_layout(options: ClusterOptions, has: Capacity, specs: Sequence[RunSpec]
     each = options.gpus_per_worker
     if not has.gpus:
         raise UserError(f"--use-gpu, and {has}; where the cluster adds GPU nodes on demand, say how many with --expect-gpus")
-    slots = sum(int(gpus / each + 1e-9) for gpus in has.node_gpus)  # a worker lies on one node whole
+    slots = sum(int(gpus / each + 1e-9) for gpus in has.node_gpus)  # a worker does not span nodes
     if not slots:
         most = max(has.node_gpus)
         raise UserError(

@@ -1,4 +1,4 @@
-"""Memory that trainings and walks need at least, so that what cannot fit is refused before it begins."""
+"""Refuse trainings that cannot fit into memory before they begin."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -23,9 +23,9 @@ FLOAT_BYTES = 4
 
 @lru_cache(maxsize=1024)
 def activations(model: str, shape: Shape, widths: Config) -> int:
-    """Numbers that one image's forward pass keeps: the outputs of all layers, counted on the meta device.
+    """How many numbers one image's forward pass keeps: the outputs of all layers, counted on the meta device.
 
-    0 where the model cannot run there: then nothing is known.
+    0: not known, since the model cannot run there.
     """
     net, counts = skeleton(model, shape, widths), [0]
 
@@ -38,7 +38,7 @@ def activations(model: str, shape: Shape, widths: Config) -> int:
         with torch.device(net.sigma.device), torch.no_grad():
             y, eps = torch.zeros(1, *shape), torch.zeros(1, net.noise_dim)
             net.energy(y, eps) if isinstance(net, Energy) else net(y, eps)
-    except Exception:  # whatever a plug-in raises; its workers find out
+    except Exception:  # a plug-in may raise anything; its workers will report it
         return 0
     finally:
         for hook in hooks:
@@ -47,20 +47,20 @@ def activations(model: str, shape: Shape, widths: Config) -> int:
 
 
 def training_bytes(spec: RunSpec, workers: int) -> int:
-    """What each of `workers` needs at least: weights, their average, gradient and moments, and its images' activations."""
+    """The least bytes that each of `workers` needs: weights, average, gradient, moments, and its images' activations."""
     images = math.ceil(min(spec.recipe.batch_size, spec.data.train_images) / workers)
     kept = activations(spec.model, spec.data.shape, spec.widths) + math.prod(spec.data.shape)
     return DEVICE_BYTES * parameters(spec.model, spec.data.shape, spec.widths) + FLOAT_BYTES * images * kept
 
 
 def require_memory(specs: Sequence[RunSpec], layout: Layout, has: Capacity, trained: Callable[[RunSpec], bool]) -> None:
-    """Refuse a training that needs more memory than there is for it, as far as that is known.
+    """Refuse a training that needs more memory than it can have, as far as that is known.
 
     Args:
-        trained: tells which need no memory any more.
+        trained: whether a training has ended, and so needs no memory.
 
     Raises:
-        UserError: it does, with both figures.
+        UserError: a training needs more. The line has both figures.
     """
     room = _room(layout, has)
     on_one = 1 if has.cluster or layout.device == "cuda" else layout.workers * layout.concurrency
@@ -77,14 +77,14 @@ def require_memory(specs: Sequence[RunSpec], layout: Layout, has: Capacity, trai
 
 
 def _room(layout: Layout, has: Capacity) -> float:
-    """Bytes of a GPU, of a cluster's largest node, or of this machine; infinite where they cannot be known from here."""
+    """The bytes of a GPU, of a cluster's largest node, or of this machine; infinite where they are not known here."""
     if has.cluster:
-        grows = has.cpus > sum(cpus for cpus, _ in has.nodes)  # by nodes that are not there yet
+        grows = has.cpus > sum(cpus for cpus, _ in has.nodes)  # by nodes that are still to come
         nodes = [node["Resources"].get("memory", math.inf) for node in ray.nodes() if node["Alive"]]
         return math.inf if grows or layout.device == "cuda" else max(nodes, default=math.inf)
     return torch.cuda.mem_get_info()[1] if layout.device == "cuda" else usable_memory()
 
 
 def gigabytes(count: float) -> str:
-    """A number of bytes to read, e.g. ``1.5 GB``."""
+    """A number of bytes for a person, e.g. ``1.5 GB``."""
     return f"{count / 1e9:,.3g} GB" if count < 1e12 else f"{count / 1e9:,.0f} GB"

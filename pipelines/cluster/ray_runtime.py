@@ -1,4 +1,4 @@
-"""Starting, joining, watching and leaving Ray."""
+"""Start, join, watch and leave Ray."""
 
 import logging
 import os
@@ -25,27 +25,27 @@ from uvb.errors import UserError
 from uvb.machine import usable_cpus
 from uvb.plan import Plan, resolve_plan
 
-ANSWER_SECONDS = 10.0  # until a cluster's port counts as closed
+ANSWER_SECONDS = 5.0  # until a cluster's port counts as closed
 SOCKET_BYTES = 107  # the longest name that Linux allows a socket
-ASK_SECONDS = 5.0  # how often a cluster that was joined is asked whether it lives
+ASK_SECONDS = 5.0  # between two questions to a joined cluster whether it lives
 FIRST_WORKER_SECONDS = 900.0  # an autoscaler may have to start a machine first
-# What our settings for Ray (pipelines/__init__.py) must be on the other nodes, too.
+# These of our settings for Ray (pipelines/__init__.py) must hold on the other nodes, too.
 CARRIED = ("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "RAY_TRAIN_COLLECTIVE_TIMEOUT_S", "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S",
            "RAY_CHDIR_TO_TRIAL_DIR", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "MLFLOW_DISABLE_TELEMETRY")  # fmt: skip
 
-_asked = 0.0  # when it was asked last
+_asked = 0.0  # when a joined cluster was asked last
 
 
 def cluster_address(wanted: str) -> str | None:
-    """The address of the cluster to join, or None where Ray is to be started on this machine.
+    """The address of the cluster to join; None: start Ray on this machine.
 
-    A running cluster counts where `ray start` made it (a node of a cluster, or a laptop's own); another study's Ray does not.
+    A running cluster is one that `ray start` made, here or with a head elsewhere. The Ray of another study is none.
 
     Args:
         wanted: "local", "auto", an address, or "" for a running cluster if there is one.
 
     Raises:
-        UserError: it is no address of a cluster, or "auto" and there is no cluster.
+        UserError: this is no address of a cluster; or it is "auto" and no cluster runs.
     """
     if wanted == "local":
         return None
@@ -64,7 +64,7 @@ def cluster_address(wanted: str) -> str | None:
         raise UserError(f"{source} {masked(found)} is a dashboard's address; give HOST:6379, or submit the study by `{submit}`")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise UserError(f"{source} {masked(found)}: an address is HOST:PORT, such as 10.0.0.1:6379, or auto, or local")
-    try:  # before Ray does, which would retry, and warn of each try
+    try:  # Ray itself would retry, and warn each time
         _connect(host, int(port))
     except OSError as error:
         advice = "unset RAY_ADDRESS" if source == "RAY_ADDRESS" else "give another --address"
@@ -74,9 +74,9 @@ def cluster_address(wanted: str) -> str | None:
 
 
 def start_ray(address: str | None) -> None:
-    """Join the cluster at `address`, or start Ray on this machine, which then answers this machine alone.
+    """Join the cluster at `address`; or, without one, start Ray on this machine and for this machine alone.
 
-    What Ray itself says goes to its log files.
+    Ray's own messages go to its log files.
 
     Raises:
         UserError: there is no cluster at that address, or Ray cannot start here.
@@ -88,7 +88,7 @@ def start_ray(address: str | None) -> None:
         if address is None:
             folder = private_folder()
             with compat.this_machine_only():
-                # The dashboard's process is the one that frees the CPUs of a killed trial's workers.
+                # The dashboard frees the CPUs of a killed trial's workers.
                 ray.init(
                     "local",
                     num_cpus=usable_cpus(),
@@ -105,21 +105,21 @@ def start_ray(address: str | None) -> None:
         ) from error
     except UserError:
         raise
-    except Exception as error:  # Ray's own start-up time-out is a bare Exception
+    except Exception as error:  # Ray reports a time-out at its start as a bare Exception
         busy = "time" in str(error).lower()
         advice = "on a busy machine, try again when it is quieter" if busy else "mend that, or give the --address of a cluster"
         raise UserError(f"Ray did not start ({first_line(error)}); {advice}") from error
 
 
 def private_folder() -> str:
-    """The folder of a local Ray's files, which nobody else can read: they hold its ports. RAY_TMPDIR says in which folder.
+    """A folder for the files of a local Ray, in RAY_TMPDIR. The files tell Ray's ports, so nobody else may read them.
 
     Raises:
         UserError: its path is too long for the names of sockets, it cannot be made, or it belongs to somebody else.
     """
     parent = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
     folder = Path(parent).absolute() / f"uvb-ray-{os.getuid()}"
-    inner = folder / "ray"  # Ray opens its own folder to everybody, but not the one around it
+    inner = folder / "ray"  # Ray opens its own folder to everybody, so ours lies around it
     longest = f"{inner}/session_2026-01-01_00-00-00_000000_{2**22}/sockets/plasma_store"
     if (over := len(longest.encode()) - SOCKET_BYTES) > 0:
         most = len(parent.encode()) - over
@@ -135,10 +135,10 @@ def private_folder() -> str:
 
 
 def private_token(*, create: bool) -> None:
-    """See that the token which opens Ray is readable by its owner alone. Ray 2.60.0 leaves it readable by all.
+    """Make the token that opens Ray readable by its owner alone. Ray 2.60.0 leaves it readable by all.
 
     Args:
-        create: make one where there is none. Where the home folder cannot be written, it lives in the environment.
+        create: make a token where there is none. If the home folder cannot be written, the environment holds it.
     """
     if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
         return
@@ -160,9 +160,9 @@ def _connect(host: str, port: int) -> None:
 
 
 def require_alive() -> None:
-    """Raise `CommandFailed` where the control server, or this machine's part of Ray, has died.
+    """Raise `CommandFailed` if the control server, or this machine's part of Ray, has died.
 
-    Ray itself waits a minute for them and then ends this process, or waits for ever.
+    Ray itself would wait a minute and then end this process, or wait for ever.
     """
     node = compat.own_node()
     if node is None:
@@ -174,7 +174,7 @@ def require_alive() -> None:
 
 
 def _silent(address: str, socket_name: str) -> list[str]:
-    """Which vital processes of a cluster that was joined take no connection; asked every few seconds."""
+    """The vital processes of a joined cluster that take no connection. They are asked every few seconds only."""
     global _asked
     if time.monotonic() - _asked < ASK_SECONDS:
         return []
@@ -195,21 +195,21 @@ def _silent(address: str, socket_name: str) -> list[str]:
 
 
 def leave_ray(*, at_once: bool = False) -> None:
-    """Disconnect from Ray, and end what of it was started here.
+    """Disconnect from Ray, and end the Ray that was started here.
 
-    `at_once` is for a process that is about to leave by `os._exit`, while Tune's thread still talks to Ray or Ray is broken. A
-    proper shutdown would wait for Ray, or crash the process by taking the connection from under that thread. A cluster
-    ends what the driver had running when it sees the driver gone.
+    `at_once` is for a process that then leaves by `os._exit`, because Ray is broken or Tune's thread still uses it. A proper
+    shutdown would wait for Ray, or would close the connection that the thread uses, and crash. A cluster ends the driver's
+    work when the driver is gone.
     """
     if at_once:
-        logging.disable()  # what Tune's thread says of it
+        logging.disable()  # else Tune's thread would complain
         compat.kill_own_processes()
     else:
         ray.shutdown()
 
 
 def cluster_capacity(options: ClusterOptions) -> Capacity:
-    """What the cluster has, or can grow to as the user says (`expect_cpus`, `expect_gpus`)."""
+    """The CPUs and GPUs that the cluster has, or can grow to (`expect_cpus`, `expect_gpus`)."""
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     nodes = tuple((int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in alive)
     cpus, gpus = map(sum, zip(*nodes, strict=True))
@@ -217,9 +217,9 @@ def cluster_capacity(options: ClusterOptions) -> Capacity:
 
 
 def resolver(layout: Layout, has: Capacity) -> Callable[..., Plan]:
-    """`resolve_plan`, run where the workers will run: here, or on a node of the cluster.
+    """A function that runs `resolve_plan` where the workers will run: here, or on a node of the cluster.
 
-    The function it returns raises UserError where no node has room for a worker.
+    It raises UserError if no node has room for a worker.
     """
     if not has.cluster:
         return resolve_plan
@@ -238,10 +238,10 @@ def resolver(layout: Layout, has: Capacity) -> Callable[..., Plan]:
 
 
 def require_shared(store: Store, has: Capacity) -> None:
-    """Refuse a study's folder on the driver's own disk where other nodes do not see it.
+    """Refuse a study's folder on the driver's own disk that other nodes do not see.
 
     Raises:
-        UserError: a node does not see the file study.json, which the driver has just written.
+        UserError: a node does not see study.json, which the driver has just written.
     """
     if not has.cluster or len(has.nodes) < 2 or store.local_path is None:
         return
@@ -254,7 +254,7 @@ def require_shared(store: Store, has: Capacity) -> None:
         asked.append(sees.options(num_cpus=0, max_retries=0, scheduling_strategy=there).remote(f"{store.uri}/study.json"))
     blind = 0
     for answer in asked:
-        with suppress(RayError):  # a node that has gone, or is busy, shows later whether it can work
+        with suppress(RayError):  # a node that is gone or busy shows later whether it can work
             blind += not ray.get(answer, timeout=60)
     if blind:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Measurements as Ray tasks, one for each model and experiment, retried when they fail."""
+"""Run measurements as Ray tasks, one for each model and experiment, and retry those that fail."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -15,10 +15,10 @@ RETRIES = 3
 def run_tasks(
     tasks: Sequence[Task], store: Store, settings: Settings, layout: Layout, check: Callable[[], None] = lambda: None
 ) -> Iterator[tuple[int, dict[str, str]]]:
-    """Run `tasks` as Ray tasks; about once a second yields how many ended, and what failed for good, folder -> a line.
+    """Run `tasks` as Ray tasks. About once a second, yield how many ended, and folder -> a line for each final failure.
 
     Args:
-        check: called before Ray is asked anything, to raise where Ray is gone: asked then, it would wait for ever.
+        check: raises if Ray is gone. It is called before each question to Ray, which would then never answer.
     """
     gpus = min(1.0, layout.gpus_per_worker)
     remote = ray.remote(run_task).options(num_cpus=1, num_gpus=gpus, max_retries=RETRIES, retry_exceptions=True)

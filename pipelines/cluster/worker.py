@@ -1,4 +1,4 @@
-"""What a Ray Train worker does: it trains the models of its group in turn, each by `pipelines.executor`."""
+"""The function of a Ray Train worker: train the models of a group in turn, each by `pipelines.executor`."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from uvb.training.parallel import rank_and_world
 
 
 def train_group(config: dict[str, Any]) -> None:
-    """What every worker of a group runs; `config` as `pipelines.cluster.driver.GroupRunner` makes it."""
+    """Train a group. Each of its workers runs this; `pipelines.cluster.driver.GroupRunner` makes `config`."""
     plan, store = Plan.from_json(config["plan"]), Store(config["store"])
     if plan.device == "cuda":
         torch.cuda.set_device(get_device())
