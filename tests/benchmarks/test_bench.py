@@ -1,4 +1,4 @@
-"""The table of benchmarks: rows, and what becomes of them."""
+"""The table of benchmarks and its rows."""
 
 import json
 import subprocess
@@ -42,17 +42,8 @@ def test_row_holds_medians_and_their_ratio():
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_bench_quick_runs_step_and_workers(tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.bench",
-        "--quick",
-        "--only",
-        "step",
-        "cpu.workers",
-        "--study",
-        str(tmp_path),
-    ]
+    options = ["--quick", "--only", "step", "cpu.workers", "--study", str(tmp_path)]
+    command = [sys.executable, "-m", "benchmarks.bench", *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     rows = {

@@ -1,4 +1,4 @@
-"""What the benchmark of data sets is made of."""
+"""The synthetic images of the benchmark of data sets."""
 
 import numpy as np
 import torch
@@ -8,7 +8,7 @@ from uvb.data import ImageSet
 
 
 def test_synthetic_images_differ_and_can_be_made_again(tmp_path):
-    """The losses on a set that was written are compared with those on images made in memory, so both must be the same."""
+    """The benchmark compares losses on a written set with losses on images made in memory, so both must be the same."""
     checksum = write_set(tmp_path / "a.safetensors", 3000, test=1000)
     images = ImageSet.load(tmp_path / "a.safetensors")
     assert images.checksum == checksum

@@ -1,4 +1,4 @@
-"""The references of the benchmarks compute what ours does, so their seconds compare two ways to one result."""
+"""The references of the benchmarks compute the same as our code, so that their seconds can be compared."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ WIDTHS = Widths(conv=(3, 4, 5), hidden=6, latent=5, decoder=7)
 
 @pytest.mark.parametrize("name", ["uvb", "deen"])
 def test_jax_step_has_torchs_loss_and_gradients(name):
-    """σ is not 1 and the image not square, so no factor hides."""
+    """σ is not 1, and the image is not square, so that every factor shows."""
     jax_step = pytest.importorskip("benchmarks.jax_step", reason="JAX is not installed", exc_type=ImportError)
     model = get_model(name).build(SHAPE, WIDTHS, "silu", 0.7)
     x = torch.rand(6, *SHAPE, generator=torch.Generator().manual_seed(1))
@@ -31,7 +31,7 @@ def test_jax_step_has_torchs_loss_and_gradients(name):
             torch.testing.assert_close(torch.tensor(gradients[key]), parameter.grad, rtol=1e-3, atol=1e-4)
 
 
-def test_first_written_estimator_is_the_exact_one():
+def test_first_written_estimator_equals_the_exact_one():
     train = torch.randint(0, 256, (50, 1, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     y = torch.rand(7, 1, 4, 4, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(exact.first_written(y, train), posterior_mean(y, train, exact.SIGMA), rtol=1e-4, atol=1e-5)
@@ -48,7 +48,7 @@ def test_first_written_step_has_our_loss_and_changes_weights(name):
 
 
 def test_forward_flops_are_those_counted_by_hand():
-    """DEEN on 9×11 images: three convolutions, two linear layers, two operations a multiplication."""
+    """DEEN on 9×11 images: three convolutions, two linear layers, two operations for each multiplication."""
     widths = Widths(conv=(3, 4, 5), hidden=6)
     positions = (7 * 9, 5 * 7, 3 * 5)
     by_hand = 2 * (9 * (1 * 3 * positions[0] + 3 * 4 * positions[1] + 4 * 5 * positions[2]) + 5 * positions[2] * 6 + 6)

@@ -7,9 +7,8 @@ import pytest
 import tyro
 
 from pipelines.sample import Sample
-from pipelines.study.config import StudyConfig
-from pipelines.study.specs import build_specs, chosen_experiments
-from pipelines.sweep import SweepConfig, sweep_specs
+from pipelines.study.config import StudyConfig, SweepConfig
+from pipelines.study.specs import build_specs, chosen_experiments, sweep_specs
 from tests.support.builders import ROOT
 from uvb.data import ImageSet
 

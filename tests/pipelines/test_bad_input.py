@@ -1,4 +1,4 @@
-"""What a user can get wrong is one line and exit code 2, before anything is written or started."""
+"""Each mistake of a user ends in one line and exit code 2, before anything is written or started."""
 
 import re
 import sys
@@ -29,7 +29,7 @@ COMMANDS = {
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """The working directory: damaged data, a file where a folder is asked for, and a model."""
+    """A working directory with damaged data, a file in place of a folder, and a model."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     (tmp_path / "bad.npz").write_bytes(b"PK\x03\x04 cut off")
@@ -46,7 +46,7 @@ def place(tmp_path, monkeypatch):
 
 
 def refused(place, monkeypatch, capsys, name: str, *arguments: str) -> str:
-    """Runs a command; its one line of error. Nothing must be written."""
+    """Run a command; return its one line of error. It must write nothing."""
     before = sorted(place.rglob("*"))
     monkeypatch.setattr(sys, "argv", [name, *arguments])
     with pytest.raises(SystemExit) as end:

@@ -1,4 +1,4 @@
-"""Every number that a user can give has a range, and what lies outside is one line and exit code 2."""
+"""Every number that a user can give has a range; outside it, the command ends in one line and exit code 2."""
 
 import dataclasses
 import re
@@ -23,7 +23,7 @@ POSITIONAL: dict[type[Any], tuple[str, ...]] = {
 
 
 def numbers_of(config: type[Any]) -> list[str]:
-    """The fields of a config that are numbers, or tuples of numbers."""
+    """The fields of a config that hold numbers or tuples of numbers."""
     return [field.name for field in dataclasses.fields(config) if re.search(r"\b(int|float)\b", str(field.type))]
 
 
@@ -31,7 +31,7 @@ CASES = [(config, name) for config in POSITIONAL for name in numbers_of(config)]
 
 
 def outside(name: str) -> list[str]:
-    """Numbers just and far outside the range of an option, as a user would type them."""
+    """Numbers just outside an option's range and far outside, as a user would type them."""
     bounds = RANGES[name]
     whole = isinstance(bounds.low, int) and isinstance(bounds.high, int)
     just = [str(bounds.low - 1), str(bounds.high + 1)] if whole else [str(bounds.low / 2), str(bounds.high * 2)]
@@ -40,12 +40,12 @@ def outside(name: str) -> list[str]:
     return [*just, "9" * 40, "-" + "9" * 40]
 
 
-def test_every_command_has_numbers_or_none() -> None:
+def test_ranges_cover_every_number_of_every_command() -> None:
     assert [len(numbers_of(config)) for config in POSITIONAL] == [19, 19, 5, 2, 0, 0]
 
 
 @pytest.mark.parametrize(("config", "name"), CASES, ids=lambda value: getattr(value, "__name__", value))
-def test_a_number_outside_its_range_is_one_line(
+def test_command_refuses_a_number_outside_its_range_in_one_line(
     config: type[Any], name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     option, words = f"--{name.replace('_', '-')}", ["command", *POSITIONAL[config]]
@@ -61,7 +61,7 @@ def test_a_number_outside_its_range_is_one_line(
 
 
 @pytest.mark.parametrize(("config", "name"), CASES, ids=lambda value: getattr(value, "__name__", value))
-def test_the_bounds_themselves_are_allowed(config: type[Any], name: str) -> None:
+def test_bounded_allows_the_bounds_themselves(config: type[Any], name: str) -> None:
     kept = {field.name: field.name for field in dataclasses.fields(config) if field.default is dataclasses.MISSING}
     for number in (RANGES[name].low, RANGES[name].high, *[0] * RANGES[name].zero):
         several = isinstance(getattr(config, name), tuple)
@@ -69,16 +69,16 @@ def test_the_bounds_themselves_are_allowed(config: type[Any], name: str) -> None
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
-def test_numbers_that_are_none_are_outside_every_range(number: float) -> None:
+def test_ranges_leave_out_nan_and_infinity(number: float) -> None:
     assert not [name for name, bounds in RANGES.items() if number in bounds]
 
 
-def test_a_range_says_what_zero_means() -> None:
+def test_range_tells_that_zero_is_allowed() -> None:
     assert str(Range(1, 4096, zero=True)) == "0, or from 1 to 4,096"
     assert str(RANGES["delta"]) == "0, or from 1e-06 to 1e+06"
     assert str(RANGES["width"]) == "from 0.01 to 50, times the default widths"
 
 
-def test_above_one_a_worker_has_whole_gpus() -> None:
+def test_cluster_options_refuse_fractions_of_gpus_above_one() -> None:
     with pytest.raises(UserError, match=r"--gpus-per-worker 1\.5: above 1 it must be a whole number"):
         StudyConfig(gpus_per_worker=1.5)

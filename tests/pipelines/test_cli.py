@@ -1,4 +1,4 @@
-"""How commands start and end: quickly, in one line, whatever the terminal is, and without secrets."""
+"""Commands start quickly and end in one line, on any terminal, and print no secret."""
 
 import os
 import subprocess
@@ -19,14 +19,14 @@ HEAVY = ("torch", "ray", "mlflow", "pandas", "numpy", "matplotlib")
 
 
 def python(code: str, folder: Path, *arguments: str, **more: object) -> "subprocess.CompletedProcess[bytes]":
-    """Run `code` as a process of its own."""
+    """Run `code` in a process of its own."""
     line = [sys.executable, "-c", code, *arguments]
     options: dict[str, Any] = {"env": ENVIRONMENT, **more}
     return subprocess.run(line, cwd=folder, capture_output=True, timeout=120, check=False, **options)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_imports_nothing_heavy(command: str, tmp_path: Path) -> None:
+def test_help_imports_no_slow_package(command: str, tmp_path: Path) -> None:
     code = f"""
 import runpy, sys
 sys.argv = ["{command}.py", "--help"]
@@ -110,7 +110,7 @@ def test_command_names_the_log_of_an_unforeseen_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("encoding", "shown"), [("ascii", "sigma = 1 +- 0.5"), ("latin-1", "sigma = 1 ± 0.5"), ("utf-8", "σ = 1 ± 0.5")]
 )
-def test_command_spells_what_a_terminal_cannot_show(encoding: str, shown: str, tmp_path: Path) -> None:
+def test_command_spells_letters_that_a_terminal_lacks(encoding: str, shown: str, tmp_path: Path) -> None:
     environment = {**ENVIRONMENT, "PYTHONIOENCODING": encoding}
     done = subprocess.run(
         [sys.executable, "-c", BROKEN], cwd=tmp_path, env=environment, capture_output=True, timeout=60, check=False
@@ -122,20 +122,20 @@ def test_command_spells_what_a_terminal_cannot_show(encoding: str, shown: str, t
 @pytest.mark.parametrize(
     "shell", ["{python} | head -1", "{python} >&-", "{python} <&-", "{python} >&- 2>&- <&-", "{python} >/dev/full"]
 )
-def test_command_outlives_its_streams(shell: str, tmp_path: Path) -> None:
+def test_command_survives_closed_streams(shell: str, tmp_path: Path) -> None:
     (tmp_path / "run.py").write_text(BROKEN + "\n")
     line = f"set -o pipefail; {shell.format(python=f'{sys.executable} run.py')}"
     done = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_help_may_be_cut_short(tmp_path: Path) -> None:
+def test_help_survives_a_reader_that_leaves(tmp_path: Path) -> None:
     line = f"set -o pipefail; {sys.executable} {ROOT / 'pipelines' / 'full_study.py'} --help | head -1"
     done = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_a_pipe_shows_the_first_line_within_two_seconds(tmp_path: Path) -> None:
+def test_command_shows_its_first_line_within_two_seconds(tmp_path: Path) -> None:
     started = time.monotonic()
     command = [sys.executable, str(ROOT / "pipelines" / "full_study.py"), "--dataset", "nowhere"]
     process = subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -144,7 +144,7 @@ def test_a_pipe_shows_the_first_line_within_two_seconds(tmp_path: Path) -> None:
     seconds = time.monotonic() - started
     process.communicate(timeout=120)
     assert first == b"study nowhere in outputs\n"
-    assert seconds < 2 * max(1.0, os.getloadavg()[0])  # beside other tests each process has a part of a core
+    assert seconds < 2 * max(1.0, os.getloadavg()[0])  # other tests run at the same time
 
 
 def test_log_error_appends_to_the_studys_log(tmp_path: Path) -> None:
@@ -156,13 +156,13 @@ def test_log_error_appends_to_the_studys_log(tmp_path: Path) -> None:
     assert "number 2 at http://***@h" in text
 
 
-def test_log_error_goes_elsewhere_where_the_store_is_lost(tmp_path: Path) -> None:
+def test_log_error_writes_elsewhere_if_the_store_is_lost(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     where = Path(log_error(ValueError("lost"), Store(tmp_path / "file" / "study")))
     assert "lost" in where.read_text()
     where.unlink()
 
 
-def test_last_line_is_of_the_error_and_not_of_its_traceback() -> None:
+def test_last_line_leaves_the_traceback_out() -> None:
     assert last_line(RuntimeError("remote\n  Traceback\nValueError: wrong\n")) == "RuntimeError: ValueError: wrong"
     assert last_line(CommandFailed()) == "CommandFailed"

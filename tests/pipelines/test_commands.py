@@ -1,4 +1,4 @@
-"""sample.py and denoise.py on a small model, and the pictures they write."""
+"""sample.py and denoise.py on a small model, and keep.py on a study."""
 
 import dataclasses
 import json
@@ -30,7 +30,7 @@ def model(digits, tmp_path):
     return str(save_model(build_model(spec), spec, tmp_path / "model"))
 
 
-def test_sampling_writes_pictures_and_is_keyed_by_its_seed(model, tmp_path):
+def test_sample_writes_pictures_that_its_seed_decides(model, tmp_path):
     for out, seed in (("a", 1), ("b", 1), ("c", 2)):
         sample(Sample(model, chains=2, jumps=3, steps_between_jumps=2, seed=seed, out=tmp_path / out))
     a, b, c = (np.load(tmp_path / out / "samples.npz")["jumps"] for out in "abc")
@@ -42,7 +42,7 @@ def test_sampling_writes_pictures_and_is_keyed_by_its_seed(model, tmp_path):
 
 
 @pytest.mark.parametrize(("channels", "pictures"), [(1, True), (2, False), (3, True), (5, False)])
-def test_arrays_are_written_whatever_the_number_of_channels(channels, pictures, digits, tmp_path, capsys):
+def test_sample_writes_arrays_for_any_number_of_channels(channels, pictures, digits, tmp_path, capsys):
     shape = (channels, 8, 8)
     spec = dataclasses.replace(tiny_spec(digits), data=DataRef("many", "0" * 16, shape, 10))
     folder = str(save_model(build_model(spec), spec, tmp_path / "model"))
@@ -58,7 +58,7 @@ def test_arrays_are_written_whatever_the_number_of_channels(channels, pictures, 
         assert capsys.readouterr().out.count(line) == 2
 
 
-def test_own_pictures_are_fitted_denoised_and_written(model, tmp_path):
+def test_denoise_resizes_cleans_and_writes_pictures(model, tmp_path):
     folder = tmp_path / "own"
     folder.mkdir()
     Image.new("RGB", (40, 30), (255, 255, 255)).save(folder / "white.png")
@@ -71,15 +71,15 @@ def test_own_pictures_are_fitted_denoised_and_written(model, tmp_path):
     assert (tmp_path / "out" / "overview.png").exists()
 
 
-def test_arrays_of_one_channel_need_not_say_so(model, tmp_path):
-    """As a data set's .npz need not."""
+def test_denoise_takes_arrays_without_a_channel_axis(model, tmp_path):
+    """As a data set's .npz may lack it."""
     for name, shape in (("flat", (2, 8, 8)), ("whole", (2, 1, 8, 8))):
         np.save(tmp_path / f"{name}.npy", np.linspace(0, 1, 128, dtype=np.float32).reshape(shape))
         denoise(Denoise(model, tmp_path / f"{name}.npy", out=tmp_path / name))
     assert (tmp_path / "flat" / "0001.png").read_bytes() == (tmp_path / "whole" / "0001.png").read_bytes()
 
 
-def test_what_is_no_picture_or_has_another_shape_is_one_line(model, tmp_path):
+def test_denoise_refuses_other_files_and_shapes_in_one_line(model, tmp_path):
     (tmp_path / "x.png").write_text("not a picture")
     np.save(tmp_path / "x.npy", np.zeros((2, 3, 8, 8), dtype=np.float32))
     np.save(tmp_path / "nan.npy", np.full((1, 1, 8, 8), np.nan, dtype=np.float32))
@@ -92,7 +92,7 @@ def test_what_is_no_picture_or_has_another_shape_is_one_line(model, tmp_path):
 
 
 @pytest.mark.parametrize("names", [("a.png", "a.jpg"), ("overview.png", "b.png")])
-def test_two_pictures_are_never_written_to_one_file(model, tmp_path, names):
+def test_denoise_refuses_to_write_two_pictures_to_one_file(model, tmp_path, names):
     (tmp_path / "in").mkdir()
     for name in names:
         Image.new("L", (8, 8)).save(tmp_path / "in" / name)
@@ -101,7 +101,7 @@ def test_two_pictures_are_never_written_to_one_file(model, tmp_path, names):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_grid_keeps_every_pixel_in_its_place():
+def test_grid_keeps_every_pixel_in_its_place():
     images = torch.arange(3 * 4, dtype=torch.float32).reshape(3, 1, 2, 2) / 12
     sheet = grid(images, columns=2)
     assert sheet.shape == (1, 5, 5)
@@ -109,15 +109,15 @@ def test_a_grid_keeps_every_pixel_in_its_place():
     assert to_pil(sheet, zoom=3).size == (15, 15)
 
 
-def test_step_sizes_are_in_units_of_the_noise():
-    """The paper's δ = 0.2 at its σ = 1; BAOAB's friction is a rate, so it goes the other way."""
+def test_walk_takes_step_sizes_in_units_of_the_noise():
+    """The paper has δ = 0.2 at σ = 1. BAOAB's friction is a rate, so it falls with σ."""
     assert (walk_at(1.0).delta, walk_at(0.5).delta) == (0.2, 0.1)
     underdamped = walk_at(0.5, sampler="baoab", jumps=3)
     assert (underdamped.delta, underdamped.settings, underdamped.jumps) == (0.25, {"friction": 2.0}, 3)
     assert walk_at(0.5, delta=0.3).delta == 0.3
 
 
-def test_what_a_study_found_is_kept_without_weights(tmp_path):
+def test_keep_copies_a_study_without_weights(tmp_path):
     study = fake_study.make(tmp_path / "digits")
     with pytest.raises(UserError, match=r"no tables, figures, report\.html yet"):
         keep(Keep(study, tmp_path / "results"))
@@ -135,8 +135,8 @@ def test_what_a_study_found_is_kept_without_weights(tmp_path):
         keep(Keep(tmp_path, tmp_path / "results"))
 
 
-def test_a_kept_study_is_reported_again(tmp_path):
-    """With the tables, headline and figures that it had; what needs arrays is the drawing that was kept."""
+def test_report_redraws_a_kept_study(tmp_path):
+    """It has the same tables, headline and figures. Figures that need arrays are the kept drawings."""
     study = fake_study.make(tmp_path / "digits")
     before = build_report(study).read_text()
     keep(Keep(study, tmp_path / "results"))
@@ -151,7 +151,7 @@ def test_a_kept_study_is_reported_again(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["../outside", "/etc/x", "..", "a/b"])
-def test_keeping_follows_no_name_out_of_its_folder(tmp_path, name):
+def test_keep_refuses_a_name_that_leads_out_of_its_folder(tmp_path, name):
     study = fake_study.make(tmp_path / "outputs" / "digits", experiments=False)
     build_report(study)
     blob = json.loads((study / "study.json").read_text())
@@ -162,8 +162,8 @@ def test_keeping_follows_no_name_out_of_its_folder(tmp_path, name):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_keeping_never_removes_what_is_no_older_copy(tmp_path):
-    """Not the study itself, nor another study of its name, nor whatever else bears the name."""
+def test_keep_replaces_nothing_but_an_older_copy(tmp_path):
+    """It keeps the study itself, another study of its name, and any other folder of that name."""
     study = fake_study.make(tmp_path / "outputs" / "digits-full", experiments=False)
     build_report(study)
     before = sorted(study.rglob("*"))

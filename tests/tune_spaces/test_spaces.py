@@ -14,8 +14,8 @@ from pipelines.files.store import Store
 from pipelines.study.config import StudyConfig
 from pipelines.study.leaderboard import leaderboard, ranking, varied
 from pipelines.study.session import run_study
-from pipelines.study.specs import build_recipe, build_specs
-from pipelines.sweep import SweepConfig, sweep, sweep_specs
+from pipelines.study.specs import build_recipe, build_specs, sweep_specs
+from pipelines.sweep import SweepConfig, sweep
 from tests.support import fake_study
 from tests.support.builders import ROOT
 from tune_spaces import Base, get_space, space_names

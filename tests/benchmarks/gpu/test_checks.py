@@ -1,4 +1,4 @@
-"""The GPU's checks, tried on a CPU: they pass there, and they can fail."""
+"""The GPU's checks on a CPU: they pass, and they can fail."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def test_checks_pass_on_this_machine(digits, tmp_path):
 
 @pytest.mark.parametrize("wrong", [1.02, float("nan")])
 def test_gradients_check_fails_for_a_wrong_gradient(digits, tmp_path, monkeypatch, wrong):
-    """Two percent off is caught in fp32, and NaN never passes."""
+    """In fp32 it notices an error of two percent. NaN never passes."""
     real = checks.flat_gradient
 
     def bent(spec, plan, arguments, weights):
@@ -37,7 +37,7 @@ def test_gradients_check_fails_for_a_wrong_gradient(digits, tmp_path, monkeypatc
 
 
 def test_check_that_raises_leaves_settings_as_they_were(digits, tmp_path, monkeypatch):
-    """Else every later figure would be of other arithmetic."""
+    """Else all later figures would come from other arithmetic."""
 
     def raises(*_, **__):
         raise RuntimeError("no")
@@ -51,6 +51,6 @@ def test_check_that_raises_leaves_settings_as_they_were(digits, tmp_path, monkey
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")  # only there is a graph captured
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")  # a CPU has no graphs
 def test_cuda_graph_computes_the_same_gradients(digits):
     assert checks.graphed(checks.check_spec(digits, "uvb", TINY, 32), digits)["ok"]

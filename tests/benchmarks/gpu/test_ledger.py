@@ -1,4 +1,4 @@
-"""The ledger: nothing is measured twice on one kind of machine, and a failure costs the others nothing."""
+"""The ledger: it measures nothing twice on one kind of machine, and continues after a failure."""
 
 import json
 
@@ -32,7 +32,7 @@ def test_ledger_measures_once_and_keeps_what_it_found(tmp_path):
     assert why == "ZeroDivisionError: division by zero"
 
 
-def test_ledger_of_another_machine_says_nothing_of_this_one(tmp_path):
+def test_ledger_ignores_rows_of_other_machines(tmp_path):
     (tmp_path / "bench.json").write_text(json.dumps([a_row("a", 1.0, "another GPU, torch 1")]))
     (tmp_path / "checks.json").write_text(json.dumps({"checks": {"b": {"ok": True, "machine": "another GPU, torch 1"}}}))
     ledger = Ledger([tmp_path], "cpu")
@@ -40,7 +40,7 @@ def test_ledger_of_another_machine_says_nothing_of_this_one(tmp_path):
     assert not ledger.known("b")
 
 
-def test_ledger_begins_nothing_that_might_not_end(tmp_path):
+def test_ledger_begins_no_job_without_time_for_it(tmp_path):
     ledger = Ledger([tmp_path], "cpu", left=lambda: 30.0)
     ledger.measure("long", lambda: pytest.fail("begun"), seconds=40.0)
     ledger.measure("short", lambda: [here("short")], seconds=20.0)
@@ -50,8 +50,8 @@ def test_ledger_begins_nothing_that_might_not_end(tmp_path):
     late.measure("row", lambda: pytest.fail("begun"))
 
 
-def test_ledger_blames_a_lost_device_on_what_lost_it_alone(tmp_path, monkeypatch):
-    """It is recorded, so that the next call goes past it."""
+def test_ledger_records_only_the_job_that_lost_the_device(tmp_path, monkeypatch):
+    """The job is recorded as failed, so that the next call skips it."""
 
     def lost(device):
         raise measure.DeviceLost("an illegal memory access was encountered")
@@ -63,7 +63,7 @@ def test_ledger_blames_a_lost_device_on_what_lost_it_alone(tmp_path, monkeypatch
     assert Ledger([tmp_path], "cpu").known("a")
 
 
-def test_steps_are_timed_beside_the_eager_step(tmp_path):
+def test_steps_are_timed_beside_the_first_written_step(tmp_path):
     steps = Steps("deen", "mnist", "cpu", {"bf16": 1.0, "fp32": 1.0, "bytes": 1.0}, TINY, batch=2)
     ledger = Ledger([tmp_path], "cpu")
     ledger.measure(f"step/{steps.at}-eager-bf16", lambda: steps.rows("eager-bf16"))

@@ -1,4 +1,4 @@
-"""A whole call on a lent machine, rehearsed on the CPU, and how it chooses."""
+"""A whole call on a lent machine, rehearsed on the CPU, and its choices."""
 
 import json
 
@@ -15,7 +15,7 @@ from uvb.plan import Plan
 
 @pytest.fixture
 def call(tmp_path, monkeypatch):
-    """Call the script on tiny networks, with few experiments; returns its archive's folder."""
+    """Call the script on tiny networks, with few experiments; return its summary."""
     monkeypatch.setattr(run, "experiment_names", lambda default_only: ["losses", "internals"])
     monkeypatch.setattr(run.warm, "rows", lambda *_: [a_row("compile/x", 1.0, measure.machine())])
 
@@ -33,7 +33,7 @@ def losses(folder):
     return json.loads(path.read_text())["rows"]
 
 
-def test_run_cut_short_goes_on_to_the_same_weights(call, tmp_path, monkeypatch):
+def test_run_cut_short_continues_to_the_same_weights(call, tmp_path, monkeypatch):
     whole = call("whole", only="mnist uvb")
     assert list(whole["finished"].values()) == [True]
     assert whole["note"] == "everything is done"
@@ -51,7 +51,7 @@ def test_run_cut_short_goes_on_to_the_same_weights(call, tmp_path, monkeypatch):
 
     taken = list(transfer.collect(tmp_path / "out" / "cut", tmp_path / "tree"))
     assert spec_id in taken
-    assert call("fresh", only="mnist uvb")["finished"] == {}  # what the tree has is not trained again
+    assert call("fresh", only="mnist uvb")["finished"] == {}  # trainings in the tree are not repeated
     assert not (tmp_path / "fresh" / "study" / "models").exists()
 
 
@@ -77,7 +77,7 @@ def test_run_measures_losses_of_the_headline_before_the_rest(call, tmp_path, mon
     ]  # fmt: skip
 
 
-def test_run_records_a_training_that_fails_and_goes_on(call, tmp_path, monkeypatch):
+def test_run_records_a_failed_training_and_continues(call, tmp_path, monkeypatch):
     real = run.Training.run
 
     def breaking(self):
@@ -124,8 +124,8 @@ def test_trainings_are_distinct_and_the_most_telling_first(digits):
     assert len(set(ids)) == len(ids) == 27
 
 
-def test_compilation_that_fails_or_takes_too_long_is_told(monkeypatch, capsys):
-    """Each is a process of its own, so the others go on."""
+def test_warm_tells_of_compilations_that_fail_or_take_too_long(monkeypatch, capsys):
+    """Each job is a process of its own, so the others continue."""
     assert list(warm.rows("", (("nothing", "mnist", 2),))) == []
     monkeypatch.setattr(warm, "SECONDS", 0.0)
     assert list(warm.rows("", (("uvb", "mnist", 2),))) == []

@@ -1,4 +1,4 @@
-"""What travels to a GPU and back."""
+"""The transfer of data sets to a GPU machine, and of results back."""
 
 import json
 
@@ -79,7 +79,7 @@ def test_merged_rows_of_two_gpus_stand_beside_each_other(tmp_path):
     assert transfer.merged(new, old) == {"machine": "two", "checks": {"a": 1, "b": 2}}
 
 
-def test_fill_mixing_computes_what_a_machine_without_arviz_left_out(store: Store, digits):
+def test_fill_mixing_computes_the_statistics_that_need_arviz(store: Store, digits):
     spec, plan = tiny_spec(digits), Plan()
     lay_out(store, digits, {spec: plan})
     assert Training(spec, plan, store, 1e9).run()["outcome"] == "done"

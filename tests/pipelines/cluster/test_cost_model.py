@@ -1,4 +1,4 @@
-"""The cost model against what was measured, against itself, and against the page made from it."""
+"""The cost model against measurements, against itself, and against the page made from it."""
 
 import dataclasses
 import json
@@ -43,16 +43,16 @@ def test_forward_flops_match_the_known_figures(model: str, gflop: float, step_tf
 
 
 def test_forward_flops_of_one_convolution_match_a_count_by_hand() -> None:
-    """A 3x3 convolution from 1 to 128 channels on 28x28 makes 26x26x128 sums of 9 products each, 2 operations a product."""
+    """A 3x3 convolution from 1 to 128 channels on 28x28 makes 26x26x128 sums of 9 products; a product is 2 operations."""
     one = dataclasses.replace(get_model("deen").widths, conv=(128,))
     two = dataclasses.replace(one, hidden=one.hidden + 1)
-    linear = forward_flops("deen", MNIST, two) - forward_flops("deen", MNIST, one)  # of one hidden unit
+    linear = forward_flops("deen", MNIST, two) - forward_flops("deen", MNIST, one)  # the cost of one hidden unit
     assert linear == 2 * (128 * 26 * 26 + 1)
     assert forward_flops("deen", MNIST, one) - one.hidden * linear == 2 * 9 * 128 * 26 * 26
 
 
 def test_forward_flops_fall_back_on_two_a_parameter(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that looks at values cannot run on the meta device; its study goes on."""
+    """A model that looks at values cannot run on the meta device. Its study continues."""
     build = get_model("deen").build
 
     def looking(*arguments: object) -> torch.nn.Module:
@@ -62,7 +62,7 @@ def test_forward_flops_fall_back_on_two_a_parameter(monkeypatch: pytest.MonkeyPa
 
     deen = dataclasses.replace(get_model("deen"), build=looking)
     monkeypatch.setitem(MODELS.known, "deen", deen)
-    widths = dataclasses.replace(get_model("deen").widths, hidden=7)  # counted by no other test: counts are kept
+    widths = dataclasses.replace(get_model("deen").widths, hidden=7)  # no other test counts these widths; counts are cached
     with pytest.warns(UserWarning, match="deen: its cost is a guess"):
         assert forward_flops("deen", MNIST, widths) == 2 * parameters("deen", MNIST, widths)
 
@@ -91,7 +91,7 @@ def test_step_seconds_match_measurements_on_a_gpu(model: str) -> None:
     assert f"| {1e3 * measured:.2f} ms |" in cost_model.check_table()
 
 
-def test_allreduce_seconds_are_of_twice_the_gradients_less_a_share() -> None:
+def test_allreduce_seconds_move_the_gradients_twice_less_a_share() -> None:
     work = Work(1e9, 1_000_000, 128, 10)
     free_hops = dataclasses.replace(H200, hop=0.0)
     assert allreduce_seconds(work, free_hops, 1) == 0
@@ -100,7 +100,7 @@ def test_allreduce_seconds_are_of_twice_the_gradients_less_a_share() -> None:
     assert allreduce_seconds(work, free_hops, 16) == pytest.approx(2 * 15 / 16 * 4e6 / H200.far)
 
 
-def test_step_seconds_scale_until_the_batch_is_used_up() -> None:
+def test_step_seconds_scale_up_to_one_image_a_worker() -> None:
     ideal = dataclasses.replace(H200, overhead=0.0, memory=float("inf"), near=float("inf"), far=float("inf"), hop=0.0)
     work = Work(1e9, 1_000_000, 128, 10)
     assert step_seconds(work, ideal) / step_seconds(work, ideal, 4) == pytest.approx(4)
@@ -108,7 +108,7 @@ def test_step_seconds_scale_until_the_batch_is_used_up() -> None:
     assert step_seconds(work, ideal, 256) == step_seconds(work, ideal, 128)
 
 
-def test_best_workers_is_one_while_models_are_left() -> None:
+def test_best_workers_is_one_while_there_are_models_for_all() -> None:
     for machine in (H200, L4):
         for devices in (1, 2, 4, 8):
             assert best_workers(paper_study(), machine, devices) == 1
@@ -124,7 +124,7 @@ def test_study_seconds_fill_slots_longest_first() -> None:
     assert study_seconds([short, long, short], L4, 2, 1) == pytest.approx(max(times[long], 2 * times[short]))
 
 
-def test_document_is_what_the_page_has() -> None:
+def test_document_equals_the_page() -> None:
     page = (ROOT / "docs" / "scaling.md").read_text()
     begin, end = "<!-- tables by: python -m pipelines.cluster.cost_model -->", "<!-- end of tables -->"
     assert page.split(begin)[1].split(end)[0].strip() == cost_model.document()
@@ -137,14 +137,14 @@ def test_estimated_seconds_are_timed_steps_and_probes(digits: ImageSet, monkeypa
         tiny_spec(digits), recipe=recipe, data=dataclasses.replace(tiny_spec(digits).data, train_images=1500)
     )
     monkeypatch.setattr(estimate, "paces", lambda specs, plan, images: [Pace(0.5, 0.001)] * len(specs))
-    for workers in (1, 2):  # two on CPUs are measured as two
+    for workers in (1, 2):  # two workers on CPUs are timed together
         (seconds,) = estimate.estimated_seconds([spec], Plan(workers), digits).values()
         assert seconds == pytest.approx(18 + 1.782, rel=1e-3)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_pace_is_that_of_a_training(workers: int, digits: ImageSet) -> None:
-    """Told by as many processes as there are workers, in the unit of seconds; of a training that diverges its line."""
+    """As many processes as workers time it, in seconds. Of a training that diverges they tell its line."""
     spec = tiny_spec(digits)
     plan = Plan(workers)
     (found,) = estimate.paces([spec], plan, digits)
@@ -156,7 +156,7 @@ def test_pace_is_that_of_a_training(workers: int, digits: ImageSet) -> None:
 
 
 def test_fitted_machine_has_the_measured_step() -> None:
-    """What GPUs' workers and checkpoints add is the cost model's."""
+    """The cost model adds the cost of more GPU workers and of checkpoints."""
     for work in (paper_work("uvb"), paper_work("deen")):
         machine = fitted_machine(work, 0.6)
         assert step_seconds(work, machine) == pytest.approx(0.6)

@@ -1,4 +1,4 @@
-"""Layout and groups without a Ray cluster: how trainings share what there is."""
+"""Layout and groups without a Ray cluster: how trainings share the machines."""
 
 import dataclasses
 import itertools
@@ -28,7 +28,7 @@ def some_specs(digits: ImageSet, n: int = 6) -> list[RunSpec]:
 @pytest.mark.parametrize("cpus", [1, 2, 3, 7, 16, 64])
 @pytest.mark.parametrize("workers", [0, 1, 2, 5])
 @pytest.mark.parametrize("concurrent", [0, 1, 2, 4])
-def test_layout_never_asks_for_more_than_there_is(digits: ImageSet, cpus: int, workers: int, concurrent: int) -> None:
+def test_layout_asks_for_no_more_than_there_is(digits: ImageSet, cpus: int, workers: int, concurrent: int) -> None:
     config = StudyConfig(num_workers=workers, concurrent_trials=concurrent)
     if workers > cpus:
         with pytest.raises(UserError, match=f"asked for {workers} workers.*this machine has {cpus} CPU"):
@@ -74,13 +74,13 @@ def test_layout_of_two_cpus(digits: ImageSet) -> None:
 
 @pytest.mark.parametrize(("cpus", "workers", "threads"), [(1, 1, 1), (2, 1, 2), (2, 2, 1), (4, 1, 4), (4, 2, 2), (16, 1, 16)])
 def test_layout_gives_a_worker_as_many_threads_as_cpus(digits: ImageSet, cpus: int, workers: int, threads: int) -> None:
-    """The hundredth of a CPU that a trial takes does not cost a worker a whole thread."""
+    """A trial takes a hundredth of a CPU. This does not cost a worker a whole thread."""
     layout = choose_layout(StudyConfig(num_workers=workers, concurrent_trials=1), capacity(cpus), some_specs(digits))
     assert layout.threads == threads
 
 
 def test_layout_puts_a_gpu_worker_on_one_node(digits: ImageSet) -> None:
-    """Two nodes of one GPU hold no worker of two, and two of 0.7; asked for more, it is refused, not waited for."""
+    """Two nodes of one GPU have no place for a worker of two GPUs, and places for two workers of 0.7. More is refused."""
     has = Capacity(16, 2, ((8, 1), (8, 1)), cluster=True)
     specs = some_specs(digits)
     with pytest.raises(UserError, match=r"2 GPUs a worker.*ask for at most 1"):
@@ -105,7 +105,7 @@ def test_layout_uses_gpus_only_when_asked(digits: ImageSet) -> None:
 
 
 def test_layout_refuses_more_trials_than_a_machine_holds(digits: ImageSet) -> None:
-    for count in (150, 300):  # each trial takes a hundredth of a CPU, so little or nothing is left for its worker
+    for count in (150, 300):  # each trial takes a hundredth of a CPU, which leaves little or nothing for its worker
         with pytest.raises(UserError, match=f"asked for {count} trials at a time.*--concurrent-trials"):
             choose_layout(StudyConfig(concurrent_trials=count), capacity(2), some_specs(digits))
 
@@ -132,7 +132,7 @@ def test_small_models_share_a_group_and_searches_do_not(digits: ImageSet) -> Non
     assert len(make_groups({Plan(workers=2): specs}, layout, one_each=False)) == 1
     assert len(make_groups({Plan(workers=2): specs}, layout, one_each=True)) == len(specs)
     many = [dataclasses.replace(s, recipe=dataclasses.replace(s.recipe, epochs=10**8)) for s in specs]
-    assert len(make_groups({Plan(workers=2): many}, layout, one_each=False)) == len(specs)  # large ones get their own
+    assert len(make_groups({Plan(workers=2): many}, layout, one_each=False)) == len(specs)  # each large model gets its own
 
 
 def test_stored_plan_is_honoured_or_refused(digits: ImageSet) -> None:
@@ -143,13 +143,13 @@ def test_stored_plan_is_honoured_or_refused(digits: ImageSet) -> None:
     with pytest.raises(UserError, match=r"device cuda.*--replan"):
         require_honourable(Plan(device="cuda"), layout, has)
     wide = make_groups({Plan(workers=4): some_specs(digits)}, layout, one_each=False)
-    assert fitted(layout, wide) == Layout(4, 1, 0.49, 0.0)  # 4 x 0.49 of what 2 x 0.99 were
+    assert fitted(layout, wide) == Layout(4, 1, 0.49, 0.0)  # four workers share the CPUs of two
     narrow = make_groups({Plan(workers=1): some_specs(digits)}, layout, one_each=False)
     assert fitted(layout, narrow) == layout
 
 
 def test_new_plan_compiles_long_trainings(digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where all of them are long: one plan is made for all."""
+    """All of them must be long, since all get one plan."""
     monkeypatch.setattr("uvb.plan.has_fast_bf16", lambda device: True)
     monkeypatch.setattr("uvb.plan.has_cpp_compiler", lambda: True)
     short = some_specs(digits)

@@ -1,4 +1,4 @@
-"""Trainings that cannot fit into memory are refused with both figures."""
+"""A training that cannot fit into memory is refused with both figures."""
 
 import dataclasses
 
@@ -43,7 +43,7 @@ def test_memory_check_refuses_what_does_not_fit_with_both_figures(digits: ImageS
 
 
 @pytest.mark.parametrize(("cpus", "refused"), [(8, True), (16, False)])
-def test_of_a_cluster_the_largest_node_counts_unless_it_grows(
+def test_memory_check_takes_the_largest_node_of_a_cluster_that_cannot_grow(
     cpus: int, refused: bool, digits: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nodes = [{"Alive": True, "Resources": {"CPU": 4.0, "memory": size}} for size in (10.0, 20.0)]

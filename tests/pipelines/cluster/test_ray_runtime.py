@@ -1,4 +1,4 @@
-"""Addresses of clusters, the token, and whether Ray lives; without a Ray cluster."""
+"""Addresses of clusters, the token, and the death of Ray, without a Ray cluster."""
 
 import os
 import socket
@@ -24,7 +24,7 @@ def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def port():
-    """A port that takes connections, as a cluster's would."""
+    """A port that takes connections, as a cluster's does."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]
 
@@ -53,7 +53,7 @@ def test_cluster_address_refuses_in_one_line(wanted: str, said: str) -> None:
     assert "secret" not in str(caught.value)
 
 
-def test_cluster_address_says_that_a_stale_variable_is_to_blame(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cluster_address_blames_a_stale_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
     with pytest.raises(UserError, match="unset RAY_ADDRESS, or --address local"):
         cluster_address("")
@@ -85,7 +85,7 @@ def test_start_ray_refuses_a_folder_too_long_for_sockets(monkeypatch: pytest.Mon
         start_ray(None)
 
 
-def test_private_folder_is_its_owners_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_private_folder_opens_to_its_owner_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     with tempfile.TemporaryDirectory() as parent:
         monkeypatch.setenv("RAY_TMPDIR", parent)
         folder = Path(private_folder()).parent
@@ -129,7 +129,7 @@ def test_token_lives_in_the_environment_where_home_cannot_be_written(monkeypatch
     assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
 
 
-def test_require_alive_notices_dead_processes_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_require_alive_notices_dead_processes_of_a_local_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     require_alive()  # no Ray yet
     node = SimpleNamespace(all_processes={"raylet": [1]}, dead_processes=lambda: [("dashboard", 1)])
     monkeypatch.setattr(compat, "own_node", lambda: node)

@@ -1,4 +1,4 @@
-"""A training's checkpoints: which one is used, refused, kept."""
+"""The checkpoints of a training: which are used, refused and kept."""
 
 import dataclasses
 import json
@@ -37,7 +37,7 @@ def test_checkpoints_are_few_and_the_newest_whole_one_is_used(store: Store, tmp_
 
 
 def test_checkpoint_saved_after_damaged_ones_is_kept(store: Store, digits: ImageSet) -> None:
-    """All are damaged, so it began anew: its first checkpoint is of an earlier step than theirs."""
+    """All old ones are damaged, so the training began anew: its first checkpoint has a smaller step than theirs."""
     spec = dataclasses.replace(tiny_spec(digits), recipe=dataclasses.replace(tiny_spec(digits).recipe, epochs=5))
     with pytest.raises(Killed):
         Interrupted(spec, store, 4).run()
@@ -65,7 +65,7 @@ def test_checkpoint_of_another_configuration_is_refused_by_name(store: Store, di
 
 
 def test_checkpoint_is_used_after_the_store_failed_for_a_moment(digits: ImageSet, monkeypatch) -> None:
-    """The worker dies, and the next one goes on from the checkpoint instead of beginning anew."""
+    """The worker dies, and the next one continues from the checkpoint instead of beginning anew."""
     spec, store = tiny_spec(digits), Store(f"memory://{uuid4().hex}/study")
     save_images(store, digits)
     with pytest.raises(Killed):
@@ -111,7 +111,7 @@ def test_checkpoint_of_other_code_is_refused_by_what_differs(store: Store, digit
 
 
 def rewritten(folder: Path, **changes: object) -> None:
-    """Change fields of a state.json. Its own hash stays, as where a disk altered it; None for a field takes it out."""
+    """Change fields of a state.json, as a bad disk would: its hash stays. None removes a field."""
     path = folder / "state.json"
     blob = json.loads(path.read_text()) | changes
     path.write_text(json.dumps({key: value for key, value in blob.items() if value is not None}))
@@ -131,7 +131,7 @@ def rewritten(folder: Path, **changes: object) -> None:
     ],
 )
 def test_checkpoint_with_wrong_content_is_passed_over(store: Store, digits: ImageSet, changes: dict[str, object]) -> None:
-    """Though the SHA-256 of its tensors is right, also in a checkpoint of an older version, which has no hash of its JSON."""
+    """The SHA-256 of its tensors is right, with a hash of the JSON and, as in older versions, without."""
     spec = dataclasses.replace(tiny_spec(digits), recipe=dataclasses.replace(tiny_spec(digits).recipe, epochs=4))
     with pytest.raises(Killed):
         Interrupted(spec, store, 3).run()
@@ -143,7 +143,7 @@ def test_checkpoint_with_wrong_content_is_passed_over(store: Store, digits: Imag
 
 
 def test_checkpoint_without_a_hash_of_its_json_is_used(store: Store, digits: ImageSet) -> None:
-    """Those of older versions."""
+    """Older versions wrote such checkpoints."""
     spec = tiny_spec(digits)
     with pytest.raises(Killed):
         Interrupted(spec, store, 1).run()
@@ -153,7 +153,7 @@ def test_checkpoint_without_a_hash_of_its_json_is_used(store: Store, digits: Ima
 
 
 def test_checkpoint_that_kills_its_reader_is_given_up(store: Store, digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever it raises: such a worker dies before its first step, and counts as stuck all the same."""
+    """Such a worker dies before its first step, and still counts as stuck."""
     spec = tiny_spec(digits)
     with pytest.raises(Killed):
         Interrupted(spec, store, 1).run()

@@ -1,4 +1,4 @@
-"""The tasks after a training: which there are, and when they are measured again."""
+"""The tasks after a training: their list, and when they are measured again."""
 
 import dataclasses
 
@@ -22,7 +22,7 @@ SETTINGS = Settings(EvalConfig(train_images=60, test_images=50, draws=2), Plan()
 def test_tasks_for_lists_what_applies(digits: ImageSet) -> None:
     specs = [tiny_spec(digits, m, sigma=s) for s in (0.5, 1.0) for m in ("uvb", "deen")]
     tasks = tasks_for(specs, ["losses", "internals"])
-    assert sum(t.name == "reference" for t in tasks) == 2  # one a noise level
+    assert sum(t.name == "reference" for t in tasks) == 2  # one for each noise level
     assert sum(t.name == "losses" for t in tasks) == 4
     assert [t.spec.model for t in tasks if t.name == "internals"] == ["uvb", "uvb"]
     for task in tasks_for(specs, chosen_experiments(StudyConfig(experiments=("all",)))):
@@ -47,7 +47,7 @@ def test_unfinished_repeats_what_was_measured_otherwise(store: Store, digits: Im
 
 
 def test_unfinished_repeats_models_trained_again(store: Store, digits: ImageSet) -> None:
-    """And the references, which are of no model, are not."""
+    """References belong to no model and are not repeated."""
     spec = tiny_spec(digits)
     train(spec, store)
     tasks = tasks_for([spec], ["losses"])
@@ -59,7 +59,7 @@ def test_unfinished_repeats_models_trained_again(store: Store, digits: ImageSet)
 
 
 def test_settings_key_changes_with_all_that_decides_a_number() -> None:
-    """And threads, which decide none, do not; nor does what shortens experiments, for those that are not shortened."""
+    """Threads decide no number. The scale decides the numbers of those experiments alone that it shortens."""
     evaluations = [EvalConfig(60, 50, 3), EvalConfig(60, 50, 2, seed=1), EvalConfig(0, 50, 2), EvalConfig(60, 0, 2)]
     others = [dataclasses.replace(SETTINGS, evaluation=each) for each in evaluations]
     others += [dataclasses.replace(SETTINGS, plan=plan) for plan in (Plan(precision="bf16"), Plan(device="cuda"))]
@@ -82,7 +82,7 @@ def test_run_here_keeps_a_failure_and_goes_on(store: Store, digits: ImageSet, mo
     train(spec, store)
     tasks = tasks_for([spec], ["internals", "losses"])
     assert [task.name for task in tasks] == ["reference", "internals", "losses"]
-    store.write_json(f"{tasks[0].folder}/started.json", {})  # the process was killed while it ran
+    store.write_json(f"{tasks[0].folder}/started.json", {})  # as if the process was killed during the task
     real = measuring.get_experiment
     broken = dataclasses.replace(real("internals"), run=lambda *_: 1 / 0)
     monkeypatch.setattr(measuring, "get_experiment", lambda name: broken if name == "internals" else real(name))
@@ -95,5 +95,5 @@ def test_run_here_keeps_a_failure_and_goes_on(store: Store, digits: ImageSet, mo
     }
     assert store.read_json(f"{tasks[1].folder}/failed.json")["error"] == found["internals"]
     assert [task.name for task in unfinished(tasks, store, SETTINGS)] == ["reference", "internals"]
-    assert list(run_here(tasks[:2], store, SETTINGS)) == []  # what failed is not tried again
+    assert list(run_here(tasks[:2], store, SETTINGS)) == []  # failed tasks are not tried again
     assert not store.exists(f"{tasks[2].folder}/started.json")

@@ -1,4 +1,4 @@
-"""The plain script: one model without Ray or MLflow."""
+"""The example script: it trains one model without Ray or MLflow."""
 
 import json
 import subprocess

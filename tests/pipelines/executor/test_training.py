@@ -1,4 +1,4 @@
-"""One training's life in one process, and what a study makes of how it ended."""
+"""A training in one process: its end, and what a study does then."""
 
 import dataclasses
 import json
@@ -62,12 +62,12 @@ def test_training_that_was_killed_ends_bit_identical(store: Store, tmp_path: Pat
     assert (done["restarts"], done["epochs"]) == (1, 2)
     assert not (folder_of(store, spec) / "state").exists()
 
-    (folder_of(store, spec) / "state" / "000000004").mkdir(parents=True)  # killed between done.json and their removal
+    (folder_of(store, spec) / "state" / "000000004").mkdir(parents=True)  # as if killed right after done.json
     train(spec, store)
     assert not (folder_of(store, spec) / "state").exists()
 
 
-def test_training_that_is_done_says_how_it_went(store: Store, digits: ImageSet) -> None:
+def test_done_training_tells_its_figures(store: Store, digits: ImageSet) -> None:
     spec = tiny_spec(digits)
     training = train(spec, store)
     done = json.loads((folder_of(store, spec) / "done.json").read_text())
@@ -101,7 +101,7 @@ def test_plan_stage_keeps_a_half_trained_models_plan_unless_replanning(store: St
         assert stored == [expected, new]
 
 
-def test_study_tells_of_a_model_whose_code_has_changed(store: Store, digits: ImageSet, monkeypatch, capsys) -> None:
+def test_study_warns_of_a_model_whose_code_has_changed(store: Store, digits: ImageSet, monkeypatch, capsys) -> None:
     spec = tiny_spec(digits)
     train(spec, store)
     study = Running(digits, [spec], store)
@@ -169,7 +169,7 @@ def test_training_that_always_dies_at_one_place_is_given_up(
 def test_training_given_up_is_tried_again_by_the_next_session(
     store: Store, digits: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Out of memory because another had it, say: once that is over, the next session begins to count anew."""
+    """Another program took the memory, say. When it is gone, the next session counts anew."""
     spec = tiny_spec(digits)
     with monkeypatch.context() as ill:
         ill.setattr(TrainState, "fresh", lambda *_: (_ for _ in ()).throw(Killed))
@@ -223,7 +223,7 @@ def test_training_that_was_paused_ends_bit_identical(store: Store, tmp_path: Pat
 
 
 def test_training_reports_on_the_epochs_asked_for(store: Store, digits: ImageSet) -> None:
-    """And not after the last one, whose loss `run` returns."""
+    """It does not report the last epoch, whose loss `run` returns."""
     spec, heard = tiny_spec(digits), []
     spec = dataclasses.replace(spec, recipe=dataclasses.replace(spec.recipe, epochs=5))
     ended = Training(spec, PLAN, store, 1e9, 2, heard.append).run()

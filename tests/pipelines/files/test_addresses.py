@@ -1,4 +1,4 @@
-"""Addresses of stores: secrets in them are masked, they answer soon or are refused, and paths stay inside their folder."""
+"""Addresses of stores: secrets are masked, silent stores are refused soon, and paths stay inside their folder."""
 
 import json
 import time
@@ -114,6 +114,8 @@ def test_opening_a_silent_store_ends_in_time(monkeypatch: pytest.MonkeyPatch) ->
     started = time.monotonic()
     with pytest.raises(UserError, match=r"s3://bucket does not answer within 0\.3 s"):
         Store("s3://bucket")
+    with pytest.raises(UserError, match=r"s3://bucket/digits does not answer within 0\.3 s"):
+        open_store("s3://bucket", "digits")
     assert time.monotonic() - started < 5
 
 

@@ -1,4 +1,4 @@
-"""One study of a name at a time, on a disk and on an object store, for which fsspec's memory:// stands here."""
+"""The study's lock, on a disk and on an object store. fsspec's memory:// stands in for the object store."""
 
 import json
 import os
@@ -62,7 +62,7 @@ def test_heartbeat_lock_refuses_and_frees(remote):
     with study_lock(remote, "digits") as check:
         with pytest.raises(UserError, match="already run by process"), study_lock(remote, "digits"):
             pytest.fail("two hold it")
-        beats = lambda: [holder["beat"]] if (holder := lock._read(remote)) else []  # noqa: E731  # in memory, a file is torn while it is written
+        beats = lambda: [holder["beat"]] if (holder := lock._read(remote)) else []  # noqa: E731  # memory:// shows half-written files
         deadline, first = time.monotonic() + 20, None
         while time.monotonic() < deadline:
             now = beats()
@@ -100,7 +100,7 @@ def test_heartbeat_lock_has_one_winner(remote):
     [
         ({}, False),
         ({"pid": 2**22 + 1}, True),  # no such process
-        ({"started": 1.0}, True),  # the number went to a later process
+        ({"started": 1.0}, True),  # a later process has this number
     ],
 )
 def test_heartbeat_lock_is_free_when_its_holder_is_gone(remote, change, free):
@@ -113,10 +113,10 @@ def test_heartbeat_lock_is_free_when_its_holder_is_gone(remote, change, free):
             pytest.fail("taken from a living holder")
 
 
-def test_heartbeat_lock_notices_a_thief(remote):
+def test_heartbeat_lock_notices_that_it_was_stolen(remote):
     with study_lock(remote, "digits") as check:
         thief = {**lock._identity(), "place": "elsewhere", "host": "thief"}
-        for _ in range(20):  # a beat may be under way
+        for _ in range(20):  # a beat may just be writing
             remote.write_json(LOCK, thief)
             time.sleep(0.02)
         time.sleep(0.1)
@@ -126,7 +126,7 @@ def test_heartbeat_lock_notices_a_thief(remote):
 
 
 @pytest.mark.parametrize("clock", [-3600, 61, 3600])
-def test_lock_of_a_living_holder_elsewhere_is_kept_whatever_its_clock_says(remote, clock, monkeypatch):
+def test_lock_of_a_living_remote_holder_is_kept_whatever_its_clock(remote, clock, monkeypatch):
     monkeypatch.setattr(lock, "STALE_SECONDS", 10.0)
     holder = {**lock._identity(), "place": "elsewhere", "host": "far", "beat": time.time() + clock}
     remote.write_json(LOCK, holder)
@@ -148,7 +148,7 @@ def test_lock_of_a_living_holder_elsewhere_is_kept_whatever_its_clock_says(remot
 
 
 @pytest.mark.parametrize("clock", [-3600, 0, 3600])
-def test_lock_of_a_dead_holder_elsewhere_is_taken_whatever_its_clock_said(remote, clock):
+def test_lock_of_a_dead_remote_holder_is_taken_whatever_its_clock(remote, clock):
     remote.write_json(LOCK, {**lock._identity(), "place": "elsewhere", "host": "far", "beat": time.time() + clock})
     said = []
     with study_lock(remote, "digits", said.append):
@@ -157,7 +157,7 @@ def test_lock_of_a_dead_holder_elsewhere_is_taken_whatever_its_clock_said(remote
     assert "on host far still runs this study" in line
 
 
-def test_lock_file_that_is_damaged_holds_nobody_off(remote):
+def test_damaged_lock_file_stops_nobody(remote):
     for text in ("{", '{"pid": "x"}'):
         remote.write_bytes(LOCK, text.encode())
         with study_lock(remote, "digits"):

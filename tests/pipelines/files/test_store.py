@@ -1,4 +1,4 @@
-"""The store and the study's lock, on a disk and on an object store, for which fsspec's memory:// stands here."""
+"""The store, on a disk and on an object store. fsspec's memory:// stands in for the object store."""
 
 import os
 import pickle
@@ -88,7 +88,7 @@ def test_store_folder_without_its_manifest_is_absent(tmp_path):
     store = Store(f"memory://{uuid4().hex}/study")
     with store.folder("state/1") as folder:
         (folder / "weights").write_bytes(b"w")
-    store.remove(f"state/1/{MANIFEST}")  # what a kill before the last put leaves
+    store.remove(f"state/1/{MANIFEST}")  # as if a kill came before the last put
     assert store.exists("state/1/weights")
     assert not store.is_complete("state/1")
     with pytest.raises(FileNotFoundError, match="no complete folder"):
@@ -96,7 +96,7 @@ def test_store_folder_without_its_manifest_is_absent(tmp_path):
 
 
 def test_store_upload_that_breaks_off_never_looks_whole(tmp_path, monkeypatch):
-    """An object store has no rename: while a folder is replaced, the old manifest is gone first, and the new one comes last."""
+    """An object store has no rename, so the old manifest is removed first and the new one is written last."""
     store = Store(f"memory://{uuid4().hex}/study")
     for name in ("a", "b"):
         (tmp_path / name).write_bytes(b"old")
@@ -120,7 +120,7 @@ def test_store_upload_that_breaks_off_never_looks_whole(tmp_path, monkeypatch):
         store.download("model")
 
     class CannotDelete:
-        """The store's file system, except that a folder's deletion breaks off after its beginning."""
+        """The store's file system, in which the deletion of a folder stops halfway."""
 
         def __getattr__(self, name):
             return getattr(whole.fs, name)
@@ -160,7 +160,7 @@ def test_store_keeps_the_old_file_where_the_disk_is_full(tmp_path):
     store = Store(tmp_path)
     store.write_bytes("a", b"old")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # the kernel refuses the rest, as a full disk does
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # the kernel refuses the rest, as on a full disk
     try:
         with pytest.raises(UserError, match=r"cannot write .*/a: .*; free some space there") as error:
             store.write_bytes("a", b"x" * 5000)
@@ -180,7 +180,7 @@ def test_require_writable_refuses_at_the_start(tmp_path):
 
 
 def test_store_puts_options_behind_every_path():
-    """An S3 server of one's own is named so."""
+    """Such an option names an S3 server of your own."""
     store = Store("s3://bucket/studies/?region=x&endpoint_override=http%3A%2F%2Fhost")
     inner = Store(store.join("models", "abc"))
     assert inner.uri == "s3://bucket/studies/models/abc?region=x&endpoint_override=http%3A%2F%2Fhost"

@@ -1,4 +1,4 @@
-"""A study's configuration: what is refused, and which specs it makes."""
+"""The configuration of a study: what it refuses, and which specs it makes."""
 
 import pytest
 

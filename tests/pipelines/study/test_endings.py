@@ -1,4 +1,4 @@
-"""How a study ends before its time: the line, the log, and what is left RUNNING (nothing)."""
+"""A study that ends early: its line and its log; nothing stays RUNNING."""
 
 import os
 import signal
@@ -15,13 +15,13 @@ from uvb.errors import UserError
 
 
 def ends(store: Store, error: BaseException) -> BaseException:
-    """What comes out of a study in which `error` is raised."""
-    with pytest.raises(BaseException) as caught, translated(store):  # noqa: PT011  # the caller looks at it
+    """The error that a study raises when `error` happens in it."""
+    with pytest.raises(BaseException) as caught, translated(store):  # noqa: PT011  # the caller checks which
         raise error
     return caught.value
 
 
-def test_translated_leaves_clear_errors_alone(tmp_path: Path) -> None:
+def test_translated_passes_clear_errors_on(tmp_path: Path) -> None:
     for error in (UserError("yours"), CommandFailed("ours"), KeyboardInterrupt()):
         assert ends(Store(tmp_path), error) is error
 
@@ -37,7 +37,7 @@ def test_translated_logs_an_unforeseen_error(tmp_path: Path) -> None:
     assert (tmp_path / "errors.log").read_text().count("Traceback") == 2
 
 
-def test_translated_tells_a_lost_store(tmp_path: Path) -> None:
+def test_translated_names_a_lost_store(tmp_path: Path) -> None:
     error = ends(Store(tmp_path / "gone"), OSError("no route to host"))
     assert isinstance(error, UserError)
     assert "no route to host; once it answers, the same command goes on" in str(error)
@@ -61,21 +61,21 @@ def handlers():
 
 @pytest.mark.usefixtures("handlers")
 @pytest.mark.parametrize("number", endings.SIGNALS)
-def test_signals_interrupt_a_study(number: int) -> None:
+def test_heed_signals_interrupts_a_study(number: int) -> None:
     heed_signals()
     with pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), number)
 
 
 @pytest.mark.usefixtures("handlers")
-def test_nohup_stays_in_force() -> None:
+def test_heed_signals_respects_nohup() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     heed_signals()
     os.kill(os.getpid(), signal.SIGHUP)
 
 
 @pytest.mark.usefixtures("handlers")
-def test_a_second_interrupt_does_not_disturb_the_cleaning_up() -> None:
+def test_undisturbed_ignores_a_second_interrupt() -> None:
     heed_signals()
     ended = []
     with undisturbed():

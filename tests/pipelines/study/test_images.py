@@ -1,4 +1,4 @@
-"""A study's images: saved once, mended where damaged, and fetched by a machine in the parts it needs, once."""
+"""A study's images: saved once, mended if damaged; each machine fetches the parts that it needs, once."""
 
 from pathlib import Path
 
@@ -30,21 +30,19 @@ def images(monkeypatch: pytest.MonkeyPatch) -> ImageSet:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """A store that is not on this machine's file system."""
+    """A store outside this machine's file system."""
     return Store(f"memory://{tmp_path.name}")
 
 
-def test_images_come_back_from_a_store_that_is_elsewhere(store: Store, images: ImageSet) -> None:
+def test_images_come_back_from_a_remote_store(store: Store, images: ImageSet) -> None:
     save_images(store, images)
     back = load_images(store.uri, images.checksum)
     assert torch.equal(back.train, images.train)
     assert torch.equal(back.test, images.test)
-    save_images(store, images)  # it is there already
+    save_images(store, images)  # they are there already
 
 
-def test_a_machine_fetches_only_the_parts_it_needs_and_each_once(
-    store: Store, images: ImageSet, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_load_images_fetches_each_needed_part_once(store: Store, images: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
     save_images(store, images)
     monkeypatch.setattr(image_set, "VERIFIED_BYTES", 0)
     fetched: list[int] = []
@@ -59,11 +57,13 @@ def test_a_machine_fetches_only_the_parts_it_needs_and_each_once(
     assert sorted(fetched) == [0, 1, 2, 3, 4]
     assert torch.equal(every.train, images.train)
     load_images.cache_clear()
-    store.remove(images_path(images.checksum))  # nothing is asked for again
+    store.remove(images_path(images.checksum))  # nothing is fetched again
     assert torch.equal(load_images(store.uri, images.checksum).train, images.train)
 
 
-def test_a_damaged_part_is_refused_and_mended(store: Store, images: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_images_refuses_a_damaged_part_and_mends_it(
+    store: Store, images: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
     save_images(store, images)
     content = bytearray(store.read_bytes(images_path(images.checksum)))
     content[-1] ^= 1
@@ -74,8 +74,8 @@ def test_a_damaged_part_is_refused_and_mended(store: Store, images: ImageSet, mo
     assert torch.equal(load_images(store.uri, images.checksum).test, images.test)
 
 
-def test_a_file_of_an_earlier_version_is_fetched_whole(store: Store, images: ImageSet, tmp_path: Path) -> None:
-    """It has no sums of parts, and other tensors first."""
+def test_load_images_fetches_a_file_of_an_earlier_version_whole(store: Store, images: ImageSet, tmp_path: Path) -> None:
+    """It has no checksums of parts, and its tensors are in another order."""
     from safetensors.torch import save_file
 
     tensors = {
@@ -89,7 +89,7 @@ def test_a_file_of_an_earlier_version_is_fetched_whole(store: Store, images: Ima
     assert torch.equal(load_images(store.uri, images.checksum, 3).train, images.train)
 
 
-def test_a_converted_set_is_not_copied_on_one_disk(tmp_path: Path) -> None:
+def test_save_images_does_not_copy_a_converted_set_on_one_disk(tmp_path: Path) -> None:
     from uvb.data import cache, load_dataset
 
     np.savez(tmp_path / "a.npz", images=pixels(20, 4, 4))

@@ -1,4 +1,4 @@
-"""Presets: what a study writes, it takes back."""
+"""Presets: a study reads back the options that it wrote."""
 
 import dataclasses
 import sys
@@ -31,7 +31,7 @@ def test_preset_masks_a_password(tmp_path: Path) -> None:
     assert "secret" not in preset_text(StudyConfig(tracking_uri="postgresql://me:secret@host/db"))
 
 
-def test_command_line_goes_before_the_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_line_wins_over_the_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("sigmas: [0.5]\nmodels: [uvb]\nbatch-size: 32\n")
     monkeypatch.setattr(sys, "argv", ["study", "--config", str(path), "--models", "deen"])
@@ -50,7 +50,7 @@ def test_command_line_goes_before_the_preset(tmp_path: Path, monkeypatch: pytest
         ("[" * 5000, "cannot be read"),
     ],
 )
-def test_preset_refuses_what_is_no_option_in_one_line(text: str, said: str, tmp_path: Path) -> None:
+def test_preset_refuses_unknown_options_in_one_line(text: str, said: str, tmp_path: Path) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text(text)
     with pytest.raises(UserError, match=said) as caught:
@@ -59,7 +59,7 @@ def test_preset_refuses_what_is_no_option_in_one_line(text: str, said: str, tmp_
 
 
 @pytest.mark.parametrize("words", [["--config"], ["--config="], ["--config", "a", "--config", "b"]])
-def test_command_refuses_no_or_two_presets_in_one_line(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_refuses_a_missing_or_second_preset_in_one_line(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["study", *words])
     with pytest.raises(UserError, match="--config takes one YAML file"):
         parsed(StudyConfig, presets=True)

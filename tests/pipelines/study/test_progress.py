@@ -1,4 +1,4 @@
-"""What a person sees while models train: counted, told once, and how long it takes."""
+"""The progress that a person sees: work is counted, each line comes once, and the time left is right."""
 
 import time
 from types import SimpleNamespace
@@ -50,7 +50,7 @@ def test_progress_counts_work_and_tells_each_line_once(store: Store, digits: Ima
 
 
 def test_time_left_counts_the_measurements(store: Store, digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half the work in 10 s leaves 10 s of it, and 20 s where as much again comes after; or what was timed comes after."""
+    """Half the work took 10 s, so 10 s are left; 20 s if as much work follows as measurements; else the timed seconds."""
     spec = tiny_spec(digits)
     work, clock_says = training_flops(spec), iter((100.0, 110.0, 110.0))
     monkeypatch.setattr("pipelines.study.progress.time", SimpleNamespace(monotonic=lambda: next(clock_says), time=time.time))
@@ -72,7 +72,7 @@ def test_time_left_counts_the_measurements(store: Store, digits: ImageSet, monke
 def test_progress_of_an_earlier_session_is_neither_running_nor_its_pace(
     store: Store, digits: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed at three quarters, with a checkpoint at the half: the first quarter of this session takes its 10 s again."""
+    """It was killed at three quarters, with a checkpoint at the half, so this session repeats a quarter, in 10 s."""
     spec = tiny_spec(digits)
     epochs, clock_says = spec.recipe.epochs, iter((100.0, 110.0))
     monkeypatch.setattr("pipelines.study.progress.time", SimpleNamespace(monotonic=lambda: next(clock_says), time=time.time))
@@ -87,7 +87,7 @@ def test_progress_of_an_earlier_session_is_neither_running_nor_its_pace(
     assert progress.running == []
     assert "starting workers" in progress.view()[1]
     half = str(epochs * steps_per_epoch(spec) // 2)
-    wrote(0.75, start=half, notes=["going on"], images_per_s=None)  # as `Training` takes it up
+    wrote(0.75, start=half, notes=["going on"], images_per_s=None)  # as `Training` writes when it continues
     assert progress.read() == ["going on"]
     assert progress.running == []
     assert progress.gained() == 0
@@ -98,7 +98,7 @@ def test_progress_of_an_earlier_session_is_neither_running_nor_its_pace(
     wrote(0.75, start=half, notes=["going on"])
     assert progress.read() == []
     assert progress.seconds_left() == pytest.approx(10 + REST_SECONDS)
-    wrote(0.75, start=str(epochs * steps_per_epoch(spec) * 3 // 4))  # a worker died: what was done before it still counts
+    wrote(0.75, start=str(epochs * steps_per_epoch(spec) * 3 // 4))  # a worker died: the work before that still counts
     progress.read()
     assert progress.gained() == pytest.approx(training_flops(spec) / 4)
 
@@ -115,7 +115,7 @@ def test_measurement_flops_are_those_of_the_loss_tables(digits: ImageSet) -> Non
     assert isinstance(model, Energy)
     y = torch.zeros(1, *digits.shape, requires_grad=True)
     with FlopCounterMode(display=False) as counter:
-        model.energy(y, torch.zeros(1, model.noise_dim)).sum().backward()  # Eq. 3: forward, and back to y
+        model.energy(y, torch.zeros(1, model.noise_dim)).sum().backward()  # Eq. 3: a forward pass, and back to y
     alike = measurement_flops([spec], "fp32", "fp32", digits, config)
     assert alike == pytest.approx(MEASUREMENT_SHARE * 2 * (60 + 50) * counter.get_total_flops())
     assert measurement_flops([spec], "fp32", "bf16", digits, config) == FP32_COST * alike

@@ -1,4 +1,4 @@
-"""Where a result comes from is the code's own commit, and nobody else's."""
+"""The origin of a result is the code's own commit, and not that of a repository around it."""
 
 import subprocess
 from pathlib import Path
@@ -9,7 +9,7 @@ from pipelines.study import provenance
 
 
 def commit(folder: Path) -> str:
-    """Make `folder` a repository whose one commit holds all that is in it."""
+    """Make `folder` a repository with one commit of all its files."""
     who = ["-c", "user.name=a", "-c", "user.email=a@b"]
     for what in (["init", "-q"], ["add", "-A"], [*who, "commit", "-q", "-m", "first"]):
         subprocess.run(["git", "-C", str(folder), *what], check=True)
@@ -18,7 +18,7 @@ def commit(folder: Path) -> str:
 
 
 def test_git_revision_is_of_the_checkout_that_holds_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Changed files are told; code installed somewhere inside another repository has none."""
+    """The revision tells changed files. Code that is installed inside another repository has no revision."""
     for code in (tmp_path / "checkout" / "pipelines" / "study", tmp_path / "other" / "venv" / "pipelines" / "study"):
         code.mkdir(parents=True)
         (code / "provenance.py").write_text("1\n")

@@ -1,4 +1,4 @@
-"""What a study reads is said on the screen, and kept for its report."""
+"""A study tells on the screen what it has read, and keeps it for its report."""
 
 import io
 from pathlib import Path
@@ -54,14 +54,14 @@ def test_named_sets_are_described_too() -> None:
     assert any("pixels from 0 to 16 of 16" in line for line in lines)
 
 
-def test_what_was_read_is_kept_in_the_provenance(pictures: Path) -> None:
+def test_provenance_keeps_what_was_read(pictures: Path) -> None:
     images = read_images(StudyConfig(dataset=str(pictures)), Screen(Console(file=io.StringIO())))
     kept = provenance(images, [])["data"]
     assert kept["classes"] == ["ant", "bee"]
     assert ReadReport.from_json(kept["read"]) == images.report
 
 
-def test_options_of_reading_reach_the_reader(pictures: Path) -> None:
+def test_reading_passes_its_options_to_the_reader(pictures: Path) -> None:
     lines = said(StudyConfig(dataset=str(pictures), split=("train=training",), resize=6))
     assert any("6×6 grey" in line for line in lines)
     assert any("18 images from training/ (nine tenths, drawn)" in line for line in lines)
