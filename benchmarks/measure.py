@@ -4,7 +4,6 @@ import argparse
 import datetime
 import json
 import multiprocessing
-import platform
 import statistics
 import subprocess
 import time
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from pipelines.study.provenance import cpu_name
 
 ROOT = Path(__file__).resolve().parent.parent
 Row = dict[str, Any]
@@ -171,9 +172,8 @@ def machine() -> str:
     if torch.cuda.is_available():
         return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
     words = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    names = [line.split(":")[1].strip() for line in words.splitlines() if line.startswith("model name")]
     bf16 = " with AMX" if "amx_bf16" in words else " with bf16" if "avx512_bf16" in words else ""
-    return f"{len(names) or '?'} cores {names[0] if names else platform.processor()}{bf16}, torch {torch.__version__}"
+    return f"{words.count('model name') or '?'} cores {cpu_name()}{bf16}, torch {torch.__version__}"
 
 
 @cache

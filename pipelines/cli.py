@@ -4,6 +4,7 @@ Exit codes: 0; 1: something failed; 2: the user asked for something impossible; 
 No slow import here, so that `--help` is quick. Commands import torch and Ray after their options are parsed.
 """
 
+import argparse
 import io
 import re
 import sys
@@ -79,16 +80,9 @@ def without_preset(words: list[str]) -> tuple[list[str], Path | None]:
     Raises:
         UserError: ``--config`` names no file, or there are several.
     """
-    rest: list[str] = []
-    files: list[str] = []
-    following = iter(words)
-    for word in following:
-        if word == "--config":
-            files.append(next(following, ""))
-        elif word.startswith("--config="):
-            files.append(word.removeprefix("--config="))
-        else:
-            rest.append(word)
-    if len(files) > 1 or "" in files:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", action="append", nargs="?", const="", default=[])
+    found, rest = parser.parse_known_args(words)
+    if len(found.config) > 1 or "" in found.config:
         raise UserError("--config takes one YAML file, e.g. --config outputs/digits/study.yaml")
-    return rest, Path(files[0]) if files else None
+    return rest, Path(found.config[0]) if found.config else None

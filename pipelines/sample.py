@@ -1,6 +1,5 @@
 """Sample from a trained model by walk-jump: `python pipelines/sample.py --help`."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,8 +9,6 @@ import tyro
 from pipelines.bounds import Bounded
 from pipelines.cli import command
 from uvb.errors import UserError
-
-WALK_ARRAYS = 4  # arrays of all chains: positions, velocities, gradients, noise. The jumps and their copy come on top.
 
 
 @dataclass(frozen=True)
@@ -56,18 +53,15 @@ def sample(config: Sample) -> None:
     print(f"sampling from {config.model}")
     import numpy as np  # these imports take seconds, so they follow the first line
     import torch
-    from rich.progress import track
 
+    from pipelines.executor.walking import require_memory, walked
     from pipelines.reporting.pictures import CHANNELS_OF_PICTURES, grid, output_folder, save_animation, to_pil, zoom_for
     from pipelines.tracking import model_registry as models
     from uvb.accelerate.cpu import keep_large_buffers
-    from uvb.accelerate.frozen import Frozen
-    from uvb.machine import usable_memory
     from uvb.models.base import Energy
     from uvb.plan import resolve_plan
     from uvb.sampling import get_sampler
-    from uvb.sampling.chains import begin
-    from uvb.sampling.walk_jump import walk_at, walk_jump
+    from uvb.sampling.walk_jump import walk_at
 
     get_sampler(config.sampler)  # refused before the model is loaded
     plan = resolve_plan(device=config.device, precision=config.precision)
@@ -82,25 +76,9 @@ def sample(config: Sample) -> None:
         energy.spec.sigma, steps_between_jumps=config.steps_between_jumps, jumps=config.jumps,
         second_jump=config.second_jump, sampler=config.sampler, **own,
     )  # fmt: skip
-    needed = 4 * math.prod(shape) * config.chains * (config.jumps * 2 + WALK_ARRAYS)
-    if needed > usable_memory():
-        asked = f"--chains {config.chains:,} and --jumps {config.jumps:,} need at least {needed / 1e9:,.0f} GB"
-        raise UserError(f"{asked}, and this machine has {usable_memory() / 1e9:,.0f} GB; choose fewer")
+    require_memory(config.chains, walk, shape)
     output_folder(config.out)  # refused before the walk rather than after it
-    state = start = begin(config.chains, shape, config.seed, device=plan.device)
-    jumps = []
-    for now, jump in track(walk_jump(Frozen(energy, plan), start, walk, config.seed), "jumps", walk.jumps, transient=True):
-        state = now
-        if not bool(jump.alive.any()):
-            break
-        jumps.append(jump.x_hat.float().cpu())
-    if not jumps:
-        raise UserError("every chain diverged before the first jump; try a smaller --delta")
-    diverged = (~state.alive).nonzero().flatten().tolist()
-    if diverged:
-        first = min(int(state.stopped_at[chain]) for chain in diverged)
-        print(f"{len(diverged)} of {config.chains} chains diverged, the first at step {first}; try a smaller --delta")
-    frames = torch.stack(jumps)  # (jumps, chains, C, H, W)
+    frames, state = walked(energy, walk, config.chains, config.seed, plan)
     np.savez_compressed(config.out / "samples.npz", jumps=frames.numpy(), stopped_at=state.stopped_at.cpu().numpy())
     print(config.out / "samples.npz")  # first: what comes below is drawn from it
     if shape[0] not in CHANNELS_OF_PICTURES:

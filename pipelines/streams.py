@@ -1,5 +1,6 @@
 """Make stdout and stderr safe: no secret passes, and a closed stream or one without σ does not end a command."""
 
+import codecs
 import os
 import sys
 from typing import Any, TextIO
@@ -7,6 +8,7 @@ from typing import Any, TextIO
 from pipelines.files.masking import masked
 
 SPELT = {"σ": "sigma", "ε": "eps", "δ": "delta", "±": "+-", "×": "x", "²": "^2", "→": "->", "≤": "<=", "≥": ">=", "…": "..."}
+codecs.register_error("spelt", lambda error: (SPELT.get(error.object[error.start], "?"), error.start + 1))  # type: ignore[attr-defined]  # of an encoding
 
 
 class Steady:
@@ -31,12 +33,7 @@ class Steady:
     def fitting(self, text: str) -> str:
         """`text`, in which letters that the encoding lacks are spelt in ASCII, or become "?"."""
         encoding = self.stream.encoding or "ascii"
-        try:
-            text.encode(encoding)
-        except UnicodeError:
-            text = "".join(SPELT.get(letter, letter) if not _has(encoding, letter) else letter for letter in text)
-            text = text.encode(encoding, "replace").decode(encoding)
-        return text
+        return text.encode(encoding, "spelt").decode(encoding)
 
     def silence(self) -> None:
         """Discard all that follows: the reader is gone, as `head` goes, or the terminal was closed."""
@@ -67,11 +64,3 @@ def steady_streams() -> None:
             stream.reconfigure(line_buffering=True)  # so that a pipe shows each line at once, too
         if not isinstance(stream, Steady):
             setattr(sys, name, Steady(stream or open(os.devnull, "w")))  # noqa: SIM115
-
-
-def _has(encoding: str, letter: str) -> bool:
-    try:
-        letter.encode(encoding)
-    except UnicodeError:
-        return False
-    return True

@@ -14,7 +14,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from uvb.config import Config
-from uvb.models.base import Energy
+from uvb.models.base import Energy, Estimator
 from uvb.models.capacity import default_widths, parameters, scaled_widths, skeleton
 from uvb.spec import RECIPES, DataRef, RunSpec, Shape
 from uvb.training.objectives import OBJECTIVES
@@ -73,16 +73,22 @@ def forward_flops(model: str, shape: Shape, widths: Config) -> float:
     A model that cannot run there, since it looks at values or is broken, counts as two operations for each parameter.
     """
     net = skeleton(model, shape, widths)
+    with FlopCounterMode(display=False) as counter:
+        try:
+            run_once(net, shape)
+        except Exception as error:  # a plug-in may raise anything
+            reason = " ".join(str(error).split())[:200]
+            warnings.warn(f"{model}: its cost is a guess, since it cannot be counted ({reason})", stacklevel=2)
+            return 2.0 * sum(p.numel() for p in net.parameters())
+    return float(counter.get_total_flops())
+
+
+@torch.no_grad()
+def run_once(net: Estimator, shape: Shape) -> None:
+    """Compute one energy, or one estimate if `net` has no energy, on the device of `net`."""
     with torch.device(net.sigma.device):
         y, eps = torch.zeros(1, *shape), torch.zeros(1, net.noise_dim)
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            try:
-                net.energy(y, eps) if isinstance(net, Energy) else net(y, eps)
-            except Exception as error:  # a plug-in may raise anything
-                reason = " ".join(str(error).split())[:200]
-                warnings.warn(f"{model}: its cost is a guess, since it cannot be counted ({reason})", stacklevel=2)
-                return 2.0 * sum(p.numel() for p in net.parameters())
-    return float(counter.get_total_flops())
+        net.energy(y, eps) if isinstance(net, Energy) else net(y, eps)
 
 
 @lru_cache(maxsize=1024)

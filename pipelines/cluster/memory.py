@@ -8,13 +8,12 @@ import ray
 import torch
 from torch import nn
 
-from pipelines.cluster.cost_model import DEVICE_BYTES
+from pipelines.cluster.cost_model import DEVICE_BYTES, run_once
 from pipelines.cluster.layout import Capacity, Layout
 from pipelines.words import name_of
 from uvb.config import Config
 from uvb.errors import UserError
 from uvb.machine import usable_memory
-from uvb.models.base import Energy
 from uvb.models.capacity import parameters, skeleton
 from uvb.spec import RunSpec, Shape
 
@@ -35,9 +34,7 @@ def activations(model: str, shape: Shape, widths: Config) -> int:
 
     hooks = [module.register_forward_hook(count) for module in net.modules()]
     try:
-        with torch.device(net.sigma.device), torch.no_grad():
-            y, eps = torch.zeros(1, *shape), torch.zeros(1, net.noise_dim)
-            net.energy(y, eps) if isinstance(net, Energy) else net(y, eps)
+        run_once(net, shape)
     except Exception:  # a plug-in may raise anything; its workers will report it
         return 0
     finally:

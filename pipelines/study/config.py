@@ -202,6 +202,40 @@ class StudyConfig(StorageOptions, ClusterOptions, MeasureOptions, RecipeOptions,
     """
 
 
+@dataclass(frozen=True)
+class SweepConfig(StudyConfig):
+    """Train every point of a named space, and rank them.
+
+    All points of a table are trained to the end, and ranked on the test set. A choice, such as the recipe, is ranked on a fifth
+    of the training images, held out; a search is a choice in which ASHA stops bad trainings early. The same command continues
+    where it stopped. Results: the study's report, and tables/leaderboard.parquet.
+
+    Loss against parameters:              python pipelines/sweep.py --space capacity
+
+    The recipe, searched for both alike:  python pipelines/sweep.py --space recipe --models uvb deen
+
+    ReLU against SiLU, three seeds:       python pipelines/sweep.py --space activation --seeds 0 1 2
+    """
+
+    space: str = "sigma_grid"
+    """The space: sigma_grid, capacity, recipe, recipe_details, activation, sec311, remark4, questions, train_size, or a
+    plug-in's."""
+    study: str = ""
+    """Name of the study, and of its folder under --storage. Default: the data set's name and the space's, digits-capacity."""
+    extra_models: tuple[str, ...] = ()
+    """Only for full_study.py; a sweep's models are --models."""
+    experiments: tuple[str, ...] = ("losses",)
+    """Downstream tasks for each trained model: names, or default, or all."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(not self.extra_models, "--extra-models is of full_study.py alone; a sweep's models are --models")
+
+    @property
+    def name(self) -> str:
+        return self.study or f"{super().name}-{self.space}"
+
+
 def require(condition: bool, otherwise: str) -> None:
     """Raise `UserError` with the line `otherwise` unless `condition` holds."""
     if not condition:

@@ -25,8 +25,9 @@ from pipelines.study.endings import heed_signals, translated, undisturbed
 from pipelines.study.reading import read_images
 from pipelines.study.running import Running
 from pipelines.study.screen import Screen
+from pipelines.study.searching import Search
 from pipelines.study.specs import build_specs, chosen_experiments
-from pipelines.study.stages import Search, measure, plan, prepare, report, tidy, train
+from pipelines.study.stages import measure, plan, prepare, report, tidy, train
 from pipelines.tracking.address import check_tracking_uri
 from pipelines.tracking.projection import Status
 from pipelines.tracking.thread import Tracking, views

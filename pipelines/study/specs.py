@@ -1,6 +1,7 @@
-"""Turn a study's options into trainings and measurements."""
+"""Turn the options of a study or a sweep into trainings and measurements."""
 
-from pipelines.study.config import DataOptions, MeasureOptions, ModelOptions, RecipeOptions, StudyConfig, require
+from pipelines.study.config import DataOptions, MeasureOptions, ModelOptions, RecipeOptions, StudyConfig, SweepConfig, require
+from tune_spaces import Base, get_space
 from uvb.data import ImageSet
 from uvb.experiments import experiment_names, get_experiment
 from uvb.models import get_model
@@ -59,6 +60,25 @@ def specs_of(options: ModelOptions, data: DataRef, recipe: Recipe) -> list[RunSp
         for seed in dict.fromkeys(options.seeds)
         for model, sigma in dict.fromkeys(pairs)
     ]
+
+
+def sweep_specs(config: StudyConfig, images: ImageSet) -> list[RunSpec]:
+    """The trainings of a sweep's space.
+
+    Raises:
+        UserError: there is no such space, or it does not train the models asked for.
+    """
+    assert isinstance(config, SweepConfig)
+    activation(config.activation)  # raises for an unknown one
+    data = data_ref(config, images, config.batch_size)
+    base = Base(data, config.models, config.sigmas, config.seeds, build_recipe(config), config.activation, config.width)
+    specs = list(dict.fromkeys(get_space(config.space).specs(base)))
+    trained = list(dict.fromkeys(spec.model for spec in specs))
+    require(
+        config.models == StudyConfig.models or set(config.models) == set(trained),
+        f"--models {' '.join(config.models)}: the space {config.space} trains its own, {' '.join(trained)}; leave it out",
+    )
+    return specs
 
 
 def chosen_experiments(options: MeasureOptions) -> list[str]:

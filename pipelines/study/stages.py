@@ -4,7 +4,6 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,24 +26,11 @@ from pipelines.study.presets import preset_text
 from pipelines.study.progress import TrainingProgress, tasks_view
 from pipelines.study.provenance import provenance
 from pipelines.study.running import Running
+from pipelines.study.searching import Search
 from pipelines.words import counted, name_of
 from uvb.models import code_changed
 from uvb.plan import Plan, resolve_plan
 from uvb.spec import RunSpec
-
-
-@dataclass(frozen=True)
-class Search:
-    """A search, in which a Tune scheduler stops trainings early. Those of one model and noise level compete, each as a trial.
-
-    Attributes:
-        scheduler: makes a scheduler over ``loss`` (the test loss of the curves) by ``epoch``.
-        report_epochs: how many epochs lie between two reports to it.
-    """
-
-    scheduler: Callable[[], Any]
-    report_epochs: int = 1
-
 
 # ------------------------------------------------------------------------------------------------------------- prepare
 

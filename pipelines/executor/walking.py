@@ -1,0 +1,47 @@
+"""Walk-jump sampling with a trained energy in this process, as far as memory allows."""
+
+import math
+
+import torch
+from rich.progress import track
+from torch import Tensor
+
+from uvb.accelerate.frozen import Frozen
+from uvb.errors import UserError
+from uvb.machine import usable_memory
+from uvb.models.base import Energy
+from uvb.plan import Plan
+from uvb.sampling.chains import WalkState, begin
+from uvb.sampling.walk_jump import WalkJump, walk_jump
+
+WALK_ARRAYS = 4  # arrays of all chains: positions, velocities, gradients, noise. The jumps and their copy come on top.
+
+
+def require_memory(chains: int, walk: WalkJump, shape: tuple[int, ...]) -> None:
+    """Refuse a walk that does not fit into memory, in a UserError with both figures."""
+    needed = 4 * math.prod(shape) * chains * (walk.jumps * 2 + WALK_ARRAYS)
+    if needed > usable_memory():
+        asked = f"--chains {chains:,} and --jumps {walk.jumps:,} need at least {needed / 1e9:,.0f} GB"
+        raise UserError(f"{asked}, and this machine has {usable_memory() / 1e9:,.0f} GB; choose fewer")
+
+
+def walked(energy: Energy, walk: WalkJump, chains: int, seed: int, plan: Plan) -> tuple[Tensor, WalkState]:
+    """The jumps of a walk, (jumps, chains, C, H, W), and the last state. It ends early where every chain has diverged.
+
+    Raises:
+        UserError: every chain diverged before the first jump.
+    """
+    state = start = begin(chains, energy.spec.data.shape, seed, device=plan.device)
+    jumps = []
+    for now, jump in track(walk_jump(Frozen(energy, plan), start, walk, seed), "jumps", walk.jumps, transient=True):
+        state = now
+        if not bool(jump.alive.any()):
+            break
+        jumps.append(jump.x_hat.float().cpu())
+    if not jumps:
+        raise UserError("every chain diverged before the first jump; try a smaller --delta")
+    diverged = (~state.alive).nonzero().flatten().tolist()
+    if diverged:
+        first = min(int(state.stopped_at[chain]) for chain in diverged)
+        print(f"{len(diverged)} of {chains} chains diverged, the first at step {first}; try a smaller --delta")
+    return torch.stack(jumps), state
