@@ -137,39 +137,31 @@ class Training:
         before = self.store.find_json("progress.json", ProgressJson)
         stuck, where = before.get("stuck", 0) + 1, masked(self.store.join("state"))
         if stuck > STUCK_LIMIT:
-            return self._give_up(
-                f"its workers died {stuck - 1} times before their first step; see Ray's logs, or remove {where}"
-            )
+            line = f"its workers died {stuck - 1} times before their first step; see Ray's logs, or remove {where}"
+            return self._failed(line)["outcome"]
         # Count before reading, so that a checkpoint that kills its reader is given up too.
         self._try(lambda: self.store.write_json("progress.json", before | {"stuck": stuck}))
         try:
             start = self._newest_state() or "fresh"
         except UserError as error:
-            return self._give_up(str(error))
+            return self._failed(str(error))["outcome"]
         except OSError as error:  # the disk or store may not answer for a moment: the next worker asks again
             if stuck < STUCK_LIMIT:
                 raise
-            return self._give_up(f"its checkpoints cannot be read ({error}); make them readable, or remove {where}")
+            line = f"its checkpoints cannot be read ({error}); make them readable, or remove {where}"
+            return self._failed(line)["outcome"]
         if before.get("start") != start:
             stuck = 0
-        self.history = {
-            "starts": before.get("starts", 0) + 1,
-            "start": start,
-            "stuck": stuck,
-            "began": before.get("began", time.time()),
-        }
-        if self.history["starts"] > 1:
+        starts, began = before.get("starts", 0) + 1, before.get("began", time.time())
+        self.history = {"starts": starts, "start": start, "stuck": stuck, "began": began}
+        if starts > 1:
             place = "its beginning" if start == "fresh" else f"step {int(start)}"
-            self.notes.append(f"{self.spec.label}: going on from {place} (start {self.history['starts']})")
+            self.notes.append(f"{self.spec.label}: going on from {place} (start {starts})")
         if stuck >= STUCK_LIMIT:
-            return self._give_up(f"its workers died {stuck} times at the same place ({start}); see Ray's logs")
+            return self._failed(f"its workers died {stuck} times at the same place ({start}); see Ray's logs")["outcome"]
         before = {"epoch": before.get("epoch", 0), "loss": before.get("loss"), "images_per_s": None}
         self._try(lambda: self._write_progress(before))
         return start
-
-    def _give_up(self, line: str) -> str:
-        self._failed(line)
-        return "failed"
 
     def _newest_state(self) -> str | None:
         for name in reversed(self.store.list("state")):
