@@ -40,7 +40,7 @@ docs: $(VENV)/.installed    ## the documentation site into build/site; a broken 
 bench: $(VENV)/.installed   ## speed, as ratios within one run, into results/speed/
 	$(BIN)/python -m benchmarks.bench $(ARGS)
 
-chaos: $(VENV)/.installed   ## at least 20 kills; the tables must equal an uninterrupted run's
+chaos: $(VENV)/.installed   ## kills, stops, full disks; the tables must equal an undisturbed run's
 	$(BIN)/python -m tests.end_to_end.chaos --record $(ARGS)
 
 results: $(VENV)/.installed   ## what a study found, without weights, into results/, to be committed: make results STUDY=outputs/digits

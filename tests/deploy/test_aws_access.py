@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.deploy.deployment import ROOT
+from tests.support.builders import ROOT
 
 ACCESS = yaml.safe_load((ROOT / "aws_access.yaml").read_text())
 CLUSTER = yaml.safe_load((ROOT / "ray_cluster.yaml").read_text())

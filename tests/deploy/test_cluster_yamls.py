@@ -12,7 +12,8 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
 
-from tests.deploy.deployment import DEPLOY, ROOT
+from tests.deploy.deployment import DEPLOY
+from tests.support.builders import ROOT
 
 AWS = yaml.safe_load((ROOT / "ray_cluster.yaml").read_text())
 CLOUDS = ["gcp", "azure"]

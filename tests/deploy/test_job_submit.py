@@ -14,7 +14,11 @@ import pandas as pd
 import pytest
 import yaml
 
-from tests.deploy.deployment import DEPLOY, ROOT, TINY, clean_environment, end_processes, free_ports
+from tests.deploy.deployment import DEPLOY, clean_environment
+from tests.support.builders import ROOT
+from tests.support.marked import end_marked
+from tests.support.ports import free_ports
+from tests.support.studies import TINY
 
 RAY = str(Path(sys.executable).with_name("ray"))
 
@@ -69,7 +73,7 @@ def head() -> Iterator[Head]:
         assert started.returncode == 0, started.stdout
         yield Head(folder, laptop, dashboard)
     finally:
-        end_processes(mark)
+        end_marked(mark)
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.deploy.deployment import DEPLOY, ROOT
+from tests.deploy.deployment import DEPLOY
+from tests.support.builders import ROOT
 
 # A dict lists the fields that are allowed (! marks the required ones), a set the values, a list its elements.
 QUANTITIES = {"*": (str, int)}

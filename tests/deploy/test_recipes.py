@@ -7,7 +7,8 @@ import tomllib
 
 import yaml
 
-from tests.deploy.deployment import DEPLOY, ROOT
+from tests.deploy.deployment import DEPLOY
+from tests.support.builders import ROOT
 
 DOCS = ROOT / "docs" / "cluster.md"
 RECIPES = [DOCS, ROOT / "ray_cluster.yaml", *(path for path in sorted(DEPLOY.iterdir()) if path.is_file())]

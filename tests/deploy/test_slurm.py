@@ -11,7 +11,9 @@ from uuid import uuid4
 
 import pytest
 
-from tests.deploy.deployment import DEPLOY, ROOT, TINY, clean_environment
+from tests.deploy.deployment import DEPLOY, clean_environment
+from tests.support.builders import ROOT
+from tests.support.studies import TINY
 
 BOX = Path(__file__).with_name("slurm_box.sh")
 NEEDED = ("slurmctld", "slurmd", "sbatch", "munged", "ip", "unshare")

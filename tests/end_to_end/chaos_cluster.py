@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,8 @@ class Driver:
     process: "subprocess.Popen[bytes] | None" = None
     starts: int = 0
 
-    def start(self) -> None:
-        command = [sys.executable, str(ROOT / "pipelines" / "full_study.py"), *self.arguments]
+    def start(self, address: str) -> None:
+        command = [sys.executable, str(ROOT / "pipelines" / "full_study.py"), *self.arguments, "--address", address]
         self.starts += 1
         with open(self.folder / "driver.log", "ab") as log:
             log.write(f"--- start {self.starts}\n".encode())
@@ -39,19 +40,27 @@ class Driver:
             environment = {**os.environ, MARK: self.mark}
             self.process = subprocess.Popen(command, cwd=self.folder, env=environment, stdout=log, stderr=log)
 
+    def kill(self) -> int:
+        """Kill it at once, whatever it does. Returns its process id."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+        return self.process.pid
+
     def require_running(self) -> None:
         assert self.process is not None
         if self.process.poll() is not None:
-            raise ChaosError(f"the driver ended by itself, code {self.process.returncode}:\n{self.log()}")
+            raise ChaosError(f"the driver ended by itself, code {self.process.returncode}:\n{self.said()}")
 
     def wait(self, timeout: float) -> None:
         assert self.process is not None
         code = self.process.wait(timeout)
         if code:
-            raise ChaosError(f"the driver ended with code {code}:\n{self.log()}")
+            raise ChaosError(f"the driver ended with code {code}:\n{self.said()}")
 
-    def log(self) -> str:
-        return "\n".join((self.folder / "driver.log").read_text().splitlines()[-30:])
+    def said(self) -> str:
+        """Its output since its last start."""
+        return (self.folder / "driver.log").read_text().rpartition("--- start")[2]
 
 
 @dataclass
@@ -62,42 +71,54 @@ class Nodes:
     cluster: Any = None
     workers: list[Any] = field(default_factory=list)
 
-    def start(self, scratch: Path) -> str:
-        """Start the nodes; return the cluster's address."""
+    @property
+    def address(self) -> str:
+        return str(self.cluster.address)
+
+    def start(self, scratch: Path) -> None:
         os.environ |= {MARK: self.mark, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid4().hex, "RAY_TMPDIR": str(scratch),
                        "RAY_USAGE_STATS_ENABLED": "0", "MLFLOW_DISABLE_TELEMETRY": "true", "OMP_NUM_THREADS": "1"}  # fmt: skip
+        self.restart()
+
+    def restart(self) -> None:
+        """Start the cluster, in place of one that is broken."""
         from ray.cluster_utils import Cluster
 
+        self.stop()
         # The head has no CPUs, so all work is on nodes that can be killed.
         head = {"num_cpus": 0, "include_dashboard": True, "dashboard_port": 0, "object_store_memory": 80_000_000}
-        self.cluster = Cluster(initialize_head=True, head_node_args=head)
+        self.cluster, self.workers = Cluster(initialize_head=True, head_node_args=head), []
         for _ in range(NODES - 1):
             self.add()
-        return str(self.cluster.address)
 
     def add(self) -> None:
         self.workers.append(self.cluster.add_node(num_cpus=NODE_CPUS, object_store_memory=80_000_000))
 
-    def raylet(self, node: Any) -> psutil.Process:
-        return psutil.Process(node.all_processes["raylet"][0].process.pid)
+    @staticmethod
+    def process(node: Any, name: str) -> psutil.Process:
+        return psutil.Process(node.all_processes[name][0].process.pid)
+
+    def of_head(self, name: str) -> psutil.Process:
+        """A process of the node to which the driver is connected: "raylet" or "gcs_server"."""
+        return self.process(self.cluster.head_node, name)
 
     def with_workers(self, title: str) -> list[Any]:
         """The nodes, without the head, on which a process of that title runs."""
         parents = {process.ppid() for process in titled(self.mark, title)}
-        return [node for node in self.workers if self.raylet(node).pid in parents]
+        return [node for node in self.workers if self.process(node, "raylet").pid in parents]
 
     def kill(self, node: Any) -> int:
         """Kill a node's raylet and all it started, as a power cut would. Returns the raylet's process id."""
-        raylet = self.raylet(node)
+        raylet = self.process(node, "raylet")
         for process in [raylet, *raylet.children(recursive=True)]:
-            try:
+            with suppress(psutil.NoSuchProcess):
                 process.kill()
-            except psutil.NoSuchProcess:
-                continue
         self.cluster.remove_node(node, allow_graceful=False)
         self.workers.remove(node)
         return raylet.pid
 
     def stop(self) -> None:
         if self.cluster is not None:
+            self.cluster.global_state.disconnect()  # its client would end this process a minute after its server died
             self.cluster.shutdown()
+            self.cluster = None

@@ -4,35 +4,27 @@ import collections
 import json
 import sqlite3
 import statistics
-from dataclasses import dataclass
+import time
 from pathlib import Path
 from typing import Any
 
+from tests.end_to_end.chaos_attack import Blow
 from tests.end_to_end.chaos_cluster import ChaosError
+from tests.support.builders import ROOT
+
+RECORD = ROOT / "results" / "chaos" / "runs.json"
 
 
-@dataclass
-class Kill:
-    """One kill, and the restart that it caused."""
-
-    kind: str
-    phase: str
-    at: str
-    pid: int
-    recovery_seconds: float
-    evidence: str
-
-
-def require_no_traces(folder: Path, kills: list[Kill]) -> None:
+def require_no_traces(folder: Path, blows: list[Blow]) -> None:
     """No half-written file, no MLflow run twice or still RUNNING; and the files know how often they were begun."""
     study = folder / "digits"
     left = [str(path.relative_to(study)) for path in study.rglob(".tmp-*")]
     if left:
         raise ChaosError(f"half-written files were left: {left}")
     restarts = sum(json.loads(path.read_text())["restarts"] for path in study.glob("models/*/done.json"))
-    wanted = sum(kill.phase == "training" for kill in kills)
+    wanted = sum(blow.restarts for blow in blows)
     if restarts < wanted:
-        raise ChaosError(f"{wanted} kills during training, and the models know of {restarts} restarts")
+        raise ChaosError(f"{wanted} restarts were seen during training, and the models know of {restarts}")
     with sqlite3.connect(folder / "mlflow.db") as database:
         rows = database.execute("SELECT name, status FROM runs WHERE lifecycle_stage = 'active'").fetchall()
     doubled = [name for name, count in collections.Counter(name for name, _ in rows).items() if count > 1]
@@ -40,30 +32,31 @@ def require_no_traces(folder: Path, kills: list[Kill]) -> None:
         raise ChaosError(f"MLflow's runs: {rows}")
 
 
-def summary(kills: list[Kill]) -> str:
-    """Recovery time after each kind of kill."""
-    lines = ["| killed | times | back after, s (median) | worst |", "|---|---:|---:|---:|"]
-    for kind in dict.fromkeys(kill.kind for kill in kills):
-        seconds = [kill.recovery_seconds for kill in kills if kill.kind == kind]
-        lines.append(f"| {kind} | {len(seconds)} | {statistics.median(seconds):.1f} | {max(seconds):.1f} |")
+def recoveries(blows: list[Blow]) -> dict[str, dict[str, float]]:
+    """Of each kind: how often, and the seconds until the study went on."""
+    seconds: dict[str, list[float]] = collections.defaultdict(list)
+    for blow in blows:
+        seconds[blow.kind].append(blow.recovery_seconds)
+    return {
+        kind: {"times": len(all_), "median_seconds": round(statistics.median(all_), 2), "worst_seconds": round(max(all_), 2)}
+        for kind, all_ in seconds.items()
+    }
+
+
+def summary(blows: list[Blow]) -> str:
+    """Recovery time after each kind."""
+    lines = ["| kind | times | back after, s (median) | worst |", "|---|---:|---:|---:|"]
+    for kind, found in recoveries(blows).items():
+        lines.append(f"| {kind} | {found['times']} | {found['median_seconds']:.1f} | {found['worst_seconds']:.1f} |")
     return "\n".join(lines)
 
 
-def record(kills: list[Kill]) -> None:
-    """Rows ``recovery/<what was killed>``: seconds from the kill until training (or the task) was seen to go on."""
-    from benchmarks import bench
-    from benchmarks.measure import row
+def record(blows: list[Blow], about: dict[str, Any], place: Path = RECORD) -> None:
+    """Append a run to the record: when, where, which code, which kinds, and which tables were equal."""
+    from benchmarks.measure import commit, machine
 
-    rows = []
-    for kind in dict.fromkeys(kill.kind for kill in kills):
-        seconds = [kill.recovery_seconds for kill in kills if kill.kind == kind]
-        rows.append(row(f"recovery/{kind}", seconds) | {"reference": f"{len(seconds)} kills"})
-    bench.write(rows, bench.PLACE)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object, or {} where it is not there (yet)."""
-    try:
-        return dict(json.loads(path.read_text()))
-    except (OSError, ValueError):
-        return {}
+    run = {"when": time.strftime("%Y-%m-%d %H:%M"), "machine": machine(), "commit": commit(), **about,
+           "blows": len(blows), "kinds": recoveries(blows)}  # fmt: skip
+    runs = json.loads(place.read_text()) if place.exists() else []
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(json.dumps([*runs, run], indent=1, ensure_ascii=False) + "\n")

@@ -8,7 +8,8 @@ from tests.support import fake_study
 
 pytest.importorskip("playwright", reason="the package playwright is not installed")
 
-from tests.support.browser import LINES, browser, chromium, mlflow_server, open_page, open_view
+from tests.support.browser import LINES, browser, chromium, open_page, open_view
+from tests.support.mlflow_server import MlflowServer
 from tests.support.mlflow_study import complete, empty_mlflow_db, make_spec, write_tables
 
 pytestmark = [
@@ -42,8 +43,8 @@ def projected(tmp_path_factory):
     tracker = Tracker(f"sqlite:///{folder}/mlflow.db", "uvb", "digits", store, warnings.append, log_models=False)
     tracker.start()
     assert tracker.finish("FINISHED"), warnings
-    with mlflow_server(folder / "mlflow.db", folder) as address:
-        yield address, tracker.view_paths, tracker._projection.parent.run_id
+    with MlflowServer(folder / "mlflow.db", folder) as server:
+        yield server.address, tracker.view_paths, tracker._projection.parent.run_id
 
 
 def chart(page, title):
@@ -54,7 +55,7 @@ def chart(page, title):
     return {name: [x, y] for name, x, y in page.evaluate(points, title)}
 
 
-def test_the_runs_of_a_study_are_found_with_the_columns_that_matter(chrome, projected):
+def test_models_view_lists_runs_with_their_numbers(chrome, projected):
     address, views, _ = projected
     problems: list[str] = []
     page = open_page(chrome, problems, viewport={"width": 1700, "height": 900})
@@ -65,10 +66,10 @@ def test_the_runs_of_a_study_are_found_with_the_columns_that_matter(chrome, proj
     for column in ("dataset", "model", "sigma", "test_loss", "test_loss_stderr", "train_loss"):
         page.get_by_role("columnheader", name=column, exact=True).first.wait_for()
     assert page.get_by_role("gridcell", name="3.3", exact=True).count() == 1  # UVB's test loss at σ = 0.3
-    assert not [p for p in problems if "Failed to load resource" not in p]  # a page of MLflow's own asks for what is not there
+    assert not [p for p in problems if "Failed to load resource" not in p]  # MLflow's own page asks for a file it lacks
 
 
-def test_loss_curves_of_all_models_are_drawn_together(chrome, projected):
+def test_models_view_draws_all_loss_curves_together(chrome, projected):
     address, views, _ = projected
     page = open_page(chrome, [], viewport={"width": 1700, "height": 900})
     open_view(page, address, f"{views['models']}&compareRunsMode=CHART", runs=6)
@@ -78,7 +79,7 @@ def test_loss_curves_of_all_models_are_drawn_together(chrome, projected):
     assert all(x == [1, 2, 3, 4] and y == [10, 9, 8, 7] for x, y in lines.values())
 
 
-def test_loss_over_sigma_is_one_chart_with_a_line_a_model(chrome, projected):
+def test_sigma_view_is_one_chart_with_a_line_a_model(chrome, projected):
     address, views, _ = projected
     page = open_page(chrome, [], viewport={"width": 1700, "height": 900})
     open_view(page, address, views["sigma"], runs=3)  # UVB, DEEN and the floor
@@ -88,7 +89,7 @@ def test_loss_over_sigma_is_one_chart_with_a_line_a_model(chrome, projected):
     assert lines["DEEN over σ"] == [[30, 50, 100], [4.3, 4.5, 5.0]]
 
 
-def test_the_study_s_own_page_leads_to_its_views(chrome, projected):
+def test_study_run_links_its_views(chrome, projected):
     address, views, run_id = projected
     page = open_page(chrome, [], viewport={"width": 1700, "height": 900})
     page.goto(f"{address}/#/experiments/{views['models'].split('/')[3]}/runs/{run_id}")
@@ -96,14 +97,14 @@ def test_the_study_s_own_page_leads_to_its_views(chrome, projected):
     page.get_by_role("link", name="Its models in a table").wait_for()
 
 
-def test_mlflows_first_page_shows_the_study_s_numbers(chrome, projected):
+def test_mlflow_first_page_shows_the_numbers_of_the_study(chrome, projected):
     address, _, _ = projected
     page = open_page(chrome, [], viewport={"width": 1500, "height": 900})
     page.goto(address)
     page.get_by_text("digits, σ = 1: UVB 4, DEEN 5").first.wait_for()
 
 
-def test_the_view_over_sigma_has_no_empty_section(chrome, projected):
+def test_sigma_view_has_no_empty_section(chrome, projected):
     address, views, _ = projected
     page = open_page(chrome, [], viewport={"width": 1500, "height": 900})
     open_view(page, address, views["sigma"], runs=3)
@@ -122,7 +123,7 @@ def report(tmp_path_factory):
 @pytest.mark.parametrize(
     ("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")], ids=lambda v: str(v)
 )
-def test_the_report_opens_clean_at_every_width_and_in_the_dark(chrome, report, width, scheme):
+def test_report_opens_clean_at_every_width_and_in_the_dark(chrome, report, width, scheme):
     problems: list[str] = []
     page = open_page(chrome, problems, viewport={"width": width, "height": 800}, color_scheme=scheme)
     page.goto(report.as_uri())

@@ -1,6 +1,8 @@
 """What the chaos run (`make chaos`) compares, counts and refuses. The run itself, short, is in test_disturbed_studies.py."""
 
+import dataclasses
 import json
+import random
 import subprocess
 import sys
 import time
@@ -11,9 +13,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tests.end_to_end.chaos import Attack, Chaos
+from tests.end_to_end.chaos import disturb, moments
+from tests.end_to_end.chaos_attack import LAST_SHARE, Attack, Blow, TooLate
 from tests.end_to_end.chaos_cluster import ChaosError, Driver, Nodes
-from tests.end_to_end.chaos_record import Kill, require_no_traces
+from tests.end_to_end.chaos_kinds import KINDS
+from tests.end_to_end.chaos_record import record, require_no_traces
+from tests.support.endings import ENDINGS, end, require_ended
 from tests.support.same_tables import compare
 
 
@@ -27,7 +32,7 @@ def study(folder: Path, **changes: float) -> Path:
     return folder
 
 
-def test_the_comparison_sees_the_last_bit_and_no_more(tmp_path: Path) -> None:
+def test_compare_sees_the_last_bit_and_no_more(tmp_path: Path) -> None:
     calm = study(tmp_path / "calm")
     assert "losses (1 x 7)" in compare(calm, study(tmp_path / "other_run_and_time"))
     with pytest.raises(AssertionError):
@@ -36,114 +41,159 @@ def test_the_comparison_sees_the_last_bit_and_no_more(tmp_path: Path) -> None:
         compare(tmp_path / "nothing", calm)
 
 
-def test_kills_that_no_model_knows_of_do_not_count(tmp_path: Path) -> None:
+def test_require_no_traces_rejects_restarts_unknown_to_models(tmp_path: Path) -> None:
     model = tmp_path / "digits" / "models" / "a"
     model.mkdir(parents=True)
     (model / "done.json").write_text(json.dumps({"restarts": 1}))
-    kills = [Kill("worker", "training", "", 1, 1.0, "")] * 2
-    with pytest.raises(ChaosError, match="2 kills during training, and the models know of 1 restarts"):
-        require_no_traces(tmp_path, kills)
+    blows = [Blow("", 1, 1.0, "", restarts=1)] * 2
+    with pytest.raises(ChaosError, match="2 restarts were seen during training, and the models know of 1"):
+        require_no_traces(tmp_path, blows)
     (model / ".tmp-x").write_text("")
     with pytest.raises(ChaosError, match="half-written"):
-        require_no_traces(tmp_path, kills[:1])
+        require_no_traces(tmp_path, blows[:1])
+
+
+def test_moments_cover_every_kind_in_the_order_that_it_needs() -> None:
+    times = dict.fromkeys(KINDS, 2)
+    found = list(moments(times, random.Random(0)))
+    assert sorted(name for name, _ in found) == sorted(2 * list(KINDS))
+    shares = [share for _, share in found]
+    assert shares == sorted(shares)
+    assert [name for name, share in found if share == 1] == ["task", "task", "report", "report"]
+    assert max(share for share in shares if share < 1) < LAST_SHARE
+    training = [name for name, share in found if share < 1]
+    assert training[:2] == ["storage"] * 2
+    assert training[-2:] == ["mlflow"] * 2
+    assert training != [name for name, share in moments(times, random.Random(1)) if share < 1]
+
+
+def test_record_says_kinds_counts_and_equal_tables(tmp_path: Path) -> None:
+    blows = [Blow("", 1, seconds, "", kind=kind) for kind, seconds in (("worker", 1.0), ("node", 5.0), ("worker", 3.0))]
+    for _ in range(2):
+        record(blows, {"equal_tables": "losses (4 x 9)", "skipped": {"storage": "no mount"}}, tmp_path / "chaos" / "runs.json")
+    first, second = json.loads((tmp_path / "chaos" / "runs.json").read_text())
+    assert first["kinds"] == second["kinds"] == {
+        "worker": {"times": 2, "median_seconds": 2.0, "worst_seconds": 3.0},
+        "node": {"times": 1, "median_seconds": 5.0, "worst_seconds": 5.0},
+    }  # fmt: skip
+    assert (first["blows"], first["equal_tables"], first["skipped"]) == (3, "losses (4 x 9)", {"storage": "no mount"})
+    assert first["commit"]
 
 
 class Worker:
-    """A process that trains; when it is killed, `felt` happens."""
+    """A process that trains. `felt` happens when it is killed or let go."""
 
     pid = 7
 
     def __init__(self, felt: Callable[[], None]) -> None:
-        self.kill = felt
+        self.kill = self.resume = felt
+        self.told: list[str] = []
+
+    def suspend(self) -> None:
+        self.told.append("stopped")
 
 
-@pytest.mark.parametrize(("after", "counts"), [({"starts": 2}, True), ({"done": True}, False)])
-def test_a_kill_counts_where_its_model_was_begun_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: dict[str, Any], counts: bool
-) -> None:
-    """One that came when the model had just been trained restarts nothing, though the next model then begins."""
+@pytest.fixture
+def attack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Attack:
+    """On a study of two models, of which the first trains. Its workers are `workers`, a list that a test may change."""
     for name in ("a", "b"):
         (tmp_path / "models" / name).mkdir(parents=True)
         spec = {"model": "uvb", "data": {"train_images": 300}, "recipe": {"batch_size": 100}}
         (tmp_path / "models" / name / "spec.json").write_text(json.dumps(spec))
-    now = {"epoch": 1.0, "starts": 1, "images_per_s": 9.0}
+    progress(tmp_path, "a", time=time.time() - 5)
+    monkeypatch.setattr(Driver, "require_running", lambda self: None)
+    monkeypatch.setattr(Driver, "said", lambda self: "")
+    return Attack(tmp_path, Driver(tmp_path, [], ""), Nodes(""), 2, 5.0, random.Random(0), frozen_seconds=0.1)
 
-    def progress(name: str, **changes: Any) -> None:
-        (tmp_path / "models" / name / "progress.json").write_text(json.dumps({**now, "time": time.time(), **changes}))
+
+def progress(study: Path, model: str, **changes: Any) -> None:
+    now = {"epoch": 1.0, "starts": 1, "images_per_s": 9.0, "time": time.time(), **changes}
+    (study / "models" / model / "progress.json").write_text(json.dumps(now))
+
+
+def set_workers(monkeypatch: pytest.MonkeyPatch, workers: list[Worker]) -> None:
+    for module in ("chaos_attack", "chaos_kinds"):
+        monkeypatch.setattr(f"tests.end_to_end.{module}.titled", lambda mark, title: list(workers))
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_blow_counts_only_where_its_model_was_begun_again(attack: Attack, monkeypatch: pytest.MonkeyPatch, ended: bool) -> None:
+    """A blow that comes when its model has just been trained restarts nothing, though the next model then begins."""
 
     def felt() -> None:
-        workers[:] = [Worker(felt)]  # those of a group begun again, or of the next model
-        if "done" in after:
-            (tmp_path / "models" / "a" / "done.json").write_text("{}")
-            progress("b")
+        workers[:] = [Worker(felt)]  # of the model begun again, or of the next one
+        if ended:
+            (attack.study / "models" / "a" / "done.json").write_text("{}")
+            progress(attack.study, "b")
         else:
-            progress("a", time=time.time() + 1, **after)
+            progress(attack.study, "a", time=time.time() + 1, starts=2)
 
     workers = [Worker(felt)]
-    monkeypatch.setattr("tests.end_to_end.chaos.titled", lambda mark, title: list(workers))
-    monkeypatch.setattr(Driver, "require_running", lambda self: None)
-    monkeypatch.setattr(Driver, "log", lambda self: "")
-    progress("a")
-    attack = Attack(Chaos(epochs=2, patience=5), tmp_path, Driver(tmp_path, [], ""), Nodes(""), "")
-    assert attack.training_kill("worker") is counts
-    assert len(attack.done) == counts
+    set_workers(monkeypatch, workers)
+    if ended:
+        with pytest.raises(TooLate, match="when its model had just been trained"):
+            KINDS["worker"].strike(attack)
+    else:
+        blow = KINDS["worker"].strike(attack)
+        assert (blow.evidence, blow.restarts) == ("new process 7, starts 1 -> 2", 1)
 
 
-def driver_that(tmp_path: Path, ends_with: int) -> Driver:
-    """A process that ends with a code of its own when its terminal closes, or at the second Ctrl-C."""
-    code = f"""
+def test_disturb_tries_again_what_came_too_late(attack: Attack, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = [TooLate("at first"), None]
+
+    def strike(_: Attack) -> Blow:
+        if error := left.pop(0):
+            raise error
+        return Blow("here", 7, 1.0, "")
+
+    monkeypatch.setitem(KINDS, "task", dataclasses.replace(KINDS["task"], strike=strike))
+    assert [blow.kind for blow in disturb(attack, {"task": 1})] == ["task"]
+    assert not left
+
+
+def test_chaos_lets_a_stopped_worker_go_on(attack: Attack, monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped = Worker(lambda: progress(attack.study, "a", time=time.time() + 1))
+    set_workers(monkeypatch, [stopped])
+    blow = KINDS["frozen"].strike(attack)
+    assert stopped.told == ["stopped"]
+    assert (blow.evidence, blow.restarts) == ("stopped for 0 s, starts 1 -> 1", 0)
+
+
+CODE = """
 import signal, sys, time
 asked = []
 def end(number, frame):
     asked.append(number)
     if number == signal.SIGHUP or len(asked) == 2:
-        sys.exit({ends_with})
+        print(sys.argv[1], flush=True)
+        sys.exit(int(sys.argv[2]))
 for number in (signal.SIGINT, signal.SIGHUP):
     signal.signal(number, end)
 print("ready", flush=True)
 time.sleep(60)
 """
-    driver = Driver(tmp_path, [], "")
-    driver.process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
-    assert driver.process.stdout is not None
-    assert driver.process.stdout.readline() == b"ready\n"
-    (tmp_path / "driver.log").write_text("its words")
-    return driver
+GOES_ON = "interrupted; the same command goes on from here"
 
 
 @pytest.mark.parametrize("kind", ["hangup", "impatient"])
-@pytest.mark.parametrize("code", [130, 1])
-def test_chaos_requires_a_driver_to_say_it_was_interrupted(kind: str, code: int, tmp_path: Path) -> None:
-    driver = driver_that(tmp_path, code)
-    assert driver.process is not None
-    attack = Attack(Chaos(patience=20), tmp_path, driver, Nodes(""), "")
-    if code == 130:
-        assert attack.end_driver(kind) == driver.process.pid
-    else:
-        with pytest.raises(ChaosError, match=f"after {kind} the driver ended with code 1, not 130:\nits words"):
-            attack.end_driver(kind)
-
-
-def test_chaos_lets_a_stopped_worker_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "models" / "a"
-    folder.mkdir(parents=True)
-    spec = {"model": "uvb", "data": {"train_images": 300}, "recipe": {"batch_size": 100}}
-    (folder / "spec.json").write_text(json.dumps(spec))
-    now = {"epoch": 1.0, "starts": 1, "images_per_s": 9.0}
-    (folder / "progress.json").write_text(json.dumps({**now, "time": time.time() - 5}))
-    told: list[str] = []
-
-    class Stopped(Worker):
-        def suspend(self) -> None:
-            told.append("stopped")
-
-        def resume(self) -> None:
-            told.append("let go")
-            (folder / "progress.json").write_text(json.dumps({**now, "time": time.time() + 1}))
-
-    monkeypatch.setattr("tests.end_to_end.chaos.titled", lambda mark, title: [Stopped(lambda: None)])
-    monkeypatch.setattr(Driver, "require_running", lambda self: None)
-    attack = Attack(Chaos(epochs=2, patience=5, frozen_seconds=0.1), tmp_path, Driver(tmp_path, [], ""), Nodes(""), "")
-    assert attack.training_kill("frozen")
-    assert told == ["stopped", "let go"]
-    assert attack.done[0].evidence == "stopped for 0 s, starts 1 -> 1"
+@pytest.mark.parametrize(
+    ("says", "code", "wrong"),
+    [
+        (GOES_ON, 130, ""),
+        (GOES_ON, 1, "the driver ended with code 1, not 130"),
+        ("bye", 130, "the driver's last line is not 'interrupted; "),
+        (f"Traceback\n{GOES_ON}", 130, "Traceback"),
+    ],
+)
+def test_require_ended_checks_code_and_last_line(kind: str, says: str, code: int, wrong: str) -> None:
+    with subprocess.Popen([sys.executable, "-c", CODE, says, str(code)], stdout=subprocess.PIPE, text=True) as driver:
+        assert driver.stdout is not None
+        assert driver.stdout.readline() == "ready\n"
+        assert end(ENDINGS[kind], driver, lambda name: pytest.fail(name)) == driver.pid
+        driver.wait(20)
+        said = driver.stdout.read()
+        if not wrong:
+            require_ended(ENDINGS[kind], driver, lambda: said)
+        else:
+            with pytest.raises(AssertionError, match=wrong):
+                require_ended(ENDINGS[kind], driver, lambda: said)

@@ -1,10 +1,8 @@
-"""`ray up`, `ray submit` and `ray job submit`, for real, on this machine: the shipped package runs, not this checkout's."""
+"""`ray up`, `ray submit` and `ray job submit` on this machine. They run the package that was shipped, not this checkout's."""
 
 import copy
-import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,11 +17,10 @@ import yaml
 
 from tests.support.builders import ROOT
 from tests.support.marked import MARK, end_marked, marked
+from tests.support.ports import free_ports
+from tests.support.studies import TINY
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
-
-TINY = ["--sigmas", "1.0", "--models", "uvb", "--extra-models", "--epochs", "1", "--train-images", "64", "--eval-images", "50",
-        "--eval-test-images", "50", "--eval-draws", "1", "--experiments", "losses", "--num-workers", "1"]  # fmt: skip
 
 
 @dataclass
@@ -36,25 +33,15 @@ class Cluster:
     dashboard: int
 
     def ray(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        """One command of Ray's own line, as a person would type it in the project's root."""
+        """Run `ray ARGUMENTS` as a person would in the project's root."""
         command = [str(Path(sys.executable).with_name("ray")), *arguments]
         return subprocess.run(
             command, cwd=ROOT, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
         )
 
 
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
 def local_yaml(folder: Path, port: int, dashboard: int, ray_folder: Path) -> Path:
-    """ray_cluster.yaml with this machine for AWS: what is shipped and how it is installed stay, but nothing is downloaded."""
+    """ray_cluster.yaml with this machine in place of AWS. It ships and installs the package as there, but downloads nothing."""
     config = copy.deepcopy(yaml.safe_load((ROOT / "ray_cluster.yaml").read_text()))
     for key in ("docker", "upscaling_speed"):
         del config[key]
@@ -70,11 +57,11 @@ def local_yaml(folder: Path, port: int, dashboard: int, ray_folder: Path) -> Pat
         "head_setup_commands": [],
     }
     stop, start = config["head_start_ray_commands"]
-    assert stop == "ray stop"  # left out below: it would end every Ray of this machine, not only the test's
+    assert stop == "ray stop"  # not run here: it would end every Ray of this machine
     start = start.replace("--port=6379 --object-manager-port=8076", f"--port={port} --dashboard-port={dashboard} --num-cpus=2")
     assert str(port) in start
-    # The real home holds other people's Ray; everything listens on loopback alone.
-    # The agent's port is given too: where another Ray has the usual one, this one's would take no jobs.
+    # Everything listens on loopback alone. The agent's port is given, too: another Ray on this machine may have the usual one,
+    # and then this Ray would take no jobs.
     client, agent = free_ports(2)
     start += f" --node-ip-address=127.0.0.1 --temp-dir={ray_folder} --ray-client-server-port={client}"
     start += f" --dashboard-agent-listen-port={agent}"
@@ -128,23 +115,10 @@ def test_ray_submit_runs_the_study(cluster: Cluster) -> None:
     assert str(cluster.home / "site") in where.stdout, "the package that ran is the one that was shipped"
 
 
-def test_ray_job_submit_and_a_failed_job(cluster: Cluster) -> None:
+def test_ray_job_tells_a_request_that_cannot_be_met(cluster: Cluster) -> None:
+    """tests/deploy/test_job_submit.py has jobs that train, jobs that fail and a wrong token."""
     address = ["--address", f"http://127.0.0.1:{cluster.dashboard}"]
-    study = ["python", "-m", "pipelines.full_study", "--study", "job"]
-    done = cluster.ray("job", "submit", *address, "--", *study, *TINY)
-    assert done.returncode == 0, done.stdout
-    done_json = list((cluster.home / "studies" / "job" / "models").glob("*/done.json"))
-    assert json.loads(done_json[0].read_text())["epochs"] == 1
-    wrong = cluster.ray("job", "submit", *address, "--", *study, "--sigmas", "-1")
-    assert wrong.returncode != 0
-    assert "--sigmas -1: it must be" in wrong.stdout
-    impossible = cluster.ray("job", "submit", *address, "--", *study, *TINY[:-1], "50")
-    assert impossible.returncode != 0
-    assert "asked for 50 workers" in impossible.stdout
-    assert "has 2 CPUs" in impossible.stdout
-
-
-def test_without_the_token_nobody_is_let_in(cluster: Cluster) -> None:
-    stranger = Cluster(cluster.yaml, cluster.home, {**cluster.environment, "RAY_AUTH_TOKEN": "0" * 32}, cluster.dashboard)
-    refused = stranger.ray("job", "list", "--address", f"http://127.0.0.1:{cluster.dashboard}")
-    assert refused.returncode != 0
+    done = cluster.ray("job", "submit", *address, "--", "python", "-m", "pipelines.full_study", *TINY[:-1], "50")
+    assert done.returncode != 0
+    assert "asked for 50 workers" in done.stdout
+    assert "has 2 CPUs" in done.stdout

@@ -48,8 +48,10 @@ def readme_block(language: str, containing: str) -> str:
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that pip installed a project into: the README's energy and pyproject.toml as they stand there, and where its
-    comments put them, with a data set and a space added."""
+    """A folder with an installed project: README's energy and pyproject.toml, a data set and a space.
+
+    The first line of each of README's blocks names its file.
+    """
     root = tmp_path_factory.mktemp("outside")
     for language, containing in (("python", "class MyEnergy"), ("toml", "uvb.models")):
         block = readme_block(language, containing)
@@ -69,7 +71,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def study(package: Path, folder: Path, command: str, *arguments: str) -> Path:
-    """Runs a study on the stripes in two Ray workers; its folder."""
+    """Run a study of the stripes in two Ray workers. Returns its folder."""
     tiny = ["--dataset", "stripes", "--sigmas", "1.0", "--epochs", "2", "--num-workers", "2", "--scale", "0.05", "--address",
             "local", "--experiments", "losses", "--storage", str(folder / "out"), "--study", command, "--extra-models",
             "--tracking-uri", f"sqlite:///{folder}/mlflow.db"]  # fmt: skip
@@ -80,12 +82,12 @@ def study(package: Path, folder: Path, command: str, *arguments: str) -> Path:
     assert done.returncode == 0, done.stdout + done.stderr
     report = Path(done.stdout.splitlines()[-1])
     assert report == folder / "out" / command / "report.html"
-    assert "my energy" in report.read_text()  # its name in print
+    assert "my energy" in report.read_text()  # its printed name
     return report.parent
 
 
 @pytest.mark.slow
-def test_an_energy_and_a_data_set_from_outside_are_studied(package, tmp_path):
+def test_study_takes_energy_and_data_set_from_outside(package, tmp_path):
     folder = study(package, tmp_path, "full_study", "--models", "my_energy", "direct")
     losses = pd.read_parquet(folder / "tables" / "losses.parquet")
     assert set(losses["dataset"]) == {"stripes"}
@@ -97,7 +99,7 @@ def test_an_energy_and_a_data_set_from_outside_are_studied(package, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_sweep_from_outside_is_run(package, tmp_path):
+def test_sweep_takes_space_from_outside(package, tmp_path):
     folder = study(package, tmp_path, "sweep", "--space", "hidden")
     losses = pd.read_parquet(folder / "tables" / "losses.parquet")
     assert set(losses["model"]) == {"my_energy"}
@@ -188,8 +190,8 @@ print([round(float(y.mean()), 6) for y in moved])
 """
 
 
-def test_a_file_in_its_folder_is_all_there_is_to_add(tmp_path):
-    """The last table of docs/architecture.md: one place, and no list of names besides."""
+def test_registries_find_a_new_file_in_its_folder(tmp_path):
+    """docs/architecture.md, last table: a new thing has one place, and no other file lists its name."""
     for package in ("uvb", "tune_spaces"):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
     for path, text in FILES.items():
@@ -200,7 +202,7 @@ def test_a_file_in_its_folder_is_all_there_is_to_add(tmp_path):
     assert done.stdout == "[True, True, True, True, True] True\n[-1.0, -0.5]\n", done.stderr
 
 
-def test_uvb_trains_where_neither_ray_nor_mlflow_can_be_imported(tmp_path):
+def test_uvb_trains_without_ray_and_mlflow(tmp_path):
     program = BLOCKER + TRAINING
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     line = [sys.executable, "-c", program]
@@ -208,7 +210,7 @@ def test_uvb_trains_where_neither_ray_nor_mlflow_can_be_imported(tmp_path):
     assert done.stdout == "[True, True] True\n", done.stderr
 
 
-def test_no_file_of_uvb_imports_ray_mlflow_or_the_pipelines():
+def test_uvb_imports_neither_ray_mlflow_nor_pipelines():
     files = sorted((ROOT / "uvb").rglob("*.py"))
     assert len(files) > 30
     for path in files:

@@ -1,7 +1,6 @@
 """Faults made for real: a disk that is full, requests that cannot be met."""
 
 import dataclasses
-import os
 import re
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from pipelines.executor.training import Training
 from pipelines.files.store import Store
 from pipelines.study.images import save_images
 from tests.support.builders import ROOT, tiny_spec
+from tests.support.small_disk import CannotMount, SmallDisk
 from uvb.data import ImageSet
 from uvb.models.io import load
 from uvb.plan import Plan
@@ -25,19 +25,13 @@ PLAN = Plan(precision="fp64")
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A real file system of 4 MB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", disk], capture_output=True, text=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"no file system can be mounted here ({mounted.stderr.strip()})")  # it takes root
+def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
     try:
-        yield disk
-    finally:
-        subprocess.run(["umount", "--lazy", disk], check=True)
+        disk = SmallDisk(tmp_path / "disk", megabytes=4)
+    except CannotMount as error:
+        pytest.skip(str(error))  # it takes root
+    yield disk
+    disk.remove()
 
 
 def trained(store: Store, spec: RunSpec) -> dict[str, torch.Tensor]:
@@ -45,34 +39,22 @@ def trained(store: Store, spec: RunSpec) -> dict[str, torch.Tensor]:
     return load(store.local_path / "models" / spec.spec_id / "model", "cpu").state_dict()
 
 
-def fill(disk: Path) -> Path:
-    """A file that takes all the room there is."""
-    path = disk / "filler"
-    with open(path, "wb", buffering=0) as file:
-        size = 1 << 16
-        while size:
-            try:
-                file.write(b"x" * size)
-            except OSError:
-                size //= 2
-    assert os.statvfs(disk).f_bavail == 0
-    return path
-
-
-def test_full_disk_loses_nothing(small_disk: Path, tmp_path: Path, digits: ImageSet) -> None:
-    """The disk fills up in mid-training; training goes on, says why nothing is saved, and later ends as if nothing had been."""
+def test_full_disk_loses_nothing(small_disk: SmallDisk, tmp_path: Path, digits: ImageSet) -> None:
+    """The disk fills up in mid-training. The training goes on and says why it saves nothing. Later it ends as usual."""
     spec = tiny_spec(digits)
     spec = dataclasses.replace(spec, recipe=dataclasses.replace(spec.recipe, epochs=6))
-    store, calm = Store(small_disk / "study"), Store(tmp_path / "calm")
+    store, calm = Store(small_disk.path / "study"), Store(tmp_path / "calm")
     for each in (store, calm):
         save_images(each, digits)
+
+    fillers: list[Path] = []
 
     class UntilFull(Training):
         saves = 0
 
         def _save(self, state: TrainState) -> None:
             if self.saves == 2:
-                fill(small_disk)
+                fillers.append(small_disk.fill())
             self.saves += 1
             super()._save(state)
 
@@ -82,12 +64,13 @@ def test_full_disk_loses_nothing(small_disk: Path, tmp_path: Path, digits: Image
     notes = [note for note in first.notes if "No space left on device" in note]
     assert notes
     assert all("free some space there" in note for note in notes)
-    folder = small_disk / "study" / "models" / spec.spec_id
+    folder = small_disk.path / "study" / "models" / spec.spec_id
     assert not (folder / "done.json").exists()
     kept = {path.name for path in (folder / "state").iterdir() if not path.name.startswith(".")}
     assert kept
 
-    (small_disk / "filler").unlink()
+    (filler,) = fillers
+    filler.unlink()
     store.sweep()
     second = Training(spec, PLAN, store, 1e9, 0)
     assert second.run()["outcome"] == "done"

@@ -1,4 +1,4 @@
-"""A search under Ray, on this machine: what does badly is stopped early."""
+"""A search under Ray on this machine stops bad trainings early."""
 
 import json
 import os
@@ -34,7 +34,7 @@ command(SweepConfig, sweep)
 """
 
 
-def test_search_stops_what_does_badly(tmp_path: Path) -> None:
+def test_search_stops_bad_trainings_early(tmp_path: Path) -> None:
     arguments = [*TINY, "--space", "rates", "--epochs", "9", "--concurrent-trials", "1"]  # so the good one comes first
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     result = subprocess.run(

@@ -1,17 +1,11 @@
-"""MLflow's UI in a headless Chromium: how a test, and whoever renews docs/*.png, opens a study's views.
+"""MLflow's pages of a study in a headless Chromium, for tests and for the pictures in docs/.
 
-The pictures in docs/, from a finished study:  python -m tests.browser outputs/digits
+Draw docs/mlflow_*.png from a finished study: `python -m tests.support.browser outputs/digits`.
 """
 
 import json
-import os
 import shutil
-import signal
-import socket
-import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +13,8 @@ from typing import Any
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-PATIENCE = 240  # seconds; a busy machine is slow, not broken
+from tests.support.mlflow_server import PATIENCE, MlflowServer
+
 LINES = ".js-plotly-plot .scatterlayer path.js-line"
 
 
@@ -49,34 +44,6 @@ def open_page(launched: Browser, problems: list[str], **options: Any) -> Page:
     return page
 
 
-@contextmanager
-def mlflow_server(store: Path, folder: Path) -> Iterator[str]:
-    """A real MLflow server of a SQLite store on this machine only; its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-    line = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", address.split(":")[1], "--workers", "1"]
-    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
-    process = subprocess.Popen(
-        [*line, "--backend-store-uri", f"sqlite:///{store.resolve()}"],
-        cwd=folder, env=environment, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            try:
-                urllib.request.urlopen(f"http://{address}/health", timeout=2).close()
-                break
-            except OSError as error:
-                if time.monotonic() > deadline or process.poll() is not None:
-                    raise RuntimeError(f"no MLflow server at {address}") from error
-                time.sleep(0.5)
-        yield f"http://{address}"
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
 def open_view(page: Page, address: str, path: str, runs: int) -> None:
     """Open a shared view, wait for its runs, and close the assistant, which covers a third of the page."""
     page.goto(address + path)
@@ -92,13 +59,13 @@ def take_pictures(study: Path, store: Path, docs: Path) -> None:
     said = json.loads((study / "mlflow.json").read_text())
     paths = view_paths(said)
     lines = {spec["model"] for spec in (json.loads(p.read_text()) for p in study.glob("models/*/spec.json"))}
-    with mlflow_server(store, store.resolve().parent) as address, browser() as launched:
+    with MlflowServer(store, store.resolve().parent) as server, browser() as launched:
         page = open_page(launched, [], viewport={"width": 1500, "height": 760})
-        open_view(page, address, paths["models"], len(said["runs"]))
+        open_view(page, server.address, paths["models"], len(said["runs"]))
         page.wait_for_timeout(2000)
         page.screenshot(path=docs / "mlflow_runs.png")
         page = open_page(launched, [], viewport={"width": 1500, "height": 760})
-        page.goto(address + paths["sigma"])
+        page.goto(server.address + paths["sigma"])
         page.locator(LINES).nth(len(lines & {"uvb", "deen"})).wait_for()
         if page.get_by_role("button", name="Close").count():
             page.get_by_role("button", name="Close").last.click()

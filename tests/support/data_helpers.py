@@ -1,4 +1,4 @@
-"""What the tests of data sets share: images to write, ways to write them, and the one line that a refusal is."""
+"""What the tests of data sets share: images, ways to write them, and checks of what loading says."""
 
 import io
 from pathlib import Path

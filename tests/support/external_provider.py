@@ -1,7 +1,7 @@
-"""A "cloud" of one machine for `ray up`: its node is a folder that serves as home, its SSH is a subprocess.
+"""A "cloud" of this machine for `ray up`. A folder is its node's home, and a subprocess is its SSH.
 
-`provider: {type: external, module: external_provider.Provider, head_ip: 127.0.0.1, worker_ips: []}`. UVB_TEST_HOME says where
-the home is. Everything that is started inherits UVB_TEST_MARK, so a test finds its processes and ends them by process id.
+`provider: {type: external, module: external_provider.Provider, head_ip: 127.0.0.1, worker_ips: []}`. UVB_TEST_HOME names the
+home. All its processes inherit UVB_TEST_MARK, so a test finds them and ends them by process id.
 """
 
 import json
@@ -22,18 +22,9 @@ class Subprocesses(CommandRunnerInterface):
     def __init__(self) -> None:
         self.home = Path(os.environ["UVB_TEST_HOME"])
 
-    def run(
-        self,
-        cmd: str | None = None,
-        timeout: int = 120,
-        exit_on_fail: bool = False,
-        port_forward: Any = None,
-        with_output: bool = False,
-        environment_variables: dict[str, object] | None = None,
-        run_env: str = "auto",
-        ssh_options_override_ssh_key: str = "",
-        shutdown_after_run: bool = False,
-    ) -> str:
+    def run(self, cmd: str | None = None, *_: Any, with_output: bool = False,
+            environment_variables: dict[str, object] | None = None, **__: Any) -> str:  # fmt: skip
+        """Run a command of the node. Raises click.ClickException where it fails."""
         if not cmd:
             return ""
         environment = {**os.environ, "HOME": str(self.home)}

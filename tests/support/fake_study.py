@@ -1,7 +1,7 @@
-"""Builders of a study's folder for tests of tables and report: the real formats, invented losses, untrained models.
+"""Builders of a study's folder for tests of tables and report: real formats, invented losses, untrained models.
 
-Losses are drawn around numbers like those digits give, so that a test knows which model is ahead. The experiments are run for
-real, on networks with random weights. Nothing here is a result.
+The losses are like those of digits, so a test knows which model is ahead. The experiments really run, on networks with
+random weights. Nothing here is a result.
 """
 
 import json
@@ -30,7 +30,7 @@ SHAPES = {"digits": ((1, 8, 8), 1500), "mnist": ((1, 28, 28), 60_000), "cifar10"
 # (excess over the floor at sigma = 1, test less train)
 EXCESS = {"uvb": (0.40, 0.05), "deen": (0.55, 0.02), "uvb_laplace": (1.2, 0.01), "vae": (1.40, 0.01), "sigma_vae": (1.3, 0.02)}
 IMAGES = 200
-# UVB has every experiment; the others have what a report compares, which is enough
+# UVB has every experiment. The others have only those that a report compares.
 MEASURED = {"deen": ("denoise_rows", "energies", "walk_jump"), "vae": ("decoder_samples", "denoise_rows")}
 
 
@@ -122,7 +122,7 @@ def add_reference(root: Path, of: RunSpec) -> None:
 
 
 def add_experiments(root: Path, *specs: RunSpec) -> None:
-    """What every experiment but losses and internals gives, and the mixture's as its own data set would have it."""
+    """Results of every experiment but losses and internals. Those of `mixture` are as for its own data set."""
     for of in specs:
         for name, found in _measured(of.model).items():
             arrays = {k: v.detach().float().numpy() for k, v in found.arrays.items()}

@@ -1,4 +1,4 @@
-"""A small study's files, made by hand for the tests of MLflow: models untrained, figures invented to be recognized."""
+"""Files of a small study for the tests of MLflow. Its models are untrained, and its figures are easy to recognize."""
 
 import atexit
 import tempfile
@@ -18,7 +18,7 @@ START = 1_700_000_000.0
 
 @cache
 def empty_mlflow_db() -> Path:
-    """An MLflow store to copy: laying out a new one takes seconds, so that is done once a test session."""
+    """An MLflow store to copy. Making one takes seconds, so a test session makes it once."""
     folder = tempfile.TemporaryDirectory(prefix="uvb-mlflow-")
     atexit.register(folder.cleanup)
     open_client(f"sqlite:///{folder.name}/mlflow.db")
@@ -84,7 +84,7 @@ def open_tracker(uri, store, warnings=None, **options):
 
 
 def snapshot(uri, deleted=False):
-    """Everything MLflow holds of the experiment, as text that two snapshots can be compared by."""
+    """All that MLflow holds of the experiment, in a form that can be compared."""
     from mlflow.entities import ViewType
 
     client = open_client(uri)

@@ -42,21 +42,21 @@ class UNetEnergy(Energy):
 class UVBLearnedMean(UVB):
     """UVB with the prior N(m, I), m learned."""
 
+    start = 0.0
+
     def __init__(self, shape: tuple[int, int, int], widths: Widths, activation: str, sigma: float) -> None:
         super().__init__(shape, widths, activation, sigma)
-        self.prior_mean = nn.Parameter(torch.zeros(widths.latent))
+        self.prior_mean = nn.Parameter(torch.full((widths.latent,), self.start))
 
     def kl(self, z: Tensor, mu: Tensor, lam: Tensor) -> Tensor:
         return kl_to_standard_normal(mu - self.prior_mean, lam)
 
 
 @register_model("uvb_mixture", widths=PAPER_WIDTHS)
-class UVBMixture(UVB):
-    """UVB with the prior ½ N(m, I) + ½ N(-m, I), m learned: its KL has no closed form and is estimated at z."""
+class UVBMixture(UVBLearnedMean):
+    """UVB with the prior ½ N(m, I) + ½ N(-m, I), m learned. Its KL has no closed form and is estimated at z."""
 
-    def __init__(self, shape: tuple[int, int, int], widths: Widths, activation: str, sigma: float) -> None:
-        super().__init__(shape, widths, activation, sigma)
-        self.prior_mean = nn.Parameter(torch.ones(widths.latent))
+    start = 1.0
 
     def kl(self, z: Tensor, mu: Tensor, lam: Tensor) -> Tensor:
         posterior = torch.distributions.Normal(mu, torch.exp(lam / 2)).log_prob(z).sum(1)

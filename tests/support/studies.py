@@ -1,15 +1,19 @@
-"""Run a small whole study as a process of its own."""
+"""Small whole studies, and how a test runs one as a process of its own."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-from tests.end_to_end.chaos import STUDY
 from tests.support.builders import ROOT
 from tests.support.marked import MARK
 
-SIZE = {"epochs": "30", "eval-draws": "60"}
+STUDY = ["--sigmas", "1.0", "--models", "uvb", "deen", "--extra-models", "--experiments", "losses", "internals", "denoise_rows",
+         "--num-workers", "2", "--cpus-per-worker", "0.9", "--concurrent-trials", "1", "--train-images", "300",
+         "--eval-images", "100", "--eval-test-images", "100", "--checkpoint-seconds", "0.5"]  # fmt: skip
+TINY = ["--sigmas", "1.0", "--models", "uvb", "--extra-models", "--epochs", "1", "--train-images", "64", "--eval-images", "50",
+        "--eval-test-images", "50", "--eval-draws", "1", "--experiments", "losses", "--num-workers", "1"]  # fmt: skip
+SIZE = {"epochs": "60", "eval-draws": "60"}
 SIZE_ARGUMENTS = [word for name, value in SIZE.items() for word in (f"--{name}", value)]
 
 

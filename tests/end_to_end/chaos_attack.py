@@ -1,0 +1,172 @@
+"""What every kind of chaos needs: it looks at a study, waits, and sees that the training goes on."""
+
+import json
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests.end_to_end.chaos_cluster import ChaosError, Driver, Nodes
+from tests.support.marked import titled
+from tests.support.mlflow_server import MlflowServer
+from tests.support.small_disk import SmallDisk
+
+WORKER = "ray::RayTrainWorker"  # how Ray names its processes
+LAST_SHARE = 0.9  # a model that is nearly trained is not attacked: it might end before the blow is felt
+
+
+class TooLate(Exception):
+    """The model was trained, or the task made, before the blow was felt: it does not count."""
+
+
+@dataclass
+class Blow:
+    """One disturbance, and how the study went on."""
+
+    at: str
+    pid: int
+    recovery_seconds: float
+    evidence: str
+    restarts: int = 1
+    """How often the model was begun again for it, at least."""
+    kind: str = ""
+
+
+@dataclass
+class Scene:
+    """What is at work just before a blow."""
+
+    model: str
+    """The spec_id of the model that trains."""
+    at: str
+    starts: int
+    title: str
+    processes: set[psutil.Process]
+    """Those of this title."""
+    time: float
+    began: float
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object, or {} where it is not there (yet)."""
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError):
+        return {}
+
+
+@dataclass
+class Attack:
+    """A running study, and what disturbs it."""
+
+    study: Path
+    driver: Driver
+    nodes: Nodes
+    epochs: int
+    patience: float
+    """Seconds that a recovery may take."""
+    random: random.Random
+    frozen_seconds: float = 60.0
+    server: MlflowServer | None = None
+    disk: SmallDisk | None = None
+
+    # -------------------------------------------------------------------------------------------------- looking
+
+    def progress(self) -> dict[str, dict[str, Any]]:
+        """spec_id -> progress.json, with "done" added."""
+        found = {}
+        for folder in (self.study / "models").glob("*"):
+            now = read_json(folder / "progress.json")
+            found[folder.name] = {"epoch": 0, "starts": 0, "time": 0.0, **now, "done": (folder / "done.json").exists()}
+        return found
+
+    def share(self) -> float:
+        """The share of the training that is done."""
+        all_models = self.progress().values()
+        return sum(1.0 if m["done"] else m["epoch"] / self.epochs for m in all_models) / max(1, len(all_models))
+
+    def training(self) -> str:
+        """The spec_id of the model that trains now."""
+        open_models = {k: m for k, m in self.progress().items() if not m["done"]}
+        return max(open_models, key=lambda k: open_models[k]["time"]) if open_models else ""
+
+    def starts(self, model: str) -> int:
+        """How often the training of a model was begun."""
+        return int(self.progress().get(model, {}).get("starts", 0))
+
+    def where(self) -> str:
+        """Model, epoch and step."""
+        spec_id = self.training()
+        if not spec_id:
+            return "between models"
+        spec, now = read_json(self.study / "models" / spec_id / "spec.json"), self.progress()[spec_id]
+        steps = -(-spec["data"]["train_images"] // spec["recipe"]["batch_size"])
+        return f"{spec['model']} after step {round(now['epoch'] * steps)} of {steps * self.epochs}"
+
+    def scene(self, title: str = WORKER) -> Scene:
+        """What is at work now. Raises TooLate where no model trains."""
+        model, processes = self.training(), titled(self.nodes.mark, title)
+        if not self.starts(model) or not processes:
+            raise TooLate("when no model was training")
+        return Scene(model, self.where(), self.starts(model), title, set(processes), time.time(), time.monotonic())
+
+    def ripe(self, moment: float) -> bool:
+        """Whether the training has come to that moment and is in the midst of a model.
+
+        Between two models no model would know that it was begun again.
+        """
+        if self.share() == 1.0:
+            raise ChaosError("all models were trained too early: give more --epochs, or fewer kinds")
+        now = self.progress().get(self.training(), {})
+        if self.share() < moment or not now.get("images_per_s") or now["epoch"] > LAST_SHARE * self.epochs:
+            return False
+        return bool(titled(self.nodes.mark, WORKER))
+
+    def moving(self, since: float) -> bool:
+        """Whether a model reported steps made after `since`, or all are done."""
+        models = self.progress().values()
+        return all(m["done"] for m in models) or any(m["time"] > since and m.get("images_per_s") for m in models)
+
+    # -------------------------------------------------------------------------------------------------- waiting
+
+    def until(self, what: str, condition: Callable[[], Any], pause: float = 0.05, seconds: float = 0.0) -> Any:
+        """What `condition` finds.
+
+        Raises:
+            ChaosError: it found nothing for `patience` seconds, or the driver ended.
+            TooLate: it found nothing for `seconds`, where that is given.
+        """
+        deadline = time.monotonic() + (seconds or self.patience)
+        while time.monotonic() < deadline:
+            self.driver.require_running()
+            if found := condition():
+                return found
+            time.sleep(pause)
+        if seconds:
+            raise TooLate(f"when {what} could no longer come")
+        raise ChaosError(f"waited {self.patience:.0f} s for {what}, in vain; now at {self.where()}:\n{self.driver.said()}")
+
+    def begun_again(self, scene: Scene, pid: int, note: str = "") -> Blow:
+        """Wait until the scene's model was begun again, by a new process. Raises TooLate where it ended just then."""
+
+        def evidence() -> str:
+            found = self.progress()[scene.model]
+            # A process's birth does not tell: Ray may take one that had stood idle since long before the blow.
+            born = [process for process in titled(self.nodes.mark, scene.title) if process not in scene.processes]
+            if found["starts"] > scene.starts and born:
+                return f"new process {born[0].pid}, starts {scene.starts} -> {found['starts']}{note}"
+            if found["done"]:
+                raise TooLate("when its model had just been trained")
+            return ""
+
+        said = self.until("the model to be begun again", evidence)
+        return self.went_on(scene, pid, said, restarts=1)
+
+    def went_on(self, scene: Scene, pid: int, evidence: str, restarts: int = 0, since: float = 0.0) -> Blow:
+        """Wait until the training goes on after `since`, the time of the scene where none is given."""
+        self.until("training to go on", lambda: self.moving(since or scene.time))
+        return Blow(scene.at, pid, time.monotonic() - scene.began - max(0.0, since - scene.time), evidence, restarts)

@@ -1,0 +1,79 @@
+"""How a study may end before its time, and what it must then say and leave."""
+
+import signal
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+INTERRUPTED = "interrupted; the same command goes on from here"
+LOST = "; the same command goes on from the last checkpoints"
+SOON = 60.0  # seconds; Ray itself would wait so long for its control server
+PAUSE = 0.5  # seconds between two signals
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What ends a study, and its exit code, its last line, and the status of its open MLflow runs."""
+
+    code: int
+    said: str
+    status: str
+    signals: tuple[signal.Signals, ...] = ()
+    victim: str = ""
+    """Name of the process of Ray that is killed; empty: the signals go to the driver."""
+
+
+ENDINGS = {
+    "raylet": Ending(1, f"error: Ray lost its process on this machine (the raylet){LOST}", "FAILED", victim="raylet"),
+    "control_server": Ending(1, f"error: Ray lost its control server{LOST}", "FAILED", victim="gcs_server"),
+    "hangup": Ending(130, INTERRUPTED, "KILLED", (signal.SIGHUP,)),
+    "impatient": Ending(130, INTERRUPTED, "KILLED", (signal.SIGINT,) * 3),
+}
+
+
+def end(ending: Ending, driver: "subprocess.Popen[Any]", of_ray: Callable[[str], psutil.Process]) -> int:
+    """Strike. Returns the process id of what was struck.
+
+    Args:
+        of_ray: finds the process of that name in the driver's Ray.
+    """
+    if ending.victim:
+        process = of_ray(ending.victim)
+        process.kill()
+        return process.pid
+    for number in ending.signals:
+        with suppress(ProcessLookupError):  # it may end at the first
+            driver.send_signal(number)
+        time.sleep(PAUSE)
+    return driver.pid
+
+
+def require_ended(ending: Ending, driver: "subprocess.Popen[Any]", output: Callable[[], str], seconds: float = SOON) -> None:
+    """Raise AssertionError unless the driver ends in time, with the right code and last line, and without a traceback."""
+    code = driver.wait(seconds)
+    said = output()
+    assert code == ending.code, f"the driver ended with code {code}, not {ending.code}:\n{said}"
+    assert said.splitlines()[-1] == ending.said, f"the driver's last line is not {ending.said!r}:\n{said}"
+    assert "Traceback" not in said, said
+
+
+def run_statuses(folder: Path) -> list[str]:
+    """The status of each MLflow run in `folder`/mlflow.db."""
+    return _column(folder, "select status from runs where lifecycle_stage = 'active'")
+
+
+def metric_count(folder: Path) -> int:
+    """How many values of metrics `folder`/mlflow.db holds."""
+    return _column(folder, "select count(*) from metrics")[0]
+
+
+def _column(folder: Path, query: str) -> list[Any]:
+    with closing(sqlite3.connect(folder / "mlflow.db")) as connection:
+        return [value for (value,) in connection.execute(query)]
