@@ -20,10 +20,9 @@ from uuid import uuid4
 from tests.end_to_end.chaos_attack import LAST_SHARE, Attack, Blow, TooLate, read_json
 from tests.end_to_end.chaos_cluster import ChaosError, Driver, Nodes
 from tests.end_to_end.chaos_kinds import KINDS, PHASES
-from tests.end_to_end.chaos_record import record, require_no_traces, summary
+from tests.end_to_end.chaos_record import record, require_no_traces, require_same, summary
 from tests.support.marked import MARK, end_marked, marked
 from tests.support.mlflow_server import MlflowServer
-from tests.support.same_tables import compare
 from tests.support.small_disk import CannotMount, SmallDisk
 from tests.support.studies import STUDY
 
@@ -139,7 +138,7 @@ def compare_disturbed(chaos: Chaos, folder: Path, nodes: Nodes) -> list[Blow]:
         blows = disturb(attack, {name: count for name, count in chaos.times.items() if name not in skipped})
         driver.wait(20 * chaos.patience)
         took = time.monotonic() - started
-        compared = compare(calm, rough / "digits")
+        compared = require_same(calm, rough / "digits")
         print(f"{len(blows)} blows: {took:.0f} s, where undisturbed it took {seconds:.0f} s; equal: {compared}")
         require_no_traces(rough, blows)
     print(summary(blows))

@@ -8,11 +8,25 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from tests.end_to_end.chaos_attack import Blow
 from tests.end_to_end.chaos_cluster import ChaosError
 from tests.support.builders import ROOT
 
 RECORD = ROOT / "results" / "chaos" / "runs.json"
+
+
+def require_same(calm: Path, rough: Path) -> str:
+    """Raise ChaosError unless all tables of two studies are equal to the last bit. Returns which tables these are."""
+    from pipelines.reporting.same import added, differences  # late: it configures Ray
+
+    if wrong := [*differences(calm, rough), *added(calm, rough)]:
+        raise ChaosError("\n".join(wrong))
+    rows = {path.stem: pq.read_metadata(path).num_rows for path in sorted((calm / "tables").glob("*.parquet"))}
+    if empty := [name for name in ("losses", "internals", "curves") if not rows.get(name)]:
+        raise ChaosError(f"tables are missing or empty: {', '.join(empty)}")
+    return ", ".join(f"{name} ({count} rows)" for name, count in rows.items() if count)
 
 
 def require_no_traces(folder: Path, blows: list[Blow]) -> None:

@@ -17,9 +17,8 @@ from tests.end_to_end.chaos import disturb, moments
 from tests.end_to_end.chaos_attack import LAST_SHARE, Attack, Blow, TooLate
 from tests.end_to_end.chaos_cluster import ChaosError, Driver, Nodes
 from tests.end_to_end.chaos_kinds import KINDS
-from tests.end_to_end.chaos_record import record, require_no_traces
+from tests.end_to_end.chaos_record import record, require_no_traces, require_same
 from tests.support.endings import ENDINGS, end, require_ended
-from tests.support.same_tables import compare
 
 
 def study(folder: Path, **changes: float) -> Path:
@@ -32,13 +31,17 @@ def study(folder: Path, **changes: float) -> Path:
     return folder
 
 
-def test_compare_sees_the_last_bit_and_no_more(tmp_path: Path) -> None:
+def test_require_same_sees_the_last_bit_and_no_more(tmp_path: Path) -> None:
     calm = study(tmp_path / "calm")
-    assert "losses (1 x 7)" in compare(calm, study(tmp_path / "other_run_and_time"))
-    with pytest.raises(AssertionError):
-        compare(calm, study(tmp_path / "one_bit", loss=1.0 + 2**-52))
-    with pytest.raises(AssertionError, match="tables are missing"):
-        compare(tmp_path / "nothing", calm)
+    assert "losses (1 rows)" in require_same(calm, study(tmp_path / "other_run_and_time"))
+    with pytest.raises(ChaosError, match=r"losses\.loss: 1 of 1 rows differ"):
+        require_same(calm, study(tmp_path / "one_bit", loss=1.0 + 2**-52))
+    with pytest.raises(ChaosError, match=r"internals\.extra"):
+        require_same(calm, study(tmp_path / "one_column_more", extra=1.0))
+    for root in (calm, tmp_path / "other_run_and_time"):
+        (root / "tables" / "curves.parquet").unlink()
+    with pytest.raises(ChaosError, match="tables are missing or empty: curves"):
+        require_same(calm, tmp_path / "other_run_and_time")
 
 
 def test_require_no_traces_rejects_restarts_unknown_to_models(tmp_path: Path) -> None:

@@ -17,10 +17,10 @@ import pytest
 
 from tests.end_to_end.chaos_attack import WORKER
 from tests.end_to_end.chaos_kinds import KINDS
+from tests.end_to_end.chaos_record import require_same
 from tests.support.builders import ROOT
 from tests.support.endings import run_statuses
 from tests.support.marked import MARK, end_marked, marked, titled
-from tests.support.same_tables import compare
 from tests.support.studies import SIZE_ARGUMENTS, study
 
 pytestmark = pytest.mark.slow
@@ -100,7 +100,7 @@ def test_study_survives_and_ends_the_same(tmp_path: Path, two_workers: Path, mar
     losses = pd.read_parquet(rough / "digits" / "tables" / "losses.parquet")
     assert len(losses[losses.estimator == "energy"]) == 2 * 2  # two models, two splits
     assert losses[losses.split == "train"].floor.notna().all()
-    assert "references" in compare(quiet / "digits", rough / "digits")
+    assert "references" in require_same(quiet / "digits", rough / "digits")
     assert sorted(run_statuses(rough)) == sorted(run_statuses(quiet))  # continued, not duplicated
     assert set(run_statuses(quiet)) == {"FINISHED"}
 
