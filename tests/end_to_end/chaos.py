@@ -20,7 +20,7 @@ from uuid import uuid4
 from tests.end_to_end.chaos_attack import LAST_SHARE, Attack, Blow, TooLate, read_json
 from tests.end_to_end.chaos_cluster import ChaosError, Driver, Nodes
 from tests.end_to_end.chaos_kinds import KINDS, PHASES
-from tests.end_to_end.chaos_record import record, require_no_traces, require_same, summary
+from tests.end_to_end.chaos_record import record, recoveries, require_no_traces, require_same
 from tests.support.marked import MARK, end_marked, marked
 from tests.support.mlflow_server import MlflowServer
 from tests.support.small_disk import CannotMount, SmallDisk
@@ -141,7 +141,8 @@ def compare_disturbed(chaos: Chaos, folder: Path, nodes: Nodes) -> list[Blow]:
         compared = require_same(calm, rough / "digits")
         print(f"{len(blows)} blows: {took:.0f} s, where undisturbed it took {seconds:.0f} s; equal: {compared}")
         require_no_traces(rough, blows)
-    print(summary(blows))
+    for kind, found in recoveries(blows).items():
+        print(kind, found)
     if chaos.record:
         size = {"epochs": chaos.epochs, "seed": chaos.seed, "seconds": round(took), "undisturbed_seconds": round(seconds)}
         record(blows, {**size, "equal_tables": compared, "skipped": skipped})

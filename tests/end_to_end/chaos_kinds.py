@@ -126,7 +126,6 @@ def driver(attack: Attack) -> Blow:
 def ended(ending: Ending, attack: Attack) -> Blow:
     """The study ends before its time and says so, and the same command runs again, on a new cluster where Ray is lost."""
     scene, process = attack.scene(), attack.driver.process
-    assert process is not None
     pid = end(ending, process, attack.nodes.of_head)
     require_ended(ending, process, attack.driver.said, attack.patience)
     statuses = set(run_statuses(attack.study.parent))

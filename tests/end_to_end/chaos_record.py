@@ -57,14 +57,6 @@ def recoveries(blows: list[Blow]) -> dict[str, dict[str, float]]:
     }
 
 
-def summary(blows: list[Blow]) -> str:
-    """Recovery time after each kind."""
-    lines = ["| kind | times | back after, s (median) | worst |", "|---|---:|---:|---:|"]
-    for kind, found in recoveries(blows).items():
-        lines.append(f"| {kind} | {found['times']} | {found['median_seconds']:.1f} | {found['worst_seconds']:.1f} |")
-    return "\n".join(lines)
-
-
 def record(blows: list[Blow], about: dict[str, Any], place: Path = RECORD) -> None:
     """Append a run to the record: when, where, which code, which kinds, and which tables were equal."""
     from benchmarks.measure import commit, machine

@@ -48,6 +48,10 @@ def open_view(page: Page, address: str, path: str, runs: int) -> None:
     """Open a shared view, wait for its runs, and close the assistant, which covers a third of the page."""
     page.goto(address + path)
     page.get_by_text(f"{runs} matching runs").wait_for()
+    close_assistant(page)
+
+
+def close_assistant(page: Page) -> None:
     if page.get_by_role("button", name="Close").count():
         page.get_by_role("button", name="Close").last.click()
 
@@ -67,8 +71,7 @@ def take_pictures(study: Path, store: Path, docs: Path) -> None:
         page = open_page(launched, [], viewport={"width": 1500, "height": 760})
         page.goto(server.address + paths["sigma"])
         page.locator(LINES).nth(len(lines & {"uvb", "deen"})).wait_for()
-        if page.get_by_role("button", name="Close").count():
-            page.get_by_role("button", name="Close").last.click()
+        close_assistant(page)
         page.wait_for_timeout(3000)
         page.screenshot(path=docs / "mlflow_sigma.png")
 
