@@ -19,7 +19,7 @@ def test_study_ends_soon_in_one_line_and_leaves_nothing_running(kind: str, tmp_p
     ending, mark = ENDINGS[kind], uuid4().hex
     output = (tmp_path / "out.txt").read_text
     try:
-        driver = study(tmp_path, mark, "--epochs", "5000")
+        driver = study(tmp_path, mark, "--epochs", "5000", "--num-workers", "1")
         deadline = time.monotonic() + 900  # beside other tests workers start slowly
         while "images/s" not in output():
             assert driver.poll() is None, output()
