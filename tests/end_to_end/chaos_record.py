@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from tests.end_to_end.chaos_attack import Blow
+from tests.end_to_end.chaos_attack import Blow, read_json
 from tests.end_to_end.chaos_cluster import ChaosError
 from tests.support.builders import ROOT
 
@@ -30,7 +30,10 @@ def require_same(calm: Path, rough: Path) -> str:
 
 
 def require_no_traces(folder: Path, blows: list[Blow]) -> None:
-    """No half-written file, no MLflow run twice or still RUNNING; and the files know how often they were begun."""
+    """Raise ChaosError where a half-written file is left, files know of too few restarts, or MLflow's runs are wrong.
+
+    They are wrong where one is there twice, still RUNNING, or without an epoch of its model's curve.
+    """
     study = folder / "digits"
     left = [str(path.relative_to(study)) for path in study.rglob(".tmp-*")]
     if left:
@@ -41,6 +44,10 @@ def require_no_traces(folder: Path, blows: list[Blow]) -> None:
         raise ChaosError(f"{wanted} restarts were seen during training, and the models know of {restarts}")
     with sqlite3.connect(folder / "mlflow.db") as database:
         rows = database.execute("SELECT name, status FROM runs WHERE lifecycle_stage = 'active'").fetchall()
+        counted = database.execute("SELECT count(*) FROM metrics WHERE key = 'epoch/test_loss' GROUP BY run_uuid").fetchall()
+    drawn = [len(read_json(path)["rows"]) for path in study.glob("models/*/curves.json")]
+    if sorted(count for (count,) in counted) != sorted(drawn):
+        raise ChaosError(f"MLflow's curves have {counted} epochs, and those of the models {drawn}")
     doubled = [name for name, count in collections.Counter(name for name, _ in rows).items() if count > 1]
     if doubled or {status for _, status in rows} != {"FINISHED"}:
         raise ChaosError(f"MLflow's runs: {rows}")

@@ -66,14 +66,5 @@ def require_ended(ending: Ending, driver: "subprocess.Popen[Any]", output: Calla
 
 def run_statuses(folder: Path) -> list[str]:
     """The status of each MLflow run in `folder`/mlflow.db."""
-    return _column(folder, "select status from runs where lifecycle_stage = 'active'")
-
-
-def metric_count(folder: Path) -> int:
-    """How many values of metrics `folder`/mlflow.db holds."""
-    return _column(folder, "select count(*) from metrics")[0]
-
-
-def _column(folder: Path, query: str) -> list[Any]:
     with closing(sqlite3.connect(folder / "mlflow.db")) as connection:
-        return [value for (value,) in connection.execute(query)]
+        return [status for (status,) in connection.execute("select status from runs where lifecycle_stage = 'active'")]
