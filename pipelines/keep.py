@@ -1,4 +1,4 @@
-"""Keep what a study found, to be committed: numbers, figures and report, without weights: `python pipelines/keep.py --help`."""
+"""Copy what a study found, without its weights, to commit it: `python pipelines/keep.py --help`."""
 
 import shutil
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from pipelines.cli import command
 from uvb.errors import UserError
 
 KEPT = ("tables", "figures", "report.html", "study.json", "timings.json")
-# every number of each experiment without its arrays, and of each model all but weights and checkpoints
+# the numbers of each experiment, and everything of each model but weights and checkpoints
 NUMBERS = ("tasks/settings.json", "tasks/*/*/result.json", "models/*/*.json")
 
 
@@ -42,7 +42,7 @@ def keep(config: Keep) -> None:
         raise UserError(f"{target} and the study overlap, and an older copy is replaced: choose another --out, e.g. results")
     if target.exists() and not _is_copy(target):
         raise UserError(f"{target} is no copy of a study: remove it, or choose another --out")
-    with Store(there.parent).folder(there.name) as copy:  # whole or absent, and the older one stays until then
+    with Store(there.parent).folder(there.name) as copy:  # until it is whole, the older copy stays
         for name in KEPT:
             source = config.study / name
             shutil.copytree(source, copy / name) if source.is_dir() else shutil.copy2(source, copy / name)
@@ -54,7 +54,7 @@ def keep(config: Keep) -> None:
 
 
 def _is_copy(folder: Path) -> bool:
-    """Whether a folder is an older copy, which may be replaced: a study without images, weights and arrays."""
+    """Whether a folder is an older copy, which may be replaced: it has no images, weights or arrays."""
     more = ("data/*", "models/*/model", "tasks/*/*/arrays.safetensors")
     return (folder / "study.json").exists() and not any(True for pattern in more for _ in folder.glob(pattern))
 

@@ -22,12 +22,12 @@ class Args:
     """
 
     studies: tyro.conf.Positional[tuple[Path, ...]]
-    """Study folders as full_study.py writes them, e.g. outputs/digits, or copies by keep.py. One: its report is written into
-    it again. Several: they are compared on one page."""
+    """Study folders as full_study.py writes them, e.g. outputs/digits, or copies by keep.py. The report of one study is written
+    into its folder. Several studies are compared on one page."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Where the comparison of several studies is written. Default: compare.html."""
+    """Where to write the comparison of several studies. Default: compare.html."""
     same: bool = False
-    """Compare the tables of two studies to the last bit, leaving out times and run ids. Exit code 1 where they differ."""
+    """Compare the tables of two studies to the last bit, except times and run ids. The exit code is 1 if they differ."""
 
 
 def main(args: Args) -> Path:
@@ -35,7 +35,7 @@ def main(args: Args) -> Path:
     if not args.studies:
         raise UserError("no study given: name one or more study folders, e.g. outputs/digits")
     print("reading", *args.studies)
-    from pipelines.reporting.compare import build_comparison  # these take seconds, so they come after the first line
+    from pipelines.reporting.compare import build_comparison  # slow to import, so after the first line
     from pipelines.reporting.page import build_report
 
     if len(args.studies) > 1:

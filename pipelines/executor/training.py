@@ -186,9 +186,12 @@ class Training:
             if not self.rank:  # write first: a scheduler that hears of the loss may stop this training
                 self._try(lambda: self.store.write_json("curves.json", curves(state)))
             self.report({"spec_id": self.spec.spec_id, "epoch": state.epoch, "loss": progress.metrics.test_loss})
+        now = time.monotonic()
+        if self.rank and now - self.written >= PROGRESS_SECONDS:
+            self.written = now
+            self._try(lambda: self.store.write_json(f"workers/{self.rank}.json", machine()))
         if self.rank or state.finished:
             return
-        now = time.monotonic()
         if now - self.written >= PROGRESS_SECONDS:
             self.written = now
             at = {"epoch": progress.epoch + progress.step / progress.steps, "loss": progress.loss}
@@ -256,9 +259,7 @@ class Training:
         return {"outcome": "failed", "epoch": self.spec.recipe.epochs, "loss": DIVERGED}
 
     def _write_progress(self, now: dict[str, Any]) -> None:
-        machine = {"cpu_percent": psutil.cpu_percent(), "memory_percent": psutil.virtual_memory().percent}
-        blob = {**self.history, **now, "time": time.time(), "notes": self.notes, "machine": machine}
-        self.store.write_json("progress.json", blob)
+        self.store.write_json("progress.json", {**self.history, **now, **machine(), "notes": self.notes})
 
     def _warned(self, message: Any, category: Any, filename: str, *_: Any) -> None:
         """Note the warnings of `uvb` in progress.json, and drop those of libraries."""
@@ -271,6 +272,12 @@ def curves(state: TrainState) -> dict[str, Any]:
     rows = [dataclasses.asdict(row) for row in state.curves]
     rates = [row.pop("images_per_second") for row in rows]
     return {"rows": [{**row, "epoch": row["epoch"] + 1, "images_per_s": rate} for row, rate in zip(rows, rates, strict=True)]}
+
+
+def machine() -> dict[str, Any]:
+    """How busy this worker's machine is, and when that was."""
+    busy = {"cpu_percent": psutil.cpu_percent(), "memory_percent": psutil.virtual_memory().percent}
+    return {"time": time.time(), "machine": busy}
 
 
 def agreed(value: Any) -> Any:

@@ -1,18 +1,19 @@
-"""A table of the report as rows of cells: from numbers to what a template prints. No HTML here."""
+"""A table of the report as rows of cells: from numbers to the texts that a template prints. No HTML here."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 
-from pipelines.reporting.numbers import decimals, fixed, plain
+from pipelines.reporting.numbers import decimals, fixed, known, plain
 
 DASH = "–"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell. `quiet`: the figure is not ours, but the paper's or a reference."""
+    """One cell. A `quiet` figure is not ours: it is the paper's or a reference."""
 
     text: str
     error: str = ""
@@ -22,7 +23,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """`groups` are (text, columns spanned) above the head; the first `text_columns` columns are set left."""
+    """`groups` are (text, columns spanned) above the head. The first `text_columns` columns are aligned left."""
 
     caption: str
     head: list[str]
@@ -30,17 +31,18 @@ class Table:
     groups: list[tuple[str, int]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     text_columns: int = 1
-    wrap: bool = False  # long text may break into lines
+    wrap: bool = False  # long text is broken into lines
 
 
 def number(value: Any, error: Any = None, *, best: bool = False, quiet: bool = False) -> Cell:
     """A value with as many digits as its error allows (two of the error's), or four of its own; a dash where unknown."""
-    if value is None or pd.isna(value):
+    value, error = known(value), known(error)
+    if value is None:
         return Cell(DASH, quiet=True)
-    if error is None or pd.isna(error) or not error > 0:
-        return Cell(plain(float(value)), best=best, quiet=quiet)
-    digits = decimals(float(error))
-    return Cell(fixed(float(value), digits), f"{float(error):.{digits}f}", best, quiet)
+    if error is None or error <= 0:
+        return Cell(plain(value), best=best, quiet=quiet)
+    digits = decimals(error)
+    return Cell(fixed(value, digits), f"{error:.{digits}f}", best, quiet)
 
 
 def text(value: Any, *, best: bool = False, quiet: bool = False) -> Cell:
@@ -50,6 +52,9 @@ def text(value: Any, *, best: bool = False, quiet: bool = False) -> Cell:
 
 def printed(value: Any, digits: int = 3) -> Cell:
     """A figure with just so many digits, as the paper prints its losses: 2.60, 15.0, 692."""
-    if value is None or pd.isna(value):
-        return Cell(DASH, quiet=True)
-    return Cell(f"{float(value):#.{digits}g}".rstrip("."), quiet=True)
+    return Cell(DASH if known(value) is None else f"{float(value):#.{digits}g}".rstrip("."), quiet=True)
+
+
+def first_row(rows: pd.DataFrame) -> dict[Hashable, Any]:
+    """The first row by column; empty where there is none, so that its cells are dashes."""
+    return rows.iloc[0].to_dict() if len(rows) else {}

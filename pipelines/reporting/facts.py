@@ -1,6 +1,7 @@
 """What a report says of a study besides its results: what was run, what is unfinished, what it cost, where it comes from."""
 
 from collections.abc import Collection, Mapping
+from operator import itemgetter
 from typing import Any
 
 import pandas as pd
@@ -15,39 +16,38 @@ from uvb.data.report import ReadReport
 from uvb.errors import UserError
 from uvb.plan import Plan
 
-WARNING = "warning: "  # how lines of `ReadReport` begin that are doubtful
+WARNING = "warning: "  # how `ReadReport` begins its lines about doubtful data
+NAMED = 6  # models that a warning names
 
 
 def lead(models: list[Model]) -> str:
+    """The line below the title."""
     data = sorted({m.spec.data.name for m in models})
     kinds = {m.spec.model for m in models}
     return f"{counted(len(models), 'trained model')} of {counted(len(kinds), 'kind')} on {', '.join(data) or 'no data'}"
 
 
 def unfinished(models: list[Model], asked: Collection[str]) -> str:
-    """Which models are not trained to their end: by name those of the last command, an earlier one's by their number."""
-    left = [m for m in models if not m.done]
-    own = [name_of(m.spec) for m in sorted(left, key=lambda m: order(m.spec)) if m.spec_id in asked or not asked]
+    """Which models are not trained to their end: those of the last command by name, and how many of earlier ones."""
+    left = sorted((m for m in models if not m.done), key=lambda m: order(m.spec))
+    own = [name_of(m.spec) for m in left if m.spec_id in asked or not asked]
     earlier = len(left) - len(own)
-    parts = [", ".join(own)] if own else []
-    parts += [f"{counted(earlier, 'model')} of earlier commands"] if earlier else []
-    return f"Not trained to the end, and left out of the tables: {'; '.join(parts)}." if parts else ""
+    parts = [", ".join(own), f"{counted(earlier, 'model')} of earlier commands" if earlier else ""]
+    told = "; ".join(part for part in parts if part)
+    return f"Not trained to the end, and left out of the tables: {told}." if told else ""
 
 
 def run_facts(files: StudyFiles) -> list[tuple[str, str]]:
     """What was trained, how, and which tasks have results."""
     models = files.asked_models
     specs, others = [m.spec for m in models], len(files.models) - len(models)
-    data = {f"{s.data.name}, {'×'.join(map(str, s.data.shape))}, {s.data.train_images:,} training images" for s in specs}
     recipes = {
         f"{r.name}: {counted(r.epochs, 'epoch')}, batch {r.batch_size}, {optimizer(r)} {r.learning_rate:g} {r.schedule}"
         for r in (s.recipe for s in specs)
     }
-    plans = {str(Plan.from_json(m.plan)) for m in models if m.plan}
-    tasks_root = files.root / "tasks"
-    tasks = sorted(p.name for p in tasks_root.iterdir() if p.is_dir()) if tasks_root.is_dir() else []
+    tasks = sorted(path.name for path in files.root.glob("tasks/*/"))
     facts = {
-        "data": data,
+        "data": {f"{s.data.name}, {'×'.join(map(str, s.data.shape))}, {s.data.train_images:,} training images" for s in specs},
         "models": {label(s.model) for s in specs},
         "noise levels σ": {level(s.sigma) for s in specs},
         "also in the folder": {f"{counted(others, 'model')} of earlier commands"} if others else set(),
@@ -55,16 +55,16 @@ def run_facts(files: StudyFiles) -> list[tuple[str, str]]:
         "recipe": recipes,
         "activation": {s.activation for s in specs},
         "seeds": {str(s.seed) for s in specs},
-        "plan": plans,
+        "plan": {str(Plan.from_json(m.plan)) for m in models if m.plan},
         "what was read": {"; ".join(line.strip() for line in read_lines(files) if not line.startswith(WARNING))} - {""},
         "tasks with results": {f"{name} ({len(files.results(name))})" for name in tasks},
     }
-    separators = {"data": "; ", "models": "; ", "recipe": "; ", "plan": "; "}
-    return [(name, separators.get(name, ", ").join(sorted(values))) for name, values in facts.items() if values]
+    lists = ("data", "models", "recipe", "plan")  # whose entries have commas of their own
+    return [(name, ("; " if name in lists else ", ").join(sorted(values))) for name, values in facts.items() if values]
 
 
 def read_lines(files: StudyFiles) -> list[str]:
-    """What was read of the data set, in lines; warnings come last. [] where the study is older than that record."""
+    """What was read of the data set, in lines, with warnings last. [] for older studies, which have no such record."""
     record = files.study.get("provenance", {}).get("data", {}).get("read")
     try:
         return ReadReport.from_json(record).lines() if record else []
@@ -89,21 +89,14 @@ def cost(timings: Mapping[str, Any]) -> dict[str, Any]:
     longest = max(s["seconds"] for s in stages) or 1.0
     training = sum(s["seconds"] for s in stages if s["name"] == "training")
     bars = [
-        {
-            "name": s["name"],
-            "training": s["name"] == "training",
-            "percent": round(100 * s["seconds"] / longest, 1),
-            "time": duration(s["seconds"]),
-        }
-        for s in stages
+        {"name": s["name"], "percent": round(100 * s["seconds"] / longest, 1), "time": duration(s["seconds"])} for s in stages
     ]
-    sentence = f"The study took {duration(total)}"
-    sentence += f", of which {100 * (1 - training / total):.0f} % was not training." if training else "."
-    return {"stages": bars, "cost": sentence}
+    rest = f", of which {100 * (1 - training / total):.0f} % was not training." if training else "."
+    return {"stages": bars, "cost": f"The study took {duration(total)}{rest}"}
 
 
 def provenance(files: StudyFiles) -> list[tuple[str, str]]:
-    """Where the study comes from, as lines, without what was read, which stands elsewhere."""
+    """Where the study comes from, as lines. What was read is left out: the page has it elsewhere."""
     blob = dict(files.study.get("provenance", {}))
     if isinstance(blob.get("data"), Mapping):
         blob["data"] = {key: value for key, value in blob["data"].items() if key != "read"}
@@ -111,7 +104,7 @@ def provenance(files: StudyFiles) -> list[tuple[str, str]]:
 
 
 def warnings(files: StudyFiles, losses: pd.DataFrame) -> list[str]:
-    """What a reader should know first: doubts about the data, trainings that were cut short, models worse than a constant."""
+    """What a reader should know first: doubts about the data, trainings that were too short, models worse than a constant."""
     own = losses[losses["spec_id"].isin([m.spec_id for m in files.asked_models])]
     read = [line.removeprefix(WARNING) for line in read_lines(files) if line.startswith(WARNING)]
     return [line for line in (*read, falling(files.asked_models), beaten(own)) if line]
@@ -121,37 +114,33 @@ def flat(blob: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     """Nested settings as lines: ``packages torch``, ``2.13.0``."""
     lines = []
     for key, value in blob.items():
+        name = f"{prefix}{key}".replace("_", " ")
         if isinstance(value, Mapping):
-            lines += flat(value, f"{prefix}{key} ")
+            lines += flat(value, f"{name} ")
         elif value is not None:
-            lines.append(
-                (f"{prefix}{key}".replace("_", " "), ", ".join(map(str, value)) if isinstance(value, list) else str(value))
-            )
+            lines.append((name, ", ".join(map(str, value)) if isinstance(value, list) else str(value)))
     return lines
 
 
-def falling(models: Collection[Model], worth: int = 6) -> str:
-    """A warning about losses that still fell at the end of their training; "" where there are none.
-
-    The `worth` largest falls are named.
-    """
-    found = {m.spec_id: fell for m in models if m.done and (fell := still_falling(m.curves))}
-    if not found:
-        return ""
-    names = {m.spec_id: f"{label(m.spec.model)} {name_of(m.spec).partition(' ')[2]}" for m in models}
-    by_name = {names[spec_id]: fell for spec_id, fell in found.items()}
-    named = sorted(by_name.items(), key=lambda item: -item[1])
-    some = ", ".join(f"{name} by {100 * fell:.1f} %" for name, fell in named[:worth])
-    more = f" and {counted(len(found) - worth, 'other')}" if len(found) > worth else ""
-    return f"Not trained out: over the last tenth of its training the test loss still fell for {some}{more}."
+def falling(models: Collection[Model]) -> str:
+    """A warning about losses that still fell at the end of their training, the largest falls first; "" where none did."""
+    fell = [(m, share) for m in models if m.done and (share := still_falling(m.curves))]
+    by_name = {
+        f"{label(m.spec.model)} {name_of(m.spec).partition(' ')[2]}": share for m, share in sorted(fell, key=itemgetter(1))
+    }
+    told = [f"{name} by {100 * share:.1f} %" for name, share in sorted(by_name.items(), key=itemgetter(1), reverse=True)]
+    return _some("Not trained out: over the last tenth of its training the test loss still fell for", told)
 
 
-def beaten(losses: pd.DataFrame, worth: int = 6) -> str:
+def beaten(losses: pd.DataFrame) -> str:
     """A warning about models whose test loss is above that of always answering the mean image; "" where there are none."""
-    if losses.empty:
-        return ""
     rows = own_estimator(losses[losses["split"] == "test"]).dropna(subset=["mean_image"])
     rows = rows[rows["loss"] > rows["mean_image"]]
     told = {f"{label(r.model)} at σ = {level(r.sigma)} ({r.loss:.3g} against {r.mean_image:.3g})" for r in rows.itertuples()}
-    more = f" and {counted(len(told) - worth, 'other')}" if len(told) > worth else ""
-    return f"Worse than always answering the mean image: {', '.join(sorted(told)[:worth])}{more}." if told else ""
+    return _some("Worse than always answering the mean image:", sorted(told))
+
+
+def _some(warning: str, told: list[str]) -> str:
+    """A warning with the first few of what it is about, and the number of the others; "" where it is about none."""
+    more = f" and {counted(len(told) - NAMED, 'other')}" if len(told) > NAMED else ""
+    return f"{warning} {', '.join(told[:NAMED])}{more}." if told else ""

@@ -1,4 +1,4 @@
-"""Figures in a page: still ones that need no script, and beside a chart its data, which a script brings to life."""
+"""Figures in a page and as files. None needs a script; beside each chart lies its data, which a script brings to life."""
 
 import base64
 import gzip
@@ -9,20 +9,30 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import TypedDict
 
 import vl_convert
 from markupsafe import Markup
 
-from pipelines.files.study_files import write
+from pipelines.files.formats import read_object
+from pipelines.files.study_files import write, write_json
 from pipelines.reporting.figures import Picture
 from pipelines.reporting.figures.chart import Chart
-from pipelines.reporting.figures.svg import file_name, to_svg
+from pipelines.reporting.figures.svg import file_name, inner, standalone, to_svg
 from uvb.errors import UserError
+
+CAPTIONS = "captions.json"
+
+
+class Captions(TypedDict):
+    """The file: drawing -> figure -> caption."""
+
+    captions: dict[str, dict[str, str]]
 
 
 @dataclass(frozen=True)
 class Inline:
-    """A figure in the page. `chart` is the description of one that can be looked into, else ""."""
+    """A figure in the page. `chart` describes one that a reader can hover over and zoom; it is "" for an image."""
 
     name: str
     caption: str
@@ -38,8 +48,36 @@ def inlined(picture: Picture) -> Inline:
     return Inline(name, picture.caption, Markup(svg), chart)
 
 
+def store_figures(folder: Path, figures: dict[str, list[Inline]]) -> None:
+    """Write the figures of each drawing as files with a file of captions, and remove those that are no longer drawn."""
+    everything = [figure for some in figures.values() for figure in some]
+    for old in {path.stem for path in folder.glob("*.svg")} - {figure.name for figure in everything}:
+        (folder / f"{old}.svg").unlink()
+    for figure in everything:
+        write(folder / f"{figure.name}.svg", standalone(figure.svg).encode())
+    if figures:
+        captions = {drawing: {figure.name: figure.caption for figure in some} for drawing, some in figures.items()}
+        write_json(folder / CAPTIONS, {"captions": captions})
+
+
+def stored_figures(folder: Path) -> dict[str, list[Inline]]:
+    """Drawing -> its figures as they lie in the folder. A copy of a study, which has no images, shows them again.
+
+    Raises:
+        UserError: the file of captions is damaged.
+    """
+    return {
+        drawing: [
+            Inline(name, caption, Markup(inner(path.read_text())))
+            for name, caption in some.items()
+            if (path := folder / f"{name}.svg").is_file()
+        ]
+        for drawing, some in read_object(folder / CAPTIONS, Captions).get("captions", {}).items()
+    }
+
+
 def viewer(figures: Iterable[Inline]) -> Markup:
-    """Vega's code for the page, compressed, where one of the figures is a chart; else nothing."""
+    """Vega's code for the page, compressed; nothing where no figure is a chart."""
     return Markup(_vega()) if any(figure.chart for figure in figures) else Markup()
 
 
@@ -47,7 +85,7 @@ def viewer(figures: Iterable[Inline]) -> Markup:
 def _vega() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script, compressed with gzip, in base64: 0.4 MB.
 
-    Bundling takes seconds, so what was made is kept in the user's cache, where that can be written.
+    Bundling takes seconds, so the script is kept in the user's cache if that can be written.
     """
     cache_home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     kept = cache_home / "uvb" / f"vega-{version('vl-convert-python')}.js.gz"
@@ -56,6 +94,6 @@ def _vega() -> str:
     except OSError:
         code = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
         packed = gzip.compress(code.encode(), 9, mtime=0)
-        with suppress(UserError):  # a home that cannot be written: bundled again next time
+        with suppress(UserError):  # a home that cannot be written: bundle again next time
             write(kept, packed)
     return base64.b64encode(packed).decode()

@@ -1,10 +1,12 @@
 """Tables 2 and 3 as cells: losses over sigma with the references beside them, and the losses that these leave out."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from pipelines.reporting.cells import Cell, Table, number, printed, text
+from pipelines.reporting.cells import Table, first_row, number, printed, text
 from pipelines.reporting.figures.style import label
 from pipelines.reporting.numbers import level
 from pipelines.reporting.statistics import CONDITION, main_group, main_models, over_seeds, own_estimator
@@ -22,27 +24,24 @@ SPLITS = {"test": ("nonparametric", "mean_image", "noisy_image"), "train": ("flo
 
 def loss_tables(losses: pd.DataFrame, asked: Collection[str] = ()) -> list[Table]:
     """Tables 2 and 3 for each data set's main condition: sigma down, models across, the paper's figure beside ours."""
-    tables: list[Table] = []
-    if losses.empty:
-        return tables
+    tables = []
     for dataset, group in over_seeds(own_estimator(main_group(losses, asked))).groupby("dataset"):
-        shown = [m for m in main_models(group) if m in _swept(group)]
+        shown = group[group["model"].isin(_swept(group))]
         for split in SPLITS:
-            rows = group[(group["split"] == split) & group["model"].isin(shown)]
-            if len(rows):
-                tables.append(_loss_table(str(dataset), split, rows, [m for m in shown if (rows["model"] == m).any()]))
+            if len(rows := shown[shown["split"] == split]):
+                tables.append(_loss_table(str(dataset), split, rows))
     return tables
 
 
 def _swept(group: pd.DataFrame) -> set[str]:
-    """Models known at half of the noise levels or more, and always the paper's two."""
+    """The paper's two models, and those known at half of the noise levels or more."""
     levels = group.groupby("model")["sigma"].nunique()
     return set(levels.index[levels >= group["sigma"].nunique() / 2]) | {"uvb", "deen"}
 
 
-def _loss_table(dataset: str, split: str, rows: pd.DataFrame, models: Sequence[str]) -> Table:
-    with_paper = {m for m in models if rows.loc[rows["model"] == m, "paper_loss"].notna().any()}
-    several = int(rows["seeds"].max()) > 1
+def _loss_table(dataset: str, split: str, rows: pd.DataFrame) -> Table:
+    models, several = main_models(rows), int(rows["seeds"].max()) > 1
+    with_paper = set(rows.loc[rows["paper_loss"].notna(), "model"])
     references = [name for name in SPLITS[split] if rows[name].notna().any()]
     head, groups = ["σ"], [("", 1)]
     for m in models:
@@ -55,22 +54,16 @@ def _loss_table(dataset: str, split: str, rows: pd.DataFrame, models: Sequence[s
     for sigma, here in rows.groupby("sigma"):
         cells = [text(level(sigma))]
         for m in models:
-            cells += _model_cells(here, m, several, m in with_paper)
+            row = first_row(here[here["model"] == m])
+            best = bool(row) and here["model"].nunique() > 1 and row["loss"] == here["loss"].min()
+            cells.append(number(row.get("loss"), row.get("stderr"), best=best))
+            cells += [printed(row.get("spread"), 2)] if several else []
+            cells += [printed(row.get("paper_loss"))] if m in with_paper else []
         body.append([*cells, *(number(here[name].dropna().max(), quiet=True) for name in references)])
-    number_ = {"mnist": "Table 2", "cifar10": "Table 3"}.get(dataset, "as Tables 2–3")
-    caption = f"{split.capitalize()} loss on {dataset} over the noise level ({number_})."
+    of_paper = {"mnist": "Table 2", "cifar10": "Table 3"}.get(dataset, "as Tables 2–3")
+    caption = f"{split.capitalize()} loss on {dataset} over the noise level ({of_paper})."
     groups = groups if any(span > 1 for _, span in groups) else []
     return Table(caption, head, body, groups, _loss_notes(dataset, rows, references, bool(with_paper)))
-
-
-def _model_cells(here: pd.DataFrame, model: str, several: bool, with_paper: bool) -> list[Cell]:
-    """A model's cells at one noise level: its loss, its spread over seeds, and the paper's."""
-    own = here[here["model"] == model]
-    row = own.iloc[0] if len(own) else None
-    best = row is not None and here["model"].nunique() > 1 and row["loss"] == here["loss"].min()
-    cells = [number(row["loss"], row["stderr"], best=best) if row is not None else text(None)]
-    cells += [printed(row["spread"] if row is not None else None, 2)] if several else []
-    return cells + ([printed(row["paper_loss"] if row is not None else None)] if with_paper else [])
 
 
 def _loss_notes(dataset: str, rows: pd.DataFrame, references: Sequence[str], with_paper: bool) -> list[str]:
@@ -88,44 +81,41 @@ def _loss_notes(dataset: str, rows: pd.DataFrame, references: Sequence[str], wit
 
 def other_losses(losses: pd.DataFrame, asked: Collection[str] = ()) -> list[Table]:
     """What the main tables leave out: models at few noise levels, a latent model's decoder, other recipes."""
-    if losses.empty:
-        return []
     main, own = main_group(losses, asked), own_estimator(losses)
-    swept = over_seeds(own_estimator(main))
-    kept = {(d, m) for d, g in swept.groupby("dataset") for m in _swept(g)}
-    in_main = losses.index.isin(main.index) & losses.index.isin(own.index)
-    in_main &= [(d, m) in kept for d, m in zip(losses["dataset"], losses["model"], strict=True)]
-    tables: list[Table] = []
-    for caption, rows, conditions in (
-        ("Other models and estimators, trained as above.", losses[losses.index.isin(main.index) & ~in_main], False),
-        ("Other widths, recipes, activations, batch sizes and training sets.", losses[~losses.index.isin(main.index)], True),
-    ):
-        if len(rows):
-            tables.append(_long(caption, over_seeds(rows), conditions))
-    return tables
+    kept = {(d, m) for d, g in own[own.index.isin(main.index)].groupby("dataset") for m in _swept(g)}
+    swept = own[
+        own.index.isin(main.index) & np.array([pair in kept for pair in zip(own["dataset"], own["model"], strict=True)], bool)
+    ]
+    others = main[~main.index.isin(swept.index)], losses[~losses.index.isin(main.index)]
+    captions = (
+        "Other models and estimators, trained as above.",
+        "Other widths, recipes, activations, batch sizes and training sets.",
+    )
+    conditions: tuple[list[str], ...] = ([], CONDITION)
+    found = zip(captions, conditions, others, strict=True)
+    return [_long(caption, condition, over_seeds(rows)) for caption, condition, rows in found if len(rows)]
 
 
-def _long(caption: str, rows: pd.DataFrame, conditions: bool) -> Table:
-    keys = ["dataset", "model", "estimator", "sigma", *(CONDITION if conditions else []), "widths"]
+def _long(caption: str, condition: list[str], rows: pd.DataFrame) -> Table:
+    """One row a model, estimator, noise level and condition; both splits across."""
+    keys = ["dataset", "model", "estimator", "sigma", *condition, "widths"]
     names = {"dataset": "data", "sigma": "σ", "batch_size": "batch", "train_images": "images"}
-    per_split = (("test", ("nonparametric", "mean_image")), ("train", ("floor",)))
+    words: dict[str, Callable[[Any], str]] = {"model": label, "sigma": level}
     shown = [k for k in keys if k != "widths" or rows.groupby(["dataset", "model"])["widths"].nunique().max() > 1]
+    with_paper = bool(rows["paper_loss"].notna().any())
+    splits = {split: [name for name in names if rows[name].notna().any()] for split, names in SPLITS.items()}
     body = []
-    has_paper = rows["paper_loss"].notna().any()
     for key, group in rows.groupby(keys, sort=True):
         values = dict(zip(keys, key, strict=True))
-        cells = [text(label(values[k]) if k == "model" else level(values[k]) if k == "sigma" else values[k]) for k in shown]
-        for split, references in per_split:
-            own = group[group["split"] == split]
-            row = own.iloc[0] if len(own) else None
-            cells.append(number(row["loss"], row["stderr"]) if row is not None else text(None))
-            if has_paper:
-                cells.append(printed(row["paper_loss"] if row is not None else None))
-            cells += [number(row[name] if row is not None else None, quiet=True) for name in references]
+        cells = [text(words.get(k, str)(values[k])) for k in shown]
+        for split, references in splits.items():
+            row = first_row(group[group["split"] == split])
+            cells.append(number(row.get("loss"), row.get("stderr")))
+            cells += [printed(row.get("paper_loss"))] if with_paper else []
+            cells += [number(row.get(name), quiet=True) for name in references]
         body.append(cells)
-    paper_column = ["paper"] if has_paper else []
     head = [names.get(k, k) for k in shown]
-    for split, references in per_split:
-        head += [f"{split} loss", *paper_column, *(REFERENCES[name][0] for name in references)]
+    for split, references in splits.items():
+        head += [f"{split} loss", *(["paper"] if with_paper else []), *(REFERENCES[name][0] for name in references)]
     notes = ["energy: y − σ²∇f (Eq. 3); decoder: μ_y(z), z from the encoder; direct: a network's own x̂(y)."]
     return Table(caption, head, body, notes=notes, text_columns=3)

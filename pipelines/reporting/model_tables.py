@@ -2,15 +2,16 @@
 
 import math
 from collections.abc import Callable, Collection, Iterable
+from statistics import fmean
 from typing import Any
 
 import pandas as pd
 
 from pipelines.files.study_files import Model
-from pipelines.reporting.cells import Cell, Table, number, printed, text
+from pipelines.reporting.cells import Cell, Table, first_row, number, printed, text
 from pipelines.reporting.figures.style import label
 from pipelines.reporting.figures.walk_jump import UNSURE
-from pipelines.reporting.numbers import level, percent
+from pipelines.reporting.numbers import known, level, percent
 from pipelines.reporting.statistics import CONDITION, main_group, main_models
 from pipelines.words import duration
 from uvb import paper
@@ -23,17 +24,17 @@ OPTIMIZERS = {"adam": "Adam", "muon": "Muon and Adam", "muon_conv": "Muon, convo
 def capacity(table: pd.DataFrame) -> list[Table]:
     """Table 1 for each data set, with the paper's counts where there are any."""
     tables: list[Table] = []
-    order = {m: i for i, m in enumerate(main_models(table))}
+    order = main_models(table)
     for dataset, group in table.groupby("dataset"):
-        has_paper = group["paper_parameters"].notna().any()
+        with_paper = group["paper_parameters"].notna().any()
         rows = []
-        for row in sorted(group.itertuples(), key=lambda r: (order[r.model], r.widths)):
+        for row in sorted(group.itertuples(), key=lambda r: (order.index(r.model), r.widths)):
             cells = [text(label(row.model)), text(row.widths), text(f"{row.parameters:,}"), text(percent(row.ratio))]
-            if has_paper:
-                known = row.paper_parameters
-                cells.append(text(f"{known / 1e7:.1f} × 10⁷" if pd.notna(known) else None, quiet=True))
+            if with_paper:
+                theirs = known(row.paper_parameters)
+                cells.append(text(f"{theirs / 1e7:.1f} × 10⁷" if theirs else None, quiet=True))
             rows.append(cells)
-        head = ["model", "widths", "parameters", "of UVB's", *(["paper"] if has_paper else [])]
+        head = ["model", "widths", "parameters", "of UVB's", *(["paper"] if with_paper else [])]
         caption = f"Capacity: dim(ϑ), the number of parameters, on {dataset} of {group['shape'].iloc[0]} (Table 1)."
         notes = ["Widths: convolution channels / hidden layer / latent dimension / decoder layer."]
         tables.append(Table(caption, head, rows, notes=notes, text_columns=2))
@@ -43,39 +44,33 @@ def capacity(table: pd.DataFrame) -> list[Table]:
 def internals_tables(internals: pd.DataFrame, asked: Collection[str] = ()) -> list[Table]:
     """Tables 4 and 5 at each data set's largest sigma: conventions down, models across."""
     tables: list[Table] = []
-    if internals.empty:
-        return tables
     for dataset, group in main_group(internals, asked).groupby("dataset"):
         sigma = group["sigma"].max()
         top = group[(group["sigma"] == sigma) & (group["seed"] == group["seed"].min())]
         one = f" of seed {top['seed'].iloc[0]}" if group["seed"].nunique() > 1 else ""
-        models = main_models(top)
-        has_paper = {m for m in models if top.loc[top["model"] == m, "paper_value"].notna().any()}
-        rows = []
+        models, with_paper = main_models(top), set(top.loc[top["paper_value"].notna(), "model"])
+        head, groups, rows = ["quantity"], [("", 1)], []
+        for m in models:
+            head += ["ours", "paper"] if m in with_paper else [label(m)]
+            groups.append((label(m), 2) if m in with_paper else ("", 1))
         for quantity in sorted(set(top["quantity"]), key=_quantity_order):
             cells = [text(describe_quantity(quantity))]
             for m in models:
-                own = top[(top["model"] == m) & (top["quantity"] == quantity)]
-                row = own.iloc[0] if len(own) else None
-                cells.append(number(row["value"], row["stderr"]) if row is not None else text(None))
-                if m in has_paper:
-                    cells.append(printed(row["paper_value"] if row is not None else None))
+                row = first_row(top[(top["model"] == m) & (top["quantity"] == quantity)])
+                cells.append(number(row.get("value"), row.get("stderr")))
+                cells += [printed(row.get("paper_value"))] if m in with_paper else []
             rows.append(cells)
-        head, groups = ["quantity"], [("", 1)]
-        for m in models:
-            head += ["ours", "paper"] if m in has_paper else [label(m)]
-            groups.append((label(m), 2) if m in has_paper else ("", 1))
         notes = [
             "In internals.parquet these are kl_noisy and kl_clean, by the image the encoder sees, and recon_<image the encoder "
             "sees>_<image compared with>_<half: over 2σ², full: over σ²>."
         ]
         caption = f"Encoder and decoder on {dataset} at σ = {level(sigma)}, means over the test set{one} (Tables 4–5)."
-        tables.append(Table(caption, head, rows, groups if has_paper else [], notes))
+        tables.append(Table(caption, head, rows, groups if with_paper else [], notes))
     return tables
 
 
 def describe_quantity(name: str) -> str:
-    """A quantity of `pipelines.files.study_files` in the paper's symbols."""
+    """A quantity of docs/file_formats.md in the paper's symbols."""
     kinds = {"kl_noisy": "KL[q(z|y), p(z)]", "kl_clean": "KL[q(z|x), p(z)]"}
     parts = name.split("_")
     if name in kinds or len(parts) != 4 or parts[0] != "recon":
@@ -90,11 +85,11 @@ def _quantity_order(name: str) -> tuple[int, int, str]:
 
 
 def sampling_table(sampling: pd.DataFrame) -> list[Table]:
-    """Mixing, measured: what was measured down, energies and jumps across."""
+    """How chains mix: one row for each quantity, one column for each energy and kind of jump."""
     if sampling.empty:
         return []
-    rank = {model: i for i, model in enumerate(main_models(sampling))}
-    chains = sorted(sampling.itertuples(), key=lambda r: (r.dataset, rank[r.model], r.sigma, r.seed, r.variant))
+    order = main_models(sampling)
+    chains = sorted(sampling.itertuples(), key=lambda r: (r.dataset, order.index(r.model), r.sigma, r.seed, r.variant))
     measured: list[tuple[str, Callable[[Any], Cell]]] = [
         ("jump", lambda r: text("x̂(y)" if r.variant.startswith("jump") else "x̂(x̂(y))")),
         ("sampler", lambda r: text(r.sampler)),
@@ -111,14 +106,14 @@ def sampling_table(sampling: pd.DataFrame) -> list[Table]:
     ]
     rows = [[text(name), *(cell(chain) for chain in chains)] for name, cell in measured]
     apart = [k for k in (*CONDITION, "widths", "seed") if sampling.groupby("model")[k].nunique().max() > 1]
-    told = [", ".join(f"{k.replace('_', ' ')} {getattr(r, k)}" for k in apart) for r in chains]
-    heads = [f"{label(r.model)}, {r.dataset}, σ = {level(r.sigma)}" for r in chains]
-    head = ["", *(", ".join(part for part in parts if part) for parts in zip(heads, told, strict=True))]
+    head = [""]
+    for r in chains:
+        told = [f"{k.replace('_', ' ')} {getattr(r, k)}" for k in apart]
+        head.append(", ".join([label(r.model), r.dataset, f"σ = {level(r.sigma)}", *told]))
     notes = [
         "The first chain is never restarted. Autocorrelation time, effective sample size and R̂ are over all chains that "
-        "did not diverge. The classifier's accuracy, on x̂(y) of test images, bounds what its labels can tell: where it names "
-        "less than half of them right, the classes are grey. Mixing says nothing of quality: jumps that hardly depend on y "
-        "mix at once."
+        "did not diverge. The labels can be no better than the classifier, whose accuracy is on x̂(y) of test images: where it "
+        "is below one half, the classes are grey. Mixing says nothing about quality: jumps that hardly depend on y mix at once."
     ]
     return [Table("Mixing of walk-jump sampling.", head, rows, notes=notes)]
 
@@ -136,53 +131,45 @@ def optimizer(recipe: Recipe) -> str:
 
 def difference_tables(models: Iterable[Model]) -> list[Table]:
     """Where a data set's models were trained otherwise than the paper's (Sec. 3.1): each setting, theirs and ours."""
-    tables: list[Table] = []
     by_data: dict[str, list[Model]] = {}
     for model in models:
         by_data.setdefault(model.spec.data.name, []).append(model)
-    known = paper.SETTINGS
+    tables = []
     for dataset, group in sorted(by_data.items()):
-        recipes = {m.spec.recipe for m in group}
-        train = dict(known.train_images).get(dataset)
-        compared: list[tuple[str, Any, set[Any]]] = [
-            ("data set", dataset if train else "MNIST, CIFAR-10", {dataset}),
-            ("training images", train or "60,000 and 50,000", {m.spec.data.train_images for m in group}),
-            ("noise levels σ", {level(s) for s in paper.SIGMAS}, {level(m.spec.sigma) for m in group}),
-            ("epochs", known.epochs, {r.epochs for r in recipes}),
-            (
-                "gradient steps",
-                known.epochs * -(-train // known.batch_size) if train else "187,600 and 156,400",
-                {m.spec.recipe.epochs * steps_per_epoch(m.spec) for m in group},
-            ),
-            ("batch size", known.batch_size, {r.batch_size for r in recipes}),
-            ("optimizer", "Adam", {optimizer(r) for r in recipes}),
-            ("learning rate", f"{known.learning_rate:g}", {f"{r.learning_rate:g}" for r in recipes}),
-            ("schedule", known.schedule, {r.schedule for r in recipes}),
-            ("warm-up, share of steps", "none", {f"{r.warmup:g}" if r.warmup else "none" for r in recipes}),
-            ("gradient norm clipped at", "none", {f"{r.clip:g}" if math.isfinite(r.clip) else "none" for r in recipes}),
-            ("average of the weights (EMA)", "none", {f"{r.ema:g}" if r.ema else "none" for r in recipes}),
-            ("activation", known.activation, {m.spec.activation for m in group}),
-            *(
-                (f"widths of {label(name)}", widths, {str(m.spec.widths) for m in group if m.spec.model == name})
-                for name, widths in known.widths
-            ),
+        rows = [
+            [text(name), text(_listed(theirs), quiet=True), text(_listed(ours), best=ours != theirs)]
+            for name, theirs, ours in _settings(dataset, group)
+            if ours
         ]
-        rows = []
-        for name, theirs, ours in compared:
-            if not ours:
-                continue
-            wanted = theirs if isinstance(theirs, set) else {theirs}
-            rows.append([text(name), text(_listed(wanted), quiet=True), text(_listed(ours), best=ours != wanted)])
-        tables.append(
-            Table(
-                f"Settings on {dataset}; ours in bold where they differ.",
-                ["setting", "paper", "here"],
-                rows,
-                text_columns=3,
-                wrap=True,
-            )
-        )
+        caption = f"Settings on {dataset}; ours in bold where they differ."
+        tables.append(Table(caption, ["setting", "paper", "here"], rows, text_columns=3, wrap=True))
     return tables
+
+
+def _settings(dataset: str, models: list[Model]) -> list[tuple[str, set[Any], set[Any]]]:
+    """Each setting with the paper's values and those of these models."""
+    theirs, specs = paper.SETTINGS, [m.spec for m in models]
+    recipes = {spec.recipe for spec in specs}
+    images = dict(theirs.train_images).get(dataset)
+    steps = theirs.epochs * -(-images // theirs.batch_size) if images else "187,600 and 156,400"
+    settings: list[tuple[str, Any, Iterable[Any]]] = [
+        ("data set", dataset if images else "MNIST, CIFAR-10", [dataset]),
+        ("training images", images or "60,000 and 50,000", (s.data.train_images for s in specs)),
+        ("epochs", theirs.epochs, (r.epochs for r in recipes)),
+        ("gradient steps", steps, (s.recipe.epochs * steps_per_epoch(s) for s in specs)),
+        ("batch size", theirs.batch_size, (r.batch_size for r in recipes)),
+        ("optimizer", "Adam", map(optimizer, recipes)),
+        ("learning rate", f"{theirs.learning_rate:g}", (f"{r.learning_rate:g}" for r in recipes)),
+        ("schedule", theirs.schedule, (r.schedule for r in recipes)),
+        ("warm-up, share of steps", "none", (f"{r.warmup:g}" if r.warmup else "none" for r in recipes)),
+        ("gradient norm clipped at", "none", (f"{r.clip:g}" if math.isfinite(r.clip) else "none" for r in recipes)),
+        ("average of the weights (EMA)", "none", (f"{r.ema:g}" if r.ema else "none" for r in recipes)),
+        ("activation", theirs.activation, (s.activation for s in specs)),
+    ]
+    widths = [(f"widths of {label(m)}", own, (str(s.widths) for s in specs if s.model == m)) for m, own in theirs.widths]
+    found = [(name, {their}, set(ours)) for name, their, ours in (*settings, *widths)]
+    found.insert(2, ("noise levels σ", {level(s) for s in paper.SIGMAS}, {level(s.sigma) for s in specs}))
+    return found
 
 
 def _listed(values: Iterable[Any]) -> str:
@@ -197,11 +184,9 @@ def speed_table(models: Iterable[Model]) -> list[Table]:
             found.setdefault((model.spec.data.name, model.spec.model), []).append(model)
     rows = []
     for (dataset, name), group in sorted(found.items()):
-        seconds = [m.curves[-1]["seconds"] for m in group]
-        speed = [row["images_per_s"] for m in group for row in m.curves]
-        cells = [text(dataset), text(label(name)), text(len(group)), text(duration(sum(seconds) / len(seconds)))]
-        rows.append([*cells, text(f"{sum(speed) / len(speed):,.0f}")])
-    if not rows:
-        return []
+        seconds = fmean(m.curves[-1]["seconds"] for m in group)
+        speed = fmean(row["images_per_s"] for m in group for row in m.curves)
+        cells = (dataset, label(name), len(group), duration(seconds), f"{speed:,.0f}")
+        rows.append([text(cell) for cell in cells])
     caption = "Training by model, means; models trained at the same time share the machine."
-    return [Table(caption, ["data", "model", "models", "time each", "images/s"], rows, text_columns=2)]
+    return [Table(caption, ["data", "model", "models", "time each", "images/s"], rows, text_columns=2)] if rows else []

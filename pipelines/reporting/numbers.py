@@ -6,13 +6,18 @@ from typing import Any
 import pandas as pd
 
 
+def known(value: Any) -> float | None:
+    """A table's number, or None where the table has none."""
+    return float(value) if pd.notna(value) else None
+
+
 def decimals(error: float) -> int:
-    """How many decimals a value with this error has: two digits of the error, at most five."""
+    """How many decimals to print of a value with this error: as many as show two digits of the error, at most five."""
     return max(0, min(5, 1 - math.floor(math.log10(error)))) if math.isfinite(error) and error > 0 else 3
 
 
 def fixed(value: float, digits: int) -> str:
-    """A number with so many decimals and a true minus sign: −0.108."""
+    """A number with this many decimals and a true minus sign: −0.108."""
     return f"{value:.{digits}f}".replace("-", "−")
 
 

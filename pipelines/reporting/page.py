@@ -1,19 +1,16 @@
 """The report: one self-contained page from a study's files, rebuilt from what is stored."""
 
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.files.study_files import StudyFiles, write
 from pipelines.reporting import facts, loss_tables, model_tables, pair_tables
-from pipelines.reporting.figures import Drawing, Study, drawings
+from pipelines.reporting.figures import Study, drawings
 from pipelines.reporting.figures.style import theme
-from pipelines.reporting.figures.svg import standalone
 from pipelines.reporting.headlines import headlines, lone_headlines
-from pipelines.reporting.inline import Inline, inlined, viewer
+from pipelines.reporting.inline import Inline, inlined, store_figures, stored_figures, viewer
 from pipelines.reporting.render import render, said
-from pipelines.reporting.stored import store_captions, stored_figures
 from pipelines.reporting.tables import build_tables, make_tables
 from uvb.errors import UserError
 from uvb.experiments import experiment_names, get_experiment
@@ -41,30 +38,18 @@ class Section:
         return next((part for part, names in PARTS.items() if self.name in names), "figures")
 
 
-@dataclass
-class Drawings:
-    """What came of all drawings: sections, and a line for each drawing that has nothing to show."""
-
-    sections: list[Section] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-
-    @property
-    def figures(self) -> list[Inline]:
-        return [figure for section in self.sections for figure in section.figures]
-
-
 def build_report(study_dir: Path) -> Path:
     """Write `tables/`, `figures/` and `report.html` of the study in `study_dir`, and return the report's path.
 
-    What has no results is left out and named in one line. A copy by `keep.py` keeps its tables, and those of its figures that
-    need more than numbers.
+    A part without results is left out and named in one line. In a copy by `keep.py` the tables stay as they are, and so do the
+    figures that need more than numbers.
 
     Raises:
         UserError: the folder is no study, one of its files is damaged, or it cannot be written.
     """
     files = StudyFiles(Path(study_dir))
     tables = make_tables(files) if files.kept else build_tables(files.root)
-    drawn = draw_all(Study(files, tables))
+    sections, missing = draw_all(Study(files, tables))
     models, asked, own = list(files.models.values()), files.asked, files.asked_models
     losses = tables["losses"]
     page = render(
@@ -80,58 +65,42 @@ def build_report(study_dir: Path) -> Path:
         more_losses=loss_tables.other_losses(losses, asked),
         internals=model_tables.internals_tables(tables["internals"], asked),
         sampling=model_tables.sampling_table(tables["sampling"]),
-        sections=drawn.sections,
-        missing=drawn.missing,
+        sections=sections,
+        missing=missing,
         differences=model_tables.difference_tables(own),
         speed=model_tables.speed_table(models),
         **facts.cost(files.timings),
         provenance=facts.provenance(files),
-        viewer=viewer(drawn.figures),
+        viewer=viewer(figure for section in sections for figure in section.figures),
     )
     return write(files.root / "report.html", page.encode())
 
 
-def draw_all(study: Study) -> Drawings:
-    """Every registered drawing, its figures also written to `figures/`."""
-    drawn, folder = Drawings(), study.files.root / "figures"
-    before = stored_figures(folder) if study.files.kept else {}
+def draw_all(study: Study) -> tuple[list[Section], list[str]]:
+    """Every registered drawing, its figures also written to `figures/`; and a line for each that has nothing to show."""
+    sections, missing = [], []
+    folder, kept = study.files.root / "figures", study.files.kept
+    before = stored_figures(folder) if kept else {}
     for drawing in drawings():
         name = f"{drawing.title}{f' ({drawing.paper})' if drawing.paper else ''}"
-        figures, problem = [], ""
+        figures: list[Inline] = []
+        problem = f"there are no results of “{drawing.needs}” to draw{_how(drawing.needs)}"
         try:
-            figures = list(_figures(drawing, study))
+            with theme():
+                figures += map(inlined, drawing.pictures(study))
         except UserError:
             raise
         except Exception as error:  # one experiment's odd results must not cost the reader the whole report
-            log.log(
-                logging.DEBUG if study.files.kept else logging.WARNING, "%s could not be drawn", drawing.name, exc_info=True
-            )
-            problem = f"{name}: its results could not be drawn ({type(error).__name__}: {error})."
+            log.log(logging.DEBUG if kept else logging.WARNING, "%s could not be drawn", drawing.name, exc_info=True)
+            problem = f"its results could not be drawn ({type(error).__name__}: {error})"
         again = {figure.name for figure in figures}
         figures += [old for old in before.get(drawing.name, []) if old.name not in again]
         if figures:
-            drawn.sections.append(Section(drawing.name, drawing.title, drawing.paper, figures))
+            sections.append(Section(drawing.name, drawing.title, drawing.paper, figures))
         else:
-            drawn.missing.append(problem or f"{name}: there are no results of “{drawing.needs}” to draw{_how(drawing.needs)}.")
-    _write_figures(folder, drawn)
-    return drawn
-
-
-def _figures(drawing: Drawing, study: Study) -> Iterator[Inline]:
-    with theme():
-        for picture in drawing.pictures(study):
-            yield inlined(picture)
-
-
-def _write_figures(folder: Path, drawn: Drawings) -> None:
-    """Write each figure as a file, remove those that are no longer drawn, and keep their captions beside them."""
-    names = {figure.name for figure in drawn.figures}
-    for old in folder.glob("*.svg"):
-        if old.stem not in names:
-            old.unlink()
-    for figure in drawn.figures:
-        write(folder / f"{figure.name}.svg", standalone(figure.svg).encode())
-    store_captions(folder, {s.name: s.figures for s in drawn.sections})
+            missing.append(f"{name}: {problem}.")
+    store_figures(folder, {section.name: section.figures for section in sections})
+    return sections, missing
 
 
 def _how(experiment: str) -> str:
@@ -139,6 +108,5 @@ def _how(experiment: str) -> str:
     if experiment not in experiment_names():
         return ""
     data = get_experiment(experiment).data
-    return (
-        f" (of --dataset {data} alone)" if data else f" (the same command with --experiments default {experiment} makes them)"
-    )
+    how = f"of --dataset {data} alone" if data else f"the same command with --experiments default {experiment} makes them"
+    return f" ({how})"

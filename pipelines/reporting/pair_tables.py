@@ -13,25 +13,22 @@ from pipelines.reporting.statistics import interval, main_group, main_models
 
 def pair_tables(pairs: pd.DataFrame, losses: pd.DataFrame, asked: Collection[str] = ()) -> list[Table]:
     """UVB - DEEN by sigma and split, then every other model less each of them on the test set; 95 % intervals."""
-    if losses.empty:
-        return []
     found: list[Table] = []
     main = main_group(losses, asked)
-    pairs = pairs[pairs["first_id"].isin(set(main["spec_id"]))]  # and the second of any size near the first's
+    pairs = pairs[pairs["first_id"].isin(set(main["spec_id"]))]  # the second may be of another size, if near enough
+    means = "Image by image on the same noise; below zero {} is better. Bold: the interval excludes zero."
     for dataset, of_main in main.groupby("dataset"):
         tables: list[Table] = []
         group = pairs[pairs["dataset"] == dataset]
         two, others = group[group["first"] == "uvb"], group[(group["first"] != "uvb") & (group["split"] == "test")]
-        means = "Image by image on the same noise; below zero {} is better. Bold: the interval excludes zero."
         if len(two):
-            splits = [s for s in ("test", "train") if (two["split"] == s).any()]
-            columns = [(s, "UVB − DEEN", two[two["split"] == s]) for s in splits]
+            columns = [(s, "UVB − DEEN", own) for s in ("test", "train") if len(own := two[two["split"] == s])]
             caption = f"Paired difference of the losses on {dataset}."
             tables.append(_pair_table(caption, columns, [means.format("UVB"), *_seeds(two)]))
         if len(others):
             columns = [
                 (label(m), f"less {label(second)}", own)
-                for m in main_models(others.rename(columns={"first": "model"}))
+                for m in main_models(others, "first")
                 for second in ("uvb", "deen")
                 if len(own := others[(others["first"] == m) & (others["second"] == second)])
             ]
@@ -51,7 +48,7 @@ def pair_tables(pairs: pd.DataFrame, losses: pd.DataFrame, asked: Collection[str
 
 
 def _seeds(pairs: pd.DataFrame) -> list[str]:
-    """What the intervals are over, where there are several seeds."""
+    """A note on what the intervals are over, where there are several seeds."""
     seeds = pairs.groupby(["first", "second", "split", "sigma"])["seed"].nunique()
     if seeds.max() < 2:
         return []
@@ -60,7 +57,7 @@ def _seeds(pairs: pd.DataFrame) -> list[str]:
 
 
 def _pair_table(caption: str, columns: Sequence[tuple[str, str, pd.DataFrame]], notes: list[str]) -> Table:
-    """One row a sigma; `columns` are (group, head, pairs), and columns of one group stand side by side."""
+    """One row for each sigma. `columns` are (group, head, pairs); those of one group follow each other."""
     rows = []
     for sigma in sorted({sigma for _, _, pairs in columns for sigma in pairs["sigma"]}):
         cells = [text(level(sigma))]

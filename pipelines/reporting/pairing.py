@@ -11,28 +11,27 @@ import numpy as np
 import pandas as pd
 
 from pipelines.files.study_files import Arrays, Model, Result, StudyFiles
-from pipelines.reporting.schemas import describe, frame
+from pipelines.reporting.schemas import SCHEMAS, describe, frame
 from uvb.measure.losses import own_estimator
 from uvb.spec import RunSpec
 
 Z95 = 1.959963984540054  # the normal's 97.5 % quantile
 CLOSE = 1.25  # models are compared up to this ratio of parameters: the paper's pairs differ by 12 %, a sweep's by factors
-NAMES = ("dataset", "sigma", "seed", "recipe", "activation", "batch_size", "train_images", "epochs")
 OPPONENTS = ("uvb", "deen")  # models are compared with these two
 
 Measured = tuple[Model, Result]
 
 
 def pairs(files: StudyFiles) -> pd.DataFrame:
-    """Each model's loss less that of UVB, and of DEEN, trained and measured alike and as large.
+    """Each model's loss less that of UVB, and less that of DEEN, trained and measured alike and about as large.
 
-    Same images, same noise. UVB and DEEN themselves make one pair, UVB - DEEN. Where several sizes of the second are near
-    the first's, the nearest is taken. The standard error is over images: draws of one image count as one.
+    Both have the same images and noise. UVB and DEEN themselves make one pair, UVB - DEEN. Where the second has several
+    sizes, the nearest is taken. The standard error is over images: draws of one image count as one.
     """
-    per_image = lru_cache(maxsize=64)(_per_image)  # a DEEN is the second of many; memory stays flat
+    per_image = lru_cache(maxsize=64)(_per_image)  # many models have the same opponent; the limit keeps memory flat
     rows = []
     for (a, result_a), (b, result_b) in _partners(list(files.of_models("losses"))):
-        described = describe(a)
+        ids = {"first_id": a.spec_id, "second_id": b.spec_id, "first": a.spec.model, "second": b.spec.model}
         for split in ("train", "test"):
             one, two = (per_image(m.spec.model, result.folder, split) for m, result in ((a, result_a), (b, result_b)))
             if one is None or two is None or one.shape != two.shape:
@@ -40,26 +39,14 @@ def pairs(files: StudyFiles) -> pd.DataFrame:
             difference = one.astype(np.float64) - two.astype(np.float64)  # (N,)
             mean, images = float(difference.mean()), len(difference)
             stderr = float(difference.std(ddof=1)) / math.sqrt(images) if images > 1 else math.nan
-            rows.append(
-                {
-                    "first_id": a.spec_id,
-                    "second_id": b.spec_id,
-                    "split": split,
-                    "first": a.spec.model,
-                    "second": b.spec.model,
-                    **{name: described[name] for name in NAMES},
-                    "difference": mean,
-                    "stderr": stderr,
-                    "low": mean - Z95 * stderr,
-                    "high": mean + Z95 * stderr,
-                    "images": images,
-                }
-            )
+            found = {**describe(a), **ids, "split": split, "images": images, "difference": mean, "stderr": stderr}
+            found |= {"low": mean - Z95 * stderr, "high": mean + Z95 * stderr}
+            rows.append({name: found[name] for name in SCHEMAS["pairs"].names})
     return frame("pairs", rows)
 
 
 def _partners(results: list[Measured]) -> Iterator[tuple[Measured, Measured]]:
-    """What is compared with what: of each opponent the model nearest in size, among those trained and measured alike."""
+    """Each model with the nearest in size of each opponent, among those trained and measured alike."""
     alike: dict[str, list[Measured]] = defaultdict(list)
     for model, result in results:
         alike[_condition(model.spec, result)].append((model, result))
@@ -77,7 +64,7 @@ def _partners(results: list[Measured]) -> Iterator[tuple[Measured, Measured]]:
 
 
 def _condition(spec: RunSpec, result: Result) -> str:
-    """All but the model: what two compared models share, and how they were measured (images, draws, rounding)."""
+    """What two compared models must share: everything but the model, and how they were measured (images, draws, rounding)."""
     blob = spec.to_json()
     shared = [blob[k] for k in ("data", "sigma", "recipe", "activation", "seed")]
     return json.dumps([*shared, result.values.get("settings")], sort_keys=True)
@@ -89,7 +76,7 @@ def _compared(first: str, second: str) -> bool:
 
 
 def _per_image(model: str, folder: Path, split: str) -> np.ndarray | None:
-    """Losses by image (N,) of the estimator by which a model is judged; None where the folder of the result lacks them."""
+    """Losses by image (N,) of the estimator by which a model is judged; None where the result has none."""
     arrays = Arrays(folder / "arrays.safetensors")
     offered = [name.removeprefix(f"{split}/") for name in arrays if name.startswith(f"{split}/")]
     return arrays[f"{split}/{own_estimator(model, offered)}"] if offered else None

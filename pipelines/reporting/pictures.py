@@ -22,7 +22,7 @@ def to_pil(image: Tensor, zoom: int = 1) -> Image.Image:
 
 
 def grid(images: Tensor, columns: int) -> Tensor:
-    """(N, C, H, W) to one image of rows of `columns`, left to right and top to bottom, one pixel apart."""
+    """(N, C, H, W) to one image with `columns` images a row, in reading order, one pixel apart."""
     n, c, h, w = images.shape
     rows = -(-n // columns)
     sheet = torch.ones(c, rows * (h + 1) - 1, columns * (w + 1) - 1)
@@ -38,7 +38,7 @@ def zoom_for(shape: Shape) -> int:
 
 
 def output_folder(path: Path) -> Path:
-    """`path` as a folder that can be written, made if need be.
+    """`path`, once it is a folder that can be written.
 
     Raises:
         UserError: it cannot.
@@ -52,6 +52,6 @@ def output_folder(path: Path) -> Path:
 
 
 def save_animation(frames: Tensor, path: Path, zoom: int, milliseconds: int = 120) -> None:
-    """(T, C, H, W) to an endless GIF."""
+    """Write (T, C, H, W) as an endless GIF."""
     pictures = [to_pil(frame, zoom) for frame in frames]
     pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0)

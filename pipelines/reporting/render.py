@@ -1,4 +1,4 @@
-"""The templates: how a page is made of what was computed, and how a headline is said."""
+"""The templates: how what was computed becomes a page, and a headline a sentence."""
 
 from functools import cache
 from pathlib import Path
@@ -14,13 +14,8 @@ from pipelines.reporting.headlines import Headline, LoneHeadline
 from pipelines.words import counted
 
 FOOT = "Saremi, “Unnormalized Variational Bayes”, 2020, is the paper that tables, figures, sections and equations refer to."
-_FILTERS = {
-    "label": label,
-    "counted": counted,
-    "level": numbers.level,
-    "fixed": numbers.fixed,
-    "signed": numbers.signed,
-    "brackets": numbers.brackets,
+_FILTERS = {"label": label, "counted": counted} | {
+    name: getattr(numbers, name) for name in ("level", "fixed", "signed", "brackets", "known")
 }
 
 
@@ -32,7 +27,7 @@ def render(template: str, **content: Any) -> str:
 
 
 def said(headline: Headline | LoneHeadline) -> tuple[str, str]:
-    """A headline in words, as plain text: one sentence, and what stands behind it."""
+    """A headline in words, as plain text: one sentence, and the numbers behind it."""
     module: Any = _environment(False).get_template("headline.j2").module
     lone = "lone_" if isinstance(headline, LoneHeadline) else ""
     parts = (getattr(module, f"{lone}{part}")(headline) for part in ("sentence", "detail"))

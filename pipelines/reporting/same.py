@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from pipelines.reporting.schemas import SCHEMAS
 from uvb.errors import UserError
 
-# How long it took, when, and where it was tracked: that differs between runs which found the same.
+# How long it took, when, and where it was tracked: runs that found the same may differ in these.
 LEFT_OUT = ("run_id", "seconds", "time", "images_per_s")
 NAMED = 3  # rows that differ are named up to so many a column
 
@@ -17,7 +17,7 @@ NAMED = 3  # rows that differ are named up to so many a column
 def differences(a: Path, b: Path) -> list[str]:
     """A line for each column of a table in which two studies differ; [] where all numbers are equal to the last bit.
 
-    Columns that only one of them has, as a newer version may add, are left out: see `added`.
+    Columns that only one of them has are left out, since newer versions add columns: see `added`.
 
     Raises:
         UserError: one of them has no tables.

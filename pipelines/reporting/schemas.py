@@ -12,136 +12,64 @@ import pyarrow.parquet as pq
 from pipelines.files.study_files import Model, write
 from uvb.models.capacity import parameters as count_parameters
 
-_TEXT, _REAL, _WHOLE = pa.string(), pa.float64(), pa.int64()
-
-# What describes a model, in every table of models.
-DESCRIPTION = (
-    ("dataset", _TEXT),
-    ("model", _TEXT),
-    ("sigma", _REAL),
-    ("seed", _WHOLE),
-    ("recipe", _TEXT),
-    ("activation", _TEXT),
-    ("batch_size", _WHOLE),
-    ("train_images", _WHOLE),
-    ("widths", _TEXT),
-    ("parameters", _WHOLE),
-    ("epochs", _WHOLE),
-)
-CURVES = ("train_loss", "test_loss", "kl", "recon", "images_per_s", "seconds", "time", "train_probe")
+# Columns that are no float64. A column has the same type in all tables.
+_TEXT = "spec_id first_id second_id run_id dataset checksum shape model widths recipe activation split estimator quantity"
+_WHOLE = "seed batch_size train_images parameters epochs epoch images steps steps_per_jump chains diverged classes_visited"
+_KINDS = {pa.string(): f"{_TEXT} variant sampler first second", pa.int64(): f"{_WHOLE} steps_to_all"}
+TYPES = {name: kind for kind, names in _KINDS.items() for name in names.split()}
+DESCRIPTION = "dataset model sigma seed recipe activation batch_size train_images widths parameters epochs"  # of a model
 
 
 @dataclass(frozen=True)
 class Schema:
-    """A table's key, its columns in order, and those of them that may be null."""
+    """A table's key, all its columns in order, and those of them that may be null."""
 
     key: tuple[str, ...]
-    columns: tuple[tuple[str, pa.DataType], ...]
-    nullable: frozenset[str] = frozenset()
-
-    @property
-    def names(self) -> list[str]:
-        return [name for name, _ in self.columns]
+    names: list[str]
+    nullable: frozenset[str]
 
     @property
     def arrow(self) -> pa.Schema:
-        return pa.schema([pa.field(name, kind, name in self.nullable) for name, kind in self.columns])
+        return pa.schema([pa.field(name, TYPES.get(name, pa.float64()), name in self.nullable) for name in self.names])
 
 
-def _schema(key: list[tuple[str, pa.DataType]], columns: list[tuple[str, pa.DataType]], *nullable: str) -> Schema:
-    return Schema(tuple(name for name, _ in key), (*key, *columns), frozenset(nullable))
+def _schema(key: str, columns: str) -> Schema:
+    """A schema from names; a column that may be null has a question mark."""
+    names = [*key.split(), *columns.split()]
+    nullable = frozenset(name[:-1] for name in names if name.endswith("?"))
+    return Schema(tuple(key.split()), [name.rstrip("?") for name in names], nullable)
 
 
-SCHEMAS: dict[str, Schema] = {
+SCHEMAS = {
     # Tables 2 and 3. `floor` is null on the test split, `nonparametric` on the training split. `mean_image` and `noisy_image`
     # are the losses of two answers that need no training: the training set's mean image, and y itself.
     "losses": _schema(
-        [("spec_id", _TEXT), ("split", _TEXT), ("estimator", _TEXT)],
-        [
-            *DESCRIPTION,
-            *((name, _REAL) for name in ("loss", "stderr", "floor", "nonparametric")),
-            *((name, _REAL) for name in ("mean_image", "noisy_image", "paper_loss")),
-            ("run_id", _TEXT),
-        ],
-        "floor",
-        "nonparametric",
-        "mean_image",
-        "noisy_image",
-        "paper_loss",
-        "run_id",
+        "spec_id split estimator",
+        f"{DESCRIPTION} loss stderr floor? nonparametric? mean_image? noisy_image? paper_loss? run_id?",
     ),
-    # Tables 4 and 5; `pipelines.files.study_files` names the quantities.
-    "internals": _schema(
-        [("spec_id", _TEXT), ("quantity", _TEXT)],
-        [*DESCRIPTION, *((name, _REAL) for name in ("value", "stderr", "paper_value")), ("run_id", _TEXT)],
-        "paper_value",
-        "run_id",
-    ),
-    # One row an epoch, counted from 1; `kl` and `recon` are null for a model without a latent. `test_loss` less `train_probe`
-    # is the gap: `train_loss` is the mean over the epoch instead, while the weights changed.
-    "curves": _schema(
-        [("spec_id", _TEXT), ("epoch", _WHOLE)],
-        [(name, _REAL) for name in CURVES],
-        *CURVES,
-    ),
+    # Tables 4 and 5. docs/file_formats.md names the quantities.
+    "internals": _schema("spec_id quantity", f"{DESCRIPTION} value stderr paper_value? run_id?"),
+    # One row an epoch, counted from 1. `kl` and `recon` are null for a model without a latent. `train_loss` is the mean over
+    # the epoch, in which the weights changed, so the gap is `test_loss` less `train_probe`.
+    "curves": _schema("spec_id epoch", "train_loss? test_loss? kl? recon? images_per_s? seconds? time? train_probe?"),
     # Table 1. `ratio` is to UVB's count on the same images.
-    "capacity": _schema(
-        [("dataset", _TEXT), ("model", _TEXT), ("widths", _TEXT)],
-        [("shape", _TEXT), ("parameters", _WHOLE), ("ratio", _REAL), ("paper_parameters", _REAL)],
-        "ratio",
-        "paper_parameters",
-    ),
-    # `difference` is the mean over images of loss(first) - loss(second), same images and noise; low, high: 95 %.
+    "capacity": _schema("dataset model widths", "shape parameters ratio? paper_parameters?"),
+    # `difference` is the mean over images of loss(first) - loss(second) on the same images and noise; low, high: 95 %.
     "pairs": _schema(
-        [("first_id", _TEXT), ("second_id", _TEXT), ("split", _TEXT)],
-        [
-            ("dataset", _TEXT),
-            ("first", _TEXT),
-            ("second", _TEXT),
-            ("sigma", _REAL),
-            ("seed", _WHOLE),
-            ("recipe", _TEXT),
-            ("activation", _TEXT),
-            ("batch_size", _WHOLE),
-            ("train_images", _WHOLE),
-            ("epochs", _WHOLE),
-            *((name, _REAL) for name in ("difference", "stderr", "low", "high")),
-            ("images", _WHOLE),
-        ],
+        "first_id second_id split",
+        "dataset first second sigma seed recipe activation batch_size train_images epochs difference stderr low high images",
     ),
     # The exact answers for a training set at a sigma. `mean_predictor` is the mean image's loss on the test split.
     "references": _schema(
-        [("dataset", _TEXT), ("checksum", _TEXT), ("train_images", _WHOLE), ("sigma", _REAL)],
-        [
-            *((name, _REAL) for name in ("floor", "floor_stderr", "nonparametric", "nonparametric_stderr")),
-            *((name, _REAL) for name in ("mean_predictor", "mean_image_train")),
-        ],
-        "floor_stderr",
-        "nonparametric_stderr",
-        "mean_predictor",
-        "mean_image_train",
+        "dataset checksum train_images sigma",
+        "floor floor_stderr? nonparametric nonparametric_stderr? mean_predictor? mean_image_train?",
     ),
-    # Walk-jump chains. `variant` is jump or second_jump, followed by _<sampler> where it is not Langevin's.
+    # Walk-jump chains. `variant` is jump or second_jump, followed by _<sampler> unless that is Langevin's.
     # `classes_visited` and `steps_to_all` are of the first chain, which is never restarted.
     "sampling": _schema(
-        [("spec_id", _TEXT), ("variant", _TEXT)],
-        [
-            *DESCRIPTION,
-            ("sampler", _TEXT),
-            ("delta", _REAL),
-            *((name, _WHOLE) for name in ("steps", "steps_per_jump", "chains", "diverged")),
-            ("classes_visited", _WHOLE),
-            ("steps_to_all", _WHOLE),
-            *((name, _REAL) for name in ("iat", "ess_per_step", "split_rhat", "classifier_accuracy")),
-            ("run_id", _TEXT),
-        ],
-        "classes_visited",
-        "steps_to_all",
-        "iat",
-        "ess_per_step",
-        "split_rhat",
-        "classifier_accuracy",
-        "run_id",
+        "spec_id variant",
+        f"{DESCRIPTION} sampler delta steps steps_per_jump chains diverged classes_visited? steps_to_all? iat? ess_per_step? "
+        "split_rhat? classifier_accuracy? run_id?",
     ),
 }
 
@@ -167,25 +95,24 @@ def describe(model: Model) -> dict[str, Any]:
 def frame(name: str, rows: list[dict[str, Any]]) -> pd.DataFrame:
     """Rows as the table `name`: its columns in order, its types, sorted by its key.
 
-    Raises ValueError where a row has other columns, the wrong type, a null that is not allowed, or a key seen before.
+    Raises ValueError where a row has other columns, the wrong type, a null that is not allowed, or the key of another row.
     """
     schema = SCHEMAS[name]
     for row in rows:
-        if set(row) != set(schema.names):
+        if row.keys() != set(schema.names):
             raise ValueError(f"{name}: columns {sorted(set(row) ^ set(schema.names))} are missing or unknown")
-    rows = sorted(rows, key=lambda row: tuple(row[column] for column in schema.key))
-    keys = [tuple(row[column] for column in schema.key) for row in rows]
-    repeated = next((a for a, b in zip(keys, keys[1:], strict=False) if a == b), None)
-    if repeated:
-        raise ValueError(f"{name}: the key {repeated} appears twice")
     try:
-        table = pa.Table.from_pylist(rows, schema=schema.arrow)
+        table = pa.Table.from_pylist(rows, schema=schema.arrow).sort_by([(column, "ascending") for column in schema.key])
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise ValueError(f"{name}: {error}") from None
     for column in schema.names:
         if column not in schema.nullable and table.column(column).null_count:
             raise ValueError(f"{name}: {column} is null, which the schema does not allow")
-    return table.to_pandas(types_mapper={_WHOLE: pd.Int64Dtype()}.get)
+    found = _to_pandas(table)
+    repeated = found.loc[found.duplicated(list(schema.key)), list(schema.key)]
+    if len(repeated):
+        raise ValueError(f"{name}: the key {tuple(repeated.iloc[0])} appears twice")
+    return found
 
 
 def write_table(path: Path, name: str, table: pd.DataFrame) -> Path:
@@ -200,7 +127,7 @@ def write_table(path: Path, name: str, table: pd.DataFrame) -> Path:
 
 
 def read_table(path: Path, name: str) -> pd.DataFrame:
-    """The inverse of `write_table`. Columns that an older version lacked, and that may be null, are null.
+    """A table that `write_table` wrote. Columns that an older version lacked, and that may be null, are null.
 
     Raises:
         ValueError: the file has another schema.
@@ -211,4 +138,8 @@ def read_table(path: Path, name: str) -> pd.DataFrame:
             arrow = arrow.add_column(place, field, pa.nulls(len(arrow), field.type))
     if not arrow.schema.equals(schema):
         raise ValueError(f"{path} does not have the schema of {name}")
-    return arrow.to_pandas(types_mapper={_WHOLE: pd.Int64Dtype()}.get)
+    return _to_pandas(arrow)
+
+
+def _to_pandas(table: pa.Table) -> pd.DataFrame:
+    return table.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)

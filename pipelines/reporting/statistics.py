@@ -10,15 +10,15 @@ from scipy.special import stdtrit
 from uvb.measure.losses import own_estimator as own_name
 
 CONDITION = ["recipe", "activation", "batch_size", "train_images", "epochs"]
-FALLING = 0.005  # a loss that falls by a larger share over the last tenth of its training has not ended
+FALLING = 0.005  # where a loss falls by a larger share in the last tenth of its training, the training was too short
 
 
 def main_group(table: pd.DataFrame, asked: Collection[str] = ()) -> pd.DataFrame:
     """The rows of each data set's main condition: the recipe, activation, batch and training set that most models share.
 
-    A folder may hold an earlier command's models as well. Where some were `asked` for last (`StudyFiles.asked`), only those
-    count. Ties go to the condition with more images, then to the unchanged recipe, then to more epochs. Of a model trained
-    at several capacities, the middle one of those asked for is kept.
+    A folder may also hold models of earlier commands. Where it has some that were `asked` for last (`StudyFiles.asked`), only
+    those count. Ties go to the condition with more images, then to the unchanged recipe, then to more epochs. Where a model
+    was trained at several capacities, the middle one of those asked for is kept.
     """
     kept = []
     for _, group in table.groupby("dataset", sort=True):
@@ -54,24 +54,16 @@ def over_seeds(losses: pd.DataFrame) -> pd.DataFrame:
     """Means over seeds. `stderr` is the mean of the seeds' errors, since they share images; `spread` is the seeds' s.d."""
     by = ["dataset", *CONDITION, "widths", "model", "estimator", "split", "sigma"]
     first = ("parameters", "floor", "nonparametric", "mean_image", "noisy_image", "paper_loss")
-    return (
-        losses.groupby(by, sort=True, dropna=False)
-        .agg(
-            loss=("loss", "mean"),
-            stderr=("stderr", "mean"),
-            spread=("loss", "std"),
-            seeds=("seed", "nunique"),
-            **{name: (name, "first") for name in first},
-        )
-        .reset_index()
-    )
+    means = {"loss": ("loss", "mean"), "stderr": ("stderr", "mean"), "spread": ("loss", "std"), "seeds": ("seed", "nunique")}
+    groups = losses.groupby(by, sort=True, dropna=False)
+    return groups.agg(**means, **{name: (name, "first") for name in first}).reset_index()
 
 
 def interval(pairs: pd.DataFrame) -> tuple[float, float, float]:
     """The mean difference of one pair a seed, and its 95 % interval: over images and, from two seeds on, over trainings.
 
-    Seeds share the test images, so the error over images of the mean is at most the mean of theirs. The trainings' part is
-    Student's t of the seeds' spread, wide for two seeds. The two parts are joined as independent ones.
+    The part over images is the mean of the seeds' intervals: seeds share the test images, so it can be no larger. The part over
+    trainings is Student's t of the seeds' spread, wide for two seeds. The parts are joined as independent.
     """
     difference, low, high = (float(pairs[column].mean()) for column in ("difference", "low", "high"))
     seeds = len(pairs)
@@ -82,16 +74,15 @@ def interval(pairs: pd.DataFrame) -> tuple[float, float, float]:
     return difference, difference - half, difference + half
 
 
-def main_models(losses: pd.DataFrame) -> list[str]:
+def main_models(table: pd.DataFrame, column: str = "model") -> list[str]:
     """Models in the order they are shown: UVB, DEEN, then by name."""
-    rank = {"uvb": 0, "deen": 1}
-    return sorted(set(losses["model"]), key=lambda m: (rank.get(m, 2), m))
+    return sorted(set(table[column]), key=lambda model: ({"uvb": 0, "deen": 1}.get(model, 2), model))
 
 
 def still_falling(curve: Sequence[Mapping[str, Any]]) -> float | None:
-    """By which share a training's test loss fell over its last tenth (an epoch at least), where that is above `FALLING`.
+    """The share by which a training's test loss fell in its last tenth (at least one epoch), or None.
 
-    None where it is less, or where one epoch or none was measured.
+    None where the share is at most `FALLING`, or where fewer than two epochs were measured.
     """
     losses = [row["test_loss"] for row in curve if row.get("test_loss") is not None]
     if len(losses) < 2 or not all(map(math.isfinite, losses)) or losses[-1] == 0:

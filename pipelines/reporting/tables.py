@@ -1,6 +1,6 @@
 """From a study's files to its tables: pure functions to DataFrames, and `build_tables`, which writes them as Parquet.
 
-`pipelines.reporting.schemas` holds the contract. The same files give the same bytes, but for MLflow's run ids.
+`pipelines.reporting.schemas` holds the contract. The same files give the same bytes, except for MLflow's run ids.
 """
 
 import math
@@ -10,82 +10,70 @@ from typing import Any
 
 import pandas as pd
 
-from pipelines.files.study_files import Model, StudyFiles
+from pipelines.files.study_files import Model, Result, StudyFiles
+from pipelines.reporting.numbers import known
 from pipelines.reporting.pairing import pairs
-from pipelines.reporting.schemas import CURVES, describe, frame, read_table, write_table
+from pipelines.reporting.schemas import SCHEMAS, describe, frame, read_table, write_table
 from uvb import paper
 from uvb.errors import UserError
 from uvb.exact.baselines import noisy_image_loss
 from uvb.models.capacity import default_widths
 from uvb.spec import DataRef, RunSpec
 
+Rows = Iterator[dict[str, Any]]
+
 
 def losses(files: StudyFiles) -> pd.DataFrame:
     """Tables 2 and 3: the denoising loss of Eq. 18 by model, split and estimator, beside what needs no training."""
     exact = {(row.checksum, row.train_images, round(row.sigma, 9)): row for row in references(files).itertuples(index=False)}
-    rows = []
-    for model, result in files.of_models("losses"):
-        spec, described, paper_like = model.spec, describe(model), _as_the_paper_trains(model.spec)
-        known = exact.get((spec.data.checksum, spec.data.train_images, round(spec.sigma, 9)))
-        for row in result.values["rows"]:
-            split, plain = row["split"], paper_like and row["estimator"] == "energy"
-            mean = {"train": "mean_image_train", "test": "mean_predictor"}[split]
-            rows.append(
-                {
-                    "spec_id": model.spec_id,
-                    "split": split,
-                    "estimator": row["estimator"],
-                    **described,
-                    "loss": row["loss"],
-                    "stderr": row["stderr"],
-                    "floor": known.floor if known and split == "train" else None,
-                    "nonparametric": known.nonparametric if known and split == "test" else None,
-                    "mean_image": _known(getattr(known, mean)) if known else None,
+
+    def rows() -> Rows:
+        for model, result, about in _measured(files, "losses"):
+            spec, comparable = model.spec, _as_the_paper_trains(model.spec)
+            reference = exact.get((spec.data.checksum, spec.data.train_images, round(spec.sigma, 9)))
+            for row in result.values["rows"]:
+                split = row["split"]
+                theirs = paper.loss(spec.data.name, spec.model, spec.sigma, split)
+                mean = {"train": "mean_image_train", "test": "mean_predictor"}[split]
+                yield about | {
+                    **{name: row[name] for name in ("split", "estimator", "loss", "stderr")},
+                    "floor": reference.floor if reference and split == "train" else None,
+                    "nonparametric": reference.nonparametric if reference and split == "test" else None,
+                    "mean_image": known(getattr(reference, mean)) if reference else None,
                     "noisy_image": noisy_image_loss(spec.sigma, spec.data.shape),
-                    "paper_loss": paper.loss(spec.data.name, spec.model, spec.sigma, split) if plain else None,
-                    "run_id": files.run_ids.get(model.spec_id),
+                    "paper_loss": theirs if comparable and row["estimator"] == "energy" else None,
                 }
-            )
-    return frame("losses", rows)
+
+    return frame("losses", list(rows()))
 
 
 def internals(files: StudyFiles) -> pd.DataFrame:
     """Tables 4 and 5: KL and reconstruction, each convention under its own name."""
-    rows = []
-    for model, result in files.of_models("internals"):
-        spec = model.spec
-        for row in result.values["rows"]:
-            known = paper.internal(spec.data.name, spec.model, spec.sigma, row["quantity"])
-            rows.append(
-                {
-                    "spec_id": model.spec_id,
-                    "quantity": row["quantity"],
-                    **describe(model),
-                    "value": row["value"],
-                    "stderr": row["stderr"],
-                    "paper_value": known if _as_the_paper_trains(spec) else None,
-                    "run_id": files.run_ids.get(model.spec_id),
-                }
-            )
-    return frame("internals", rows)
+
+    def rows() -> Rows:
+        for model, result, about in _measured(files, "internals"):
+            spec, comparable = model.spec, _as_the_paper_trains(model.spec)
+            for row in result.values["rows"]:
+                theirs = paper.internal(spec.data.name, spec.model, spec.sigma, row["quantity"])
+                found = {name: row[name] for name in ("quantity", "value", "stderr")}
+                yield about | found | {"paper_value": theirs if comparable else None}
+
+    return frame("internals", list(rows()))
 
 
 def curves(files: StudyFiles) -> pd.DataFrame:
     """Training curves: one row an epoch, of unfinished models too."""
-    rows = [
-        {"spec_id": model.spec_id, "epoch": row["epoch"], **{name: row.get(name) for name in CURVES}}
-        for model in files.models.values()
-        for row in model.curves
-    ]
-    return frame("curves", rows)
+    names = SCHEMAS["curves"].names[1:]
+    found = [(model.spec_id, row) for model in files.models.values() for row in model.curves]
+    return frame("curves", [{"spec_id": spec_id, **{name: row.get(name) for name in names}} for spec_id, row in found])
 
 
 def capacity(files: StudyFiles) -> pd.DataFrame:
-    """Table 1: how many parameters each model has, and its ratio to UVB's, of several the nearest in size."""
+    """Table 1: how many parameters each model has, and the ratio to those of the UVB nearest in size."""
     found: dict[tuple[str, str, str], tuple[RunSpec, int]] = {}
-    for model in _finished(files):
-        spec = model.spec
-        found[spec.data.name, spec.model, str(spec.widths)] = (spec, describe(model)["parameters"])
+    for model in files.models.values():
+        if model.done:
+            found[model.spec.data.name, model.spec.model, str(model.spec.widths)] = model.spec, describe(model)["parameters"]
     rows = []
     for (dataset, name, widths), (spec, count) in found.items():
         uvb = [n for (d, m, _), (_, n) in found.items() if (d, m) == (dataset, "uvb")]
@@ -108,16 +96,8 @@ def references(files: StudyFiles) -> pd.DataFrame:
     rows = []
     for result in files.results("reference").values():
         data = DataRef(**{**result.values["data"], "shape": tuple(result.values["data"]["shape"])})
-        measured = ("floor", "floor_stderr", "nonparametric", "nonparametric_stderr", "mean_predictor", "mean_image_train")
-        rows.append(
-            {
-                "dataset": data.name,
-                "checksum": data.checksum,
-                "train_images": data.train_images,
-                "sigma": result.values["sigma"],
-                **{name: result.values.get(name) for name in measured},
-            }
-        )
+        about = {"dataset": data.name, "checksum": data.checksum, "train_images": data.train_images}
+        rows.append(about | {name: result.values.get(name) for name in SCHEMAS["references"].names[3:]})
     return frame("references", rows)
 
 
@@ -126,24 +106,15 @@ def sampling(files: StudyFiles) -> pd.DataFrame:
     rows = []
     for suffix, model, result in files.walks():
         values = result.values
+        accuracies = values.get("classifier_accuracies") or {}
         for variant, measured in sorted(values["variants"].items()):
-            rows.append(
-                {
-                    "spec_id": model.spec_id,
-                    "variant": variant + suffix,
-                    **describe(model),
-                    **{name: values[name] for name in ("sampler", "delta", "steps", "steps_per_jump", "chains")},
-                    "diverged": len(values.get("diverged", [])),
-                    "classifier_accuracy": (values.get("classifier_accuracies") or {}).get(
-                        variant, values.get("classifier_accuracy")
-                    ),
-                    **{
-                        name: measured.get(name)
-                        for name in ("classes_visited", "steps_to_all", "iat", "ess_per_step", "split_rhat")
-                    },
-                    "run_id": files.run_ids.get(model.spec_id),
-                }
-            )
+            own = {
+                "variant": variant + suffix,
+                "diverged": len(values.get("diverged", [])),
+                "classifier_accuracy": accuracies.get(variant, values.get("classifier_accuracy")),
+            }
+            found = {**values, **measured, **_about(files, model), **own}
+            rows.append({name: found.get(name) for name in SCHEMAS["sampling"].names})
     return frame("sampling", rows)
 
 
@@ -159,14 +130,14 @@ TABLES: dict[str, Callable[[StudyFiles], pd.DataFrame]] = {
 
 
 def make_tables(files: StudyFiles) -> dict[str, pd.DataFrame]:
-    """Every table by name. Raises UserError where a number in the files is none that a table can hold."""
+    """Every table by name. Raises UserError where the files hold a number that no table takes."""
     try:
         made = {name: build(files) for name, build in TABLES.items()}
     except (ValueError, OverflowError) as error:
         line = " ".join(str(error).split())
         raise UserError(f"{files.root}: its results make no table ({line}); run the study again") from error
     stored = files.root / "tables" / "pairs.parquet"
-    if made["pairs"].empty and files.kept and stored.is_file():  # the losses by image were not kept
+    if made["pairs"].empty and files.kept and stored.is_file():  # a copy has no losses by image
         made["pairs"] = read_table(stored, "pairs")
     return made
 
@@ -180,21 +151,23 @@ def build_tables(study: Path) -> dict[str, pd.DataFrame]:
     return built
 
 
-def _finished(files: StudyFiles) -> Iterator[Model]:
-    yield from sorted((m for m in files.models.values() if m.done), key=lambda m: m.spec_id)
+def _about(files: StudyFiles, model: Model) -> dict[str, Any]:
+    """The columns that every table of measurements has."""
+    return {"spec_id": model.spec_id, **describe(model), "run_id": files.run_ids.get(model.spec_id)}
+
+
+def _measured(files: StudyFiles, task: str) -> Iterator[tuple[Model, Result, dict[str, Any]]]:
+    """Each model with its result of a task, and its columns."""
+    yield from ((model, result, _about(files, model)) for model, result in files.of_models(task))
 
 
 def _as_the_paper_trains(spec: RunSpec) -> bool:
-    """Whether the paper's figure is of this model: of SiLU (footnote 3 gives none for ReLU), and of its own widths.
+    """Whether the paper's figure is of such a model: with SiLU (footnote 3 gives none for ReLU), and with the paper's widths.
 
-    How many images and epochs it was trained on stands in tables of their own.
+    The numbers of images and epochs may differ: the report has tables of them.
     """
     try:
         widths = default_widths(spec.model, spec.data.shape)
-    except UserError:  # tables outlive the plug-in that a model came from
+    except UserError:  # the model's plug-in is gone
         return False
     return spec.activation == paper.SETTINGS.activation and spec.widths == widths
-
-
-def _known(value: Any) -> float | None:
-    return float(value) if pd.notna(value) else None

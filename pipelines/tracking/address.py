@@ -1,4 +1,4 @@
-"""Addresses of MLflow's stores: which one is used, and a check of it before a study writes anything. MLflow is not imported."""
+"""Addresses of MLflow's stores: which one is used, and a check before a study writes anything. MLflow is not imported."""
 
 import os
 import re
@@ -15,7 +15,8 @@ from uvb.errors import UserError
 
 SQLITE = "sqlite:///"
 DATABASES = ("postgresql", "mysql", "mssql")
-ANSWER_SECONDS = 10.0  # until a database counts as one that does not answer, or a lock as one that stays
+ANSWER_SECONDS = 10.0  # how long a database may take to answer, or stay locked
+BEING_MADE_SECONDS = 30.0  # a store written so recently may be in the making
 INSTEAD = "give sqlite:////path/mlflow.db or http://host:port"
 
 
@@ -35,7 +36,7 @@ def sqlite_path(tracking_uri: str) -> Path | None:
 
 
 def check_tracking_uri(tracking_uri: str | None) -> None:
-    """Refuse what cannot work. No server is asked: one that is away may come back. A database must answer.
+    """Refuse what cannot work. A database must answer; a server need not, since it may come back.
 
     Raises:
         UserError: the URI is malformed or of an unknown kind, its driver is missing, or its file is not MLflow's.
@@ -49,10 +50,11 @@ def check_tracking_uri(tracking_uri: str | None) -> None:
     elif kind in DATABASES:
         _check_database(uri)
     else:
-        raise _refused(uri, "MLflow's stores are of other kinds")
+        raise refused(uri, "MLflow's stores are of other kinds")
 
 
-def _refused(uri: str, why: str) -> UserError:
+def refused(uri: str, why: str) -> UserError:
+    """The error for an address that cannot be used."""
     return UserError(f"cannot use {masked(uri)!r} as MLflow tracking URI: {why}; {INSTEAD}")
 
 
@@ -61,26 +63,23 @@ def _check_server(uri: str) -> None:
         parts = urlsplit(uri)
         sound = bool(parts.hostname) and parts.port != 0  # `port` raises where it is no number up to 65535
     except ValueError as error:
-        raise _refused(uri, str(error)) from error
+        raise refused(uri, str(error)) from error
     if not sound:
-        raise _refused(uri, "it names no host, or port 0")
+        raise refused(uri, "it names no host, or port 0")
 
 
 def _check_sqlite(uri: str) -> None:
     file = sqlite_path(uri)
     if file is None or file.name in ("", ":memory:") or uri == SQLITE:
-        raise _refused(uri, "it names no file, so nothing would be kept")
-    if found := re.search("[%?]", uri):  # MLflow takes them for a code and for the end of the file's name
-        raise _refused(uri, f"a folder or file with {found[0]!r} in its name is not found by MLflow's SQLite")
+        raise refused(uri, "it names no file, so nothing would be kept")
+    if found := re.search("[%?]", uri):  # MLflow reads % as a code and ? as the end of the name
+        raise refused(uri, f"a folder or file with {found[0]!r} in its name is not found by MLflow's SQLite")
     existed = file.exists()
     _require_writable(file)
     if not existed:
         file.unlink()
     elif file.stat().st_size:
         _require_ours(file)
-
-
-BEING_MADE_SECONDS = 30.0  # a store written so recently may still be in the making
 
 
 def _require_writable(file: Path) -> None:
@@ -106,7 +105,7 @@ def _require_ours(file: Path) -> None:
     if sound != ["ok"]:
         raise UserError(f"the MLflow store {file} is damaged; move it away, or restore it, or choose another --tracking-uri")
     if tables & {"experiments", "alembic_version"} and time.time() - file.stat().st_mtime < BEING_MADE_SECONDS:
-        return  # another process may be making it, revision by revision; MLflow itself refuses one that stays old
+        return  # another process may be making it; MLflow itself refuses a store that stays old
     if tables and not (versions and "experiments" in tables):
         raise UserError(f"{file} is another program's database, not an MLflow store; choose another --tracking-uri")
     revisions = mlflow_revisions()
@@ -117,7 +116,7 @@ def _require_ours(file: Path) -> None:
 
 
 def mlflow_revisions() -> dict[str, str]:
-    """The database revisions that the installed MLflow knows, each with the one before it; the newest is before none."""
+    """The database revisions that the installed MLflow knows, each with the one before it."""
     spec = find_spec("mlflow")
     folders = spec.submodule_search_locations if spec else None
     found = {}
@@ -129,16 +128,16 @@ def mlflow_revisions() -> dict[str, str]:
 
 
 def _check_database(uri: str) -> None:
-    """Raise UserError unless the database at `uri` answers within `ANSWER_SECONDS`; MLflow itself would try for minutes."""
-    from sqlalchemy import create_engine  # takes a while, and few need it
+    """Raise UserError unless the database at `uri` answers within `ANSWER_SECONDS`. MLflow itself would try for minutes."""
+    from sqlalchemy import create_engine  # slow to import, and few need it
     from sqlalchemy.exc import ArgumentError
 
     try:
         engine = create_engine(uri)
     except ModuleNotFoundError as error:
-        raise _refused(uri, f"the Python package {error.name} is not installed; install it, or") from error
+        raise refused(uri, f"the Python package {error.name} is not installed; install it, or") from error
     except (ArgumentError, ValueError) as error:
-        raise _refused(uri, "it is malformed") from error
+        raise refused(uri, "it is malformed") from error
     answers: list[Exception | None] = []
 
     def ask() -> None:
@@ -152,6 +151,6 @@ def _check_database(uri: str) -> None:
     asking.start()
     asking.join(ANSWER_SECONDS)
     if not answers:
-        raise _refused(uri, f"it does not answer within {ANSWER_SECONDS:.0f} s")
+        raise refused(uri, f"it does not answer within {ANSWER_SECONDS:.0f} s")
     if answers[0] is not None:
-        raise _refused(uri, " ".join(str(answers[0]).split("\n")[0].split()))
+        raise refused(uri, " ".join(str(answers[0]).split("\n")[0].split()))

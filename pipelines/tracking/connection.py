@@ -1,6 +1,6 @@
-"""MLflow runs found by tag and written idempotently: what is there already is never written twice.
+"""MLflow runs, found by tag and written idempotently: nothing is written twice.
 
-MLflow is imported when first needed, since it takes seconds, and never its fluent API, which keeps global state.
+MLflow is imported when it is first needed, since that takes seconds. Its fluent API is never used: it keeps global state.
 """
 
 import logging
@@ -12,14 +12,13 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from pipelines.files.masking import masked
-from pipelines.tracking.address import check_tracking_uri, sqlite_path
+from pipelines.tracking.address import check_tracking_uri, refused, sqlite_path
 from uvb.errors import UserError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-# A server that is away must not hold the driver: at most two tries of a request, ten seconds each.
+# At most two tries of a request, ten seconds each, so that a server that is away does not hold up the driver.
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -36,24 +35,24 @@ Point = tuple[str, float, int, int]  # metric, value, step, time in ms
 
 @cache
 def import_mlflow() -> Any:
-    """MLflow, silent: no telemetry, no migrations' log, bounded requests. The user's environment variables win."""
+    """MLflow without telemetry or chatter, and with bounded requests. The user's own environment variables win."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import mlflow
 
     for name in ("alembic", "mlflow.pyfunc"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # a traceback at each request while a file is locked
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs a traceback while a file is locked
     for name in ("mlflow.system_metrics", "mlflow.utils.autologging_utils", "urllib3.connectionpool"):
-        logging.getLogger(name).setLevel(logging.ERROR)  # they warn at each request while a server is away
+        logging.getLogger(name).setLevel(logging.ERROR)  # they warn at every request while a server is away
     return mlflow
 
 
 def open_client(tracking_uri: str) -> "MlflowClient":
-    """A client of a store, created first where it is a SQLite file that does not exist yet.
+    """A client of a store. A SQLite file that does not exist yet is created.
 
     Raises:
-        UserError: as `check_tracking_uri`; or MLflow refuses what is there.
+        UserError: as `check_tracking_uri`; or MLflow refuses the store.
     """
     check_tracking_uri(tracking_uri)  # SQLAlchemy would retry for minutes
     mlflow = import_mlflow()
@@ -62,14 +61,11 @@ def open_client(tracking_uri: str) -> "MlflowClient":
     try:
         return mlflow.MlflowClient(tracking_uri=tracking_uri)
     except (mlflow.exceptions.MlflowException, SQLAlchemyError) as error:
-        line = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"cannot use {masked(tracking_uri)!r} as MLflow tracking URI: {line}; give sqlite:////path/mlflow.db or http://host:port"
-        ) from error
+        raise refused(tracking_uri, str(error).strip().splitlines()[0]) from error
 
 
 def open_experiment(client: "MlflowClient", tracking_uri: str, name: str) -> str:
-    """The id of experiment `name`, created if need be; a local store keeps artifacts in ``mlartifacts`` beside it.
+    """The id of experiment `name`, created if need be. A local store keeps artifacts in ``mlartifacts`` beside it.
 
     Raises:
         UserError: it was deleted in MLflow.
@@ -83,7 +79,7 @@ def open_experiment(client: "MlflowClient", tracking_uri: str, name: str) -> str
             kind = {"mlflow.experimentKind": "custom_model_development"}
             client.create_experiment(name, artifact_location=location, tags=kind)
         except mlflow.exceptions.MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another driver was faster
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another driver made it first
                 raise
         experiment = client.get_experiment_by_name(name)
     assert experiment is not None
@@ -97,7 +93,7 @@ def open_experiment(client: "MlflowClient", tracking_uri: str, name: str) -> str
 
 @dataclass
 class Run:
-    """One MLflow run, and what it is known to hold."""
+    """One MLflow run, with what we know it holds."""
 
     client: "MlflowClient"
     run_id: str
@@ -109,7 +105,7 @@ class Run:
     _steps: dict[str, dict[int, float]] = field(default_factory=dict)
 
     def steps(self, metric: str) -> dict[int, float]:
-        """Step -> value of a metric as logged; asked of the server once."""
+        """Step -> value of a metric as logged. The server is asked once."""
         if metric not in self._steps:
             history = self.client.get_metric_history(self.run_id, metric) if metric in self.latest else []
             self._steps[metric] = {m.step: m.value for m in sorted(history, key=lambda m: m.timestamp)}
@@ -125,10 +121,10 @@ class Run:
         """Write what is not there yet, in as few requests as it fits into.
 
         Args:
-            params: written once; MLflow never changes one.
+            params: written where they are new; MLflow never changes one.
             tags: written where they differ.
             points: written where their step is new.
-            values: (metric, step) -> a number that may change, such as a final loss (see `final`); written where it differs.
+            values: (metric, step) -> a number that may change, such as a final loss (see `final`). Written where it differs.
         """
         new_params = {k: _text(v, 6000) for k, v in (params or {}).items() if k not in self.params}
         texts = {k: _text(v, 8000) for k, v in (tags or {}).items()}
@@ -137,8 +133,8 @@ class Run:
         now = int(time.time() * 1000)
         known = {k: v for k, v in (values or {}).items() if v is not None}
         new_points += [(k, float(v), step, now) for (k, step), v in known.items() if not _equal(self.steps(k).get(step), v)]
-        first, second, third = BATCH
         a, b = list(new_params.items()), list(new_tags.items())
+        first, second, third = BATCH
         while a or b or new_points:
             self._send(a[:first], b[:second], new_points[:third])
             a, b, new_points = a[first:], b[second:], new_points[third:]
@@ -158,12 +154,12 @@ class Run:
             self.steps(key)[step] = self.latest[key] = value
 
     def now(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Tags ``now.<name>`` for parameters that are others than when they were logged, since MLflow never changes one."""
+        """Tags ``now.<name>`` for parameters whose values have changed since they were logged: MLflow never changes one."""
         texts = {k: _text(v, 6000) for k, v in params.items()}
         return {f"now.{k}": v for k, v in texts.items() if self.params.get(k, v) != v or f"now.{k}" in self.tags}
 
     def set_status(self, status: str, end_seconds: float | None = None) -> None:
-        """RUNNING, FINISHED, FAILED or KILLED; a finished run that goes on is put back to RUNNING."""
+        """Set RUNNING, FINISHED, FAILED or KILLED. A finished run that goes on becomes RUNNING again."""
         if status == self.status:
             return
         if status == "RUNNING":
@@ -186,7 +182,7 @@ class Runs:
         self.by_key: dict[str, Run] = {}
         for run in self._search(f"tags.`uvb.study_uid` = '{study_uid}'"):
             key = run.data.tags.get("uvb.key", "")
-            if key in self.by_key:  # a create whose answer was lost and which was sent again
+            if key in self.by_key:  # the answer to a request to create it was lost, and it was created again
                 client.delete_run(run.info.run_id)
                 continue
             known = (dict(run.data.params), dict(run.data.tags), dict(run.data.metrics), bool(run.inputs.dataset_inputs))
@@ -194,15 +190,12 @@ class Runs:
 
     def _search(self, query: str) -> list[Any]:
         found: list[Any] = []
-        token = None
-        while True:
-            page = self.client.search_runs(
-                [self.experiment_id], query, order_by=["attributes.start_time ASC"], page_token=token
-            )
-            found += page
-            token = page.token
-            if not token:
-                return found
+        token, order = "first", ["attributes.start_time ASC"]
+        while token:
+            after = None if token == "first" else token
+            page = self.client.search_runs([self.experiment_id], query, order_by=order, page_token=after)
+            found, token = [*found, *page], page.token or ""
+        return found
 
     def get(self, key: str, name: str, tags: Mapping[str, str], start_seconds: float | None = None) -> Run:
         """The run of a key, created (RUNNING) where there is none."""
@@ -217,26 +210,26 @@ class Runs:
         self.client.delete_run(self.by_key.pop(key).run_id)
 
     def kill_orphans(self, root: str) -> None:
-        """Mark runs KILLED that an earlier study in the same folder, since deleted, left RUNNING."""
+        """Mark runs KILLED that a deleted earlier study in the same folder left RUNNING."""
         for run in self._search(f"tags.`uvb.root` = '{root}' AND attributes.status = 'RUNNING'"):
             if run.data.tags.get("uvb.study_uid") != self.study_uid:
                 self.client.set_terminated(run.info.run_id, status="KILLED")
 
 
 def final(values: Mapping[str, float | None]) -> dict[tuple[str, int], float | None]:
-    """Numbers without a step as `Run.log` takes them."""
+    """Numbers without a step, as `Run.log` takes them."""
     return {(name, 0): value for name, value in values.items()}
 
 
 def is_unreachable(error: Exception) -> bool:
-    """Whether a connection failed: sockets, timeouts, every exception of requests; but not a file that is absent."""
+    """Whether a connection failed: an error of a socket, a timeout, any of requests, but not an absent file."""
     if isinstance(error, ConnectionError | TimeoutError):
         return True
     return isinstance(error, OSError) and error.errno is None and not isinstance(error, FileNotFoundError)
 
 
 def is_away(error: Exception) -> bool:
-    """Whether an error says that the server cannot be reached now, rather than that it refuses what was sent."""
+    """Whether an error says that the server cannot be reached now. Otherwise it refuses what was sent."""
     return is_unreachable(error) or getattr(error, "error_code", None) in {
         "INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "BAD_GATEWAY", "SERVICE_UNDER_MAINTENANCE"
     }  # fmt: skip

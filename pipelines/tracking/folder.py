@@ -1,4 +1,4 @@
-"""The study's folder as the projection into MLflow reads it: what fails here is told as the folder's, and not MLflow's."""
+"""The study's folder as the projection into MLflow reads it. Its failures are told apart from MLflow's."""
 
 import io
 import tempfile
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 class FolderError(UserError):
-    """The study's own folder failed, which is not MLflow's fault."""
+    """The study's own folder failed, and not MLflow."""
 
 
 class StudyFolder:
-    """A study's files. A file that is absent is no failure: it raises FileNotFoundError, or is None or [] where said.
+    """A study's files. An absent file is no failure: it raises FileNotFoundError, or gives None or [] where a method says so.
 
     Raises:
         FolderError: by every method, where the folder cannot be read or written.
@@ -30,7 +30,7 @@ class StudyFolder:
 
     @contextmanager
     def guarded(self) -> Iterator[Store]:
-        """The store, whose failures in the block are the folder's."""
+        """The store. What fails in the block is raised as a FolderError."""
         try:
             yield self.store
         except FileNotFoundError:
@@ -52,7 +52,7 @@ class StudyFolder:
             return store.read_bytes(path)
 
     def read_json(self, path: str) -> Any:
-        """None where there is no such file."""
+        """The content of a JSON file; None where there is none."""
         try:
             with self.guarded() as store:
                 return store.read_json(path)
@@ -65,7 +65,7 @@ class StudyFolder:
         return pd.read_parquet(io.BytesIO(self.read_bytes(path)))
 
     def rows(self, path: str) -> list[dict[str, Any]]:
-        """A table's; [] where there is none."""
+        """The rows of a table; [] where there is none."""
         try:
             return self.table(path).to_dict("records")
         except FileNotFoundError:
@@ -73,7 +73,7 @@ class StudyFolder:
 
     @contextmanager
     def local(self, path: str) -> Iterator[Path]:
-        """A file as a local one of the same name."""
+        """A file, as a local one of the same name."""
         if self.store.local_path:
             yield self.store.local_path / path
             return
@@ -92,6 +92,6 @@ class StudyFolder:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, to be told within a line."""
+    """The first line of what an error says."""
     text = str(error).strip().splitlines()
     return (text[0] if text else type(error).__name__)[:200]

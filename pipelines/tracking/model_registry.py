@@ -1,6 +1,6 @@
-"""Models as models: fetched from MLflow as a folder that `uvb.load` reads, logged there as a pyfunc, registered.
+"""Models in MLflow: logged there as a pyfunc, registered, and fetched as a folder that `uvb.load` reads.
 
-No step pickles or unpickles: weights are safetensors, the rest is JSON, and the pyfunc is a source file.
+Nothing is pickled: weights are safetensors, the rest is JSON, and the pyfunc is a source file.
 """
 
 import json
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
 
-NAME = "model"  # of its folder in a pyfunc
+NAME = "model"  # of our folder in a pyfunc
 REQUIREMENTS = ("torch", "torchvision", "numpy", "pandas", "pyarrow", "scikit-learn", "safetensors", "pillow")
 
 
@@ -47,7 +47,7 @@ def load(source: str | Path, tracking_uri: str | None = None, device: str = "cpu
 def fetch(source: str, target: str | Path, tracking_uri: str | None = None) -> Path:
     """Download the MLflow model at ``runs:/...`` or ``models:/...`` below the folder `target`; returns its folder.
 
-    MLflow's own resolution of these addresses asks the process's global store; this asks the one that is named.
+    MLflow itself would look these addresses up in the process's global store; this asks the store that is named.
 
     Raises:
         UserError: there is no such model, or MLflow cannot be reached.
@@ -86,7 +86,7 @@ def _location(client: "MlflowClient", source: str) -> str:
 
 
 def _inner(folder: Path) -> Path:
-    """A pyfunc keeps our folder among its artifacts, under the name it had."""
+    """Our folder inside a pyfunc, which keeps it among its artifacts; or `folder` itself."""
     return next((p.parent for p in sorted(folder.glob("artifacts/*/model.safetensors"))), folder)
 
 
@@ -114,19 +114,19 @@ def save_pyfunc(folder: Path, target: Path, **identity: Any) -> None:
         mlflow.pyfunc.save_model(
             target,
             python_model=str(Path(__file__).with_name("pyfunc_model.py")),
-            artifacts={NAME: folder.resolve().as_uri()},  # of a path MLflow would read a % as the beginning of a code
+            artifacts={NAME: folder.resolve().as_uri()},  # in a plain path MLflow would read a % as a code
             code_paths=[str(Path(code) / "uvb")],
             mlflow_model=Model(**identity),
             signature=signature,
             input_example=np.zeros((1, *spec.data.shape), np.float32),
-            # given, so that MLflow does not start a process and ask the network to find them out
+            # without these MLflow would start a process and ask the network for them
             pip_requirements=[f"{p}=={version(p).split('+')[0]}" for p in ("mlflow", *REQUIREMENTS)],
             metadata=metadata,
         )
 
 
 def log_model(client: "MlflowClient", run_id: str, folder: str | Path) -> str:
-    """Log the trained model in a local folder to a run, once, named by what it is; returns MLflow's model id.
+    """Log the trained model in a local folder to a run, once; returns MLflow's model id.
 
     Its address is ``runs:/<run id>/model``, or by its name, such as ``runs:/<run id>/uvb-sigma-1``.
     """
@@ -137,7 +137,7 @@ def log_model(client: "MlflowClient", run_id: str, folder: str | Path) -> str:
     for model in _logged(client, experiment_id, run_id):
         if str(model.status) == "READY":
             return str(model.model_id)
-        client.delete_logged_model(model.model_id)  # an upload that was cut off
+        client.delete_logged_model(model.model_id)  # its upload was cut off
     spec = uvb.load_spec(folder)
     params = {"dataset": spec.data.name, "model": spec.model, "sigma": str(spec.sigma), "widths": str(spec.widths)}
     tags = {"uvb.spec_id": spec.spec_id, "uvb.checksum": spec.data.checksum}
@@ -153,24 +153,25 @@ def log_model(client: "MlflowClient", run_id: str, folder: str | Path) -> str:
 
 
 def plain_name(spec: RunSpec) -> str:
-    """What a model is called where neither dots, slashes nor Greek are taken: ``uvb-sigma-0_5``."""
+    """A model's name without dots, slashes and Greek: ``uvb-sigma-0_5``."""
     return re.sub(r"[^A-Za-z0-9_-]+", "-", f"{spec.model}-sigma-{f'{spec.sigma:g}'.replace('.', '_')}")
 
 
 def _logged(client: "MlflowClient", experiment_id: str, run_id: str) -> list[Any]:
-    """The models logged to a run: one question to the server, however many models there are."""
+    """The models logged to a run, by one request however many there are."""
     return list(client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'"))
 
 
 def register_best(client: "MlflowClient", study: str, losses: "pd.DataFrame", runs: dict[str, str]) -> dict[str, str]:
-    """Register a study's best UVB and DEEN at each noise level as versions of ``<study>-uvb`` and ``<study>-deen``; once each.
+    """Register a study's best UVB and DEEN at each noise level as versions of ``<study>-uvb`` and ``<study>-deen``, once each.
 
-    Best is the lowest test loss, among trainings on the same images. A version is described by its data, noise level and loss,
-    and has the alias ``best-sigma-0_5``. The largest noise level's, where the paper samples, is also called ``best``.
+    The best has the lowest test loss, among trainings on the same images. Its version has the alias ``best-sigma-0_5``, and is
+    described by its data, noise level and loss. At the largest noise level, where the paper samples, it is also ``best``.
+    Of a study with several data sets the names are ``<study>-<data set>-uvb`` and so on.
 
     Args:
-        losses: the losses table, which holds models of one set of images for each data set.
-        runs: spec_id -> run id; their models were logged before.
+        losses: the losses table. For each data set it has models of one set of images only.
+        runs: spec_id -> id of a run whose model was logged before.
 
     Returns:
         Alias, such as ``digits-uvb@best`` -> version.
@@ -178,8 +179,9 @@ def register_best(client: "MlflowClient", study: str, losses: "pd.DataFrame", ru
     mlflow = import_mlflow()
     found: dict[str, str] = {}
     rows = best(losses)
-    for model, own in rows.groupby("model"):
-        name = re.sub("[/:]", "-", f"{study}-{model}")  # the registry takes neither
+    several = rows["dataset"].nunique() > 1
+    for (dataset, model), own in rows.groupby(["dataset", "model"]):
+        name = re.sub("[/:]", "-", f"{study}-{dataset}-{model}" if several else f"{study}-{model}")  # it refuses both
         try:
             client.create_registered_model(name, description=f"{model} of the study {study}, the best at each noise level.")
         except mlflow.exceptions.MlflowException as error:
@@ -204,11 +206,11 @@ def best(losses: "pd.DataFrame") -> "pd.DataFrame":
     """The rows of the best UVB and DEEN of each data set and noise level, judged by the test loss of their energy."""
     rows = losses[losses.model.isin(["uvb", "deen"]) & (losses.split == "test") & (losses.estimator == "energy")]
     rows = rows[rows.loss.notna()].sort_values(["loss", "spec_id"])
-    return rows.drop_duplicates([*(["dataset"] if "dataset" in rows else []), "model", "sigma"])
+    return rows.drop_duplicates(["dataset", "model", "sigma"])
 
 
 def _new_version(client: "MlflowClient", name: str, row: Any, run_id: str | None) -> str | None:
-    """A version of a registered model that says what it is; None where the run has no logged model."""
+    """Make a version of a registered model, with what it is; None where the run has no logged model."""
     if run_id is None:
         return None
     run = client.get_run(run_id)
@@ -216,11 +218,10 @@ def _new_version(client: "MlflowClient", name: str, row: Any, run_id: str | None
     if not ready:
         return None
     chosen = ready[0]
-    # a local store would look models:/ up in the process's global store; a server allows nothing else
+    # a server takes only models:/; a local store would look that up in the process's global store
     source = f"models:/{chosen.model_id}" if client.tracking_uri.startswith("http") else chosen.artifact_location
-    data = getattr(row, "dataset", "")
-    tags = {"sigma": f"{row.sigma:g}", "test_loss": f"{row.loss:.4f}", "spec_id": row.spec_id, "dataset": data}
+    tags = {"sigma": f"{row.sigma:g}", "test_loss": f"{row.loss:.4f}", "spec_id": row.spec_id, "dataset": row.dataset}
     tags |= {"checksum": chosen.tags.get("uvb.checksum", "")}
-    about = f"{row.model} on {data} at σ = {row.sigma:g}, test loss {row.loss:.4f}"
+    about = f"{row.model} on {row.dataset} at σ = {row.sigma:g}, test loss {row.loss:.4f}"
     made = client.create_model_version(name, source, run_id, tags=tags, description=about, model_id=chosen.model_id)
     return str(made.version)

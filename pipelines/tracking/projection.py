@@ -1,10 +1,10 @@
 """The study's files projected into MLflow's runs: idempotent and restartable.
 
-Each pass compares the files' time stamps with what was projected and writes what is new.
+Each pass compares the files' time stamps with those of what was projected, and writes what is new.
 
-Runs: one parent (the study), one child a model, and children named "UVB over σ", whose metric ``loss_over_sigma`` has
-its step at 100 σ, because MLflow draws one metric of several runs as one chart with a line each; finer levels than
-hundredths make it ``loss_over_1000_sigma``, and so on.
+Runs: one parent (the study), one child a model, and children named "UVB over σ". These have the metric ``loss_over_sigma`` at
+step 100 σ, because MLflow draws one metric of several runs as one chart with a line for each run. Where noise levels are finer
+than hundredths it is ``loss_over_1000_sigma``, and so on.
 """
 
 import json
@@ -42,12 +42,13 @@ Stamps = Mapping[str, tuple[int, int]]
 FILE = "mlflow.json"  # {"study_uid", "tracking_uri", "experiment_id", "runs": {spec_id: run id}}
 NOTE = "mlflow.note.content"  # MLflow's name of a description
 STUDIES_DESCRIBED = 20  # in the description of the experiment, the newest first
+WORKERS = "workers"  # a model's folder, where each worker but the first tells of its machine
 MODEL_FILES = ("spec.json", "plan.json", "curves.json", "progress.json", "done.json", "stopped.json", "failed.json")
 
 
 @dataclass
 class Notes:
-    """What is remembered when a connection is lost: which units failed how often, and of which the user was told."""
+    """What outlives a lost connection: how often each unit failed, and of which the user was warned."""
 
     warn: Callable[[str], None]
     failures: dict[str, int] = field(default_factory=dict)
@@ -59,7 +60,7 @@ class Projection:
 
     Args:
         runs: the study's runs, among them the parent.
-        file: the content of mlflow.json, kept up to date here.
+        file: the content of mlflow.json, which is kept up to date here.
     """
 
     def __init__(
@@ -67,7 +68,9 @@ class Projection:
     ) -> None:
         self.runs, self.folder, self.study_name, self.file = runs, folder, study_name, file
         self._notes, self._log_models = notes, log_models
-        self._projected: dict[str, Any] = {}  # unit -> stamps of the files it was made from
+        self._content: dict[str, Any] = {}  # of study.json
+        self._values: dict[str, dict[str, float]] = {}  # spec_id -> the tables' figures
+        self._projected: dict[str, Any] = {}  # unit -> stamps of the files that it was made of
 
     @property
     def parent(self) -> Run:
@@ -76,11 +79,13 @@ class Projection:
     def project(self, model_budget: int) -> bool:
         """One pass over the study's files; False where trained models remain to be logged."""
         stamps = self.folder.stamps()
-        for spec_id in sorted({p.split("/")[1] for p in stamps if p.startswith("models/")}):
-            files = {p: stamps[p] for name in MODEL_FILES if (p := f"models/{spec_id}/{name}") in stamps}
-            # a run begins with the training, not with the plan to train
+        values = _some(stamps, "tables/losses.parquet", "tables/internals.parquet")
+        self._unit("tables' figures", values, self._read_values)  # before the runs, which are then logged in one go
+        self._unit("study.json", _some(stamps, "study.json"), self._read_study)
+        for spec_id, files in _by_model(stamps).items():
+            # a run begins when the training does, and not when it is planned
             if any(p.endswith(("progress.json", "curves.json", "done.json")) for p in files):
-                self._unit(f"models/{spec_id}", files, partial(self._model, spec_id))
+                self._unit(f"models/{spec_id}", files, partial(self._model, spec_id, files))
         self._write_run_ids()
         tables = _some(stamps, "tables/losses.parquet", "tables/pairs.parquet")
         self._unit("study", _some(stamps, "study.json") | tables, self._study)
@@ -90,31 +95,32 @@ class Projection:
                 self._unit(path, _some(stamps, path), partial(self._table, path))
             elif path.endswith(".svg") or path == "report.html":
                 self._unit(path, _some(stamps, path), partial(self._artifact, path))
-        values = _some(stamps, "tables/losses.parquet", "tables/internals.parquet")
-        self._unit("values", values, self._values)
+        self._unit("values", values, self._log_values)
         self._unit("sigma", _some(stamps, "tables/losses.parquet"), self._over_sigma)
         return self._log_some_models(stamps, model_budget) if self._log_models else True
 
     def finish(self, status: Status, model_budget: int) -> bool:
-        """The last pass, and the end of every run; also where the folder fails, since MLflow is there."""
+        """The last pass, and the end of every run. The runs end also where the folder fails, since MLflow can be reached."""
+        ended = True
         try:
-            done = self.project(model_budget)
-        except FolderError:
-            self._end(status)
+            return self.project(model_budget)
+        except Exception as error:
+            ended = isinstance(error, FolderError)
             raise
-        self._end(status)
-        return done
+        finally:
+            if ended:
+                self._end(status)
 
     def try_again(self) -> None:
-        """Forget which units were refused, so that they get another chance."""
+        """Forget which units were refused, so that they are tried again."""
         for refused in self._notes.failures:
             self._projected.pop(refused, None)
 
     def _unit(self, name: str, files: Stamps, work: Callable[[], None]) -> None:
-        """Do `work` unless it was done from these very files. What MLflow refuses is told once and skipped.
+        """Do `work` unless it was done from these very files. The user is told once of what MLflow refuses.
 
-        MLflow calls many a refusal an internal error, as it does a lost connection: the third in a row, from a server
-        that answers otherwise, is a refusal. So is a file that cannot be read for the third time, in a folder that can.
+        MLflow calls both a refusal and a lost connection an internal error. The third in a row, from a server that answers
+        otherwise, counts as a refusal. So does the third failure to read a file of a folder that can be read otherwise.
         """
         if not files or self._projected.get(name) == files:
             return
@@ -138,15 +144,14 @@ class Projection:
     def _answers(self) -> bool:
         try:
             self.parent.client.get_run(self.parent.run_id)
-        except Exception:  # any kind of failure is no answer, and what to do then is the caller's
+        except Exception:  # any failure means that it does not answer
             return False
         return True
 
     def _study(self) -> None:
-        """The parent run: settings, provenance, and the study's numbers as its description and metrics."""
-        study = self.folder.read_json("study.json") or {}
-        settings = flat({k: v for k, v in study.items() if k != "provenance"})
-        self.parent.log(params=settings, tags=self._provenance(study) | self.parent.now(settings))
+        """The parent run: settings, provenance, and the study's numbers as description and metrics."""
+        settings = flat({k: v for k, v in self._content.items() if k != "provenance"})
+        self.parent.log(params=settings, tags=self._provenance() | self.parent.now(settings))
         losses, pairs = (self.folder.rows(f"tables/{name}.parquet") for name in ("losses", "pairs"))
         values, text = first_page(losses, pairs)
         views = view_paths(self.file)
@@ -156,25 +161,30 @@ class Projection:
             self._describe_experiment(f"{in_a_line(self.study_name, losses, values)} · {links}")
 
     def _describe_experiment(self, line: str) -> None:
-        """Put the study's numbers first in the experiment's description, which MLflow's first page shows."""
+        """Put the study's numbers at the top of the experiment's description, which MLflow's first page shows."""
         client, experiment_id = self.parent.client, self.runs.experiment_id
         before = str(client.get_experiment(experiment_id).tags.get(NOTE, ""))
         others = [own for own in before.split("\n\n") if own and not own.startswith(f"{self.study_name}, ")]
         client.set_experiment_tag(experiment_id, NOTE, "\n\n".join([line, *others[: STUDIES_DESCRIBED - 1]]))
 
-    def _provenance(self, study: Mapping[str, Any]) -> dict[str, Any]:
-        provenance = dict(study.get("provenance") or {})
+    def _provenance(self) -> dict[str, Any]:
+        provenance = dict(self._content.get("provenance") or {})
         tags = {f"provenance.{k}": v for k, v in flat(provenance).items()} | source_tags(provenance)
         revision = provenance.get("git")
         return tags | ({"mlflow.source.git.commit": revision} if isinstance(revision, str) else {})
 
-    def _model(self, spec_id: str) -> None:
+    def _read_study(self) -> None:
+        self._content = self.folder.read_json("study.json") or {}
+
+    def _read_values(self) -> None:
+        self._values = model_values(self.folder.rows("tables/losses.parquet"), self.folder.rows("tables/internals.parquet"))
+
+    def _model(self, spec_id: str, files: Stamps) -> None:
         """A model's run: its spec and plan, its curves, and how its training ended."""
-        read = {name: self.folder.read_json(f"models/{spec_id}/{name}") for name in MODEL_FILES}
-        if read["spec.json"] is None:
+        read = {path.removeprefix(f"models/{spec_id}/"): self.folder.read_json(path) for path in files}
+        if read.get("spec.json") is None:
             return
-        spec, study = RunSpec.from_json(read["spec.json"]), self.folder.read_json("study.json") or {}
-        curves = read["curves.json"] or []
+        spec, curves = RunSpec.from_json(read["spec.json"]), read.get("curves.json") or []
         rows = curves["rows"] if isinstance(curves, dict) else curves
         tags = {
             "uvb.role": "model", "uvb.spec_id": spec_id, "dataset": spec.data.name, "model": spec.model,
@@ -183,37 +193,39 @@ class Projection:
         began = rows[0]["time"] - rows[0]["seconds"] if rows and "time" in rows[0] else None
         run = self._child(spec_id, name_of(spec), tags, began)
         if not run.has_dataset:
-            self._datasets(run, spec, study)
-        plan = flat({"plan": read["plan.json"] or {}})
+            self._datasets(run, spec)
+        plan = flat({"plan": read.get("plan.json") or {}})
         params = {"dataset": spec.data.name, "widths": str(spec.widths), **flat(read["spec.json"]), **plan}
-        points = [*curve_points(rows, began, spec.objective), *worker_points(read["progress.json"] or {})]
-        done = read["done.json"] or {}
-        told = {name: "" for name in ("uvb.error", "uvb.ended") if run.tags.get(name)}  # of an earlier try
-        told |= self._provenance(study) | run.now(params)
-        run.log(params, told, points, final(numbers({k: v for k, v in done.items() if k != "time"})))
+        workers = {int(Path(name).stem): told or {} for name, told in read.items() if name.startswith(WORKERS)}
+        points = [*curve_points(rows, began, spec.objective), *worker_points(read.get("progress.json") or {}, workers)]
+        done = read.get("done.json") or {}
+        told = {name: "" for name in ("uvb.error", "uvb.ended") if run.tags.get(name)}  # left by an earlier try
+        told |= self._provenance() | run.now(params)
+        figures = numbers({k: v for k, v in done.items() if k != "time"}) | self._values.get(spec_id, {})
+        run.log(params, told, points, final(figures))
         last = rows[-1].get("time") if rows else None
         if done:
             run.set_status("FINISHED", done.get("time") or last)
-        elif stopped := read["stopped.json"]:  # by a search, which had seen enough
+        elif stopped := read.get("stopped.json"):  # a search ended it early
             run.log(tags={"uvb.ended": "stopped early"})
             run.set_status("KILLED", stopped.get("time"))
-        elif failed := read["failed.json"]:
+        elif failed := read.get("failed.json"):
             run.log(tags={"uvb.error": failed.get("error", "")})
             run.set_status("FAILED", failed.get("time"))
-        elif spec_id in study.get("specs", [spec_id]):
+        elif spec_id in self._content.get("specs", [spec_id]):
             run.set_status("RUNNING")
-        elif run.status == "RUNNING":  # an earlier command's, which nobody trains now: it was cut off and did not fail
+        elif run.status == "RUNNING":  # of an earlier command: nobody trains it now, and it did not fail
             run.set_status("KILLED", last)
 
     def _child(self, key: str, name: str, tags: Mapping[str, str], start_seconds: float | None = None) -> Run:
         parent = {"mlflow.parentRunId": self.parent.run_id, "uvb.study": self.study_name}
         return self.runs.get(key, name, {**parent, **tags, "uvb.root": self.parent.tags["uvb.root"]}, start_seconds)
 
-    def _datasets(self, run: Run, spec: RunSpec, study: Mapping[str, Any]) -> None:
-        """The images that a model is trained and tested on, as MLflow's inputs of its run."""
+    def _datasets(self, run: Run, spec: RunSpec) -> None:
+        """Log the images that a model is trained and tested on as its run's data sets."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        known = (study.get("provenance") or {}).get("data") or {}
+        known = (self._content.get("provenance") or {}).get("data") or {}
         inputs = []
         for split, context, count in (("train", "training", spec.data.train_images), ("test", "testing", known.get("test"))):
             digest = f"{spec.data.checksum[:30]}-{split}"  # MLflow takes 36 characters
@@ -225,12 +237,12 @@ class Projection:
         run.has_dataset = True
 
     def _table(self, path: str) -> None:
-        """The Parquet file itself, and its rows as MLflow's logged table, which the UI shows and compares."""
+        """The Parquet file, and its rows as an MLflow table, which the UI shows and compares."""
         self._artifact(path)
         table, shown = readable(self.folder.table(path)), path.replace(".parquet", ".json")
         with tempfile.TemporaryDirectory() as scratch:
             local = Path(scratch) / Path(shown).name
-            # log_table would append to what is there; this is the format it writes
+            # MLflow's log_table would append to what is there, so its format is written here
             local.write_text(table.to_json(orient="split", index=False))
             self.parent.client.log_artifact(self.parent.run_id, str(local), "tables")
         listed = json.loads(self.parent.tags.get("mlflow.loggedArtifacts", "[]"))
@@ -239,7 +251,7 @@ class Projection:
             self.parent.log(tags={"mlflow.loggedArtifacts": json.dumps([*listed, entry])})
 
     def _artifact(self, path: str) -> None:
-        """A file of the study. A figure of one model bears the model's name instead of its spec_id."""
+        """A file of the study. A model's figure is named after the model instead of its spec_id."""
         folder, _, name = path.rpartition("/")
         with self.folder.local(path) as local, tempfile.TemporaryDirectory() as scratch:
             named = Path(scratch) / plain_names(name, self._names())
@@ -247,20 +259,19 @@ class Projection:
             self.parent.client.log_artifact(self.parent.run_id, str(named), folder or None)
 
     def _names(self) -> dict[str, str]:
-        """spec_id -> the name of its run, as far as there are runs."""
+        """spec_id -> the name of its run, of those that have one."""
         tags = [run.tags for run in self.runs.by_key.values()]
         return {own["uvb.spec_id"]: own["mlflow.runName"] for own in tags if "uvb.spec_id" in own}
 
-    def _values(self) -> None:
-        """The tables' figures as metrics of each model's run."""
-        values = model_values(self.folder.rows("tables/losses.parquet"), self.folder.rows("tables/internals.parquet"))
-        for spec_id, found in values.items():
+    def _log_values(self) -> None:
+        """The tables' figures as metrics of each model's run, where the run does not have them yet."""
+        for spec_id, found in self._values.items():
             if spec_id in self.runs.by_key:
                 self.runs.by_key[spec_id].log(values=final(found))
 
     def _over_sigma(self) -> None:
-        """One run a line of the chart over σ, in the report's colours, and the same figures on the parent."""
-        from pipelines.reporting.figures.style import line_colour  # Matplotlib, which nothing else here needs
+        """A run for each line of the chart over σ, in the report's colours, and the same figures on the parent."""
+        from pipelines.reporting.figures.style import line_colour  # imports Matplotlib, which nothing else here needs
 
         lines = lines_over_sigma(self.folder.rows("tables/losses.parquet"))
         drawn = sorted({metric for points in lines.values() for metric, _ in points})
@@ -270,7 +281,7 @@ class Projection:
         for key in [k for k in self.runs.by_key if k.startswith("sigma/")]:
             metrics = {metric for metric, _ in lines.get(key.removeprefix("sigma/"), ())}
             if metrics.isdisjoint(self.runs.by_key[key].latest):
-                self.runs.delete(key)  # a sweep that grew: its lines have got longer names, or finer steps
+                self.runs.delete(key)  # a sweep has grown, so its lines have longer names or finer steps
         for line, points in lines.items():
             shade = line_colour(line)
             tags = {"uvb.role": "sigma", "uvb.line": line} | ({"mlflow.runColor": shade} if shade else {})
@@ -280,7 +291,7 @@ class Projection:
             run.set_status("FINISHED")
 
     def _log_some_models(self, stamps: Stamps, budget: int) -> bool:
-        """Log at most `budget` trained models that are not in MLflow yet; with the last, register the best ones."""
+        """Log at most `budget` trained models that MLflow does not have. After the last, register the best ones."""
         waiting = 0
         for spec_id in self.runs.by_key:
             files = _some(stamps, f"models/{spec_id}/done.json", f"models/{spec_id}/model/model.safetensors")
@@ -308,7 +319,7 @@ class Projection:
     def _end(self, status: Status) -> None:
         for key, run in self.runs.by_key.items():
             if key != "study" and run.status == "RUNNING":
-                run.set_status(status if status != "FINISHED" else "FAILED")  # a study cannot end well with these
+                run.set_status(status if status != "FINISHED" else "FAILED")  # its training never ended
         self.parent.set_status(status)
 
     def _write_run_ids(self) -> None:
@@ -318,6 +329,17 @@ class Projection:
             self.folder.write_json(FILE, new)
             self.file["runs"] = ids
             self._projected[FILE] = new
+
+
+def _by_model(stamps: Stamps) -> dict[str, dict[str, tuple[int, int]]]:
+    """spec_id -> the files of a model that its run is made of, by spec_id."""
+    found: dict[str, dict[str, tuple[int, int]]] = {}
+    for path in sorted(stamps):
+        folder, _, rest = path.partition("/")
+        spec_id, _, name = rest.partition("/")
+        if folder == "models" and (name in MODEL_FILES or name.startswith(f"{WORKERS}/")):
+            found.setdefault(spec_id, {})[path] = stamps[path]
+    return found
 
 
 def _some(stamps: Stamps, *paths: str) -> dict[str, tuple[int, int]]:

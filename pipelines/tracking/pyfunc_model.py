@@ -1,6 +1,6 @@
-"""What MLflow runs when a model of ours is loaded as a pyfunc: a batch of noisy images in, estimates of the clean ones out.
+"""What MLflow runs as a pyfunc: it takes a batch of noisy images and returns estimates of the clean ones.
 
-MLflow keeps this file itself beside the model ("models from code"), so loading unpickles nothing.
+MLflow keeps this very file beside the model ("models from code"), so loading unpickles nothing.
 """
 
 from typing import Any
@@ -28,7 +28,7 @@ class Denoiser(PythonModel):
         sigma, shape = float(self.estimator.sigma), self.estimator.spec.data.shape
         y = noisy_images(np.asarray(model_input), "the input", shape, sigma).to(dtype)
         eps = draw_latent_noise(self.estimator, len(y), generator(int((params or {}).get("seed", 0)), "denoise"), y)
-        with torch.no_grad():  # Eq. 3's gradient is torch.func's, which this leaves on
+        with torch.no_grad():  # Eq. 3's gradient is taken by torch.func, which works here too
             x_hat = self.estimator(y, eps)
         return x_hat.detach().float().numpy()
 

@@ -1,4 +1,4 @@
-"""MLflow beside a running study: the thread that keeps it up to date, and where to look."""
+"""The thread that keeps MLflow up to date with a running study, and where to look at it."""
 
 import threading
 
@@ -10,7 +10,7 @@ SYNC_SECONDS = 4.0  # how often MLflow is brought up to date
 
 
 class Tracking:
-    """MLflow beside the study, in a thread: it starts while Ray starts, and is brought up to date every few seconds."""
+    """A thread that starts MLflow while Ray starts, and then brings it up to date every few seconds."""
 
     def __init__(self, tracker: Tracker) -> None:
         self.tracker, self.stopping = tracker, threading.Event()
@@ -23,28 +23,28 @@ class Tracking:
             self.tracker.start()
             while not self.stopping.wait(SYNC_SECONDS):
                 self.tracker.sync()
-        except Exception as error:  # told in the driver's own thread
+        except Exception as error:  # the driver's thread raises it
             self.error = error
 
     def check(self) -> None:
-        """Raises what went wrong in the thread."""
+        """Raise what went wrong in the thread."""
         if self.error:
             raise self.error
 
     def sync(self) -> None:
-        """Bring MLflow up to date now; raises what went wrong in the thread."""
+        """Bring MLflow up to date now. Raises what went wrong in the thread."""
         self.check()
         self.tracker.sync()
 
     def finish(self, status: Status) -> None:
-        """End all runs, also those of a start under way, which takes no longer than MLflow's requests may."""
+        """End all runs. A start under way is waited for: it takes no longer than MLflow's requests may."""
         self.stopping.set()
         self.thread.join()
         self.tracker.finish(status)
 
 
 def views(tracker: Tracker) -> list[str]:
-    """Where MLflow shows the study: lines to print."""
+    """Lines that say where MLflow shows the study."""
     uri, paths = tracker.tracking_uri, tracker.view_paths
     if not paths:
         return []

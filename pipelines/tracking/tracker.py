@@ -1,4 +1,4 @@
-"""MLflow kept up to date with a study: a server that is away costs delay only, since the files stay the truth."""
+"""MLflow kept up to date with a study. A server that is away costs only delay, since the files are the truth."""
 
 import json
 import socket
@@ -12,13 +12,7 @@ from uuid import uuid4
 
 from pipelines.files.store import Store, masked
 from pipelines.tracking.address import default_tracking_uri
-from pipelines.tracking.connection import (
-    Runs,
-    import_mlflow,
-    is_away,
-    open_client,
-    open_experiment,
-)
+from pipelines.tracking.connection import Runs, import_mlflow, is_away, open_client, open_experiment
 from pipelines.tracking.folder import FolderError, StudyFolder, first_line
 from pipelines.tracking.projection import FILE, Notes, Projection, Status
 from pipelines.tracking.values import source_tags
@@ -28,20 +22,20 @@ from uvb.errors import UserError
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-BACKOFF_SECONDS = (5.0, 30.0)  # first and longest pause before a server that is away is asked again
-FINISH_SECONDS = 30.0  # how long the end of a study waits for it
+BACKOFF_SECONDS = (5.0, 30.0)  # first and longest pause before asking again a server that is away
+FINISH_SECONDS = 30.0  # how long the end of a study waits for such a server
 SYSTEM_METRICS_SECONDS = 5.0
 
 
 class Tracker:
-    """Reaches a server and has the study's files projected into it. Every method may be called from any thread.
+    """Reaches a server and projects the study's files into it. Every method may be called from any thread.
 
     Args:
         tracking_uri: ``sqlite:////path/mlflow.db``, ``http://host:port``, ...; None: ``mlflow.db`` in this folder.
         experiment: MLflow experiment, created if need be.
         study_name: the parent run's name.
         store: the study's folder.
-        warn: takes a warning's one line; None: stderr.
+        warn: called with each warning, one line; None: print it to stderr.
         log_models: whether trained models are logged and the best of them registered.
 
     Raises:
@@ -62,20 +56,20 @@ class Tracker:
         self._warn, self._log_models = warn or partial(print, file=sys.stderr), log_models
         self._lock = threading.RLock()
         self._client: MlflowClient | None = None
-        self._projection: Projection | None = None  # None while MLflow is not (or no longer) known to be there
+        self._projection: Projection | None = None  # None while MLflow is away
         self._notes = Notes(self._warn)
         self._monitor = Monitor(self.tracking_uri)
         self._retry_at, self._pause = 0.0, BACKOFF_SECONDS[0]
-        self._away = ""  # what cannot be reached now, MLflow or the study's folder, as it is called in warnings
+        self._away = ""  # what cannot be reached now, MLflow or the study's folder, as warnings name it
         self._active = False
         self._file: dict[str, Any] = {}
 
     def start(self) -> None:
-        """Open (and create) the store, the experiment and the parent run; runs of a resumed study go on RUNNING."""
+        """Open or create the store, the experiment and the parent run. Runs of a resumed study become RUNNING again."""
         with self._lock:
             self._file = self.folder.read_json(FILE) or {}
             if "study_uid" not in self._file:
-                # tells this study from another of its name, so a folder begun anew gets new runs
+                # tells this study from others of its name, so that a folder begun anew gets new runs
                 self._file = {"study_uid": uuid4().hex, "runs": {}}
             self._file["tracking_uri"] = masked(self.tracking_uri)
             self.store.write_json(FILE, self._file)
@@ -84,11 +78,11 @@ class Tracker:
             try:
                 self._reach(lambda _: True, strict=True)
             except UserError:
-                self._active = False  # it will not have been away: nothing is left to catch up with
+                self._active = False  # MLflow refuses, so there is nothing to catch up with
                 raise
 
     def sync(self) -> bool:
-        """Project what changed since the last call; True where nothing is left to do. Never raises for a server's sake.
+        """Project what changed since the last call; True where nothing is left to do. A server that is away raises nothing.
 
         Logs at most one trained model a call, since that takes a second or more.
         """
@@ -100,7 +94,7 @@ class Tracker:
     def finish(self, status: Status) -> bool:
         """Project the rest and end all runs: none stays RUNNING. True where MLflow has everything.
 
-        A stopped study (KILLED) logs no further models, so that Ctrl-C takes seconds; running it again does.
+        A stopped study (KILLED) logs no further models, so that Ctrl-C takes seconds. The next run of the command logs them.
         """
         with self._lock:
             if not self._active:
@@ -111,7 +105,7 @@ class Tracker:
                 self._projection.try_again()
             stopped, done = status == "KILLED", False
             deadline = time.monotonic() + (0.0 if stopped else FINISH_SECONDS)
-            while not (stopped and self._projection is None):  # a stop does not wait for a server that is known to be away
+            while not (stopped and self._projection is None):  # a stop does not wait for a server that is away
                 done = self._reach(lambda projection: projection.finish(status, 0 if stopped else 1_000_000))
                 if not self._away or time.monotonic() >= deadline:
                     break
@@ -122,24 +116,26 @@ class Tracker:
             return done
 
     def close(self) -> None:
-        """`finish("KILLED")`, where nobody called `finish`."""
+        """End the study's runs as KILLED, unless `finish` was called."""
         self.finish("KILLED")
 
     def run_ids(self) -> dict[str, str]:
-        """spec_id -> MLflow run id, as far as known (from an earlier session where MLflow is away)."""
+        """spec_id -> MLflow run id, as far as known. While MLflow is away they are those of an earlier session."""
         with self._lock:
             return dict(self._file.get("runs", {}))
 
     @property
     def view_paths(self) -> dict[str, str]:
-        """Paths in MLflow's UI, to put after its host and port: ``models``, this study's runs with the columns that
-        matter, and ``sigma``, loss over σ of all its models as one chart. {} before MLflow was reached."""
+        """Paths in MLflow's UI, to put after its host and port. {} before MLflow was reached.
+
+        ``models`` shows this study's runs with the columns that matter, ``sigma`` the losses of its models over σ in one chart.
+        """
         return view_paths(self._file)
 
     def _reach(self, work: Callable[[Projection], bool], strict: bool = False) -> bool:
-        """Do `work`, connecting first if need be. A server, or a study's folder, that is away gives one warning and False.
+        """Connect if need be, and do `work`. A server or a study's folder that is away gives one warning and False.
 
-        Where `strict`, a server that answers and refuses raises UserError.
+        With `strict`, a server that answers and refuses raises UserError.
         """
         try:
             if self._projection is None:
@@ -161,14 +157,14 @@ class Tracker:
         return done
 
     def _missed(self, error: Exception) -> None:
-        """Warn once about what is away, and wait longer each time before it is asked again."""
+        """Warn once about what is away, and wait longer each time before asking again."""
         if isinstance(error, FolderError):
             away, told = self.folder.name, f"{error}; MLflow will catch up"
         else:
             away = f"MLflow at {self.tracking_uri}"
             told = f"{away} cannot be reached ({first_line(error)}); going on without, will catch up"
             self._monitor.stop()
-            self._projection = None  # what was last written is uncertain: ask again
+            self._projection = None  # it is uncertain what was written last
         self._retry_at = time.monotonic() + self._pause
         self._pause = min(2 * self._pause, BACKOFF_SECONDS[1])
         if self._away != away:
@@ -176,7 +172,7 @@ class Tracker:
             self._warn(told)
 
     def _open(self) -> Projection:
-        """Find or make the experiment, its views and the parent run."""
+        """Find or create the experiment, its views and the parent run."""
         assert self._client is not None
         experiment_id = open_experiment(self._client, self.tracking_uri, self.experiment)
         for key, view in shared_views(self._file["study_uid"]).items():
@@ -194,7 +190,7 @@ class Tracker:
 
 
 class Monitor:
-    """System metrics of the driver's machine on a run; MLflow's own thread, which ends by itself when the server is away."""
+    """System metrics of the driver's machine on a run, by MLflow's own thread. That thread ends when the server is away."""
 
     def __init__(self, tracking_uri: str) -> None:
         self.tracking_uri, self._monitor = tracking_uri, None
@@ -208,12 +204,12 @@ class Monitor:
         self._monitor = monitor
 
     def revive(self, run_id: str) -> None:
-        """Start it again where it gave up, as it does at the first error."""
+        """Start the thread again where it has ended, as it does at the first error."""
         if self._monitor is not None and not self._monitor._process.is_alive():
             self.start(run_id)
 
     def stop(self) -> None:
-        """End it; its last request may hang as long as any other, and nobody waits for that."""
+        """End the thread. Its last request may hang as long as any other, so do not wait for it."""
         monitor, self._monitor = self._monitor, None
         if monitor is not None:
             thread = threading.Thread(target=monitor.finish, daemon=True)

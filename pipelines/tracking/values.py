@@ -1,4 +1,4 @@
-"""A study's files in MLflow's terms: which parameters and metrics they become, under which names and at which steps. Pure."""
+"""A study's files in MLflow's terms: parameters and metrics, their names and steps. Pure functions."""
 
 import getpass
 import math
@@ -18,9 +18,9 @@ LOSSES = ("train_loss", "test_loss", "train_probe")  # of a training curve: of t
 
 
 def curve_points(rows: Rows, began: float | None, objective: str = "denoise") -> Iterator[Point]:
-    """Every number of the curves but the epoch and the clock as ``epoch/<name>``, at step = epoch, at its own time.
+    """Every number of the curves, except epoch and clock, as ``epoch/<name>``. Its step is the epoch, its time the row's own.
 
-    Losses in nats are ``epoch/test_loss_elbo_y`` and the like, since one chart has one unit.
+    Losses in nats are named ``epoch/test_loss_elbo_y`` and the like, since a chart of MLflow's has one unit.
     """
     nats = {} if objective == "denoise" else {name: f"{name}_{objective}" for name in LOSSES}
     for row in rows:
@@ -33,7 +33,7 @@ def curve_points(rows: Rows, began: float | None, objective: str = "denoise") ->
 def model_values(losses: Rows, internals: Rows) -> dict[str, dict[str, float]]:
     """spec_id -> the tables' figures as metrics: ``test_loss``, ``test_loss_stderr``, ``kl_noisy``, ...
 
-    The estimator a model is judged by has the plain names; another's losses bear its own, as ``test_loss_decoder``.
+    The estimator that a model is judged by has the plain names. Another's name is added to its losses: ``test_loss_decoder``.
     """
     values: dict[str, dict[str, float]] = {}
     own = _judged_by_own(losses)
@@ -55,8 +55,8 @@ def model_values(losses: Rows, internals: Rows) -> dict[str, dict[str, float]]:
 def lines_over_sigma(losses: Rows) -> dict[str, dict[tuple[str, int], float]]:
     """Line -> (metric, step 100 σ) -> mean over seeds, for lines of several σ: ``loss_over_sigma`` and ``train_…``.
 
-    A line a kind of model, one of the paper's figures for it, and the exact references. Where 100 σ does not tell all
-    levels apart, the step is a larger multiple of σ, and the metric is named after it: ``loss_over_1000_sigma``.
+    Each kind of model has a line, and one for the paper's figures; so do the exact references. Where 100 σ is no whole number
+    at some level, the step is a larger multiple of σ, and the metric is named after it: ``loss_over_1000_sigma``.
     """
     own = _judged_by_own(losses)
     rows = [row for row in losses if row["estimator"] == own[row["spec_id"]]]
@@ -122,15 +122,22 @@ def source_tags(provenance: Mapping[str, Any]) -> dict[str, str]:
     return {"mlflow.user": user, "mlflow.source.name": f"pipelines/{command}", "mlflow.source.type": "LOCAL"}
 
 
-def worker_points(progress: Mapping[str, Any]) -> list[Point]:
-    """What a training's first worker last told of its machine's CPU and memory, by seconds since it began."""
-    now = progress.get("time") or 0.0
-    step, told = int(now - progress.get("began", now)), numbers(progress.get("machine") or {})
-    return [(f"system/worker_{_key(name)}", value, step, int(1000 * now)) for name, value in told.items()]
+def worker_points(progress: Mapping[str, Any], workers: Mapping[int, Mapping[str, Any]]) -> list[Point]:
+    """CPU and memory of each worker's machine as last told, by seconds since the training began.
+
+    Args:
+        workers: what the workers after the first wrote, by number.
+    """
+    found, began = [], progress.get("began")
+    for worker, told in {0: progress, **workers}.items():
+        now = told.get("time") or 0.0
+        step, machine = int(now - (began or now)), numbers(told.get("machine") or {})
+        found += [(f"system/worker_{worker}_{_key(name)}", value, step, int(1000 * now)) for name, value in machine.items()]
+    return found
 
 
 def readable(table: "pd.DataFrame") -> "pd.DataFrame":
-    """A table with what tells its rows apart and its numbers first, and what is the same in all rows last."""
+    """The table with its columns in another order: what tells rows apart first, then numbers, and what never varies last."""
     first = ["model", "sigma", "seed", "split", "estimator", "quantity", "variant", "first", "second", "epoch", "loss"]
     first += ["difference", "value", "stderr", "low", "high"]
     varied = [c for c in table.columns if len(table) < 2 or table[c].nunique(dropna=False) > 1]
@@ -144,7 +151,7 @@ def readable(table: "pd.DataFrame") -> "pd.DataFrame":
 def plain_names(file: str, names: Mapping[str, str]) -> str:
     """A file's name with each spec_id in it replaced by the name of its model: ``jumps_uvb_sigma_1.svg``.
 
-    Where two models have one name, the spec_id stays behind it.
+    Where two models share a name, the spec_id follows it.
     """
     for spec_id, name in names.items():
         if spec_id in file:
@@ -168,7 +175,7 @@ def flat(blob: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    """What is a number and known; tables write NaN for what was not measured."""
+    """The values that are numbers and known. Tables have NaN for what was not measured."""
     return {k: float(v) for k, v in values.items() if _is_number(v) and v == v}
 
 
@@ -187,7 +194,7 @@ def _judged_by_own(losses: Rows) -> dict[str, str]:
 
 
 def _kind(row: Mapping[str, Any], peers: Rows) -> str:
-    """A line's name in the chart over σ: the model, and whatever tells it from its `peers`, the rows of that model."""
+    """A line's name in the chart over σ: the model, and what tells the line from others of that model, the `peers`."""
     apart = ("dataset", "activation", "recipe", "epochs", "widths", "batch_size", "train_images")
     told = [(k, str(row[k])) for k in apart if k in row and len({str(peer[k]) for peer in peers}) > 1]
     extras = [f"{value} {k}" if k == "epochs" else value for k, value in told]
@@ -195,7 +202,7 @@ def _kind(row: Mapping[str, Any], peers: Rows) -> str:
 
 
 def _key(name: str) -> str:
-    """MLflow's names take letters, digits and ``_-. :/``."""
+    """`name` as MLflow allows it: letters, digits and ``_-. :/``."""
     return "".join(c if c.isascii() and (c.isalnum() or c in "_-. :/") else "_" for c in name)
 
 

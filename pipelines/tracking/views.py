@@ -1,28 +1,28 @@
-"""Two shared views of a study's runs in MLflow's UI: its models in a table, and loss over σ as one chart."""
+"""Two shared views of a study's runs in MLflow's UI: its models in a table, and their loss over σ in one chart."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-VIEW = "mlflow.sharedViewState"  # MLflow's tag of an experiment in which views are kept, followed by their keys
+VIEW = "mlflow.sharedViewState"  # MLflow keeps a view in this tag of the experiment, followed by the view's key
 OVER_SIGMA = ("loss_over_sigma", "train_loss_over_sigma")  # metrics whose step is 100 σ
 
 
 def view_paths(file: Mapping[str, Any]) -> dict[str, str]:
-    """Where they are, from what a study's mlflow.json says: `Tracker.view_paths`."""
+    """The views' paths, from the content of a study's mlflow.json: `Tracker.view_paths`."""
     if "experiment_id" not in file:
         return {}
     models_key, sigma_key = shared_views(file["study_uid"])
-    # without the second part MLflow may open its pages for language models
+    # without workflowType MLflow may open its pages for language models
     page = f"/#/experiments/{file['experiment_id']}/runs?workflowType=machine_learning&viewStateShareKey="
     return {"models": f"{page}{models_key}", "sigma": f"{page}{sigma_key}&compareRunsMode=CHART"}
 
 
 def shared_views(study_uid: str, metrics: Sequence[str] = OVER_SIGMA) -> dict[str, dict[str, Any]]:
-    """Key -> view in the UI's own format: the models, important columns first; `metrics` over σ, a chart each."""
+    """Key -> view in the UI's own format: the models with important columns first, and a chart over σ for each metric."""
     columns = ["params.`dataset`", "params.`model`", "params.`sigma`"]
     columns += [f"metrics.`{m}`" for m in ("test_loss", "test_loss_stderr", "train_loss", "floor", "parameters")]
     table = {"orderByKey": "params.`sigma`", "orderByAsc": True, "selectedColumns": columns, "columnOrder": columns}
-    # any order but by time unfolds the children
+    # MLflow unfolds the children where runs are not ordered by time
     by_loss = {"orderByKey": f"metrics.`{metrics[0]}`", "orderByAsc": True, **_charts(study_uid, metrics)}
     mine = f"tags.`uvb.study_uid` = '{study_uid}' AND tags.`uvb.role`"
     return {
@@ -32,7 +32,7 @@ def shared_views(study_uid: str, metrics: Sequence[str] = OVER_SIGMA) -> dict[st
 
 
 def _charts(study_uid: str, metrics: Sequence[str]) -> dict[str, Any]:
-    """The two charts over σ in one section, so that no empty one for system metrics stands below."""
+    """The charts over σ in one section, so that no empty section for system metrics follows."""
     section = f"sigma-{study_uid}"
     charts = [
         {

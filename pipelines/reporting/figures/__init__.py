@@ -3,8 +3,8 @@
 ```python
 @register("my_experiment", title="…", paper="Fig. 9", needs="my_experiment", order=95)
 def pictures(study: Study) -> Iterator[Picture]:
-    for model, result in study.files.of_models("my_experiment"):
-        yield Picture(f"my_experiment_{model.spec_id}", caption, draw(result.arrays["values"]))
+    for model, result in study.of_models("my_experiment"):
+        yield Picture(f"my_experiment_{model.spec_id}", f"{named(model.spec)}.", draw(result.arrays["values"]))
 ```
 
 `draw` is a pure function from arrays or a table to a figure. `pictures` finds what there is to draw. A figure is one of
@@ -17,15 +17,21 @@ def pictures(study: Study) -> Iterator[Picture]:
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import pandas as pd
 
-from pipelines.files.study_files import StudyFiles
+from pipelines.files.study_files import Model, Result, StudyFiles, order
+from pipelines.reporting.figures.style import label
 from pipelines.reporting.figures.svg import Drawn
+from pipelines.reporting.numbers import level
+from pipelines.reporting.statistics import main_group, over_seeds, own_estimator
 from uvb.errors import UserError
 from uvb.registry import Registry, import_files
+from uvb.spec import RunSpec
 
 log = logging.getLogger(__name__)
+Found = list[tuple[Model, Result]]
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,28 @@ class Study:
 
     files: StudyFiles
     tables: dict[str, pd.DataFrame]
+
+    def of_models(self, *tasks: str) -> Found:
+        """Models with a result of one of the tasks. Where a model has several, the last task's counts."""
+        found = {model.spec_id: (model, result) for task in tasks for model, result in self.files.of_models(task)}
+        return sorted(found.values(), key=lambda pair: order(pair[0].spec))
+
+    def by_data(self, *tasks: str) -> Iterator[tuple[str, int, Found]]:
+        """The same as (data set, seed, models and results)."""
+        groups: dict[tuple[str, int], Found] = {}
+        for model, result in self.of_models(*tasks):
+            groups.setdefault((model.spec.data.name, model.spec.seed), []).append((model, result))
+        yield from ((data, seed, found) for (data, seed), found in groups.items())
+
+    @cached_property
+    def losses(self) -> pd.DataFrame:
+        """Means over seeds of the losses that models are judged by."""
+        return over_seeds(own_estimator(self.tables["losses"]))
+
+    @cached_property
+    def main_losses(self) -> pd.DataFrame:
+        """The same of each data set's main condition."""
+        return over_seeds(own_estimator(main_group(self.tables["losses"], self.files.asked)))
 
 
 @dataclass(frozen=True)
@@ -58,6 +86,11 @@ class Drawing:
     pictures: Callable[[Study], Iterator[Picture]]
 
 
+def named(spec: RunSpec) -> str:
+    """A model as captions name it: ``UVB on digits, σ = 1.0``."""
+    return f"{label(spec.model)} on {spec.data.name}, σ = {level(spec.sigma)}"
+
+
 DRAWINGS: Registry[Drawing] = Registry("figure", "uvb.figures")
 
 
@@ -74,9 +107,9 @@ def register(
 
 
 def drawings() -> list[Drawing]:
-    """All drawings in the report's order, those of plug-ins (entry points in group `uvb.figures`) included.
+    """All drawings in the report's order, with those of plug-ins (entry points in group `uvb.figures`).
 
-    A plug-in that cannot be loaded is told in the log and costs its own drawings only.
+    A plug-in that cannot be loaded loses its drawings, and the log says why.
     """
     import_files(__name__, __path__)
     for name in DRAWINGS.plugin_names():

@@ -1,4 +1,4 @@
-"""Charts in Vega-Lite: one description gives the SVG that needs no script, and the chart that can be hovered over and zoomed.
+"""Charts in Vega-Lite. One description gives an SVG that needs no script, and a chart that a reader can hover over and zoom.
 
 Colours are the page's CSS variables, so both follow a light or a dark page.
 """
@@ -7,11 +7,12 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from pipelines.reporting.figures.style import css, marker_path
+from pipelines.reporting.figures.style import css, label, marker, marker_path, shade
 
 WIDTH = 300  # of the axes, in px: with its labels a chart is as wide as a phone
 FONT = "system-ui, 'DejaVu Sans', sans-serif"
@@ -40,17 +41,32 @@ class Series:
     dash: tuple[int, ...] | None = ()
     hollow: bool = False
 
-    def rows(self) -> Iterable[dict[str, Any]]:
-        bars = zip(self.low, self.high, strict=True) if len(self.low) else ((None, None) for _ in self.x)
-        for x, y, (low, high) in zip(self.x, self.y, bars, strict=True):
-            if math.isfinite(x) and math.isfinite(y):
-                row = {"series": self.name, "x": rounded(x), "y": rounded(y)}
-                yield row if low is None or high is None else row | {"low": rounded(low), "high": rounded(high)}
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each finite point: ``series``, ``x``, ``y``, and ``low`` and ``high`` where it has a bar."""
+        bars: list[tuple[float, ...]] = list(zip(self.low, self.high, strict=True)) or [()] * len(self.x)
+        points = [(x, y, *bar) for x, y, bar in zip(self.x, self.y, bars, strict=True) if math.isfinite(x) and math.isfinite(y)]
+        names = ("x", "y", "low", "high")
+        return [{"series": self.name, **dict(zip(names, map(rounded, point), strict=False))} for point in points]
 
     @property
     def shape(self) -> str:
-        """Its marker. A single point is always drawn."""
-        return self.marker or ("circle" if len(list(self.rows())) == 1 else "")
+        """The marker's name. A single point always has one."""
+        return self.marker or ("circle" if len(self.rows) == 1 else "")
+
+
+def of_model(
+    model: str, x: Iterable[float], y: Iterable[float], error: Iterable[float] = (), what: str = "", **look: Any
+) -> Series:
+    """A model's line in its colour and marker. `error` is half of each bar; `what` follows the model's name."""
+    return around(label(model) + what, x, y, error, **{"colour": shade(model), "marker": marker(model), **look})
+
+
+def around(name: str, x: Iterable[float], y: Iterable[float], error: Iterable[float] = (), **look: Any) -> Series:
+    """A line with a bar of `error` on both sides of each point."""
+    x, y, error = list(x), list(y), list(error)
+    low, high = ([v + sign * e for v, e in zip(y, error, strict=True)] if error else [] for sign in (-1, 1))
+    return Series(name, x, y, low, high, **look)
 
 
 @dataclass(frozen=True)
@@ -64,7 +80,7 @@ class Chart:
         return {"$schema": "https://vega.github.io/schema/vega-lite/v6.json", **self.spec, "config": _config()}
 
     def to_json(self) -> str:
-        """For a script element: no end of it can appear inside."""
+        """The description for a script element, which no text in it can close."""
         return json.dumps(self.themed, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
 
 
@@ -87,10 +103,10 @@ def lines(
         zero: draw the zero line.
         whole: the horizontal axis takes whole numbers only, such as epochs.
         domain: the part of the vertical axis that is shown at first.
-        notes: (height on the vertical axis, px below it, text), at its left end.
+        notes: texts at the left end, as (height on the vertical axis, px below that, text).
     """
-    shown = [s for s in series if any(True for _ in s.rows())]
-    rows = [row for s in shown for row in s.rows()]
+    shown = [s for s in series if s.rows]
+    rows = [row for s in shown for row in s.rows]
     names = [s.name for s in shown]
 
     def scale(values: list[Any]) -> dict[str, Any]:
@@ -99,35 +115,23 @@ def lines(
     colour = scale([css(s.colour) for s in shown])
     x_axis = _axis("x", x, log_x, {"padding": 12, "nice": False}, {"format": "d", "tickMinStep": 1} if whole else {})
     y_axis = _axis("y", y, log_y, {"domain": domain} if domain else {"padding": 8})
-    layers: list[dict[str, Any]] = []
-    once: dict[str, Any] = {"values": [{}]}  # what is drawn once and not for each row
-    if zero:
-        layers.append({"data": once, "mark": {"type": "rule", "color": css("faint")}, "encoding": {"y": {"datum": 0}}})
-    lined = [s.name for s in shown if s.dash is not None]
-    layers.append(
-        {
-            "transform": [{"filter": {"field": "series", "oneOf": lined}}],
-            "mark": {"type": "line", "clip": True, "strokeWidth": 1.8},
-            "encoding": {"x": x_axis, "y": y_axis, "color": colour, "strokeDash": scale([list(s.dash or ()) for s in shown])},
-        }
-    )
-    if any("low" in row for row in rows):
-        layers.append(
-            {
-                "transform": [{"filter": "isValid(datum.low)"}],
-                "mark": {"type": "rule", "clip": True, "strokeWidth": 1.4},
-                "encoding": {"x": x_axis, "y": {**y_axis, "field": "low"}, "y2": {"field": "high"}, "color": colour},
-            }
-        )
-    layers.append(_points(shown, x_axis, y_axis, colour, scale))
-    layers += [
-        {
-            "data": once,
-            "mark": {"type": "text", "align": "left", "x": 4, "fontSize": 10, "color": css("faint"), "text": said, "dy": dy},
-            "encoding": {"y": {"datum": at, "type": "quantitative"}},
-        }
-        for at, dy, said in notes
+    lined = {"field": "series", "oneOf": [s.name for s in shown if s.dash is not None]}
+    line = {"x": x_axis, "y": y_axis, "color": colour, "strokeDash": scale([list(s.dash or ()) for s in shown])}
+    bar = {"x": x_axis, "y": {**y_axis, "field": "low"}, "y2": {"field": "high"}, "color": colour}
+    layers: list[dict[str, Any]] = [
+        {"transform": [{"filter": lined}], "mark": {"type": "line", "clip": True, "strokeWidth": 1.8}, "encoding": line}
     ]
+    if any("low" in row for row in rows):
+        mark = {"type": "rule", "clip": True, "strokeWidth": 1.4}
+        layers.append({"transform": [{"filter": "isValid(datum.low)"}], "mark": mark, "encoding": bar})
+    layers.append(_points(shown, x_axis, y_axis, colour, scale))
+    once: dict[str, Any] = {"values": [{}]}  # data of what is drawn once and not for each row
+    if zero:
+        axis = {"type": "rule", "color": css("faint")}
+        layers.insert(0, {"data": once, "mark": axis, "encoding": {"y": {"datum": 0}}})
+    for at, dy, said in notes:
+        text = {"type": "text", "align": "left", "x": 4, "fontSize": 10, "color": css("faint"), "text": said, "dy": dy}
+        layers.append({"data": once, "mark": text, "encoding": {"y": {"datum": at, "type": "quantitative"}}})
     return Chart({"width": WIDTH, "height": height, "data": {"values": rows}, "layer": layers})
 
 
@@ -138,17 +142,17 @@ def _axis(name: str, title: str, log: bool, scale: dict[str, Any], axis: dict[st
 
 
 def _points(shown: Sequence[Series], x: Any, y: Any, colour: Any, scale: Any) -> dict[str, Any]:
-    """The markers, which carry the values that hovering shows and the zoom."""
+    """The markers. They also carry the zoom and the values that hovering shows."""
     shapes = [marker_path(s.shape or "stroke") for s in shown]
     filled = ["transparent" if s.hollow or not s.shape else css(s.colour) for s in shown]
-    opacity = [1 if s.shape else 0 for s in shown]  # without markers a point is still there to hover over
+    opacity = [1 if s.shape else 0 for s in shown]  # an invisible point can still be hovered over
+    ends = [{"field": end, "title": word, "format": ".5~g"} for end, word in (("low", "from"), ("high", "to"))]
     tooltip = [
         {"field": "series", "type": "nominal", "title": " "},
         {"field": "x", "type": "quantitative", "title": x["title"]},
         {"field": "y", "type": "quantitative", "title": y["title"], "format": ".5~g"},
-        *([{"field": "low", "title": "from", "format": ".5~g"}, {"field": "high", "title": "to", "format": ".5~g"}]
-          if any(len(s.low) for s in shown) else []),
-    ]  # fmt: skip
+        *(ends if any(len(s.low) for s in shown) else []),
+    ]
     zoom = {
         "name": "zoom", "bind": "scales",
         "select": {"type": "interval", "zoom": "wheel![event.shiftKey || event.ctrlKey]",
@@ -206,7 +210,7 @@ def histograms(groups: Sequence[tuple[str, np.ndarray, str]], x: str, y: str, co
 
 
 def heat(table: np.ndarray, names: Sequence[str], x: str, y: str) -> Chart:
-    """A square matrix (K, K) of shares in [0, 1] as shades; with the percentages where they fit."""
+    """A square matrix (K, K) of shares in [0, 1] as shades, with percentages where they fit."""
     size = len(table)
     rows = [
         {"from": names[i], "to": names[j], "share": round(float(table[i, j]), 4), "percent": f"{100 * table[i, j]:.0f}"}
@@ -226,7 +230,7 @@ def heat(table: np.ndarray, names: Sequence[str], x: str, y: str) -> Chart:
 
 
 def rounded(value: float) -> float:
-    """A number with the six digits that a chart can use."""
+    """A number with six digits, which is as fine as a chart shows."""
     return float(f"{value:.6g}")
 
 

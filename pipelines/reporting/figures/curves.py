@@ -1,13 +1,14 @@
 """Training curves at the largest sigma: the loss on both splits, their gap, and the encoder's KL, over epochs."""
 
+from collections import Counter
 from collections.abc import Collection, Iterator
 
 import pandas as pd
 
 from pipelines.files.study_files import Model, order
 from pipelines.reporting.figures import Picture, Study, register
-from pipelines.reporting.figures.chart import Chart, Series, lines
-from pipelines.reporting.figures.style import label, marker, shade
+from pipelines.reporting.figures.chart import Chart, lines, of_model
+from pipelines.reporting.figures.style import marker
 from pipelines.reporting.numbers import level
 from uvb.training.objectives import OBJECTIVES
 
@@ -17,18 +18,18 @@ Curve = tuple[Model, pd.DataFrame]
 
 
 def draw(curves: list[Curve], value: str, name: str, beside: str | None = None) -> Chart:
-    """`value` over epochs of each model, and `beside` as a thin dashed line. One epoch is a point."""
+    """`value` over epochs of each model, and `beside` as a dashed line. One epoch is a point."""
     models = [model.spec.model for model, _ in curves]
     series = []
     for model, rows in curves:
         kind = model.spec.model
-        said = label(kind) + (f", {model.spec.widths}" if models.count(kind) > 1 else "")
+        widths = f", {model.spec.widths}" if models.count(kind) > 1 else ""
         for column, suffix, dash in ((value, "", ()), (beside, ", training", (4, 3))):
             if column is not None:
                 known = rows.dropna(subset=[column])
                 mark = marker(kind) if len(known) <= FEW and not dash else ""
-                points = known["epoch"].astype(float).tolist(), known[column].astype(float).tolist()
-                series.append(Series(f"{said}{suffix}", *points, colour=shade(kind), marker=mark, dash=dash))
+                points = known["epoch"].astype(float), known[column].astype(float)
+                series.append(of_model(kind, *points, what=f"{widths}{suffix}", marker=mark, dash=dash))
     values = pd.concat([rows[value].dropna() for _, rows in curves])
     log = bool(len(values) and values.min() > 0 and values.max() > 4 * values.min())
     return lines(series, "epoch", name, log_y=log, whole=True, height=160)
@@ -36,7 +37,7 @@ def draw(curves: list[Curve], value: str, name: str, beside: str | None = None) 
 
 @register("curves", title="Training", paper="Sec. 3.1.1", needs="training curves", order=30)
 def pictures(study: Study) -> Iterator[Picture]:
-    """A data set's losses, a picture an objective, and the KL where models have a latent."""
+    """For each data set: its losses and their gap, a picture an objective, and the KL where models have a latent."""
     curves = dict(list(study.tables["curves"].groupby("spec_id")))
     chosen = _chosen(list(study.files.models.values()), set(curves), study.files.asked)
     for dataset, models in chosen.items():
@@ -51,8 +52,8 @@ def pictures(study: Study) -> Iterator[Picture]:
             gaps = [(m, rows.assign(gap=rows["test_loss"] - rows["train_probe"])) for m, rows in some]
             if any(rows["gap"].notna().any() for _, rows in gaps):
                 caption = (
-                    f"{at} Test less training loss, both of the averaged weights, on fixed images of either split with the "
-                    "same noise. Its height is mostly which images they are; its trend tells."
+                    f"{at} Test loss less training loss, both of the averaged weights, on fixed images of each split and with "
+                    "the same noise. Its height depends mostly on which images these are; look at its trend."
                 )
                 yield Picture(f"gap_{dataset}{suffix}", caption, draw(gaps, "gap", f"gap of the {name}"), "gap over epochs")
         latent = [(m, rows) for m, rows in own if rows["kl"].notna().any()]
@@ -62,15 +63,16 @@ def pictures(study: Study) -> Iterator[Picture]:
 
 
 def _chosen(models: list[Model], measured: set[str], asked: Collection[str]) -> dict[str, list[Model]]:
-    """Of each data set the models at its largest sigma, trained as most of those `asked` for are, first seed only."""
+    """Each data set's models at its largest sigma, trained as most of those `asked` for are; the first seed only."""
     found: dict[str, list[Model]] = {}
     for model in sorted((m for m in models if m.spec_id in measured), key=lambda m: order(m.spec)):
         found.setdefault(model.spec.data.name, []).append(model)
     for dataset, group in found.items():
         pool = [m for m in group if m.spec_id in asked] or group
-        top = [m for m in pool if m.spec.sigma == max(n.spec.sigma for n in pool)]
-        conditions = [(m.spec.recipe, m.spec.activation, m.spec.data) for m in top]
-        main = max(conditions, key=lambda c: (conditions.count(c), c[0].epochs))
-        own = [m for m, c in zip(top, conditions, strict=True) if c == main]
-        found[dataset] = [m for m in own if m.spec.seed == min(n.spec.seed for n in own)]
+        largest = max(m.spec.sigma for m in pool)
+        trained = Counter((m.spec.recipe, m.spec.activation, m.spec.data) for m in pool if m.spec.sigma == largest)
+        main = max(trained, key=lambda condition: (trained[condition], condition[0].epochs))
+        own = [m for m in pool if m.spec.sigma == largest and (m.spec.recipe, m.spec.activation, m.spec.data) == main]
+        first = min(m.spec.seed for m in own)
+        found[dataset] = [m for m in own if m.spec.seed == first]
     return found

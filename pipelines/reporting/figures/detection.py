@@ -3,41 +3,47 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from matplotlib.figure import Figure
-
-from pipelines.files.study_files import Model, Result
-from pipelines.reporting.figures import Picture, Study, register
-from pipelines.reporting.figures.style import FAINT, INK, MARKERS, colour, label, legend, marker, plot
+from pipelines.files.study_files import Result
+from pipelines.reporting.figures import Found, Picture, Study, register
+from pipelines.reporting.figures.chart import WIDTH, Chart, rounded
+from pipelines.reporting.figures.style import css, label, marker, marker_path, shade
 from pipelines.reporting.numbers import level
 
 Row = Mapping[str, Any]
+Lines = Sequence[tuple[str, str, Sequence[Row]]]
 
 
-def draw(lines: Sequence[tuple[str, str, Sequence[Row]]]) -> Figure:
-    """AUROC per other set, a line of points for each (name, model or "" for the exact energy, rows of one input)."""
-    names = sorted({row["set"] for _, _, rows in lines for row in rows})
-    figure, axes = plot(0.9 + 0.42 * len(names))
-    for index, (name, model, rows) in enumerate(lines):
-        look: dict[str, Any] = {"color": INK, "marker": "x"}
-        if model:
-            look = {"color": colour(model), "marker": MARKERS[marker(model)]}
-        at = [names.index(row["set"]) + 0.16 * (index - (len(lines) - 1) / 2) for row in rows]
-        errors = [1.96 * row["stderr"] for row in rows]
-        axes.errorbar([row["auroc"] for row in rows], at, xerr=errors, label=name, linestyle="", capsize=2, **look)
-    axes.axvline(0.5, color=FAINT, linestyle="--", linewidth=1)
-    axes.set_yticks(range(len(names)), names)
-    axes.set_xlim(-0.03, 1.03)
-    axes.set_xlabel("AUROC: the share of pairs in which the other image has the higher energy")
-    axes.grid(axis="y", visible=False)
-    legend(axes)
-    return figure
+def draw(lines: Lines) -> Chart:
+    """AUROC by other set: a mark with its 95 % interval for each (name, model or "" for the exact energy, rows)."""
+    values = [
+        {"energy": name, "set": row["set"], "auroc": rounded(row["auroc"]),
+         "low": rounded(row["auroc"] - 1.96 * row["stderr"]), "high": rounded(row["auroc"] + 1.96 * row["stderr"])}
+        for name, _, rows in lines
+        for row in rows
+    ]  # fmt: skip
+    looks = {name: (css(shade(model)), marker_path(marker(model))) if model else (css("ink"), marker_path("x"))
+             for name, model, _ in lines}  # fmt: skip
+    colours, shapes = ([look[i] for look in looks.values()] for i in (0, 1))
+
+    def scale(values: list[str]) -> dict[str, Any]:
+        return {"field": "energy", "title": None, "scale": {"domain": list(looks), "range": values}}
+
+    x = {"type": "quantitative", "title": "AUROC: how often the other image has the higher energy", "scale": {"domain": [0, 1]}}
+    places = {"y": {"field": "set", "title": None}, "yOffset": {"field": "energy"}, "color": scale(colours)}
+    ends = [{"field": end, "title": word, "format": ".3f"} for end, word in (("low", "from"), ("high", "to"))]
+    tooltip = [{"field": "energy", "title": " "}, {"field": "set"}, {"field": "auroc", "format": ".3f"}, *ends]
+    chance = {"mark": {"type": "rule", "color": css("faint"), "strokeDash": [4, 3]}, "encoding": {"x": {"datum": 0.5}}}
+    bars = {"mark": {"type": "rule", "clip": True}, "encoding": {"x": {**x, "field": "low"}, "x2": {"field": "high"}, **places}}
+    mark = {"type": "point", "filled": True, "size": 42, "opacity": 1}
+    points = {"mark": mark, "encoding": {"x": {**x, "field": "auroc"}, "shape": scale(shapes), "tooltip": tooltip, **places}}
+    return Chart({"width": WIDTH - 40, "height": {"step": 14}, "data": {"values": values}, "layer": [chance, bars, points]})
 
 
 @register("detection", title="Is it in the data?", needs="detection", order=62)
 def pictures(study: Study) -> Iterator[Picture]:
-    """Noisy and clean images, a picture each, for each data set, σ and seed."""
-    groups: dict[tuple[str, float, int], list[tuple[Model, Result]]] = {}
-    for model, result in study.files.of_models("detection"):
+    """A picture of noisy and one of clean images for each data set, σ and seed."""
+    groups: dict[tuple[str, float, int], Found] = {}
+    for model, result in study.of_models("detection"):
         groups.setdefault((model.spec.data.name, model.spec.sigma, model.spec.seed), []).append((model, result))
     for (data, sigma, seed), found in groups.items():
         for kind, what in (("noisy", "f(y) of noisy images"), ("clean", "f(x) of clean images")):
@@ -53,19 +59,17 @@ def _rows(result: Result, kind: str, energy: str) -> list[Row]:
     return [row for row in result.values["rows"] if (row["input"], row["energy"]) == (kind, energy)]
 
 
-def _failure(lines: Sequence[tuple[str, str, Sequence[Row]]]) -> str:
+def _failure(lines: Lines) -> str:
     """Whether constants count as likely, which is how densities of images are known to fail."""
-    constant = [
-        (name, row["auroc"], 1.96 * row["stderr"]) for name, _, rows in lines for row in rows if row["set"] == "constants"
-    ]
-    fooled = [name for name, value, error in constant if value - error <= 0.5]
+    constant = [(name, row) for name, _, rows in lines for row in rows if row["set"] == "constants"]
+    fooled = [name for name, row in constant if row["auroc"] - 1.96 * row["stderr"] <= 0.5]
     if fooled:
-        return f"Constants count as at least as likely as test images for: {', '.join(fooled)}."
-    return "No energy takes constants for likelier than test images." if constant else ""
+        return f"Constant images count as at least as likely as test images for: {', '.join(fooled)}."
+    return "No energy takes constant images for likelier than test images." if constant else ""
 
 
-def _gone(found: Sequence[tuple[Model, Result]]) -> str:
+def _gone(found: Found) -> str:
     absent = sorted({name for _, result in found for name in result.values["absent"]})
-    told = [f"{label(m.spec.model)}: {r.values['message']}." for m, r in found if r.values["message"]]
-    lines = [f" Not compared with {', '.join(absent)}, which is not on the machine that measured."] if absent else []
-    return "".join([*lines, *(f" {line}" for line in told)])
+    told = [f" {label(m.spec.model)}: {r.values['message']}." for m, r in found if r.values["message"]]
+    missing = f" Not compared with {', '.join(absent)}, which the measuring machine does not have." if absent else ""
+    return missing + "".join(told)

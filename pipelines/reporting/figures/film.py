@@ -1,7 +1,6 @@
-"""A chain as an animation: its jumps one after the other, with the energy and the class along it. No script is needed.
+"""A chain as an animation without a script: its jumps one after the other, with the energy and the class along it.
 
-The page and every figure's own file define the animation ``film`` (`style.FILM`). It rests under the pointer, and for readers
-who asked their system for less motion.
+The page, and each figure's file, define the CSS animation ``film`` (`style.FILM`).
 """
 
 from xml.etree.ElementTree import Element, SubElement
@@ -17,7 +16,7 @@ TOP, HEIGHT, GAP = 14.0, 62.0, 34.0  # px: of the first panel, of each, between 
 
 
 def film(jumps: np.ndarray, energy: np.ndarray | None, labels: np.ndarray | None) -> Element:
-    """Jumps (T, C, H, W) of one chain; energy (T,) and class labels (T,) where they are known, labels below 0 are unknown."""
+    """Jumps (T, C, H, W) of one chain, with its energy (T,) and class labels (T,) where known. A label below 0 is unknown."""
     count = len(jumps)
     figure = sheet(WIDTH, TOP + 2 * HEIGHT + GAP + 26)
     _frames(figure, jumps)
@@ -32,7 +31,7 @@ def film(jumps: np.ndarray, energy: np.ndarray | None, labels: np.ndarray | None
 
 
 def _frames(figure: Element, jumps: np.ndarray) -> None:
-    """All jumps side by side behind a window of the size of one, through which they pass."""
+    """All jumps side by side, seen through a window as large as one of them, past which they move."""
     count, _, height, width = jumps.shape
     side = SIDE * height / width
     window = SubElement(figure, "svg", {"y": f"{TOP:g}", "width": f"{SIDE:g}", "height": f"{side:g}"})
@@ -63,5 +62,5 @@ def _panel(figure: Element, name: str, values: np.ndarray, top: float, dots: boo
 
 
 def _moved(far: float, count: int) -> str:
-    """The style of what moves by `far` px in `count` steps."""
+    """The style of an element that moves by `far` px in `count` steps."""
     return f"--far:{far:g}px;animation:film {count * SECONDS_A_JUMP:g}s steps({count}) infinite"

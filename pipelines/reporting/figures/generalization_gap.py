@@ -1,15 +1,13 @@
 """Remark 3 and open question 2: test loss less training loss, over sigma."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from pipelines.reporting.figures import Picture, Study, register
-from pipelines.reporting.figures.chart import Chart, Series, lines
-from pipelines.reporting.figures.style import label, marker, shade
-from pipelines.reporting.statistics import main_group, main_models, over_seeds, own_estimator
+from pipelines.reporting.figures.chart import Chart, lines, of_model
+from pipelines.reporting.statistics import main_models
 
 
 def draw(losses: pd.DataFrame) -> Chart:
@@ -19,20 +17,16 @@ def draw(losses: pd.DataFrame) -> Chart:
         own = losses[losses["model"] == model].set_index("sigma").sort_index()
         train, test = own[own["split"] == "train"].align(own[own["split"] == "test"], join="inner", axis=0)
         gap, error = test["loss"] - train["loss"], np.hypot(test["stderr"], train["stderr"])
-        look: dict[str, Any] = {"colour": shade(model), "marker": marker(model)}
-        series.append(Series(label(model), list(gap.index), list(gap), list(gap - error), list(gap + error), **look))
         paper = (test["paper_loss"] - train["paper_loss"]).dropna()
-        series.append(Series(f"{label(model)}, paper", list(paper.index), list(paper), dash=(2, 3), hollow=True, **look))
+        series.append(of_model(model, gap.index, gap, error))
+        series.append(of_model(model, paper.index, paper, what=", paper", dash=(2, 3), hollow=True))
     return lines(series, "noise level σ", "test loss − train loss", zero=True)
 
 
 @register("generalization_gap", title="Generalization gap", paper="Remark 3", needs="losses", order=20)
 def pictures(study: Study) -> Iterator[Picture]:
-    """A picture a data set that was measured on both splits."""
-    losses = study.tables["losses"]
-    if losses.empty:
-        return
-    for dataset, group in over_seeds(own_estimator(main_group(losses, study.files.asked))).groupby("dataset"):
+    """A picture for each data set that was measured on both splits."""
+    for dataset, group in study.main_losses.groupby("dataset"):
         if set(group["split"]) == {"train", "test"}:
             caption = f"{dataset}. The two splits hold different images, so the bars include how hard those are."
             yield Picture(f"generalization_gap_{dataset}", caption, draw(group), "generalization gap over sigma")

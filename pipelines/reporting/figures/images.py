@@ -14,12 +14,12 @@ WIDTH = 374.0  # px: a phone's width, so text is legible there without zooming
 
 
 def sheet(width: float, height: float) -> Element:
-    """An empty SVG of that size, to which `place` and `write` add."""
+    """An empty SVG of this size in px, for `place` and `write`."""
     return Element("svg", {"xmlns": "http://www.w3.org/2000/svg", "viewBox": f"0 0 {width:g} {height:g}"})
 
 
 def place(on: Element, canvas: np.ndarray, x: float, y: float, width: float) -> Element:
-    """Put an RGBA canvas (H, W, 4) in [0, 1] on a sheet, `width` px wide; its pixels stay square."""
+    """Put an RGBA canvas (H, W, 4) in [0, 1] on a sheet, `width` px wide. Its pixels stay square."""
     file = io.BytesIO()
     Image.fromarray(np.round(canvas * 255).astype(np.uint8)).save(file, "PNG", optimize=True)
     data = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
@@ -36,7 +36,7 @@ def write(on: Element, text: str, x: float, y: float, size: float = 11, colour: 
 
 
 def rows_of_images(rows: Sequence[tuple[str, np.ndarray]], per_line: int = 12) -> Element:
-    """Labelled rows of images, one under the other, each label above its row.
+    """Rows of images one below the other, each with its label above it.
 
     Args:
         rows: (label, images (N, C, H, W) in [0, 1]; values outside are clipped for display).
@@ -67,6 +67,12 @@ def grid_of_images(images: np.ndarray, labels: Sequence[str] = (), columns: int 
         for i, text in enumerate(labels[line * columns : line * columns + len(row)]):
             write(figure, text, (i + 0.5) * step, (line + 1) * height - 3, 9, "faint", "middle")
     return figure
+
+
+def scaled(images: np.ndarray) -> tuple[np.ndarray, float]:
+    """Images stretched so that their largest value is 1, and by which factor."""
+    largest = max(float(images.max()), 1e-12)
+    return images / largest, 1 / largest
 
 
 def strip(images: np.ndarray, gap: int = 1) -> np.ndarray:

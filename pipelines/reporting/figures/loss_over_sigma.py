@@ -1,18 +1,17 @@
 """Tables 2 and 3 as a plot: the loss over sigma of each model, the references, and the paper's lines."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import pandas as pd
 
 from pipelines.reporting.figures import Picture, Study, register
-from pipelines.reporting.figures.chart import Chart, Series, lines
-from pipelines.reporting.figures.style import label, marker, shade
+from pipelines.reporting.figures.chart import Chart, Series, lines, of_model
+from pipelines.reporting.figures.style import label
 from pipelines.reporting.numbers import level
-from pipelines.reporting.statistics import main_group, main_models, over_seeds, own_estimator
+from pipelines.reporting.statistics import main_models
 
 REFERENCES = {"train": ("floor", "floor (exact)"), "test": ("nonparametric", "non-parametric")}
-ZOOM = 1.25  # what lies higher than so many times the compared losses is above the figure
+ZOOM = 1.25  # losses above so many times the compared ones are cut off
 
 
 def draw(losses: pd.DataFrame, split: str, domain: tuple[float, float] | None = None) -> Chart:
@@ -21,20 +20,17 @@ def draw(losses: pd.DataFrame, split: str, domain: tuple[float, float] | None = 
     series = []
     for model in main_models(rows):
         own = rows[rows["model"] == model].sort_values("sigma")
-        low, high = own["loss"] - own["stderr"], own["loss"] + own["stderr"]
-        look: dict[str, Any] = {"colour": shade(model), "marker": marker(model)}
-        series.append(Series(label(model), list(own["sigma"]), list(own["loss"]), list(low), list(high), **look))
         paper = own.dropna(subset=["paper_loss"])
-        name = f"{label(model)}, paper"
-        series.append(Series(name, list(paper["sigma"]), list(paper["paper_loss"]), dash=(2, 3), hollow=True, **look))
+        series.append(of_model(model, own["sigma"], own["loss"], own["stderr"]))
+        series.append(of_model(model, paper["sigma"], paper["paper_loss"], what=", paper", dash=(2, 3), hollow=True))
     for column, name, dash in ((*REFERENCES[split], (6, 3)), ("mean_image", "mean image", (1, 3))):
         known = rows.dropna(subset=[column]).groupby("sigma")[column].first()
-        series.append(Series(name, list(known.index), list(known), colour="faint", dash=dash))
+        series.append(Series(name, known.index, known, colour="faint", dash=dash))
     return lines(series, "noise level σ", f"{split} loss, E‖x − x̂(y)‖²", domain=domain or compared(rows, split))
 
 
 def compared(rows: pd.DataFrame, split: str) -> tuple[float, float]:
-    """The part of the vertical axis that the compared models take: UVB and DEEN where they are there, and the reference."""
+    """The part of the vertical axis that the compared losses take: those of UVB, DEEN and the reference, or else all."""
     two = rows[rows["model"].isin(["uvb", "deen"])]
     main = two if len(two) else rows
     known = [*main["loss"], *main["paper_loss"].dropna(), *main[REFERENCES[split][0]].dropna()]
@@ -47,12 +43,8 @@ def compared(rows: pd.DataFrame, split: str) -> tuple[float, float]:
 
 @register("loss_over_sigma", title="Loss over the noise level", paper="Tables 2–3", needs="losses", order=10)
 def pictures(study: Study) -> Iterator[Picture]:
-    """A picture a data set and split."""
-    losses = study.tables["losses"]
-    if losses.empty:
-        return
-    table = over_seeds(own_estimator(main_group(losses, study.files.asked)))
-    for dataset, group in table.groupby("dataset"):
+    """A picture for each data set and split."""
+    for dataset, group in study.main_losses.groupby("dataset"):
         for split in ("test", "train"):
             rows = group[group["split"] == split]
             if len(rows):
@@ -61,9 +53,9 @@ def pictures(study: Study) -> Iterator[Picture]:
 
 
 def about(rows: pd.DataFrame, split: str) -> str:
-    """What the lines are, and what lies above the figure."""
-    exact = "the training set's exact posterior mean" if split == "test" else "the exact floor no model can go under"
-    said = f"Dashed: {exact}; fine dots: always answering the mean image, where it is as low as that."
+    """What the lines are, and which losses are cut off."""
+    exact = "the training set's exact posterior mean" if split == "test" else "the exact floor, below which no model can go"
+    said = f"Dashed: {exact}; fine dots: always answering the mean image, where its loss is low enough to show."
     said += " Dotted: the paper's figures." if rows["paper_loss"].notna().any() else ""
     _, high = compared(rows, split)
     above = rows[rows["loss"] > high]

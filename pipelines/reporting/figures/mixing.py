@@ -3,82 +3,85 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pipelines.files.study_files import Model, Result, order
-from pipelines.reporting.figures import Picture, Study, register
-from pipelines.reporting.figures.chart import Chart, Series, lines
-from pipelines.reporting.figures.style import MARKERS, SPARE, label, marker, shade
+from pipelines.reporting.figures import Found, Picture, Study, named, register
+from pipelines.reporting.figures.chart import Chart, Series, lines, of_model
+from pipelines.reporting.figures.style import MARKERS, SPARE, label
 from pipelines.reporting.numbers import level
 from uvb.measure.mixing import power_law
 
 Row = Mapping[str, Any]
-Found = Sequence[tuple[Model, Result]]
+Costs = dict[str, dict[float, float | None]]  # model -> σ -> gradients per effective sample of the best setting
 
 
 def draw(rows: Sequence[Row]) -> Chart:
-    """Effective samples per 1,000 gradients over δ/σ, a line a sampler and friction."""
-    kinds: dict[str, list[Row]] = {}
+    """Effective samples per 1,000 gradients over δ/σ, a line for each sampler and friction."""
+    kinds: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
         friction = row["settings"].get("friction")
-        kinds.setdefault(row["sampler"].replace("_", " ") + (f", γσ = {friction:g}" if friction else ""), []).append(row)
+        kind = row["sampler"].replace("_", " ") + (f", γσ = {friction:g}" if friction else "")
+        points = kinds.setdefault(kind, [])
+        if row["ess_per_gradient"] is not None:
+            points.append((row["settings"]["delta"], 1000 * row["ess_per_gradient"]))
     series = []
-    for index, (name, own) in enumerate(kinds.items()):
-        known = [row for row in own if row["ess_per_gradient"] is not None]
-        at, found = [row["settings"]["delta"] for row in known], [1000 * row["ess_per_gradient"] for row in known]
-        series.append(Series(name, at, found, colour=SPARE[index % len(SPARE)], marker=list(MARKERS)[index % len(MARKERS)]))
+    for index, (name, points) in enumerate(kinds.items()):
+        x, y = ([point[i] for point in points] for i in (0, 1))
+        series.append(Series(name, x, y, colour=SPARE[index % len(SPARE)], marker=MARKERS[index % len(MARKERS)]))
     return lines(series, "step size δ, in units of σ", "effective samples per 1,000 gradients")
 
 
-def draw_cost(found: Found) -> Chart:
+def draw_cost(costs: Costs) -> Chart:
     """Gradients per effective sample of the best setting, over σ, and a power law of σ through them."""
     series = []
-    for name in dict.fromkeys(model.spec.model for model, _ in found):
-        sigmas, costs = _costs(found, name)
-        look: dict[str, Any] = {"colour": shade(name), "marker": marker(name)}
-        series.append(Series(label(name), sigmas, costs, dash=None, **look))
-        if len(sigmas) > 2:
-            scale, power, _ = power_law(sigmas, costs)
-            series.append(Series(f"{label(name)}, fit", sigmas, [scale * s**power for s in sigmas], colour=shade(name)))
+    for model, known in _known(costs):
+        series.append(of_model(model, list(known), list(known.values()), dash=None))
+        if len(known) > 2:
+            scale, power, _ = power_law(list(known), list(known.values()))
+            fitted = [scale * sigma**power for sigma in known]
+            series.append(of_model(model, list(known), fitted, what=", fit", marker=""))
     return lines(series, "σ", "gradients per effective sample", log_y=True)
 
 
 @register("mixing", title="What mixing costs", paper="Remark 5", needs="mixing", order=56)
 def pictures(study: Study) -> Iterator[Picture]:
-    """A picture a model of all settings; and one over σ for each data set and seed."""
-    for model, result in study.files.of_models("mixing"):
-        values, spec = result.values, model.spec
+    """A picture of all settings for each model, and one over σ for each data set and seed."""
+    for model, result in study.of_models("mixing"):
+        values = result.values
         left = [f"{row['sampler']} {_said(row['settings'])}: {row['message']}" for row in values["rows"] if row["message"]]
         caption = (
-            f"{label(spec.model)} on {spec.data.name}, σ = {level(spec.sigma)}; {values['chains']} chains of "
-            f"{values['gradients']} gradients from Unif[0, 1]ᵈ, along the data’s first three principal components. "
-            f"{_best(values)}{' Left out: ' + '; '.join(left) + '.' if left else ''}"
+            f"{named(model.spec)}; {values['chains']} chains of {values['gradients']} gradients from Unif[0, 1]ᵈ, along the "
+            f"data’s first three principal components. {_best(values)}{' Left out: ' + '; '.join(left) + '.' if left else ''}"
         )
-        yield Picture(f"mixing_{spec.spec_id}", caption, draw(values["rows"]), "effective samples over the step size")
-    groups: dict[tuple[str, int], list[tuple[Model, Result]]] = {}
-    for model, result in study.files.of_models("mixing_over_sigma"):
-        groups.setdefault((model.spec.data.name, model.spec.seed), []).append((model, result))
-    for (data, seed), found in groups.items():
-        found.sort(key=lambda pair: order(pair[0].spec))
-        parts = [_fit(found, name) for name in dict.fromkeys(model.spec.model for model, _ in found)]
-        caption = f"{data}: gradients for one effective sample by the best setting. {' '.join(parts)}"
-        yield Picture(f"mixing_over_sigma_{data}_{seed}", caption, draw_cost(found), "cost of mixing over sigma")
+        yield Picture(f"mixing_{model.spec_id}", caption, draw(values["rows"]), "effective samples over the step size")
+    for data, seed, found in study.by_data("mixing_over_sigma"):
+        costs = _costs(found)
+        caption = f"{data}: gradients for one effective sample with the best setting. {' '.join(_fits(costs))}"
+        yield Picture(f"mixing_over_sigma_{data}_{seed}", caption, draw_cost(costs), "cost of mixing over sigma")
 
 
-def _costs(found: Found, name: str) -> tuple[list[float], list[float]]:
-    own = [
-        (m.spec.sigma, 1 / r.values["best"]["ess_per_gradient"]) for m, r in found if m.spec.model == name and r.values["best"]
-    ]
-    return [sigma for sigma, _ in own], [cost for _, cost in own]
+def _costs(found: Found) -> Costs:
+    costs: Costs = {}
+    for model, result in found:
+        best = result.values["best"]
+        costs.setdefault(model.spec.model, {})[model.spec.sigma] = 1 / best["ess_per_gradient"] if best else None
+    return costs
 
 
-def _fit(found: Found, name: str) -> str:
-    """What a power law says of one model's cost, and at which levels no setting mixed."""
-    sigmas, costs = _costs(found, name)
-    stuck = [level(m.spec.sigma) for m, r in found if m.spec.model == name and not r.values["best"]]
-    said = f"{label(name)}: no setting reached R̂ < 1.05 at σ = {', '.join(stuck)}." if stuck else ""
-    if len(sigmas) > 2:
-        _, power, error = power_law(sigmas, costs)
-        said = f"{label(name)}: cost grows as σ to the power {power:.1f} ± {error:.1f}. {said}"
-    return said.strip()
+def _known(costs: Costs) -> Iterator[tuple[str, dict[float, float]]]:
+    """The costs at the noise levels at which some setting mixed."""
+    for model, own in costs.items():
+        yield model, {sigma: cost for sigma, cost in own.items() if cost is not None}
+
+
+def _fits(costs: Costs) -> Iterator[str]:
+    """For each model: how its cost grows, and the noise levels at which no setting mixed."""
+    for model, known in _known(costs):
+        said = []
+        if len(known) > 2:
+            _, power, error = power_law(list(known), list(known.values()))
+            said.append(f"{label(model)}: cost grows as σ to the power {power:.1f} ± {error:.1f}.")
+        if stuck := [level(sigma) for sigma in costs[model] if sigma not in known]:
+            said.append(f"{label(model)}: no setting reached R̂ < 1.05 at σ = {', '.join(stuck)}.")
+        yield " ".join(said)
 
 
 def _best(values: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from pipelines.reporting.numbers import level
 
 
 def draw(rows: Sequence[Mapping[str, Any]]) -> Chart:
-    """The excess loss as a share of (mean predictor - optimum), a bar a model, one standard error."""
+    """The excess loss as a share of (mean predictor - optimum), a bar a model, with one standard error."""
     whole = [row["mean_predictor"] - row["optimum"] for row in rows]
     shares = [100 * (row["loss"] - row["optimum"]) / w for row, w in zip(rows, whole, strict=True)]
     errors = [100 * row["stderr"] / w for row, w in zip(rows, whole, strict=True)]
@@ -19,11 +19,11 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> Chart:
     return bars([label(m) for m in models], shares, errors, [shade(m) for m in models], axis)
 
 
-@register("mixture", title="A mixture with a known optimum", paper="", needs="mixture", order=95)
+@register("mixture", title="A mixture with a known optimum", needs="mixture", order=95)
 def pictures(study: Study) -> Iterator[Picture]:
-    """A picture a noise level."""
+    """A picture for each noise level."""
     levels: dict[float, list[Mapping[str, Any]]] = {}
-    for model, result in study.files.of_models("mixture"):
+    for model, result in study.of_models("mixture"):
         levels.setdefault(model.spec.sigma, []).extend(result.values["rows"])
     for sigma, rows in sorted(levels.items()):
         errors = "; ".join(f"{label(r['model'])} {r['score_error']:.2g}" for r in rows)

@@ -1,39 +1,33 @@
 """Sec. 3.3.1, NEBULA: two steps of size sigma squared, and the attractor by gradient flow."""
 
 from collections.abc import Iterator
-from xml.etree.ElementTree import Element
 
 import numpy as np
 
 from pipelines.files.study_files import WALK
-from pipelines.reporting.figures import Picture, Study, register
+from pipelines.reporting.figures import Picture, Study, named, register
 from pipelines.reporting.figures.chart import WIDTH, Chart, Series, lines
 from pipelines.reporting.figures.images import rows_of_images
 from pipelines.reporting.figures.style import label, shade
 from pipelines.reporting.figures.walk_jump import trust
-from pipelines.reporting.numbers import level
 
-
-def draw(noisy: np.ndarray, step1: np.ndarray, step2: np.ndarray, attractor: np.ndarray) -> Element:
-    """Rows of images (N, C, H, W)."""
-    rows = [("noisy y", noisy), ("one step of σ², x̂(y)", step1), ("two steps, x̂(x̂(y))", step2), ("attractor", attractor)]
-    return rows_of_images(rows)
+ROWS = {
+    "noisy": "noisy y", "step1": "one step of σ², x̂(y)", "step2": "two steps, x̂(x̂(y))", "attractor": "attractor",
+}  # fmt: skip
 
 
 def draw_energy(energy: np.ndarray, model: str) -> Chart:
-    """The energy (steps, N) along the flow: the mean, and the middle nine tenths of the images."""
+    """The energy (steps, N) along the flow: the mean, and the range of the middle nine tenths of the images."""
     steps = list(range(len(energy)))
-    ends = [list(np.nanquantile(energy, q, axis=1)) for q in (0.05, 0.95)]
-    series = [
-        Series("mean over images", steps, list(np.nanmean(energy, axis=1)), colour=shade(model)),
-        *(Series(f"{name} of the images", steps, end, colour="faint", dash=(4, 3))
-          for name, end in zip(("5 %", "95 %"), ends, strict=True)),
-    ]  # fmt: skip
+    series = [Series("mean over images", steps, np.nanmean(energy, axis=1), colour=shade(model))]
+    for name, share in (("5 %", 0.05), ("95 %", 0.95)):
+        end = np.nanquantile(energy, share, axis=1)
+        series.append(Series(f"{name} of the images", steps, end, colour="faint", dash=(4, 3)))
     return lines(series, "step of the gradient flow", "energy, nats", height=140)
 
 
 def draw_classes(classes: np.ndarray, shown: int = 20) -> Chart:
-    """The class (steps, N) of x̂ along the flow, a row an image; hovering tells the class."""
+    """The class (steps, N) of x̂ along the flow, a row for each image; hovering tells the class."""
     rows = [
         {"image": image + 1, "from": begin, "to": end, "class": str(int(classes[begin, image]))}
         for image in range(min(shown, classes.shape[1]))
@@ -58,12 +52,12 @@ def _stays(classes: np.ndarray) -> Iterator[tuple[int, int]]:
 
 @register("nebula", title="Attractors of the energy", paper="Sec. 3.3.1", needs="nebula", order=70)
 def pictures(study: Study) -> Iterator[Picture]:
-    """Images and energies for each model."""
+    """Images, and energies and classes along the flow, for each model."""
     walks = study.files.results(WALK)  # which measure how far the classifier can be believed
-    for model, result in study.files.of_models("nebula"):
+    for model, result in study.of_models("nebula"):
         spec, arrays, values = model.spec, result.arrays, result.values
         believed = trust(walks[model.spec_id].values) if model.spec_id in walks else ""
-        caption = f"{label(spec.model)} on {spec.data.name}, σ = {level(spec.sigma)}."
+        caption, who = f"{named(spec)}.", f"{label(spec.model)} on {spec.data.name}"
         before, after = values.get("labels_before"), values.get("labels_after")
         if before and after:
             moved = sum(a != b for a, b in zip(before, after, strict=True))
@@ -71,12 +65,10 @@ def pictures(study: Study) -> Iterator[Picture]:
         ended = values.get("converged")
         if ended and not all(ended):
             caption += f" {len(ended) - sum(ended)} of {len(ended)} flows had not come to rest."
-        images = draw(*(arrays[name] for name in ("noisy", "step1", "step2", "attractor")))
-        yield Picture(f"nebula_{spec.spec_id}", caption, images)
+        yield Picture(f"nebula_{spec.spec_id}", caption, rows_of_images([(text, arrays[row]) for row, text in ROWS.items()]))
         if "energy" in arrays:
-            caption = f"{label(spec.model)} on {spec.data.name}. Energy along the flow."
-            yield Picture(f"nebula_energy_{spec.spec_id}", caption, draw_energy(arrays["energy"], spec.model))
+            figure = draw_energy(arrays["energy"], spec.model)
+            yield Picture(f"nebula_energy_{spec.spec_id}", f"{who}. Energy along the flow.", figure)
         if "classes" in arrays and len(arrays["classes"]) > 1:
-            about = f"Class of x̂(y) along the flow, a row for each image.{believed}"
-            caption = f"{label(spec.model)} on {spec.data.name}. {about}"
+            caption = f"{who}. Class of x̂(y) along the flow, a row for each image.{believed}"
             yield Picture(f"nebula_classes_{spec.spec_id}", caption, draw_classes(arrays["classes"]))

@@ -1,17 +1,14 @@
 """How figures look: colours with a light and a dark shade, a colour and a marker for each model, matplotlib's settings."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import cache
+from typing import Any
 
 import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.container import ErrorbarContainer
-from matplotlib.figure import Figure
 
 from uvb.models import model_names
 
-# name -> (light, dark). Series colours keep a contrast of 3:1 or better on their page; each is told apart by marker too.
+# name -> (light, dark). Series colours have a contrast of 3:1 or better to their page, and each has its own marker.
 PALETTE: dict[str, tuple[str, str]] = {
     "ink": ("#24242b", "#dcdce4"),
     "faint": ("#8a8a95", "#8d8d9a"),
@@ -35,21 +32,10 @@ PALETTE: dict[str, tuple[str, str]] = {
 INK, FAINT, GRID = (PALETTE[name][0] for name in ("ink", "faint", "grid"))
 KNOWN = tuple(name for name in PALETTE if not name.startswith(("ink", "faint", "grid", "spare")))
 SPARE = tuple(name for name in PALETTE if name.startswith("spare"))
-# Vega's name of a marker, or its path -> matplotlib's
-MARKERS = {
-    "circle": "o",
-    "square": "s",
-    "diamond": "D",
-    "triangle-up": "^",
-    "triangle-down": "v",
-    "cross": "P",
-    "star": "*",
-    "x": "X",
-    "triangle-left": "<",
-    "triangle-right": ">",
-    "pentagon": "p",
-    "hexagon": "h",
-}
+MARKERS = (  # Vega's names, or those of `_PATHS`
+    "circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "star", "x", "triangle-left", "triangle-right",
+    "pentagon", "hexagon",
+)  # fmt: skip
 _PATHS = {
     "star": "M0,-1L.23,-.32H.95L.37,.12L.59,.81L0,.39L-.59,.81L-.37,.12L-.95,-.32H-.23Z",
     "x": "M-.8,-.5L-.5,-.8L0,-.3L.5,-.8L.8,-.5L.3,0L.8,.5L.5,.8L0,.3L-.5,.8L-.8,.5L-.3,0Z",
@@ -65,11 +51,22 @@ _LABELS = {
     "uvb_laplace_matched": "UVB, Laplace b = σ/√2",
     "uvb_mean": "UVB, z = μ",
 }
-FILM = (  # of `film`: what moves rests under the pointer, and where less motion is wanted
+FILM = (  # of `film`: it rests under the pointer, and for readers who asked their system for less motion
     "@keyframes film{to{transform:translateX(var(--far))}}svg:hover [style*=film]{animation-play-state:paused!important}"
     "@media(prefers-reduced-motion:reduce){[style*=film]{animation:none!important}}"
 )
-WIDTH = 5.2  # inches: 374 px, a phone's width, so text is legible there without zooming
+THEME: Any = {  # matplotlib's settings, for figures of plug-ins
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.titlecolor", "xtick.labelcolor", "ytick.labelcolor"), INK),
+    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), FAINT),
+    **dict.fromkeys(("axes.facecolor", "figure.facecolor", "image.interpolation", "svg.fonttype"), "none"),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
+    **dict.fromkeys(("axes.grid", "axes.axisbelow"), True),
+    **dict.fromkeys(("font.size", "axes.labelsize", "axes.titlesize"), 9),
+    **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 8),
+    **{"font.family": "DejaVu Sans", "grid.color": GRID, "lines.linewidth": 1.6, "lines.markersize": 4.5},
+    "figure.figsize": (5.2, 3.3),  # inches: 374 px wide, as a phone, so text is legible there without zooming
+    "figure.constrained_layout.use": True,
+}
 
 
 def label(model: str) -> str:
@@ -88,7 +85,7 @@ def marker(model: str) -> str:
 
 
 def colour(model: str) -> str:
-    """A model's colour in the light theme, as matplotlib and MLflow take it."""
+    """A model's colour in the light theme, which MLflow uses."""
     return PALETTE[shade(model)][0]
 
 
@@ -103,22 +100,21 @@ def marker_path(name: str) -> str:
 
 
 def line_colour(line: str) -> str | None:
-    """The colour of a line of MLflow's chart over σ, a model's or an exact reference's; None for one of several of a kind."""
+    """The colour of a model's or a reference's line in MLflow's chart over σ. None for one of several lines of a model."""
     return {"floor": FAINT, "nonparametric": INK, **{model.upper(): colour(model) for model in KNOWN}}.get(line)
 
 
 def _identity(model: str) -> tuple[str, str]:
     """Colour and marker. Models without a colour of their own take the spare ones in the order of their names."""
-    markers = list(MARKERS)
     if model in KNOWN:
-        return model, markers[KNOWN.index(model)]
+        return model, MARKERS[KNOWN.index(model)]
     place = _spare_place(model)
-    return SPARE[place % len(SPARE)], markers[(place // len(SPARE)) % len(markers)]
+    return SPARE[place % len(SPARE)], MARKERS[(place // len(SPARE)) % len(MARKERS)]
 
 
 @cache
 def _spare_place(model: str) -> int:
-    """The model's place among those without a colour. One that is not registered, as its plug-in is gone, comes after."""
+    """The model's place among those without a colour. Models whose plug-in is gone come last."""
     others = sorted(name for name in model_names() if name not in KNOWN)
     if model in others:
         return others.index(model)
@@ -129,59 +125,6 @@ def _spare_place(model: str) -> int:
 _UNREGISTERED: list[str] = []
 
 
-@contextmanager
-def theme() -> Iterator[None]:
-    """matplotlib's settings while a figure is made and saved; drawn without pyplot, so no figure outlives its use."""
-    with matplotlib.rc_context(
-        {
-            "font.family": "DejaVu Sans",
-            "font.size": 9,
-            "axes.titlesize": 9.5,
-            "axes.titlelocation": "left",
-            "axes.labelsize": 9,
-            "axes.edgecolor": FAINT,
-            "axes.labelcolor": INK,
-            "axes.titlecolor": INK,
-            "axes.linewidth": 0.8,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.facecolor": "none",
-            "axes.grid": True,
-            "axes.axisbelow": True,
-            "grid.color": GRID,
-            "grid.linewidth": 0.8,
-            "figure.facecolor": "none",
-            "text.color": INK,
-            "xtick.color": FAINT,
-            "ytick.color": FAINT,
-            "xtick.labelcolor": INK,
-            "ytick.labelcolor": INK,
-            "xtick.labelsize": 8,
-            "ytick.labelsize": 8,
-            "legend.fontsize": 8,
-            "legend.frameon": False,
-            "lines.linewidth": 1.6,
-            "lines.markersize": 4.5,
-            "svg.fonttype": "none",
-            "image.interpolation": "none",
-        }
-    ):
-        yield
-
-
-def plot(height: float = 3.3, width: float = WIDTH) -> tuple[Figure, Axes]:
-    """A figure with one pair of axes."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.add_subplot()
-
-
-def legend(axes: Axes, **kwargs: object) -> None:
-    """A legend above the axes, where it covers nothing."""
-    # Models, which have error bars, come before the paper's lines and the references.
-    found = sorted(zip(*axes.get_legend_handles_labels(), strict=True), key=lambda e: not isinstance(e[0], ErrorbarContainer))
-    handles, labels = [handle for handle, _ in found], [name for _, name in found]
-    if handles:
-        axes.legend(
-            handles, labels, loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=min(3, len(labels)), borderaxespad=0.2,
-            handlelength=1.9, columnspacing=1.4, **kwargs,
-        )  # fmt: skip
+def theme() -> AbstractContextManager[None]:
+    """A block in which matplotlib draws by `THEME`."""
+    return matplotlib.rc_context(THEME)

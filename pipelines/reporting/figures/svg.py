@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from pipelines.reporting.figures.chart import Chart
 from pipelines.reporting.figures.style import FILM, PALETTE, css, theme
 
-Drawn = Figure | Chart | Element  # what a drawing may return: of matplotlib, of `chart`, of `images`
+Drawn = Figure | Chart | Element  # what a drawing may return: matplotlib's, one of `chart`, or an SVG
 
 _SVG, _LINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 _VARIABLES = {light: f"{css(name)[:-1]}, {light})" for name, (light, _) in PALETTE.items()}
@@ -23,20 +23,20 @@ ElementTree.register_namespace("xlink", _LINK)
 
 
 def to_svg(figure: Drawn, name: str, alt: str = "") -> str:
-    """The figure as an SVG element: it fills its place, its ids begin with `name`, its colours follow the page's theme."""
+    """The figure as an SVG element. It fills its place, its ids begin with `name`, and its colours follow the page's theme."""
     root = _element(figure, name)
     _clean(root, name)
     width = float(root.get("viewBox", "0 0 374 0").split()[2])
     for size in ("width", "height"):
         root.attrib.pop(size, None)
-    # at most 1.45 times its size, so that text is of one size in all figures of a wide page
+    # at most 1.45 times its size, so that all figures of a wide page have text of one size
     root.attrib |= {"role": "img", "aria-label": alt or name, "style": f"max-width:{1.45 * width:.0f}px"}
     root.attrib |= {"font-family": "var(--font, sans-serif)", "stroke-linejoin": "round"}
     return ElementTree.tostring(root, encoding="unicode")
 
 
 def standalone(svg: str) -> str:
-    """An SVG element as a file: it brings the colours of both themes with it."""
+    """An SVG element as a file, with the colours of both themes."""
     light, dark = variables()
     css_text = (
         f"svg{{{light};background:#fff;color:{PALETTE['ink'][0]}}}"
@@ -47,7 +47,7 @@ def standalone(svg: str) -> str:
 
 
 def inner(file: str) -> str:
-    """The inverse of `standalone`."""
+    """The SVG element of a file that `standalone` made."""
     return re.sub(r"^.*?(<svg[^>]*>)<style>.*?</style>", r"\1", file.strip(), count=1, flags=re.S)
 
 
@@ -58,7 +58,7 @@ def variables() -> tuple[str, str]:
 
 
 def file_name(text: str) -> str:
-    """Text as a file's name and an element's id: letters, digits, dot, dash and underscore."""
+    """Text as the name of a file and the id of an element: letters, digits, dot, dash and underscore."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.") or "figure"
 
 
@@ -74,7 +74,7 @@ def _element(figure: Drawn, name: str) -> Element:
 
 
 def _clean(root: Element, name: str) -> None:
-    """Make ids the figure's own, colours the page's, and leave out what a page needs once at most."""
+    """Give ids the figure's name and colours the page's variables; remove metadata, styles and roles."""
     for parent in list(root.iter()):
         for child in [c for c in parent if c.tag in _DROPPED]:
             parent.remove(child)
@@ -94,7 +94,7 @@ def _clean(root: Element, name: str) -> None:
 
 
 def _declaration(text: str) -> str:
-    """A declaration of matplotlib's with the page's colours and font."""
+    """One of matplotlib's CSS declarations, with the page's colours and font."""
     key, _, value = (part.strip() for part in text.partition(":"))
     if key == "font":
         value = value.split("'")[0] + "var(--font, sans-serif)"

@@ -5,14 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.reporting.figures import Picture, Study, register
+from pipelines.reporting.figures import Picture, Study, named, register
 from pipelines.reporting.figures.chart import WIDTH, Chart, heat
 from pipelines.reporting.figures.film import film
 from pipelines.reporting.figures.images import grid_of_images
-from pipelines.reporting.figures.style import css, label
-from pipelines.reporting.numbers import level
+from pipelines.reporting.figures.style import css
 
-UNSURE = 0.5  # a classifier that names fewer right tells little
+UNSURE = 0.5  # where a classifier is right in fewer cases, its classes say little
 SHOWN_JUMPS = 100  # of a chain
 SHOWN_CLASSES = 40  # of a matrix of moves: the most frequent ones
 BEHIND = 7  # other chains drawn behind the first
@@ -28,7 +27,7 @@ def draw_transitions(counts: np.ndarray) -> Chart:
 
 
 def draw_classes(labels: np.ndarray, steps_per_jump: int) -> Chart:
-    """The class over time, labels (T, chains); the first chain in front, a few others behind it."""
+    """The class over time, of labels (T, chains): the first chain in front, a few others behind it."""
     names = ["the first chain", "other chains"]
     rows = [
         {"step": (t + 1) * steps_per_jump, "class": int(label), "chain": names[min(chain, 1)], "shift": (chain + 1) % 5}
@@ -36,17 +35,12 @@ def draw_classes(labels: np.ndarray, steps_per_jump: int) -> Chart:
         for t, label in enumerate(labels[:, chain])
         if label >= 0
     ]
-    colour = {"field": "chain", "type": "nominal", "title": None, "sort": None}
+    axis, scale = {"tickMinStep": 1, "format": "d"}, {"domain": names, "range": [css("uvb"), css("faint")]}
     encoding = {
         "x": {"field": "step", "type": "quantitative", "title": "steps of the walk"},
-        "y": {
-            "field": "class",
-            "type": "quantitative",
-            "axis": {"tickMinStep": 1, "format": "d"},
-            "scale": {"padding": 8, "zero": False},
-        },
+        "y": {"field": "class", "type": "quantitative", "axis": axis, "scale": {"padding": 8, "zero": False}},
         "yOffset": {"field": "shift", "type": "quantitative", "scale": {"domain": [0, 4], "range": [-3, 3]}},
-        "color": {**colour, "scale": {"domain": names, "range": [css("uvb"), css("faint")]}},
+        "color": {"field": "chain", "type": "nominal", "title": None, "sort": None, "scale": scale},
         "size": {"condition": {"test": f"datum.chain == '{names[0]}'", "value": 18}, "value": 6},
         "tooltip": [{"field": "chain", "title": " "}, {"field": "step"}, {"field": "class"}],
     }
@@ -56,19 +50,18 @@ def draw_classes(labels: np.ndarray, steps_per_jump: int) -> Chart:
 
 @register("walk_jump", title="Walk-jump sampling", paper="Fig. 3", needs="walk_jump", order=50)
 def pictures(study: Study) -> Iterator[Picture]:
-    """The walk, its second-jump variant, the transition matrix and the classes over time, for each model sampled."""
+    """For each model that walked: the walk as a film, its jumps, its classes over time, and the moves between them."""
     for suffix, model, result in study.files.walks():
-        spec, values, arrays = model.spec, result.values, result.arrays
-        key = f"{spec.spec_id}{suffix}"
-        who = f"{label(spec.model)} on {spec.data.name}, σ = {level(spec.sigma)}, {values['sampler']}, δ = {values['delta']:g}"
+        values, arrays = result.values, result.arrays
+        key, every = f"{model.spec_id}{suffix}", values["steps_per_jump"]
+        who = f"{named(model.spec)}, {values['sampler']}, δ = {values['delta']:g}"
         if values.get("acceptance") is not None:
             who += f", {values['acceptance']:.0%} of its proposals accepted"
         who += f" ({values['message']})" if values.get("message") else ""
-        every = values["steps_per_jump"]
         first = arrays["labels"][:SHOWN_JUMPS, 0] if "labels" in arrays else None
         if "jumps" in arrays and len(shown := arrays["jumps"][:SHOWN_JUMPS]) > 1:
             energy = arrays["energy"][: len(shown), 0] if "energy" in arrays else None
-            caption = f"{who}. One chain from Unif[0, 1]ᵈ without warm-up or restart; the animation rests under the pointer."
+            caption = f"{who}. One chain from Unif[0, 1]ᵈ, without warm-up or restart. Point at the animation to stop it."
             yield Picture(f"film_{key}", caption, film(shown, energy, first), "a walk-jump chain, jump by jump")
         if "labels" in arrays:
             others = f"the first chain in front, {min(BEHIND, values['chains'] - 1)} others behind it"
@@ -76,21 +69,20 @@ def pictures(study: Study) -> Iterator[Picture]:
             yield Picture(f"classes_{key}", caption, draw_classes(arrays["labels"], every), "classes over time")
         for jumps, labels, kind in (("jumps", "labels", "x̂(y)"), ("jumps2", "labels2", "x̂(x̂(y))")):
             if jumps in arrays:
-                own = arrays[labels][:SHOWN_JUMPS, 0] if labels in arrays else ()
-                below = ", the classifier’s label below" if len(own) else ""
+                names = [str(int(k)) if k >= 0 else "×" for k in arrays[labels][:SHOWN_JUMPS, 0]] if labels in arrays else []
+                below = ", the classifier’s label below" if names else ""
                 caption = f"{who}. The first chain, read left to right: {kind} after every {every} steps{below}."
-                names = [str(int(k)) if k >= 0 else "×" for k in own]
                 yield Picture(f"{jumps}_{key}", caption, grid_of_images(arrays[jumps][:SHOWN_JUMPS], names), "jumps of a chain")
         counts = _moves(values["variants"].get("jump", {}))
         if counts is not None:
             caption = f"{who}. Moves between the classes of successive jumps, in percent of each row, all chains."
             if len(counts) > SHOWN_CLASSES:
-                caption += f" The {SHOWN_CLASSES} most frequent classes."
+                caption += f" Only the {SHOWN_CLASSES} most frequent classes are shown."
             yield Picture(f"transitions_{key}", f"{caption}{trust(values)}", draw_transitions(counts), "moves between classes")
 
 
 def _moves(variant: Mapping[str, Any]) -> np.ndarray | None:
-    """The counts (K, K) of moves between classes; of many classes a result lists those that happened."""
+    """The counts (K, K) of moves between classes. Where there are many classes, the result lists the moves that happened."""
     if variant.get("transition"):
         return np.nan_to_num(np.array(variant["transition"], float))
     if not variant.get("moves"):
@@ -102,7 +94,7 @@ def _moves(variant: Mapping[str, Any]) -> np.ndarray | None:
 
 
 def trust(values: Mapping[str, Any]) -> str:
-    """How far the classes of jumps can be believed: a sentence, or nothing where it is not known."""
+    """A sentence on how far the classes of jumps can be believed, or nothing where that is not known."""
     accuracy = values.get("classifier_accuracy")
     if accuracy is None:
         return ""

@@ -18,7 +18,7 @@ from uvb.models.capacity import widths_at
 
 
 def test_main_group_is_of_the_last_command(tmp_path: Path) -> None:
-    """Eight epochs, then twenty; or more models first, then fewer. Without a study.json, the longer training."""
+    """First a command with eight epochs, then one with twenty and fewer models. Without study.json, ties go to more epochs."""
     short, long = (fake_study.spec("uvb").recipe.changed(epochs=n) for n in (8, 20))
     specs = [dataclasses.replace(fake_study.spec(m, s), recipe=short) for m in ("uvb", "deen") for s in (0.5, 1.0)]
     last = [dataclasses.replace(fake_study.spec(m), recipe=long) for m in ("uvb", "deen")]
@@ -26,8 +26,8 @@ def test_main_group_is_of_the_last_command(tmp_path: Path) -> None:
         fake_study.add_model(tmp_path, spec)
     files = StudyFiles(tmp_path)
     table = losses(files)
-    assert set(main_group(table, files.asked)["epochs"]) == {8}  # nobody asked: most are so
-    assert set(main_group(table[table["sigma"] == 1.0])["epochs"]) == {20}  # as many: the longer
+    assert set(main_group(table, files.asked)["epochs"]) == {8}  # without study.json: most models have eight
+    assert set(main_group(table[table["sigma"] == 1.0])["epochs"]) == {20}  # a tie: more epochs win
     (tmp_path / "study.json").write_text(json.dumps({"specs": [spec.spec_id for spec in last]}))
     again = StudyFiles(tmp_path)
     assert set(main_group(table, again.asked)["epochs"]) == {20}
@@ -45,7 +45,7 @@ def test_over_seeds_keeps_two_rates_of_a_recipe_apart(tmp_path: Path) -> None:
 
 
 def test_own_estimator_of_the_sigma_vae_is_its_decoder(tmp_path: Path) -> None:
-    """Sec. 2.2: trained on clean images, it denoises through encoder and decoder; the VAE on Y has an energy of Y."""
+    """The σ-VAE, trained on clean images, denoises through encoder and decoder (Sec. 2.2). The VAE on Y has an energy of Y."""
     for model in ("sigma_vae", "vae", "deen"):
         fake_study.add_model(tmp_path, fake_study.spec(model))
     files = StudyFiles(tmp_path)
@@ -64,7 +64,7 @@ def test_losses_leave_out_the_papers_figure_for_other_widths(tmp_path: Path) -> 
 
 
 def test_losses_leave_out_images_that_have_changed(tmp_path: Path) -> None:
-    """Losses on the old and on the new images do not compare: the last command's are shown."""
+    """Losses on old and new images cannot be compared, so only those of the last command are shown."""
     old = fake_study.spec("uvb")
     new = dataclasses.replace(old, data=dataclasses.replace(old.data, checksum="other"))
     for spec in (old, new):
@@ -77,7 +77,7 @@ def test_losses_leave_out_images_that_have_changed(tmp_path: Path) -> None:
 
 
 def test_main_group_breaks_ties_by_images_and_unchanged_recipe(tmp_path: Path) -> None:
-    """A search's headline is of the recipe it began with, and says which that is."""
+    """The headline of a search is about the recipe that it began with, and names it."""
     base = fake_study.spec("uvb")
     less = dataclasses.replace(base.data, train_images=500)
     conditions = [base, *(dataclasses.replace(base, recipe=base.recipe.changed(learning_rate=rate)) for rate in (1e-3, 9e-3))]
@@ -102,7 +102,7 @@ def test_headline_of_a_search_speaks_of_held_out_images(tmp_path: Path) -> None:
 
 
 def test_main_group_is_of_the_last_commands_widths(tmp_path: Path) -> None:
-    """Half as wide first, then as wide as the paper's: the main tables and the headline are of the second, and the reverse."""
+    """Models of half the paper's width and of its full width: tables and headline are about those asked for last."""
     by_size = [[fake_study.spec(m, widths=widths_at(m, (1, 8, 8), f)) for m in ("uvb", "deen")] for f in (0.5, 1.0)]
     for spec in (*by_size[0], *by_size[1]):
         fake_study.add_model(tmp_path, spec)
@@ -115,14 +115,14 @@ def test_main_group_is_of_the_last_commands_widths(tmp_path: Path) -> None:
 
 
 def test_tables_leave_out_what_was_measured_otherwise(tmp_path: Path) -> None:
-    """Else two seeds measured on other images would be averaged as if they were alike."""
+    """Otherwise seeds measured on different images would be averaged."""
     specs = [fake_study.spec("uvb", seed=seed) for seed in range(3)]
     for spec, settings in zip(specs, "aab", strict=True):
         fake_study.add_model(tmp_path, spec)
         for task in ("losses", "internals"):
             path = tmp_path / "tasks" / task / spec.spec_id / "result.json"
             path.write_text(json.dumps(json.loads(path.read_text()) | {"settings": settings}))
-    assert len(set(losses(StudyFiles(tmp_path))["spec_id"])) == 3  # nothing says which are wanted
+    assert len(set(losses(StudyFiles(tmp_path))["spec_id"])) == 3  # no settings.json says which are wanted
     (tmp_path / "tasks" / "settings.json").write_text(json.dumps({"losses": "b", "internals": "b"}))
     files = StudyFiles(tmp_path)
     assert set(losses(files)["spec_id"]) == set(internals(files)["spec_id"]) == {specs[2].spec_id}

@@ -1,4 +1,4 @@
-"""Files of a study that hold something else: one line, and no waiting."""
+"""A study whose files hold something else: the report refuses them in one line, and at once."""
 
 import os
 import re

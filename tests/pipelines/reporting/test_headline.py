@@ -1,4 +1,4 @@
-"""The report's first sentences: who is lower, by how much, and how sure that is."""
+"""The report's headline: which model is better, by how much, and how sure that is."""
 
 import itertools
 from pathlib import Path
@@ -40,7 +40,7 @@ def test_headline_is_what_the_files_say(study: Path, page: str) -> None:
     [(0.05, "cannot be told apart", ("uvb", "deen")), (1.0, "DEEN is lower than UVB by 1.00", ("deen", "uvb"))],
 )
 def test_headline_names_the_lower_model_first(study: Path, shift: float, verdict: str, order: tuple[str, str]) -> None:
-    """And names the losses in the order of the models."""
+    """The losses are named in the same order."""
     tables = build_tables(study)
     pairs = tables["pairs"].assign(difference=shift, low=shift - 0.1, high=shift + 0.1, stderr=0.05)
     rows = tables["losses"].query("split == 'test' and sigma == 1.0 and estimator == 'energy'").set_index("model")["loss"]
@@ -49,7 +49,7 @@ def test_headline_names_the_lower_model_first(study: Path, shift: float, verdict
 
 
 def test_headline_over_two_seeds_is_that_of_the_stored_losses(tmp_path: Path) -> None:
-    """Every number of it from the arrays that the tasks wrote, image by image; the largest σ, not the other."""
+    """Every number is computed here again from the arrays that the tasks wrote. The headline is of the larger σ."""
     for sigma, seed, model in itertools.product((0.5, 1.0), (0, 1), ("uvb", "deen")):
         fake_study.add_model(tmp_path, fake_study.spec(model, sigma, seed=seed))
 
@@ -63,11 +63,11 @@ def test_headline_over_two_seeds_is_that_of_the_stored_losses(tmp_path: Path) ->
     error = np.mean([d.std(ddof=1) / len(d) ** 0.5 for d in differences])
     tables = build_tables(tmp_path)
     (headline,) = headlines(tables["losses"], tables["pairs"])
-    assert headline.sigma == 1.0
+    assert headline.row.sigma == 1.0
     assert headline.first == pytest.approx(np.mean(uvb), rel=1e-6)
     assert headline.second == pytest.approx(np.mean(deen), rel=1e-6)
     assert headline.difference.mean == pytest.approx(np.mean(means), rel=1e-6)
-    spread = abs(means[0] - means[1]) / 2  # of two: the standard error of their mean
+    spread = abs(means[0] - means[1]) / 2  # the standard error of the mean of two
     half = ((12.7062 * spread) ** 2 + (1.959964 * error) ** 2) ** 0.5
     assert headline.difference.low == pytest.approx(np.mean(means) - half, rel=1e-5)
     assert headline.difference.high == pytest.approx(np.mean(means) + half, rel=1e-5)
@@ -97,7 +97,7 @@ def test_lone_headline_is_of_the_largest_noise_level(tmp_path: Path) -> None:
 
 
 def test_headline_and_pair_table_include_other_models(tmp_path: Path) -> None:
-    """In the headline and in a table of its own, from the stored losses; what has no match in size is named."""
+    """They are in the headline and in a table of their own, as the stored losses say. A model without a match is named."""
     for sigma, model in itertools.product((0.5, 1.0), ("uvb", "deen", "uvb_laplace")):
         fake_study.add_model(tmp_path, fake_study.spec(model, sigma))
     fake_study.add_model(tmp_path, fake_study.spec("vae", widths=widths_at("vae", (1, 8, 8), 0.25)))
@@ -140,7 +140,7 @@ def test_headline_names_models_of_fewer_seeds(tmp_path: Path) -> None:
     of_main, of_others = pair_tables.pair_tables(tables["pairs"], tables["losses"])
     assert any("trainings" in note for note in of_main.notes)
     assert not any("trainings" in note for note in of_others.notes)
-    fake_study.add_model(tmp_path, fake_study.spec("uvb_laplace", seed=7))  # which no UVB has
+    fake_study.add_model(tmp_path, fake_study.spec("uvb_laplace", seed=7))  # no UVB has this seed
     tables = build_tables(tmp_path)
     assert len(pair_tables.pair_tables(tables["pairs"].query("split == 'train'"), tables["losses"])) == 1
 

@@ -1,4 +1,4 @@
-"""Which models are compared, and that what is compared is of the same images and noise."""
+"""Which models are compared, and that they are compared on the same images and noise."""
 
 import dataclasses
 import itertools
@@ -21,7 +21,7 @@ from uvb.models.capacity import widths_at
 
 
 def test_pairs_are_differences_of_the_same_images(study: Path) -> None:
-    """Mean, clustered error and interval from the stored arrays, computed here a second way."""
+    """Mean, clustered error and interval, computed here again from the stored arrays."""
     uvb, deen = fake_study.spec("uvb"), fake_study.spec("deen")
     a, b = (load_file(study / "tasks" / "losses" / s.spec_id / "arrays.safetensors")["test/energy"] for s in (uvb, deen))
     row = pairs(StudyFiles(study)).set_index(["first_id", "second_id", "split"]).loc[(uvb.spec_id, deen.spec_id, "test")]
@@ -31,7 +31,7 @@ def test_pairs_are_differences_of_the_same_images(study: Path) -> None:
     assert row["difference"] == pytest.approx(mean)
     assert row["stderr"] == pytest.approx(stderr)
     assert (row["low"], row["high"]) == pytest.approx((mean - 1.96 * stderr, mean + 1.96 * stderr), abs=1e-4)
-    # The images' own spread cancels: that is what pairing is for.
+    # Pairing cancels what the images have in common.
     unpaired = math.hypot(a.std(), b.std()) / math.sqrt(200)
     assert stderr < unpaired / 3
 
@@ -50,7 +50,7 @@ def test_pairs_join_only_models_trained_alike(tmp_path: Path) -> None:
 
 
 def test_pairs_compare_every_model_with_uvb_and_deen(tmp_path: Path) -> None:
-    """And these two with one another once, so that no pair is there twice."""
+    """UVB and DEEN are compared with each other once, so no pair appears twice."""
     for model in ("uvb", "deen", "vae", "uvb_laplace"):
         fake_study.add_model(tmp_path, fake_study.spec(model))
     files = StudyFiles(tmp_path)
@@ -63,7 +63,7 @@ def test_pairs_compare_every_model_with_uvb_and_deen(tmp_path: Path) -> None:
 
 
 def test_pairs_join_models_of_equal_capacity_only(tmp_path: Path) -> None:
-    """A sweep over capacity: half and whole UVB, half and whole DEEN make two pairs and not four."""
+    """UVB and DEEN at half and full capacity make two pairs, and not four."""
     for factor in (0.5, 1.0):
         for model in ("uvb", "deen"):
             fake_study.add_model(tmp_path, fake_study.spec(model, widths=widths_at(model, (1, 8, 8), factor)))
@@ -78,8 +78,8 @@ def test_pairs_join_models_of_equal_capacity_only(tmp_path: Path) -> None:
 
 
 def test_pairs_take_the_nearest_of_several_sizes(tmp_path: Path) -> None:
-    """Sizes are not seeds: a pair a seed, and an interval over these."""
-    seeds = range(4)  # which also shuffle the order of a size's spec_ids
+    """There is one pair for each seed, and the interval is over seeds: sizes do not count as seeds."""
+    seeds = range(4)  # several, so that the sizes' spec_ids come in different orders
     for seed, (model, factor) in itertools.product(seeds, [("uvb", 1.0), *(("deen", f) for f in (0.92, 0.95, 1.0, 1.05))]):
         fake_study.add_model(tmp_path, fake_study.spec(model, seed=seed, widths=widths_at(model, (1, 8, 8), factor)))
     files = StudyFiles(tmp_path)
@@ -95,7 +95,7 @@ def test_pairs_take_the_nearest_of_several_sizes(tmp_path: Path) -> None:
 
 
 def test_pairs_leave_out_models_measured_otherwise(tmp_path: Path) -> None:
-    """Of other draws the noise is not the same, whatever the arrays' shapes."""
+    """Other draws are other noise, even where the arrays have the same shape."""
     specs = [fake_study.spec(model) for model in ("uvb", "deen")]
     for spec, settings in zip(specs, ("a", "b"), strict=True):
         fake_study.add_model(tmp_path, spec)

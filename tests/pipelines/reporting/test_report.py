@@ -1,4 +1,4 @@
-"""The report: one page that stands alone, says what the data say, and leaves out what is not there."""
+"""The report: one page that needs no other file, says what the data say, and leaves out what is not there."""
 
 import base64
 import dataclasses
@@ -16,6 +16,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from pipelines.files.study_files import StudyFiles
 from pipelines.report import Args, main
@@ -24,7 +25,7 @@ from pipelines.reporting.compare import build_comparison
 from pipelines.reporting.facts import flat, run_facts
 from pipelines.reporting.figures import Picture, Study, drawings, register
 from pipelines.reporting.figures.images import rows_of_images, strip
-from pipelines.reporting.figures.style import PALETTE, plot, theme
+from pipelines.reporting.figures.style import PALETTE, theme
 from pipelines.reporting.figures.svg import file_name, standalone, to_svg
 from pipelines.reporting.headlines import headlines
 from pipelines.reporting.page import PARTS, build_report
@@ -39,7 +40,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 class Checker(HTMLParser):
-    """Collects ids, references and whether every element is closed."""
+    """Collects ids and references, and checks that every element is closed."""
 
     VOID = frozenset({"meta", "br", "img", "link", "hr"})
 
@@ -69,7 +70,7 @@ def test_page_is_whole_and_loads_nothing(page: str) -> None:
     checker = Checker()
     checker.feed(page)
     assert not checker.open
-    assert len(checker.ids) == len(set(checker.ids)), "ids of several figures clash"
+    assert len(checker.ids) == len(set(checker.ids)), "two figures share an id"
     inner = {link[1:] for link in checker.loads if link.startswith("#")}
     assert inner <= set(checker.ids)
     assert all(link.startswith(("#", "data:image/png;base64,")) for link in checker.loads)
@@ -78,8 +79,8 @@ def test_page_is_whole_and_loads_nothing(page: str) -> None:
     assert len(page) < 3e6
 
 
-def test_page_is_read_without_its_scripts(study: Path, page: str) -> None:
-    """Each chart is a picture already; what a script would draw instead holds the same numbers."""
+def test_page_shows_all_charts_without_its_scripts(study: Path, page: str) -> None:
+    """Each chart is a picture, and the data from which a script draws it again are the same numbers."""
     scripts = re.findall(r"<script( [^>]*)?>(.*?)</script>", page, re.S)
     charts = [json.loads(text) for kind, text in scripts if "json" in kind]
     assert len(scripts) == len(charts) + 2
@@ -93,10 +94,10 @@ def test_page_is_read_without_its_scripts(study: Path, page: str) -> None:
 
 
 def test_report_shows_every_drawing_and_writes_it_to_figures(study: Path, page: str) -> None:
-    untitled = PARTS["found"]  # the opening's figures have no heading
+    untitled = PARTS["found"]  # figures at the top have no heading
     shown = set(re.findall(r"<h3>([^<]*)", page))
     missing = {d.name for d in drawings() if d.name not in untitled and html.escape(d.title, quote=False) not in shown}
-    assert missing == {"loss_over_capacity", "training_size", "mixing"}, "what the made-up study has no results of"
+    assert missing == {"loss_over_capacity", "training_size", "mixing"}, "the made-up study has no results of these"
     assert "Not in this study" in page
     assert page.count("to draw") == len(missing)
     files = {p.stem for p in (study / "figures").glob("*.svg")}
@@ -108,7 +109,7 @@ def test_report_shows_every_drawing_and_writes_it_to_figures(study: Path, page: 
 
 
 def test_headline_compares_models_of_unlike_lists_of_sizes(tmp_path: Path) -> None:
-    """UVB at three sizes, DEEN at the smaller two: the middle UVB has its match, though it is not the middle DEEN."""
+    """UVB has three sizes and DEEN the smaller two. The middle UVB is compared with the larger DEEN, which is as large."""
     for model, factors in (("uvb", (0.5, 1.0, 2.0)), ("deen", (0.5, 1.0))):
         for factor in factors:
             fake_study.add_model(tmp_path, fake_study.spec(model, widths=widths_at(model, (1, 8, 8), factor)))
@@ -118,7 +119,7 @@ def test_headline_compares_models_of_unlike_lists_of_sizes(tmp_path: Path) -> No
 
 
 def test_training_size_is_drawn_at_equal_steps(tmp_path: Path) -> None:
-    """24 steps of 64 on each: 1 epoch of 1,500 images, 2 of 750 and 8 of 188. 1 of 188 and 9 of 1,500 are others."""
+    """24 steps of 64 images are 1 epoch of 1,500, 2 of 750, or 8 of 188. Two trainings of other lengths are left out."""
     spec = fake_study.spec("uvb")
     for images, epochs in ((1500, 1), (750, 2), (188, 8), (188, 1), (1500, 9)):
         data = dataclasses.replace(spec.data, train_images=images)
@@ -155,7 +156,7 @@ def test_pair_table_names_models_without_a_pair(tmp_path: Path) -> None:
     ],
 )
 def test_captions_tell_the_classifiers_accuracy(study: Path, tmp_path: Path, accuracy: float | None, said: str) -> None:
-    """And where it is right in fewer than half of them, that they say little."""
+    """Where it is right in fewer than half of the cases, they also say that the classes say little."""
     shutil.copytree(study, tmp_path, dirs_exist_ok=True)
     for path in (tmp_path / "tasks" / "walk_jump").glob("*/result.json"):
         fake_study.write(
@@ -261,7 +262,7 @@ def test_report_is_the_same_each_time(study: Path, page: str) -> None:
 
 
 def test_figures_take_their_colours_from_the_page(page: str) -> None:
-    """No drawing keeps a colour of the light theme: each is a variable with a dark twin."""
+    """No drawing has a fixed colour of the light theme: each is a variable, which has a dark shade too."""
     body = page[page.index("<body>") :]
     for name, (light, dark) in PALETTE.items():
         assert light not in re.sub(r"var\([^)]*\)", "", body), name
@@ -272,7 +273,7 @@ def test_figures_take_their_colours_from_the_page(page: str) -> None:
 
 
 def test_rows_of_images_keep_their_pixels() -> None:
-    """The picture embedded in the SVG is the array itself: enlarging is left to the page."""
+    """The picture in the SVG has the array's own pixels; the page enlarges it."""
     images = np.random.default_rng(0).uniform(size=(3, 1, 8, 8)).astype(np.float32)
     canvas = strip(images)
     assert canvas.shape == (8, 26, 4)
@@ -288,8 +289,8 @@ def test_rows_of_images_keep_their_pixels() -> None:
 
 def test_to_svg_escapes_text() -> None:
     with theme():
-        figure, axes = plot()
-        axes.set_xlabel("<b>&</b>")
+        figure = Figure()
+        figure.add_subplot().set_xlabel("<b>&</b>")
         svg = to_svg(figure, file_name('a "b"/../c'), 'say "<x>"')
     ElementTree.fromstring(standalone(svg).split("\n", 1)[1])
     assert "<b>" not in svg
@@ -302,7 +303,7 @@ def test_register_adds_a_drawing_to_the_report(bare: Path, monkeypatch: pytest.M
 
     @register("mine", title="My own experiment", needs="mine", order=1)
     def pictures(study: Study) -> Iterator[Picture]:
-        yield Picture("mine", "My caption.", plot()[0])
+        yield Picture("mine", "My caption.", Figure())
 
     page = build_report(bare).read_text()
     assert "My own experiment" in page
@@ -324,19 +325,15 @@ def test_build_comparison_writes_one_page(study: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("args", "message"),
-    [
-        (Args(()), "no study given"),
-        (Args((Path("a"),), Path("x.html")), "own folder"),
-        (Args((Path("nowhere"),)), "no study"),
-    ],
+    [(Args(()), "no study given"), (Args((Path("a"),), Path("x.html")), "own folder"), (Args((Path("nowhere"),)), "no study")],
 )
 def test_report_refuses_wrong_arguments_in_one_line(args: Args, message: str) -> None:
     with pytest.raises(UserError, match=message):
         main(args)
 
 
-def test_command_line(bare: Path, tmp_path: Path) -> None:
-    """The last line is the report's path; a mistake is one line and exit code 2."""
+def test_report_command_prints_its_path_or_one_line(bare: Path, tmp_path: Path) -> None:
+    """The last line is the report's path. A mistake is one line and exit code 2."""
     script = [sys.executable, str(ROOT / "pipelines" / "report.py")]
     environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "HOME": str(tmp_path)}
     good = subprocess.run([*script, str(bare)], capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
@@ -348,7 +345,7 @@ def test_command_line(bare: Path, tmp_path: Path) -> None:
     assert bad.stderr.startswith("error: none is no study")
 
 
-def test_numbers_have_the_digits_their_errors_allow() -> None:
+def test_cells_print_the_digits_that_errors_allow() -> None:
     assert (cells.number(3.69412, 0.0123).text, cells.number(3.69412, 0.0123).error) == ("3.694", "0.012")
     assert cells.number(692.31, 4.2).text == "692.3"
     assert cells.number(None).text == cells.number(pd.NA).text == "–"
@@ -365,7 +362,7 @@ def test_numbers_have_the_digits_their_errors_allow() -> None:
 
 
 def test_sampling_table_tells_seeds_apart(tmp_path: Path) -> None:
-    """Two seeds' chains bear their seeds, and the encoder's table says whose it is; of one seed neither says so."""
+    """With two seeds, chains are headed by their seed and the encoder's table names its seed. With one seed, neither does."""
     columns: dict[int, tuple[list[str], str]] = {}
     for seed in (3, 4):
         spec = fake_study.spec("uvb", seed=seed)

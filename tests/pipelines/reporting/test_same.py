@@ -1,4 +1,4 @@
-"""Two studies are the same where every number of their tables is."""
+"""`report.py --same`: two studies are the same if all numbers in their tables are."""
 
 import shutil
 from pathlib import Path

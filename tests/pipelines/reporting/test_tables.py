@@ -1,4 +1,4 @@
-"""Tables: the contract that others read, and the figures in them against what the files hold."""
+"""Tables: the columns that others rely on, and their figures against what the files hold."""
 
 import dataclasses
 import json
@@ -30,7 +30,7 @@ def mnist(tmp_path: Path) -> Path:
 
 
 def test_tables_keep_the_columns_that_others_read(study: Path) -> None:
-    """Names and order as promised: a change here breaks the readers of these files."""
+    """A change of names or order would break the readers of these files."""
     build_tables(study)
     promised = {
         "losses": [
@@ -91,7 +91,7 @@ def test_losses_hold_the_exact_references(study: Path) -> None:
 
 def test_losses_without_a_reference_have_no_floor(mnist: Path) -> None:
     table = losses(StudyFiles(mnist))
-    assert len(table) == 6  # two splits of UVB's energy and decoder, and of DEEN's energy
+    assert len(table) == 6  # for both splits: UVB's energy and decoder, and DEEN's energy
     assert table["floor"].isna().all()
     assert table["nonparametric"].isna().all()
 
@@ -100,7 +100,7 @@ def test_losses_hold_the_papers_figures(mnist: Path) -> None:
     table = losses(StudyFiles(mnist)).set_index(["model", "split", "estimator"])["paper_loss"]
     assert table["uvb", "test", "energy"] == 15.0
     assert table["deen", "train", "energy"] == 20.1
-    assert math.isnan(table["uvb", "test", "decoder"])  # the paper's figure is of y - sigma^2 grad f alone
+    assert math.isnan(table["uvb", "test", "decoder"])  # the paper's figure is of y - sigma^2 grad f
 
 
 def test_losses_leave_out_the_papers_figure_for_another_activation(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_internals_hold_tables_4_and_5(mnist: Path) -> None:
 
 
 def test_losses_take_the_floor_of_the_images_trained_on(tmp_path: Path) -> None:
-    """Fewer images, another floor: the reference of the same data, number of images and noise level, or none."""
+    """Fewer images have another floor. A reference counts only for the same data, number of images and noise level."""
     uvb = fake_study.spec("uvb")
     fewer = dataclasses.replace(uvb, data=dataclasses.replace(uvb.data, train_images=1000))
     for of, value in ((uvb, 3.25), (fewer, 3.0)):
@@ -142,7 +142,7 @@ def test_capacity_compares_with_the_uvb_nearest_in_size(tmp_path: Path) -> None:
     table = capacity(StudyFiles(tmp_path))
     small, large = sorted(table.query("model == 'uvb'")["parameters"])
     (deen,) = table.query("model == 'deen'")["parameters"]
-    assert small < 0.5 * deen  # far from it
+    assert small < 0.5 * deen  # so it is not DEEN's match
     assert table.set_index("parameters")["ratio"].to_dict() == {small: 1.0, large: 1.0, deen: deen / large}
 
 
@@ -179,12 +179,7 @@ def test_losses_take_run_ids_from_the_projection(mnist: Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [
-        ({"surplus": 1}, "surplus"),
-        ({"sigma": "one"}, "references"),
-        ({"floor": None}, "floor is null"),
-        ({}, "appears twice"),
-    ],
+    [({"surplus": 1}, "surplus"), ({"sigma": "one"}, "references"), ({"floor": None}, "floor is null"), ({}, "appears twice")],
 )
 def test_frame_refuses_a_broken_row(change: dict[str, object], message: str) -> None:
     row = dict.fromkeys(SCHEMAS["references"].names, 1.0) | {"dataset": "d", "checksum": "c", "train_images": 1}
@@ -225,7 +220,7 @@ def test_build_tables_of_an_empty_study_are_empty(tmp_path: Path) -> None:
 
 
 def test_study_files_order_models_as_the_paper_does(study: Path) -> None:
-    """`StudyFiles` keys results by folder and orders models as the paper does: UVB before DEEN, sigma ascending."""
+    """UVB comes before DEEN, and smaller sigma before larger. `results` has the content of each result.json."""
     files = StudyFiles(study)
     shown = [(m.spec.model, m.spec.sigma) for m, _ in files.of_models("losses")]
     assert shown[:3] == [("uvb", 0.3), ("uvb", 0.4), ("uvb", 0.5)]

@@ -1,4 +1,4 @@
-"""What a report warns of, and how its figures are drawn."""
+"""The report's warnings, and how its figures are drawn."""
 
 import base64
 import re
@@ -18,8 +18,8 @@ from uvb.data.report import ReadReport, SplitRead
 from uvb.errors import UserError
 
 
-def test_report_warns_of_trainings_cut_short_and_of_models_worse_than_a_constant(tmp_path: Path) -> None:
-    """The first by the last tenth of its curve; the second where the mean image's loss, 4.74, is lower."""
+def test_report_warns_of_short_trainings_and_of_models_worse_than_a_constant(tmp_path: Path) -> None:
+    """A training was too short if its loss still falls in its last tenth. The constant is the mean image (loss 4.74)."""
     good, short, bad = (fake_study.spec("uvb", sigma) for sigma in (0.5, 0.6, 1.0))
     for spec, epochs, over in ((good, 12, 0.4), (short, 2, 0.4), (bad, 12, 2.0)):
         fake_study.add_model(tmp_path, spec, epochs=epochs, excess=(over, 0.0))
@@ -45,7 +45,7 @@ def test_report_says_what_was_read_and_what_is_doubtful(tmp_path: Path) -> None:
         build_report(tmp_path)
 
 
-def test_one_epoch_draws_a_point(tmp_path: Path) -> None:
+def test_curves_draw_one_epoch_as_a_point(tmp_path: Path) -> None:
     fake_study.add_model(tmp_path, fake_study.spec("deen"), epochs=1)
     study = Study(StudyFiles(tmp_path), build_tables(tmp_path))
     charts = [picture.figure for d in drawings() if d.name == "curves" for picture in d.pictures(study)]
@@ -54,8 +54,8 @@ def test_one_epoch_draws_a_point(tmp_path: Path) -> None:
     assert 1 in points["strokeOpacity"]["scale"]["range"]
 
 
-def test_no_two_models_share_colour_and_marker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plug-ins take the spare colours in turn, each with markers of its own, however many there are."""
+def test_style_gives_no_two_models_the_same_colour_and_marker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plug-ins take the spare colours in turn, and another marker each time round."""
     names = [f"mine_{i}" for i in range(40)]
     monkeypatch.setattr(style, "model_names", lambda: ["uvb", *names])
     style._spare_place.cache_clear()
@@ -64,7 +64,7 @@ def test_no_two_models_share_colour_and_marker(monkeypatch: pytest.MonkeyPatch) 
     assert len(looks) == len(style.KNOWN) + 41
 
 
-def test_many_classes_are_drawn_as_the_most_frequent(tmp_path: Path) -> None:
+def test_walk_jump_draws_the_most_frequent_of_many_classes(tmp_path: Path) -> None:
     counts = np.zeros((2000, 2000), int)
     counts[7, 1999] = counts[1999, 7] = 5
     chart = draw_transitions(counts)
@@ -75,7 +75,7 @@ def test_many_classes_are_drawn_as_the_most_frequent(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("width", [(28, 28), (8, 12)])
-def test_pixels_are_square(width: tuple[int, int]) -> None:
+def test_images_have_square_pixels(width: tuple[int, int]) -> None:
     images = np.zeros((7, 1, *width), np.float32)
     for drawn in (rows_of_images([("a", images)]), grid_of_images(images, columns=3)):
         for image in drawn.iter("image"):

@@ -1,4 +1,4 @@
-"""Tracking URIs: each that cannot work is one line, before MLflow is imported and without anything written."""
+"""Tracking URIs: one that cannot work is refused in one line, before MLflow is imported or anything is written."""
 
 import os
 import re
@@ -55,7 +55,7 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("uri", [uri for uri in MALFORMED if uri])
-def test_uris_that_cannot_work_are_one_line(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_refuses_uris_that_cannot_work_in_one_line(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     line = refusal(uri)
     assert re.search(MALFORMED[uri], line), line
@@ -66,7 +66,7 @@ def test_uris_that_cannot_work_are_one_line(uri: str, tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize("letter", ["%", "?"])
-def test_working_folders_that_mlflow_cannot_address_are_refused(
+def test_check_refuses_working_folders_that_mlflow_cannot_address(
     letter: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / f"a{letter}20b"
@@ -77,7 +77,7 @@ def test_working_folders_that_mlflow_cannot_address_are_refused(
     assert sorted(tmp_path.rglob("*")) == [folder]
 
 
-def test_files_that_are_not_mlflows_are_refused_and_left_alone(tmp_path: Path) -> None:
+def test_check_refuses_files_that_are_not_mlflows_and_leaves_them_alone(tmp_path: Path) -> None:
     revisions = mlflow_revisions()
     (newest,) = set(revisions) - set(revisions.values())
     older = revisions[newest]
@@ -112,7 +112,7 @@ def test_files_that_are_not_mlflows_are_refused_and_left_alone(tmp_path: Path) -
     assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
 
 
-def test_databases_must_answer_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_refuses_databases_that_do_not_answer_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(address, "ANSWER_SECONDS", 0.2)
     refuses = SimpleNamespace(connect=lambda: (_ for _ in ()).throw(RuntimeError("no such user\nmore of it")))
     silent = SimpleNamespace(connect=lambda: time.sleep(3))
@@ -124,7 +124,7 @@ def test_databases_must_answer_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     check_tracking_uri("postgresql://host/db")
 
 
-def test_a_database_locked_from_the_start_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_says_in_one_line_that_a_database_is_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(address, "ANSWER_SECONDS", 0.2)
     shutil.copy(empty_mlflow_db(), tmp_path / "mlflow.db")
     with closing(sqlite3.connect(tmp_path / "mlflow.db")) as other:
@@ -132,7 +132,9 @@ def test_a_database_locked_from_the_start_is_one_line(tmp_path: Path, monkeypatc
         assert "database is locked); end what holds it" in refusal(f"sqlite:///{tmp_path}/mlflow.db")
 
 
-def test_a_database_locked_later_is_one_warning_without_tracebacks(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_tracker_warns_once_without_tracebacks_of_a_database_that_is_locked(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     shutil.copy(empty_mlflow_db(), tmp_path / "mlflow.db")
     store, spec, warnings = Store(tmp_path / "study"), make_spec("uvb", 1.0), []
     begin(store, spec, epochs=2)

@@ -1,4 +1,4 @@
-"""What a study's tables become in MLflow, without MLflow."""
+"""What a study's tables become in MLflow. MLflow itself is not needed."""
 
 import pandas as pd
 import pytest
@@ -7,7 +7,7 @@ from pipelines.tracking.values import curve_points, lines_over_sigma, model_valu
 
 
 def test_lines_over_sigma_keep_lengths_of_training_apart():
-    """What differs in its epochs alone is no other seed, and is not averaged with it."""
+    """Trainings that differ in their epochs are not averaged as if they were seeds."""
     row = {"dataset": "digits", "model": "uvb", "recipe": "fast", "split": "test", "estimator": "energy", "seed": 0}
     rows = [
         row
@@ -25,7 +25,7 @@ def test_lines_over_sigma_keep_lengths_of_training_apart():
 @pytest.mark.parametrize(
     ("sigmas", "metric", "steps"),
     [
-        ((0.1, 0.29, 0.3, 1.1, 10.0), "loss_over_sigma", (10, 29, 30, 110, 1000)),  # floats that 100 makes no whole numbers
+        ((0.1, 0.29, 0.3, 1.1, 10.0), "loss_over_sigma", (10, 29, 30, 110, 1000)),  # 100 σ is whole only up to rounding
         ((0.001, 0.004, 1.0), "loss_over_1000_sigma", (1, 4, 1000)),
         ((0.125, 0.5), "loss_over_1000_sigma", (125, 500)),
         ((1e-8, 1.0), "loss_over_100000000_sigma", (1, 100_000_000)),
@@ -42,7 +42,7 @@ def test_lines_over_sigma_give_every_noise_level_a_step(sigmas, metric, steps):
 
 
 def test_curve_points_name_losses_by_their_unit():
-    """The VAE's are nats, and a chart of MLflow's has one unit."""
+    """The VAE's losses are in nats, and a chart of MLflow's has one unit."""
     rows = [{"epoch": 1, "test_loss": 33.0, "kl": 0.9, "time": 2.0}]
     names = lambda objective: [name for name, *_ in curve_points(rows, None, objective)]  # noqa: E731
     assert names("denoise") == ["epoch/test_loss", "epoch/kl"]
@@ -50,7 +50,7 @@ def test_curve_points_name_losses_by_their_unit():
 
 
 def test_model_values_put_references_beside_the_judged_loss():
-    """Of the UVB beside them it is the energy's; the decoder's loss has a name of its own, and nothing beside it."""
+    """UVB is judged by its energy. The decoder's loss has a name of its own, and no references beside it."""
     row = {"spec_id": "a", "model": "uvb", "objective": "denoise", "split": "test", "stderr": 0.1, "paper_loss": 15.0}
     row |= {"floor": 3.0, "nonparametric": None, "parameters": 27}
     losses = [row | {"estimator": "energy", "loss": 16.0}, row | {"estimator": "decoder", "loss": 130.0, "paper_loss": 1.0}]
@@ -77,7 +77,9 @@ def test_readable_puts_varying_columns_first_and_keeps_all():
     assert list(readable(table).columns) == ["sigma", "loss", "epochs", "spec_id", "recipe"]
 
 
-def test_worker_points_are_at_the_time_they_were_seen():
+def test_worker_points_are_of_every_worker_at_the_time_they_were_seen():
     progress = {"time": 12.5, "began": 9.0, "machine": {"cpu_percent": 50.0, "memory_percent": None}}
-    assert worker_points(progress) == [("system/worker_cpu_percent", 50.0, 3, 12500)]
-    assert worker_points({}) == []
+    second = {"time": 13.5, "machine": {"cpu_percent": 70.0}}
+    points = [("system/worker_0_cpu_percent", 50.0, 3, 12500), ("system/worker_1_cpu_percent", 70.0, 4, 13500)]
+    assert worker_points(progress, {1: second}) == points
+    assert worker_points({}, {}) == []

@@ -1,4 +1,4 @@
-"""Models as models: logged to MLflow as a folder and a pyfunc, fetched again the same, nothing pickled on the way."""
+"""Models in MLflow: logged as a folder and a pyfunc, and fetched again unchanged. Nothing is pickled."""
 
 import pickle
 import shutil
@@ -100,7 +100,7 @@ def test_log_model_logs_once_and_redoes_a_torn_upload(logged):
     assert models.log_model(client, run_id, folder) == first
     experiment = client.get_run(run_id).info.experiment_id
     torn = client.create_run(experiment).info.run_id
-    client.create_logged_model(experiment, "uvb-sigma-1", torn)  # and killed before the upload
+    client.create_logged_model(experiment, "uvb-sigma-1", torn)  # as if killed before the upload
     models.log_model(client, torn, folder)
     assert [str(m.status) for m in models._logged(client, experiment, torn)] == ["READY"]
     assert [m.name for m in models._logged(client, experiment, torn)] == ["uvb-sigma-1"]
@@ -119,7 +119,7 @@ def test_register_best_adds_a_version_for_a_better_model_only(logged):
     ]
     losses = pd.DataFrame(rows, columns=["model", "spec_id", "sigma", "loss"])
     losses = losses.assign(split="test", estimator="energy", dataset="digits")
-    assert set(models.best(losses)["spec_id"]) == {"x", "a", "d"}  # losses at other noise levels do not compare
+    assert set(models.best(losses)["spec_id"]) == {"x", "a", "d"}  # losses at different noise levels are not compared
     runs = {"x": found["uvb"][0], "a": found["uvb"][0], "d": found["deen"][0]}
     for _ in range(2):
         named = models.register_best(client, "my/study", losses[losses["spec_id"] != "x"], runs)
@@ -135,6 +135,16 @@ def test_register_best_adds_a_version_for_a_better_model_only(logged):
     said = {"sigma": "1", "test_loss": "3.0000", "spec_id": "b", "dataset": "digits", "checksum": "c" * 64}
     assert version.tags == said
     assert models.load("models:/my-study-uvb/1", uri).spec == make_spec("uvb", 1.0)
+
+
+def test_register_best_names_models_by_data_set_where_there_are_several(logged):
+    client, _, found = logged
+    rows = [("digits", "uvb", "a", 1.0, 4.0), ("mnist", "uvb", "b", 1.0, 15.0)]
+    losses = pd.DataFrame(rows, columns=["dataset", "model", "spec_id", "sigma", "loss"]).assign(
+        split="test", estimator="energy"
+    )
+    named = models.register_best(client, "two", losses, dict.fromkeys("ab", found["uvb"][0]))
+    assert named.keys() == {f"two-{data}-uvb@{alias}" for data in ("digits", "mnist") for alias in ("best-sigma-1", "best")}
 
 
 def test_load_refuses_a_model_that_is_not_there_in_one_line(logged, tmp_path):

@@ -1,4 +1,4 @@
-"""Other trackers hold what MLflow holds: the same metrics, steps and numbers."""
+"""Other trackers get the same metrics, steps and numbers as MLflow."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ def study(tmp_path: Path) -> Path:
     return tmp_path / "study"
 
 
-def test_tensorboard_has_curves_and_losses_once_however_often_they_are_written(study: Path) -> None:
+def test_tensorboard_has_curves_and_losses_once_after_two_exports(study: Path) -> None:
     from tensorboardX.proto.event_pb2 import Event
 
     for _ in range(2):
@@ -40,7 +40,7 @@ def test_tensorboard_has_curves_and_losses_once_however_often_they_are_written(s
 
 
 @pytest.mark.slow
-def test_wandb_writes_offline_runs_once(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wandb_has_offline_runs_once_after_two_exports(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("wandb", reason="the package wandb is not installed")
     for _ in range(2):
         export(Export(study, "wandb"))
@@ -49,7 +49,7 @@ def test_wandb_writes_offline_runs_once(study: Path, capsys: pytest.CaptureFixtu
     assert "2 trainings for wandb" in capsys.readouterr().out
 
 
-def test_wandb_that_is_not_installed_is_one_line(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_export_says_in_one_line_that_wandb_is_not_installed(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "wandb", None)
     with pytest.raises(UserError, match="not installed: pip install wandb"):
         export(Export(study, "wandb"))

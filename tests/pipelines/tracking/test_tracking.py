@@ -1,4 +1,4 @@
-"""The projection into MLflow, on a real SQLite store and (slow) a real server that goes away and comes back."""
+"""The projection of a study into a real SQLite store of MLflow."""
 
 import json
 import time
@@ -31,7 +31,7 @@ def store(request, tmp_path):
 
 
 def test_tracker_tags_a_later_commands_settings(uri, store):
-    """MLflow refuses to change a parameter; both commands' settings are to be seen, and the first one's again."""
+    """MLflow never changes a parameter, so the settings of the second and of the third command are tags."""
     spec = make_spec("uvb", 1.0)
     complete(store, spec)
     seen = []
@@ -99,9 +99,9 @@ def test_tracker_projects_a_whole_study(uri, store, tmp_path):
     assert run["params"]["data.checksum"] == "c" * 64
     assert run["tags"]["uvb.spec_id"] == specs[1].spec_id
     assert run["datasets"] == 2
-    times = [(e, 10.0 - e, int((START + 2 * e) * 1000)) for e in range(1, 5)]  # the files' own clock
+    times = [(e, 10.0 - e, int((START + 2 * e) * 1000)) for e in range(1, 5)]  # the time that the files have
     assert run["history"]["epoch/train_loss"] == times
-    assert "epoch/kl" not in run["history"]  # null: not measured
+    assert "epoch/kl" not in run["history"]  # null in the files: not measured
     latest = {k: points[-1][1] for k, points in run["history"].items()}
     assert latest["test_loss"] == 4.0
     assert latest["test_loss_decoder"] == 99.0
@@ -124,7 +124,13 @@ def test_tracker_projects_a_whole_study(uri, store, tmp_path):
     best = {name: client.get_model_version_by_alias(name, "best").run_id for name in ("digits-uvb", "digits-deen")}
     assert best["digits-uvb"] == tracker.run_ids()[specs[1].spec_id]  # at the largest sigma
     table = json.loads(_artifact(client, runs, uri, "tables/losses.json"))
-    assert table["columns"][:5] == ["model", "sigma", "split", "estimator", "loss"]  # seen without scrolling
+    assert table["columns"][:5] == [
+        "model",
+        "sigma",
+        "split",
+        "estimator",
+        "loss",
+    ]  # the columns that are seen without scrolling
     assert len(table["data"]) == 16
     assert parent["tags"]["mlflow.source.name"] == "pipelines/full_study.py"
     assert parent["history"]["test_loss/UVB"][-1][1] == 4.0  # at the largest noise level
@@ -132,9 +138,9 @@ def test_tracker_projects_a_whole_study(uri, store, tmp_path):
 
 
 def _assert_lines_over_sigma(uri, runs):
-    """One run a line, in the report's colours, all children of the study's."""
+    """Each line has a run, in the report's colours, which is a child of the study's run."""
     colours = {n: runs[f"{n} over σ"]["tags"]["mlflow.runColor"] for n in ("UVB", "DEEN", "floor")}
-    assert colours == {"UVB": colour("uvb"), "DEEN": colour("deen"), "floor": FAINT}, "the report's, which tells lines apart"
+    assert colours == {"UVB": colour("uvb"), "DEEN": colour("deen"), "floor": FAINT}, "not the report's colours"
     lines = {n: runs[f"{n} over σ"]["history"] for n in ("UVB", "DEEN", "floor")}
     assert [p[:2] for p in lines["UVB"]["loss_over_sigma"]] == [(50, 3.5), (100, 4.0)]
     assert [p[:2] for p in lines["DEEN"]["loss_over_sigma"]] == [(50, 4.5), (100, 5.0)]
@@ -168,11 +174,11 @@ def test_tracker_changes_nothing_when_it_syncs_again(uri, tmp_path):
         assert again.run_ids() == tracker.run_ids()
     assert snapshot(uri, deleted=True) == before
     assert logged_models(uri) == models
-    assert len(open_client(uri).search_model_versions("name = 'digits-uvb'")) == 2  # one a noise level
+    assert len(open_client(uri).search_model_versions("name = 'digits-uvb'")) == 2  # one for each noise level
 
 
 def test_tracker_charts_finer_noise_levels_by_themselves(uri, tmp_path):
-    """A chart in hundredths is not mixed with one in thousandths."""
+    """Steps in hundredths of σ and in thousandths are not mixed in one chart."""
     store = Store(tmp_path / "study")
     specs = [make_spec("uvb", s) for s in (0.5, 1.0, 0.001, 0.004)]
     for some in (specs[:2], specs):
@@ -207,6 +213,6 @@ def test_tracker_refuses_a_deleted_experiment(uri, tmp_path):
         tracker.start()
     began = time.monotonic()
     assert not tracker.sync()
-    assert tracker.finish("FAILED")  # a refusal is no server that is away, to be waited for
+    assert tracker.finish("FAILED")  # MLflow refused, so there is no server to wait for
     assert time.monotonic() - began < 2
     assert warnings == []

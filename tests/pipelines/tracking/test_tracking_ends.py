@@ -14,7 +14,7 @@ def test_tracker_kills_runs_of_a_stopped_study_and_resumes_them(uri, tmp_path):
     half, whole = make_spec("uvb", 1.0), make_spec("deen", 1.0)
     complete(store, whole)
     begin(store, half, epochs=2)
-    store.write_json("models/queued/spec.json", make_spec("uvb", 0.3).to_json())  # planned, not begun: no run yet
+    store.write_json("models/queued/spec.json", make_spec("uvb", 0.3).to_json())  # planned but not begun, so it has no run
     tracker = open_tracker(uri, store)
     drain(tracker)
     runs = by_name(uri)
@@ -60,7 +60,7 @@ def test_tracker_says_why_a_model_failed_and_runs_it_again(uri, tmp_path):
 
 
 def test_tracker_kills_half_trained_models_of_an_earlier_command(uri, tmp_path):
-    """Nobody trains them now: neither RUNNING nor this study's failure, whether they are new to MLflow or not."""
+    """Nobody trains them now, so they are neither RUNNING nor failures of this study, whether new to MLflow or not."""
     store = Store(tmp_path / "study")
     specs = [make_spec("uvb", s) for s in (0.3, 0.5, 1.0)]
     killed, new, asked = [spec.spec_id for spec in specs]
@@ -68,7 +68,7 @@ def test_tracker_kills_half_trained_models_of_an_earlier_command(uri, tmp_path):
     begin(store, specs[0], epochs=2)
     first = open_tracker(uri, store)
     first.sync()
-    first._monitor.stop()  # and the process is killed
+    first._monitor.stop()  # as if the process had been killed
     assert by_name(uri)["uvb σ=0.3"]["status"] == "RUNNING"
     begin(store, specs[1], epochs=2)
     begin(store, specs[2], epochs=2)
@@ -105,7 +105,7 @@ def test_tracker_gives_new_runs_to_a_folder_begun_anew(uri, tmp_path):
     begin(store, make_spec("uvb", 1.0), epochs=3)
     first = open_tracker(uri, store)
     first.sync()
-    first._monitor.stop()  # and the process is killed
+    first._monitor.stop()  # as if the process had been killed
     store.remove("")
     begin(store, make_spec("uvb", 1.0), epochs=1)
     second = open_tracker(uri, store)
@@ -121,7 +121,7 @@ def test_tracker_gives_new_runs_to_a_folder_begun_anew(uri, tmp_path):
 def test_tracking_ends_runs_of_a_study_that_ends_at_once(uri, tmp_path):
     class Late(Tracker):
         def start(self):
-            time.sleep(0.3)  # the thread has not come to it yet
+            time.sleep(0.3)  # the study ends before the thread gets here
             super().start()
 
     begun = Tracking(Late(uri, "uvb", "digits", Store(tmp_path / "study")))

@@ -1,4 +1,4 @@
-"""MLflow or the study's folder fails: told once, by its name, and made good."""
+"""MLflow or the study's folder fails. The user is told once which, and MLflow catches up later."""
 
 import os
 import shutil
@@ -48,7 +48,7 @@ def test_tracker_repeats_a_failed_write_without_duplicates(uri, tmp_path, monkey
             calls["made"] += 1
             if calls["made"] % 7 == 0:
                 calls["failed"] += 1
-                if calls["made"] % 2:  # sometimes the request went through and its answer was lost
+                if calls["made"] % 2:  # sometimes the request went through, and only its answer was lost
                     real(*args, **kwargs)
                 raise ConnectionError("connection reset")
             return real(*args, **kwargs)
@@ -222,7 +222,7 @@ def test_tracker_catches_up_with_a_server_that_was_away(server, tmp_path, monkey
         write_curves(store, specs[0], epoch)
         began = time.monotonic()
         assert not tracker.sync()
-        assert time.monotonic() - began < 30  # refused at once; what remains is a busy machine
+        assert time.monotonic() - began < 30  # it fails at once; the rest is a busy machine
     complete(store, specs[0])
     complete(store, specs[1])
     write_tables(store, specs, tmp_path)
