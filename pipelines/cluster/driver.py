@@ -49,9 +49,7 @@ def train_trial(config: dict[str, Any]) -> None:
         train_group,
         train_loop_config=group,
         scaling_config=train.ScalingConfig(
-            num_workers=group["plan"]["workers"],
-            use_gpu="GPU" in group["resources"],
-            resources_per_worker=group["resources"],
+            num_workers=group["plan"]["workers"], use_gpu="GPU" in group["resources"], resources_per_worker=group["resources"]
         ),
         run_config=train.RunConfig(
             name=f"train-{uuid4().hex[:12]}",

@@ -10,17 +10,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from pipelines.files.formats import (
-    Curves,
-    Done,
-    MlflowJson,
-    Settings,
-    SpecJson,
-    StudyJson,
-    Timings,
-    read_object,
-    result_format,
-)
+from pipelines.files.formats import Curves, Done, MlflowJson, Settings, SpecJson, StudyJson, Timings, read_object, result_format
 from pipelines.files.names import plain_name
 from uvb.atomic import replacing
 from uvb.errors import UserError
