@@ -36,6 +36,8 @@ def command(
     steady_streams()
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
+        if sys.flags.optimize > 1:
+            raise UserError("Python runs without docstrings, which Ray reads: unset PYTHONOPTIMIZE, or set it to 1")
         leave(run(parsed(config, presets)) or 0)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

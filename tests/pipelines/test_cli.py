@@ -92,6 +92,13 @@ def test_command_ends_in_one_line_and_an_exit_code(how: str, code: int, said: st
     assert (done.returncode, done.stderr.decode()) == (code, said)
 
 
+def test_command_refuses_python_without_docstrings(tmp_path: Path) -> None:
+    """Ray cannot be imported then."""
+    done = python(BROKEN, tmp_path, "--how", "user", env=ENVIRONMENT | {"PYTHONOPTIMIZE": "2"})
+    assert done.returncode == 2
+    assert done.stderr.decode().startswith("error: Python runs without docstrings")
+
+
 def test_command_names_the_log_of_an_unforeseen_error(tmp_path: Path) -> None:
     done = python(BROKEN, tmp_path, "--how", "bug")
     line = done.stderr.decode()
