@@ -6,7 +6,7 @@ The model is small enough to check by hand. `python -m pipelines.cluster.cost_mo
 
 import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -177,7 +177,12 @@ BATCH = 128  # the paper's, and a GPU's
 EPOCHS = 40  # in which a GPU is to reach the paper's losses
 DEVICES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 SHARES = (1, 2, 8, 16, 32, 128)
-CASES = ("the paper's, MNIST", "images 100 times larger", "networks 100 times larger", "both")
+CASES: dict[str, dict[str, bool]] = {
+    "the paper's, MNIST": {},
+    "images 100 times larger": {"larger_images": True},
+    "networks 100 times larger": {"larger_networks": True},
+    "both": {"larger_images": True, "larger_networks": True},
+}
 
 
 def paper_work(model: str, *, larger_images: bool = False, larger_networks: bool = False, epochs: int = EPOCHS) -> Work:
@@ -194,10 +199,6 @@ def paper_study(**case: bool) -> list[Work]:
     return [paper_work(model, **case) for model in ("uvb", "deen")] * 8
 
 
-def case_flags(index: int) -> dict[str, bool]:
-    return {"larger_images": index in (1, 3), "larger_networks": index in (2, 3)}
-
-
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     """A Markdown table."""
     head = list(head)
@@ -205,16 +206,19 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def rows_of(cells: Callable[[Work], list[str]]) -> list[list[str]]:
+    """A row for each case and model, with the `cells` of its training."""
+    pairs = [(case, model) for case in CASES for model in ("uvb", "deen")]
+    return [[f"{model}, {case}", *cells(paper_work(model, **CASES[case]))] for case, model in pairs]
+
+
 def inputs_table() -> str:
-    rows = []
-    for index, case in enumerate(CASES):
-        for model in ("uvb", "deen"):
-            w = paper_work(model, **case_flags(index))
-            flops = [f"{w.flops_per_image / 6e9:,.2f}", f"{w.flops_per_image * w.batch / 1e12:,.2f}"]
-            sizes = [f"{w.gradient_bytes / 1e6:,.0f}", f"{w.checkpoint_bytes / 1e6:,.0f}"]
-            rows.append([f"{model}, {case}", f"{w.parameters:,}", *flops, *sizes])
+    def cells(w: Work) -> list[str]:
+        flops = [f"{w.flops_per_image / 6e9:,.2f}", f"{w.flops_per_image * w.batch / 1e12:,.2f}"]
+        return [f"{w.parameters:,}", *flops, f"{w.gradient_bytes / 1e6:,.0f}", f"{w.checkpoint_bytes / 1e6:,.0f}"]
+
     head = ["", "parameters", "forward, GFLOP an image", "step, TFLOP", "all-reduce, MB", "checkpoint, MB"]
-    return table(head, rows)
+    return table(head, rows_of(cells))
 
 
 def check_table() -> str:
@@ -229,30 +233,27 @@ def check_table() -> str:
 
 def speedup_table(machine: Machine) -> str:
     """How many times faster a step is with P workers."""
-    rows = []
-    for index, case in enumerate(CASES):
-        for model in ("uvb", "deen"):
-            work = paper_work(model, **case_flags(index))
-            one = step_seconds(work, machine)
-            cells = [f"{one / step_seconds(work, machine, p):.2f}" for p in SHARES[1:]]
-            shown = [f"{one * 1000:,.3g} ms", *cells] if work.fits(machine) else ["does not fit"] + [""] * len(cells)
-            rows.append([f"{model}, {case}", *shown])
-    return table(["", "a step on 1", *(f"on {p}, times faster" for p in SHARES[1:])], rows)
+
+    def cells(work: Work) -> list[str]:
+        one = step_seconds(work, machine)
+        times = [f"{one / step_seconds(work, machine, p):.2f}" for p in SHARES[1:]]
+        return [f"{one * 1000:,.3g} ms", *times] if work.fits(machine) else ["does not fit"] + [""] * len(times)
+
+    return table(["", "a step on 1", *(f"on {p}, times faster" for p in SHARES[1:])], rows_of(cells))
 
 
 def study_table(machine: Machine) -> str:
     """Time for the comparison's 16 models on 1 to 256 devices: with one worker a model, and with the best number."""
-    cases = [i for i in range(len(CASES)) if all(work.fits(machine) for work in paper_study(**case_flags(i)))]
-    rows = []
-    for devices in DEVICES:
-        cells = [str(devices)]
-        for index in cases:
-            works = paper_study(**case_flags(index))
-            workers = best_workers(works, machine, devices)
-            alone, best = study_seconds(works, machine, devices, 1), study_seconds(works, machine, devices, workers)
-            cells.append(f"{clock(alone)} / {clock(best)} with {workers}" if workers > 1 else clock(alone))
-        rows.append(cells)
-    return table(["devices", *(CASES[i] for i in cases)], rows)
+
+    def cell(works: list[Work], devices: int) -> str:
+        workers = best_workers(works, machine, devices)
+        alone, best = study_seconds(works, machine, devices, 1), study_seconds(works, machine, devices, workers)
+        return f"{clock(alone)} / {clock(best)} with {workers}" if workers > 1 else clock(alone)
+
+    studies = {case: paper_study(**flags) for case, flags in CASES.items()}
+    fitting = {case: works for case, works in studies.items() if all(work.fits(machine) for work in works)}
+    rows = [[str(devices), *(cell(works, devices) for works in fitting.values())] for devices in DEVICES]
+    return table(["devices", *fitting], rows)
 
 
 def clock(seconds: float) -> str:
