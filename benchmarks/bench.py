@@ -27,7 +27,7 @@ PLACE = ROOT / "results" / "speed"
 
 
 def measured(name: str, quick: bool) -> Iterator[Row]:
-    """Yield the rows of one benchmark as it prints them; pass on whatever else it says.
+    """Yield the rows of one benchmark as it prints them; print everything else that it prints.
 
     Raises:
         RuntimeError: it failed.

@@ -28,7 +28,7 @@ def first_written(y: Tensor, train: Tensor) -> Tensor:
 
 
 def mnist(train_images: int, test_images: int) -> tuple[str, Tensor, Tensor]:
-    """Return a name, training and test pixels: of MNIST where it lies beside the checkout, else of random images."""
+    """Return a name, training pixels and test pixels: MNIST's if it lies beside the checkout, else random ones."""
     try:
         images = load_dataset("mnist", ROOT.parent / "shared" / "data", download=False)
         return "mnist", images.train[:train_images], images.test[:test_images]

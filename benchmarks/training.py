@@ -26,7 +26,7 @@ def cpu_plan(threads: int = 0) -> Plan:
 
 
 def random_images(shape: Shape, count: int, test: int = 8) -> ImageSet:
-    """A set of `count` random training images, the first `test` of which are its test images too."""
+    """A set of `count` random training images; the first `test` of them are its test images too."""
     pixels = torch.randint(0, 256, (count, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     return ImageSet("random", pixels, pixels[:test])
 

@@ -12,7 +12,7 @@ MILLION = 1_000_000
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers from `low` to `high`, and 0 where it has a meaning of its own.
+    """The numbers from `low` to `high`, and 0 if it has a meaning of its own.
 
     Attributes:
         why: the reason of a bound, or its unit, for the error line.

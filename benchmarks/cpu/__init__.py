@@ -1,1 +1,1 @@
-"""What is measured on CPUs alone."""
+"""Benchmarks for CPUs."""

@@ -175,7 +175,7 @@ def main() -> None:
 
 
 def compare(trainings: Trainings, asked: argparse.Namespace, best: dict[str, Choice]) -> Iterator[list[dict[str, Any]]]:
-    """A row for each noise level and pairing of recipes. All rows so far are yielded after each, so that they can be kept."""
+    """Make a row for each noise level and pairing of recipes. After each, yield all rows so far, so that they can be saved."""
     fast = {"optimizer": "adam", "learning_rate": RECIPES["fast"].learning_rate}
     pairings: dict[str, dict[str, Choice]] = {
         "best against best": best,

@@ -1,4 +1,4 @@
-"""What was measured on this kind of machine, in files, so that no later call measures it again."""
+"""Remember in files what was measured on this kind of machine, so that no later call measures it again."""
 
 import json
 import math

@@ -133,7 +133,7 @@ class Lease:
                 self.ledger.measure(f"step/{steps.at}-{name}", partial(steps.rows, name), needed)
 
     def train(self, spec: RunSpec, only: Sequence[str] = ()) -> str | None:
-        """Train and measure (`only`: these experiments alone); returns why the call must end here, or None."""
+        """Train and measure (`only`: no other experiments); return why the call must end here, or None."""
         model = f"models/{spec.spec_id}"
         if finished(self.args.tree, spec.spec_id) or finished(self.study, spec.spec_id):
             return None
@@ -147,7 +147,7 @@ class Lease:
         training = Training(spec, plan, self.store, SAVE_SECONDS, watch=self.watch)
         try:
             ended = training.run()["outcome"]
-        except Exception as error:  # out of memory, say: the other trainings go on
+        except Exception as error:  # out of memory, say: the other trainings continue
             ended = "failed"
             self.store.write_json(f"{model}/failed.json", {"error": f"{type(error).__name__}: {error}"})
         for note in training.notes:  # a compiler or graph that fell back says so

@@ -34,11 +34,11 @@ REFERENCE = "eager fp32, as first written"
 # and written; the backward pass writes g. Activations are not counted, so the floor is low.
 PASSES = 10
 
-FAST = ("graph-compile-bf16", "graph-eager-bf16", "compile-bf16", "eager-bf16")  # what a plan can say, the likeliest first
+FAST = ("graph-compile-bf16", "graph-eager-bf16", "compile-bf16", "eager-bf16")  # ways that a plan can name, likeliest first
 # To compare: cuDNN tries all its algorithms; torch.compile works on torch's own second derivatives; these run uncompiled.
 OTHERS = ("graph-compile-bf16-cudnn-benchmark", "graph-dynamo-bf16", "graph-eager-bf16-torch-derivatives", "jax-fp32")
 JAX_SECONDS = 90  # for one precision, compilation included
-VARIANT_SECONDS = 40  # what a compilation and its timing may take
+VARIANT_SECONDS = 40  # for a compilation and its timing
 
 
 def batch_for(model: Estimator, shape: Shape, device: str, batch: int) -> tuple[torch.Tensor, ...]:

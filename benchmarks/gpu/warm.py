@@ -18,7 +18,7 @@ from benchmarks.measure import ROOT, Row, figure
 # The number is part of the cache's key, so `gpu/run.py` must have the same. Several processes compile at once.
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "4")
 
-SECONDS = 110.0  # for all; what is not done by then is compiled where it is needed
+SECONDS = 110.0  # for all jobs; the rest is compiled where it is needed
 # Model, data, batch; in bf16. 128 for checks and benchmarks, 64 (`fast`) for trainings.
 JOBS = (
     *(("uvb", "mnist", 128), ("deen", "mnist", 128), ("uvb", "mnist", 64), ("deen", "mnist", 64), ("vae", "mnist", 64)),

@@ -110,7 +110,7 @@ class Store:
         return json.loads(self.read_bytes(path))
 
     def find_json(self, path: str, kind: type = dict) -> dict[str, Any]:
-        """A JSON object that fits `kind` (a TypedDict); {} where it is absent or damaged. For files that one can do without."""
+        """A JSON object that fits `kind` (a TypedDict); {} if it is absent or damaged. Only for files that are not vital."""
         try:
             blob = parsed(self.read_bytes(path), path)
             decoded(blob, kind, path)

@@ -43,7 +43,7 @@ class Result:
 
     @property
     def arrays(self) -> "Arrays":
-        """The task's arrays; empty where it wrote none."""
+        """The task's arrays; empty if it wrote none."""
         return Arrays(self.folder / "arrays.safetensors")
 
 

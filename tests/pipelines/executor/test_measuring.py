@@ -59,7 +59,7 @@ def test_unfinished_repeats_models_trained_again(store: Store, digits: ImageSet)
 
 
 def test_settings_key_changes_with_all_that_decides_a_number() -> None:
-    """Threads decide no number. The scale decides the numbers of those experiments alone that it shortens."""
+    """Threads decide no number. The scale decides only the numbers of experiments that it shortens."""
     evaluations = [EvalConfig(60, 50, 3), EvalConfig(60, 50, 2, seed=1), EvalConfig(0, 50, 2), EvalConfig(60, 0, 2)]
     others = [dataclasses.replace(SETTINGS, evaluation=each) for each in evaluations]
     others += [dataclasses.replace(SETTINGS, plan=plan) for plan in (Plan(precision="bf16"), Plan(device="cuda"))]
