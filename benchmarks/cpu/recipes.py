@@ -1,11 +1,11 @@
-"""Search each model's best recipe on held-out images, then compare the models: each at its best, and both at one recipe.
+"""Search each model's best recipe on held-out images, then compare the models: each at its best, and all at one recipe.
 
 python -m benchmarks.cpu.recipes --dataset digits --folder OUT [--epochs 11] [--sigmas 0.3 0.6 1.0] [--seeds 3]
 
-Both models get the same search: every optimizer at every rate, then the best of these with one thing changed. The search
+All models get the same search: every optimizer at every rate, then the best of these with one thing changed. The search
 trains at the largest noise level with `--search-seeds` seeds, and judges by a fifth of the training images. The comparison
-trains on all training images and measures on the whole test set. The same command continues where it stopped. OUT receives
-trainings.jsonl (a line a training) and comparison.json.
+trains on all training images, measures on the whole test set, and pairs the first model with each other one. The same command
+continues where it stopped. OUT receives trainings.jsonl (a line a training) and comparison.json.
 """
 
 import argparse
@@ -25,6 +25,8 @@ from torch import Tensor
 from benchmarks.measure import machine
 from benchmarks.training import cpu_plan, own_losses, spec_on
 from uvb.data import load_dataset
+from uvb.data.readers.decode import Decoding
+from uvb.data.readers.own import ReadOptions
 from uvb.errors import Diverged
 from uvb.measure.losses import EvalConfig, clustered_mean
 from uvb.models.capacity import widths_at
@@ -32,7 +34,6 @@ from uvb.spec import RECIPES
 from uvb.training.loop import fit
 from uvb.training.state import TrainState
 
-MODELS = ("uvb", "deen")
 ONE_CHANGE: dict[str, dict[str, Any]] = {
     "batch": {"batch_size": 128},
     "small batch": {"batch_size": 32},
@@ -49,8 +50,12 @@ def arguments() -> argparse.Namespace:
     add("--folder", type=Path, required=True)
     add("--dataset", default="digits")
     add("--data-dir", type=Path, default=Path("data"))
+    add("--resize", type=int, default=0, help="pixels of the shorter side (0: as it is)")
+    add("--models", nargs="+", default=["uvb", "deen"])
     add("--width", type=float, default=1.0)
     add("--epochs", type=int, default=11)
+    add("--search-epochs", type=int, default=0, help="of each training of the search (0: as --epochs)")
+    add("--batch-size", type=int, default=64)
     add("--sigmas", type=float, nargs="+", default=[0.3, 0.6, 1.0])
     add("--seeds", type=int, default=3, help="trainings of each model, recipe and noise level in the comparison")
     add("--search-seeds", type=int, default=2)
@@ -61,6 +66,7 @@ def arguments() -> argparse.Namespace:
     add("--eval-images", type=int, default=0, help="of the held-out images in the search (0: all)")
     add("--threads", type=int, default=0)
     add("--search-only", action="store_true")
+    add("--best-only", action="store_true", help="compare best against best only, and not at a shared recipe")
     found = '{"uvb": {"optimizer": "muon_conv", "learning_rate": 0.004}, "deen": ...}'
     add("--best", type=json.loads, help=f"skip the search: {found}")
     return parser.parse_args()
@@ -71,7 +77,8 @@ class Trainings:
 
     def __init__(self, asked: argparse.Namespace) -> None:
         self.asked = asked
-        self.images = load_dataset(asked.dataset, data_dir=asked.data_dir)
+        options = ReadOptions(decoding=Decoding(resize=asked.resize))
+        self.images = load_dataset(asked.dataset, data_dir=asked.data_dir, options=options)
         self.held_out = self.images.validation()
         self.plan = cpu_plan(asked.threads)
         self.file, self.losses = asked.folder / "trainings.jsonl", asked.folder / "losses"
@@ -82,12 +89,14 @@ class Trainings:
     def loss(self, model: str, choice: Choice, sigma: float, seed: int, *, held_out: bool) -> dict[str, Any]:
         """A row with the mean loss on the held-out or test images; infinite where training diverged."""
         asked, images = self.asked, self.held_out if held_out else self.images
-        recipe, widths = RECIPES["fast"].changed(**choice, epochs=asked.epochs), widths_at(model, images.shape, asked.width)
+        epochs = (held_out and asked.search_epochs) or asked.epochs
+        recipe = RECIPES["fast"].changed(**{"batch_size": asked.batch_size, **choice, "epochs": epochs})
+        widths = widths_at(model, images.shape, asked.width)
         spec = spec_on(images, model, recipe, widths=widths, sigma=sigma, seed=seed)
         if (spec.spec_id, held_out) in self.done:
             return self.done[spec.spec_id, held_out]
         started, cpu = time.monotonic(), time.process_time()
-        mean, stderr = math.inf, math.nan
+        mean, stderr, curve = math.inf, math.nan, []
         try:
             state = TrainState.fresh(spec, self.plan)
             for _ in fit(spec, self.plan, state, images, pulse_seconds=1e9):
@@ -97,12 +106,13 @@ class Trainings:
             torch.save(per_image, self.losses / f"{spec.spec_id}.pt")
             found = clustered_mean(per_image)
             mean, stderr = found.value, found.stderr
+            curve = [one.test_loss for one in state.curves]  # of the averaged weights, on the probe's fixed images
         except Diverged as error:
             print(error, flush=True)
         row = {
             "model": model, "choice": choice, "sigma": sigma, "seed": seed, "held_out": held_out, "loss": mean,
             "stderr_over_images": stderr, "seconds": time.monotonic() - started, "cpu_seconds": time.process_time() - cpu,
-            "spec_id": spec.spec_id, "spec": spec.to_json(),
+            "spec_id": spec.spec_id, "spec": spec.to_json(), "curve": curve,
         }  # fmt: skip
         with self.file.open("a") as file:
             file.write(json.dumps(row) + "\n")
@@ -158,7 +168,7 @@ def search(trainings: Trainings, asked: argparse.Namespace, model: str) -> list[
 def main() -> None:
     asked = arguments()
     trainings = Trainings(asked)
-    searched = {} if asked.best else {model: search(trainings, asked, model) for model in MODELS}
+    searched = {} if asked.best else {model: search(trainings, asked, model) for model in asked.models}
     best = asked.best or {model: found[0][1] for model, found in searched.items()}
     for model, found in searched.items():
         print(model, "best:", *[f"{loss:.4f} {choice}" for loss, choice in found[:3]], sep="\n  ", flush=True)
@@ -176,17 +186,16 @@ def main() -> None:
 
 def compare(trainings: Trainings, asked: argparse.Namespace, best: dict[str, Choice]) -> Iterator[list[dict[str, Any]]]:
     """Make a row for each noise level and pairing of recipes. After each, yield all rows so far, so that they can be saved."""
-    fast = {"optimizer": "adam", "learning_rate": RECIPES["fast"].learning_rate}
-    pairings: dict[str, dict[str, Choice]] = {
-        "best against best": best,
-        "both at fast": dict.fromkeys(MODELS, fast),
-        "both at UVB's best": dict.fromkeys(MODELS, best["uvb"]),
-        "both at DEEN's best": dict.fromkeys(MODELS, best["deen"]),
-    }
+    pairings = {"best against best": best}
+    if not asked.best_only:
+        fast = {"optimizer": "adam", "learning_rate": RECIPES["fast"].learning_rate}
+        pairings["all at fast"] = dict.fromkeys(asked.models, fast)
+        pairings |= {f"all at {model.upper()}'s best": dict.fromkeys(asked.models, best[model]) for model in asked.models}
+    first, *others = asked.models
     rows = []
     for sigma, (name, recipes) in itertools.product(asked.sigmas, pairings.items()):
         seeds = range(asked.seeds)
-        of = {m: [trainings.loss(m, recipes[m], sigma, seed, held_out=False) for seed in seeds] for m in MODELS}
+        of = {m: [trainings.loss(m, recipes[m], sigma, seed, held_out=False) for seed in seeds] for m in asked.models}
         row: dict[str, Any] = {"recipes": name, "sigma": sigma, "trainings": asked.seeds}
         for model, found in of.items():
             losses = [one["loss"] for one in found]
@@ -196,9 +205,10 @@ def compare(trainings: Trainings, asked: argparse.Namespace, best: dict[str, Cho
                 "half_interval_over_trainings": interval(losses),
                 "stderr_over_images": statistics.mean(one["stderr_over_images"] for one in found),
             }
-        row["uvb - deen"] = trainings.difference(of["uvb"], of["deen"])
+        for other in others:
+            row[f"{first} - {other}"] = trainings.difference(of[first], of[other])
+            print(name, sigma, f"{first} - {other}", json.dumps(row[f"{first} - {other}"]), flush=True)
         rows.append(row)
-        print(name, sigma, json.dumps(row["uvb - deen"]), flush=True)
         yield rows
 
 

@@ -156,7 +156,7 @@ class DataOptions(Bounded):
     split: tuple[str, ...] = ()
     """Your own choice of splits: train=NAME test=NAME, where NAME+NAME joins two. Default: by their names."""
     resize: int = 0
-    """Resize your own pictures to so many pixels on the shorter side. 0: do not."""
+    """Resize the images to so many pixels on the shorter side. 0: do not."""
     center_crop: bool = False
     """Cut your own pictures to their central square."""
     background: Literal["none", "black", "white"] = "none"

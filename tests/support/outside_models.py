@@ -18,7 +18,7 @@ class UNetConfig:
     joined: int = 64
 
 
-@register_model("unet", widths=UNetConfig(), match=("channels", "joined"))
+@register_model("outside_unet", widths=UNetConfig(), match=("channels", "joined"))
 class UNetEnergy(Energy):
     """f(y) = ½‖y - g(y)‖² with a U-Net g of one skip connection."""
 

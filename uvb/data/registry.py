@@ -10,6 +10,7 @@ from uvb.data.convert import Progress
 from uvb.data.image_set import ImageSet
 from uvb.data.readers.own import ReadOptions, load_from_hub, load_path
 from uvb.data.report import ReadReport, SplitRead
+from uvb.data.resized import resized
 from uvb.data.survey import Survey, counts_of, doubts
 from uvb.errors import UserError
 from uvb.registry import Registry
@@ -78,13 +79,17 @@ def load_dataset(
                 "a Parquet file or folder, an .npz, or a folder of images; a set of the hub is hf:owner/name"
             )
         return load_path(path, options, progress)
+    side = options.decoding.resize
+    options = replace(options, decoding=replace(options.decoding, resize=0))
     if options != ReadOptions():
         changed = ", ".join(f.name for f in fields(options) if getattr(options, f.name) != getattr(ReadOptions(), f.name))
-        raise UserError(f"{changed}: for one's own images only; data set {name_or_path!r} brings its labels, splits and sizes")
+        raise UserError(f"{changed}: for one's own images only; data set {name_or_path!r} brings its labels and splits")
     takes_download = "download" in inspect.signature(loader).parameters
     images = loader(Path(data_dir), **({"download": download} if takes_download else {}))
     if not isinstance(images, ImageSet):
         raise UserError(f"data set {name_or_path!r}: its loader returned {type(images).__name__}, not an ImageSet")
+    if side:
+        images = resized(images, side)
     return images if images.report else described(images)
 
 

@@ -1,4 +1,4 @@
-"""Losses of two answers that need no training: the training set's mean image, and the noisy image itself."""
+"""Losses of answers that need no training: the training set's mean image, the noisy image itself, the best linear map."""
 
 import math
 
@@ -26,3 +26,26 @@ def mean_image_loss(train: Tensor, x: Tensor, levels: int) -> float:
 def noisy_image_loss(sigma: float, shape: tuple[int, ...]) -> float:
     """E‖x − y‖² = σ² d of answering y = x + σ N(0, I) itself, for images of the given shape with d pixels."""
     return sigma**2 * math.prod(shape)
+
+
+def linear_loss(train: Tensor, x: Tensor, sigma: float, levels: int) -> float:
+    """E‖x − m − A (y − m)‖², summed over pixels, of the affine map that is best for `train`; the noise is integrated exactly.
+
+    m is the mean image and C the covariance of `train`, and A = C (C + σ² I)⁻¹. This is the Bayes estimator of a Gaussian.
+
+    Args:
+        train: images (N, C, H, W) as whole numbers in [0, levels], to which the map is fitted.
+        x: images (n, C, H, W) of the same kind that are denoised.
+        sigma: noise level, in units of pixels in [0, 1].
+        levels: the number that stands for a pixel of 1.
+    """
+    d = math.prod(train.shape[1:])
+    total, products = torch.zeros(d, dtype=torch.float64), torch.zeros(d, d, dtype=torch.float64)
+    for part in train.split(BLOCK):
+        rows = part.double().flatten(1) / levels
+        total, products = total + rows.sum(0), products + rows.T @ rows
+    mean = total / len(train)  # (d,)
+    variances, axes = torch.linalg.eigh(products / len(train) - mean.outer(mean))
+    lost = sigma**2 / (variances.clamp(min=0) + sigma**2)  # the share of each axis that A takes away
+    bias = sum(((part.double().flatten(1) / levels - mean) @ axes * lost).square().sum() for part in x.split(BLOCK)) / len(x)
+    return float(bias + sigma**2 * (1 - lost).square().sum())

@@ -81,8 +81,10 @@ def scaled_widths(widths: Any, factor: float) -> Any:
     return widths.scaled(factor)
 
 
-def matched_widths(model: str, shape: Shape, target: int, tolerance: float = TOLERANCE) -> Any:
+def matched_widths(model: str, shape: Shape, target: int, tolerance: float = TOLERANCE, start: Any = None) -> Any:
     """The config of `model` on images of `shape` whose parameter count is within `tolerance` of `target`.
+
+    `start` is the config whose one field changes, where the model names one; by default the model's own.
 
     The fields that the model names in `match` are changed. One field: the value whose count is nearest. A coarse and a fine
     field: of all pairs that fit, the one whose fine field is nearest to its default, from half to twice that. The count must
@@ -94,7 +96,7 @@ def matched_widths(model: str, shape: Shape, target: int, tolerance: float = TOL
     entry = get_model(model)
     if not entry.match:
         return entry.widths
-    found = _one_field(entry, shape, target) if len(entry.match) == 1 else _two_fields(entry, shape, target, tolerance)
+    found = _one_field(entry, shape, target, start) if len(entry.match) == 1 else _two_fields(entry, shape, target, tolerance)
     if found is None or abs(parameters(model, shape, found) / target - 1) > tolerance:
         advice = ", or name a second, finer field in its match=" if len(entry.match) == 1 else ""
         raise UserError(
@@ -104,9 +106,9 @@ def matched_widths(model: str, shape: Shape, target: int, tolerance: float = TOL
     return found
 
 
-def _one_field(entry: Model, shape: Shape, target: int) -> Config:
+def _one_field(entry: Model, shape: Shape, target: int, start: Any) -> Config:
     def config(value: int) -> Config:
-        return _with(entry.widths, entry.match[0], value)
+        return _with(start or entry.widths, entry.match[0], value)
 
     def count(value: int) -> int:
         return _count(entry.build, shape, config(value))
@@ -188,7 +190,8 @@ def default_widths(model: str, shape: Shape) -> Any:
 def widths_at(model: str, shape: Shape, factor: float) -> Any:
     """The config of `model` at the capacity that UVB has with `factor` times its widths. Factor 1 is `default_widths`.
 
-    A model that names no `match` is scaled by `factor`; others are matched to UVB's count.
+    A model that names no `match` is scaled by `factor`. Others are matched to UVB's count, those with one field to match after
+    they were scaled.
 
     Raises:
         UserError: no width fits.
@@ -197,4 +200,7 @@ def widths_at(model: str, shape: Shape, factor: float) -> Any:
         return default_widths(model, shape)
     if not get_model(model).match:
         return scaled_widths(default_widths(model, shape), factor)
-    return matched_widths(model, shape, parameters("uvb", shape, scaled_widths(default_widths("uvb", shape), factor)))
+    # A model with one field to match is scaled first: else its other layers would keep the paper's width.
+    start = scaled_widths(get_model(model).widths, factor) if len(get_model(model).match) == 1 else None
+    target = parameters("uvb", shape, scaled_widths(default_widths("uvb", shape), factor))
+    return matched_widths(model, shape, target, start=start)

@@ -5,7 +5,7 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.support.builders import TINY
+from tests.support.builders import TINY, tiny_config
 from uvb.errors import UserError
 from uvb.models import get_model, model_names
 from uvb.models.base import Energy, LatentEnergy
@@ -20,7 +20,7 @@ SHAPE = (2, 7, 6)
 
 def tiny(name: str, sigma: float = 0.8, activation: str = "silu"):
     torch.manual_seed(0)
-    return get_model(name).build(SHAPE, TINY, activation, sigma).double()
+    return get_model(name).build(SHAPE, tiny_config(name), activation, sigma).double()
 
 
 def inputs(noise_dim: int, batch: int = 3):
@@ -188,10 +188,11 @@ def test_a_gradient_without_grad_records_no_second_graph():
 
 
 def test_only_deens_output_bias_gets_no_gradient():
+    constant = {"deen": ["model.net.layers.7.bias"], "deen_uvb_encoder": ["model.readout.1.bias"]}
     for name in model_names():
         objective = build_objective(get_model(name).objective, tiny(name))
         unused = freeze_unused(objective, torch.rand(2, *SHAPE, dtype=torch.float64))
-        assert unused == (["model.net.layers.7.bias"] if name == "deen" else []), name
+        assert unused == constant.get(name, []), name
 
 
 def test_one_energy_for_a_whole_batch_is_refused():

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.support.builders import TINY
+from tests.support.builders import TINY, tiny_config
 from uvb.models import get_model, model_names
 from uvb.noise import normal
 
@@ -40,6 +40,18 @@ def decoder(weights, name, z, act):
     return (1 / (1 + torch.exp(-a))).reshape(len(z), *SHAPE)
 
 
+def two_level_unet(w, y, act):
+    """A level of half the size below one of the image's size, joined by repeating each of its pixels."""
+    high = act(F.conv2d(y, w["net.down.0.weight"], w["net.down.0.bias"], padding=1))
+    halves = torch.stack([high[:, :, i : i + 2].mean(2) for i in range(0, high.shape[2], 2)], 2)
+    halves = torch.stack([halves[..., j : j + 2].mean(3) for j in range(0, high.shape[3], 2)], 3)
+    low = act(F.conv2d(halves, w["net.down.1.weight"], w["net.down.1.bias"], padding=1))
+    rows, columns = ([i * low.shape[d] // high.shape[d] for i in range(high.shape[d])] for d in (2, 3))
+    joined = torch.cat([high, low[:, :, rows][..., columns]], 1)
+    joined = act(F.conv2d(joined, w["net.up.0.weight"], w["net.up.0.bias"], padding=1))
+    return F.conv2d(joined, w["net.out.weight"], w["net.out.bias"], padding=1)
+
+
 def energy(name, w, y, eps, act):
     """f(y), (B,), by the model's equation."""
 
@@ -48,11 +60,19 @@ def energy(name, w, y, eps, act):
 
     if name == "deen":
         return conv_net(w, "net", y, act)[:, 0]
+    if name == "deen_uvb_encoder":
+        return (act(conv_net(w, "encoder", y, act)) @ w["readout.1.weight"].T + w["readout.1.bias"])[:, 0]
+    if name == "unet":
+        return half_squares(two_level_unet(w, y, act))
     if name == "quadratic_ae":
         return half_squares(decoder(w, "g.decoder", conv_net(w, "g.encoder", y, act), act))
     mu, lam = conv_net(w, "encoder_mu", y, act), conv_net(w, "encoder_lambda", y, act)
-    mean = decoder(w, "decoder", mu if name == "uvb_mean" else mu + torch.exp(lam / 2) * eps, act)
     kl = 0.5 * (mu**2 + torch.exp(lam) - lam - 1).sum(1)
+    if name == "uvb_no_reconstruction":
+        return kl
+    mean = decoder(w, "decoder", mu if name == "uvb_mean" else mu + torch.exp(lam / 2) * eps, act)
+    if name == "uvb_no_kl":
+        return half_squares(mean)
     if name.startswith("uvb_laplace"):
         b = SIGMA / math.sqrt(2) if name == "uvb_laplace_matched" else SIGMA
         return (y - mean).abs().sum((1, 2, 3)) / b + kl
@@ -64,7 +84,7 @@ def energy(name, w, y, eps, act):
 def test_a_model_is_its_equation(name, activation):
     """The energy, and the estimate y - σ²∇f by autograd of the written-out one; the direct denoiser is its autoencoder."""
     torch.manual_seed(0)
-    model = get_model(name).build(SHAPE, TINY, activation, SIGMA).double()
+    model = get_model(name).build(SHAPE, tiny_config(name), activation, SIGMA).double()
     act = {"silu": silu, "relu": lambda a: a.clamp(min=0)}[activation]
     y = normal((3, *SHAPE), 0, "y").double().requires_grad_()
     eps = normal((3, TINY.latent), 0, "eps").double()

@@ -42,12 +42,12 @@ def outside(tmp_path, monkeypatch):
 
 def outside_spec(digits, name: str) -> RunSpec:
     spec = tiny_spec(digits, "uvb")
-    widths = dataclasses.replace(get_model(name).widths, channels=(3, 4), joined=5) if name == "unet" else TINY
+    widths = dataclasses.replace(get_model(name).widths, channels=(3, 4), joined=5) if name == "outside_unet" else TINY
     return dataclasses.replace(spec, model=name, widths=widths)
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32)])
-@pytest.mark.parametrize("name", ["unet", "uvb_learned_mean", "uvb_mixture"])
+@pytest.mark.parametrize("name", ["outside_unet", "uvb_learned_mean", "uvb_mixture"])
 def test_outside_models_match_uvb_within_one_percent(outside, name, shape):
     target = parameters("uvb", shape, get_model("uvb").widths)
     assert parameters(name, shape, default_widths(name, shape)) == pytest.approx(target, rel=0.01)
@@ -69,7 +69,7 @@ def test_a_plugin_that_matches_by_its_convolutions_is_counted_by_itself(outside)
         assert parameters("two_deens", shape, default_widths("two_deens", shape)) == pytest.approx(target, rel=0.01)
 
 
-@pytest.mark.parametrize("name", ["unet", "uvb_learned_mean", "uvb_mixture"])
+@pytest.mark.parametrize("name", ["outside_unet", "uvb_learned_mean", "uvb_mixture"])
 def test_outside_models_train_and_load_with_their_own_config(outside, digits, tmp_path, name):
     spec = outside_spec(digits, name)
     again = RunSpec.from_json(json.loads(json.dumps(spec.to_json())))
@@ -84,15 +84,15 @@ def test_outside_models_train_and_load_with_their_own_config(outside, digits, tm
 
 def test_a_spec_outlives_the_package_of_its_model(outside, digits, monkeypatch):
     """Where the package is not installed, its spec keeps its identity, and only building the model is refused."""
-    spec = outside_spec(digits, "unet")
+    spec = outside_spec(digits, "outside_unet")
     blob = json.loads(json.dumps(spec.to_json()))
     monkeypatch.setattr(MODELS, "group", "uvb.models.none")
-    MODELS.known.pop("unet")
+    MODELS.known.pop("outside_unet")
     stranger = RunSpec.from_json(blob)
     assert isinstance(stranger.widths, UnknownConfig)
     assert (stranger.spec_id, str(stranger.widths)) == (spec.spec_id, "channels=[3, 4], joined=5")
     assert spec.differences(stranger) == []
-    with pytest.raises(UserError, match="unknown model 'unet'"):
+    with pytest.raises(UserError, match="unknown model 'outside_unet'"):
         build_model(stranger)
 
 

@@ -1,0 +1,126 @@
+"""Tables and figures of the two open questions, from what `recipes` and `gap` wrote.
+
+python -m benchmarks.cpu.answers parts FOLDER [--sigma 1.0]     # Markdown on stdout, and loss_over_work.svg into FOLDER
+python -m benchmarks.cpu.answers gaps FOLDER                    # Markdown on stdout, and gap_over_images.svg into FOLDER
+"""
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+from pipelines.cluster.cost_model import image_flops
+from uvb.models.capacity import parameters
+from uvb.spec import RunSpec
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+
+LEAST_FALL = 0.005  # a training is long enough if its loss falls by less than this share over its last third
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "trainings.jsonl").read_text().splitlines()]
+
+
+def fall_over_last_third(curve: list[float]) -> float:
+    """By what share the loss falls over the last third of a training."""
+    return 1 - curve[-1] / curve[len(curve) - 1 - max(1, len(curve) // 3)]
+
+
+def parts(folder: Path, sigma: float) -> str:
+    """A table of models, and a figure of loss over arithmetic."""
+    compared = json.loads((folder / "comparison.json").read_text())["compared"]
+    row = next(one for one in compared if one["recipes"] == "best against best" and one["sigma"] == sigma)
+    trainings = [one for one in rows_of(folder) if not one["held_out"] and one["sigma"] == sigma]
+    models = sorted((name for name in row if "choice" in (row[name] if isinstance(row[name], dict) else {})),
+                    key=lambda name: row[name]["loss"])  # fmt: skip
+    first = next(name.split(" - ")[0] for name in row if " - " in name)
+    lines = [
+        f"| model | parameters | recipe | test loss | {first} − it | fall over the last third | GFLOP an image | core hours |",
+        "|---|---:|---|---:|---:|---:|---:|---:|",
+    ]
+    figure, axes = plt.subplots(figsize=(7, 4.2))
+    for name in models:
+        own = [one for one in trainings if one["model"] == name and one["choice"].items() >= row[name]["choice"].items()]
+        spec = RunSpec.from_json(own[0]["spec"])
+        work = image_flops(spec.model, spec.data.shape, spec.widths, spec.objective)
+        apart = row.get(f"{first} - {name}")
+        choice = row[name]["choice"]
+        recipe = ", ".join([f"{choice['optimizer']} {choice['learning_rate']:g}",
+                            *(f"{k} {v}" for k, v in choice.items() if k not in ("optimizer", "learning_rate"))])  # fmt: skip
+        difference = f"{apart['mean']:+.3f} ± {apart['half_interval_over_trainings']:.3f}" if apart else ""
+        fall = statistics.mean(fall_over_last_third(one["curve"]) for one in own)
+        hours = statistics.mean(one["cpu_seconds"] for one in own) / 3600
+        lines.append(
+            f"| `{name}` | {parameters(spec.model, spec.data.shape, spec.widths):,} | {recipe} | "
+            f"{row[name]['loss']:.3f} ± {row[name]['half_interval_over_trainings']:.3f} | {difference} | "
+            f"{100 * fall:.1f} %{' (still falling)' if fall > LEAST_FALL else ''} | {work / 1e9:.4f} | {hours:.2f} |"
+        )
+        curves = [one["curve"] for one in own]
+        means = [statistics.mean(values) for values in zip(*curves, strict=True)]
+        tflop = [(epoch + 1) * spec.data.train_images * work / 1e12 for epoch in range(len(means))]
+        axes.plot(tflop, means, marker="o", markersize=2.5, linewidth=1.2, label=name)
+    axes.set(xscale="log", xlabel="arithmetic of one training, TFLOP", ylabel="test loss, 1,024 fixed images")
+    lowest = min(row[name]["loss"] for name in models)
+    axes.set_ylim(lowest * 0.97, lowest * 1.6)
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(fontsize=7)
+    save(figure, folder / "loss_over_work.svg")
+    return "\n".join(lines)
+
+
+def gaps(folder: Path) -> str:
+    """A table of gaps, and a figure of the gap over the number of training images."""
+    rows = [json.loads(line) for line in (folder / "gaps.jsonl").read_text().splitlines()]
+    lengths, sigmas = sorted({row["steps"] for row in rows}), sorted({row["sigma"] for row in rows})
+    lines = ["| σ | steps | n | model | gap | loss outside |", "|---:|---:|---:|---|---:|---:|"]
+    figure, plots = plt.subplots(1, len(sigmas), figsize=(3.4 * len(sigmas), 3.4), squeeze=False)
+    for sigma, axes in zip(sigmas, plots[0], strict=True):
+        for steps in lengths:
+            for model, colour in zip(dict.fromkeys(row["model"] for row in rows), ("#1f77b4", "#d62728"), strict=False):
+                asked = {"model": model, "sigma": sigma, "steps": steps}
+                own = sorted((row for row in rows if row.items() >= asked.items()), key=lambda row: row["n"])
+                errors = [error_of(row) for row in own]
+                for row, error in zip(own, errors, strict=True):
+                    measured = f"{row['gap']:.4f} ± {error:.4f} | {row['loss_outside']:.3f}"
+                    lines.append(f"| {sigma:g} | {steps:,} | {row['n']:,} | {model} | {measured} |")
+                axes.errorbar(
+                    [row["n"] for row in own], [row["gap"] for row in own], errors, color=colour, capsize=2, markersize=3,
+                    linestyle="-" if steps == max(lengths) else "--", marker="o", label=f"{model}, {steps:,} steps",
+                )  # fmt: skip
+        axes.axhline(0, color="grey", linewidth=0.8)
+        axes.set(xscale="log", yscale="symlog", xlabel="training images, n", title=f"σ = {sigma:g}")
+        axes.grid(alpha=0.3)
+    plots[0][0].set(ylabel="loss outside − loss inside, the same images")
+    plots[0][-1].legend(fontsize=7)
+    save(figure, folder / "gap_over_images.svg")
+    return "\n".join(lines)
+
+
+def error_of(row: dict[str, Any]) -> float:
+    """The larger of the standard error over images and half of what the two swaps differ by."""
+    one, other = row["of_each_swap"]
+    return max(float(row["stderr_over_images"]), abs(one - other) / 2)
+
+
+def save(figure: Any, path: Path) -> None:
+    mpl.rcParams["svg.hashsalt"] = "uvb"
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("parts", "gaps"))
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--sigma", type=float, default=1.0)
+    asked = parser.parse_args()
+    print(parts(asked.folder, asked.sigma) if asked.what == "parts" else gaps(asked.folder))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""Measure the generalization gap sharply: on the same images, inside and outside of the training set (open question 2).
+
+python -m benchmarks.cpu.gap --folder OUT --dataset mnist --data-dir DATA --resize 14 --width 0.125
+    [--sizes 500 2000 8000 30000] [--steps 2000 8000] [--sigmas 0.3 0.6 1.0] [--best '{"uvb": {...}, "deen": {...}}']
+
+Two models train on disjoint halves of n images each, by the same recipe and seed. Each half is then denoised by both, with the
+same noise: what the model that did not see an image loses more than the model that did is that image's gap. Its mean over both
+halves has no part from one half being easier. The error is over images, and over the two swaps. The same command continues.
+OUT receives gaps.jsonl, a line for each model, n, length and noise level.
+"""
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.training import cpu_plan, spec_on
+from uvb.data import ImageSet, load_dataset
+from uvb.data.readers.decode import Decoding
+from uvb.data.readers.own import ReadOptions
+from uvb.measure.losses import EvalConfig, clustered_mean, denoisers, image_losses
+from uvb.models.base import Estimator
+from uvb.models.capacity import widths_at
+from uvb.noise import generator
+from uvb.spec import RECIPES
+from uvb.training.loop import fit
+from uvb.training.state import TrainState
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--folder", type=Path, required=True)
+    add("--dataset", default="mnist")
+    add("--data-dir", type=Path, default=Path("data"))
+    add("--resize", type=int, default=0, help="pixels of the shorter side (0: as it is)")
+    add("--width", type=float, default=1.0)
+    add("--models", nargs="+", default=["uvb", "deen"])
+    add("--sigmas", type=float, nargs="+", default=[0.3, 0.6, 1.0])
+    add("--sizes", type=int, nargs="+", default=[500, 2000, 8000, 30_000], help="training images of each half")
+    add("--steps", type=int, nargs="+", default=[2000, 8000], help="lengths of training")
+    add("--best", type=json.loads, default={}, help="what of the recipe `fast` each model changes")
+    add("--eval-images", type=int, default=2000, help="of each half")
+    add("--eval-draws", type=int, default=16)
+    add("--threads", type=int, default=1)
+    return parser.parse_args()
+
+
+def halves(images: ImageSet, n: int) -> tuple[Tensor, Tensor]:
+    """Two disjoint sets of `n` training images, (n, C, H, W) each; smaller sets are the first of larger ones."""
+    order = torch.randperm(len(images.train), generator=generator(0, "halves"))
+    return images.train[order[0::2][:n]], images.train[order[1::2][:n]]
+
+
+def trained(asked: argparse.Namespace, model: str, sigma: float, steps: int, seen: Tensor, images: ImageSet) -> Estimator:
+    """The averaged model after `steps` steps on the images `seen`."""
+    data = ImageSet(f"{images.name}-half", seen, images.test, levels=images.levels)
+    choice = asked.best.get(model, {})
+    recipe = RECIPES["fast"].changed(**choice)
+    recipe = recipe.changed(epochs=max(1, round(steps / math.ceil(len(seen) / recipe.batch_size))))
+    widths = widths_at(model, data.shape, asked.width)
+    spec, plan = spec_on(data, model, recipe, widths=widths, sigma=sigma), cpu_plan(asked.threads)
+    state = TrainState.fresh(spec, plan)
+    for _ in fit(spec, plan, state, data, pulse_seconds=1e9):
+        pass
+    return state.averaged.eval()
+
+
+def gap(asked: argparse.Namespace, model: str, sigma: float, steps: int, n: int, images: ImageSet) -> dict[str, Any]:
+    """The gap of one model, size, length and noise level."""
+    started = time.monotonic()
+    parts = halves(images, n)
+    models = [trained(asked, model, sigma, steps, part, images) for part in parts]
+    config, plan = EvalConfig(draws=asked.eval_draws), cpu_plan(asked.threads)
+    apart, outside = [], []
+    for half, part in enumerate(parts):
+        x = part[: asked.eval_images]
+        losses = []
+        for one in models:
+            _, denoise = next(iter(denoisers(one).items()))
+            losses.append(image_losses(denoise, one.noise_dim, x, images.levels, sigma, f"half {half}", config, plan))
+        apart.append(losses[1 - half] - losses[half])  # (n, draws): outside less inside
+        outside.append(losses[1 - half])
+    mean = clustered_mean(torch.cat(apart))
+    draws = torch.cat(apart).mean(0)  # over images, of each draw
+    return {
+        "model": model, "sigma": sigma, "n": n, "steps": steps, "gap": mean.value, "stderr_over_images": mean.stderr,
+        "stderr_of_draws": float(draws.std() / math.sqrt(len(draws))),
+        "of_each_swap": [float(part.mean()) for part in apart],
+        "loss_outside": float(torch.cat(outside).mean()), "seconds": time.monotonic() - started,
+    }  # fmt: skip
+
+
+def main() -> None:
+    asked = arguments()
+    asked.folder.mkdir(parents=True, exist_ok=True)
+    images = load_dataset(asked.dataset, data_dir=asked.data_dir, options=ReadOptions(decoding=Decoding(resize=asked.resize)))
+    file = asked.folder / "gaps.jsonl"
+    done = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    for n in asked.sizes:
+        for steps in asked.steps:
+            for sigma in asked.sigmas:
+                for model in asked.models:
+                    key = {"model": model, "sigma": sigma, "n": n, "steps": steps}
+                    if any(key.items() <= row.items() for row in done):
+                        continue
+                    row = gap(asked, model, sigma, steps, n, images)
+                    with file.open("a") as out:
+                        out.write(json.dumps(row) + "\n")
+                    print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""A data set at another size."""
+
+from dataclasses import replace
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from uvb.data.image_set import ImageSet
+
+BLOCK = 4096  # images that are resized at once
+
+
+def resized(images: ImageSet, side: int) -> ImageSet:
+    """`images` with a shorter side of `side` pixels, named ``NAME-SIDE``; each pixel is the mean of those that it covers."""
+    height, width = images.shape[1:]
+    if side == min(height, width):
+        return images
+    size = [max(side, round(length * side / min(height, width))) for length in (height, width)]
+
+    def smaller(pixels: Tensor) -> Tensor:
+        found = pixels.new_empty((*pixels.shape[:2], *size))
+        for start in range(0, len(pixels), BLOCK):
+            part = F.interpolate(pixels[start : start + BLOCK].double(), size, mode="area")
+            found[start : start + BLOCK] = part.add(0.5).floor().to(pixels.dtype)
+        return found
+
+    train, test = smaller(images.train), smaller(images.test)
+    # No report: a loader's own would tell of the images before.
+    return replace(images, name=f"{images.name}-{side}", train=train, test=test, report=None, brightest=None)

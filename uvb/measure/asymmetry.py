@@ -1,0 +1,46 @@
+"""How far an estimator is from the empirical Bayes one of some energy: the asymmetry of its Jacobian."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from uvb.measure.losses import Mean
+from uvb.models.base import Estimator, draw_latent_noise
+from uvb.noise import generator
+
+
+def jacobian_asymmetry(model: Estimator, y: Tensor, *, probes: int = 8, seed: int = 0) -> Mean:
+    """‖J − Jᵀ‖ / 2‖J‖ in the Frobenius norm, J = ∂x̂/∂y, over the noisy images `y` (B, C, H, W).
+
+    An energy's estimator y − σ²∇f(y) has a symmetric Jacobian, so 0. A matrix of independent entries has about 0.71, and a
+    rotation by a right angle 1. The norms are means over random probes v of ‖Jv − Jᵀv‖² and ‖Jv‖², common to all models; the
+    error is over images, by the delta method. ε is drawn once for each image.
+
+    Args:
+        probes: random directions for each image.
+        seed: keys the probes and ε.
+    """
+    eps = draw_latent_noise(model, len(y), generator(seed, "asymmetry", "latent", device=y.device), y)
+    draws = generator(seed, "asymmetry", "probes", device=y.device)
+    apart, size = torch.zeros(len(y), dtype=torch.float64), torch.zeros(len(y), dtype=torch.float64)
+    for _ in range(probes):
+        v = torch.randn(y.shape, generator=draws, device=y.device, dtype=y.dtype)
+        forward, backward = _products(model, y, eps, v)
+        apart += (forward - backward).double().square().flatten(1).sum(1).cpu() / probes
+        size += forward.double().square().flatten(1).sum(1).cpu() / probes
+    ratio = float(apart.mean() / size.mean())
+    noise = (apart / apart.mean().clamp(min=1e-300) - size / size.mean()).std() / math.sqrt(len(y))
+    value = math.sqrt(ratio) / 2
+    return Mean(value, value * float(noise) / 2)
+
+
+def _products(model: Estimator, y: Tensor, eps: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """J v and Jᵀ v, each (B, C, H, W)."""
+    y = y.detach().requires_grad_()
+    u = torch.zeros_like(y, requires_grad=True)
+    with torch.enable_grad():
+        pulled = torch.autograd.grad(model(y, eps), y, u, create_graph=True)[0]  # Jᵀ u, linear in u
+        forward = torch.autograd.grad(pulled, u, v)[0]
+        backward = torch.autograd.grad(model(y, eps), y, v)[0]
+    return forward, backward
