@@ -47,16 +47,13 @@ def run_study(
     held_out: bool = False,
     finishing: Callable[[Path], None] | None = None,
 ) -> tuple[str, list[str]]:
-    """Run a study, or the rest of it.
+    """Run a study, or the rest of it; return the report's address, and a line for each failure.
 
     Args:
         specs_of: makes the list of trainings; by default the config's models at its noise levels.
         search: stops trainings early; None: no training is stopped.
         held_out: train on four fifths of the training images and judge by the fifth; the test set is not used.
         finishing: writes further tables before the report; it gets a local copy of the study's folder.
-
-    Returns:
-        The report's address, and a line for each failure.
 
     Raises:
         UserError: the config, the data, the folder or the cluster do not allow the study.

@@ -15,7 +15,7 @@ from uvb.errors import UserError
 
 SQLITE = "sqlite:///"
 DATABASES = ("postgresql", "mysql", "mssql")
-ANSWER_SECONDS = 10.0  # how long a database may take to answer, or stay locked
+ANSWER_SECONDS = 7.0  # how long a database may take to answer, or stay locked
 BEING_MADE_SECONDS = 30.0  # a store written so recently may be in the making
 INSTEAD = "give sqlite:////path/mlflow.db or http://host:port"
 
