@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import grpc
 import ray
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -25,7 +26,7 @@ from uvb.errors import UserError
 from uvb.machine import usable_cpus
 from uvb.plan import Plan, resolve_plan
 
-ANSWER_SECONDS = 5.0  # until a cluster's port counts as closed
+ANSWER_SECONDS = 5.0  # until a cluster counts as silent
 SOCKET_BYTES = 107  # the longest name that Linux allows a socket
 ASK_SECONDS = 5.0  # between two questions to a joined cluster whether it lives
 FIRST_WORKER_SECONDS = 900.0  # an autoscaler may have to start a machine first
@@ -64,8 +65,9 @@ def cluster_address(wanted: str) -> str | None:
         raise UserError(f"{source} {masked(found)} is a dashboard's address; give HOST:6379, or submit the study by `{submit}`")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise UserError(f"{source} {masked(found)}: an address is HOST:PORT, such as 10.0.0.1:6379, or auto, or local")
-    try:  # Ray itself would retry, and warn each time
+    try:  # Ray itself would retry for a minute and more, and warn each time
         _connect(host, int(port))
+        _require_grpc(f"{host}:{port}")
     except OSError as error:
         advice = "unset RAY_ADDRESS" if source == "RAY_ADDRESS" else "give another --address"
         reason = error.strerror or error
@@ -157,6 +159,17 @@ def private_token(*, create: bool) -> None:
 
 def _connect(host: str, port: int) -> None:
     socket.create_connection((host.strip("[]"), port), timeout=ANSWER_SECONDS).close()
+
+
+def _require_grpc(address: str) -> None:
+    """Raise TimeoutError if no gRPC server, which Ray's servers are, answers at `address`."""
+    if os.environ.get("RAY_USE_TLS", "0") not in ("0", ""):  # only Ray knows the certificates
+        return
+    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=ANSWER_SECONDS)
+        except grpc.FutureTimeoutError:
+            raise TimeoutError("something else listens at this port") from None
 
 
 def require_alive() -> None:

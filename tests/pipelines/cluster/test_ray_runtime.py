@@ -4,9 +4,11 @@ import os
 import socket
 import stat
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
+import grpc
 import pytest
 
 from pipelines.cluster import compat, ray_runtime
@@ -24,9 +26,12 @@ def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def port():
-    """A port that takes connections, as a cluster's does."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield server.getsockname()[1]
+    """The port of a gRPC server, as a cluster's is."""
+    server = grpc.server(ThreadPoolExecutor(1))
+    number = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield number
+    server.stop(None)
 
 
 @pytest.mark.parametrize(
@@ -76,6 +81,15 @@ def test_cluster_address_takes_what_answers(port: int, monkeypatch: pytest.Monke
     assert cluster_address("") is None
     monkeypatch.setattr(compat, "running_address", lambda: address)
     assert cluster_address("") == cluster_address("auto") == address
+
+
+def test_cluster_address_refuses_a_port_that_is_not_rays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray would wait for it for more than a minute, and then end the process."""
+    monkeypatch.setattr(ray_runtime, "ANSWER_SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        number = silent.getsockname()[1]
+        with pytest.raises(UserError, match=rf"no Ray cluster answers at 127\.0\.0\.1:{number} \(something else listens"):
+            cluster_address(f"127.0.0.1:{number}")
 
 
 def test_start_ray_refuses_a_folder_too_long_for_sockets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
