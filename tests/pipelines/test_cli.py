@@ -92,6 +92,17 @@ def test_command_ends_in_one_line_and_an_exit_code(how: str, code: int, said: st
     assert (done.returncode, done.stderr.decode()) == (code, said)
 
 
+@pytest.mark.parametrize("before", [{}, {"NO_PROXY": "intra.net"}, {"no_proxy": "intra.net", "NO_PROXY": "other"}])
+def test_requests_to_this_machine_bypass_a_proxy(before: dict[str, str], tmp_path: Path) -> None:
+    """The state API frees the CPUs of a killed trial by such a request."""
+    code = "import pipelines, requests; print(requests.utils.get_environ_proxies('http://127.0.0.1:8265'))"
+    plain = {name: value for name, value in ENVIRONMENT.items() if not name.lower().endswith("_proxy")}
+    proxied = plain | {"http_proxy": "http://127.0.0.1:9"} | before
+    assert python(code, tmp_path, env=proxied).stdout == b"{}\n"
+    code = code.replace("127.0.0.1:8265", "a.intra.net")  # what the user excepted stays excepted
+    assert (python(code, tmp_path, env=proxied).stdout == b"{}\n") == bool(before)
+
+
 def test_command_refuses_python_without_docstrings(tmp_path: Path) -> None:
     """Ray cannot be imported then."""
     done = python(BROKEN, tmp_path, "--how", "user", env=ENVIRONMENT | {"PYTHONOPTIMIZE": "2"})
