@@ -1,4 +1,4 @@
-"""aws_access.yaml: what its policies let the head do, evaluated request by request as IAM would."""
+"""What aws_access.yaml lets the head do: each request is evaluated as IAM would."""
 
 import ipaddress
 from fnmatch import fnmatchcase

@@ -53,7 +53,7 @@ RAY_JOB = {
 
 
 def faults(value: Any, shape: Any, at: str = "") -> Iterator[str]:
-    """What of `value` does not fit `shape`."""
+    """The parts of `value` that do not fit `shape`."""
     if isinstance(shape, dict):
         if not isinstance(value, dict):
             yield f"{at}: not a mapping"
