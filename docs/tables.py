@@ -246,10 +246,11 @@ def chaos() -> list[str]:
     """The kinds of each chaos run, how often each happened, and how soon the study went on."""
     rows = []
     for run in json.loads((ROOT / "results" / "chaos" / "runs.json").read_text()):
+        equal = re.sub(r" \(\d+ rows\)", "", run["equal_tables"])
         for kind, found in run["kinds"].items():
             worst = "" if found["worst_seconds"] is None else f"{found['worst_seconds']:.1f}"
             seconds = [f"{found['median_seconds']:.1f}", worst]
-            rows.append([run["when"], kind, str(found["times"]), *seconds, run["equal_tables"], f"`{run['commit'][:7]}`"])
+            rows.append([run["when"], kind, str(found["times"]), *seconds, equal, f"`{run['commit'][:7]}`"])
         rows += [[run["when"], kind, "skipped", "", "", why, f"`{run['commit'][:7]}`"] for kind, why in run["skipped"].items()]
     return markdown(["run", "kind", "times", "back after, s (median)", "worst", "equal tables", "commit"], rows, left=2)
 
