@@ -48,7 +48,7 @@ def walks(kind: str, device: str, sizes: tuple[int, ...]) -> dict[str, Step]:
         held = Frozen(energy, Plan(device=device, precision=kind, graph=device == "cuda"))
 
     def ours(chains: int) -> None:
-        states[chains], _ = langevin_step(held, states[chains], 0, delta=DELTA, batch=256 if device == "cpu" else None)
+        states[chains] = langevin_step(held, states[chains], 0, delta=DELTA, batch=256 if device == "cpu" else None)
 
     if kind != "first" and device == "cpu":
         keep_large_buffers()

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from uvb.data import ImageSet
 from uvb.machine import usable_cpus
-from uvb.measure.losses import EvalConfig, denoisers, evaluation_images, image_losses
+from uvb.measure.losses import EvalConfig, NoisyImages, denoisers, image_losses
 from uvb.models import get_model
 from uvb.models.base import Estimator
 from uvb.models.capacity import default_widths
@@ -46,6 +46,5 @@ def own_losses(
 ) -> tuple[str, Tensor]:
     """The name of the model's own estimator, and its loss on each image of a split, averaged over draws, (N,) float64."""
     name, denoise = next(iter(denoisers(model).items()))
-    x = evaluation_images(images, split, config, spec.data.train_images)
-    found = image_losses(denoise, model.noise_dim, x, images.levels, spec.sigma, split, config, plan)
-    return name, found.mean(1)
+    noisy = NoisyImages.of(images, split, spec.sigma, config, plan, spec.data.train_images)
+    return name, image_losses(denoise, model.noise_dim, noisy).mean(1)

@@ -62,6 +62,9 @@ RANGES = {
     "delta": Range(1e-6, 1e6, zero=True),
     "steps_between_jumps": COUNT,
     "jumps": COUNT,
+    "draws": COUNT,
+    "warm_up": COUNT,
+    "tau": Range(1e-6, 1e6, zero=True),
     "seed": SEED,
 }
 

@@ -6,15 +6,16 @@ from typing import Literal
 
 import tyro
 
+from pipelines.bounds import Bounded
 from pipelines.cli import command
 from uvb.errors import UserError
 
 
 @dataclass(frozen=True)
-class Restore:
+class Restore(Bounded):
     """Restore pictures with a trained energy: walk on f(y) plus the measurement's energy, then jump.
 
-    Each clean picture x is measured first, as v = A y + τ noise with y = x + σ noise. Only v is then used.
+    Each clean picture x is first measured as v = A y + τ noise with y = x + σ noise. After that only v is used.
 
     The right half missing:      python pipelines/restore.py outputs/digits/models/<spec_id>/model my_folder
 
@@ -30,11 +31,11 @@ class Restore:
     tau: float = 0.0
     """Noise of the measurement, in units of pixels. 0: σ/2."""
     chains: int = 8
-    """Chains a picture; their spread is the uncertainty that the maps show."""
+    """Chains for each picture. The maps show their spread, which is the uncertainty."""
     draws: int = 30
-    """Jumps a chain that are kept."""
+    """Jumps to keep of each chain."""
     warm_up: int = 15
-    """Trajectories of each chain before that."""
+    """Trajectories of each chain before the first jump that is kept."""
     seed: int = 0
     """Keys every draw."""
     out: Path = Path("restored")
@@ -45,12 +46,7 @@ class Restore:
 
 
 def restore(config: Restore) -> None:
-    """Run it; the files' paths are printed."""
-    for name in ("chains", "draws", "warm_up"):
-        if getattr(config, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} {getattr(config, name)}: it must be 1 or more")
-    if config.tau < 0:
-        raise UserError(f"--tau {config.tau}: it must be above 0, or 0 for σ/2")
+    """Run it, and print the paths of the files."""
     print(f"restoring {config.images} with {config.model}")
     import numpy as np  # these take seconds, so they come after the first line
     import torch
@@ -82,9 +78,12 @@ def restore(config: Restore) -> None:
         print(f"{found.stopped} of {len(x) * config.chains} chains diverged, so do not rely on these pictures")
     if found.acceptance == 0:
         raise UserError("no proposal was accepted, so the chains never moved; give a larger --tau")
-    r_hat = worst_split_r_hat(found.y.flatten(3).mean(3))
-    verdict = "the chains agree" if r_hat < 1.05 else "the chains have not mixed: raise --warm-up and --draws"
-    print(f"{found.acceptance:.0%} of the proposals accepted; split-R̂ {r_hat:.2f}, {verdict}")
+    verdict = "too few draws to tell whether the chains agree; give --draws 8 or more"
+    if config.draws >= 8:
+        r_hat = worst_split_r_hat(found.y.flatten(3).mean(3))
+        agree = "the chains agree" if r_hat < 1.05 else "the chains have not mixed: raise --warm-up and --draws"
+        verdict = f"split-R̂ {r_hat:.2f}, {agree}"
+    print(f"{found.acceptance:.0%} of the proposals accepted; {verdict}")
     mean, spread = found.x_hat.mean((0, 2)), found.x_hat.transpose(0, 1).flatten(1, 2).std(1)
     shown = [x, picture(measured, observed, x), mean, spread / spread.max().clamp(min=1e-12)]
     columns = min(20, len(x))

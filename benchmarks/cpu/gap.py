@@ -23,7 +23,7 @@ from benchmarks.training import cpu_plan, spec_on
 from uvb.data import ImageSet, load_dataset
 from uvb.data.readers.decode import Decoding
 from uvb.data.readers.own import ReadOptions
-from uvb.measure.losses import EvalConfig, clustered_mean, denoisers, image_losses
+from uvb.measure.losses import EvalConfig, NoisyImages, clustered_mean, denoisers, image_losses
 from uvb.models.base import Estimator
 from uvb.models.capacity import widths_at
 from uvb.noise import generator
@@ -79,11 +79,11 @@ def gap(asked: argparse.Namespace, model: str, sigma: float, steps: int, n: int,
     config, plan = EvalConfig(draws=asked.eval_draws), cpu_plan(asked.threads)
     apart, outside = [], []
     for half, part in enumerate(parts):
-        x = part[: asked.eval_images]
+        noisy = NoisyImages(part[: asked.eval_images], images.levels, sigma, f"half {half}", config, plan)
         losses = []
         for one in models:
             _, denoise = next(iter(denoisers(one).items()))
-            losses.append(image_losses(denoise, one.noise_dim, x, images.levels, sigma, f"half {half}", config, plan))
+            losses.append(image_losses(denoise, one.noise_dim, noisy))
         apart.append(losses[1 - half] - losses[half])  # (n, draws): outside less inside
         outside.append(losses[1 - half])
     mean = clustered_mean(torch.cat(apart))

@@ -14,9 +14,11 @@ import torch.distributed as dist
 from torch.multiprocessing.spawn import spawn
 
 from pipelines.cluster.cost_model import TWO_CORES, UPDATE_BYTES, Machine, Work, forward_flops, training_seconds
+from pipelines.executor.measuring import Task
 from uvb.data import ImageSet
 from uvb.errors import UserError
-from uvb.measure.losses import EvalConfig, evaluation_images, noisy_blocks
+from uvb.experiments import Context
+from uvb.measure.losses import NoisyImages
 from uvb.models import build_model
 from uvb.plan import Plan
 from uvb.spec import RunSpec
@@ -24,7 +26,6 @@ from uvb.training.loop import fit
 from uvb.training.probe import PROBE_IMAGES
 from uvb.training.state import TrainState, steps_per_epoch
 
-MEASUREMENT_SHARE = 1.5  # all default experiments of a model cost so many times its loss tables
 FP32_COST = 4.0  # how many times longer fp32 takes than bf16: 3.0 to 3.9 in steps (docs/speed.md), 5 in products
 PATIENCE = timedelta(minutes=10)  # how long workers wait for one another
 STEPS = 6  # timed for each kind of model; the first sets everything up and does not count
@@ -136,50 +137,44 @@ def estimated_seconds(specs: Sequence[RunSpec], plan: Plan, images: ImageSet) ->
     return found
 
 
-def estimates_a_model(images: ImageSet, config: EvalConfig) -> int:
-    """How many x̂(y) the loss tables of one model take: the images of both splits times the noise draws."""
-    return sum(len(evaluation_images(images, split, config)) for split in ("train", "test")) * config.draws
-
-
-def measurement_flops(specs: Sequence[RunSpec], precision: str, trained_in: str, images: ImageSet, config: EvalConfig) -> float:
-    """Operations of all models' default experiments. Those in fp32 count `FP32_COST` times if trainings are in bf16."""
-    slower = FP32_COST if (precision, trained_in) == ("fp32", "bf16") else 1.0
-    count = estimates_a_model(images, config) * MEASUREMENT_SHARE * slower
-    passes = 2  # x̂(y) of an energy: forward, and back to y
-    return sum(passes * count * forward_flops(spec.model, spec.data.shape, spec.widths) for spec in specs)
+def measurement_flops(tasks: Sequence[Task], context: Context, trained_in: str) -> float:
+    """Operations of `tasks`, without the references. Those in fp32 count `FP32_COST` times if trainings are in bf16."""
+    slower = FP32_COST if (context.plan.precision, trained_in) == ("fp32", "bf16") else 1.0
+    specs, passes = [task.spec for task in tasks], 2  # a gradient: forward, and back to y
+    flops = {spec: passes * slower * forward_flops(spec.model, spec.data.shape, spec.widths) for spec in specs}
+    return sum(task.gradients(context) * flops[task.spec] for task in tasks)
 
 
 @torch.no_grad()
-def measurement_seconds(specs: Sequence[RunSpec], plan: Plan, images: ImageSet, config: EvalConfig, at_once: int) -> float:
-    """Seconds of all models' default experiments, from timed blocks of estimates of each kind of model.
+def measurement_seconds(tasks: Sequence[Task], context: Context, at_once: int) -> dict[str, float]:
+    """Seconds of each experiment among `tasks`, over all models. Blocks of estimates are timed for each kind of model.
 
     A broken model cannot be timed and counts as 0; its workers will report it.
     """
-    count = estimates_a_model(images, config)
     timed: dict[tuple[object, ...], float] = {}
-    total, threads = 0.0, torch.get_num_threads()
-    torch.set_num_threads(plan.threads)
+    found, threads = dict.fromkeys((task.name for task in tasks), 0.0), torch.get_num_threads()
+    torch.set_num_threads(context.plan.threads)
     try:
-        for spec in specs:
-            kind = (spec.model, spec.widths, spec.activation)
+        for task in tasks:
+            kind = (task.spec.model, task.spec.widths, task.spec.activation)
             if kind not in timed:
                 try:
-                    timed[kind] = _estimate_seconds(spec, plan, images, config)
+                    timed[kind] = _estimate_seconds(task.spec, context)
                 except Exception:  # a plug-in may raise anything
                     timed[kind] = 0.0
-            total += MEASUREMENT_SHARE * count * timed[kind]
+            found[task.name] += task.gradients(context) * timed[kind] / max(1, at_once)
     finally:
         torch.set_num_threads(threads)
-    return total / max(1, at_once)
+    return found
 
 
-def _estimate_seconds(spec: RunSpec, plan: Plan, images: ImageSet, config: EvalConfig) -> float:
+def _estimate_seconds(spec: RunSpec, context: Context) -> float:
     """Seconds of one x̂(y), timed in a block of 16 images, or of 256 if that takes less than a tenth of a second."""
-    model = build_model(spec).to(plan.device, plan.dtype)
+    model, images = build_model(spec).to(context.plan.device, context.plan.dtype), context.images
     for size in (16, 256):
-        some = images.test[:size]
-        _, y, eps = next(noisy_blocks(some, images.levels, spec.sigma, model.noise_dim, "test", 0, config, plan))
-        with plan.autocast():
+        noisy = NoisyImages(images.test[:size], images.levels, spec.sigma, "test", context.evaluation, context.plan)
+        _, y, eps = next(noisy.blocks(model.noise_dim))
+        with context.plan.autocast():
             model(y, eps)
             started = time.monotonic()
             model(y, eps)

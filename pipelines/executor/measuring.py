@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -57,6 +58,10 @@ class Task:
     @property
     def folder(self) -> str:
         return f"tasks/{self.name}/{self.key}"
+
+    def gradients(self, context: Context) -> float:
+        """About how many gradients of the model it takes (see `Experiment.gradients`). The references take none."""
+        return get_experiment(self.name).gradients(self.spec, context) if self.name != "reference" else 0.0
 
     @property
     def label(self) -> str:
@@ -148,13 +153,31 @@ def run_task(task: Task, store: Store, settings: Settings) -> None:
 
 
 def write_result(store: Store, task: Task, result: Result, settings: Settings, of: float | None = None) -> None:
-    """Write ``result.json`` and ``arrays.safetensors``, whole or not at all; `of` names the weights, as `trained` does."""
-    blob = {**result.scalars, "settings": settings.key(task.name)} | ({} if task.name == "reference" else {"trained": of})
+    """Write ``result.json`` and ``arrays.safetensors``, whole or not at all; `of` names the weights, as `trained` does.
+
+    A number that does not exist (NaN or infinite) is written as null, and `undefined` names it. Reports say so in words.
+    """
+    undefined: list[list[str | int]] = []
+    blob = {**_known(result.scalars, undefined), "settings": settings.key(task.name)}
+    blob |= {} if task.name == "reference" else {"trained": of}
+    blob |= {"undefined": undefined} if undefined else {}
     with store.folder(task.folder) as folder:
         (folder / "result.json").write_text(json.dumps(blob, indent=1, allow_nan=False))
         if result.arrays:
             arrays = {name: array.detach().float().cpu().contiguous() for name, array in result.arrays.items()}
             save_file(arrays, folder / "arrays.safetensors")
+
+
+def _known(value: Any, undefined: list[list[str | int]], *path: str | int) -> Any:
+    """`value` with null for numbers that do not exist. Their paths, such as ["rows", 3, "stderr"], are added to `undefined`."""
+    if isinstance(value, dict):
+        return {key: _known(each, undefined, *path, key) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_known(each, undefined, *path, i) for i, each in enumerate(value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        undefined.append(list(path))
+        return None
+    return value
 
 
 def reference_result(data: DataRef, sigma: float, images: ImageSet, settings: Settings) -> Result:

@@ -5,6 +5,9 @@ version, or a process that was killed, may have left some out.
 """
 # ruff: noqa: UP013  # a small type in one line
 
+import math
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any, Literal, Required, TypedDict
 
@@ -146,6 +149,10 @@ def result_format(task: str) -> Any:
     return RESULTS.get("walk_jump" if task.startswith("walk_jump") else task, dict[str, Any])
 
 
+# A number that does not exist is null, and the path to it is here, such as ["rows", 3, "stderr"]. It is read back as NaN.
+_Undefined = TypedDict("_Undefined", {"undefined": list[list[str | int]]}, total=False)
+
+
 def read_object(path: Path, kind: Any = dict[str, Any]) -> dict[str, Any]:
     """The JSON object in a file, checked against the type `kind`; {} where there is no such file.
 
@@ -155,11 +162,15 @@ def read_object(path: Path, kind: Any = dict[str, Any]) -> dict[str, Any]:
     try:
         if path.exists() and not path.is_file():  # a pipe, for one, would wait for its writer for ever
             raise UserError(f"{path} is not a regular file")
-        blob = parsed(path.read_bytes(), str(path))
-        decoded(blob, kind, f"{path} is not as a study writes it")
+        blob, what = parsed(path.read_bytes(), str(path)), f"{path} is not as a study writes it"
+        for *way, last in decoded(blob, _Undefined, what).get("undefined", ()):
+            reduce(getitem, way, blob)[last] = math.nan
+        decoded(blob, kind, what)
         return dict(blob)
     except FileNotFoundError:
         return {}
+    except (LookupError, TypeError) as error:
+        raise UserError(f"{path}: `undefined` names no number ({error}): delete it and run the study again") from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; make it readable") from None
     except UserError as error:

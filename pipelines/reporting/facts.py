@@ -80,6 +80,18 @@ def _left_out(files: StudyFiles) -> set[str]:
     return {line for line, count in found.items() if count}
 
 
+def undefined(files: StudyFiles) -> list[str]:
+    """A line for each result in which some numbers do not exist, such as the standard error of one image."""
+    tasks, lines = files.root / "tasks", []
+    for task in sorted(p.name for p in tasks.iterdir() if p.is_dir()) if tasks.is_dir() else ():
+        for model, result in files.of_models(task):
+            paths = result.values.get("undefined", ())
+            names = sorted({next(step for step in reversed(path) if isinstance(step, str)) for path in paths})
+            if names:
+                lines.append(f"“{task}” of {name_of(model.spec)} has no number for {', '.join(names)}: it cannot be computed.")
+    return lines
+
+
 def cost(timings: Mapping[str, Any]) -> dict[str, Any]:
     """The stages' bars, and a sentence on the whole."""
     stages = timings.get("stages", [])

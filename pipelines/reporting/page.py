@@ -66,7 +66,7 @@ def build_report(study_dir: Path) -> Path:
         internals=model_tables.internals_tables(tables["internals"], asked),
         sampling=model_tables.sampling_table(tables["sampling"]),
         sections=sections,
-        missing=missing,
+        missing=[*missing, *facts.undefined(files)],
         differences=model_tables.difference_tables(own),
         speed=model_tables.speed_table(models),
         **facts.cost(files.timings),

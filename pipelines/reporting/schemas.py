@@ -45,10 +45,10 @@ SCHEMAS = {
     # are the losses of two answers that need no training: the training set's mean image, and y itself.
     "losses": _schema(
         "spec_id split estimator",
-        f"{DESCRIPTION} loss stderr floor? nonparametric? mean_image? noisy_image? paper_loss? run_id?",
+        f"{DESCRIPTION} loss stderr? floor? nonparametric? mean_image? noisy_image? paper_loss? run_id?",
     ),
     # Tables 4 and 5. docs/file_formats.md names the quantities.
-    "internals": _schema("spec_id quantity", f"{DESCRIPTION} value stderr paper_value? run_id?"),
+    "internals": _schema("spec_id quantity", f"{DESCRIPTION} value stderr? paper_value? run_id?"),
     # One row an epoch, counted from 1. `kl` and `recon` are null for a model without a latent. `train_loss` is the mean over
     # the epoch, in which the weights changed, so the gap is `test_loss` less `train_probe`.
     "curves": _schema("spec_id epoch", "train_loss? test_loss? kl? recon? images_per_s? seconds? time? train_probe?"),
@@ -57,7 +57,7 @@ SCHEMAS = {
     # `difference` is the mean over images of loss(first) - loss(second) on the same images and noise; low, high: 95 %.
     "pairs": _schema(
         "first_id second_id split",
-        "dataset first second sigma seed recipe activation batch_size train_images epochs difference stderr low high images",
+        "dataset first second sigma seed recipe activation batch_size train_images epochs difference stderr? low? high? images",
     ),
     # The exact answers for a training set at a sigma. `mean_predictor` is the mean image's loss on the test split.
     "references": _schema(

@@ -1,24 +1,29 @@
 """`--dry-run`: what a study would train, and how long that would take here."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from pipelines.cluster.cost_model import TWO_CORES, training_flops
 from pipelines.cluster.estimate import estimated_seconds, measurement_seconds
 from pipelines.cluster.groups import group_count, new_plan
 from pipelines.cluster.layout import Capacity, Layout
+from pipelines.executor.measuring import tasks_for
 from pipelines.executor.outcomes import outcome
 from pipelines.study.config import StudyConfig
 from pipelines.study.progress import REST_SECONDS
 from pipelines.study.running import Running
 from pipelines.words import clock, counted, name_of
+from uvb.experiments import Context
 from uvb.models.capacity import parameters
 from uvb.plan import Plan
+from uvb.spec import RunSpec
 
 RAY_SECONDS = 20.0  # until Ray is up: 7 with a warm disk cache to 33 with a cold one, on two cores
 
 
-def dry_run(study: Running, config: StudyConfig, layout: Layout, has: Capacity, ended: Collection[str]) -> str:
-    """Print models, widths, parameters and the estimated time on this machine; start no Ray and write nothing.
+def dry_run(
+    study: Running, config: StudyConfig, layout: Layout, has: Capacity, ended: Collection[str], experiments: Sequence[str]
+) -> str:
+    """Print models, widths, parameters, experiments and the estimated times on this machine. Starts no Ray, writes nothing.
 
     Args:
         ended: the outcomes that count as trained.
@@ -46,10 +51,24 @@ def dry_run(study: Running, config: StudyConfig, layout: Layout, has: Capacity, 
     crowding = max(1.0, layout.workers * layout.concurrency * layout.threads / has.cpus) if layout.device == "cpu" else 1.0
     starting = groups * TWO_CORES.startup / layout.concurrency
     training = sum(seconds.values()) * crowding / layout.concurrency
-    evaluating = Plan(precision=config.eval_precision)
-    measuring = measurement_seconds(specs, evaluating, images, config.evaluation, has.cpus)
+    measuring = measurement_costs(study, config, specs, experiments, has.cpus)
     return (
         f"{counted(len(specs), 'model')}: about {clock(training)} of training, {clock(starting)} of starting workers, "
         f"{clock(measuring)} of measurements, "
         f"{clock(RAY_SECONDS + REST_SECONDS)} before and after, timed on this machine as busy as it is now"
     )
+
+
+def measurement_costs(
+    study: Running, config: StudyConfig, specs: Sequence[RunSpec], experiments: Sequence[str], cpus: int
+) -> float:
+    """Print what each experiment costs: models, gradients, estimated seconds. Returns the seconds of all."""
+    context = Context(study.images, Plan(precision=config.eval_precision), config.evaluation, scale=config.scale)
+    tasks = [task for task in tasks_for(specs, experiments) if task.name != "reference"]
+    seconds, width = measurement_seconds(tasks, context, cpus), 2 + max(map(len, ("experiment", *experiments)))
+    study.screen.say(f"{'experiment':<{width}}{'models':>8}{'gradients':>12}{'seconds':>10}")
+    for name, each in seconds.items():
+        own = [task for task in tasks if task.name == name]
+        gradients = sum(task.gradients(context) for task in own)
+        study.screen.say(f"{name:<{width}}{len(own):>8}{gradients:>12,.0f}{each:>10,.1f}")
+    return sum(seconds.values())

@@ -28,6 +28,7 @@ from pipelines.study.provenance import provenance
 from pipelines.study.running import Running
 from pipelines.study.searching import Search
 from pipelines.words import counted, name_of
+from uvb.experiments import Context
 from uvb.models import code_changed
 from uvb.plan import Plan, resolve_plan
 from uvb.spec import RunSpec
@@ -137,7 +138,7 @@ def train(
         options: how models are measured afterwards; this counts in the time left.
     """
     if groups:
-        seconds, operations = measurements_ahead(study, options, groups, layout) if "losses" in experiments else (0.0, 0.0)
+        seconds, operations = measurements_ahead(study, options, groups, layout, experiments)
         progress = TrainingProgress(study.specs, study.store, len(tasks_for(study.specs, experiments)), seconds, operations)
         for competing in rounds(groups, search):
             train_round(study, progress, competing, fitted(layout, groups), checkpoint_seconds, search)
@@ -188,15 +189,18 @@ def train_round(
     study.failures += study.runner.errors
 
 
-def measurements_ahead(study: Running, options: MeasureOptions, groups: Sequence[Group], layout: Layout) -> tuple[float, float]:
+def measurements_ahead(
+    study: Running, options: MeasureOptions, groups: Sequence[Group], layout: Layout, experiments: Sequence[str]
+) -> tuple[float, float]:
     """The cost of the measurements to come: seconds, timed here, if CPUs make them; operations, if GPUs do."""
-    left = [s for s in study.specs if not study.store.exists(f"tasks/losses/{s.spec_id}/result.json")]
+    specs = [s for s in study.specs if not study.store.exists(f"tasks/losses/{s.spec_id}/result.json")]
+    left = tasks_for(specs, experiments)
+    context = Context(study.images, Plan(precision=options.eval_precision), options.evaluation, scale=options.scale)
     if layout.device == "cuda":
-        trained_in = groups[0].plan.precision
-        return 0.0, measurement_flops(left, options.eval_precision, trained_in, study.images, options.evaluation)
+        return 0.0, measurement_flops(left, context, groups[0].plan.precision)
     study.screen.note("timing a measurement")
     cpus = round(layout.workers * layout.concurrency * layout.cpus_per_worker)
-    return measurement_seconds(left, Plan(precision=options.eval_precision), study.images, options.evaluation, cpus), 0.0
+    return sum(measurement_seconds(left, context, cpus).values()), 0.0
 
 
 # ------------------------------------------------------------------------------------------------------------- measure

@@ -20,6 +20,7 @@ from pipelines.tracking.connection import Run, Runs, final, is_away, is_unreacha
 from pipelines.tracking.folder import FolderError, StudyFolder, first_line
 from pipelines.tracking.values import (
     curve_points,
+    experiment_values,
     first_page,
     flat,
     in_a_line,
@@ -95,6 +96,8 @@ class Projection:
                 self._unit(path, _some(stamps, path), partial(self._table, path))
             elif path.endswith(".svg") or path == "report.html":
                 self._unit(path, _some(stamps, path), partial(self._artifact, path))
+            elif folder.startswith("tasks/") and name == "result.json":
+                self._unit(path, _some(stamps, path), partial(self._experiment, path))
         self._unit("values", values, self._log_values)
         self._unit("sigma", _some(stamps, "tables/losses.parquet"), self._over_sigma)
         return self._log_some_models(stamps, model_budget) if self._log_models else True
@@ -268,6 +271,12 @@ class Projection:
         for spec_id, found in self._values.items():
             if spec_id in self.runs.by_key:
                 self.runs.by_key[spec_id].log(values=final(found))
+
+    def _experiment(self, path: str) -> None:
+        """An experiment's numbers as metrics of the run of its model."""
+        _, task, key, _ = path.split("/")
+        if key in self.runs.by_key:
+            self.runs.by_key[key].log(values=final(experiment_values(task, self.folder.read_json(path) or {})))
 
     def _over_sigma(self) -> None:
         """A run for each line of the chart over σ, in the report's colours, and the same figures on the parent."""

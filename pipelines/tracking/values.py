@@ -52,6 +52,21 @@ def model_values(losses: Rows, internals: Rows) -> dict[str, dict[str, float]]:
     return values
 
 
+def experiment_values(task: str, result: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of an experiment's result.json as metrics: ``likelihood/log_z``, ``jump_quality/frechet jumps``, ...
+
+    A number of a row is followed by what the row is of. The tables already have the losses and the internals.
+    """
+    if task in ("losses", "internals"):
+        return {}
+    found = flat({name: value for name, value in result.items() if name not in ("trained", "sigma", "rows")})
+    for row in result.get("rows") or ():
+        of = [value for name, value in row.items() if isinstance(value, str) and name != "message"]
+        of += [f"{name} {value:g}" for name, value in (row.get("settings") or {}).items()]
+        found |= {" ".join([name, *of]): value for name, value in row.items()}
+    return {_key(f"{task}/{name}"): value for name, value in numbers(found).items()}
+
+
 def lines_over_sigma(losses: Rows) -> dict[str, dict[tuple[str, int], float]]:
     """Line -> (metric, step 100 σ) -> mean over seeds, for lines of several σ: ``loss_over_sigma`` and ``train_…``.
 

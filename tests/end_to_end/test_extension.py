@@ -162,7 +162,7 @@ from uvb.sampling.registry import register_sampler
 
 @register_sampler("mine", settings=lambda sigma: {"delta": sigma, "pull": 0.5})
 def mine(energy, state, seed, *, delta, pull, batch=None):
-    return advance(state, state.y - delta * pull, state.velocity, state.y, energy.sigma)
+    return advance(state, state.y - delta * pull, state.velocity, energy.sigma)
 """,
     "tune_spaces/mine.py": """
 from tune_spaces.registry import register_space
@@ -185,7 +185,7 @@ from uvb.models.base import Energy
 from uvb.sampling.walk_jump import walk_at, walk_step
 
 start = begin(2, (1, 2, 2), 0)
-moved = [walk_step(Energy(2.0), start, walk_at(2.0, sampler="mine", **more), 0)[0].y - start.y for more in ({}, {"delta": 1.0})]
+moved = [walk_step(Energy(2.0), start, walk_at(2.0, sampler="mine", **more), 0).y - start.y for more in ({}, {"delta": 1.0})]
 print([round(float(y.mean()), 6) for y in moved])
 """
 

@@ -12,13 +12,15 @@ from pipelines.cli import command
 from pipelines.denoise import Denoise
 from pipelines.keep import Keep
 from pipelines.report import Args
+from pipelines.restore import Restore
 from pipelines.sample import Sample
 from pipelines.study.config import StudyConfig
 from pipelines.sweep import SweepConfig
 from uvb.errors import UserError
 
 POSITIONAL: dict[type[Any], tuple[str, ...]] = {
-    StudyConfig: (), SweepConfig: (), Sample: ("model",), Denoise: ("model", "a.png"), Args: ("study",), Keep: ("study",)
+    StudyConfig: (), SweepConfig: (), Sample: ("model",), Denoise: ("model", "a.png"), Args: ("study",), Keep: ("study",),
+    Restore: ("model", "a.png"),
 }  # fmt: skip
 
 
@@ -41,7 +43,7 @@ def outside(name: str) -> list[str]:
 
 
 def test_ranges_cover_every_number_of_every_command() -> None:
-    assert [len(numbers_of(config)) for config in POSITIONAL] == [19, 19, 5, 2, 0, 0]
+    assert [len(numbers_of(config)) for config in POSITIONAL] == [19, 19, 5, 2, 0, 0, 5]
 
 
 @pytest.mark.parametrize(("config", "name"), CASES, ids=lambda value: getattr(value, "__name__", value))

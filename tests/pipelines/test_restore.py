@@ -26,7 +26,7 @@ def pictures(digits: ImageSet, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(("task", "side"), [("inpaint", 8), ("enlarge", 4)])
-def test_restoring_writes_means_spreads_and_measurements(
+def test_restore_writes_means_spreads_and_measurements(
     model: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], task: str, side: int
 ) -> None:
     options = {"chains": 2, "draws": 8, "warm_up": 2, "out": tmp_path / "out"}
@@ -39,7 +39,15 @@ def test_restoring_writes_means_spreads_and_measurements(
     assert "split-R̂" in capsys.readouterr().out
 
 
-def test_bad_options_are_refused_in_a_line(model: str, pictures: Path) -> None:
-    for options, line in (({"chains": 0}, "--chains 0"), ({"tau": -1.0}, "--tau -1.0")):
+def test_restore_of_few_draws_says_that_agreement_is_unknown(
+    model: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    restore(Restore(model, pictures, chains=1, draws=2, warm_up=1, out=tmp_path / "out"))
+    assert "too few draws to tell whether the chains agree" in capsys.readouterr().out
+    assert (tmp_path / "out" / "overview.png").exists()
+
+
+def test_restore_refuses_bad_options_in_one_line(model: str, pictures: Path) -> None:
+    for options, line in (({"chains": 0}, "--chains 0"), ({"tau": -1.0}, "--tau -1:")):
         with pytest.raises(UserError, match=line):
             restore(Restore(model, pictures, **options))

@@ -81,6 +81,8 @@ def test_a_dry_run_says_what_and_how_long_and_writes_nothing(tmp_path: Path, mon
     for model in ("uvb", "deen", "vae"):
         count = parameters(model, (1, 8, 8), default_widths(model, (1, 8, 8)))
         assert re.search(rf"^{model} σ=1 .*{count:,}", said, re.M)
+    for experiment, models in (("losses", 3), ("likelihood", 3), ("jump_quality", 3)):
+        assert re.search(rf"^{experiment} +{models} +[\d,]+ +[\d,.]+$", said, re.M)
     assert re.search(r"3 models: about .* of training, .* of measurements", last)
     assert not list(tmp_path.iterdir())
     uvb = build_specs(StudyConfig(sigmas=(1.0,), epochs=2, **few), load_dataset("digits"))[0]

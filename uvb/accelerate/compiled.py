@@ -1,4 +1,4 @@
-"""Loss and gradients of a step as one compiled graph: forward pass, inner gradient and the backward pass through both."""
+"""A step's loss and gradients as one compiled graph: forward pass, inner gradient, and the backward pass through both."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,27 +12,26 @@ from uvb.accelerate.gradients import distance
 from uvb.plan import Plan, Precision
 from uvb.training.objectives import Objective
 
-# How far its gradient may lie from the uncompiled one's, relative: fused kernels round less often.
+# How far the gradient may be from the uncompiled one, relative: fused kernels round less often.
 LARGEST_DISTANCE: dict[Precision, float] = {"fp64": 1e-8, "fp32": 1e-2, "bf16": 5e-2}  # fp32 may be TF32 on a GPU
 
 Differentiated = Callable[..., tuple[Tensor, Sequence[Tensor]]]  # (parameters, *batch) -> loss, gradients
 
 
 class CompiledObjective(torch.nn.Module):
-    """`objective`, its gradients computed in its forward pass and handed out by ``loss.backward()``, called on it directly.
+    """`objective`, compiled. Its forward pass computes the gradients too, and ``loss.backward()`` hands them out.
 
-    Traced before it is compiled, so that the compiler meets the derivatives as we write them out (`convolution`);
-    left to itself it would differentiate twice by torch's own rules. A trace fixes shapes and dtypes, which are those of
-    `example`, and whatever Python the model does: it is held to the uncompiled gradient on `example`, and raises where it
-    differs.
+    The step is traced before it is compiled, so that the compiler sees the derivatives that we write out (`convolution`). By
+    itself it would differentiate twice by torch's rules. A trace fixes the shapes and dtypes of `example`, and also every
+    branch of the model's Python. So its gradient on `example` is compared with the uncompiled one.
 
     Args:
-        objective: parameters that no gradient reaches frozen (`uvb.training.objectives.freeze_unused`).
-        plan: its precision is that of the trace.
+        objective: parameters that no gradient reaches must be frozen (`uvb.training.objectives.freeze_unused`).
+        plan: gives the precision of the trace.
         example: x, noise (B, C, H, W), ε (B, noise_dim), weight (B,).
 
     Raises:
-        Exception: whatever the tracer or the compiler raises; RuntimeError where the gradient is another.
+        Exception: whatever the tracer or the compiler raises; RuntimeError if the gradients differ.
     """
 
     def __init__(self, objective: Objective, plan: Plan, example: tuple[Tensor, ...]) -> None:
@@ -47,14 +46,14 @@ class CompiledObjective(torch.nn.Module):
             return loss.detach(), torch.autograd.grad(loss, parameters)
 
         trace = make_fx(differentiated, tracing_mode="fake", _allow_non_fake_inputs=True)(self.trained, *example)
-        # Casts are part of the trace: the compiler must not meet autocast again.
+        # The trace contains the casts, so the compiler must not add them again.
         without_autocast = torch.autocast(plan.device, enabled=False)
         self.differentiated: Differentiated = without_autocast(torch.compile(trace, fullgraph=True, dynamic=False))
-        # Dynamo keeps 8 compilations of a function and then refuses; a process that trains many models needs more.
+        # Dynamo refuses after 8 compilations of a function, and a process may train more models than that.
         with torch.no_grad(), torch._dynamo.config.patch(recompile_limit=1000, accumulated_recompile_limit=1000):
             _, got = self.differentiated(self.trained, *example)
         _, expected = differentiated(self.trained, *example)
-        if not (apart := distance(got, expected)) <= LARGEST_DISTANCE[plan.precision]:  # so that nan is refused
+        if not (apart := distance(got, expected)) <= LARGEST_DISTANCE[plan.precision]:  # this form also refuses nan
             raise RuntimeError(f"its gradient differs from the uncompiled one by {apart:.2g} of its norm")
 
     def forward(self, *batch: Tensor) -> Tensor:
@@ -72,6 +71,6 @@ class _LossAndGradients(Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
-        """`g` is 1 (`loss.backward()`): multiplying by it would cost one more pass over all weights."""
-        gradients, ctx.gradients = ctx.gradients, None  # let go, so that .grad takes them over without a copy
+        """`g` is 1 (`loss.backward()`), and multiplying by it would cost one more pass over all weights."""
+        gradients, ctx.gradients = ctx.gradients, None  # drop the reference, so that .grad takes them without a copy
         return None, None, *[None] * ctx.inputs, *gradients

@@ -1,7 +1,7 @@
-"""`conv2d` with the second derivative that ∇_θ ∇_y f needs written out.
+"""`conv2d` with the second derivative that ∇_θ ∇_y f needs, written out.
 
-Autograd differentiates an input gradient with respect to the weight by a convolution whose filters are as large as the
-image, and transposes whole activations for it. Here that derivative is an ordinary weight gradient, one call.
+Autograd computes the derivative of an input gradient in the weight by a convolution with filters as large as the image, and
+transposes whole activations for it. Here it is one call: an ordinary weight gradient.
 """
 
 from collections.abc import Iterator
@@ -16,15 +16,15 @@ from torch.autograd import Function
 from uvb.accelerate import products
 from uvb.accelerate.patches import product
 
-TENSOR_CORES = 8  # channels that they take at a time, in half precision
+TENSOR_CORES = 8  # they take so many channels at a time, in half precision
 _inner: ContextVar[bool] = ContextVar("uvb_inner_gradient", default=False)
 
 
 @contextmanager
 def inner_gradient() -> Iterator[None]:
-    """Inside this block a backward pass is that of ∇_y f: convolutions compute no gradient of their weights.
+    """Inside this block a backward pass computes ∇_y f, so convolutions leave out the gradients of their weights.
 
-    `torch.func.vjp` tells a layer so by itself, `torch.autograd.grad` does not. On a CPU the backward pass runs in this thread.
+    `torch.autograd.grad` would ask for them, and `torch.func.vjp` would not. On a CPU the backward pass runs in this thread.
     """
     token = _inner.set(True)
     try:
@@ -34,16 +34,16 @@ def inner_gradient() -> Iterator[None]:
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """`conv2d`, stride 1, no padding: (B, C, H, W) -> (B, D, H - k + 1, W - k + 1), in autocast's dtype where that is on.
+    """`conv2d`, stride 1, no padding: (B, C, H, W) -> (B, D, H - k + 1, W - k + 1), in autocast's dtype if that is on.
 
-    Channels-last on a CPU and in half precision, as the kernels of oneDNN and the tensor cores want it. Few channels in half
-    precision on a GPU are one product (`uvb.accelerate.patches`), and so are few pixels on a CPU where the plan says so
+    It works channels-last on a CPU and in half precision, as oneDNN's kernels and tensor cores need it. It is a matrix product
+    for few channels in half precision on a GPU (`uvb.accelerate.patches`), and for few pixels on a CPU if the plan says so
     (`uvb.accelerate.products`).
     """
     device = x.device.type
-    if torch.compiler.is_compiling():  # dynamo drops gradients of a `Function` within torch.func's
+    if torch.compiler.is_compiling():  # dynamo loses the gradients of a `Function` inside torch.func
         return torch.conv2d(x, weight, bias)
-    frozen = not weight.requires_grad  # ask the parameter itself: its copies within torch.func do not tell
+    frozen = not weight.requires_grad  # of the parameter itself: its copies inside torch.func do not know
     autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)  # "meta" has none
     if autocast and x.dtype is not torch.float64:
         x, weight, bias = (t.to(torch.get_autocast_dtype(device)) for t in (x, weight, bias))
@@ -59,9 +59,9 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def channels_last(kernel: Tensor) -> Tensor:
-    """The same kernel (D, C, k, k) laid out channels-last; a convolution with it works, and answers, channels-last.
+    """The same kernel (D, C, k, k) laid out channels-last, which makes a convolution with it work channels-last.
 
-    A clone: with one channel `contiguous` may return a tensor with NCHW's strides, from which oneDNN reads the layout.
+    It is a clone, because oneDNN reads the layout from strides, and for one channel `contiguous` may keep those of NCHW.
     """
     return kernel.movedim(1, -1).clone(memory_format=torch.contiguous_format).movedim(-1, 1)
 
@@ -84,7 +84,7 @@ class Direct:
 
 
 class Products(Direct):
-    """The same by matrix products."""
+    """A convolution and its two gradients by matrix products."""
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -114,7 +114,7 @@ class _Convolution(Function):
     def backward(ctx: Any, g: Tensor) -> Any:
         x, weight = ctx.saved_tensors
         wanted = list(ctx.needs_input_grad[:3])
-        if _inner.get() or wanted == [True, False, False]:  # ∇_y f: the one that is differentiated again
+        if _inner.get() or wanted == [True, False, False]:  # this is ∇_y f, which is differentiated again
             return _InputGradient.apply(g, x, weight, ctx.kernels), None, None, None
         return *ctx.kernels.gradients(g, x, weight, wanted), None
 
@@ -130,7 +130,7 @@ class _Convolution(Function):
 
 
 class _InputGradient(Function):
-    """g, weight -> the transposed convolution of g. Linear in both; x only lends its shape."""
+    """g, weight -> the transposed convolution of g. Linear in both; x gives only its shape."""
 
     @staticmethod
     def forward(g: Tensor, x: Tensor, weight: Tensor, kernels: type[Direct]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Memory on a CPU: what a step frees, the next asks for again."""
+"""Memory on a CPU: what one step frees, the next step needs again."""
 
 import ctypes
 import sys
@@ -7,9 +7,9 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 
 
 def keep_large_buffers() -> None:
-    """Tell glibc's malloc to keep freed blocks of many MB, which the next step asks for again.
+    """Tell glibc's malloc to keep freed blocks of many MB for the next step.
 
-    Otherwise each is mapped anew at every step, and the kernel zeroes its pages. Without effect except on Linux with glibc.
+    Otherwise the kernel maps and zeroes the pages again at every step. Only Linux with glibc has this setting.
     """
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)

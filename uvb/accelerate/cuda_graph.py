@@ -1,4 +1,4 @@
-"""A function of tensors as one CUDA graph, so that the host's launches never hold the device up."""
+"""A function of tensors as one CUDA graph, so that the device never waits for the host's launches."""
 
 import contextlib
 import gc
@@ -11,8 +11,8 @@ from torch import Tensor
 from uvb.accelerate.gradients import distance
 from uvb.compat import end_failed_capture
 
-WARM_UP = 3  # calls before the capture: kernels are compiled and chosen there
-LARGEST_DISTANCE = 1e-2  # of the graph's result from that of the last of them, relative: kernels may add in another order
+WARM_UP = 3  # calls before the capture, in which kernels are compiled and chosen
+LARGEST_DISTANCE = 1e-2  # of the graph's result from the last call's, relative: kernels may add in another order
 
 Outputs = tuple[Tensor | None, ...]
 
@@ -20,14 +20,14 @@ Outputs = tuple[Tensor | None, ...]
 class Graphed:
     """`function`, captured at the first call and replayed from then on.
 
-    Every call must bring tensors of the shapes and dtypes of the first, under the same autocast. The outputs lie in the
-    graph's own memory: the next call writes over them. Changing them in place does no harm.
+    Every call must bring tensors of the first call's shapes and dtypes, under the same autocast. The outputs lie in the
+    graph's memory, and the next call overwrites them. They may be changed in place.
 
-    The first replay is compared with the call it was captured from. Where capturing fails or they differ, a warning says so
-    and every call launches kernel by kernel: slower, the same numbers.
+    The first replay is compared with an ordinary call. If the capture fails or the results differ, a warning says so, and
+    every call launches kernel by kernel: slower, with the same numbers.
 
     Args:
-        apart: how far outputs are from those expected, relative; by default over all of them together.
+        apart: the relative distance of outputs from those expected; by default over all outputs together.
     """
 
     def __init__(self, function: Callable[..., Outputs], apart: Callable[[Outputs, Outputs], float] = distance) -> None:
@@ -47,17 +47,17 @@ class Graphed:
     def _replay(self, arguments: tuple[Tensor, ...]) -> Outputs:
         assert self.graph is not None
         for held, given in zip(self.inputs, arguments, strict=True):
-            if (held.shape, held.dtype) != (given.shape, given.dtype):  # which a copy would stretch or round
+            if (held.shape, held.dtype) != (given.shape, given.dtype):  # a copy would broadcast or round
                 raise ValueError(f"a graph of {held.dtype} {tuple(held.shape)} was given {given.dtype} {tuple(given.shape)}")
             held.copy_(given)
         self.graph.replay()
         return self.outputs
 
     def _begin(self, arguments: tuple[Tensor, ...]) -> None:
-        """Capture, and try the graph; give up on it, and say so, where that fails."""
+        """Capture the graph and try it. If that fails, say so and do without it."""
         try:
             expected = self._capture(arguments)
-            if not (apart := self.apart(self._replay(arguments), expected)) <= LARGEST_DISTANCE:  # so that nan is refused
+            if not (apart := self.apart(self._replay(arguments), expected)) <= LARGEST_DISTANCE:  # this form also refuses nan
                 raise RuntimeError(f"its result differs from the uncaptured one by {apart:.2g} of its norm")
         except Exception as error:  # whatever CUDA, a compiled kernel or a model's own code raises
             self.graph, self.outputs, self.inputs, self.given_up = None, (), (), True
@@ -65,7 +65,7 @@ class Graphed:
             warnings.warn(f"CUDA graph failed ({type(error).__name__}: {reason}); launching kernel by kernel", stacklevel=3)
 
     def _capture(self, arguments: tuple[Tensor, ...]) -> Outputs:
-        """Make the graph; returns the outputs of the last call before it."""
+        """Make the graph, and return the outputs of the last call before it."""
         self.inputs = tuple(a.clone() for a in arguments)
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
@@ -73,13 +73,13 @@ class Graphed:
             for _ in range(WARM_UP):
                 expected = self.function(*self.inputs)
         torch.cuda.current_stream().wait_stream(side)
-        gc.collect()  # what autograd left of earlier calls may otherwise be met, and freed, in the midst of the capture
+        gc.collect()  # otherwise leftovers of autograd may be freed in the middle of the capture
         graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
         try:
-            # the outer one brings the stream back where a capture fails at its end
+            # the outer context restores the stream if a capture fails at its end
             with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(graph, pool=pool):
                 self.outputs = self.function(*self.inputs)
-        except Exception:  # whatever it was, raised again below
+        except Exception:  # raised again below
             with contextlib.suppress(Exception):
                 end_failed_capture(torch.cuda.current_device(), pool)
             raise

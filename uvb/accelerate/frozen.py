@@ -1,4 +1,4 @@
-"""An energy whose weights no longer change, held as a long walk wants it."""
+"""An energy whose weights no longer change, prepared for a long walk."""
 
 import copy
 from collections.abc import Callable
@@ -14,11 +14,11 @@ from uvb.plan import Plan
 
 
 class Frozen(Energy):
-    """`energy`, which lies on the plan's device in its dtype, as `plan` runs it: the same numbers in less time. A copy.
+    """A copy of `energy` that gives the same numbers in less time. `energy` must be on the plan's device, in its dtype.
 
-    The nets' weights are cast once, where autocast would cast them at every call: for few chains that is most of the work.
-    (An energy that reads such a net's weights by itself, say to penalize them, reads them rounded.) With a plan that has a
-    CUDA graph, ∇f is one, for each shape that is asked for, under `torch.no_grad`.
+    The weights of networks are cast once. Autocast would cast them at every call, which for few chains is most of the work.
+    (So an energy that reads such weights by itself, say to penalize them, reads them rounded.) If the plan has a CUDA graph,
+    ∇f under `torch.no_grad` is a graph for each shape.
     """
 
     def __init__(self, energy: Energy, plan: Plan) -> None:
@@ -28,7 +28,7 @@ class Frozen(Energy):
         self.held = copy.deepcopy(energy).requires_grad_(False)
         if plan.precision == "bf16":
             for net in self.held.modules():
-                if isinstance(net, (ConvNet, Decoder)):  # of other modules it is not known how they use their weights
+                if isinstance(net, (ConvNet, Decoder)):  # other modules may use their weights in another way
                     net.to(torch.bfloat16)
         self._graphs: dict[tuple[Any, ...], Callable[[Tensor, Tensor], tuple[Tensor | None, ...]]] = {}
 
@@ -47,7 +47,7 @@ class Frozen(Energy):
         graphed = self._graphs.setdefault((y.shape, eps.shape, y.dtype), Graphed(self._gradient))
         gradient = graphed(y, eps)[0]
         assert gradient is not None
-        return gradient.clone()  # the next chains' gradient is written where this one lies
+        return gradient.clone()  # the next call overwrites this memory
 
     def value_and_gradient(self, y: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
         with self.plan.autocast():

@@ -1,4 +1,4 @@
-"""The gradients a step needs: clipped, and how far apart two ways of computing them are."""
+"""A step's gradients: how to clip them, and how far apart two of them are."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,19 +9,19 @@ Gradients = Callable[..., Tensor]  # (x, noise, eps, weight) -> loss, the parame
 
 
 def clip(parameters: Sequence[Tensor], longest: float) -> None:
-    """Scale the gradients of one model, in place, so that their norm together is at most `longest`.
+    """Scale the gradients of one model, in place, so that their total norm is at most `longest`.
 
-    On a CPU one that is short enough is left alone: multiplying it by 1 would be a pass over all weights. On a GPU to look at
-    the norm would mean to wait for it.
+    On a CPU gradients that are short enough are not multiplied, which saves a pass over all weights. On a GPU looking at the
+    norm would make the host wait.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
     norm = nn.utils.get_total_norm(gradients)
-    if norm.is_cuda or not norm <= longest:  # nan is passed on, and found in the loss
+    if norm.is_cuda or not norm <= longest:  # nan passes here, and is found in the loss
         nn.utils.clip_grads_with_norm_(parameters, longest, norm)
 
 
 def distance(got: Sequence[Tensor | None], expected: Sequence[Tensor | None]) -> float:
-    """Norm of the difference over all parameters, relative to that of `expected`; infinite where only one has a gradient."""
+    """The norm of the difference over the norm of `expected`; infinite where only one of the two has a gradient."""
     if any((a is None) != (b is None) for a, b in zip(got, expected, strict=True)):
         return float("inf")
     one, other = ([g for g in gradients if g is not None] for gradients in (got, expected))

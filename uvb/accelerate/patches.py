@@ -1,7 +1,7 @@
-"""An image's overlapping patches, and their transpose: a convolution of few channels as one matrix product.
+"""An image's overlapping patches and their transpose. They make a convolution of few channels one matrix product.
 
-A GPU's tensor cores take channels by eights. The paper's first layers have one or three, and cuDNN's passes over them cost a
-sixth of a step (UVB and DEEN, MNIST, H200); as products they cost less than half of that.
+A GPU's tensor cores take eight channels at a time. The paper's first layers have one or three, and in cuDNN they cost a sixth
+of a step (UVB and DEEN, MNIST, H200). As products they cost less than half of that.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from torch.autograd import Function
 def product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """`conv2d`, stride 1, no padding: (B, C, H, W), (D, C, k, k) -> (B, D, H - k + 1, W - k + 1), channels-last.
 
-    Differentiable as often as matrix products are; patches and their transpose are each other's derivative.
+    It can be differentiated any number of times: patches and their transpose are each other's derivative.
     """
     taken: Tensor = Patches.apply(x, weight.shape[-1])
     return F.linear(taken.flatten(3), weight.flatten(1), bias).movedim(-1, 1)
@@ -43,9 +43,9 @@ class Patches(Function):
 
 
 class Overlay(Function):
-    """(B, h, w, C, k, k) -> (B, C, h + k - 1, w + k - 1): every patch added where it was taken.
+    """(B, h, w, C, k, k) -> (B, C, h + k - 1, w + k - 1): every patch is added where it was taken.
 
-    A sum of k² shifted images, so that it is the same to the bit every time; torch's own adds atomically on a GPU.
+    A sum of k² shifted images gives the same bits every time. torch's own function adds atomically on a GPU, and does not.
     """
 
     generate_vmap_rule = True

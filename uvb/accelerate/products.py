@@ -1,7 +1,7 @@
 """Convolutions of few pixels as matrix products, on a CPU.
 
-oneDNN's kernels are made for large images. At the last layers of 8x8 images they take up to 40 times as long as the product
-of the image's patches with the kernel (`benchmarks/cpu/small_images.py`).
+oneDNN's kernels are made for large images. In the last layers of 8x8 images they take up to 40 times as long as a product of
+the image's patches with the kernel (`benchmarks/cpu/small_images.py`).
 """
 
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ def products(enabled: bool) -> Iterator[None]:
 
 
 def applies(x: Tensor, kernel: int) -> bool:
-    """Whether a convolution of x (B, C, H, W) should be a matrix product: inside `products(True)`, on a CPU, few pixels."""
+    """Whether a convolution of x (B, C, H, W) should be a matrix product: if enabled, on a CPU, with few pixels."""
     few = (x.shape[-2] - kernel + 1) * (x.shape[-1] - kernel + 1) <= FEW_PIXELS
     return few and _enabled.get() and x.device.type == "cpu"
 
@@ -36,11 +36,12 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     """`conv2d`, stride 1, no padding: (B, C, H, W), (D, C, k, k) -> (B, D, h, w), channels-last."""
     rows, kernel = _patches(x, weight.shape[-1]), _matrix(weight)
     y = rows @ kernel.T if bias is None else torch.addmm(bias, rows, kernel.T)
-    return _image(y, len(x), x.shape[2] - weight.shape[2] + 1, x.shape[3] - weight.shape[3] + 1)
+    height, width = x.shape[2] - weight.shape[2] + 1, x.shape[3] - weight.shape[3] + 1
+    return y.reshape(len(x), height, width, -1).permute(0, 3, 1, 2)
 
 
 def input_gradient(g: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-    """The gradient of ⟨g, convolution(x, weight)⟩ in x: (B, D, h, w) -> (B, C, H, W). x only lends its shape."""
+    """The gradient of ⟨g, convolution(x, weight)⟩ in x: (B, D, h, w) -> (B, C, H, W). x gives only its shape."""
     k, (batch, _, h, w) = weight.shape[-1], g.shape
     parts = (_rows(g) @ _matrix(weight)).reshape(batch, h, w, k, k, x.shape[1])
     found = parts.new_zeros(batch, x.shape[2], x.shape[3], x.shape[1])
@@ -51,7 +52,7 @@ def input_gradient(g: Tensor, x: Tensor, weight: Tensor) -> Tensor:
 
 
 def weight_gradient(g: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-    """The gradient of ⟨g, convolution(x, weight)⟩ in the weight, (D, C, k, k). `weight` only lends its shape."""
+    """The gradient of ⟨g, convolution(x, weight)⟩ in the weight, (D, C, k, k). `weight` gives only its shape."""
     d, c, k, _ = weight.shape
     return (_rows(g).T @ _patches(x, k)).reshape(d, k, k, c).permute(0, 3, 1, 2)
 
@@ -70,8 +71,3 @@ def _matrix(weight: Tensor) -> Tensor:
 def _rows(y: Tensor) -> Tensor:
     """(B, D, h, w) -> (B h w, D)."""
     return y.permute(0, 2, 3, 1).reshape(-1, y.shape[1])
-
-
-def _image(rows: Tensor, batch: int, height: int, width: int) -> Tensor:
-    """(B h w, D) -> (B, D, h, w)."""
-    return rows.reshape(batch, height, width, -1).permute(0, 3, 1, 2)

@@ -1,7 +1,7 @@
-"""SiLU in bf16 on a CPU, with the two derivatives that ∇_θ ∇_y f needs written out.
+"""SiLU in bf16 on a CPU, with the two derivatives that ∇_θ ∇_y f needs, written out.
 
-Autograd's second derivative takes a dozen passes over memory; here both come from two tensors that the forward pass leaves
-behind, s(x) and φ'(x).
+Autograd's second derivative takes a dozen passes over memory. Here both derivatives come from two tensors that the forward
+pass keeps: s(x) and φ'(x).
 """
 
 from typing import Any
@@ -12,12 +12,12 @@ from torch.autograd import Function
 
 
 def applies(x: Tensor) -> bool:
-    """Whether `silu` should be taken for `x`: bf16 on a CPU, run eagerly (compiled, torch's own is as fast)."""
+    """Whether to use `silu` for `x`: in bf16 on a CPU, not compiled (there torch's own is as fast)."""
     return x.dtype is torch.bfloat16 and x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def silu(x: Tensor) -> Tensor:
-    """φ(x) = x s(x), s the logistic function; two derivatives, and a clear error at the third."""
+    """φ(x) = x s(x) with the logistic function s. It has two derivatives; the third is an error."""
     y: Tensor = _Silu.apply(x)[0]
     return y
 

@@ -1,4 +1,4 @@
-"""Losses of answers that need no training: the training set's mean image, the noisy image itself, the best linear map."""
+"""Losses of estimates that need no training: the training set's mean image, the noisy image itself, the best linear map."""
 
 import math
 
@@ -9,12 +9,12 @@ BLOCK = 500  # images that are summed at once
 
 
 def mean_image_loss(train: Tensor, x: Tensor, levels: int) -> float:
-    """E‖x − m‖², summed over pixels, of always answering the mean image m of `train`, whatever the noise.
+    """E‖x − m‖² of the mean image m of `train`, summed over pixels; the noise does not matter.
 
     Args:
-        train: images (N, C, H, W) as whole numbers in [0, levels]; their mean is the answer.
-        x: images (n, C, H, W) of the same kind that are answered.
-        levels: the number that stands for a pixel of 1.
+        train: images (N, C, H, W) as whole numbers in [0, levels], whose mean is m.
+        x: images (n, C, H, W) of the same kind.
+        levels: the pixel value that means 1.
     """
     total = torch.zeros(train.shape[1:], dtype=torch.float64, device=train.device)  # whole numbers: exact in any order
     for part in train.split(BLOCK):
@@ -24,7 +24,7 @@ def mean_image_loss(train: Tensor, x: Tensor, levels: int) -> float:
 
 
 def noisy_image_loss(sigma: float, shape: tuple[int, ...]) -> float:
-    """E‖x − y‖² = σ² d of answering y = x + σ N(0, I) itself, for images of the given shape with d pixels."""
+    """E‖x − y‖² = σ² d of the noisy image y = x + σ N(0, I) itself, for images of `shape` with d pixels."""
     return sigma**2 * math.prod(shape)
 
 

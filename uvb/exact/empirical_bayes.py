@@ -1,4 +1,4 @@
-"""The exact Bayes estimator (Eq. 1) when the prior is a finite set of images, in blocks: the (B, N) matrix never exists."""
+"""The exact Bayes estimator (Eq. 1) for a finite set of images, in blocks, so that the (B, N) matrix never exists."""
 
 import math
 from collections.abc import Iterator
@@ -15,24 +15,23 @@ BLOCK = 2048  # images of y, and of the training set, in one matrix product: 16 
 def posterior_mean(y: Tensor, train: Tensor, sigma: float, *, levels: int = 255, block: int = BLOCK) -> Tensor:
     """E[X | Y = y] for X uniform on `train` and Y = X + N(0, σ² I): the mean of `train` under softmax(-‖y - x_i‖²/2σ²).
 
-    Its loss on `train` is a floor under any model's training loss; its loss on other images is a non-parametric
-    reference, no bound.
+    On `train` no model's loss can be lower. On other images its loss is a non-parametric reference and no bound.
 
     Args:
-        y: (B, C, H, W), float32 or float64; its dtype and device are those of the arithmetic and of the result.
-        train: (N, C, H, W), floating point pixels in [0, 1], or uint8 pixels read as value / `levels`.
+        y: (B, C, H, W), float32 or float64. Arithmetic and result have its dtype and device.
+        train: (N, C, H, W), floating point pixels in [0, 1], or uint8 pixels that mean value / `levels`.
         sigma: noise level.
         levels: the uint8 value that means 1. Not used for a floating point `train`.
-        block: images of either side held against each other at once; see `working_bytes`.
+        block: how many images of each side to compare at once; see `working_bytes`.
 
     Returns:
         (B, C, H, W), differentiable in y (autograd then keeps every block).
 
     Raises:
-        UserError: for an empty `train`, shapes that differ, another dtype, or a sigma not above 0.
+        UserError: `train` is empty, shapes differ, the dtype is another, or sigma is not above 0.
     """
     _check(y, train, sigma)
-    with torch.autocast(y.device.type, enabled=False):  # bf16 logits would be wrong by whole nats
+    with torch.autocast(y.device.type, enabled=False):  # bf16 logits are wrong by whole nats
         means = [_block_mean(part.flatten(1), train, float(sigma), levels, block) for part in y.split(block)]
     return torch.cat(means).reshape(y.shape) if means else y.clone()
 
@@ -52,10 +51,10 @@ def negative_log_density(y: Tensor, train: Tensor, sigma: float, *, levels: int 
 
 
 def working_bytes(batch: int, train_images: int, dimension: int, *, block: int = BLOCK, itemsize: int = 4) -> int:
-    """Bytes `posterior_mean` needs at its peak besides `y` and `train` (no autograd), for d = `dimension` pixels.
+    """The most bytes that `posterior_mean` needs besides `y` and `train`, without autograd, for d = `dimension` pixels.
 
-    A block of y against one of the training set holds: that block in floating point, logits and weights, the mean so
-    far, the block's mean and the merged one; and the result. The whole matrix would take itemsize · batch · train_images.
+    It holds a block of the training set in floating point, logits and weights, three means (so far, of the block, merged), and
+    the result. The whole matrix would take itemsize · batch · train_images.
     """
     rows, columns = min(batch, block), min(train_images, block)
     return itemsize * (columns * dimension + 2 * rows * columns + 3 * rows * dimension + 2 * batch * dimension)
@@ -64,8 +63,8 @@ def working_bytes(batch: int, train_images: int, dimension: int, *, block: int =
 class EmpiricalBayes(Energy):
     """The exact energy -log p(y) of a finite training set, and its estimator, the posterior mean (Eq. 1-3).
 
-    Deterministic (`noise_dim` = 0). The training set is a buffer that moves with the module but is not part of its state
-    dict. A uint8 set stays uint8: the dtype of `y` decides that of the arithmetic.
+    Deterministic (`noise_dim` = 0). The training set is a buffer: it moves with the module and is not part of its state dict.
+    A uint8 set stays uint8, and the arithmetic has the dtype of `y`.
     """
 
     train_images: Tensor
@@ -102,7 +101,7 @@ def _check(y: Tensor, train: Tensor, sigma: float) -> None:
 
 
 def _logits(y: Tensor, train: Tensor, sigma: float, levels: int, block: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """(b, n) logits -‖y - x_i‖²/2σ² without the term of y alone, which no softmax sees, and the (n, d) images of a block."""
+    """For each block, logits -‖y - x_i‖²/2σ² (b, n) without the term in y, which no softmax needs, and images (n, d)."""
     for part in train.split(block):
         x = part.flatten(1).to(device=y.device, dtype=y.dtype)  # (n, d)
         if not part.is_floating_point():
@@ -113,22 +112,17 @@ def _logits(y: Tensor, train: Tensor, sigma: float, levels: int, block: int) -> 
 
 def _block_log_sum(y: Tensor, train: Tensor, sigma: float, levels: int, block: int) -> Tensor:
     """(b, d) -> (b,): log Σ_i exp(logit_i)."""
-    total: Tensor | None = None
-    for logits, _ in _logits(y, train, sigma, levels, block):
-        part = logits.logsumexp(1)
-        total = part if total is None else torch.logaddexp(total, part)
-    assert total is not None
-    return total
+    return torch.stack([logits.logsumexp(1) for logits, _ in _logits(y, train, sigma, levels, block)]).logsumexp(0)
 
 
 def _block_mean(y: Tensor, train: Tensor, sigma: float, levels: int, block: int) -> Tensor:
-    """(b, d) -> (b, d). The mean over a union of blocks is the convex combination of their means, weighted by their sums."""
+    """(b, d) -> (b, d). The mean over several blocks is the average of their means, weighted by their sums."""
     floor = -80.0 if y.dtype == torch.float32 else -700.0
     mean: Tensor | None = None
     total: Tensor | None = None
     for logits, x in _logits(y, train, sigma, levels, block):
-        # One shift by the row's maximum, so one exponential serves the mean and the sum. No weight goes under exp(floor),
-        # which no sum notices: subnormal numbers would slow the matrix product down several times at small sigma.
+        # With one shift by the row's maximum, one exponential serves the mean and the sum. Weights below exp(floor) change no
+        # sum, but at small sigma they would be subnormal numbers, which slow the matrix product down several times.
         top = logits.detach().amax(1, keepdim=True)
         weights = torch.exp((logits - top).clamp_min(floor))  # (b, n)
         summed = weights.sum(1, keepdim=True)

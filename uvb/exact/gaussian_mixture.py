@@ -1,22 +1,13 @@
-"""Gaussian mixtures in image shape, where density, score, Bayes estimator and its loss are known."""
+"""Gaussian mixtures in image shape: their density, score and Bayes estimator have closed forms."""
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from uvb.errors import UserError
 from uvb.models.base import Energy
-from uvb.noise import generator
-
-
-class BayesLoss(NamedTuple):
-    """E‖X - x̂(Y)‖², summed over pixels, and its standard error (0 where the value is exact)."""
-
-    value: float
-    standard_error: float
 
 
 @dataclass(frozen=True)
@@ -26,10 +17,10 @@ class GaussianMixture:
     Attributes:
         weights: (K,), positive, summing to 1.
         means: (K, C, H, W).
-        variances: (K,) for isotropic components, or (K, C, H, W); 0 is allowed (a point mass, for sigma > 0).
+        variances: (K,) for isotropic components, or (K, C, H, W). 0 is a point mass, which needs sigma > 0.
 
     Raises:
-        UserError: if the shapes do not fit, or weights or variances are not what is said above.
+        UserError: the shapes do not fit, or weights or variances are not as described above.
     """
 
     weights: Tensor
@@ -70,38 +61,10 @@ class GaussianMixture:
         return (r[:, :, None] * self._component_means(y, sigma)).sum(1).reshape(y.shape)
 
     def score(self, y: Tensor, sigma: float) -> Tensor:
-        """∇ log p(y), from the components and not through Eq. 2: (B, C, H, W) -> (B, C, H, W)."""
+        """∇ log p(y), from the components rather than by Eq. 2: (B, C, H, W) -> (B, C, H, W)."""
         r = self._log_joint(y, sigma).softmax(1)  # (B, K)
         pull = (self._means() - y.flatten(1)[:, None]) / (self._variances() + sigma**2)  # (B, K, d)
         return (r[:, :, None] * pull).sum(1).reshape(y.shape)
-
-    def mean_predictor_loss(self) -> float:
-        """E‖X - E X‖², the loss of always answering the mean; what a trained model's excess loss is measured against."""
-        w, m = self.weights[:, None], self._means()
-        center = (w * m).sum(0)
-        return float((w * (self._variances() + (m - center).square())).sum())
-
-    def bayes_loss(self, sigma: float, *, draws: int = 20_000, seed: int = 0) -> BayesLoss:
-        """The least loss any estimator can have at this sigma, E‖X - E[X|Y]‖² = E tr Cov[X|Y].
-
-        Closed form for one component. Else the trace, known for each y, is averaged over `draws` samples of Y keyed by
-        `seed`: far less spread than averaging ‖x - x̂(y)‖².
-        """
-        v = self._variances()
-        within = (v * sigma**2 / (v + sigma**2)).sum(1)  # (K,): tr Cov[X | Y, k]
-        if len(self.means) == 1:
-            return BayesLoss(float(within[0]), 0.0)
-        g = generator(seed, "bayes_loss")
-        traces = []
-        for start in range(0, draws, 1000):
-            x = self.sample(min(1000, draws - start), g)
-            y = x + sigma * torch.randn(x.shape, generator=g).to(x)
-            r = self._log_joint(y, sigma).softmax(1)  # (B, K)
-            m = self._component_means(y, sigma)  # (B, K, d)
-            spread = (m - (r[:, :, None] * m).sum(1, keepdim=True)).square().sum(2)  # (B, K)
-            traces.append((r * (within + spread)).sum(1))
-        trace = torch.cat(traces)
-        return BayesLoss(float(trace.mean()), float(trace.std()) / math.sqrt(draws))
 
     def energy(self, sigma: float) -> "MixtureEnergy":
         """The exact energy -log p(y) at this sigma."""
@@ -128,7 +91,7 @@ class GaussianMixture:
 
 
 class MixtureEnergy(Energy):
-    """f(y) = -log p(y) of a mixture seen through noise; its gradient is minus the closed-form score. Deterministic."""
+    """f(y) = -log p(y) of a mixture with noise; its gradient is minus the closed-form score. Deterministic."""
 
     def __init__(self, mixture: GaussianMixture, sigma: float) -> None:
         super().__init__(sigma)

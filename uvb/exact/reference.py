@@ -1,4 +1,4 @@
-"""What no model is needed for: the exact floor of the training loss, and the non-parametric test loss, at one noise level."""
+"""Losses that need no model: the exact floor of the training loss and the non-parametric test loss at one noise level."""
 
 from dataclasses import dataclass
 
@@ -8,19 +8,19 @@ from uvb.data import ImageSet
 from uvb.data.stream import resident
 from uvb.exact.baselines import mean_image_loss
 from uvb.exact.empirical_bayes import posterior_mean
-from uvb.measure.losses import EvalConfig, Mean, clustered_mean, evaluation_images, image_losses
+from uvb.measure.losses import EvalConfig, Mean, NoisyImages, clustered_mean, image_losses
 from uvb.plan import Plan
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Losses E‖x - x̂(y)‖², summed over pixels; the standard errors are clustered by image, as a model's are.
+    """Losses E‖x - x̂(y)‖², summed over pixels. Standard errors count images, as for models.
 
     Attributes:
-        floor: of the training set's exact posterior mean on that training set; no training loss can be lower.
-        nonparametric: of the same estimator on the test set; a reference and no bound.
-        mean_predictor: of always answering the training set's mean image, on the test set.
-        mean_image_train: the same on the training set.
+        floor: of the training set's exact posterior mean, on the training set. No training loss can be lower.
+        nonparametric: of the same estimator, on the test set. A reference and no bound.
+        mean_predictor: of the training set's mean image, on the test set.
+        mean_image_train: the same, on the training set.
     """
 
     floor: float
@@ -32,13 +32,13 @@ class Reference:
 
 
 def reference(images: ImageSet, sigma: float, config: EvalConfig, plan: Plan, *, train_images: int | None = None) -> Reference:
-    """The exact answers beside a model's losses: the same images and the same noise as `uvb.experiments.losses`.
+    """The exact losses to compare a model's with, on the images and noise of `uvb.experiments.losses`.
 
-    It costs 4 · images · draws · training images · d floating point operations a split (MNIST, 10,000 images and one
-    draw: 2 TFLOP). Fewer ``config.draws`` give the first of the same draws.
+    Each split costs 4 · images · draws · training images · d floating point operations (MNIST, 10,000 images, one draw:
+    2 TFLOP). Fewer ``config.draws`` are the first of the same draws.
 
     Args:
-        train_images: how many training images, from the first, are the prior (None: all).
+        train_images: the first so many training images are the prior (None: all).
     """
     prior = resident(images.train[:train_images], plan.device)  # (N, C, H, W) uint8
 
@@ -48,8 +48,8 @@ def reference(images: ImageSet, sigma: float, config: EvalConfig, plan: Plan, *,
     losses: dict[str, Mean] = {}
     means: dict[str, float] = {}
     for split in ("train", "test"):
-        x = evaluation_images(images, split, config, train_images)
-        losses[split] = clustered_mean(image_losses(exact, 0, x, images.levels, sigma, split, config, plan))
-        means[split] = mean_image_loss(images.train[:train_images], x, images.levels)
+        noisy = NoisyImages.of(images, split, sigma, config, plan, train_images)
+        losses[split] = clustered_mean(image_losses(exact, 0, noisy))
+        means[split] = mean_image_loss(images.train[:train_images], noisy.pixels, images.levels)
     floor, test = losses["train"], losses["test"]
     return Reference(floor.value, floor.stderr, test.value, test.stderr, means["test"], means["train"])

@@ -1,12 +1,11 @@
-"""The classifier that names images in experiments: trained once a process for a data set, the same wherever it is trained."""
+"""The classifier that names images in experiments. A process trains it once for a data set, always with the same result."""
 
 import torch
 from torch import Tensor
 
-from uvb.experiments._draws import latent_noise, shortened
 from uvb.experiments.registry import Context
 from uvb.measure.classifier import Classifier, accuracy, classify, train_classifier
-from uvb.measure.losses import evaluation_indices, noisy_blocks
+from uvb.measure.losses import evaluation_indices
 from uvb.models.base import Estimator
 from uvb.spec import RunSpec
 
@@ -27,7 +26,7 @@ def labeller(context: Context) -> Classifier | None:
         classes = int(max(images.train_labels.max(), images.test_labels.max())) + 1
         x = images.to_unit(images.train[:TRAINING_IMAGES].to(device))
         labels = images.train_labels[:TRAINING_IMAGES].to(device)
-        with torch.enable_grad():  # experiments run without
+        with torch.enable_grad():  # experiments run under no_grad
             _trained[key] = train_classifier(x, labels, context.seed, classes=classes, steps=STEPS)
     return _trained[key]
 
@@ -39,20 +38,18 @@ def labels_of(classifier: Classifier | None, images: Tensor) -> list[int] | None
 
 @torch.no_grad()
 def accuracies(classifier: Classifier, model: Estimator, spec: RunSpec, context: Context) -> dict[str, float]:
-    """Share of test images named right: the clean ones, their x̂(y) and their x̂(x̂(y)). It bounds what labels can tell."""
-    images, plan = context.images, context.plan
-    assert images.test_labels is not None
-    n = min(len(images.test), shortened(ACCURACY_IMAGES, context, least=100))
-    chosen = evaluation_indices(len(images.test), "test", n, context.evaluation.seed)
-    right = {"clean": 0.0, "jump": 0.0, "second_jump": 0.0}
-    blocks = noisy_blocks(images.test[chosen], images.levels, spec.sigma, model.noise_dim, "test", 0, context.evaluation, plan)
-    at = 0
-    for x, y, eps in blocks:
-        with plan.autocast():
+    """The share of test images that the classifier names right: of clean ones, of their x̂(y) and of their x̂(x̂(y))."""
+    labels = context.images.test_labels
+    assert labels is not None
+    noisy = context.noisy(spec, limit=context.shortened(ACCURACY_IMAGES, least=100))
+    labels = labels[evaluation_indices(len(labels), "test", len(noisy), context.evaluation.seed)]
+    right, at = {"clean": 0.0, "jump": 0.0, "second_jump": 0.0}, 0
+    for x, y, eps in noisy.blocks(model.noise_dim):
+        with context.plan.autocast():
             x_hat = model(y, eps)
-            x_hat2 = model(x_hat, latent_noise(model, len(y), y, context, "accuracy", at))
-        labels = images.test_labels[chosen[at : at + len(x)]]
+            x_hat2 = model(x_hat, context.latent_noise(model, y, "accuracy", at))
+        own = labels[at : at + len(x)]
         for name, pictures in (("clean", x), ("jump", x_hat), ("second_jump", x_hat2)):
-            right[name] += accuracy(classifier, pictures.float(), labels) * len(x)
+            right[name] += accuracy(classifier, pictures.float(), own) * len(x)
         at += len(x)
-    return {name: count / n for name, count in right.items()}
+    return {name: count / at for name, count in right.items()}

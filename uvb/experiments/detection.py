@@ -8,40 +8,36 @@ from torch import Tensor
 
 from uvb.data import ImageSet, load_dataset
 from uvb.errors import UserError
-from uvb.exact.empirical_bayes import EmpiricalBayes
-from uvb.experiments._draws import shortened
 from uvb.experiments.registry import Context, Result, register_experiment
 from uvb.measure.detection import auroc
-from uvb.measure.losses import drawn_test_images
 from uvb.models.base import Energy, Estimator
-from uvb.noise import generator, normal
+from uvb.noise import generator
 from uvb.sampling.chains import held_noise
 from uvb.spec import RunSpec
 
 IMAGES, BATCH = 1000, 250
-OTHER_DATA = ("digits", "mnist")  # whose images fit one another when resized
+OTHER_DATA = ("digits", "mnist")  # data sets of handwritten digits, which fit one another when resized
 
 
-@register_experiment("detection", needs="energy", where="largest")
+@register_experiment("detection", needs="energy", where="largest",
+                     gradients=lambda spec, context: 6 * context.estimates(limit=context.shortened(IMAGES, 50)))  # fmt: skip
 @torch.no_grad()
 def detection(model: Estimator, spec: RunSpec, context: Context) -> Result:
     """`rows`: [{set, input, energy, auroc, stderr}], AUROC of f for test images against each other set.
 
-    `input` is "noisy" (f(y), y = x + σ noise, of which the energy is a density) or "clean" (f(x)). `energy` is "model" or
-    "exact", the training set's. The sets are made of the test images (transposed, inverted, pixels shuffled), or of nothing
-    (constants, uniform noise), or of another data set's images resized. `absent` names data sets that this machine lacks.
-    A random energy is held at one ε.
+    `input` is "noisy" (f(y) with y = x + σ noise; the energy is a density of such y) or "clean" (f(x)). `energy` is "model",
+    or "exact" for the training set's. The other sets are made of the test images (transposed, inverted, pixels shuffled), of
+    nothing (constants, uniform noise), or of another data set's images, resized. `absent` names data sets that this machine
+    does not have. A random energy is held at one ε.
     """
     assert isinstance(model, Energy)
     images, plan = context.images, context.plan
-    n = shortened(IMAGES, context, least=50)
-    x = images.to_unit(drawn_test_images(images, n, context.evaluation), plan.dtype)
+    x = images.to_unit(context.test_images(context.shortened(IMAGES, least=50)), plan.dtype)
     sets, absent = other_sets(x, images, context.seed)
-    exact = EmpiricalBayes(images.train[: spec.data.train_images].to(plan.device), spec.sigma, levels=images.levels)
+    exact = context.exact_energy(spec)
     scores: dict[tuple[str, str, str], Tensor] = {}
     for name, clean in {"test": x, **sets}.items():
-        noise = normal(tuple(clean.shape), context.seed, "detection", name).to(clean)
-        for kind, y in (("noisy", clean + spec.sigma * noise), ("clean", clean)):
+        for kind, y in (("noisy", clean + spec.sigma * context.normal(clean, "detection", name)), ("clean", clean)):
             for of, energy in (("model", model), ("exact", exact)):
                 scores[name, kind, of] = _energies(energy, y.to(plan.device), context)
     rows: list[dict[str, object]] = []
@@ -56,7 +52,7 @@ def detection(model: Estimator, spec: RunSpec, context: Context) -> Result:
 
 
 def other_sets(x: Tensor, images: ImageSet, seed: int) -> tuple[dict[str, Tensor], list[str]]:
-    """Images that are none of the data, each (n, C, H, W) as x, in [0, 1]; and names of data sets that are not here."""
+    """Sets of images that are not of the data, each (n, C, H, W) in [0, 1] as x; and the data sets that are missing here."""
     g, (n, channels, height, width) = generator(seed, "other sets"), x.shape
     order = torch.rand(n, 1, height * width, generator=g).argsort(2)
     found = {

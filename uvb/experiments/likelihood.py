@@ -1,23 +1,19 @@
 """-log p(y) of noisy test images: an energy given its log Z, beside the training set's exact density and a Gaussian."""
 
-import dataclasses
 import math
-from functools import partial
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from uvb.accelerate.frozen import Frozen
-from uvb.exact.empirical_bayes import EmpiricalBayes
-from uvb.experiments._draws import shortened
 from uvb.experiments.registry import Context, Result, register_experiment
 from uvb.measure.annealing import Annealer, Annealing, normalizer
 from uvb.measure.gaussian_fit import GaussianFit, fit_gaussian
-from uvb.measure.losses import Mean, clustered_mean, drawn_test_images, noisy_blocks
+from uvb.measure.losses import Mean, clustered_mean
 from uvb.models.base import Energy, Estimator
-from uvb.noise import generator, normal
-from uvb.plan import Plan
+from uvb.noise import generator
 from uvb.sampling.chains import held_noise
 from uvb.spec import RunSpec
 
@@ -28,27 +24,38 @@ WALK = 20  # trajectories in the energy's density before the reverse chains begi
 def annealing_for(spec: RunSpec, context: Context) -> Annealing:
     """More temperatures for more pixels and less noise; 20 for digits at σ = 1, 70 for MNIST."""
     temperatures = 20 * math.sqrt(math.prod(spec.data.shape) / 64) / min(1.0, spec.sigma)
-    return Annealing(shortened(CHAINS, context, least=4), max(2, round(temperatures * context.scale)))
+    return Annealing(context.shortened(CHAINS, least=4), max(2, round(temperatures * context.scale)))
 
 
+def _gradients(spec: RunSpec, context: Context) -> float:
+    config = annealing_for(spec, context)
+    images = context.estimates(limit=context.shortened(IMAGES, least=20)) * context.evaluation.draws
+    return config.chains * (2 * config.gradients + WALK * config.leapfrogs) + 0.5 * images
+
+
+# A study measures the largest noise level by default. All levels cost a search's time, so it measures them only when asked.
+@register_experiment("likelihood_over_sigma", needs="energy", default=False, gradients=_gradients)
+@register_experiment("likelihood", needs="energy", where="largest", gradients=_gradients)
 @torch.no_grad()
 def likelihood(model: Estimator, spec: RunSpec, context: Context) -> Result:
-    """`rows`: [{density, nll, stderr, bits}] of "model", "exact" and "gaussian"; nats, and bits a pixel. The density is of
-    pixels in [0, 1], so values may be below 0.
+    """`rows`: [{density, nll, stderr, bits}] of "model", "exact" and "gaussian", in nats and in bits a pixel. The density is
+    of pixels in [0, 1], so values may be below 0.
 
-    A random energy is held at one ε, so that exp(-f) is one density: the seed's. `log_z`, `lower` and `upper` are annealed
-    from the Gaussian with the mean and covariance of Y, and back from 20 trajectories of the energy begun at noisy training
-    images. Where the bounds do not meet, `message` says so and the model has no number. `excess` is -log p(y) of the model
-    less the exact density's, on the same noisy images. Arrays: each image's -log p(y), (N,), its mean over the noise draws.
+    A random energy is held at the seed's one ε, so that exp(-f) is one density. `log_z`, `lower` and `upper` are annealed
+    from the Gaussian with the mean and covariance of Y, and back. The way back begins with 20 trajectories of the energy from
+    noisy training images; `upper` is a bound only if they end in the energy's density. Where the bounds do not meet,
+    `message` says so and the model has no number. `excess` is -log p(y) of the model less that of the exact density, on the
+    same noisy images. Arrays: each image's -log p(y), (N,), its mean over the noise draws.
     """
     assert isinstance(model, Energy)
-    plan = context.plan if context.plan.precision == "fp64" else dataclasses.replace(context.plan, precision="fp32")
-    config, energy = annealing_for(spec, context), Frozen(model, plan)
+    if context.plan.precision == "bf16":  # its rounding would be whole nats of log Z
+        context = replace(context, plan=replace(context.plan, precision="fp32"))
+    plan, config, energy = context.plan, annealing_for(spec, context), Frozen(model, context.plan)
     like = torch.zeros(1, device=plan.device, dtype=plan.dtype)
     base = fit_gaussian(context.images, spec.sigma, spec.data.train_images, like)
     start, _ = Annealer(base, energy, config, context.seed).walk(_noisy_training(spec, context, config.chains, like), WALK)
     found = normalizer(base, energy, start, config, context.seed)
-    values = _values(energy, base, spec, context, plan)
+    values = _values(energy, base, spec, context)
     log_z = None if found.message else found.log_z
     rows, arrays, d = [], {}, math.prod(spec.data.shape)
     for name, each in values.items():
@@ -75,27 +82,19 @@ def likelihood(model: Estimator, spec: RunSpec, context: Context) -> Result:
     return Result(scalars, arrays)
 
 
-# A study gives the largest noise level a likelihood by default. All levels cost a search's time, so they are asked for.
-register_experiment("likelihood", needs="energy", where="largest")(likelihood)
-register_experiment("likelihood_over_sigma", needs="energy", default=False)(partial(likelihood))
-
-
 def _noisy_training(spec: RunSpec, context: Context, n: int, like: Tensor) -> Tensor:
     """n training images with noise, (n, C, H, W); some twice where there are fewer."""
     rows = torch.randint(spec.data.train_images, (n,), generator=generator(context.seed, "reverse starts"))
     x = context.images.train[rows].to(like) / context.images.levels
-    return x + spec.sigma * normal(tuple(x.shape), context.seed, "reverse noise").to(like)
+    return x + spec.sigma * context.normal(x, "reverse noise")
 
 
-def _values(energy: Energy, base: GaussianFit, spec: RunSpec, context: Context, plan: Plan) -> dict[str, Tensor]:
+def _values(energy: Energy, base: GaussianFit, spec: RunSpec, context: Context) -> dict[str, Tensor]:
     """f(y) of the model (without log Z), and -log p(y) of the other densities: (N, draws) float64, on the CPU."""
-    images, config = context.images, context.evaluation
-    x = drawn_test_images(images, shortened(IMAGES, context, least=20), config)
-    exact = EmpiricalBayes(images.train[: spec.data.train_images].to(plan.device), spec.sigma, levels=images.levels)
-    found: dict[str, list[Tensor]] = {"model": [], "exact": [], "gaussian": []}
-    for draw in range(config.draws):
-        for _, y, none in noisy_blocks(x, images.levels, spec.sigma, 0, "test", draw, config, plan):
-            found["model"].append(energy.energy(y, held_noise(energy, len(y), context.seed, y)))
-            found["exact"].append(exact.energy(y, none))
-            found["gaussian"].append(base.energy(y, none))
-    return {name: torch.cat(parts).double().cpu().reshape(config.draws, len(x)).T for name, parts in found.items()}
+    exact = context.exact_energy(spec)
+
+    def measure(_: Tensor, y: Tensor, none: Tensor) -> dict[str, Tensor]:
+        model = energy.energy(y, held_noise(energy, len(y), context.seed, y))
+        return {"model": model, "exact": exact.energy(y, none), "gaussian": base.energy(y, none)}
+
+    return context.noisy(spec, limit=context.shortened(IMAGES, least=20)).measured(0, measure)

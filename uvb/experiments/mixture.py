@@ -9,53 +9,47 @@ from torch import Tensor
 from uvb.data.mixture import load_mixture, true_mixture
 from uvb.errors import UserError
 from uvb.experiments.registry import Context, Result, register_experiment
-from uvb.measure.losses import evaluation_images, noisy_blocks, paired_difference
+from uvb.measure.losses import clustered_mean
 from uvb.models.base import Energy, Estimator
 from uvb.spec import RunSpec
 
 
-@register_experiment("mixture", data="mixture", scaled=False)
+@register_experiment("mixture", data="mixture", scaled=False, gradients=lambda spec, context: context.estimates())
 @torch.no_grad()
 def mixture(model: Estimator, spec: RunSpec, context: Context) -> Result:
     """`rows`: one row {model, sigma, loss, stderr, optimum, mean_predictor, score_error, excess_share}.
 
-    All on the test set under the losses' own noise: `optimum` is the loss of the true posterior mean, `mean_predictor`
-    that of the mixture's mean, `stderr` the standard error of loss - optimum (paired), `excess_share` (loss - optimum) /
-    (mean_predictor - optimum), and `score_error` E‖s_model(y) - ∇log p(y)‖² with s = (x̂ - y)/σ².
+    All numbers are of the test set under the noise of the loss tables. `optimum` is the loss of the true posterior mean, and
+    `mean_predictor` that of the mixture's mean. `stderr` is the standard error of loss - optimum (paired), `excess_share` is
+    (loss - optimum) / (mean_predictor - optimum), and `score_error` is E‖s_model(y) - ∇log p(y)‖² with s = (x̂ - y)/σ².
 
     Raises:
         UserError: the images are not those of the data set "mixture".
     """
-    images, plan, config = context.images, context.plan, context.evaluation
+    images, noisy = context.images, context.noisy(spec)
     if images.checksum != _checksum():
         raise UserError(f"the experiment mixture needs the data set mixture, whose density is known, not {images.name!r}")
     truth = true_mixture()
     center = (truth.weights[:, None, None, None] * truth.means).sum(0)  # (C, H, W)
-    x = evaluation_images(images, "test", config)
-    sums: dict[str, list[Tensor]] = {"model": [], "best": [], "mean": [], "score": []}
-    for draw in range(config.draws):
-        for clean, y, eps in noisy_blocks(x, images.levels, spec.sigma, model.noise_dim, "test", draw, config, plan):
-            with plan.autocast():
-                x_hat = model(y, eps).double().cpu()
-            clean, y = clean.double().cpu(), y.double().cpu()
-            best = truth.posterior_mean(y, spec.sigma)
-            sums["model"].append(_squares(clean - x_hat))
-            sums["best"].append(_squares(clean - best))
-            sums["mean"].append(_squares(clean - center))
-            sums["score"].append(_squares(x_hat - best) / spec.sigma**4)
-    losses = {name: torch.cat(parts).reshape(config.draws, len(x)).T for name, parts in sums.items()}  # (N, draws)
+
+    def measure(clean: Tensor, y: Tensor, eps: Tensor) -> dict[str, Tensor]:
+        with noisy.plan.autocast():
+            x_hat = model(y, eps).double().cpu()
+        clean, y = clean.double().cpu(), y.double().cpu()
+        best = truth.posterior_mean(y, spec.sigma)
+        apart = {"model": clean - x_hat, "best": clean - best, "mean": clean - center, "score": x_hat - best}
+        return {name: each.square().flatten(1).sum(1) for name, each in apart.items()}
+
+    losses = noisy.measured(model.noise_dim, measure)  # (N, draws)
     mean = {name: values.mean().item() for name, values in losses.items()}
-    excess = paired_difference(losses["model"], losses["best"])
+    excess = clustered_mean(losses["model"] - losses["best"])
     row = {
         "model": spec.model, "sigma": spec.sigma, "estimator": "energy" if isinstance(model, Energy) else "direct",
         "loss": mean["model"], "stderr": excess.stderr, "optimum": mean["best"], "mean_predictor": mean["mean"],
-        "score_error": mean["score"], "excess_share": excess.value / (mean["mean"] - mean["best"]),
+        "score_error": (losses["score"] / spec.sigma**4).mean().item(),
+        "excess_share": excess.value / (mean["mean"] - mean["best"]),
     }  # fmt: skip
     return Result({"sigma": spec.sigma, "rows": [row]})
-
-
-def _squares(difference: Tensor) -> Tensor:
-    return difference.square().flatten(1).sum(1)
 
 
 @cache

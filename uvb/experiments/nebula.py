@@ -2,35 +2,37 @@
 
 import torch
 
-from uvb.experiments._draws import latent_noise, shortened, shown_images
 from uvb.experiments._labels import labeller, labels_of
-from uvb.experiments.registry import Context, Result, register_experiment
+from uvb.experiments.registry import ROWS, Context, Result, register_experiment
 from uvb.models.base import Energy, Estimator
-from uvb.sampling.nebula import gradient_flow, two_steps
+from uvb.sampling.nebula import gradient_flow
 from uvb.spec import RunSpec
 
-MAX_STEPS = 500  # trial steps; flows of a trained model end within a hundred
+MAX_STEPS = 500  # trial steps; the flows of trained models end within a hundred
 
 
-@register_experiment("nebula", needs="energy", where="largest")
+@register_experiment("nebula", needs="energy", where="largest",
+                     gradients=lambda spec, context: 1.5 * ROWS * min(100, context.shortened(MAX_STEPS, least=50)))  # fmt: skip
 @torch.no_grad()
 def nebula(model: Estimator, spec: RunSpec, context: Context) -> Result:
-    """Arrays noisy, step1, step2, attractor (N, C, H, W); energy and, where there are labels, classes (steps, N) of
-    x̂(y_t) on the way.
+    """Arrays noisy, step1, step2, attractor (N, C, H, W), and energy (steps, N) along the flow. Where there are labels, also
+    classes (steps, N) of x̂(y_t) along it.
 
-    One ε an image throughout, so that f is a function of y alone. `labels_before` are the classes of x̂(y), `labels_after`
-    those of the attractors; `converged` tells which flows ended within the steps allowed, `flow_time` where, in units of σ².
+    Each image keeps one ε, so that f is a function of y alone. `labels_before` are the classes of x̂(y), `labels_second` of
+    x̂(x̂(y)), and `labels_after` of the attractors. `converged` says which flows ended within the steps allowed, and
+    `flow_time` when, in units of σ².
     """
     assert isinstance(model, Energy)
-    _, y = shown_images(spec, context)
-    eps = latent_noise(model, len(y), y, context, "rows latent")
-    step1, step2 = two_steps(model, y, eps, eps)
+    _, y = context.shown_images(spec)
+    eps = context.latent_noise(model, y, "rows latent")
+    step1 = model(y, eps)  # Fig. 2c and 2d: each is a step of size σ² down the gradient
+    step2 = model(step1, eps)
     classifier = labeller(context)
     energy, classes = [], []
-    for state in gradient_flow(model, y, eps, max_steps=shortened(MAX_STEPS, context, least=50)):
+    for state in gradient_flow(model, y, eps, max_steps=context.shortened(MAX_STEPS, least=50)):
         energy.append(state.energy)
         if classifier is not None:
-            x_hat = state.y - spec.sigma**2 * state.gradient  # Eq. 3, of which a classifier of clean images can tell something
+            x_hat = state.y - spec.sigma**2 * state.gradient  # Eq. 3, which a classifier of clean images can name
             classes.append(torch.tensor(labels_of(classifier, x_hat)))
     arrays = {"noisy": y, "step1": step1, "step2": step2, "attractor": state.y, "energy": torch.stack(energy)}
     if classes:

@@ -2,8 +2,7 @@
 
 import torch
 
-from uvb.experiments._draws import latent_noise, shortened, shown_images
-from uvb.experiments.registry import Context, Result, register_experiment
+from uvb.experiments.registry import ROWS, Context, Result, register_experiment
 from uvb.models.base import Estimator, LatentEnergy
 from uvb.noise import generator
 from uvb.spec import RunSpec
@@ -11,19 +10,19 @@ from uvb.spec import RunSpec
 DRAWS, BATCH = 1000, 500
 
 
-@register_experiment("one_z", needs="latent", where="largest")
+@register_experiment("one_z", needs="latent", where="largest",
+                     gradients=lambda spec, context: ROWS * context.shortened(DRAWS, least=2))  # fmt: skip
 @torch.no_grad()
 def one_z(model: Estimator, spec: RunSpec, context: Context) -> Result:
     """Arrays clean, one, mean, each (N, C, H, W): x̂(y) with one z, and the mean of x̂(y) over 1,000 z.
 
-    `max_difference` is the largest pixel of |one - mean|; the paper's differences lie within ±0.0068. `rms_difference` is
-    their root mean square.
+    `max_difference` is the largest |one - mean| of any pixel; the paper's differences lie within ±0.0068. `rms_difference`
+    is the root mean square over pixels.
     """
     assert isinstance(model, LatentEnergy)
-    clean, y = shown_images(spec, context)
-    one = model(y, latent_noise(model, len(y), y, context, "rows latent"))
-    draws = shortened(DRAWS, context, least=2)
-    g = generator(context.seed, "one_z")
+    clean, y = context.shown_images(spec)
+    one = model(y, context.latent_noise(model, y, "rows latent"))
+    draws, g = context.shortened(DRAWS, least=2), generator(context.seed, "one_z")
     total = torch.zeros_like(y, dtype=torch.float64)
     at_once = max(1, BATCH // len(y))
     for start in range(0, draws, at_once):

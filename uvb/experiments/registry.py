@@ -1,28 +1,35 @@
 """Experiments by name: pure functions from one trained model to numbers and arrays.
 
-One file an experiment. `pipelines/executor/measuring.py` runs each and stores what it returns under
-``tasks/<name>/<spec_id>/``; `pipelines/reporting/figures/<name>.py` draws it.
+`pipelines/executor/measuring.py` runs each and stores what it returns under ``tasks/<name>/<spec_id>/``.
+`pipelines/reporting/figures/<name>.py` draws it.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from uvb.data import ImageSet
-from uvb.measure.losses import EvalConfig
+from uvb.data.stream import resident
+from uvb.exact.empirical_bayes import EmpiricalBayes
+from uvb.measure.losses import EvalConfig, NoisyImages, evaluation_images
 from uvb.models.base import Energy, Estimator, LatentEnergy
+from uvb.noise import generator, normal
 from uvb.plan import Plan
 from uvb.registry import Registry
+from uvb.sampling.chains import WalkState, begin
 from uvb.spec import RunSpec
+
+ROWS = 18  # images of Figure 2
 
 
 @dataclass(frozen=True)
 class Context:
     """What an experiment may use besides the model. `plan` gives device, precision and threads; `seed` keys every draw.
 
-    `scale` in (0, 1] shortens what can be shortened (chains, images), for small budgets and tests.
+    `scale` in (0, 1] shortens chains and takes fewer images, for small budgets and tests.
     """
 
     images: ImageSet
@@ -31,16 +38,60 @@ class Context:
     seed: int = 0
     scale: float = 1.0
 
+    def shortened(self, count: int, least: int = 1) -> int:
+        """`count` times the scale, and at least `least`."""
+        return max(least, round(count * self.scale))
+
+    def estimates(self, split: str = "test", limit: int | None = None) -> int:
+        """How many images `noisy` has. Without a `limit` each counts once for every noise draw."""
+        pool, config = len(self.images.train if split == "train" else self.images.test), self.evaluation
+        chosen = config.train_images if split == "train" else config.test_images
+        return min(limit, pool) if limit else min(chosen or pool, pool) * config.draws
+
+    def noisy(self, spec: RunSpec, split: str = "test", limit: int | None = None) -> NoisyImages:
+        """Images of a split with noise at the spec's σ: those of the loss tables, or at most `limit` of the split."""
+        config = self.evaluation if limit is None else replace(self.evaluation, train_images=limit, test_images=limit)
+        return NoisyImages.of(self.images, split, spec.sigma, config, self.plan, spec.data.train_images)
+
+    def test_images(self, limit: int) -> Tensor:
+        """At most `limit` test images, uint8 (n, C, H, W), the same for every model."""
+        return evaluation_images(self.images, "test", replace(self.evaluation, test_images=limit))
+
+    def shown_images(self, spec: RunSpec) -> tuple[Tensor, Tensor]:
+        """Figure 2's images x and y = x + σ noise, each (N, C, H, W) with N ≤ `ROWS`; the same for every model and σ."""
+        available = len(self.images.test)
+        chosen = torch.randperm(available, generator=generator(self.seed, "rows"))[: min(ROWS, available)]
+        clean = self.images.test[chosen].to(self.plan.device, self.plan.dtype) / self.images.levels
+        return clean, clean + spec.sigma * self.normal(clean, "rows noise")
+
+    def normal(self, like: Tensor, *purpose: str | int) -> Tensor:
+        """Standard normal numbers in the shape of `like`, keyed by the seed and `purpose`."""
+        return normal(tuple(like.shape), self.seed, *purpose).to(like)
+
+    def latent_noise(self, model: Estimator, y: Tensor, *purpose: str | int) -> Tensor:
+        """ε ~ N(0, I) for images y, (B, noise_dim), keyed by the seed and `purpose`."""
+        return normal((len(y), model.noise_dim), self.seed, *purpose).to(y)
+
+    def chains(self, count: int, spec: RunSpec) -> WalkState:
+        """`count` chains at Unif[0, 1]^d."""
+        return begin(count, spec.data.shape, self.seed, device=self.plan.device, dtype=self.plan.dtype)
+
+    def exact_energy(self, spec: RunSpec) -> EmpiricalBayes:
+        """The exact energy of the images that the model was trained on."""
+        prior = resident(self.images.train[: spec.data.train_images], self.plan.device)
+        return EmpiricalBayes(prior, spec.sigma, levels=self.images.levels)
+
 
 @dataclass(frozen=True)
 class Result:
-    """`scalars` (JSON types; NaN-free) go to result.json, `arrays` to arrays.safetensors."""
+    """`scalars` (JSON types) go to result.json, `arrays` to arrays.safetensors. A number that does not exist is NaN or None."""
 
     scalars: dict[str, Any]
     arrays: dict[str, Tensor] = field(default_factory=dict)
 
 
 Run = Callable[[Estimator, RunSpec, Context], Result]
+Cost = Callable[[RunSpec, Context], float]
 
 
 @dataclass(frozen=True)
@@ -50,9 +101,10 @@ class Experiment:
     Attributes:
         needs: the kind of model it applies to.
         where: "every" trained model, or only those at the study's "largest" σ.
-        default: whether a study runs it unasked.
+        default: whether a study runs it without being asked.
         data: the one data set it is for (None: any).
         scaled: whether the context's `scale` changes its numbers.
+        gradients: about how many gradients of one image's energy it takes. x̂(y) is one, an energy alone a half.
     """
 
     name: str
@@ -62,13 +114,15 @@ class Experiment:
     default: bool
     data: str | None = None
     scaled: bool = True
+    gradients: Cost = lambda spec, context: 0.0
 
     def applies(self, model_class: type[Estimator], data: str | None = None) -> bool:
-        """Whether it can be run on a model of this class, trained on the data set of this name."""
+        """Whether it can run on a model of this class, trained on the data set of this name."""
         return issubclass(model_class, self.needs) and self.data in (None, data)
 
 
 EXPERIMENTS: Registry[Experiment] = Registry("experiment", "uvb.experiments")
+get_experiment = EXPERIMENTS.get
 _KINDS: dict[str, type[Estimator]] = {"estimator": Estimator, "energy": Energy, "latent": LatentEnergy}
 
 
@@ -80,26 +134,18 @@ def register_experiment(
     default: bool = True,
     data: str | None = None,
     scaled: bool = True,
+    gradients: Cost = lambda spec, context: 0.0,
 ) -> Callable[[Run], Run]:
-    """Function decorator that makes an experiment known by `name`."""
+    """Register a function as the experiment `name`. A decorator. `Experiment` explains the arguments."""
 
     def add(run: Run) -> Run:
-        EXPERIMENTS.add(name, Experiment(name, run, _KINDS[needs], where, default, data, scaled))
+        EXPERIMENTS.add(name, Experiment(name, run, _KINDS[needs], where, default, data, scaled, gradients))
         return run
 
     return add
 
 
 def experiment_names(*, default_only: bool = False) -> list[str]:
-    """The registered names, in order of registration, those of installed plug-ins included."""
+    """The registered names, in order of registration, with those of installed plug-ins."""
     EXPERIMENTS.load_plugins()
     return [e.name for e in EXPERIMENTS.known.values() if e.default or not default_only]
-
-
-def get_experiment(name: str) -> Experiment:
-    """The experiment called `name`, loaded from a plug-in (group ``uvb.experiments``) if need be.
-
-    Raises:
-        UserError: if there is none.
-    """
-    return EXPERIMENTS.get(name)

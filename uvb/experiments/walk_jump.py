@@ -1,6 +1,7 @@
 """Figure 3 and Sec. 3.4: walk-jump sampling, and how well its chains mix."""
 
 import math
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -8,8 +9,7 @@ import torch
 from torch import Tensor
 
 from uvb.accelerate.frozen import Frozen
-from uvb.experiments._draws import latent_noise, shortened
-from uvb.experiments._labels import accuracies, labeller
+from uvb.experiments._labels import ACCURACY_IMAGES, accuracies, labeller
 from uvb.experiments.registry import Context, Result, register_experiment
 from uvb.measure.classifier import Classifier, classify
 from uvb.measure.mixing import (
@@ -24,27 +24,36 @@ from uvb.measure.mixing import (
 from uvb.models.base import Energy, Estimator
 from uvb.sampling import get_sampler, sampler_names
 from uvb.sampling import walk_jump as walks
-from uvb.sampling.chains import NEVER, WalkState, begin
+from uvb.sampling.chains import NEVER, WalkState
 from uvb.sampling.walk_jump import WalkJump, walk_at
 from uvb.spec import RunSpec
 
 CHAINS, JUMPS = 8, 100
-DENSE_CLASSES = 100  # up to so many, all moves between classes are stored; of more classes those that happened
+DENSE_CLASSES = 100  # up to this many, a result stores all moves between classes; beyond, those that happened
 LEAST_DRAWS = 4  # fewer say nothing about mixing
+
+
+def _gradients(spec: RunSpec, context: Context, sampler: str) -> float:
+    walk = walk_at(spec.sigma, sampler=sampler, jumps=context.shortened(JUMPS, least=8))
+    jump = walk.steps_between_jumps * walk.gradients_per_step + 2.5  # two estimates and an energy
+    named = 2 * context.estimates(limit=context.shortened(ACCURACY_IMAGES, least=100))
+    return context.shortened(CHAINS, least=2) * walk.jumps * jump + named
 
 
 def walk_jump(model: Estimator, spec: RunSpec, context: Context, sampler: str = "langevin") -> Result:
     """Walk eight chains for 1,000 steps from Unif[0, 1]^d without warm-up, and jump (Eq. 20) every ten steps.
 
-    The settings are the sampler's own at σ. `walked` says what it returns.
+    The sampler has its own settings at σ. `walked` says what comes back.
     """
-    return walked(model, spec, context, walk_at(spec.sigma, sampler=sampler, jumps=shortened(JUMPS, context, least=8)))
+    return walked(model, spec, context, walk_at(spec.sigma, sampler=sampler, jumps=context.shortened(JUMPS, least=8)))
 
 
-# The paper's walk is `walk_jump`, and a study runs it by default. Another sampler's is `walk_jump_<name>`.
+# The paper's walk is `walk_jump`, which a study runs by default. The walk of another sampler is `walk_jump_<name>`.
 for name in sampler_names():
-    own = "walk_jump" if name == "langevin" else f"walk_jump_{name}"
-    register_experiment(own, needs="energy", where="largest", default=name == "langevin")(partial(walk_jump, sampler=name))
+    own, papers = f"walk_jump_{name}".removesuffix("_langevin"), name == "langevin"
+    register_experiment(own, needs="energy", where="largest", default=papers, gradients=partial(_gradients, sampler=name))(
+        partial(walk_jump, sampler=name)
+    )
 
 
 @torch.no_grad()
@@ -53,14 +62,14 @@ def walked(model: Estimator, spec: RunSpec, context: Context, config: WalkJump) 
 
     Arrays: jumps, jumps2 (T, C, H, W) of the first chain; labels, labels2 (T, chains), -1 where a chain had diverged;
     energy (T, chains), f(y) at the jumps; scores, scores2 (T, sound chains), the jumps on their first principal component.
-    Chain statistics are of the scores and of the energy, over the chains that never diverged. `acceptance` is the share of
-    proposals that a sampler's Metropolis test accepted, null for a sampler without one. `message` says what went wrong.
+    Chain statistics are of the scores and of the energy. They leave out every chain that diverged. `acceptance` is the share
+    of proposals that the Metropolis test accepted, null for a sampler without one. `message` says what went wrong.
     """
     assert isinstance(model, Energy)
-    plan, chains = context.plan, shortened(CHAINS, context, least=2)
-    state = begin(chains, spec.data.shape, context.seed, device=plan.device, dtype=plan.dtype)
+    chains = context.shortened(CHAINS, least=2)
+    state = context.chains(chains, spec)
     jumps, energies, alive = [], [], []
-    for now, landed in walks.walk_jump(Frozen(model, plan), state, config, context.seed):
+    for now, landed in walks.walk_jump(Frozen(model, context.plan), state, config, context.seed):
         state = now
         if not bool(landed.alive.any()):
             break
@@ -103,7 +112,7 @@ def acceptance(config: WalkJump, state: WalkState) -> float | None:
 
 
 def trouble(accepted: float | None, stopped: list[int]) -> str:
-    """A line on what went wrong in a walk, or nothing. `stopped` has the step at which each chain diverged, or -1."""
+    """One line on what went wrong in a walk, or "". `stopped` has the step at which each chain diverged, or -1."""
     diverged = sum(step != NEVER for step in stopped)
     if diverged:
         return f"{diverged} of {len(stopped)} chains diverged; a smaller step δ may help"
@@ -111,7 +120,8 @@ def trouble(accepted: float | None, stopped: list[int]) -> str:
 
 
 def covered(labels: Tensor | None, steps: int, classifier: Classifier | None) -> dict[str, Any]:
-    """From the jumps' classes (T, chains): how many the first chain visited, and all chains' transitions; null if unknown."""
+    """What the classes of jumps (T, chains) show: those that the first chain visited, and the transitions of all chains.
+    All is null without a classifier."""
     if labels is None or classifier is None:
         return {"classes_visited": None, "steps_to_all": None, "transition": None}
     k = classifier.classes
@@ -127,32 +137,25 @@ def covered(labels: Tensor | None, steps: int, classifier: Classifier | None) ->
 
 def statistics(series: Tensor, steps: int) -> dict[str, float | None]:
     """Chain statistics of a series (T, chains) of sound chains; null where they are not defined."""
+    found: dict[str, float | None] = dict.fromkeys(("iat", "ess_per_step", "split_rhat"))
     if len(series) < LEAST_DRAWS or series.shape[1] == 0 or not bool(series.isfinite().all()):
-        return dict.fromkeys(("iat", "ess_per_step", "split_rhat"))
-    try:
+        return found
+    with suppress(MissingArviz):  # keep the walk even without its statistics
         told = chain_statistics(series, steps)
-    except MissingArviz:  # the walk is worth having without its statistics
-        return dict.fromkeys(("iat", "ess_per_step", "split_rhat"))
-    found = {
-        "iat": told.integrated_autocorrelation_time,
-        "ess_per_step": told.effective_sample_size_per_step,
-        "split_rhat": told.split_r_hat,
-    }
-    return {name: value if math.isfinite(value) else None for name, value in found.items()}
+        values = told.integrated_autocorrelation_time, told.effective_sample_size_per_step, told.split_r_hat
+        found = {name: value if math.isfinite(value) else None for name, value in zip(found, values, strict=True)}
+    return found
 
 
 def _jump_again(model: Energy, x_hat: Tensor, context: Context) -> Tensor:
     """x̂(x̂(y)), as x_hat (T, chains, C, H, W)."""
     with context.plan.autocast():
-        again = [
-            model(x, latent_noise(model, len(x), x, context, "second jump", t))
-            for t, x in enumerate(x_hat.to(context.plan.dtype))
-        ]
+        again = [model(x, context.latent_noise(model, x, "second jump", t)) for t, x in enumerate(x_hat.to(context.plan.dtype))]
     return torch.stack(again).float()
 
 
 def _labels(classifier: Classifier | None, images: Tensor, sound: Tensor) -> Tensor | None:
-    """(T, chains) int64."""
+    """The classes of images (T, chains, C, H, W): (T, chains) int64, -1 where a chain is not `sound`."""
     if classifier is None:
         return None
     labels = classify(classifier, images.flatten(0, 1)).reshape(sound.shape)

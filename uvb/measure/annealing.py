@@ -12,13 +12,13 @@ from uvb.noise import generator, normal
 from uvb.sampling.chains import as_images, held_noise
 
 RESAMPLES = 400  # of the bootstrap over chains
-TOLERANCE = 0.5  # nats; bounds further apart than this, and than three standard errors, do not meet
+TOLERANCE = 0.5  # nats; bounds do not meet if they are further apart than this and than three standard errors
 
 
 @dataclass(frozen=True)
 class Annealing:
-    """How to anneal: `chains` in each direction, `temperatures` between the two densities, and at each one trajectory of
-    `leapfrogs` leapfrog steps of length `step` (in units of σ) with a Metropolis test. `batch` chains at a time."""
+    """How to anneal: `chains` in each direction, through `temperatures` densities. At each a chain takes one trajectory of
+    `leapfrogs` leapfrog steps of length `step` (in units of σ) with a Metropolis test. `batch` chains move at a time."""
 
     chains: int = 64
     temperatures: int = 50
@@ -28,7 +28,7 @@ class Annealing:
 
     @property
     def gradients(self) -> int:
-        """Gradients of the energy that one chain costs, in one direction."""
+        """How many gradients of the energy a chain costs in one direction."""
         return self.temperatures * self.leapfrogs + 1
 
 
@@ -36,11 +36,11 @@ class Normalizer(NamedTuple):
     """log Z and its bounds, in nats.
 
     Attributes:
-        log_z: Bennett's estimate from the weights of both directions; `stderr` by bootstrap over chains.
-        lower: the forward estimate, whose mean is at most log Z.
-        upper: the reverse estimate, whose mean is at least log Z where the reverse chains begin in the energy's density.
-        acceptance: the smallest share of proposals accepted at any temperature.
-        message: why there is no estimate, or nothing.
+        log_z: Bennett's estimate from the weights of both directions; `stderr` comes from a bootstrap over chains.
+        lower: the forward estimate. Its mean is at most log Z.
+        upper: the reverse estimate. Its mean is at least log Z, provided that the reverse chains begin in the energy's density.
+        acceptance: the share of proposals accepted, at the temperature where it is smallest.
+        message: why there is no estimate, or "".
     """
 
     log_z: float
@@ -52,14 +52,9 @@ class Normalizer(NamedTuple):
     acceptance: float
     message: str
 
-    @property
-    def gap(self) -> float:
-        """upper - lower."""
-        return self.upper - self.lower
-
 
 class _Place(NamedTuple):
-    """Positions, and both energies with their gradients there. The first energy is the base's."""
+    """Positions, with the values and gradients of both energies there."""
 
     y: Tensor
     base: tuple[Tensor, Tensor]
@@ -71,7 +66,7 @@ class _Place(NamedTuple):
         return torch.lerp(*values, beta), torch.lerp(*gradients, beta)
 
     def where(self, taken: Tensor, other: "_Place") -> "_Place":
-        """These places where `taken`, (B,) bool, and the other ones elsewhere."""
+        """These places where `taken`, (B,) bool, is true, and the other places elsewhere."""
         wide = as_images(taken, self.y)
         (f0, g0), (f, g) = (
             (torch.where(taken, new[0], old[0]), torch.where(wide, new[1], old[1]))
@@ -81,11 +76,11 @@ class _Place(NamedTuple):
 
 
 class Annealer:
-    """Moves chains between a normalized base density and exp(-f), both as functions of y alone.
+    """Moves chains between a normalized base density and exp(-f).
 
     Args:
-        base: an energy that is normalized, with a method ``sample(n, generator)``.
-        energy: f. Where it is random, the seed's one ε is held (`uvb.sampling.chains.held_noise`).
+        base: a normalized energy with a method ``sample(n, generator)``.
+        energy: f. A random f is held at the seed's one ε (`uvb.sampling.chains.held_noise`), so it is a function of y alone.
         seed: keys every draw.
     """
 
@@ -94,7 +89,7 @@ class Annealer:
 
     @torch.no_grad()
     def walk(self, y: Tensor, trajectories: int) -> tuple[Tensor, float]:
-        """Trajectories in exp(-f) from y (B, C, H, W): where they end, and the share accepted."""
+        """Take `trajectories` in exp(-f) from y (B, C, H, W); return where they end, and the share accepted."""
         place, shares = self._at(y), []
         for k in range(trajectories):
             place, accepted = self._trajectory(place, 1.0, "walk", k)
@@ -103,15 +98,15 @@ class Annealer:
 
     @torch.no_grad()
     def anneal(self, y: Tensor, *, forward: bool) -> tuple[Tensor, float]:
-        """From y (B, C, H, W) to the other density. Returns log weights (B,), each an estimate of log Z, and the smallest
-        share accepted at a temperature."""
+        """Go from y (B, C, H, W) to the other density. Returns log weights (B,), each an estimate of log Z, and the share
+        accepted at the temperature where it is smallest."""
         betas = torch.linspace(0, 1, self.config.temperatures + 1, dtype=torch.float64).tolist()
         path = betas if forward else betas[::-1]
         name = "forward" if forward else "reverse"
         place, weights, least = self._at(y), torch.zeros(len(y), dtype=torch.float64, device=y.device), 1.0
         for k, (beta, following) in enumerate(zip(path[:-1], path[1:], strict=True)):
             weights += abs(following - beta) * (place.base[0].double() - place.energy[0].double())
-            if k + 1 < len(path) - 1:  # at the last density nothing is left to weigh
+            if k + 1 < len(path) - 1:  # a move in the last density would change no weight
                 place, accepted = self._trajectory(place, following, name, k)
                 least = min(least, accepted)
         return weights, least
@@ -124,7 +119,7 @@ class Annealer:
         return _Place(y, self.base.value_and_gradient(y, none), (torch.cat(values), torch.cat(gradients)))
 
     def _trajectory(self, start: _Place, beta: float, *purpose: str | int) -> tuple[_Place, float]:
-        """One trajectory of Hamiltonian Monte Carlo in exp(-(1 - β) f₀ - β f), and the share accepted."""
+        """Take a trajectory of Hamiltonian Monte Carlo in exp(-(1 - β) f₀ - β f); return its ends and the share accepted."""
         delta, y = self.config.step * float(self.energy.sigma), start.y
         velocity = normal(tuple(y.shape), self.seed, "anneal", *purpose, device=y.device).to(y)
         kinetic, now = 0.5 * velocity.flatten(1).square().sum(1), start
@@ -143,7 +138,7 @@ def normalizer(base: Energy, energy: Energy, start: Tensor, config: Annealing, s
 
     Args:
         base: a normalized energy with ``sample``, such as `uvb.measure.gaussian_fit.GaussianFit`.
-        start: (B, C, H, W), draws of exp(-f) for the reverse chains. If they are not, `upper` is no bound.
+        start: (B, C, H, W), where the reverse chains begin. `upper` is a bound only if these are draws of exp(-f).
     """
     annealer = Annealer(base, energy, config, seed)
     y = base.sample(config.chains, generator(seed, "anneal base", device=start.device))  # type: ignore[operator]
@@ -153,7 +148,7 @@ def normalizer(base: Energy, energy: Energy, start: Tensor, config: Annealing, s
 
 
 def combined(forward: Tensor, reverse: Tensor, acceptance: float = 1.0) -> Normalizer:
-    """The estimate and bounds from log weights of forward and reverse chains, (n,) and (m,)."""
+    """The estimate and its bounds from the log weights of forward and reverse chains, (n,) and (m,)."""
     nothing = (math.nan,) * 6
     if acceptance == 0:
         return Normalizer(*nothing, acceptance, "a temperature accepted no proposal: take a smaller step")
@@ -178,7 +173,7 @@ def _estimates(forward: Tensor, reverse: Tensor) -> tuple[Tensor, Tensor, Tensor
     shift = math.log(forward.shape[1] / reverse.shape[1])
     both = torch.cat([forward, reverse], 1)
     low, high = both.amin(1) - 50, both.amax(1) + 50
-    for _ in range(80):  # bisection: the difference below falls with c
+    for _ in range(80):  # bisection: `ahead` falls with the middle, and `back` rises
         middle = (low + high) / 2
         ahead = torch.sigmoid(forward - middle[:, None] - shift).sum(1)
         back = torch.sigmoid(middle[:, None] - reverse + shift).sum(1)

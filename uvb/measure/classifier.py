@@ -1,4 +1,4 @@
-"""A small classifier of clean images: it names the jumps of a chain, so that mixing can be counted in classes."""
+"""A small classifier of clean images. It names the jumps of a chain, so that mixing can be counted in classes."""
 
 import torch
 from torch import Tensor, nn
@@ -41,24 +41,24 @@ def train_classifier(
     learning_rate: float = 2e-3,
     noise: float = 0.1,
 ) -> Classifier:
-    """Train on clean images, on their device; keyed by `seed`. Adam, its rate warmed up and decayed in one cycle.
+    """Train on clean images, on their device, keyed by `seed`. Adam's rate warms up and decays in one cycle.
 
     Args:
         images: (N, C, H, W), floating point in [0, 1].
         labels: (N,) int64, 0 to classes - 1.
         classes: how many there are (None: the largest label + 1).
-        steps: optimizer steps; 600 take seconds on 8x8 images, under a minute on 28x28 with two cores.
-        noise: standard deviation of Gaussian noise added to training images, since jumps are smoother than the data.
+        steps: optimizer steps. 600 take seconds on 8x8 images, and under a minute on 28x28 with two cores.
+        noise: standard deviation of the Gaussian noise added to training images, because jumps are smoother than the data.
 
     Raises:
-        UserError: for an empty set, labels missing or out of range, or images too small.
+        UserError: the set is empty, labels are missing or out of range, or images are too small.
     """
     if len(images) == 0 or labels.shape != (len(images),):
         raise UserError(f"the classifier needs one label an image: {len(images)} images, labels {tuple(labels.shape)}")
     classes = int(labels.max()) + 1 if classes is None else classes
     if int(labels.min()) < 0 or int(labels.max()) >= classes:
         raise UserError(f"labels run from {int(labels.min())} to {int(labels.max())}; allowed are 0 to {classes - 1}")
-    with torch.random.fork_rng(devices=[]):  # torch's initializers draw from the global generator; keep that in here
+    with torch.random.fork_rng(devices=[]):  # torch's initializers use the global generator, so restore it
         torch.manual_seed(key_to_seed(seed, "classifier", "init"))
         model = Classifier((images.shape[1], images.shape[2], images.shape[3]), classes)
     model = model.to(device=images.device, dtype=images.dtype)
@@ -85,5 +85,5 @@ def classify(model: Classifier, images: Tensor) -> Tensor:
 
 
 def accuracy(model: Classifier, images: Tensor, labels: Tensor) -> float:
-    """Share of the images named as `labels` say."""
+    """The share of images that the model names as `labels` do."""
     return float((classify(model, images) == labels.to(images.device)).double().mean())

@@ -1,4 +1,4 @@
-"""How well a score tells images of one set from another's: the area under the ROC curve, with its error."""
+"""How well a score tells images of two sets apart: the area under the ROC curve, with its error."""
 
 import math
 
@@ -11,10 +11,10 @@ from uvb.measure.losses import Mean
 def auroc(inside: Tensor, outside: Tensor) -> Mean:
     """P(outside > inside) + P(equal)/2 for scores (n,) and (m,), with DeLong's standard error (1988).
 
-    1: every score outside is above every one inside; 1/2: the scores tell nothing; below 1/2: they tell it the wrong way.
-    The error is nan where a set has one score.
+    At 1 every score outside is above every score inside. At 1/2 the scores say nothing, and below it they mislead. The error
+    is nan where a set has one score.
     """
-    of_inside = 1 - _placements(inside, outside)  # (n,): the share of the outside above each, ties halved
+    of_inside = 1 - _placements(inside, outside)  # (n,): the share of `outside` above each, ties halved
     of_outside = _placements(outside, inside)  # (m,)
     if min(len(inside), len(outside)) < 2:
         return Mean(float(of_outside.mean()), math.nan)

@@ -1,8 +1,9 @@
-"""Denoising losses with error bars, on noise common to every model."""
+"""Denoising losses with error bars, on images and noise that every model shares."""
 
 import math
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,15 +16,18 @@ from uvb.noise import generator, normal
 from uvb.plan import Plan
 from uvb.training.objectives import OBJECTIVES
 
-BLOCK = 500  # images a block; part of the key of the noise, so it never changes
+BLOCK = 500  # images a block; the noise is keyed by block, so another size would be other noise
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]  # (y, eps) -> x_hat
 
 
+Block = tuple[Tensor, Tensor, Tensor]  # x in [0, 1] (b, C, H, W), y = x + σ noise, ε (b, noise_dim)
+
+
 @dataclass(frozen=True)
 class EvalConfig:
-    """How losses are measured: at most `train_images` of the training set and `test_images` of the test set (0: all), each
-    with `draws` noise draws keyed by `seed`."""
+    """How to measure losses: on at most `train_images` and `test_images` of each split (0: all), with `draws` noise draws
+    of each image, keyed by `seed`."""
 
     train_images: int = 10_000
     test_images: int = 0
@@ -33,16 +37,16 @@ class EvalConfig:
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean and its standard error; draws of one image are averaged first, so the error is clustered by image."""
+    """A mean and its standard error. The draws of an image are averaged first, so the error counts images, not draws."""
 
     value: float
     stderr: float
 
 
 def evaluation_images(images: ImageSet, split: str, config: EvalConfig, train_images: int | None = None) -> Tensor:
-    """The fixed uint8 images (N, C, H, W) of a split that every model is measured on.
+    """The uint8 images (N, C, H, W) of a split that every model is measured on.
 
-    `train_images` restricts the training split to the first so many, for models trained on a part.
+    `train_images` is for models trained on the first so many images: only those are drawn from.
     """
     pool = images.train[:train_images] if split == "train" else images.test
     limit = config.train_images if split == "train" else config.test_images
@@ -50,32 +54,71 @@ def evaluation_images(images: ImageSet, split: str, config: EvalConfig, train_im
 
 
 def evaluation_indices(available: int, split: str, limit: int, seed: int) -> Tensor:
-    """Which `limit` of a split's images are measured on, (n,) int64, sorted; drawn, since the first may be the easier ones."""
+    """Which `limit` images of a split to measure on, (n,) int64, sorted. They are drawn: the first may be the easier ones."""
     return torch.randperm(available, generator=generator(seed, "eval images", split))[:limit].sort().values
 
 
-def drawn_test_images(images: ImageSet, count: int, config: EvalConfig) -> Tensor:
-    """At most `count` test images (n, C, H, W), the same for every model: those of a loss table that is so small."""
-    return evaluation_images(images, "test", replace(config, test_images=count))
+@dataclass(frozen=True, eq=False)
+class NoisyImages:
+    """Images of a split with noise, the same noise for every model and every σ.
 
-
-def noisy_blocks(
-    x: Tensor, levels: int, sigma: float, noise_dim: int, split: str, draw: int, config: EvalConfig, plan: Plan
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Blocks of (x, y, ε) on the plan's device: x in [0, 1] (b, C, H, W), y = x + σ noise, ε (b, noise_dim).
-
-    The noise depends on the split, the draw and the block, and on neither the model nor σ.
+    Attributes:
+        pixels: uint8, (N, C, H, W).
+        levels: the pixel value that means 1.
+        sigma: noise level.
+        split: what the images are, such as "train" or "test"; a part of the noise's key.
+        config: how many noise draws there are, and their seed.
+        plan: the device and the dtype of the blocks.
     """
-    for start in range(0, len(x), BLOCK):
-        clean = x[start : start + BLOCK].to(plan.device, plan.dtype) / levels
-        key = (config.seed, "eval", split, draw, start)
-        noise = normal((BLOCK, *x.shape[1:]), *key)[: len(clean)].to(clean)
-        eps = normal((BLOCK, noise_dim), *key, "latent")[: len(clean)].to(clean)
-        yield clean, clean + sigma * noise, eps
+
+    pixels: Tensor
+    levels: int
+    sigma: float
+    split: str
+    config: EvalConfig
+    plan: Plan
+
+    @classmethod
+    def of(
+        cls, images: ImageSet, split: str, sigma: float, config: EvalConfig, plan: Plan, train_images: int | None = None
+    ) -> "NoisyImages":
+        """The images that `evaluation_images` chooses."""
+        pixels = evaluation_images(images, split, config, train_images)
+        return cls(pixels, images.levels, sigma, split, config, plan)
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def blocks(self, noise_dim: int, draw: int = 0) -> Iterator[Block]:
+        """(x, y, ε) in blocks of `BLOCK` images, for one noise draw."""
+        for start in range(0, len(self), BLOCK):
+            clean = self.pixels[start : start + BLOCK].to(self.plan.device, self.plan.dtype) / self.levels
+            key = (self.config.seed, "eval", self.split, draw, start)
+            noise = normal((BLOCK, *clean.shape[1:]), *key)[: len(clean)].to(clean)
+            eps = normal((BLOCK, noise_dim), *key, "latent")[: len(clean)].to(clean)
+            yield clean, clean + self.sigma * noise, eps
+
+    def measured(
+        self, noise_dim: int, measure: Callable[[Tensor, Tensor, Tensor], Mapping[str, Tensor]], draws: int | None = None
+    ) -> dict[str, Tensor]:
+        """Call ``measure(x, y, eps)`` on every block of every draw, and collect the numbers (b,) that it returns by name.
+
+        Args:
+            draws: how many noise draws (None: as many as `config` says).
+
+        Returns:
+            By name, (N, draws) float64 on the CPU.
+        """
+        draws, found = draws or self.config.draws, defaultdict[str, list[Tensor]](list)
+        for draw in range(draws):
+            for block in self.blocks(noise_dim, draw):
+                for name, values in measure(*block).items():
+                    found[name].append(values.double().cpu())
+        return {name: torch.cat(parts).reshape(draws, len(self)).T for name, parts in found.items()}
 
 
 def denoisers(model: Estimator) -> dict[str, Denoiser]:
-    """The estimators of X that a model offers, by the name they have in losses.parquet."""
+    """The estimators of X that a model offers, by their names in losses.parquet."""
     found: dict[str, Denoiser] = {"energy" if isinstance(model, Energy) else "direct": model}
     if isinstance(model, LatentEnergy):
         found["decoder"] = lambda y, eps: model.decode(model.sample_latent(y, eps)[0])
@@ -83,43 +126,33 @@ def denoisers(model: Estimator) -> dict[str, Denoiser]:
 
 
 def own_estimator(model: str, offered: Collection[str]) -> str:
-    """Of the estimators `offered` by the model of that name, the one it is judged by.
+    """The estimator that a model is judged by, among those it has `offered`.
 
-    That is Eq. 3 for an energy and a network's own estimate for others; the σ-VAE, trained on clean images alone, denoises
-    through encoder and decoder (Sec. 2.2).
+    An energy is judged by Eq. 3, and another network by its own estimate. The σ-VAE is trained on clean images alone, so it
+    is judged by its encoder and decoder (Sec. 2.2).
     """
     try:
         first = OBJECTIVES[get_model(model).objective].judged_by
-    except UserError:  # tables outlive the plug-in that a model came from
+    except UserError:  # the plug-in is gone, and its tables are still here
         first = "energy"
     ranking = dict.fromkeys((first, "energy", "direct", "decoder"))
     return next((name for name in ranking if name in offered), min(offered))
 
 
 @torch.no_grad()
-def image_losses(
-    denoise: Denoiser, noise_dim: int, x: Tensor, levels: int, sigma: float, split: str, config: EvalConfig, plan: Plan
-) -> Tensor:
+def image_losses(denoise: Denoiser, noise_dim: int, noisy: NoisyImages) -> Tensor:
     """‖x - x̂(y)‖² of each image and draw: (N, draws) float64, on the CPU."""
-    losses = torch.empty(len(x), config.draws, dtype=torch.float64)
-    for draw in range(config.draws):
-        at = 0
-        for clean, y, eps in noisy_blocks(x, levels, sigma, noise_dim, split, draw, config, plan):
-            with plan.autocast():
-                x_hat = denoise(y, eps)
-            squares = (clean - x_hat).square().flatten(1).double().sum(1)  # (b,)
-            losses[at : at + len(clean), draw] = squares.cpu()
-            at += len(clean)
-    return losses
+
+    def squares(clean: Tensor, y: Tensor, eps: Tensor) -> dict[str, Tensor]:
+        with noisy.plan.autocast():
+            x_hat = denoise(y, eps)
+        return {"loss": (clean - x_hat).square().flatten(1).double().sum(1)}
+
+    return noisy.measured(noise_dim, squares)["loss"]
 
 
 def clustered_mean(values: Tensor) -> Mean:
-    """Mean of (N, draws) or (N,) with the standard error over images."""
+    """The mean of values (N, draws) or (N,), with its standard error over images: nan for one image."""
     per_image = values.double().reshape(len(values), -1).mean(1)  # (N,)
     stderr = per_image.std().item() / math.sqrt(len(per_image)) if len(per_image) > 1 else math.nan
     return Mean(per_image.mean().item(), stderr)
-
-
-def paired_difference(a: Tensor, b: Tensor) -> Mean:
-    """Mean of a - b over images seen by both under the same noise, with its standard error. Each (N, draws) or (N,)."""
-    return clustered_mean(a - b)

@@ -1,4 +1,4 @@
-"""How well chains mix: classes of their jumps, and effective sample size and split-R̂ of scalar summaries (by ArviZ)."""
+"""How well chains mix: the classes of their jumps, and effective sample size and split-R̂ of scalar summaries (by ArviZ)."""
 
 import math
 import warnings
@@ -12,22 +12,24 @@ from torch import Tensor
 
 from uvb.errors import UserError
 
-NO_LABEL = -1  # a jump of a chain that had diverged
+NO_LABEL = -1  # the label of a jump whose chain had diverged
 
 
 class MissingArviz(UserError):
-    """ArviZ, which knows how to tell an effective sample size, is not installed."""
+    """ArviZ, which computes effective sample sizes, is not installed."""
 
 
 def classes_visited(labels: Tensor, classes: int) -> Tensor:
-    """Distinct classes each chain has shown by each jump: (T, chains) labels in [0, classes) or -1 -> (T, chains) int64."""
-    return _seen(labels, classes).sum(2)
+    """How many classes each chain has shown by each jump: labels (T, chains) in [0, classes) or -1 -> (T, chains) int64."""
+    _check_labels(labels, classes)
+    hit = labels[:, :, None] == torch.arange(classes, device=labels.device)
+    return hit.int().cummax(0).values.sum(2)
 
 
 def steps_to_visit_all(labels: Tensor, classes: int, steps_between_jumps: int = 1) -> list[int | None]:
-    """Langevin steps until each chain had shown every class, None for one that never did.
+    """Steps of the walk until each chain had shown every class, None for a chain that never did.
 
-    With the default, counted in jumps; the first jump counts as one.
+    The default counts jumps, and the first jump is jump one.
     """
     complete = classes_visited(labels, classes) == classes  # (T, chains)
     first = complete.int().argmax(0)
@@ -35,7 +37,7 @@ def steps_to_visit_all(labels: Tensor, classes: int, steps_between_jumps: int = 
 
 
 def transition_counts(labels: Tensor, classes: int) -> Tensor:
-    """How often class i was followed by j at the next jump of the same chain, all chains together: (classes, classes)."""
+    """How often class j followed class i at the next jump of the same chain, in all chains together: (classes, classes)."""
     _check_labels(labels, classes)
     here, there = labels[:-1].flatten(), labels[1:].flatten()
     both = (here >= 0) & (there >= 0)
@@ -43,21 +45,15 @@ def transition_counts(labels: Tensor, classes: int) -> Tensor:
     return torch.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
 
-def transition_matrix(labels: Tensor, classes: int) -> Tensor:
-    """P(class j at the next jump | class i), rows summing to 1; nan in the row of a class never left. float64."""
-    counts = transition_counts(labels, classes).double()
-    return counts / counts.sum(1, keepdim=True)
-
-
 @dataclass(frozen=True)
 class ChainStatistics:
-    """Of a scalar summary over T draws of several chains; nan where it cannot be told (a chain that never changes).
+    """Statistics of a scalar summary over T draws of several chains; nan if a chain never changes.
 
     Attributes:
         integrated_autocorrelation_time: 1 + 2 Σ_t ρ_t, in draws.
-        effective_sample_size: of the mean, all chains together.
-        effective_sample_size_per_step: over all draws and the steps between them, e.g. 0.01 is one in a hundred steps.
-        split_r_hat: of the chains' halves; near 1 where the chains agree.
+        effective_sample_size: that of the mean over all chains.
+        effective_sample_size_per_step: the same divided by all steps of all chains; 0.01 is one sample in a hundred steps.
+        split_r_hat: R̂ of the chains' halves; near 1 where the chains agree.
     """
 
     integrated_autocorrelation_time: float
@@ -67,7 +63,7 @@ class ChainStatistics:
 
 
 def chain_statistics(series: Tensor, steps_between: int = 1) -> ChainStatistics:
-    """Statistics of a scalar summary (T, chains) recorded every `steps_between` steps. Pass the sound chains alone.
+    """Statistics of a scalar summary (T, chains), recorded every `steps_between` steps. Leave out chains that diverged.
 
     Raises:
         MissingArviz: without ArviZ.
@@ -82,7 +78,7 @@ def chain_statistics(series: Tensor, steps_between: int = 1) -> ChainStatistics:
     if not np.ptp(draws, axis=1).all():
         return ChainStatistics(math.nan, math.nan, math.nan, math.nan)
     size = float(arviz.ess(draws, method="mean"))
-    # Split by hand, so that one chain has an R̂ too: its two halves.
+    # Split by hand, so that even one chain has an R̂: that of its halves.
     half = draws.shape[1] // 2
     halves = np.concatenate([draws[:, :half], draws[:, -half:]])
     r_hat = float(arviz.rhat(halves, method="identity")) if half >= 4 else math.nan
@@ -90,42 +86,35 @@ def chain_statistics(series: Tensor, steps_between: int = 1) -> ChainStatistics:
 
 
 def worst_split_r_hat(series: Tensor) -> float:
-    """The largest split-R̂ of several quantities (T, N, chains), each over its own chains; nan where one never changes."""
+    """The largest split-R̂ of N quantities (T, N, chains); nan if a chain never changes."""
     return max((chain_statistics(each).split_r_hat for each in series.unbind(1)), key=lambda r: math.inf if r != r else r)
 
 
-def principal_component(images: Tensor, component: int = 0) -> Tensor:
-    """Scores of images (T, chains, C, H, W) on their own principal component, (T, chains): a summary for chain statistics.
+def principal_component(images: Tensor) -> Tensor:
+    """Scores of images (T, chains, C, H, W) on their principal component, (T, chains), as a summary for chain statistics.
 
-    The sign is fixed so that the component's largest entry is positive. Images that are all the same have scores of 0.
+    The component's largest entry is made positive, to fix the sign. If all images are the same, the scores are 0.
     """
     x = images.flatten(2).flatten(0, 1).double()  # (T * chains, d)
     x = x - x.mean(0)
     if len(x) >= x.shape[1]:
-        axis = torch.linalg.eigh(x.T @ x).eigenvectors[:, -1 - component]  # (d,), eigenvalues ascend
-    else:  # fewer images than pixels: the smaller of the two Gram matrices
-        axis = x.T @ torch.linalg.eigh(x @ x.T).eigenvectors[:, -1 - component]
-        axis = F.normalize(axis, dim=0)  # which leaves the zero of images that are all the same
+        axis = torch.linalg.eigh(x.T @ x).eigenvectors[:, -1]  # (d,), eigenvalues ascend
+    else:  # fewer images than pixels: take the smaller of the two Gram matrices
+        axis = x.T @ torch.linalg.eigh(x @ x.T).eigenvectors[:, -1]
+        axis = F.normalize(axis, dim=0)  # stays zero if all images are the same
     axis = axis * axis[axis.abs().argmax()].sign()
     scores: Tensor = x @ axis
     return scores.reshape(images.shape[:2])
 
 
 def power_law(x: list[float], y: list[float]) -> tuple[float, float, float]:
-    """Least squares of log y = a + p log x: (e^a, p, the standard error of p); nan for an error that 2 points do not tell."""
+    """Least squares of log y = a + p log x: e^a, p, and the standard error of p. Two points have no error: nan."""
     u, v = torch.tensor(x, dtype=torch.float64).log(), torch.tensor(y, dtype=torch.float64).log()
     spread = float((u - u.mean()).square().sum())
     power = float(((u - u.mean()) * (v - v.mean())).sum()) / spread
     rest = v - v.mean() - power * (u - u.mean())
     error = math.sqrt(float(rest.square().sum()) / (len(x) - 2) / spread) if len(x) > 2 else math.nan
     return math.exp(float(v.mean() - power * u.mean())), power, error
-
-
-def _seen(labels: Tensor, classes: int) -> Tensor:
-    """(T, chains, classes) bool: shown by now."""
-    _check_labels(labels, classes)
-    hit = labels[:, :, None] == torch.arange(classes, device=labels.device)
-    return hit.int().cummax(0).values.bool()
 
 
 def _check_labels(labels: Tensor, classes: int) -> None:
@@ -136,7 +125,7 @@ def _check_labels(labels: Tensor, classes: int) -> None:
 
 
 def _arviz() -> ModuleType:
-    """ArviZ, without the notice of its coming changes."""
+    """Import ArviZ without its notice of coming changes."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)

@@ -1,16 +1,17 @@
-"""How good samples are: Fréchet distance, precision and recall, density and coverage, of features. Own code, four formulas."""
+"""How good samples are: Fréchet distance, precision and recall, density and coverage, of features. Our own code."""
 
 import math
-from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from uvb.measure.classifier import EVALUATION_BATCH, Classifier
 from uvb.measure.losses import Mean
+from uvb.noise import generator
 
 NEIGHBOURS, MANIFOLD = 5, 3  # k of density and coverage (Naeem et al. 2020), of precision and recall (Kynkäänniemi et al. 2019)
 MEASURES = ("frechet", "precision", "recall", "density", "coverage")
+RESAMPLES = 50  # of the bootstrap; they give a standard error to 10 %
 
 
 @torch.no_grad()
@@ -22,60 +23,66 @@ def features(classifier: Classifier, images: Tensor) -> Tensor:
 
 
 class Quality:
-    """The five `MEASURES` of fake features (m, f) against real ones (n, f); what depends on the real ones is kept."""
+    """The five `MEASURES` of fake features against `real` ones, (n, f).
+
+    - Fréchet distance: ‖m - m'‖² + tr(S + S' - 2 (S S')^½), the squared Wasserstein distance of two Gaussians. Finite samples
+      of equal distributions have one above 0, so compare only equal numbers of images.
+    - Precision: the share of fake features within the real ones' nearest-neighbour balls. Recall: the reverse.
+    - Density: in how many real balls a fake feature lies, over k; about 1 if the two are alike. Coverage: the share of real
+      balls with a fake feature inside.
+    """
 
     def __init__(self, real: Tensor, k: int = NEIGHBOURS, k_manifold: int = MANIFOLD) -> None:
         self.real, self.k, self.k_manifold = real, k, k_manifold
         self.mean, self.covariance = real.mean(0), torch.atleast_2d(torch.cov(real.T))
         self.root = _root(self.covariance)
-        self.radii, self.radii_manifold = _radii(real, k), _radii(real, k_manifold)
+        apart = torch.cdist(real, real)
+        self.radii, self.radii_manifold = _radii(apart, k), _radii(apart, k_manifold)
 
-    def __call__(self, fake: Tensor) -> tuple[float, ...]:
-        return (self.frechet_distance(fake), *self.precision_recall(fake), *self.density_coverage(fake))
+    def __call__(self, groups: Tensor, seed: int = 0) -> list[Mean]:
+        """Each measure of fake features (G, m, f), with its standard error by a bootstrap over groups, keyed by `seed`.
 
-    def frechet_distance(self, fake: Tensor) -> float:
-        """‖m - m'‖² + tr(S + S' - 2 (S S')^½): the squared Wasserstein distance of two Gaussians.
-
-        With finite samples it is above 0 even for equal distributions, so compare only equal numbers of them.
+        A group is a chain, whose jumps depend on one another, so whole groups are drawn. One group has no error: nan.
         """
+        count, size = groups.shape[:2]
+        drawn = torch.randint(count, (RESAMPLES, count), generator=generator(seed, "quality bootstrap"))
+        times = torch.stack([torch.ones(count, dtype=torch.int64), *(row.bincount(minlength=count) for row in drawn)])
+        if count < 2:
+            times = times[:1]
+        found = self._measured(groups.flatten(0, 1), times.repeat_interleave(size, 1).to(groups.device))
+        errors = found[1:].std(0) if count > 1 else torch.full((len(MEASURES),), math.nan)
+        return [Mean(value, error) for value, error in zip(found[0].tolist(), errors.tolist(), strict=True)]
+
+    def _measured(self, fake: Tensor, times: Tensor) -> Tensor:
+        """The measures (R, 5) of fake features (m, f) of which each counts `times` (R, m)."""
+        distance, apart = torch.cdist(self.real, fake), torch.cdist(fake, fake)  # (n, m), (m, m)
+        precise, inside = (distance <= self.radii_manifold[:, None]).any(0), distance <= self.radii[:, None]
+        rows = []
+        for count in times:
+            total, drawn = int(count.sum()), count > 0
+            # A copy of a point is not its neighbour, or a bootstrap would shrink the balls.
+            radii = _radii(apart[drawn][:, drawn], self.k_manifold)
+            recall = (distance[:, drawn] <= radii).any(1).double().mean()
+            density, coverage = int((count * inside.sum(0)).sum()) / (self.k * total), inside[:, drawn].any(1).double().mean()
+            rows.append([self._frechet_distance(fake.repeat_interleave(count, 0)), int((count * precise).sum()) / total, recall,
+                         density, coverage])  # fmt: skip
+        return torch.tensor(rows, dtype=torch.float64)
+
+    def _frechet_distance(self, fake: Tensor) -> Tensor:
         covariance = torch.atleast_2d(torch.cov(fake.T))
         cross = _root(self.root @ covariance @ self.root).trace()
         apart = (self.mean - fake.mean(0)).square().sum()
-        return float(apart + self.covariance.trace() + covariance.trace() - 2 * cross)
-
-    def precision_recall(self, fake: Tensor) -> tuple[float, float]:
-        """The share of fake features within the real ones' nearest-neighbour balls, and of real ones within the fake ones'."""
-        distance = torch.cdist(self.real, fake)  # (n, m)
-        inside, covered = distance <= self.radii_manifold[:, None], distance <= _radii(fake, self.k_manifold)[None]
-        return float(inside.any(0).double().mean()), float(covered.any(1).double().mean())
-
-    def density_coverage(self, fake: Tensor) -> tuple[float, float]:
-        """In how many real balls a fake feature lies, over k (about 1 if alike); the share of balls with a fake one inside."""
-        inside = torch.cdist(self.real, fake) <= self.radii[:, None]  # (n, m)
-        return float(inside.double().sum(0).mean() / self.k), float(inside.any(1).double().mean())
+        distance: Tensor = apart + self.covariance.trace() + covariance.trace() - 2 * cross
+        return distance
 
 
-def jackknife(measure: Callable[[Tensor], Sequence[float]], groups: Tensor) -> list[Mean]:
-    """Each value of `measure` on all groups (G, m, f), with the error over leaving out one group at a time.
-
-    A group is a chain, whose jumps depend on one another. A bootstrap would draw points twice, and a point's nearest
-    neighbour would then be itself, so the balls would be wrong.
-    """
-    whole, count = measure(groups.flatten(0, 1)), len(groups)
-    if count < 2:
-        return [Mean(value, math.nan) for value in whole]
-    left = [measure(torch.cat([groups[:g], groups[g + 1 :]]).flatten(0, 1)) for g in range(count)]
-    spread = torch.tensor(left, dtype=torch.float64).var(0, correction=0) * (count - 1)
-    return [Mean(value, math.sqrt(s)) for value, s in zip(whole, spread.tolist(), strict=True)]
-
-
-def _radii(points: Tensor, k: int) -> Tensor:
-    """Each point's distance to its k-th nearest other point, (n,)."""
-    return torch.cdist(points, points).kthvalue(min(k, len(points) - 1) + 1, 1).values
+def _radii(distance: Tensor, k: int) -> Tensor:
+    """Each point's distance to its k-th nearest other point, (n,), from the distances (n, n) between all."""
+    return distance.kthvalue(min(k, len(distance) - 1) + 1, 1).values
 
 
 def _root(matrix: Tensor) -> Tensor:
-    """The square root of a symmetric matrix without negative eigenvalues (but for rounding)."""
+    """The square root of a symmetric matrix without negative eigenvalues, apart from rounding."""
     values, vectors = torch.linalg.eigh(matrix)
     root: Tensor = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
     return root

@@ -6,7 +6,7 @@ import torch
 
 from uvb.models.base import Energy
 from uvb.noise import normal
-from uvb.sampling.chains import Info, WalkState
+from uvb.sampling.chains import WalkState
 from uvb.sampling.metropolis import here, metropolis_test, point, squares
 from uvb.sampling.registry import register_sampler
 
@@ -15,12 +15,12 @@ from uvb.sampling.registry import register_sampler
 @torch.no_grad()
 def baoab_metropolis_step(
     energy: Energy, state: WalkState, seed: int, *, delta: float, friction: float, batch: int | None = None
-) -> tuple[WalkState, Info]:
-    """One BAOAB step as a proposal. A rejected chain stays where it is and turns its velocity round.
+) -> WalkState:
+    """One BAOAB step as a proposal. A rejected chain stays where it is and reverses its velocity.
 
-    The steps B and A keep volume and O keeps the velocity's normal density. So the ratio is exp(-work), where work is the
-    change of H = f(y) + ‖v‖²/2 over the steps B and A alone (the shadow work). Here `state.velocity` is the velocity at the
-    end of a step, which the test needs, and not `uvb.sampling.baoab`'s.
+    The steps B and A keep volume, and O keeps the velocity's normal density. So the ratio is exp(-work), where work is the
+    change of H = f(y) + ‖v‖²/2 over the steps B and A alone (the shadow work). The test needs the velocity at the end of a
+    step, so that is what `state.velocity` holds here, unlike in `uvb.sampling.baoab`.
     """
     old = here(energy, state, seed, batch)
     noise = normal(tuple(state.y.shape), seed, "walk", state.step, device=state.y.device).to(state.y)

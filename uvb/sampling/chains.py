@@ -8,7 +8,7 @@ from torch import Tensor
 from uvb.models.base import Energy, draw_latent_noise
 from uvb.noise import generator, normal
 
-LARGEST_RMS = 1000.0  # a chain has diverged when the root mean square of its pixels passes this times max(1, sigma)
+LARGEST_RMS = 1000.0  # a chain has diverged if the root mean square of its pixels exceeds this times max(1, σ)
 NEVER = -1  # in `stopped_at`: the chain has not diverged
 
 
@@ -16,12 +16,12 @@ class WalkState(NamedTuple):
     """The whole state of B chains. Every draw is keyed by (seed, step), so a saved state continues bit for bit.
 
     Attributes:
-        y: (B, C, H, W), where the chains are. A stopped chain stays at its last sound position.
-        velocity: (B, C, H, W). Only the underdamped samplers use it (see `uvb.sampling.baoab`).
+        y: (B, C, H, W), where the chains are. A stopped chain stays at its last finite position.
+        velocity: (B, C, H, W), used by the underdamped samplers only (see `uvb.sampling.baoab`).
         step: steps taken so far.
         stopped_at: (B,) int64, the step at which a chain diverged, or -1.
-        accepted: (B,) int64, proposals accepted so far. It stays 0 for a sampler without a Metropolis test.
-        energy: (B,), f(y), which a Metropolis sampler keeps so that a step costs one gradient. None: not known yet.
+        accepted: (B,) int64, proposals accepted so far; 0 for a sampler without a Metropolis test.
+        energy: (B,), f(y). A Metropolis sampler keeps it, so that a step costs one gradient. None: not known yet.
         gradient: (B, C, H, W), ∇f(y), kept for the same reason.
     """
 
@@ -39,18 +39,6 @@ class WalkState(NamedTuple):
         return self.stopped_at == NEVER
 
 
-class Info(NamedTuple):
-    """What one step reports: (B,) norms of ∇f where the step began, and (B,) bool, the chains that it stopped."""
-
-    gradient_norm: Tensor
-    stopped: Tensor
-
-
-def initial_chains(n: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """y₀ ~ Unif([0, 1]^d), the start of Sec. 3.4: (n, *shape), on the generator's device."""
-    return torch.rand(n, *shape, generator=generator, device=generator.device)
-
-
 def begin(
     n: int,
     shape: tuple[int, ...],
@@ -59,9 +47,9 @@ def begin(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> WalkState:
-    """n chains at y₀ ~ Unif([0, 1]^d) with velocities ~ N(0, I), keyed by `seed`."""
-    y = initial_chains(n, shape, generator(seed, "chains", device=device)).to(dtype)
-    return begin_at(y, seed)
+    """n chains at y₀ ~ Unif([0, 1]^d), the start of Sec. 3.4, with velocities ~ N(0, I), keyed by `seed`."""
+    y = torch.rand(n, *shape, generator=generator(seed, "chains", device=device), device=device)
+    return begin_at(y.to(dtype), seed)
 
 
 def begin_at(y: Tensor, seed: int) -> WalkState:
@@ -72,7 +60,7 @@ def begin_at(y: Tensor, seed: int) -> WalkState:
 
 
 def chain_gradient(energy: Energy, state: WalkState, seed: int, batch: int | None = None) -> Tensor:
-    """∇f(y) at the chains, (B, C, H, W), with ε keyed by (seed, step), `batch` chains at a time (None: all)."""
+    """∇f(y) where the chains are, (B, C, H, W), with ε keyed by (seed, step), for `batch` chains at a time (None: all)."""
     latent = generator(seed, "latent", state.step, device=state.y.device)
     eps = draw_latent_noise(energy, len(state.y), latent, state.y)  # (B, noise_dim)
     size = batch or max(1, len(state.y))
@@ -83,26 +71,24 @@ def chain_gradient(energy: Energy, state: WalkState, seed: int, batch: int | Non
 def held_noise(energy: Energy, n: int, seed: int, like: Tensor) -> Tensor:
     """One ε ~ N(0, I), keyed by the seed alone and shared by n chains at every step: (n, noise_dim).
 
-    With it a random energy such as UVB's is one function of y, so exp(-f) is one density.
+    It makes a random energy such as UVB's one function of y, and exp(-f) one density.
     """
     return normal((1, energy.noise_dim), seed, "held latent", device=like.device).to(like).expand(n, -1)
 
 
-def advance(state: WalkState, y: Tensor, velocity: Tensor, gradient: Tensor, sigma: Tensor) -> tuple[WalkState, Info]:
-    """Move the sound chains to (y, velocity). A chain that is not finite or passes `LARGEST_RMS` stops where it was."""
+def advance(state: WalkState, y: Tensor, velocity: Tensor, sigma: Tensor) -> WalkState:
+    """Move chains to (y, velocity). A chain that would not be finite, or would pass `LARGEST_RMS`, stops where it was."""
     step = state.step + 1
     rms = torch.maximum(_rms(y), _rms(velocity))
     sound = rms < LARGEST_RMS * sigma.clamp(min=1.0)  # False for nan too
-    newly = state.alive & ~sound
-    stopped_at = torch.where(newly, step, state.stopped_at)
+    stopped_at = torch.where(state.alive & ~sound, step, state.stopped_at)
     moves = as_images(stopped_at == NEVER, y)
     y, velocity = torch.where(moves, y, state.y), torch.where(moves, velocity, state.velocity)
-    moved = WalkState(y, velocity, step, stopped_at, state.accepted)
-    return moved, Info(gradient.flatten(1).norm(dim=1), newly)
+    return WalkState(y, velocity, step, stopped_at, state.accepted)
 
 
 def as_images(values: Tensor, like: Tensor) -> Tensor:
-    """(B,) -> (B, 1, 1, 1), to broadcast against images `like`."""
+    """Reshape (B,) to (B, 1, 1, 1), to broadcast against images `like`."""
     return values.reshape(-1, *[1] * (like.dim() - 1))
 
 

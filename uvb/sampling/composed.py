@@ -1,4 +1,4 @@
-"""An energy composed with a measurement: posterior sampling of Y given v = A y + τ noise, and jumps from there."""
+"""An energy composed with a measurement: sample the posterior of Y given v = A y + τ noise, and jump from there."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from uvb.sampling.chains import begin
 from uvb.sampling.walk_jump import WalkJump, walk_jump
 
 TASKS = ("inpaint", "deblur", "enlarge")
-LEAPFROGS = 7  # a quarter turn of directions as wide as σ, where τ = σ/2: the next draw is then nearly independent
+LEAPFROGS = 7  # with τ = σ/2 a quarter turn in directions as wide as σ, after which a draw is nearly independent
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """A known linear map A of images, (B, C, H, W) -> (B, ...), that makes no image longer: ‖A y‖ ≤ ‖y‖.
+    """A known linear map A of images, (B, C, H, W) -> (B, ...), with ‖A y‖ ≤ ‖y‖.
 
-    `seen` is (C, H, W), 1 where a pixel is measured at all; a picture of what is missing.
+    `seen` is (C, H, W): 1 where a pixel is measured, 0 where it is missing.
     """
 
     task: str
@@ -30,10 +30,10 @@ class Measurement:
 
 
 def measurement(task: str, shape: tuple[int, ...], like: Tensor) -> Measurement:
-    """Inpaint: the right half is missing. Deblur: 3x3 means. Enlarge: means of squares of 2x2 pixels.
+    """The measurement of a task. Inpaint: the right half is missing. Deblur: 3x3 means. Enlarge: 2x2 means.
 
     Raises:
-        UserError: for another task, or to enlarge images whose sides are odd.
+        UserError: for another task, or if the images to enlarge have odd sides.
     """
     channels, height, width = shape
     seen = torch.ones(shape).to(like)
@@ -51,11 +51,11 @@ def measurement(task: str, shape: tuple[int, ...], like: Tensor) -> Measurement:
 
 
 class Conditioned(Energy):
-    """f(y) + ‖v - A y‖² / 2τ²: -log p(y | v) up to a constant. It jumps as its prior does, since v tells of X through y alone.
+    """f(y) + ‖v - A y‖² / 2τ²: -log p(y | v) up to a constant. It jumps as its prior does: given y, v says no more of X.
 
     Args:
         prior: the energy f.
-        observed: v, one an image of the batch; so the batch must always be whole.
+        observed: v, one for each image of the batch. So a batch must never be split.
         tau: τ, above 0.
     """
 
@@ -80,9 +80,9 @@ class Restored(NamedTuple):
 
     Attributes:
         y: (T, N, chains, C, H, W), draws of the noisy image.
-        x_hat: the same shape, jumps from there. Their mean estimates X; their spread tells where v leaves it open.
+        x_hat: the same shape, jumps from there. Their mean estimates X, and their spread shows where v leaves X open.
         acceptance: the share of proposals accepted.
-        stopped: chains that diverged, of all.
+        stopped: how many of all chains diverged.
     """
 
     y: Tensor
@@ -91,29 +91,25 @@ class Restored(NamedTuple):
     stopped: int
 
 
-def posterior_walk(energy: Energy, tau: float, draws: int) -> WalkJump:
-    """Hamiltonian Monte Carlo with steps as long as a curvature of 1/σ² + 1/τ² allows, and a jump after each trajectory."""
-    scale = (float(energy.sigma) ** -2 + tau**-2) ** -0.5
-    return WalkJump(delta=0.5 * scale, steps_between_jumps=1, jumps=draws, sampler="hmc", settings={"leapfrogs": LEAPFROGS},
-                    batch=None)  # fmt: skip
-
-
 @torch.no_grad()
 def restore(
     prior: Energy, measured: Measurement, observed: Tensor, tau: float, *, chains: int, draws: int, warm_up: int, seed: int
 ) -> Restored:
-    """Walk on f(y) + ‖v - A y‖²/2τ² from Unif[0, 1]^d, with a Metropolis test, and jump at every trajectory.
+    """Walk on f(y) + ‖v - A y‖²/2τ² from Unif[0, 1]^d by Hamiltonian Monte Carlo, and jump after every trajectory.
 
     Args:
-        observed: v, (N, ...), one measurement an image.
+        observed: v, (N, ...), one measurement for each image.
         draws: how many draws of each chain to keep, after `warm_up` trajectories.
     """
     many = observed.repeat_interleave(chains, 0)
     energy = Conditioned(prior, measured, many, tau)
     shape = tuple(measured.seen.shape)
     state = begin(len(many), shape, seed, device=observed.device, dtype=observed.dtype)
+    step = 0.5 * (float(energy.sigma) ** -2 + tau**-2) ** -0.5  # half the scale of the largest curvature, 1/σ² + 1/τ²
+    walk = WalkJump(delta=step, steps_between_jumps=1, jumps=warm_up + draws, sampler="hmc", settings={"leapfrogs": LEAPFROGS},
+                    batch=None)  # fmt: skip
     kept: list[tuple[Tensor, Tensor]] = []
-    for now, landed in walk_jump(energy, state, posterior_walk(prior, tau, warm_up + draws), seed):
+    for now, landed in walk_jump(energy, state, walk, seed):
         state = now
         if state.step > warm_up:
             kept.append((state.y, landed.x_hat))

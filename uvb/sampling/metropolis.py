@@ -1,4 +1,4 @@
-"""The Metropolis test, which makes a walk exact: its chains have exp(-f) as their stationary density, for any step size."""
+"""The Metropolis test. It makes a walk exact: exp(-f) is the stationary density of its chains at any step size."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from uvb.models.base import Energy
 from uvb.noise import generator
-from uvb.sampling.chains import Info, WalkState, advance, as_images, held_noise
+from uvb.sampling.chains import WalkState, advance, as_images, held_noise
 
 
 class Point(NamedTuple):
@@ -19,7 +19,7 @@ class Point(NamedTuple):
 
 
 def point(energy: Energy, y: Tensor, seed: int, batch: int | None) -> Point:
-    """f and ∇f at y with the seed's one ε (`held_noise`), `batch` chains at a time (None: all)."""
+    """f and ∇f at y with the seed's one ε (`held_noise`), for `batch` chains at a time (None: all)."""
     eps, size = held_noise(energy, len(y), seed, y), batch or max(1, len(y))
     parts = [energy.value_and_gradient(part, e) for part, e in zip(y.split(size), eps.split(size), strict=True)]
     values, gradients = zip(*parts, strict=True)
@@ -27,7 +27,7 @@ def point(energy: Energy, y: Tensor, seed: int, batch: int | None) -> Point:
 
 
 def here(energy: Energy, state: WalkState, seed: int, batch: int | None) -> Point:
-    """Where the chains are. It costs a gradient only at a walk's first step."""
+    """The point where the chains are. Only the first step of a walk computes a gradient for it."""
     if state.energy is None or state.gradient is None:
         return point(energy, state.y, seed, batch)
     return Point(state.y, state.energy, state.gradient)
@@ -35,25 +35,24 @@ def here(energy: Energy, state: WalkState, seed: int, batch: int | None) -> Poin
 
 def metropolis_test(
     state: WalkState, old: Point, new: Point, log_ratio: Tensor, velocity: tuple[Tensor, Tensor], seed: int, sigma: Tensor
-) -> tuple[WalkState, Info]:
+) -> WalkState:
     """Accept each chain's proposal with probability min(1, exp(log_ratio)).
 
     Args:
         log_ratio: (B,). A proposal whose ratio is nan is rejected.
-        velocity: what the chain's velocity becomes if the proposal is accepted, and if it is rejected.
+        velocity: the new velocities if the proposal is accepted, and if it is rejected.
     """
     uniform = torch.rand(len(old.y), generator=generator(seed, "accept", state.step, device=old.y.device), device=old.y.device)
     taken = uniform.to(log_ratio).log() < log_ratio  # False for nan
     wide = as_images(taken, old.y)
     y = torch.where(wide, new.y, old.y)
     y = torch.where(as_images(old.energy.isfinite(), y), y, torch.nan)  # a chain that has no energy has diverged
-    moved, info = advance(state, y, torch.where(wide, *velocity), old.gradient, sigma)
-    moved = moved._replace(
+    moved = advance(state, y, torch.where(wide, *velocity), sigma)
+    return moved._replace(
         accepted=state.accepted + (taken & moved.alive),
         energy=torch.where(taken, new.energy, old.energy),
         gradient=torch.where(wide, new.gradient, old.gradient),
     )
-    return moved, info
 
 
 def squares(images: Tensor) -> Tensor:

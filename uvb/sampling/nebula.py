@@ -1,4 +1,4 @@
-"""NEBULA (Sec. 3.3.1): attractors of the energy's gradient flow, and the poor man's version of two steps of size σ²."""
+"""NEBULA (Sec. 3.3.1): the gradient flow of an energy, which ends in its attractors."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -11,13 +11,13 @@ from uvb.models.base import Energy
 
 
 class FlowState(NamedTuple):
-    """Gradient flow of B images.
+    """The state of a gradient flow of B images.
 
     Attributes:
         y: (B, C, H, W), where the images are.
         gradient: (B, C, H, W), ∇f(y).
         energy: (B,), f(y), in nats.
-        time: (B,), flow time dy/dt = -∇f(y) so far; one step of size σ² is σ².
+        time: (B,), the flow's time so far: the sum of its step sizes.
         step_size: (B,), the next step.
         steps: (B,), steps accepted so far.
         converged: (B,) bool.
@@ -32,34 +32,20 @@ class FlowState(NamedTuple):
     converged: Tensor
 
 
-class Attractor(NamedTuple):
-    """The end of a gradient flow, and the energies (iterations + 1, B) on the way."""
-
-    state: FlowState
-    energies: Tensor
-
-
-@torch.no_grad()
-def two_steps(energy: Energy, y: Tensor, eps: Tensor, eps_again: Tensor) -> tuple[Tensor, Tensor]:
-    """x̂(y) and x̂(x̂(y)), Fig. 2c and 2d: two steps down the gradient of size σ². Each (B, C, H, W)."""
-    x_hat = energy(y, eps)
-    return x_hat, energy(x_hat, eps_again)
-
-
 @torch.no_grad()
 def gradient_flow(
     energy: Energy, y: Tensor, eps: Tensor, *, tolerance: float = 1e-4, accuracy: float = 0.5, max_steps: int = 5000
 ) -> Iterator[FlowState]:
-    """Follow dy/dt = -∇f(y) from `y`, yielding the state at the start and after each trial step, until all converged.
+    """Follow dy/dt = -∇f(y) from `y`. Yields the state at the start and after each trial step, until all images converged.
 
-    Euler's method with a step of its own for every image: a step of size s is taken if the gradient changed along it by
-    at most `accuracy` of its norm (s times the curvature stays below `accuracy`, so a step cannot pass the minimum), and
-    then grows by half, to σ² at most; else it is halved. An image has converged when σ² ∇f(y) = y - x̂(y) has a root mean
-    square below `tolerance`, in units of pixels.
+    Every image has its own step size s of Euler's method. A step is taken if the gradient changes along it by at most
+    `accuracy` of its norm. Then s times the curvature is below `accuracy`, so the step cannot pass the minimum. A step that
+    was taken makes s grow by half, up to σ²; another step halves s. An image has converged when the root mean square of
+    σ² ∇f(y) = y - x̂(y) is below `tolerance`, in units of pixels.
 
     Args:
         eps: (B, noise_dim), held fixed, so that f is a function of y alone.
-        max_steps: trial steps after which to give up; see ``converged``.
+        max_steps: trial steps after which to give up; ``converged`` then says which images did not get there.
 
     Raises:
         UserError: if tolerance or accuracy is not above 0, or accuracy is not below 1.
@@ -79,24 +65,14 @@ def gradient_flow(
         yield state
 
 
-def attractor(
-    energy: Energy, y: Tensor, eps: Tensor, *, tolerance: float = 1e-4, accuracy: float = 0.5, max_steps: int = 5000
-) -> Attractor:
-    """The strict local minima that the gradient flow from `y` ends in; arguments as `gradient_flow`."""
-    energies = []
-    for state in gradient_flow(energy, y, eps, tolerance=tolerance, accuracy=accuracy, max_steps=max_steps):
-        energies.append(state.energy)
-    return Attractor(state, torch.stack(energies))
-
-
 def _trial_step(
     energy: Energy, state: FlowState, eps: Tensor, moving: Tensor, largest: float, tolerance: float, accuracy: float
 ) -> FlowState:
-    """Try one step of the images at the indices `moving`; the others rest."""
+    """Try one step for the images at the indices `moving`. The others stay."""
     old, step = state.gradient[moving], state.step_size[moving]
     y = state.y[moving] - step.reshape(-1, *[1] * (old.dim() - 1)) * old
     gradient = energy.gradient(y, eps[moving])
-    taken = _rms(gradient - old) <= accuracy * _rms(old)  # False for nan, so a bad step is only halved
+    taken = _rms(gradient - old) <= accuracy * _rms(old)  # False for nan, so a bad step is halved
     at = moving[taken]
     step_size = torch.where(taken, (1.5 * step).clamp(max=largest), 0.5 * step)
     return FlowState(

@@ -1,12 +1,12 @@
-"""Samplers by name: how chains take one step in Y, and the settings for a noise level."""
+"""Samplers by name: how chains take a step in Y, and with which settings at a noise level."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from uvb.registry import Registry
-from uvb.sampling.chains import Info, WalkState
+from uvb.sampling.chains import WalkState
 
-Step = Callable[..., tuple[WalkState, Info]]  # (energy, state, seed, *, batch, **settings)
+Step = Callable[..., WalkState]  # (energy, state, seed, *, batch, **settings)
 Settings = Callable[[float], Mapping[str, float]]  # sigma -> settings
 Count = Callable[[Mapping[str, float]], int]  # settings -> gradients a step
 
@@ -16,9 +16,9 @@ class Sampler:
     """A registered sampler.
 
     Attributes:
-        step: one step of every chain, ``(energy, state, seed, *, batch, **settings) -> (state, info)``.
-        settings: its settings at a noise level by name, the step size ``delta`` among them; each finite and above 0.
-        gradients: how many gradients of the energy a step with these settings costs.
+        step: one step of every chain, ``(energy, state, seed, *, batch, **settings) -> state``.
+        settings: from σ to its settings by name, with the step size ``delta``; each finite and above 0.
+        gradients: from settings to how many gradients of the energy a step costs.
         exact: whether a Metropolis test makes exp(-f) its stationary density. Such a sampler holds the energy's ε fixed.
     """
 
@@ -44,15 +44,4 @@ def register_sampler(
     return add
 
 
-def sampler_names() -> list[str]:
-    """The registered names, sorted."""
-    return SAMPLERS.names()
-
-
-def get_sampler(name: str) -> Sampler:
-    """The sampler called `name`.
-
-    Raises:
-        UserError: if there is none.
-    """
-    return SAMPLERS.get(name)
+get_sampler, sampler_names = SAMPLERS.get, SAMPLERS.names

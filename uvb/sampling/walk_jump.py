@@ -12,7 +12,7 @@ from uvb.errors import UserError
 from uvb.models.base import Energy, draw_latent_noise
 from uvb.noise import generator
 from uvb.sampling import get_sampler
-from uvb.sampling.chains import Info, WalkState, held_noise
+from uvb.sampling.chains import WalkState, held_noise
 
 
 @dataclass(frozen=True)
@@ -20,13 +20,13 @@ class WalkJump:
     """How to walk and when to jump. The defaults are the paper's (Fig. 3). There is no warm-up and no restart.
 
     Attributes:
-        delta: step size; δ of Eq. 19, whose time step is δ², for BAOAB the time step itself.
-        steps_between_jumps: Langevin steps before each jump, the first included.
+        delta: step size. In Eq. 19 the time step is δ²; in BAOAB it is δ.
+        steps_between_jumps: steps before each jump, also before the first.
         jumps: how many jumps a walk has in all.
         second_jump: also jump from the jump, x̂(x̂(y)) (Sec. 3.3.1).
         sampler: a name of `uvb.sampling`: "langevin" (Eq. 19), "baoab" (underdamped), or an exact one such as "mala".
-        settings: of the sampler besides δ, as BAOAB's friction γ per unit of time. A setting not given is as at σ = 1.
-        batch: how many chains go through the net at once, which bounds memory (None: all).
+        settings: the sampler's settings besides δ, such as BAOAB's friction γ. One that is not given is as at σ = 1.
+        batch: how many chains go through the network at once, to bound memory (None: all).
     """
 
     delta: float = 0.2
@@ -57,24 +57,24 @@ class WalkJump:
 
     @property
     def all_settings(self) -> dict[str, float]:
-        """What the sampler's step is called with, by name."""
+        """The arguments of the sampler's step, by name."""
         return {**get_sampler(self.sampler).settings(1.0), **self.settings, "delta": self.delta}
 
 
 def walk_at(sigma: float, **changes: Any) -> WalkJump:
-    """A walk with its sampler's own settings at σ, apart from `changes`. Without changes it is the paper's walk at σ = 1."""
+    """A walk with its sampler's own settings at σ, and with `changes`. Without changes and at σ = 1 it is the paper's walk."""
     own = dict(get_sampler(changes.get("sampler", WalkJump.sampler)).settings(sigma))
     settings = {**own, **changes.pop("settings", {})}
     return WalkJump(**{"delta": settings.pop("delta"), "settings": settings, **changes})
 
 
 class Jump(NamedTuple):
-    """Where a jump lands, of all B chains. Chains that had diverged are included (see `alive`).
+    """Where all B chains land, with those that had diverged (see `alive`).
 
     Attributes:
-        step: Langevin steps taken before it.
+        step: steps taken before the jump.
         x_hat: (B, C, H, W), x̂(y), or x̂(x̂(y)) with `second_jump`.
-        energy: (B,), f(y) at the position jumped from, in nats, up to the model's constant.
+        energy: (B,), f(y) where the jump began, in nats, up to the model's constant.
         alive: (B,) bool.
     """
 
@@ -84,14 +84,14 @@ class Jump(NamedTuple):
     alive: Tensor
 
 
-def walk_step(energy: Energy, state: WalkState, config: WalkJump, seed: int) -> tuple[WalkState, Info]:
+def walk_step(energy: Energy, state: WalkState, config: WalkJump, seed: int) -> WalkState:
     """One step of the chosen sampler."""
     return get_sampler(config.sampler).step(energy, state, seed, batch=config.batch, **config.all_settings)
 
 
 @torch.no_grad()
 def jump(energy: Energy, state: WalkState, config: WalkJump, seed: int) -> Jump:
-    """Jump from where the chains are (Eq. 20) and leave them there. ε is keyed by (seed, step), or an exact sampler's own."""
+    """Jump from where the chains are (Eq. 20); the chains stay. ε is keyed by (seed, step), or held by an exact sampler."""
     noise = generator(seed, "jump", state.step, device=state.y.device)
     eps = draw_latent_noise(energy, len(state.y), noise, state.y)  # (B, noise_dim)
     again = draw_latent_noise(energy, len(state.y), noise, state.y)
@@ -107,16 +107,15 @@ def jump(energy: Energy, state: WalkState, config: WalkJump, seed: int) -> Jump:
 
 
 def walk_jump(energy: Energy, state: WalkState, config: WalkJump, seed: int) -> Iterator[tuple[WalkState, Jump]]:
-    """Walk from `state` (see `uvb.sampling.chains.begin`) up to the last jump of `config`, and yield the state at each jump.
+    """Walk from `state` (see `uvb.sampling.chains.begin`) to the last jump of `config`. Yields the state and where it lands.
 
-    A state from an earlier walk goes on where that walk stopped, and gives the same numbers as one long walk.
-    A chain that diverges stops, and ``state.stopped_at`` has its step. The walk ends early only if every chain has diverged;
-    its last jump then has no sound chain.
+    A walk that continues from an earlier walk's state gives the same numbers as one long walk. A chain that diverges stops,
+    and ``state.stopped_at`` has its step. Once every chain has diverged the walk ends, and no chain of its last jump is alive.
     """
     last = config.jumps * config.steps_between_jumps
     some = bool(state.alive.any())
     while state.step < last and some:
-        state, _ = walk_step(energy, state, config, seed)
+        state = walk_step(energy, state, config, seed)
         if state.step % config.steps_between_jumps == 0:
             yield state, jump(energy, state, config, seed)
             some = bool(state.alive.any())  # only at jumps, because this waits for the GPU

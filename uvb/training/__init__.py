@@ -1,1 +1,1 @@
-"""Training: the loop, its state, objectives, optimizers, data parallelism. It knows no experiment and no Ray."""
+"""Training: the loop, its state, objectives, optimizers, data parallelism. Knows neither experiments nor Ray."""

@@ -1,4 +1,4 @@
-"""The batches of a training: which images, in which order, with which noise. The same for any number of workers."""
+"""The batches of a training: which images, in which order, with which noise. They do not depend on the number of workers."""
 
 from typing import NamedTuple
 
@@ -25,15 +25,16 @@ class Batch(NamedTuple):
 class Batches:
     """This worker's slices of the batches of one training.
 
-    Noise is drawn for the whole batch and then sliced, so it does not depend on the number of workers. The last batch of an
-    epoch is padded with zeros of weight 0, so shapes never change.
+    Noise is drawn for the whole batch and then sliced, so every number of workers sees the same. The last batch of an epoch is
+    padded with zeros of weight 0, so that shapes never change.
     """
 
     def __init__(self, spec: RunSpec, plan: Plan, images: ImageSet, noise_dim: int) -> None:
         rank, self.world = rank_and_world()
         self.spec, self.plan, self.levels, self.noise_dim = spec, plan, images.levels, noise_dim
         self.pixels = rows_on(images.train[: spec.data.train_images], torch.device(plan.device))  # (N, C, H, W) uint8
-        self.size, self.width = spec.recipe.batch_size, local_batch(spec.recipe.batch_size, self.world)
+        self.size = spec.recipe.batch_size
+        self.width = -(-self.size // self.world)  # the global batch is padded to a multiple of the workers
         self.mine = slice(rank * self.width, (rank + 1) * self.width)
         self.epoch, self.order = -1, torch.empty(0)
 
@@ -43,8 +44,9 @@ class Batches:
         return (self.width, *self.spec.data.shape)
 
     def begin(self, epoch: int, step: int) -> None:
-        """Go to batch `step` of `epoch`, and let images that are streamed be read ahead from there."""
-        self.epoch, self.order = epoch, permutation(self.spec, epoch, self.pixels.device)  # (N,)
+        """Go to batch `step` of `epoch`. Streamed images are read ahead from there."""
+        order = torch.randperm(self.spec.data.train_images, generator=generator(self.spec.seed, "order", epoch))
+        self.epoch, self.order = epoch, order.to(self.pixels.device)  # (N,), drawn on the CPU: the same on every device
         self.pixels.begin(self.order, self.size, step, self.mine)
 
     def __getitem__(self, step: int) -> Batch:
@@ -58,17 +60,6 @@ class Batches:
     def _draw(self, purpose: str, step: int, *shape: int) -> Tensor:
         key = (self.spec.seed, purpose, self.epoch, step)
         return normal((self.size, *shape), *key, device=self.plan.device)[self.mine].to(self.plan.dtype)
-
-
-def permutation(spec: RunSpec, epoch: int, device: torch.device) -> Tensor:
-    """The order of the training images in `epoch`, (N,) int64; drawn on the CPU, so the same on every device."""
-    order = torch.randperm(spec.data.train_images, generator=generator(spec.seed, "order", epoch))
-    return order.to(device)
-
-
-def local_batch(batch_size: int, world: int) -> int:
-    """Images a worker and step: the global batch is padded to a multiple of the workers."""
-    return -(-batch_size // world)
 
 
 def padded(rows: Tensor, count: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""The training loop. A script, a test and a Ray Train worker all drive this one."""
+"""The training loop: scripts, tests and Ray Train workers all use this one."""
 
 import math
 import time
@@ -23,9 +23,9 @@ from uvb.training.step import gradients_of, prepare
 
 @dataclass(frozen=True)
 class Progress:
-    """What `fit` yields: after every epoch (`metrics` is set), and about every `pulse_seconds` inside one.
+    """What `fit` yields: after every epoch, with `metrics`, and about every `pulse_seconds` within one.
 
-    The state may be saved at each yield, on rank 0; every worker yields at the same steps.
+    All workers yield at the same steps, and rank 0 may then save the state.
     """
 
     epoch: int
@@ -39,8 +39,8 @@ class Progress:
 def fit(spec: RunSpec, plan: Plan, state: TrainState, images: ImageSet, *, pulse_seconds: float = 5.0) -> Iterator[Progress]:
     """Train `state` in place up to ``spec.recipe.epochs``, yielding `Progress`.
 
-    Under `torch.distributed` every worker calls this with the same arguments; each takes its slice of every batch, and the
-    result is that of one worker up to the order of float sums.
+    Under `torch.distributed` every worker calls this with the same arguments and takes its slice of every batch. The result is
+    that of one worker, up to the order of float sums.
 
     Raises:
         UserError: the loss is no longer finite (the message says where), or the images are not those of the spec.
@@ -58,7 +58,7 @@ def fit(spec: RunSpec, plan: Plan, state: TrainState, images: ImageSet, *, pulse
     averages, probe = Averages(state), Probe(spec, plan, state, images)
     pacer = Pacer(pulse_seconds, torch.device(plan.device))
     if rank:
-        state.step_losses.zero_()  # a loaded state has the losses of all workers, and rank 0 keeps them
+        state.step_losses.zero_()  # a loaded state has the losses of all workers; rank 0 keeps them
 
     while not state.finished:
         batches.begin(state.epoch, state.step)
@@ -97,7 +97,7 @@ def update(state: TrainState, steps: int) -> None:
 
 
 class Averages:
-    """The exponential moving average of the weights; nothing to do where the recipe has none."""
+    """The exponential moving average of the weights. Does nothing if the recipe has none."""
 
     def __init__(self, state: TrainState) -> None:
         self.decay, self.state = state.spec.recipe.ema, state
@@ -106,20 +106,20 @@ class Averages:
         self.own: list[Tensor] = [own for own, _ in trained]
         self.kept: list[Tensor] = [kept for _, kept in trained]
 
-    @torch.no_grad()  # else the average would carry a history that grows with every step
+    @torch.no_grad()  # otherwise the average would carry a history that grows with every step
     def follow(self, step: int) -> None:
         if self.decay:
             torch._foreach_lerp_(self.kept, self.own, 1 - ema_decay(self.decay, step))
 
     def copy_buffers(self) -> None:
-        """Take over what is not averaged, such as the statistics of a batch norm."""
+        """Copy what is not averaged, such as the statistics of a batch norm."""
         if self.decay:
             for kept, own in zip(self.state.averaged.buffers(), self.state.model.buffers(), strict=True):
                 kept.copy_(own)
 
 
 def require_finite(state: TrainState, figures: tuple[float, float, float | None, float | None]) -> None:
-    """Raise `Diverged` if the weights of the last epoch have no finite loss: they are no model."""
+    """Raise `Diverged` if the weights of the last epoch have no finite loss."""
     train_probe, test_loss, _, _ = figures
     if state.epoch + 1 == state.spec.recipe.epochs and not math.isfinite(train_probe + test_loss):
         raise Diverged(
@@ -132,7 +132,7 @@ def end_epoch(state: TrainState, mean: float, figures: tuple[float, float, float
     """Add the epoch's row to the curves, and go to the next epoch."""
     train_probe, test_loss, kl, recon = figures
     before = state.curves[-1].seconds if state.curves else 0.0
-    rate = state.spec.data.train_images / (state.seconds - before)  # of the whole epoch, interruptions not counted
+    rate = state.spec.data.train_images / (state.seconds - before)  # over the whole epoch, without interruptions
     row = EpochMetrics(state.epoch, mean, test_loss, kl, recon, rate, state.seconds, time.time(), train_probe)
     state.curves.append(row)
     state.epoch, state.step = state.epoch + 1, 0
@@ -140,14 +140,14 @@ def end_epoch(state: TrainState, mean: float, figures: tuple[float, float, float
 
 
 def ema_decay(decay: float, step: int) -> float:
-    """EMA decay at `step`: short memory at first, so the random start is forgotten."""
+    """The decay of the average at `step`. It is small at first, so that the random start is forgotten."""
     return min(decay, (1 + step) / (10 + step))
 
 
 def gather_losses(state: TrainState) -> float:
     """Sum the workers' shares of `step_losses` on rank 0, and return the epoch's mean loss so far.
 
-    Each step's loss is kept by itself and summed once, so the result does not depend on when this is called.
+    Every step's loss is kept apart and summed once, so the result does not depend on when this is called.
 
     Raises:
         UserError: a loss is not finite.
@@ -156,7 +156,7 @@ def gather_losses(state: TrainState) -> float:
     so_far = total[: state.step]
     if not bool(so_far.isfinite().all()):
         step = int((~so_far.isfinite()).nonzero()[0])
-        if state.epoch == step == 0:  # then no learning rate is to blame
+        if state.epoch == step == 0:  # the learning rate cannot be the cause yet
             where, advice = "the loss is not finite before the first update", "check what the model computes from noisy images"
         else:
             where = f"training diverged at epoch {state.epoch}, step {step}"

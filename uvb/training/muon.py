@@ -1,7 +1,7 @@
-"""Muon for every weight with rows and columns: linear layers as they are, convolutions as (D, C k k) matrices.
+"""Muon for every weight with rows and columns: linear layers, and convolutions as (D, C k k) matrices.
 
-Muon (Jordan et al., 2024) replaces the momentum of a matrix by about the nearest semi-orthogonal matrix, so that every
-direction of a layer learns at one pace. `torch.optim.Muon` takes linear layers only, and iterates on the whole matrix.
+Muon (Jordan et al., 2024) replaces the momentum of a matrix by roughly the nearest semi-orthogonal matrix, so that every
+direction of a layer learns at the same pace. `torch.optim.Muon` takes only linear layers, and iterates on the whole matrix.
 Here the iteration runs on the Gram matrix of the smaller side: 200 x 200 where the paper's encoder has 200 x 61,952.
 """
 
@@ -12,22 +12,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of Jordan's quintic: singular values end between about 0.7 and 1.2
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of Jordan's quintic, which takes singular values to between about 0.7 and 1.2
 STEPS = 5
-SMALLEST_NORM = 1e-7  # a gradient of zero gives a step of zero
-ADAMS_SIZE = 0.2  # root mean square of a step over the learning rate (Liu et al., 2025), as Adam's
+SMALLEST_NORM = 1e-7  # so that a gradient of zero gives a step of zero
+ADAMS_SIZE = 0.2  # the root mean square of Adam's step over the learning rate (Liu et al., 2025)
 
 
 class GramMuon(torch.optim.Optimizer):
-    """Muon with Nesterov momentum; a weight of more than two axes is taken as a matrix of its first axis by all others.
+    """Muon with Nesterov momentum. A weight with more than two axes counts as a matrix of its first axis by all others.
 
-    Steps are scaled to the size of Adam's, so one learning rate serves both. Works in the weights' precision.
+    Steps are scaled to the size of Adam's, so one learning rate serves both. It computes in the weights' precision.
 
     Args:
         params: weights of two axes or more.
-        lr: the root mean square of a step is about 0.2 `lr`.
-        momentum: the share of the old average that each step keeps.
-        weight_decay: each step first multiplies the weights by 1 - `lr` `weight_decay`.
+        lr: learning rate; the root mean square of a step is about 0.2 `lr`.
+        momentum: the share of the old average that a step keeps.
+        weight_decay: a step first multiplies the weights by 1 - `lr` `weight_decay`.
     """
 
     def __init__(self, params: Iterable[Tensor], lr: float = 1e-3, momentum: float = 0.95, weight_decay: float = 0.0) -> None:
@@ -62,7 +62,7 @@ class GramMuon(torch.optim.Optimizer):
 
 
 def orthogonalized(matrix: Tensor) -> Tensor:
-    """About U V' of `matrix` (m, n) = U S V', by whichever of two equal ways takes fewer products."""
+    """About U V' of `matrix` (m, n) = U S V'. Of two equal ways it takes the cheaper one."""
     small, large = min(matrix.shape), max(matrix.shape)
     return through_gram(matrix) if 2 * large > 3 * small else iterated(matrix)
 
@@ -81,9 +81,9 @@ def iterated(matrix: Tensor) -> Tensor:
 def through_gram(matrix: Tensor) -> Tensor:
     """The same through the Gram matrix G = X X' of the smaller side.
 
-    Every iterate is Q X with Q a polynomial of G. So the loop updates Q and the Gram matrix of Q X, both of the smaller
-    side, and the large matrix enters two products only. In half precision this would fail: rounding makes small eigenvalues
-    of G negative, and the iteration amplifies them.
+    Every iterate is Q X, where Q is a polynomial of G. So the loop updates only Q and the Gram matrix of Q X, which are small,
+    and the large matrix enters two products. Half precision would fail here: rounding makes small eigenvalues of G negative,
+    and the iteration amplifies them.
     """
     a, b, c = COEFFICIENTS
     x: Tensor = _wide(matrix)

@@ -1,4 +1,4 @@
-"""Training objectives. Each is a module whose forward takes the inner gradient and returns the loss, as DDP needs."""
+"""Training objectives. Each is a module whose forward pass takes the inner gradient and returns the loss, as DDP needs."""
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +14,11 @@ class Objective(nn.Module):
     ε (B, noise_dim), and returns (B,).
 
     Attributes:
-        unit: what a curve of it is labelled with.
+        unit: the label of its curves.
         of_an_energy: it minimizes an energy, so the model must have one.
-        differentiates_twice: for an energy, its gradient goes through ∇_y f, which doubles the cost of a step.
-        trains_the_decoder: a latent model's decoder learns to reconstruct, rather than the energy's gradient alone.
-        judged_by: the estimator of `uvb.measure.losses.denoisers` that a model trained by it is judged by, before others.
+        differentiates_twice: for an energy, the gradient goes through ∇_y f, which doubles the cost of a step.
+        trains_the_decoder: the decoder of a latent model learns to reconstruct.
+        judged_by: the first choice among `uvb.measure.losses.denoisers` for judging a model that it trained.
     """
 
     unit = "loss, E‖x − x̂(y)‖²"
@@ -61,7 +61,7 @@ class ElboY(Objective):
 class ElboX(Objective):
     """-ELBO of the clean X under the imaginary noise model (Eq. 10). The noise is not used.
 
-    What is trained so denoises through encoder and decoder (Sec. 2.2).
+    A model trained by it denoises through its encoder and decoder (Sec. 2.2).
     """
 
     model: Energy
@@ -79,7 +79,7 @@ def build_objective(name: str, model: Estimator) -> Objective:
     """The objective called `name` on `model`.
 
     Raises:
-        UserError: for an unknown name, or an ELBO of something that is no energy.
+        UserError: the name is unknown, or it is an ELBO and the model is no energy.
     """
     if name not in OBJECTIVES:
         raise UserError(f"unknown objective {name!r}; choose one of: {', '.join(OBJECTIVES)}")
@@ -89,7 +89,7 @@ def build_objective(name: str, model: Estimator) -> Objective:
 
 
 def require_one_energy_an_image(model: Estimator, x: Tensor) -> None:
-    """Raise UserError unless the model's energy of `x` (B, C, H, W), if it has one, is (B,): a sum would train all the same."""
+    """Raise UserError if the model has an energy and its shape for `x` (B, C, H, W) is not (B,). A sum would train silently."""
     if not isinstance(model, Energy):
         return
     with torch.no_grad():
@@ -99,7 +99,7 @@ def require_one_energy_an_image(model: Estimator, x: Tensor) -> None:
 
 
 def freeze_unused(objective: Objective, x: Tensor) -> list[str]:
-    """Switch off parameters that no gradient reaches, e.g. DEEN's output bias, a constant of the energy; returns their names.
+    """Freeze the parameters that no gradient reaches, and return their names. One is DEEN's output bias, a constant of f.
 
     DDP waits for a gradient of every trainable parameter, and would raise or hang on these.
     """

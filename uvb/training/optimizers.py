@@ -8,14 +8,13 @@ from uvb.training.muon import GramMuon
 
 
 def build_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """What updates the parameters of `model`, each parameter by one of them.
+    """The optimizers of `model`. Each parameter belongs to one of them.
 
-    Muon (Jordan et al., 2024) steps along the nearest semi-orthogonal matrix to its momentum, so that every direction of a
-    layer learns at one pace; biases and a layer of one output stay with Adam. Its steps are scaled to the size of Adam's (Liu
-    et al., 2025), so one learning rate is for both.
+    Muon (`uvb.training.muon`) takes weight matrices; Adam keeps biases and layers of one output. Muon's steps are scaled to the
+    size of Adam's (Liu et al., 2025), so one learning rate serves both.
 
-    "muon" takes linear layers only and is torch's, which orthogonalizes in bfloat16, whatever the plan's precision.
-    "muon_conv" takes convolutions too and is ours (`uvb.training.muon`), in the weights' precision.
+    "muon" is torch's: it takes linear layers only, and always orthogonalizes in bfloat16. "muon_conv" is ours: it takes
+    convolutions too, and computes in the weights' precision.
     """
     muons = [p for p in model.parameters() if _by_muon(p, recipe)]
     theirs = set(muons)

@@ -1,4 +1,4 @@
-"""The little that plain data parallelism needs: who am I, sum over workers, agree on a number, on what went wrong."""
+"""What data parallelism needs: a worker's rank, sums over workers, and agreement on when to pause and on what went wrong."""
 
 import time
 
@@ -21,7 +21,7 @@ def sum_over_workers(value: Tensor) -> Tensor:
 
 
 def first_of_all(line: str) -> str:
-    """The first rank's line that is not empty, on every rank; "" where all are."""
+    """On every rank, the first line of any rank that is not empty; "" if all are empty."""
     lines = [line]
     if rank_and_world()[1] > 1:
         lines = [""] * rank_and_world()[1]
@@ -30,9 +30,9 @@ def first_of_all(line: str) -> str:
 
 
 class Pacer:
-    """Says at which steps to pause for what costs a synchronization, about every `seconds`.
+    """Chooses steps, about every `seconds`, at which all workers pause for what needs a synchronization.
 
-    Rank 0 measures, and at each pause tells the others the next one; between pauses nobody waits for anybody.
+    At each pause rank 0 tells the others the step of the next one. Between pauses no worker waits for another.
     """
 
     def __init__(self, seconds: float, device: torch.device) -> None:
@@ -40,7 +40,7 @@ class Pacer:
         self.count, self.next, self.last_count, self.last_time = 0, 1, 0, time.monotonic()
 
     def due(self) -> bool:
-        """Call once a step; True on every worker at the same steps."""
+        """Call once at every step. True on all workers at the same steps."""
         self.count += 1
         if self.count < self.next:
             return False

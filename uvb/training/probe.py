@@ -1,4 +1,4 @@
-"""The figures of each epoch's end: losses on fixed images of both splits, KL and reconstruction."""
+"""The numbers at the end of each epoch: losses on fixed images of both splits, KL and reconstruction."""
 
 import torch
 from torch import Tensor
@@ -16,10 +16,11 @@ PROBE_IMAGES = 1024  # of each split
 
 
 class Probe:
-    """Compute each epoch's figures, of the averaged weights, on fixed images with fixed noise; the workers share the images.
+    """Measures the averaged weights after each epoch, on fixed images with fixed noise. The workers share the images.
 
-    The objective on images of both splits; KL and reconstruction on the test images. 1,024 images a split tell trainings apart
-    and are too few for a gap: the splits' images alone differ by several tenths at σ = 1 on MNIST.
+    It takes the objective on images of both splits, and KL and reconstruction on the test images. 1,024 images of a split are
+    enough to compare trainings, and too few to tell the generalization gap: on MNIST at σ = 1 two such sets of images differ by
+    several tenths.
     """
 
     def __init__(self, spec: RunSpec, plan: Plan, state: TrainState, images: ImageSet) -> None:

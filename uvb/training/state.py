@@ -1,4 +1,4 @@
-"""TrainState: everything a training is, in one object, saved without pickled code."""
+"""TrainState: a whole training in one object, saved without pickled code."""
 
 import copy
 import dataclasses
@@ -28,11 +28,11 @@ FORMAT = 1
 class EpochMetrics:
     """One epoch, counted from 0 (curves.parquet counts from 1).
 
-    Losses are of the trained objective. `train_loss` is the mean over the epoch, of the weights as they were at each step;
-    `test_loss` is of the averaged weights at its end, on fixed images with fixed noise, and `train_probe` the same on training
-    images (None in older files). Their difference is the gap plus whatever the two sets of images differ by.
-    `kl` and `recon` (½‖y-μ_y‖²/σ²) are of q(z|y), in nats, None for models without an encoder. `seconds` is training time since
-    the start, `time` the unix time at the end of the epoch.
+    Losses are of the trained objective. `train_loss` is the mean over the epoch, each step with the weights of that step.
+    `test_loss` is measured at the end of the epoch, with the averaged weights, on fixed images with fixed noise. `train_probe`
+    is the same on training images (None in older files). Their difference is the generalization gap, plus what the two sets of
+    images differ by. `kl` and `recon` (½‖y-μ_y‖²/σ²) are of q(z|y), in nats, and None for models without an encoder. `seconds`
+    is the training time since the start, `time` the unix time at the end of the epoch.
     """
 
     epoch: int
@@ -52,10 +52,10 @@ class TrainState:
 
     Attributes:
         model: the raw weights being trained.
-        averaged: the EMA of the weights, which is the result; `model` itself where the recipe averages nothing.
+        averaged: the average of the weights, which is the result; `model` itself if the recipe does not average.
         epoch, step: the next step to take is `step` of `epoch`.
-        step_losses: (steps an epoch,) this epoch's mean batch losses; on several workers, each holds its own share.
-        seconds: training time so far, checkpoints and start-up not counted.
+        step_losses: (steps an epoch,), the mean loss of each batch of this epoch. Each of several workers holds its share.
+        seconds: training time so far, without checkpoints and start-up.
     """
 
     spec: RunSpec
@@ -85,7 +85,7 @@ class TrainState:
         return self.epoch * steps_per_epoch(self.spec) + self.step
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every tensor of the state by name; two trainings are the same if and only if these are."""
+        """Every tensor of the state by name. Two trainings are the same if and only if these are."""
         named = {f"model/{k}": v for k, v in self.model.state_dict().items()}
         if self.averaged is not self.model:
             named |= {f"averaged/{k}": v for k, v in self.averaged.state_dict().items()}
@@ -118,19 +118,19 @@ class TrainState:
 
         Raises:
             DamagedCheckpoint: a file is missing, truncated or altered, or its content is not a checkpoint's.
-            UserError: it belongs to another configuration, or to other code of the model; the message names what differs.
+            UserError: it belongs to another configuration or to other code of the model. The message names the difference.
         """
         header = read_header(folder)
         differing = RunSpec.from_json(header.spec).differences(spec)
         if differing:
-            raise UserError(f"the checkpoint in {folder} is of another configuration ({'; '.join(differing)}); remove it")
+            raise UserError(f"the checkpoint in {folder} belongs to another configuration ({'; '.join(differing)}); remove it")
         if code_changed(spec.model, header.code):
             raise UserError(f"the checkpoint in {folder} is of other code of {spec.model}; revert the change, or remove it")
         if file_sha256(folder / "state.safetensors") != header.sha256:
             raise DamagedCheckpoint(f"{folder}: state.safetensors is damaged (its SHA-256 does not match)")
         tensors = load_file(folder / "state.safetensors")  # to the CPU: "cuda" would be the first GPU, not this worker's
         state = TrainState.fresh(spec, plan)
-        own = state.tensors()  # without the optimizer's, which creates its state lazily, at the first step
+        own = state.tensors()  # not the optimizer's: it creates its state at the first step
         known = {name: tensors[name] for name in tensors if name in own or name.startswith(("model/", "averaged/"))}
         unlike = sorted(k for k in own.keys() | known if k not in own or k not in known or own[k].shape != known[k].shape)
         if unlike:
@@ -152,24 +152,24 @@ class TrainState:
             for key, tensor in _part(tensors, f"{_kind(optimizer)}.").items():
                 moment, name = key.split("/", 1)
                 parameter = parameters[name]
-                # in the weights' precision, which a new plan may have changed; Adam counts its steps in float32
+                # A new plan may have changed the weights' precision. Adam counts its steps in float32.
                 moved = tensor.to(parameter.device, torch.float32 if moment == "step" else parameter.dtype)
                 optimizer.state[parameter][moment] = moved
         self.step_losses.copy_(tensors["step_losses"])
 
 
 class DamagedCheckpoint(Exception):
-    """A checkpoint that must not be used; the one before it may be whole."""
+    """A checkpoint that must not be used. An earlier one may be whole."""
 
 
 def steps_per_epoch(spec: RunSpec) -> int:
-    """Optimizer steps an epoch: the last, short batch counts."""
+    """Optimizer steps in an epoch, with the last, short batch."""
     return -(-spec.data.train_images // spec.recipe.batch_size)
 
 
 @dataclass(frozen=True)
 class Header:
-    """state.json. `sha256` is of state.safetensors, `json_sha256` of the rest of this file; older ones lack it."""
+    """state.json. `sha256` is that of state.safetensors, `json_sha256` that of the rest of this file (older files lack it)."""
 
     format: int
     spec: dict[str, Any]
@@ -214,7 +214,7 @@ def file_sha256(path: Path) -> str:
 
 
 def _kind(optimizer: torch.optim.Optimizer) -> str:
-    """adam or muon: how its tensors are called in a checkpoint."""
+    """The prefix of its tensors in a checkpoint, such as adam."""
     return type(optimizer).__name__.lower()
 
 

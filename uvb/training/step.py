@@ -1,4 +1,4 @@
-"""One training step, prepared: the objective compiled and made data parallel, and its gradients."""
+"""A training step, prepared: the objective compiled and made data parallel, and its gradients."""
 
 import math
 import re
@@ -19,11 +19,13 @@ from uvb.training.parallel import first_of_all, rank_and_world
 
 
 def prepare(objective: Objective, plan: Plan, shape: tuple[int, int, int, int]) -> nn.Module:
-    """Compile and wrap `objective` for data parallelism, after a warm-up backward pass that leaves no trace.
+    """Compile `objective` and wrap it for data parallelism. A warm-up backward pass leaves no gradients behind.
 
-    `shape` is that of this worker's slice of a batch, (B / workers, C, H, W).
-    DDP regroups its gradient buckets after the first backward pass, which changes the order of sums: warmed up, a resumed
-    run adds in the same order as one that was never interrupted.
+    DDP regroups its gradient buckets after the first backward pass, which changes the order of sums. After the warm-up a
+    resumed run adds in the same order as one that was never interrupted.
+
+    Args:
+        shape: (B / workers, C, H, W), this worker's slice of a batch.
 
     Raises:
         UserError: the model's loss or its gradient cannot be computed.
@@ -40,7 +42,7 @@ def prepare(objective: Objective, plan: Plan, shape: tuple[int, int, int, int]) 
         wrong = str(error)
     except Exception as error:  # a bug in the model would repeat at every step and worker, so fail once
         if isinstance(error, MemoryError | torch.OutOfMemoryError) or re.search("CUDA|CUDNN|CUBLAS|memory", str(error)):
-            raise  # the machine's fault: worth another try
+            raise  # the machine's fault, so another try may succeed
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         wrong, cause = f"{type(objective.model).__name__} cannot be trained ({reason}); mend it, or leave it out", error
     if wrong := first_of_all(wrong):
@@ -54,7 +56,7 @@ def prepare(objective: Objective, plan: Plan, shape: tuple[int, int, int, int]) 
             warnings.warn(f"torch.compile failed ({type(error).__name__}: {reason}); training eagerly", stacklevel=2)
     if rank_and_world()[1] > 1:
         with plan.autocast(), warnings.catch_warnings():
-            # of one channel's strides, which name the same order; of a name that older versions have alone
+            # one channel's strides name the same order; older torch versions have only the deprecated name
             warnings.filterwarnings("ignore", message="Grad strides do not match|`broadcast_buffers` is deprecated")
             prepared = DistributedDataParallel(prepared, broadcast_buffers=False, gradient_as_bucket_view=True)
             prepared(*arguments).backward()
@@ -63,15 +65,15 @@ def prepare(objective: Objective, plan: Plan, shape: tuple[int, int, int, int]) 
 
 
 def gradients_of(loss_of: nn.Module, plan: Plan, longest: float = math.inf) -> Gradients:
-    """A function of a batch that returns the loss and leaves the gradients in ``.grad``, their norm together at most `longest`.
+    """A function of a batch that returns the loss and leaves the gradients in ``.grad``, clipped to a total norm of `longest`.
 
-    One CUDA graph if the plan says so.
+    It is one CUDA graph if the plan says so.
     """
     trained = [p for p in loss_of.parameters() if p.requires_grad]
 
     def loss_and_gradients(*batch: Tensor) -> tuple[Tensor | None, ...]:
         for parameter in trained:
-            parameter.grad = None  # written by the backward pass, not added to
+            parameter.grad = None  # so that the backward pass writes instead of adding
         with plan.autocast():
             loss: Tensor = loss_of(*batch)
         loss.backward()
@@ -79,7 +81,7 @@ def gradients_of(loss_of: nn.Module, plan: Plan, longest: float = math.inf) -> G
             clip(trained, longest)
         return loss.detach(), *(p.grad for p in trained)
 
-    # the gradients alone are compared: beside the loss they would be small
+    # compare the gradients alone: next to the loss they would be small
     computed = Graphed(loss_and_gradients, lambda a, b: distance(a[1:], b[1:])) if plan.graph else loss_and_gradients
 
     def gradients(*batch: Tensor) -> Tensor:

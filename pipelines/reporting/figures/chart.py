@@ -229,9 +229,9 @@ def heat(table: np.ndarray, names: Sequence[str], x: str, y: str) -> Chart:
     return Chart({"width": WIDTH, "height": WIDTH, "data": {"values": rows}, "layer": layers})
 
 
-def rounded(value: float) -> float:
-    """A number with six digits, which is as fine as a chart shows."""
-    return float(f"{value:.6g}")
+def rounded(value: float) -> float | None:
+    """A number with six digits, which is as fine as a chart shows; None where there is no number."""
+    return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
 def _config() -> dict[str, Any]:

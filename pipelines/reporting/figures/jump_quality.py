@@ -44,7 +44,7 @@ def pictures(study: Study) -> Iterator[Picture]:
             caption = (
                 f"{data}: {TITLES[measure]}. {count} jumps of each model are compared with training images, in the features of "
                 f"the study’s classifier. Test images show the best possible value; x̂(y) of test images is the best that jumps "
-                f"can reach. Bars are one standard error, by jackknife over chains. {' '.join(told)}"
+                f"can reach. Bars are one standard error over chains. {' '.join(told)}"
             )
             yield Picture(f"quality_{measure}_{data}_{seed}", caption.strip(), draw(sound, measure), f"{measure} over sigma")
 

@@ -110,11 +110,19 @@ def _caption(data: str, found: Found) -> str:
             parts.append(f"{who} at σ = {level(model.spec.sigma)} has no number: {values['message']}")
         elif model.spec.sigma == largest:
             row = next(row for row in values["rows"] if row["density"] == "model")
-            parts.append(f"{who} {row['nll']:.2f} ± {row['stderr']:.2f} nats ({row['bits']:.3f} bits a pixel; "
-                         f"{values['excess']:+.2f} ± {values['excess_stderr']:.2f} against the exact density; "
+            parts.append(f"{who} {row['nll']:.2f}{_error(row['stderr'])} nats ({row['bits']:.3f} bits a pixel; "
+                         f"{values['excess']:+.2f}{_error(values['excess_stderr'])} against the exact density; "
                          f"log Z between {values['lower']:.2f} and {values['upper']:.2f})")  # fmt: skip
-    about = "A random energy keeps one ε. Lower is better; zero is the Gaussian with the mean and covariance of Y."
+    about = (
+        "A random energy keeps one ε. Lower is better; zero is the Gaussian with the mean and covariance of Y. On average "
+        "log Z lies between its bounds. The upper one assumes that the reverse chains, begun at noisy training images, have "
+        "reached the energy’s own density; they miss a mode without training images."
+    )
     return f"−log p(y) of noisy test images of {data}, at σ = {level(largest)}: {'; '.join(parts)}. {about}"
+
+
+def _error(stderr: float) -> str:
+    return f" ± {stderr:.2f}" if math.isfinite(stderr) else " (one image, so no error)"
 
 
 def _identity_caption(rows: Sequence[Row]) -> str:

@@ -1,12 +1,17 @@
 """The tasks after a training: their list, and when they are measured again."""
 
 import dataclasses
+import math
+from pathlib import Path
 
 import pytest
 
 from pipelines.executor import measuring
 from pipelines.executor.measuring import Settings, Task, run_here, run_task, tasks_for, unfinished, write_result
 from pipelines.files.store import Store
+from pipelines.files.study_files import StudyFiles
+from pipelines.reporting.facts import undefined
+from pipelines.reporting.tables import build_tables
 from pipelines.study.config import StudyConfig
 from pipelines.study.specs import chosen_experiments
 from tests.support.builders import tiny_spec
@@ -70,11 +75,22 @@ def test_settings_key_changes_with_all_that_decides_a_number() -> None:
     assert dataclasses.replace(SETTINGS, plan=Plan(threads=7)).key("walk_jump") == SETTINGS.key("walk_jump")
 
 
-def test_write_result_refuses_nan(store: Store, digits: ImageSet) -> None:
-    task = Task("losses", "x", tiny_spec(digits))
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        write_result(store, task, Result({"loss": float("nan")}), SETTINGS)
-    assert unfinished([task], store, SETTINGS) == [task]
+def test_write_result_writes_null_for_a_number_that_does_not_exist(tmp_path: Path, digits: ImageSet) -> None:
+    """Readers get NaN back, and the report says in a line which numbers are missing."""
+    store, spec = Store(tmp_path), tiny_spec(digits)
+    for name, blob in (("spec", spec.to_json()), ("done", {"seconds": 1.0, "time": 2.0})):
+        store.write_json(f"models/{spec.spec_id}/{name}.json", blob)
+    rows = [{"split": "test", "estimator": "energy", "loss": 3.0, "stderr": math.nan, "low": [1.0, math.inf]}]
+    write_result(store, Task("losses", spec.spec_id, spec), Result({"rows": rows, "name": None}), SETTINGS, of=2.0)
+    stored = store.read_json(f"tasks/losses/{spec.spec_id}/result.json")
+    assert stored["rows"] == [rows[0] | {"stderr": None, "low": [1.0, None]}]
+    assert stored["undefined"] == [["rows", 0, "stderr"], ["rows", 0, "low", 1]]
+    files = StudyFiles(tmp_path)
+    [(_, result)] = files.of_models("losses")
+    assert math.isnan(result.values["rows"][0]["stderr"])
+    assert result.values["name"] is None
+    assert undefined(files) == ["“losses” of uvb σ=1 has no number for low, stderr: it cannot be computed."]
+    assert math.isnan(build_tables(tmp_path)["losses"]["stderr"].item())
 
 
 def test_run_here_keeps_a_failure_and_goes_on(store: Store, digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """The progress that a person sees: work is counted, each line comes once, and the time left is right."""
 
+import dataclasses
 import time
 from types import SimpleNamespace
 
@@ -8,16 +9,19 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipelines.cluster.cost_model import training_flops
-from pipelines.cluster.estimate import FP32_COST, MEASUREMENT_SHARE, measurement_flops
+from pipelines.cluster.estimate import FP32_COST, measurement_flops
+from pipelines.executor.measuring import tasks_for
 from pipelines.files.store import Store
 from pipelines.study.progress import REST_SECONDS, TASK_SECONDS, TrainingProgress
 from pipelines.words import clock
 from tests.support.builders import tiny_spec
 from tests.support.one_training import train
 from uvb.data import ImageSet
+from uvb.experiments import Context
 from uvb.measure.losses import EvalConfig
 from uvb.models import build_model
 from uvb.models.base import Energy
+from uvb.plan import Plan
 from uvb.training.state import steps_per_epoch
 
 
@@ -109,14 +113,17 @@ def test_progress_never_rounds_up_to_all(store: Store, digits: ImageSet) -> None
     assert "(99%)" in TrainingProgress([spec], store).view()[1]
 
 
-def test_measurement_flops_are_those_of_the_loss_tables(digits: ImageSet) -> None:
-    spec, config = tiny_spec(digits), EvalConfig(train_images=60, test_images=50, draws=2)
+def test_measurement_flops_of_losses_are_those_of_the_loss_tables(digits: ImageSet) -> None:
+    spec = tiny_spec(digits)
+    [task] = [task for task in tasks_for([spec], ["losses"]) if task.name == "losses"]
+    context = Context(digits, Plan(), EvalConfig(train_images=60, test_images=50, draws=2))
     model = build_model(spec).requires_grad_(False)
     assert isinstance(model, Energy)
     y = torch.zeros(1, *digits.shape, requires_grad=True)
     with FlopCounterMode(display=False) as counter:
         model.energy(y, torch.zeros(1, model.noise_dim)).sum().backward()  # Eq. 3: a forward pass, and back to y
-    alike = measurement_flops([spec], "fp32", "fp32", digits, config)
-    assert alike == pytest.approx(MEASUREMENT_SHARE * 2 * (60 + 50) * counter.get_total_flops())
-    assert measurement_flops([spec], "fp32", "bf16", digits, config) == FP32_COST * alike
-    assert measurement_flops([spec, spec], "bf16", "bf16", digits, config) == 2 * alike
+    alike = measurement_flops([task], context, "fp32")
+    assert alike == pytest.approx(2 * (60 + 50) * counter.get_total_flops())
+    assert measurement_flops([task], context, "bf16") == FP32_COST * alike
+    context = dataclasses.replace(context, plan=Plan(precision="bf16"))
+    assert measurement_flops([task, task], context, "bf16") == 2 * alike

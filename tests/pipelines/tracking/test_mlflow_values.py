@@ -3,7 +3,15 @@
 import pandas as pd
 import pytest
 
-from pipelines.tracking.values import curve_points, lines_over_sigma, model_values, plain_names, readable, worker_points
+from pipelines.tracking.values import (
+    curve_points,
+    experiment_values,
+    lines_over_sigma,
+    model_values,
+    plain_names,
+    readable,
+    worker_points,
+)
 
 
 def test_lines_over_sigma_keep_lengths_of_training_apart():
@@ -83,3 +91,20 @@ def test_worker_points_are_of_every_worker_at_the_time_they_were_seen():
     points = [("system/worker_0_cpu_percent", 50.0, 3, 12500), ("system/worker_1_cpu_percent", 70.0, 4, 13500)]
     assert worker_points(progress, {1: second}) == points
     assert worker_points({}, {}) == []
+
+
+def test_experiment_values_name_numbers_by_experiment_and_row():
+    walk = {"sigma": 1.0, "acceptance": 0.8, "message": "", "variants": {"jump": {"iat": 3.0, "split_rhat": None}}}
+    found = experiment_values("walk_jump_mala", walk | {"trained": 9.0})
+    assert found == {"walk_jump_mala/acceptance": 0.8, "walk_jump_mala/variants.jump.iat": 3.0}
+    likelihood = {"log_z": 5.0, "lower": 4.9, "rows": [{"density": "model", "nll": 60.0, "stderr": None}]}
+    assert experiment_values("likelihood", likelihood) == {
+        "likelihood/log_z": 5.0, "likelihood/lower": 4.9, "likelihood/nll model": 60.0,
+    }  # fmt: skip
+    mixing = {"rows": [{"sampler": "mala", "settings": {"delta": 0.4}, "ess_per_gradient": 0.1, "message": "no"}]}
+    assert experiment_values("mixing", mixing) == {"mixing/ess_per_gradient mala delta 0.4": 0.1}
+    quality = {"rows": [{"images": "second jumps", "frechet": 2.0, "frechet_stderr": float("nan")}]}
+    assert experiment_values("jump_quality", quality) == {"jump_quality/frechet second jumps": 2.0}
+    rows = [{"set": "uniform noise", "input": "noisy", "energy": "model", "auroc": 0.99}]
+    assert experiment_values("detection", {"rows": rows}) == {"detection/auroc uniform noise noisy model": 0.99}
+    assert experiment_values("losses", {"rows": [{"split": "test", "loss": 1.0}]}) == {}

@@ -1,4 +1,4 @@
-"""The step as one compiled graph: the uncompiled loss and gradients, whatever the batch, and refused where they are others."""
+"""The step as one compiled graph: it has the uncompiled loss and gradients, or it is refused."""
 
 import functools
 
@@ -18,7 +18,7 @@ from uvb.training.step import prepare
 
 def batch_of(spec, model, key):
     x, noise = (normal((16, *spec.data.shape), 0, name, key).to(model.sigma) for name in ("x", "noise"))
-    weight = torch.linspace(0, 0.1, 16).to(x)  # the first is a padded image's
+    weight = torch.linspace(0, 0.1, 16).to(x)  # the first image is padding
     return x, noise, normal((16, model.noise_dim), 0, "eps", key).to(x), weight
 
 
@@ -27,8 +27,8 @@ def batch_of(spec, model, key):
     ("precision", "bound", "backend"),
     [("fp64", 1e-12, "eager"), ("bf16", 1e-12, "eager"), pytest.param("bf16", 2e-2, "inductor", marks=pytest.mark.slow)],
 )
-def test_the_graph_is_the_step(digits, name, precision, bound, backend, monkeypatch):
-    """As traced it is the eager step to the bit or nearly; as compiled, to bf16's rounding."""
+def test_compiled_step_equals_the_eager_step(digits, name, precision, bound, backend, monkeypatch):
+    """The trace nearly to the bit; compiled code to the rounding of bf16."""
     compile = torch.compile
     monkeypatch.setattr(torch, "compile", lambda module, **options: compile(module, backend=backend, **options))
     spec, plan = tiny_spec(digits, name), Plan(precision=precision, compile=True)
@@ -47,12 +47,11 @@ def test_the_graph_is_the_step(digits, name, precision, bound, backend, monkeypa
             objective.zero_grad(set_to_none=True)
         assert distance(gradients[1], gradients[0]) < bound
         torch.testing.assert_close(losses[1], losses[0], rtol=bound, atol=0)
-        with torch.no_grad():  # the graph takes the weights of now
+        with torch.no_grad():  # the graph must read the weights anew
             torch._foreach_mul_(trained, 0.9)
 
 
-def test_what_a_trace_cannot_follow_is_trained_eagerly(digits):
-    """A branch on the data."""
+def test_prepare_trains_eagerly_if_the_model_branches_on_data(digits):
     spec = tiny_spec(digits)
     model = build_model(spec)
     denoise = model.forward
@@ -66,8 +65,8 @@ def test_what_a_trace_cannot_follow_is_trained_eagerly(digits):
         assert prepare(objective, Plan(compile=True), (4, *spec.data.shape)) is objective
 
 
-def test_what_a_trace_would_freeze_is_refused(digits, monkeypatch):
-    """Python that gives another number at every call: the trace keeps the first."""
+def test_prepare_refuses_a_trace_with_another_gradient(digits, monkeypatch):
+    """The model's Python gives another number at every call, and a trace keeps the first."""
     monkeypatch.setattr(torch, "compile", lambda module, **_: module)
     spec = tiny_spec(digits)
     model, calls = build_model(spec), []
@@ -84,8 +83,8 @@ def test_what_a_trace_would_freeze_is_refused(digits, monkeypatch):
 
 
 @pytest.mark.slow
-def test_process_compiles_more_networks_than_dynamo_likes(digits, monkeypatch, recwarn):
-    """Dynamo refuses the ninth compilation of a function; a worker trains a whole group of models in turn."""
+def test_prepare_compiles_more_than_eight_networks_in_a_process(digits, monkeypatch, recwarn):
+    """By default Dynamo refuses the ninth compilation of a function, and a worker may train more models in turn."""
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
     for hidden in range(6, 17):
         model = get_model("deen").build((1, 9, 11), Widths(conv=(3,), hidden=hidden), "silu", 1.0)

@@ -1,4 +1,4 @@
-"""The step as one CUDA graph: where it cannot be had, or is wrong. On a GPU, `benchmarks/gpu/checks.py` tries a real one."""
+"""The step as one CUDA graph, where the capture fails or the graph is wrong. `benchmarks/gpu/checks.py` tests real graphs."""
 
 import pytest
 import torch
@@ -14,26 +14,26 @@ from uvb.training.loop import fit
 from uvb.training.state import TrainState
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="here a graph is captured")  # of a machine without, it tests the way out
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a graph can be captured here")  # this tests the fallback
 @pytest.mark.parametrize("model", ["uvb", "deen"])
-def test_a_graph_that_cannot_be_captured_is_told_and_done_without(digits, model):
-    """It costs speed and a warning, and not a bit of the result."""
+def test_fit_goes_on_without_a_graph_that_cannot_be_captured(digits, model):
+    """A warning says so, and the result is the same to the bit."""
     spec = tiny_spec(digits, model)
 
     def weights(graph):
-        # A plan with a graph on a CPU is refused where it is resolved; the loop itself takes it as it is given.
+        # Resolving a plan refuses a graph on a CPU; the loop does not check.
         state = TrainState.fresh(spec, plan := Plan(precision="fp64", graph=graph))
         list(fit(spec, plan, state, digits))
         return torch.cat([p.flatten() for p in state.model.parameters()])
 
     with pytest.warns(UserWarning, match=r"CUDA graph failed \(\w+: .+\); launching kernel by kernel") as told:
         without = weights(graph=True)
-    assert len(told) == 1  # and not at every step
+    assert len(told) == 1  # once, not at every step
     assert torch.equal(without, weights(graph=False))
 
 
 class Replayed(Graphed):
-    """A graph whose replay is computed, times `factor` (None: a gradient that never came), into memory of its own."""
+    """A graph whose replay computes the results times `factor` into its own memory. None: the results are missing."""
 
     factor: float | None = 1.0
 
@@ -54,12 +54,12 @@ class Replayed(Graphed):
 
 
 @pytest.mark.parametrize(("factor", "refused"), [(1.0, False), (1.001, False), (1.1, True), (float("nan"), True), (None, True)])
-def test_a_graph_with_other_results_is_refused(factor, refused, recwarn):
-    """The first replay is held to the call it was captured from."""
+def test_graphed_refuses_a_graph_with_other_results(factor, refused, recwarn):
+    """The first replay is compared with the call it was captured from."""
     graphed = Replayed(lambda x: (x.square(), x.sum()))
     graphed.factor = factor
     a, b = torch.randn(2, 5, generator=torch.Generator().manual_seed(0))
-    for x in (a, b):  # the second call brings other numbers
+    for x in (a, b):  # the second call has other inputs
         for got, expected in zip(graphed(x), (x.square(), x.sum()), strict=True):
             torch.testing.assert_close(got, expected * (1.0 if refused else factor))
     assert graphed.given_up == refused
@@ -67,8 +67,8 @@ def test_a_graph_with_other_results_is_refused(factor, refused, recwarn):
 
 
 @pytest.mark.parametrize(("factor", "refused"), [(1.0, False), (1.1, True)])
-def test_a_step_s_gradients_are_compared_without_its_loss(monkeypatch, recwarn, factor, refused):
-    """A loss is large beside them, and would hide that they are wrong."""
+def test_gradients_of_compares_a_graphs_gradients_without_the_loss(monkeypatch, recwarn, factor, refused):
+    """The loss is large, and would hide wrong gradients."""
 
     class OtherGradients(Replayed):
         def _changed(self, output):

@@ -1,4 +1,4 @@
-"""Derivatives written out in `accelerate/convolution` and `accelerate/silu`, against autograd, in float64 and in bf16."""
+"""The derivatives written out in `accelerate/convolution` and `accelerate/silu`, against autograd, in float64 and bf16."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ def test_silu_has_two_derivatives():
     torch.testing.assert_close(silu(x), F.silu(x))
 
 
-def test_a_third_derivative_of_silu_is_refused():
+def test_silu_refuses_a_third_derivative():
     x = draws(3, key="x").requires_grad_()
     (first,) = torch.autograd.grad(silu(x).sum(), x, create_graph=True)
     (second,) = torch.autograd.grad(first.sum(), x, create_graph=True)
@@ -43,7 +43,7 @@ def test_convolution_has_two_derivatives(layer):
     assert torch.autograd.gradcheck(layer, (x, weight, bias))
     torch.testing.assert_close(layer(x, weight, bias), torch.conv2d(x, weight, bias))
 
-    def input_gradient(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:  # of a function that is not linear in x
+    def input_gradient(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:  # the cube makes it nonlinear in x
         return torch.func.grad(lambda x: layer(x, weight, bias).pow(3).sum())(x)
 
     assert torch.autograd.gradcheck(input_gradient, (x, weight))
@@ -62,8 +62,8 @@ def test_convolution_and_its_input_gradient_have_forward_derivatives_in_the_weig
     torch.testing.assert_close(*changes)
 
 
-def test_a_weights_second_derivative_has_no_filter_as_large_as_the_image():
-    """It is one weight gradient; autograd's own rule calls a convolution with the activations for a filter."""
+def test_convolve_has_no_filter_as_large_as_the_image_in_its_second_derivative():
+    """It is one weight gradient. Autograd's own rule convolves with the activations as a filter."""
     x, weight, bias = draws(2, 3, 9, 9, key="x"), draws(4, 3, 3, 3, key="w").requires_grad_(), draws(4, key="b")
 
     class Filters(TorchDispatchMode):
@@ -83,8 +83,8 @@ def test_a_weights_second_derivative_has_no_filter_as_large_as_the_image():
 
 
 @pytest.mark.parametrize("layer", [convolve, product])
-def test_forward_mode_agrees_with_reverse_mode(digits, layer, monkeypatch):
-    """A Hessian of an energy by torch.func.hessian, forward over reverse, is that of reverse over reverse."""
+def test_convolution_in_forward_mode_equals_reverse_mode(digits, layer, monkeypatch):
+    """torch.func.hessian of an energy, forward over reverse, equals reverse over reverse."""
     monkeypatch.setattr(nets, "convolve", layer)
     model = build_model(tiny_spec(digits, "deen")).double()
     y, eps = draws(1, *digits.shape, key="y"), draws(1, 0, key="e")
@@ -106,10 +106,10 @@ def test_forward_mode_agrees_with_reverse_mode(digits, layer, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["uvb", "deen", "vae", "direct"])
-def test_the_fast_path_is_the_plain_one_within_bf16(digits, name, monkeypatch):
-    """Loss and gradients of a bf16 step with our derivatives and with autograd's, both against float64.
+def test_fast_derivatives_are_as_exact_as_autograds_in_bf16(digits, name, monkeypatch):
+    """Gradients of a bf16 step with our derivatives and with autograd's, both compared with float64.
 
-    The fast path is at most as wrong as the plain one, give or take a quarter.
+    The error of ours is at most a quarter larger.
     """
     gradients = {}
     for path in ("exact", "plain", "fast"):
@@ -127,11 +127,11 @@ def test_the_fast_path_is_the_plain_one_within_bf16(digits, name, monkeypatch):
         gradients[path] = torch.cat([p.grad.flatten().double() for p in model.parameters() if p.grad is not None])
     error = {k: float((gradients[k] - gradients["exact"]).norm() / gradients["exact"].norm()) for k in ("plain", "fast")}
     assert 0 < error["fast"] < max(1.25 * error["plain"], 4e-3), error
-    assert error["fast"] != error["plain"]  # else the fast path was not taken
+    assert error["fast"] != error["plain"]  # equal errors would mean that the fast path was not used
 
 
-def test_a_convolution_of_one_channel_is_channels_last_all_the_way():
-    """oneDNN picks the layout from strides, which are ambiguous for one channel; a wrong guess costs transpositions."""
+def test_convolve_of_one_channel_answers_channels_last():
+    """oneDNN reads the layout from strides, which are ambiguous for one channel. A wrong guess costs transpositions."""
     net = nn.Conv2d(1, 8, 3)
     with torch.autocast("cpu", torch.bfloat16):
         y = convolve(torch.rand(2, 1, 6, 6), net.weight, net.bias)
@@ -139,8 +139,7 @@ def test_a_convolution_of_one_channel_is_channels_last_all_the_way():
 
 
 @pytest.mark.parametrize("layer", [convolve, product])
-def test_per_image_gradients_by_vmap_agree(digits, layer, monkeypatch):
-    """`torch.func` transforms go through: one image at a time is the batch."""
+def test_gradient_under_vmap_equals_the_batch(digits, layer, monkeypatch):
     monkeypatch.setattr(nets, "convolve", layer)
     spec = tiny_spec(digits)
     model = build_model(spec)
@@ -148,12 +147,12 @@ def test_per_image_gradients_by_vmap_agree(digits, layer, monkeypatch):
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
         whole = model.gradient(y, eps)
         single = torch.func.vmap(lambda y, e: model.gradient(y[None], e[None])[0])(y, eps)
-        many = torch.func.vmap(lambda e: model.gradient(y[:1], e[None])[0])(eps)  # of one image: y itself is not mapped over
+        many = torch.func.vmap(lambda e: model.gradient(y[:1], e[None])[0])(eps)  # here y is not mapped over
         one = model.gradient(y[:1].expand_as(y), eps)
     torch.testing.assert_close(single, whole, rtol=3e-2, atol=3e-2)
     torch.testing.assert_close(many, one, rtol=3e-2, atol=3e-2)
 
 
-def test_keeping_buffers_is_harmless():
+def test_keep_large_buffers_does_no_harm():
     cpu.keep_large_buffers()
     assert float(torch.ones(1 << 22).sum()) == 1 << 22

@@ -1,4 +1,4 @@
-"""An energy held for a walk gives the numbers of the energy itself, to the bit, in whatever way it computes them."""
+"""A frozen energy gives the numbers of the energy itself, to the bit."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ from uvb.sampling.chains import begin, chain_gradient
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp64"])
 @pytest.mark.parametrize("name", ["uvb", "deen", "uvb_laplace"])
-def test_a_frozen_energy_is_the_energy(digits, name, precision):
+def test_frozen_equals_the_energy(digits, name, precision):
     plan = Plan(precision=precision)
     energy = build_model(tiny_spec(digits, name)).to(plan.dtype)
     y = begin(5, digits.shape, 0, dtype=plan.dtype).y
@@ -32,11 +32,11 @@ def test_a_frozen_energy_is_the_energy(digits, name, precision):
     assert {p.dtype for p in energy.parameters()} == {plan.dtype}, "the original was changed"
     assert all(p.requires_grad for p in energy.parameters())
     weights = {p.dtype for p in held.parameters()}
-    assert (torch.bfloat16 in weights) == (precision == "bf16"), "weights are to be cast once"
+    assert (torch.bfloat16 in weights) == (precision == "bf16"), "weights must be cast once"
 
 
-def test_graphed_gradients_of_several_batches_do_not_write_over_each_other(digits, monkeypatch):
-    """Five chains, two at a time: two graphs, one of them used twice, whose memory is its own."""
+def test_frozen_gradients_of_several_batches_do_not_overwrite_each_other(digits, monkeypatch):
+    """Five chains, two at a time, need two graphs. One of them is used twice, and its memory is reused."""
     monkeypatch.setattr(frozen, "Graphed", Replayed)
     energy = build_model(tiny_spec(digits, "uvb"))
     assert isinstance(energy, Energy)
@@ -48,8 +48,8 @@ def test_graphed_gradients_of_several_batches_do_not_write_over_each_other(digit
     assert [tuple(shape) for shape, *_ in held._graphs] == [(2, *digits.shape), (1, *digits.shape)]
 
 
-def test_weights_that_a_model_uses_in_its_own_way_are_left_alone():
-    """A readout kept in float32, outside autocast, as some keep it."""
+def test_frozen_does_not_cast_weights_of_unknown_modules():
+    """This readout stays in float32, outside autocast."""
 
     class Own(Energy):
         def __init__(self):

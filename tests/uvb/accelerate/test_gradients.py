@@ -1,4 +1,4 @@
-"""Gradients: their rounding against float64, and their norm."""
+"""Gradients: their rounding, compared with float64, and their norm."""
 
 import pytest
 import torch
@@ -10,8 +10,8 @@ from uvb.noise import generator, normal
 from uvb.plan import Plan
 
 
-def test_bf16_gradients_are_those_of_float64_within_bf16(digits):
-    """The fast step against the float64 reference, relative to the gradient's norm; bf16 keeps 8 bits, 2^-8 = 0.004."""
+def test_gradients_in_bf16_equal_float64_within_rounding(digits):
+    """Relative to the gradient's norm. bf16 keeps 8 bits: 2^-8 = 0.004."""
     spec = tiny_spec(digits)
     gradients = {}
     for precision in ("fp64", "fp32", "bf16"):
@@ -30,8 +30,8 @@ def test_bf16_gradients_are_those_of_float64_within_bf16(digits):
 
 
 @pytest.mark.parametrize("longest", [0.1, 1e3])
-def test_gradients_are_clipped_together(longest):
-    """As torch's own does it, to the bit, whether the norm is above the limit or below; a parameter without one is skipped."""
+def test_clip_equals_torchs_own(longest):
+    """To the bit, for a norm above the limit and below it. A parameter without a gradient is skipped."""
     draw = generator(0, "clip")
     gradients = [torch.randn(3, 4, generator=draw), torch.randn(7, generator=draw), None]
     sides = [[torch.nn.Parameter(torch.zeros(1) if g is None else torch.zeros_like(g)) for g in gradients] for _ in range(2)]

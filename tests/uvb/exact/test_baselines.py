@@ -1,4 +1,4 @@
-"""Answers that need no training: their losses against known numbers."""
+"""Estimates that need no training: their losses against known numbers."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def test_mean_image_loss_is_the_variance_of_its_own_images() -> None:
     assert mean_image_loss(x, x, 16) == pytest.approx(variance)
 
 
-def test_noisy_image_loss_is_the_noises_energy() -> None:
+def test_noisy_image_loss_is_the_variance_of_the_noise() -> None:
     """Digits at sigma = 1: 64 pixels, so 64; and what 4,000 draws of noise say at sigma = 0.5."""
     assert noisy_image_loss(1.0, (1, 8, 8)) == 64
     noise = 0.5 * torch.randn(4000, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

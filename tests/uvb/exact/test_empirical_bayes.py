@@ -1,4 +1,4 @@
-"""The exact Bayes estimator of a finite set: against a naive one, autograd, and the limits measured before this code."""
+"""The exact Bayes estimator of a finite set, against a naive one, autograd, and limits measured before this code."""
 
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,12 @@ def naive(y: Tensor, train: Tensor, sigma: float) -> Tensor:
 
 @pytest.mark.parametrize("sigma", [0.05, 1.0])
 @pytest.mark.parametrize("block", [1, 7, 1000])
-def test_blocked_is_naive(sigma: float, block: int) -> None:
+def test_posterior_mean_in_blocks_equals_the_naive_one(sigma: float, block: int) -> None:
     train, y = images(50, "train"), images(23, "y") + sigma * normal((23, 1, 3, 4), 0, "n").double()
     torch.testing.assert_close(posterior_mean(y, train, sigma, block=block), naive(y, train, sigma))
 
 
-def test_float32_and_uint8_agree_with_float64() -> None:
+def test_posterior_mean_of_float32_and_uint8_agrees_with_float64() -> None:
     pixels = torch.randint(0, 17, (60, 1, 3, 4), generator=generator(0, "pixels"), dtype=torch.uint8)
     y = images(20, "y")
     exact = naive(y, pixels.double() / 16, 0.3)
@@ -40,8 +40,8 @@ def test_float32_and_uint8_agree_with_float64() -> None:
     torch.testing.assert_close(single.double(), exact, atol=2e-5, rtol=0)
 
 
-def test_energy_is_minus_the_log_of_the_density() -> None:
-    """Against the density written out, constants included."""
+def test_negative_log_density_has_its_constants() -> None:
+    """Compared with the density written out."""
     train, y, sigma = images(30, "train"), images(11, "y"), 0.4
     noise = torch.distributions.Normal(torch.zeros((), dtype=y.dtype), sigma)
     each = noise.log_prob((y[:, None] - train).flatten(2)).sum(2)  # (B, N)
@@ -49,7 +49,7 @@ def test_energy_is_minus_the_log_of_the_density() -> None:
     torch.testing.assert_close(negative_log_density(y, train, sigma, block=8), expected)
 
 
-def test_gradient_by_autograd_is_miyasawas() -> None:
+def test_gradient_by_autograd_gives_the_posterior_mean() -> None:
     """y - σ² ∇f(y) by autograd of the energy is the posterior mean (Eq. 1 = Eq. 2)."""
     train, eps = images(40, "train"), torch.empty(9, 0)
     y = images(9, "y").requires_grad_()
@@ -59,14 +59,14 @@ def test_gradient_by_autograd_is_miyasawas() -> None:
     torch.testing.assert_close(energy.gradient(y, eps), gradient)
 
 
-def test_autocast_changes_nothing() -> None:
+def test_posterior_mean_ignores_autocast() -> None:
     train, y = images(40, "train").float(), images(9, "y").float()
     plain = posterior_mean(y, train, 0.1)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(posterior_mean(y, train, 0.1), plain)
 
 
-def test_whole_matrix_never_exists() -> None:
+def test_posterior_mean_never_makes_the_whole_matrix() -> None:
     class Largest(TorchDispatchMode):
         numel = 0
 
@@ -82,7 +82,7 @@ def test_whole_matrix_never_exists() -> None:
     assert 100 * 100 <= largest.numel <= max(100 * 100, y.numel(), train.numel())
 
 
-def test_bad_input_is_refused() -> None:
+def test_posterior_mean_refuses_bad_input() -> None:
     train = images(4, "train")
     with pytest.raises(UserError, match="empty"):
         EmpiricalBayes(train[:0], 1.0)
@@ -104,14 +104,14 @@ def loss(images: ImageSet, x: Tensor, sigma: float, draws: int) -> float:
     return total / draws
 
 
-def test_limits_on_digits(digits: ImageSet) -> None:
+def test_posterior_mean_has_the_known_losses_on_digits(digits: ImageSet) -> None:
     """Measured before this code: at σ = 1 a floor of 3.25 on the training set, a non-parametric 3.34 on the test set."""
     assert loss(digits, digits.train, 1.0, draws=4) == pytest.approx(3.25, abs=0.05)
     assert loss(digits, digits.test, 1.0, draws=20) == pytest.approx(3.34, abs=0.05)
 
 
 @pytest.mark.slow
-def test_limits_on_mnist(shared: Path) -> None:
+def test_posterior_mean_has_the_known_losses_on_mnist(shared: Path) -> None:
     """Measured before this code: at σ = 1 a floor of 3.63, a non-parametric reference of 21.7; here 2,000 images, one draw."""
     mnist = load_dataset("mnist", shared / "data", download=False)
     assert loss(mnist, mnist.train[:2000], 1.0, draws=1) == pytest.approx(3.63, abs=0.4)

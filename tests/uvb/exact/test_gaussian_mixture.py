@@ -1,4 +1,4 @@
-"""Gaussian mixtures: density, score, Bayes estimator and loss, each against another way to get it."""
+"""Gaussian mixtures: density, score, Bayes estimator and loss, each computed a second way."""
 
 import math
 
@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.support.mixtures import bayes_loss, mean_predictor_loss
 from uvb.errors import UserError
 from uvb.exact.gaussian_mixture import GaussianMixture
 from uvb.noise import generator, normal
@@ -28,7 +29,7 @@ def gaussian(variances: Tensor) -> GaussianMixture:
 
 
 @pytest.mark.parametrize("isotropic", [True, False])
-def test_density_is_that_of_torch_distributions(isotropic: bool) -> None:
+def test_log_prob_equals_torch_distributions(isotropic: bool) -> None:
     m, sigma = mixture(isotropic), 0.3
     y = m.sample(20, generator(0, "x"))
     variances = m.variances.reshape(3, -1).expand(3, 6) + sigma**2
@@ -38,8 +39,8 @@ def test_density_is_that_of_torch_distributions(isotropic: bool) -> None:
 
 
 @pytest.mark.parametrize("isotropic", [True, False])
-def test_score_is_autograds_and_miyasawas(isotropic: bool) -> None:
-    """∇ log p by autograd, in closed form, and through the posterior mean (Eq. 2), on energies and mixtures alike."""
+def test_score_equals_autograd_and_eq_2(isotropic: bool) -> None:
+    """∇ log p by autograd, in closed form, and from the posterior mean (Eq. 2), for energies and mixtures."""
     m, eps = mixture(isotropic), torch.empty(20, 0)
     energy = m.energy(0.3).double()
     sigma = float(energy.sigma)
@@ -52,46 +53,46 @@ def test_score_is_autograds_and_miyasawas(isotropic: bool) -> None:
     torch.testing.assert_close(energy.energy(y, eps), -m.log_prob(y, sigma))
 
 
-def test_loss_of_one_gaussian_is_closed_form() -> None:
+def test_bayes_loss_of_one_gaussian_is_closed_form() -> None:
     """Σ_d v σ²/(v + σ²), exact."""
-    loss = gaussian(torch.tensor([0.25])).bayes_loss(0.5)
+    loss = bayes_loss(gaussian(torch.tensor([0.25])), 0.5)
     assert loss.value == pytest.approx(6 * 0.25 * 0.25 / 0.5)
     assert loss.standard_error == 0
 
 
-def test_loss_of_a_split_gaussian_is_still_the_closed_form() -> None:
-    """Two halves of one Gaussian are that Gaussian, but take the Monte Carlo path, here free of spread."""
+def test_bayes_loss_of_a_split_gaussian_is_closed_form() -> None:
+    """Two halves of one Gaussian are that Gaussian, but take the Monte Carlo path, which has no spread here."""
     v = torch.tensor([0.25, 0.25])
     halves = GaussianMixture(torch.tensor([0.5, 0.5]), torch.full((2, *SHAPE), 0.5), v)
-    assert halves.bayes_loss(0.5, draws=100).value == pytest.approx(gaussian(v[:1]).bayes_loss(0.5).value, rel=1e-5)
+    assert bayes_loss(halves, 0.5, draws=100).value == pytest.approx(bayes_loss(gaussian(v[:1]), 0.5).value, rel=1e-5)
 
 
-def test_monte_carlo_loss_is_the_mean_squared_error() -> None:
+def test_bayes_loss_of_a_mixture_is_its_mean_squared_error() -> None:
     m, sigma, n = mixture(), 0.4, 20_000
-    loss = m.bayes_loss(sigma)
+    loss = bayes_loss(m, sigma)
     x = m.sample(n, generator(0, "check"))
     y = x + sigma * normal(tuple(x.shape), 0, "check noise").double()
     errors = (x - m.posterior_mean(y, sigma)).square().flatten(1).sum(1)
     spread = math.hypot(loss.standard_error, float(errors.std()) / math.sqrt(n))
     assert abs(loss.value - float(errors.mean())) < 4 * spread
-    assert loss == m.bayes_loss(sigma), "keyed draws repeat"
-    assert loss.value < m.mean_predictor_loss()
+    assert loss == bayes_loss(m, sigma), "keyed draws repeat"
+    assert loss.value < mean_predictor_loss(m)
 
 
-def test_the_error_of_the_monte_carlo_loss_is_that_of_its_repeats() -> None:
+def test_bayes_loss_error_is_the_spread_of_repeats() -> None:
     m = mixture()
-    found = [m.bayes_loss(0.5, draws=1500, seed=seed) for seed in range(40)]
+    found = [bayes_loss(m, 0.5, draws=1500, seed=seed) for seed in range(40)]
     spread = torch.tensor([loss.value for loss in found]).std().item()
-    assert found[0].standard_error == pytest.approx(spread, rel=0.4)  # of 40, known to 11 %
+    assert found[0].standard_error == pytest.approx(spread, rel=0.4)  # 40 repeats tell a spread to 11 %
 
 
-def test_mean_predictor_loss_is_the_samples_variance() -> None:
+def test_mean_predictor_loss_is_the_variance_of_samples() -> None:
     m = mixture()
     x = m.sample(40_000, generator(0, "variance"))
-    assert m.mean_predictor_loss() == pytest.approx(float(x.flatten(1).var(0).sum()), rel=0.02)
+    assert mean_predictor_loss(m) == pytest.approx(float(x.flatten(1).var(0).sum()), rel=0.02)
 
 
-def test_bad_mixtures_are_refused() -> None:
+def test_mixture_refuses_bad_shapes_weights_and_variances() -> None:
     one = torch.ones(1)
     with pytest.raises(UserError, match="weights must be"):
         GaussianMixture(torch.ones(2), torch.zeros(1, *SHAPE), one)

@@ -1,4 +1,4 @@
-"""Energies whose answers are known, and how a test runs an experiment on one."""
+"""Energies with known results, and a function that runs an experiment on one."""
 
 import json
 
@@ -21,7 +21,7 @@ def context_of(images: ImageSet, plan: Plan = FP64, scale: float = 0.1, seed: in
 
 
 def run(name: str, model: torch.nn.Module, images: ImageSet, **changes: object) -> Result:
-    """The experiment on a model at its σ; whatever it returns must be storable: JSON without NaN, finite arrays."""
+    """Run the experiment on a model at its σ. What it returns must be JSON without NaN, and finite arrays."""
     result = get_experiment(name).run(model, tiny_spec(images, sigma=float(model.sigma)), context_of(images, **changes))
     json.dumps(result.scalars, allow_nan=False)
     for key, array in result.arrays.items():
@@ -41,7 +41,7 @@ class Gaussian(Energy):
 
 
 class Hill(Gaussian):
-    """A Gaussian energy, but a chain whose first pixel is above `edge` is thrown out to where there is no number."""
+    """A Gaussian energy that throws a chain out to infinity if its first pixel is above `edge`."""
 
     edge = 0.5
 
@@ -50,7 +50,7 @@ class Hill(Gaussian):
 
 
 class Shaken(LatentEnergy):
-    """x̂(y) = y + 0.1 ε₀, so that what one ε does is known."""
+    """x̂(y) = y + 0.1 ε₀, so the effect of ε is known."""
 
     noise_dim = 3
 

@@ -1,4 +1,4 @@
-"""Experiments on energies whose answers are known: rows, attractors, convexity, latents and exact references."""
+"""Experiments on energies with known results: rows, attractors, convexity, latents and exact references."""
 
 import dataclasses
 
@@ -22,8 +22,8 @@ from uvb.sampling.nebula import gradient_flow
 from uvb.spec import DataRef
 
 
-def test_rows_jump_twice(images: ImageSet) -> None:
-    """x̂(y) and x̂(x̂(y)) of a Gaussian: each step halves the distance to its mean (1 - σ²/s²). Both by the same ε."""
+def test_denoise_rows_jump_twice_with_one_epsilon(images: ImageSet) -> None:
+    """x̂(y) and x̂(x̂(y)) of a Gaussian: each jump halves the distance to its mean (1 - σ²/s²)."""
     arrays = run("denoise_rows", Gaussian(mean=0.3, variance=2.0), images).arrays
     torch.testing.assert_close(arrays["xhat"] - 0.3, (arrays["noisy"] - 0.3) / 2)
     torch.testing.assert_close(arrays["xhat2"] - 0.3, (arrays["noisy"] - 0.3) / 4)
@@ -33,8 +33,8 @@ def test_rows_jump_twice(images: ImageSet) -> None:
     torch.testing.assert_close(shaken["xhat2"] - shaken["xhat"], once)
 
 
-def test_energies_of_a_gaussian(images: ImageSet) -> None:
-    """f(x) by hand; and with σ² = s² the estimate x̂(y) is the mean, whose energy is 0."""
+def test_energies_of_a_gaussian_are_those_by_hand(images: ImageSet) -> None:
+    """With σ² = s² the estimate x̂(y) is the mean, whose energy is 0."""
     result = run("energies", Gaussian(variance=1.0), images, scale=1.0)
     x = images.test.double() / images.levels
     by_hand = (x - 0.3).square().flatten(1).sum(1) / 2
@@ -59,8 +59,8 @@ def test_nebula_of_a_gaussian_ends_at_its_mean(images: ImageSet) -> None:
     assert len(arrays["classes"]) == len(arrays["energy"])
 
 
-def test_the_flow_of_the_nebula_has_units_of_sigma_squared(images: ImageSet) -> None:
-    """t/σ², t the sum of the steps; with an energy of any variance the flow of y - m is exp(-t/s²), near enough."""
+def test_nebula_gives_the_flow_time_in_units_of_sigma_squared(images: ImageSet) -> None:
+    """t/σ² with t the sum of the steps. For a Gaussian energy y - m decays about as exp(-t/s²)."""
     model = Gaussian(mean=0.3, variance=1.0, sigma=0.5)
     result = run("nebula", model, images, scale=1.0)
     arrays, values = result.arrays, result.scalars
@@ -72,7 +72,7 @@ def test_the_flow_of_the_nebula_has_units_of_sigma_squared(images: ImageSet) -> 
     torch.testing.assert_close(arrays["step1"] - 0.3, (arrays["noisy"] - 0.3) * (1 - 0.25))
 
 
-def test_half_the_pairs_of_convexity_lie_along_differences_of_images(images: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_convexity_takes_half_its_pairs_along_differences_of_images(images: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Tensor] = []
 
     def spy(energy: Energy, centers: Tensor, directions: Tensor, *rest: object) -> object:
@@ -82,15 +82,15 @@ def test_half_the_pairs_of_convexity_lie_along_differences_of_images(images: Ima
     monkeypatch.setattr("uvb.experiments.convexity.smallest_monotonicity", spy)
     run("convexity", Gaussian(), images, scale=1.0)
     x = images.test.double().flatten(1) / images.levels
-    differences = F.normalize(x[:, None] - x[None], dim=2).reshape(-1, 64)  # of every two test images
+    differences = F.normalize(x[:, None] - x[None], dim=2).reshape(-1, 64)  # between any two test images
     found = (F.normalize(seen[0].flatten(1), dim=1) @ differences.T).max(1).values  # 1: along one of them
     torch.testing.assert_close(found[0::2], torch.ones_like(found[0::2]))
     assert found[1::2].max() < 0.9
-    assert torch.equal(seen[0], seen[1])  # the model and the exact energy are asked about the same pairs
+    assert torch.equal(seen[0], seen[1])  # the model and the exact energy see the same pairs
 
 
 def test_accuracies_are_the_shares_named_right(images: ImageSet) -> None:
-    """Of an estimator that gives back what it is given: jumps are named as noisy images are."""
+    """This estimator returns its input, so its jumps are named like noisy images."""
     context = context_of(images, scale=1.0)
     classifier = _labels.labeller(context)
     assert classifier is not None
@@ -111,7 +111,7 @@ def test_convexity_of_a_gaussian_and_of_the_exact_energy(images: ImageSet) -> No
         assert bound <= measured < 1
 
 
-def test_one_z_against_many(images: ImageSet) -> None:
+def test_one_z_compares_one_draw_with_a_thousand(images: ImageSet) -> None:
     result = run("one_z", Shaken(), images, scale=1.0)
     one, mean = result.arrays["one"], result.arrays["mean"]
     shake = (one - mean)[:, 0, 0, 0]
@@ -124,7 +124,7 @@ def test_one_z_against_many(images: ImageSet) -> None:
     assert (mean - rows["noisy"]).abs().max() < 0.1 * 5 / 1000**0.5
 
 
-def test_decoder_rows_belong_to_models_trained_by_an_elbo(images: ImageSet) -> None:
+def test_decoder_samples_have_rows_for_models_trained_by_an_elbo(images: ImageSet) -> None:
     for name in ("uvb", "vae", "sigma_vae"):
         spec = tiny_spec(images, name)
         model = build_model(spec).double()
@@ -133,7 +133,7 @@ def test_decoder_rows_belong_to_models_trained_by_an_elbo(images: ImageSet) -> N
         assert ("recon" in result.arrays) == (get_model(name).objective != "denoise")
 
 
-def test_the_exact_estimator_has_no_score_error(images: ImageSet) -> None:
+def test_score_error_of_the_exact_estimator_is_zero(images: ImageSet) -> None:
     exact = run("score_error", EmpiricalBayes(images.train[:100], 1.0, levels=images.levels), images, scale=1.0)
     assert all(row["error"] < 1e-20 for row in exact.scalars["rows"])
     gaussian = run("score_error", Gaussian(), images, scale=1.0)
@@ -141,7 +141,7 @@ def test_the_exact_estimator_has_no_score_error(images: ImageSet) -> None:
 
 
 def test_score_error_is_in_units_of_the_score(images: ImageSet) -> None:
-    """‖x̂ - x̂*‖² = σ⁴ ‖score - score*‖², as x̂(y) = y + σ² score(y) (Eq. 2): here every pixel is 0.1 off."""
+    """‖x̂ - x̂*‖² = σ⁴ ‖score - score*‖², because x̂(y) = y + σ² score(y) (Eq. 2). Here every pixel is wrong by 0.1."""
 
     class Off(EmpiricalBayes):
         def forward(self, y: Tensor, eps: Tensor) -> Tensor:
@@ -154,7 +154,7 @@ def test_score_error_is_in_units_of_the_score(images: ImageSet) -> None:
 
 
 def test_score_error_on_training_images_is_the_excess_over_the_floor(digits: ImageSet) -> None:
-    """E‖x - x̂‖² - floor = E‖x̂ - x̂_exact‖²: here by two different sums, equal within their error."""
+    """E‖x - x̂‖² - floor = E‖x̂ - x̂_exact‖²: two different sums, equal within their errors."""
     context = Context(digits, FP64, EvalConfig(draws=1), scale=1.0)
     spec = tiny_spec(digits, data=DataRef("digits", digits.checksum, digits.shape, len(digits.train)))
     model = Gaussian(mean=0.3, variance=1.2)
@@ -162,11 +162,11 @@ def test_score_error_on_training_images_is_the_excess_over_the_floor(digits: Ima
     floor = reference(digits, 1.0, EvalConfig(draws=1), FP64)
     loss = next(r for r in get_experiment("losses").run(model, spec, context).scalars["rows"] if r["split"] == "train")
     assert loss["loss"] - floor.floor == pytest.approx(error["error"], abs=5 * (loss["stderr"] + floor.floor_stderr))
-    assert error["error"] > 20 * (loss["stderr"] + floor.floor_stderr)  # or the line above would say little
+    assert error["error"] > 20 * (loss["stderr"] + floor.floor_stderr)  # otherwise the line above would say little
 
 
-def test_references_are_the_losses_of_the_exact_estimator(images: ImageSet) -> None:
-    """Same images, same noise: to rounding what the experiment `losses` says of that estimator."""
+def test_reference_equals_the_losses_of_the_exact_estimator(images: ImageSet) -> None:
+    """On the same images and noise as the experiment `losses`, up to rounding."""
     spec = tiny_spec(images, sigma=0.7)
     exact = EmpiricalBayes(images.train[:100], 0.7, levels=images.levels)
     rows = {r["split"]: r for r in get_experiment("losses").run(exact, spec, context_of(images)).scalars["rows"]}

@@ -1,4 +1,4 @@
-"""The energy as a detector, on energies whose verdict is known."""
+"""The energy as a detector, on energies with known results."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from uvb.exact.empirical_bayes import EmpiricalBayes
 from uvb.experiments.detection import other_sets
 
 
-def test_other_sets_keep_what_they_say(images: ImageSet) -> None:
+def test_other_sets_are_made_as_their_names_say(images: ImageSet) -> None:
     x = images.to_unit(images.test)
     sets, _ = other_sets(x, images, 0)
     assert all(each.shape == x.shape and each.min() >= 0 and each.max() <= 1 for each in sets.values())
@@ -42,7 +42,7 @@ def test_detection_with_a_wide_gaussian_ranks_by_distance(images: ImageSet) -> N
     assert clean["transposed"] == pytest.approx(0.5, abs=5e-3)
 
 
-def test_an_energy_without_a_value_is_told(images: ImageSet) -> None:
+def test_detection_says_where_an_energy_has_no_value(images: ImageSet) -> None:
     class Cliff(Gaussian):
         def energy(self, y: Tensor, eps: Tensor) -> Tensor:
             flat = y.flatten(1).std(1) == 0

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from pipelines.files.study_files import StudyFiles
 from pipelines.reporting.figures import Study, drawings
@@ -20,7 +21,7 @@ from uvb.models.base import Energy, LatentEnergy
 from uvb.sampling import sampler_names
 
 
-def test_the_papers_experiments_are_known() -> None:
+def test_experiment_names_contain_the_papers() -> None:
     default = experiment_names(default_only=True)
     figures = {"denoise_rows", "walk_jump", "energies", "nebula", "decoder_samples", "one_z"}
     assert {"losses", "internals", *figures} <= set(default)
@@ -30,8 +31,7 @@ def test_the_papers_experiments_are_known() -> None:
 
 
 @pytest.mark.parametrize("model", sorted(model_names()))
-def test_every_experiment_runs_on_every_model_it_applies_to(images: ImageSet, model: str) -> None:
-    """And only on those."""
+def test_experiments_run_on_exactly_the_models_they_apply_to(images: ImageSet, model: str) -> None:
     built = build_model(tiny_spec(images, model)).double()
     ran = []
     for name in experiment_names():
@@ -48,6 +48,32 @@ def test_every_experiment_runs_on_every_model_it_applies_to(images: ImageSet, mo
     assert ("walk_jump" in ran) == isinstance(built, Energy)
 
 
+class Counted(Gaussian):
+    """Counts the gradients of one image that it is asked for. An energy that is not differentiated is half of one."""
+
+    count = 0.0
+
+    def energy(self, y: Tensor, eps: Tensor) -> Tensor:
+        Counted.count += len(y) * (1.0 if y.requires_grad else 0.5)
+        return super().energy(y, eps)
+
+    def gradient(self, y: Tensor, eps: Tensor) -> Tensor:
+        Counted.count += len(y)
+        return (y - self.mean) / self.variance
+
+    def value_and_gradient(self, y: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
+        return super().energy(y, eps), self.gradient(y, eps)
+
+
+@pytest.mark.parametrize("name", [n for n in experiment_names() if get_experiment(n).applies(Gaussian, "digits")])
+def test_experiment_takes_about_as_many_gradients_as_it_declares(images: ImageSet, name: str) -> None:
+    """So that `--dry-run` tells the cost. A flow may end early, so NEBULA may take fewer."""
+    Counted.count, context = 0.0, context_of(images, scale=0.3)
+    get_experiment(name).run(Counted(variance=1.2), tiny_spec(images), context)
+    declared = get_experiment(name).gradients(tiny_spec(images), context)
+    assert (0.0 if name == "nebula" else 0.6) < Counted.count / declared < 1.6
+
+
 def test_experiments_are_keyed_by_their_seed(images: ImageSet) -> None:
     """The same seed twice gives the same bits; another seed other images, noise, or chains."""
     spec = tiny_spec(images)
@@ -57,13 +83,13 @@ def test_experiments_are_keyed_by_their_seed(images: ImageSet) -> None:
             one, two, other = (get_experiment(name).run(model, spec, context_of(images, scale=0.01, seed=s)) for s in (0, 0, 1))
             assert one.scalars == two.scalars, name
             assert all(torch.equal(one.arrays[k], two.arrays[k]) for k in one.arrays), name
-            if name not in ("losses", "internals", "score_error", "energies"):  # those go by the evaluation's seed
+            if name not in ("losses", "internals", "score_error", "energies"):  # these use the seed of the evaluation
                 same_scalars = one.scalars == other.scalars
                 assert not (same_scalars and all(torch.equal(one.arrays[k], other.arrays[k]) for k in one.arrays)), name
 
 
-def test_the_report_shows_what_experiments_return(images: ImageSet, tmp_path: Path) -> None:
-    """Both sides of the contract: results as written to a study's files are read into tables and drawn."""
+def test_report_shows_what_experiments_return(images: ImageSet, tmp_path: Path) -> None:
+    """Results in a study's files are read into tables and drawn."""
     drawn = {"walk_jump", "nebula", "energies", "decoder_samples", "one_z", "convexity", "denoise_rows"}
     for model in ("uvb", "deen", "vae"):
         spec = tiny_spec(images, model)
@@ -85,7 +111,7 @@ def test_the_report_shows_what_experiments_return(images: ImageSet, tmp_path: Pa
     assert all(part in names for part in ("jumps_", "jumps2_", "classes_", "transitions_", "_baoab", "decoder_rows_"))
 
 
-def test_the_mixture_is_measured_only_on_the_mixture(images: ImageSet) -> None:
+def test_mixture_applies_only_to_its_data_set(images: ImageSet) -> None:
     experiment = get_experiment("mixture")
     assert experiment.applies(Gaussian, "mixture")
     assert not experiment.applies(Gaussian, "digits")

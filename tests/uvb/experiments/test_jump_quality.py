@@ -1,15 +1,18 @@
 """The quality of jumps, of energies that jump to known places."""
 
 import dataclasses
+import math
 
 import pytest
 
-from tests.uvb.experiments.helpers import Gaussian, Hill, run
+from tests.support.builders import tiny_spec
+from tests.uvb.experiments.helpers import Gaussian, Hill, context_of, run
 from uvb.data import ImageSet
 from uvb.exact.empirical_bayes import EmpiricalBayes
+from uvb.experiments import get_experiment
 
 
-def test_quality_of_jumps_lies_between_floor_and_collapse(images: ImageSet) -> None:
+def test_jump_quality_is_better_for_the_exact_energy_than_for_a_collapsed_one(images: ImageSet) -> None:
     """The exact energy's jumps are near the data; those of a Gaussian that denoises to one grey are far from it."""
     exact = run("jump_quality", EmpiricalBayes(images.train[:100], 0.3, levels=images.levels), images, scale=0.3).scalars
     grey = run("jump_quality", Gaussian(mean=0.5, variance=1.0), images, scale=0.3).scalars
@@ -23,7 +26,7 @@ def test_quality_of_jumps_lies_between_floor_and_collapse(images: ImageSet) -> N
     assert exact["message"] == ""
 
 
-def test_quality_without_labels_or_sound_chains_is_a_message(images: ImageSet) -> None:
+def test_jump_quality_without_labels_or_sound_chains_is_a_message(images: ImageSet) -> None:
     bare = dataclasses.replace(images, train_labels=None, test_labels=None)
     assert "no labels" in run("jump_quality", Gaussian(), bare).scalars["message"]
     lost = Hill()
@@ -32,3 +35,13 @@ def test_quality_without_labels_or_sound_chains_is_a_message(images: ImageSet) -
     assert "chains diverged" in values["message"]
     assert values["rows"] == []
     assert values["sigma"] == pytest.approx(1.0)
+
+
+def test_jump_quality_of_few_test_images_has_no_error(images: ImageSet) -> None:
+    """Eleven images make one group as large as a chain, and one group has no error."""
+    few = dataclasses.replace(images, test=images.test[:11], test_labels=images.test_labels[:11])
+    values = get_experiment("jump_quality").run(Gaussian(), tiny_spec(few), context_of(few)).scalars
+    errors = {row["images"]: row["frechet_stderr"] for row in values["rows"]}
+    assert errors["jumps"] > 0
+    assert math.isnan(errors["test images"])
+    assert "too few test images" in values["message"]

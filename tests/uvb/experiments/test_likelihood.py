@@ -1,4 +1,4 @@
-"""-log p(y) of energies whose log Z is known, and of ones that have none."""
+"""-log p(y) of energies with a known log Z, and of one without."""
 
 import dataclasses
 
@@ -19,14 +19,14 @@ class Raised(EmpiricalBayes):
 
 
 class Pit(Gaussian):
-    """An energy that falls for ever along its first pixel: exp(-f) has no integral."""
+    """An energy that falls without end along its first pixel, so exp(-f) has no integral."""
 
     def energy(self, y: Tensor, eps: Tensor) -> Tensor:
         return super().energy(y, eps) - 2 * y[:, 0, 0, 0].square()
 
 
-def test_exact_energy_has_the_exact_density_whatever_its_zero(images: ImageSet) -> None:
-    """The excess over the exact density is log Z's own error; tiny_spec trains on the first 100 images."""
+def test_likelihood_of_the_exact_energy_is_exact_whatever_its_zero(images: ImageSet) -> None:
+    """The excess over the exact density is the error of log Z. tiny_spec trains on the first 100 images."""
     values = run("likelihood", Raised(images.train[:100], 1.0, levels=images.levels), images, scale=1.0).scalars
     assert values["message"] == ""
     assert values["log_z"] == pytest.approx(-7, abs=0.06)
@@ -38,7 +38,7 @@ def test_exact_energy_has_the_exact_density_whatever_its_zero(images: ImageSet) 
 
 
 def test_likelihood_of_a_gaussian_is_its_normal_density(images: ImageSet) -> None:
-    """N(0.3, 1.2 I), by the images and noise of the experiment: compared through the exact density, which sees the same."""
+    """N(0.3, 1.2 I), whose log Z has a closed form."""
     model = Gaussian(mean=0.3, variance=1.2)
     result = run("likelihood", model, images, scale=1.0)
     assert result.scalars["log_z"] == pytest.approx(32 * torch.tensor(2.4 * torch.pi).log().item(), abs=0.06)
@@ -47,7 +47,7 @@ def test_likelihood_of_a_gaussian_is_its_normal_density(images: ImageSet) -> Non
     assert result.arrays["model"].shape == (60,)
 
 
-def test_an_energy_without_log_z_has_a_message_and_no_number(images: ImageSet) -> None:
+def test_likelihood_of_an_energy_without_log_z_is_a_message_and_no_number(images: ImageSet) -> None:
     result = run("likelihood", Pit(), images, scale=1.0)
     assert result.scalars["message"]
     assert result.scalars["log_z"] is None
@@ -56,6 +56,6 @@ def test_an_energy_without_log_z_has_a_message_and_no_number(images: ImageSet) -
     assert "model" not in result.arrays
 
 
-def test_images_fewer_than_chains_are_enough(images: ImageSet) -> None:
+def test_likelihood_needs_fewer_images_than_chains(images: ImageSet) -> None:
     few = dataclasses.replace(images, test=images.test[:5], test_labels=images.test_labels[:5])
     assert run("likelihood", Gaussian(), few).scalars["images"] == 5

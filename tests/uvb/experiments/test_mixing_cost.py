@@ -1,4 +1,4 @@
-"""What mixing costs, on energies where it is known or cannot be."""
+"""What mixing costs, on energies where the cost is known or does not exist."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def test_mixing_finds_the_cost_of_langevin_on_a_gaussian(images: ImageSet) -> No
     assert values["best"] in values["rows"]
 
 
-def test_settings_that_diverge_stick_or_do_not_mix_have_messages_and_no_number(images: ImageSet) -> None:
+def test_mixing_gives_a_message_and_no_number_if_chains_diverge_stick_or_do_not_mix(images: ImageSet) -> None:
     grid = {"langevin": [{"delta": 3.0}, {"delta": 0.01}], "mala": [{"delta": 30.0}]}
     values = mixing(Gaussian(variance=1.0), tiny_spec(images), context_of(images, scale=0.5), grid).scalars
     diverged, slow, stuck = values["rows"]
@@ -36,8 +36,8 @@ def test_settings_that_diverge_stick_or_do_not_mix_have_messages_and_no_number(i
     assert values["best"] is None
 
 
-def test_settings_scale_with_sigma(images: ImageSet) -> None:
-    """On an energy of y/σ alone every setting costs the same at any σ: its numbers are in units of σ."""
+def test_mixing_settings_scale_with_sigma(images: ImageSet) -> None:
+    """On an energy of y/σ alone a setting in units of σ costs the same at every σ."""
 
     class Scaled(Gaussian):
         def energy(self, y: Tensor, eps: Tensor) -> Tensor:
@@ -51,6 +51,6 @@ def test_settings_scale_with_sigma(images: ImageSet) -> None:
     torch.testing.assert_close(torch.tensor(costs[0]), torch.tensor(costs[1]), rtol=0.5, atol=0.02)
 
 
-def test_power_law_is_found() -> None:
+def test_power_law_recovers_an_exact_one() -> None:
     scale, power, error = power_law([0.3, 0.5, 1.0], [2 * s**-3 for s in (0.3, 0.5, 1.0)])
     assert (scale, power, error) == pytest.approx((2, -3, 0), abs=1e-6)

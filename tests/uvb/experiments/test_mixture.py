@@ -1,8 +1,9 @@
-"""The mixture's images and experiment: there the true score is known."""
+"""The mixture's images and experiment, where the true score is known."""
 
 import pytest
 
 from tests.support.builders import tiny_spec
+from tests.support.mixtures import bayes_loss, mean_predictor_loss
 from uvb.data import ImageSet, load_dataset
 from uvb.data.mixture import true_mixture
 from uvb.experiments import Context, get_experiment
@@ -20,8 +21,8 @@ def mixture() -> ImageSet:
     return load_dataset("mixture")
 
 
-def test_the_mixtures_images_are_drawn_from_it(mixture: ImageSet) -> None:
-    """Moments within 5 standard errors, nothing clipped; labels are the components."""
+def test_mixture_images_have_the_moments_of_the_mixture(mixture: ImageSet) -> None:
+    """Within 5 standard errors and without clipping; labels are the components."""
     truth, n = true_mixture(), len(mixture.train)
     assert 0 < int(mixture.train.min()) < int(mixture.train.max()) < mixture.levels
     x = mixture.train.double() / mixture.levels
@@ -35,7 +36,7 @@ def test_the_mixtures_images_are_drawn_from_it(mixture: ImageSet) -> None:
         assert abs(spread - 1) < 5 * (2 / (64 * len(own))) ** 0.5
 
 
-def test_the_true_energy_of_the_mixture_has_no_excess(mixture: ImageSet) -> None:
+def test_mixture_excess_of_the_true_energy_is_zero(mixture: ImageSet) -> None:
     spec = tiny_spec(mixture, sigma=0.5)
     context = Context(mixture, FP64, EvalConfig(draws=2))
     truth = true_mixture()
@@ -43,17 +44,17 @@ def test_the_true_energy_of_the_mixture_has_no_excess(mixture: ImageSet) -> None
     assert row["loss"] == pytest.approx(row["optimum"], rel=1e-9)
     assert row["score_error"] < 1e-15
     assert row["estimator"] == "energy"
-    best = truth.bayes_loss(0.5)
+    best = bayes_loss(truth, 0.5)
     x = mixture.test.double() / mixture.levels
     center = (truth.weights.reshape(-1, 1, 1, 1) * truth.means).sum(0)
     assert row["mean_predictor"] == pytest.approx((x - center).square().flatten(1).sum(1).mean().item())
-    spread = row["mean_predictor"] / len(mixture.test) ** 0.5  # no loss of an image spreads wider than its mean, about
+    spread = row["mean_predictor"] / len(mixture.test) ** 0.5  # losses of images spread at most about as wide as their mean
     assert row["optimum"] == pytest.approx(best.value, abs=5 * spread)
-    assert row["mean_predictor"] == pytest.approx(truth.mean_predictor_loss(), abs=5 * spread)
+    assert row["mean_predictor"] == pytest.approx(mean_predictor_loss(truth), abs=5 * spread)
 
 
 def test_uvb_learns_the_score_of_a_mixture(mixture: ImageSet) -> None:
-    """Trained until the excess loss is at most 5 % of (mean predictor - optimum); an untrained net is far from it."""
+    """Its excess loss falls to 5 % of (mean predictor - optimum) or less. An untrained net is far from that."""
     widths = Widths(conv=(4,), hidden=32, latent=8, decoder=64)
     recipe = Recipe("short", epochs=5, batch_size=100, learning_rate=1e-2, schedule="cosine", warmup=0.05, clip=100.0, ema=0.99)
     data = DataRef(mixture.name, mixture.checksum, mixture.shape, len(mixture.train))

@@ -38,8 +38,7 @@ def test_walk_jump_counts_are_those_of_its_labels(images: ImageSet, name: str) -
     torch.testing.assert_close(arrays["jumps2"], again.float(), rtol=1e-4, atol=1e-4)
 
 
-def test_the_step_grows_with_sigma(images: ImageSet) -> None:
-    """δ = 0.2 at the paper's σ = 1, and the same in units of σ elsewhere."""
+def test_walk_jump_takes_a_step_of_a_fifth_of_sigma(images: ImageSet) -> None:
     for sigma in (1.0, 0.5):
         spec, model = tiny_spec(images, sigma=sigma), EmpiricalBayes(images.train, sigma, levels=images.levels)
         result = get_experiment("walk_jump").run(model, spec, context_of(images))
@@ -47,10 +46,10 @@ def test_the_step_grows_with_sigma(images: ImageSet) -> None:
 
 
 @pytest.mark.parametrize(("mean", "variance", "edge", "late"), [(-2.0, 0.1, 0.5, False), (0.3, 2.0, 3.6, True)])
-def test_a_chain_that_diverges_is_told_and_left_out(
+def test_walk_jump_names_diverged_chains_and_leaves_them_out(
     images: ImageSet, mean: float, variance: float, edge: float, late: bool
 ) -> None:
-    """Hill throws out those that start beyond its edge, or come there later; they are labelled -1. The others are measured."""
+    """`Hill` throws out chains that start beyond its edge or reach it later. Their label is -1, and the others are measured."""
     model = Hill(mean, variance)
     model.edge = edge
     result = run("walk_jump", model, images, scale=0.6)
@@ -68,8 +67,8 @@ def test_a_chain_that_diverges_is_told_and_left_out(
     assert result.scalars["energy"]["iat"] == pytest.approx(chain_statistics(energy, 10).integrated_autocorrelation_time)
 
 
-def test_acceptance_is_told_of_samplers_with_a_test(images: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And a step size that accepts nothing is told in a line."""
+def test_walk_jump_gives_the_acceptance_of_samplers_with_a_test(images: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message says so if nothing is accepted."""
     assert run("walk_jump", Gaussian(), images).scalars["acceptance"] is None
     sound = run("walk_jump_mala", Gaussian(), images).scalars
     assert 0.2 < sound["acceptance"] < 1
@@ -81,7 +80,7 @@ def test_acceptance_is_told_of_samplers_with_a_test(images: ImageSet, monkeypatc
     assert stuck["variants"]["jump"]["ess_per_step"] is None
 
 
-def test_all_chains_diverging_at_once_is_a_result(images: ImageSet) -> None:
+def test_walk_jump_whose_chains_all_diverge_is_a_result(images: ImageSet) -> None:
     model = Hill()
     model.edge = -1.0
     result = run("walk_jump", model, images)
@@ -90,7 +89,7 @@ def test_all_chains_diverging_at_once_is_a_result(images: ImageSet) -> None:
     assert result.scalars["variants"] == {}
 
 
-def test_images_without_labels_are_sampled_all_the_same(images: ImageSet) -> None:
+def test_walk_jump_and_nebula_run_without_labels(images: ImageSet) -> None:
     bare = dataclasses.replace(images, train_labels=None, test_labels=None)
     walk, flow = run("walk_jump", Gaussian(), bare), run("nebula", Gaussian(), bare)
     assert walk.scalars["classifier_accuracy"] is None

@@ -1,4 +1,4 @@
-"""log Z by annealing, where it is known; and de Bruijn's identity, where entropy and loss are."""
+"""log Z by annealing where it is known, and de Bruijn's identity where entropy and loss are known."""
 
 import math
 
@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.support.mixtures import bayes_loss
 from uvb.data import load_dataset
 from uvb.data.mixture import true_mixture
 from uvb.exact.gaussian_mixture import GaussianMixture
@@ -19,8 +20,8 @@ from uvb.sampling.chains import held_noise
 LOG_Z = 123.4
 
 
-class Raised(Energy):
-    """A mixture's energy, raised by a constant: log Z is minus that constant."""
+class Lowered(Energy):
+    """A mixture's energy, lowered by `LOG_Z`, which is then its log Z."""
 
     def __init__(self, mixture: GaussianMixture, sigma: float) -> None:
         super().__init__(sigma)
@@ -49,11 +50,11 @@ def noisy(mixture: GaussianMixture, n: int, sigma: float) -> Tensor:
 
 
 @pytest.mark.parametrize("sigma", [1.0, 0.5, 0.3])
-def test_log_z_of_a_mixture_in_64_dimensions_is_right_to_a_twentieth_of_a_nat(sigma: float) -> None:
-    """Eight components, from the Gaussian with the mean and covariance of Y; both bounds and the estimate."""
+def test_log_z_of_a_mixture_in_64_dimensions_is_right_to_0_05_nats(sigma: float) -> None:
+    """Eight components, annealed from the Gaussian with the mean and covariance of Y."""
     mixture, config = true_mixture(), Annealing(chains=256, temperatures=100)
     base = fit_gaussian(load_dataset("mixture"), sigma, 20_000, torch.zeros(1).double())
-    found = normalizer(base, Raised(mixture, sigma), noisy(mixture, 256, sigma), config, 0)
+    found = normalizer(base, Lowered(mixture, sigma), noisy(mixture, 256, sigma), config, 0)
     assert found.message == ""
     assert found.log_z == pytest.approx(LOG_Z, abs=0.05)
     assert found.stderr < 0.02
@@ -71,7 +72,7 @@ def test_log_z_of_a_random_energy_is_that_of_the_held_epsilon() -> None:
     assert found.log_z == pytest.approx(2 * math.log(2 * math.pi / precision), abs=0.05)
 
 
-def test_bounds_and_estimate_of_gaussian_weights() -> None:
+def test_combined_estimates_log_z_from_gaussian_weights() -> None:
     """Forward log weights N(c - s²/2, s²) and reverse ones N(c + s²/2, s²) obey Crooks' relation for log Z = c; s = 1."""
     g = generator(0, "weights")
     forward, reverse = (5 + sign * 0.5 + torch.randn(4000, generator=g, dtype=torch.float64) for sign in (-1, 1))
@@ -82,7 +83,7 @@ def test_bounds_and_estimate_of_gaussian_weights() -> None:
     assert found.upper == pytest.approx(5, abs=0.15)
 
 
-def test_bounds_that_do_not_meet_and_chains_that_diverge_are_told() -> None:
+def test_combined_says_when_bounds_do_not_meet_or_chains_diverge() -> None:
     weights = torch.zeros(20, dtype=torch.float64)
     assert "do not meet" in combined(weights, weights + 1.0).message
     assert "do not meet" in combined(weights + 1.0, weights).message
@@ -93,7 +94,7 @@ def test_bounds_that_do_not_meet_and_chains_that_diverge_are_told() -> None:
     assert "accepted no proposal" in combined(weights, weights, acceptance=0.0).message
 
 
-def test_gaussian_fit_has_the_moments_of_y() -> None:
+def test_fit_gaussian_has_the_moments_of_y() -> None:
     images = load_dataset("digits")
     fit = fit_gaussian(images, 0.5, 1000, torch.zeros(1).double())
     x = images.to_unit(images.train[:1000], torch.float64)
@@ -108,7 +109,7 @@ def test_gaussian_fit_has_the_moments_of_y() -> None:
     torch.testing.assert_close(torch.cov(drawn.T), covariance, atol=0.02, rtol=0)
 
 
-def test_entropy_of_a_gaussian_grows_as_its_logarithm() -> None:
+def test_entropy_growth_of_a_gaussian_is_its_closed_form() -> None:
     """h = d/2 log(v + σ²) + constant, and L = d v σ²/(v + σ²)."""
     sigmas, v, d = [0.1 * k for k in range(3, 11)], 0.2, 64
     grown = entropy_growth(sigmas, [d * v * s**2 / (v + s**2) for s in sigmas], d)
@@ -121,7 +122,7 @@ def test_de_bruijn_holds_on_the_mixture() -> None:
     mixture = true_mixture()
     sigmas = [0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
     entropies = [-mixture.log_prob(noisy(mixture, 20_000, s), s) for s in sigmas]
-    losses = [mixture.bayes_loss(s, draws=4000) for s in sigmas]
+    losses = [bayes_loss(mixture, s, draws=4000) for s in sigmas]
     grown = entropy_growth(sigmas, [loss.value for loss in losses], 64)
     for i, growth in enumerate(grown):
         measured = entropies[i + 1] - entropies[i]  # the same x and noise, so their error is small

@@ -1,13 +1,11 @@
-"""Eq. 21: the exact energy is strongly convex outside a ball, with the constant that the cube gives."""
-
-import math
+"""Eq. 21: the exact energy is strongly convex outside a ball, with the constant that follows from the cube."""
 
 import pytest
 import torch
 
 from uvb.errors import UserError
 from uvb.exact.empirical_bayes import EmpiricalBayes
-from uvb.measure.convexity import monotonicity, smallest_monotonicity, sphere, strong_convexity
+from uvb.measure.convexity import monotonicity, smallest_monotonicity, sphere
 from uvb.noise import generator, normal
 
 SHAPE = (1, 2, 2)  # d = 4, √d = 2
@@ -15,7 +13,7 @@ CORNERS = torch.stack([torch.zeros(SHAPE), torch.ones(SHAPE)]).double()  # √d 
 DISTANCES = [1.0, 2.1, 4.0, 20.0]
 
 
-def test_exact_energies_obey_the_bound() -> None:
+def test_bound_holds_for_exact_energies() -> None:
     """For images in the cube, in every direction, at every distance."""
     train = torch.rand(12, *SHAPE, generator=generator(0, "train"), dtype=torch.float64)
     centers = 0.5 + normal((300, *SHAPE), 0, "centers").double()
@@ -26,17 +24,17 @@ def test_exact_energies_obey_the_bound() -> None:
             assert found.pairs == 300
 
 
-def test_the_bound_is_tight() -> None:
-    """Two images in opposite corners and little noise: posterior means at the two ends are √d apart, as the bound fears."""
+def test_bound_is_reached_by_two_opposite_corners() -> None:
+    """Two images in opposite corners and little noise: the posterior means at the two ends are √d apart, the worst case."""
     energy = EmpiricalBayes(CORNERS, 0.1)
     found = smallest_monotonicity(energy, CORNERS[:1] + 0.5, CORNERS[1:], torch.empty(1, 0), [2.1, 4.0])
     for each in found:
         assert each.smallest == pytest.approx(each.bound, rel=1e-6)
-        assert each.bound == pytest.approx(strong_convexity(float(energy.sigma), 4, each.distance))
+        assert each.bound == pytest.approx((1 - 2 / each.distance) / 0.1**2)
 
 
-def test_images_outside_the_cube_break_the_bound() -> None:
-    """The same with pixels in [0, 3]: the premise is false, and the measurement shows it."""
+def test_bound_fails_for_images_outside_the_cube() -> None:
+    """The same with pixels in [0, 3], where the premise is false."""
     energy = EmpiricalBayes(3 * CORNERS, 0.1)
     (found,) = smallest_monotonicity(energy, CORNERS[:1] + 1.5, CORNERS[1:], torch.empty(1, 0), [4.0])
     assert found.smallest < 0 < found.bound
@@ -49,12 +47,12 @@ def test_monotonicity_of_far_points_is_one_over_the_variance() -> None:
     torch.testing.assert_close(quotients, torch.full((5,), 4.0, dtype=torch.float64), rtol=1e-5, atol=0)
 
 
-def test_sphere_is_of_unit_norm_and_centered() -> None:
+def test_sphere_has_unit_norm_and_mean_zero() -> None:
     u = sphere(torch.empty(4000, *SHAPE), generator(0, "sphere"))
     torch.testing.assert_close(u.flatten(1).norm(dim=1), torch.ones(4000))
     assert float(u.mean(0).abs().max()) < 0.05
 
 
-def test_balls_within_the_cube_are_refused() -> None:
-    with pytest.raises(UserError, match="√d"):
-        strong_convexity(1.0, 784, math.sqrt(784))
+def test_smallest_monotonicity_refuses_a_distance_of_zero() -> None:
+    with pytest.raises(UserError, match="two points must be apart"):
+        smallest_monotonicity(EmpiricalBayes(CORNERS, 0.5), CORNERS, CORNERS, torch.empty(2, 0), [0.0])

@@ -9,7 +9,7 @@ from uvb.measure.detection import auroc
 from uvb.noise import generator
 
 
-def test_auroc_by_hand() -> None:
+def test_auroc_counts_pairs() -> None:
     """Six pairs: 3 > 1, 3 > 2, 2 > 1, and 2 = 2; 0 is above none."""
     found = auroc(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 2.0, 0.0]))
     assert found.value == pytest.approx(3.5 / 6)
@@ -18,14 +18,14 @@ def test_auroc_by_hand() -> None:
     assert found.stderr == pytest.approx(math.sqrt(variance))
 
 
-def test_auroc_of_scores_apart_alike_and_swapped() -> None:
+def test_auroc_of_scores_apart_swapped_and_alike() -> None:
     low, high = torch.arange(5.0), torch.arange(10.0, 14.0)
     assert (auroc(low, high).value, auroc(high, low).value, auroc(low, low).value) == (1.0, 0.0, 0.5)
     assert auroc(low, high).stderr == 0
     assert math.isnan(auroc(low[:1], high).stderr)
 
 
-def test_auroc_of_gaussians_and_its_error() -> None:
+def test_auroc_of_gaussians_has_the_known_value_and_error() -> None:
     """Φ(Δ/√2) for N(0, 1) and N(Δ, 1); the error is the spread over repetitions."""
     g, found = generator(0, "scores"), []
     for _ in range(400):

@@ -1,13 +1,19 @@
-"""Measures of samples, where their values are known."""
+"""Quality measures, on samples whose values are known."""
 
 import math
 
 import pytest
 import torch
+from torch import Tensor
 
 from uvb.measure.classifier import Classifier
-from uvb.measure.quality import Quality, features, jackknife
+from uvb.measure.quality import MEASURES, Quality, features
 from uvb.noise import generator, normal
+
+
+def measured(real: Tensor, fake: Tensor, *neighbours: int) -> dict[str, float]:
+    """Each measure of fake features (m, f), without its error."""
+    return {name: mean.value for name, mean in zip(MEASURES, Quality(real, *neighbours)(fake[None]), strict=True)}
 
 
 def test_frechet_distance_of_gaussians() -> None:
@@ -15,46 +21,57 @@ def test_frechet_distance_of_gaussians() -> None:
     z = normal((4000, 3), 0, "z").double()
     z = (z - z.mean(0)) @ torch.linalg.inv(torch.linalg.cholesky(torch.cov(z.T))).T  # mean 0 and covariance I, exactly
     spread, shift = torch.tensor([1.0, 2.0, 0.5]).double(), torch.tensor([3.0, 0.0, -1.0]).double()
-    assert Quality(z).frechet_distance(shift + spread * z) == pytest.approx(10 + 0 + 1 + 0.25)
-    assert Quality(z).frechet_distance(z) == pytest.approx(0, abs=1e-9)
+    assert measured(z, shift + spread * z)["frechet"] == pytest.approx(10 + 0 + 1 + 0.25)
+    assert measured(z, z)["frechet"] == pytest.approx(0, abs=1e-9)
     turn = torch.linalg.qr(normal((3, 3), 0, "turn").double()).Q
-    assert Quality((spread * z) @ turn).frechet_distance(z @ turn) == pytest.approx(1.25)
+    assert measured((spread * z) @ turn, z @ turn)["frechet"] == pytest.approx(1.25)
 
 
-def test_neighbour_measures_by_hand() -> None:
+def test_neighbour_measures_match_a_count_by_hand() -> None:
     """Real at 0, 1, 2, 10 on a line with k = 1: radii 1, 1, 1, 8. Fake at 0.5, 20."""
     real, fake = (torch.tensor(v).double()[:, None] for v in ([0.0, 1.0, 2.0, 10.0], [0.5, 20.0]))
-    precision, recall = Quality(real, 1, 1).precision_recall(fake)
-    assert precision == 0.5  # 0.5 lies in the balls of 0 and 1; 20 in none
-    assert recall == 1.0  # both balls of the fake have radius 19.5
-    density, coverage = Quality(real, 1, 1).density_coverage(fake)
-    assert density == pytest.approx((2 + 0) / 2)
-    assert coverage == 0.5
+    found = measured(real, fake, 1, 1)
+    assert found["precision"] == 0.5  # 0.5 lies in the balls of 0 and 1; 20 in none
+    assert found["recall"] == 1.0  # both balls of the fake have radius 19.5
+    assert found["density"] == pytest.approx((2 + 0) / 2)
+    assert found["coverage"] == 0.5
 
 
-def test_measures_of_samples_alike_apart_and_collapsed() -> None:
+def test_quality_tells_samples_alike_apart_and_collapsed() -> None:
     g = generator(0, "features")
     real, alike = (torch.randn(600, 8, generator=g, dtype=torch.float64) for _ in range(2))
-    distance, precision, recall, density, coverage = Quality(real)(alike)
+    distance, precision, recall, density, coverage = measured(real, alike).values()
     assert distance < 0.3
     assert precision > 0.85
     assert recall > 0.85
     assert density == pytest.approx(1, abs=0.1)
     assert coverage > 0.95
-    assert Quality(real)(alike + 20)[1:] == (0, 0, 0, 0)
-    collapsed = Quality(real)(0.01 * alike)
+    assert list(measured(real, alike + 20).values())[1:] == [0, 0, 0, 0]
+    collapsed = list(measured(real, 0.01 * alike).values())
     assert collapsed[1] == 1
     assert collapsed[2] < 0.1
     assert collapsed[4] < 0.5
 
 
-def test_jackknife_of_a_mean_is_its_standard_error() -> None:
-    """Over groups, whose values are as one: √(variance of group means / groups)."""
-    groups = normal((20, 1, 1), 0, "groups").double().expand(20, 7, 1)
-    (found,) = jackknife(lambda points: [float(points.mean())], groups)
-    assert found.value == pytest.approx(float(groups.mean()))
-    assert found.stderr == pytest.approx(float(groups[:, 0, 0].std()) / math.sqrt(20))
-    assert math.isnan(jackknife(lambda points: [float(points.mean())], groups[:1])[0].stderr)
+def test_bootstrap_of_precision_is_its_standard_error_over_groups() -> None:
+    """Half of 20 groups lie within the real features: precision is a mean of 20 zeros and ones, so its error is 0.5/√20."""
+    g = generator(0, "features")
+    real = torch.randn(200, 2, generator=g, dtype=torch.float64)
+    groups = 0.1 * torch.randn(20, 7, 2, generator=g, dtype=torch.float64)
+    groups[::2] += 100
+    precision = Quality(real)(groups)[MEASURES.index("precision")]
+    assert precision.value == 0.5
+    assert precision.stderr == pytest.approx(0.5 / math.sqrt(20), rel=0.3)
+    assert Quality(real)(groups) == Quality(real)(groups)
+    assert Quality(real)(groups) != Quality(real)(groups, seed=1)
+    assert all(math.isnan(mean.stderr) for mean in Quality(real)(groups[:1]))
+
+
+def test_bootstrap_does_not_take_a_copy_for_a_neighbour() -> None:
+    """Two chains with the real features themselves: drawing one of them twice leaves the balls of its points as large."""
+    real = torch.arange(12.0).double()[:, None]
+    recall = Quality(real, 1, 1)(torch.stack([real, real + 0.25]))[MEASURES.index("recall")]
+    assert (recall.value, recall.stderr) == (1.0, 0.0)
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32)])

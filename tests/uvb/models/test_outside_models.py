@@ -13,7 +13,7 @@ from tests.uvb.test_registry import install
 from uvb.config import UnknownConfig, Widths
 from uvb.errors import UserError
 from uvb.measure.internals import measure_internals
-from uvb.measure.losses import EvalConfig
+from uvb.measure.losses import EvalConfig, NoisyImages
 from uvb.models import build_model, get_model
 from uvb.models.capacity import default_widths, matched_widths, parameters, widths_at
 from uvb.models.deen import DEEN
@@ -119,7 +119,8 @@ def test_the_tables_measure_a_model_by_its_own_prior(outside, digits):
         pass
     model, config = state.averaged, EvalConfig(test_images=20, draws=1)
     assert float(model.prior_mean.detach().mean()) > 0.5
-    measured = measure_internals(model, digits.test[:20], digits.levels, "test", config, FP64)
+    noisy = NoisyImages(digits.test[:20], digits.levels, float(model.sigma), "test", config, FP64)
+    measured = measure_internals(model, noisy)
     with torch.no_grad():
         mu, lam = model.encode(digits.test[:20].double() / digits.levels)
     own = torch.distributions.Normal(model.prior_mean.detach(), 1.0)

@@ -64,8 +64,8 @@ def test_posterior_has_the_mean_and_variance_of_the_closed_form(task: str) -> No
     torch.testing.assert_close(found.x_hat, x_hat, atol=1e-6, rtol=0)
 
 
-def test_intervals_cover_what_they_promise() -> None:
-    """90 % intervals of y's pixels, over 150 images of the mixture; a prior that is too narrow covers less."""
+def test_coverage_of_90_percent_intervals_is_90_percent() -> None:
+    """90 % intervals of the pixels of y, over 150 images of the mixture. A prior that is too narrow covers less."""
     y, observed = drawn("inpaint", 150)
     measured, found = measurement("inpaint", SHAPE, observed), {}
     for name, variance in (("true", 0.4), ("narrow", 0.0)):
@@ -77,7 +77,7 @@ def test_intervals_cover_what_they_promise() -> None:
     assert found["narrow"] < 0.87
 
 
-def test_intervals_of_few_draws_of_the_right_density_cover_as_many_do() -> None:
+def test_coverage_does_not_depend_on_the_number_of_draws() -> None:
     y = normal((4000, 1, 1, 1), 0, "y")
     for count in (19, 200):
         assert coverage(y, normal((count, 4000, 1, 1, 1, 1), 0, "draws")) == pytest.approx(0.9, abs=0.015)
@@ -97,7 +97,7 @@ def test_measurements_make_no_image_longer(task: str) -> None:
     assert float(torch.linalg.matrix_norm(matrix(task), 2)) <= 1 + 1e-6
 
 
-def test_bad_measurements_are_refused_in_a_line() -> None:
+def test_measurement_refuses_bad_tasks_sizes_and_noise_in_one_line() -> None:
     with pytest.raises(UserError, match="choose one of: inpaint, deblur, enlarge"):
         measurement("sharpen", SHAPE, torch.zeros(1))
     with pytest.raises(UserError, match="sides must be even"):

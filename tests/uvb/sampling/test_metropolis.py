@@ -1,4 +1,4 @@
-"""Samplers with a Metropolis test: exact where Langevin's bias is known, and one density where the energy is random."""
+"""Samplers with a Metropolis test: exact where Langevin has a known bias; one density where the energy is random."""
 
 import math
 
@@ -30,19 +30,19 @@ def walk(energy: Energy, state: WalkState, config: WalkJump, steps: int, warm_up
     """The last state, and all positions after the warm-up (T, B, C, H, W)."""
     kept = []
     for step in range(steps):
-        state, _ = walk_step(energy, state, config, seed=0)
+        state = walk_step(energy, state, config, seed=0)
         if step >= warm_up:
             kept.append(state.y)
     return state, torch.stack(kept)
 
 
-def test_metropolis_samplers_are_the_ones_promised() -> None:
+def test_exact_samplers_are_baoab_metropolis_hmc_and_mala() -> None:
     assert EXACT == ["baoab_metropolis", "hmc", "mala"]
 
 
 @pytest.mark.parametrize("sampler", EXACT)
 def test_metropolis_samplers_have_the_variance_of_a_gaussian_at_a_large_step(sampler: str) -> None:
-    """Langevin's variance at this step is s² / (1 - δ²/2s²) = 1.37 s²; a test leaves s² within its error."""
+    """Langevin's variance at this step is s² / (1 - δ²/2s²) = 1.37 s². With a test it is s², within the error."""
     energy = GaussianMixture(torch.ones(1), torch.full((1, *SHAPE), 0.5), torch.tensor([0.25])).energy(1.0)
     start = begin_at(0.5 + math.sqrt(1.25) * normal((20_000, *SHAPE), 1, "start"), 0)
     for name, expected in (("langevin", 1.25 / (1 - 0.82**2 / 2.5)), (sampler, 1.25)):
@@ -52,7 +52,7 @@ def test_metropolis_samplers_have_the_variance_of_a_gaussian_at_a_large_step(sam
 
 @pytest.mark.parametrize("sampler", EXACT)
 def test_metropolis_samplers_have_the_variance_of_a_mixture(sampler: str) -> None:
-    """±1.5 + N(0, 1) in one dimension, 40,000 chains that begin in it; Langevin's second moment is too large by 0.1 or more."""
+    """±1.5 + N(0, 1) in one dimension, 40,000 chains that begin there. Langevin's second moment is at least 0.1 too large."""
     pair = GaussianMixture(torch.tensor([0.5, 0.5]), torch.tensor([-1.5, 1.5]).reshape(2, 1, 1, 1), torch.zeros(2))
     g = generator(0, "start")
     y = pair.sample(40_000, g)
@@ -65,11 +65,11 @@ def test_metropolis_samplers_have_the_variance_of_a_mixture(sampler: str) -> Non
 
 
 def test_mala_is_hmc_of_one_leapfrog() -> None:
-    """And both are Eq. 19's proposal with the ratio of densities written out."""
+    """Both are the proposal of Eq. 19 with the ratio of densities written out."""
     energy = GaussianMixture(torch.ones(1), torch.zeros(1, *SHAPE), torch.tensor([0.5])).energy(1.0)
     start, none = begin_at(normal((500, *SHAPE), 0, "start").double(), 0), torch.empty(500, 0)
-    mala, _ = walk_step(energy, start, WalkJump(delta=0.9, sampler="mala"), 0)
-    hmc, _ = walk_step(energy, start, WalkJump(delta=0.9 * math.sqrt(2), sampler="hmc", settings={"leapfrogs": 1}), 0)
+    mala = walk_step(energy, start, WalkJump(delta=0.9, sampler="mala"), 0)
+    hmc = walk_step(energy, start, WalkJump(delta=0.9 * math.sqrt(2), sampler="hmc", settings={"leapfrogs": 1}), 0)
     assert torch.equal(mala.y, hmc.y)
 
     def log_density(there: Tensor, here: Tensor) -> Tensor:
@@ -115,8 +115,8 @@ def test_metropolis_samplers_hold_one_epsilon_for_all_chains_and_steps(sampler: 
 
 
 @pytest.mark.parametrize(("sampler", "gradients"), [("mala", 1), ("baoab_metropolis", 1), ("hmc", 4)])
-def test_a_step_costs_the_gradients_it_says(sampler: str, gradients: int) -> None:
-    """After the first step, which also evaluates the start."""
+def test_step_costs_the_gradients_it_declares(sampler: str, gradients: int) -> None:
+    """The first step costs one more, for the start."""
     counted = []
 
     class Counting(Shifted):
@@ -130,7 +130,7 @@ def test_a_step_costs_the_gradients_it_says(sampler: str, gradients: int) -> Non
     assert len(counted) == 1 + 5 * gradients
 
 
-def test_value_and_gradient_is_one_pass_and_the_same_numbers() -> None:
+def test_value_and_gradient_equals_energy_and_gradient() -> None:
     y, eps = normal((4, *SHAPE), 0, "y"), normal((4, 2), 0, "eps")
     value, gradient = Shifted(1.0).value_and_gradient(y, eps)
     torch.testing.assert_close(value, Shifted(1.0).energy(y, eps))

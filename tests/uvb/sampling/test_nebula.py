@@ -1,4 +1,4 @@
-"""NEBULA: two steps and the gradient flow, on energies whose attractors are known."""
+"""NEBULA: the gradient flow, on energies whose attractors are known."""
 
 from itertools import pairwise
 
@@ -10,7 +10,7 @@ from uvb.errors import UserError
 from uvb.exact.gaussian_mixture import GaussianMixture
 from uvb.models.base import Energy
 from uvb.noise import normal
-from uvb.sampling.nebula import attractor, gradient_flow, two_steps
+from uvb.sampling.nebula import FlowState, gradient_flow
 
 SHAPE = (1, 3, 3)
 NONE = torch.empty(5, 0)
@@ -24,15 +24,13 @@ def noisy() -> Tensor:
     return 0.5 + normal((5, *SHAPE), 0, "y")
 
 
-def test_two_steps_on_a_gaussian() -> None:
-    """Each step of size σ² shrinks y - mean by v/(v + σ²)."""
-    y = noisy()
-    x_hat, again = two_steps(gaussian().energy(0.5), y, NONE, NONE)
-    torch.testing.assert_close(x_hat, 0.5 + (y - 0.5) / 2)
-    torch.testing.assert_close(again, 0.5 + (y - 0.5) / 4)
+def attractor(energy: Energy, y: Tensor, eps: Tensor, **options: float) -> tuple[FlowState, Tensor]:
+    """The end of the flow from y, and the energies (iterations + 1, B) on the way."""
+    states = list(gradient_flow(energy, y, eps, **options))
+    return states[-1], torch.stack([state.energy for state in states])
 
 
-def test_flow_converges_to_the_mode_downhill() -> None:
+def test_flow_runs_downhill_to_the_mode() -> None:
     end, energies = attractor(gaussian().energy(1.0), noisy(), NONE)
     assert end.converged.all()
     torch.testing.assert_close(end.y, torch.full_like(end.y, 0.5), atol=2e-3, rtol=0)
@@ -41,8 +39,8 @@ def test_flow_converges_to_the_mode_downhill() -> None:
     assert len(energies) >= int(end.steps.max()) + 1
 
 
-def test_steps_of_the_flow_are_at_most_sigma_squared_and_end_where_they_should() -> None:
-    """The first point with an rms of σ²∇f under the tolerance is the last; for a Gaussian σ²∇f = (y - m) σ²/(v + σ²)."""
+def test_flow_steps_are_at_most_sigma_squared_and_end_at_the_tolerance() -> None:
+    """The flow ends at the first point where the rms of σ²∇f is below the tolerance. Here σ²∇f = (y - m) σ²/(v + σ²)."""
     flat = GaussianMixture(torch.ones(1), torch.full((1, *SHAPE), 0.5), torch.tensor([4.0]))
     energy, tolerance = flat.energy(1.0), 1e-3
     states = list(gradient_flow(energy, noisy(), NONE, tolerance=tolerance))
@@ -54,8 +52,8 @@ def test_steps_of_the_flow_are_at_most_sigma_squared_and_end_where_they_should()
     assert states[-1].step_size.max() == 1.0  # so the bound was reached
 
 
-def test_flow_is_that_of_the_differential_equation() -> None:
-    """On a Gaussian of variance s², y - mean decays as exp(-t/s²); small steps follow it."""
+def test_flow_with_small_steps_solves_the_differential_equation() -> None:
+    """On a Gaussian of variance s², y - mean decays as exp(-t/s²)."""
     y = noisy()
     states = gradient_flow(gaussian().energy(1.0), y, NONE, accuracy=0.01)
     for state in states:
@@ -65,8 +63,8 @@ def test_flow_is_that_of_the_differential_equation() -> None:
     torch.testing.assert_close(state.y - 0.5, (y - 0.5) * decay, atol=0.02, rtol=0)
 
 
-def test_each_image_falls_into_its_own_attractor() -> None:
-    """Two well separated components: the mode of the nearer one, whatever the other images of the batch do."""
+def test_flow_takes_each_image_to_its_own_attractor() -> None:
+    """Of two components far apart an image goes to the nearer one, whatever the other images of the batch do."""
     means = torch.stack([torch.zeros(SHAPE), torch.ones(SHAPE)])
     pair = GaussianMixture(torch.tensor([0.5, 0.5]), means, torch.tensor([1e-4, 1e-4]))
     y = torch.stack([torch.full(SHAPE, v) for v in (0.4, 0.6, 0.1, 0.9, 0.0)])
@@ -75,11 +73,11 @@ def test_each_image_falls_into_its_own_attractor() -> None:
     assert end.y.mean((1, 2, 3)).round(decimals=3).tolist() == pytest.approx([0, 1, 0, 1, 0], abs=1e-3)
 
 
-def test_every_image_keeps_its_own_noise_along_the_flow() -> None:
-    """With ε in the energy each image of a batch flows as it would alone, to the minimum that its own ε gives it."""
+def test_flow_keeps_the_noise_of_each_image() -> None:
+    """An image of a batch flows as it would alone, to the minimum that its own ε gives."""
 
     class Shifted(Energy):
-        """f(y; ε) = ‖y - ε₀‖²/2: the minimum is ε₀ everywhere, reached in its own time from a start of its own."""
+        """f(y; ε) = ‖y - ε₀‖²/2, with its minimum at ε₀ in every pixel."""
 
         noise_dim = 2
 
@@ -92,19 +90,19 @@ def test_every_image_keeps_its_own_noise_along_the_flow() -> None:
     assert end.converged.all()
     torch.testing.assert_close(end.y, eps[:, :1, None, None].expand_as(y), atol=2e-3, rtol=0)
     torch.testing.assert_close(end.energy, energy.energy(end.y, eps))
-    assert len(set(end.steps.tolist())) > 2, "some rest while others move"
+    assert len(set(end.steps.tolist())) > 2, "some images stop while others move"
     for i in range(5):
         alone, alone_energies = attractor(energy, y[i : i + 1], eps[i : i + 1], tolerance=1e-4)
         torch.testing.assert_close(alone.y[0], end.y[i])
         torch.testing.assert_close(alone_energies[:, 0], energies[: len(alone_energies), i])
 
 
-def test_giving_up_is_told() -> None:
+def test_flow_says_which_images_did_not_converge() -> None:
     end, energies = attractor(gaussian().energy(1.0), noisy(), NONE, max_steps=2)
     assert not end.converged.any()
     assert len(energies) == 3
 
 
-def test_bad_accuracy_is_refused() -> None:
+def test_flow_refuses_an_accuracy_above_one() -> None:
     with pytest.raises(UserError, match="accuracy"):
         attractor(gaussian().energy(1.0), noisy(), NONE, accuracy=1.5)

@@ -1,4 +1,4 @@
-"""Langevin, BAOAB and jumps: moments with their exact discretization error, exact continuation, divergence."""
+"""Langevin, BAOAB and jumps: moments with their known discretization error, exact continuation, divergence."""
 
 import itertools
 import math
@@ -16,8 +16,8 @@ from uvb.exact.gaussian_mixture import GaussianMixture
 from uvb.models.base import Energy
 from uvb.noise import generator
 from uvb.sampling import sampler_names
-from uvb.sampling.baoab import baoab_update, closing_kick
-from uvb.sampling.chains import WalkState, begin, chain_gradient, initial_chains
+from uvb.sampling.baoab import baoab_update
+from uvb.sampling.chains import WalkState, begin, chain_gradient
 from uvb.sampling.langevin import langevin_update
 from uvb.sampling.walk_jump import WalkJump, jump, walk_at, walk_jump, walk_step
 
@@ -33,7 +33,7 @@ def langevin_variance(s2: float, delta: float) -> float:
 
 
 def baoab_covariance(s2: float, delta: float, friction: float) -> Tensor:
-    """Stationary covariance of (position, velocity at the end of a step): solves S = A S Aᵀ + b bᵀ, then kicks."""
+    """Stationary covariance of position and velocity at the end of a step: solve S = A S Aᵀ + b bᵀ, then take the half-kick."""
 
     def step(y: Tensor, v: Tensor, noise: Tensor) -> Tensor:
         return torch.stack(baoab_update(y, v, y / s2, noise, delta, friction))
@@ -41,7 +41,7 @@ def baoab_covariance(s2: float, delta: float, friction: float) -> Tensor:
     a = torch.stack([step(ONE, ZERO, ZERO), step(ZERO, ONE, ZERO)], 1)
     b = step(ZERO, ZERO, ONE)
     held = torch.linalg.solve(torch.eye(4).double() - torch.kron(a, a), torch.outer(b, b).flatten()).reshape(2, 2)
-    kick = torch.stack([torch.stack([ONE, ZERO]), torch.stack([closing_kick(ZERO, ONE / s2, delta), ONE])])
+    kick = torch.stack([torch.stack([ONE, ZERO]), torch.stack([-0.5 * delta * ONE / s2, ONE])])
     return kick @ held @ kick.T
 
 
@@ -59,15 +59,15 @@ def test_baoab_has_the_known_moments(delta: float, friction: float) -> None:
     torch.testing.assert_close(baoab_covariance(1.3, delta, friction), expected)
 
 
-def test_orders_of_the_discretization_error() -> None:
-    """Halving the time step (δ² for Langevin, δ for BAOAB) halves the one error and quarters the other."""
+def test_discretization_error_is_first_order_for_langevin_and_second_for_baoab() -> None:
+    """Half the time step (δ² for Langevin, δ for BAOAB) halves the one error and quarters the other."""
     langevin = [langevin_variance(1.0, math.sqrt(h)) - 1 for h in (0.02, 0.01)]
     baoab = [float(baoab_covariance(1.0, h, 1.0)[1, 1]) - 1 for h in (0.2, 0.1)]
     assert langevin[0] / langevin[1] == pytest.approx(2, rel=0.01)
     assert baoab[0] / baoab[1] == pytest.approx(4, rel=1e-6)
 
 
-def test_baoab_is_the_more_exact_where_energies_are_not_quadratic() -> None:
+def test_baoab_is_more_exact_than_langevin_on_a_mixture() -> None:
     """Variance of the two-component mixture ±1.5 + N(0, 1) in one dimension, 60,000 chains."""
 
     def bias(config: WalkJump) -> float:
@@ -78,7 +78,7 @@ def test_baoab_is_the_more_exact_where_energies_are_not_quadratic() -> None:
         y = pair.sample(60_000, g) + torch.randn(start.y.shape, generator=g)
         state, total = start._replace(y=y), 0.0
         for step in range(60):
-            state, _ = walk_step(energy, state, config, seed=0)
+            state = walk_step(energy, state, config, seed=0)
             total += float(state.y.square().mean()) if step >= 20 else 0.0
         return total / 40 - (1 + 1.5**2)
 
@@ -89,13 +89,13 @@ def test_baoab_is_the_more_exact_where_energies_are_not_quadratic() -> None:
 
 
 @pytest.mark.parametrize(("sampler", "expected"), [("langevin", langevin_variance(1.25, 0.6)), ("baoab", 1.25)])
-def test_walks_reach_the_moments_of_a_gaussian(sampler: str, expected: float) -> None:
+def test_walk_reaches_the_moments_of_a_gaussian(sampler: str, expected: float) -> None:
     """End to end: 2,000 chains of 4 pixels, from Unif[0, 1], on Y of X ~ N(0.5, 0.25) and σ = 1."""
     energy = GaussianMixture(torch.ones(1), torch.full((1, *SHAPE), 0.5), torch.tensor([0.25])).energy(1.0)
     config = WalkJump(delta=0.6, sampler=sampler, batch=None)
     state, samples = begin(2000, SHAPE, seed=0), []
     for step in range(80):
-        state, _ = walk_step(energy, state, config, seed=0)
+        state = walk_step(energy, state, config, seed=0)
         if step >= 40:
             samples.append(state.y)
     y = torch.stack(samples)
@@ -113,7 +113,7 @@ class Rippled(Energy):
 
 
 @pytest.mark.parametrize("sampler", sampler_names())
-def test_a_continued_walk_is_the_same_walk(sampler: str, tmp_path: Path) -> None:
+def test_walk_continued_from_a_saved_state_is_the_same_walk(sampler: str, tmp_path: Path) -> None:
     """Interrupted between two jumps, saved, loaded and continued: equal bit for bit."""
     energy, seed = Rippled(1.0), 3
     config = WalkJump(steps_between_jumps=4, jumps=5, sampler=sampler)
@@ -121,7 +121,7 @@ def test_a_continued_walk_is_the_same_walk(sampler: str, tmp_path: Path) -> None
 
     state = begin(6, SHAPE, seed)
     for _ in range(10):
-        state, _ = walk_step(energy, state, config, seed)
+        state = walk_step(energy, state, config, seed)
     torch.save(tuple(state), tmp_path / "state")
     state = WalkState(*torch.load(tmp_path / "state"))
     rest = list(walk_jump(energy, state, config, seed))
@@ -136,7 +136,7 @@ def test_a_continued_walk_is_the_same_walk(sampler: str, tmp_path: Path) -> None
     assert not torch.equal(whole[0][1].x_hat, jump(energy, whole[0][0], config, seed + 1).x_hat), "ε is keyed by the seed"
 
 
-def test_latent_noise_is_drawn_anew_for_every_step_and_chain() -> None:
+def test_chain_gradient_draws_new_latent_noise_for_every_step_and_chain() -> None:
     """With Eq. 17's energy, z is sampled at every step: Eq. 19 with a stochastic gradient."""
     state = begin(2, SHAPE, 0)._replace(y=torch.zeros(2, *SHAPE))
     now, later = (chain_gradient(Rippled(1.0), state._replace(step=step), seed=0) for step in (0, 1))
@@ -144,7 +144,7 @@ def test_latent_noise_is_drawn_anew_for_every_step_and_chain() -> None:
     assert not torch.equal(now[0], now[1])
 
 
-def test_batches_of_chains_walk_as_all_at_once() -> None:
+def test_walk_in_batches_equals_walk_of_all_chains() -> None:
     energy = Rippled(1.0)
     for sampler in sampler_names():
         config = WalkJump(jumps=2, sampler=sampler, second_jump=True)
@@ -162,13 +162,13 @@ class Cliff(Energy):
 
 
 @pytest.mark.parametrize("sampler", sampler_names())
-def test_a_diverging_chain_is_stopped_alone(sampler: str) -> None:
+def test_walk_stops_a_diverging_chain_alone(sampler: str) -> None:
     config = WalkJump(jumps=3, sampler=sampler)
     sound = begin(4, SHAPE, 0)
     bad = sound._replace(y=sound.y.index_fill(0, torch.tensor(1), 60.0))
-    first, info = walk_step(Cliff(1.0), bad, config, 0)
-    assert info.stopped.tolist() == [False, True, False, False]
-    assert torch.equal(first.y[1], bad.y[1]), "it stays at its last sound position"
+    first = walk_step(Cliff(1.0), bad, config, 0)
+    assert first.alive.tolist() == [True, False, True, True]
+    assert torch.equal(first.y[1], bad.y[1]), "it stays at its last finite position"
     (end_bad, jump_bad), (end, _) = (list(walk_jump(Cliff(1.0), s, config, 0))[-1] for s in (bad, sound))
     assert end_bad.stopped_at.tolist() == [-1, 1, -1, -1]
     assert jump_bad.alive.tolist() == [True, False, True, True]
@@ -176,7 +176,7 @@ def test_a_diverging_chain_is_stopped_alone(sampler: str) -> None:
     assert torch.equal(end_bad.y[others], end.y[others])
 
 
-def test_a_walk_ends_when_every_chain_has_blown_up() -> None:
+def test_walk_ends_when_every_chain_has_diverged() -> None:
     class Runaway(Energy):
         def energy(self, y: Tensor, eps: Tensor) -> Tensor:
             return -0.25 * y.pow(4).flatten(1).sum(1)
@@ -192,7 +192,7 @@ def test_a_walk_ends_when_every_chain_has_blown_up() -> None:
     assert int(end.stopped_at.max()) == end.step
 
 
-def test_jumps_are_the_bayes_estimator() -> None:
+def test_jump_is_the_bayes_estimator() -> None:
     """Eq. 20, and the second jump of Sec. 3.3.1."""
     train = torch.rand(20, *SHAPE, generator=generator(0, "train"))
     energy, state = EmpiricalBayes(train, 0.5), begin(3, SHAPE, 0)
@@ -202,8 +202,8 @@ def test_jumps_are_the_bayes_estimator() -> None:
     torch.testing.assert_close(twice.x_hat, posterior_mean(once.x_hat, train, 0.5))
 
 
-def test_a_jump_of_a_random_energy_draws_one_z_for_each_step_it_takes() -> None:
-    """x̂(y; ε), x̂(x̂(y; ε); ε′) and f(y; ε), with ε and ε′ the first and second draw of one generator of the seed and step."""
+def test_jump_of_a_random_energy_draws_one_epsilon_for_each_estimate() -> None:
+    """x̂(y; ε), x̂(x̂(y; ε); ε′) and f(y; ε): ε and ε′ are the first and second draw of the generator of seed and step."""
     energy, seed = Rippled(1.0), 3
     state = begin(5, SHAPE, 0)._replace(step=20)
     noise = generator(seed, "jump", 20)
@@ -216,12 +216,11 @@ def test_a_jump_of_a_random_energy_draws_one_z_for_each_step_it_takes() -> None:
         assert landed.step == 20
 
 
-def test_chains_begin_uniform_in_the_cube() -> None:
-    y = initial_chains(20_000, SHAPE, generator(0, "chains"))
+def test_begin_draws_chains_uniform_in_the_cube() -> None:
+    y = begin(20_000, SHAPE, 0).y
     assert 0 <= float(y.min()) < 0.01
     assert 0.99 < float(y.max()) <= 1
     assert float(y.var()) == pytest.approx(1 / 12, rel=0.02)
-    assert torch.equal(begin(20_000, SHAPE, 0).y, y)
 
 
 @pytest.mark.parametrize(
@@ -236,13 +235,13 @@ def test_chains_begin_uniform_in_the_cube() -> None:
         ({"settings": {"friction": 1.0}}, "langevin has no setting 'friction'; it has: delta"),
     ],
 )
-def test_bad_walks_are_refused(bad: dict[str, Any], line: str) -> None:
+def test_walk_jump_refuses_bad_settings_in_one_line(bad: dict[str, Any], line: str) -> None:
     with pytest.raises(UserError, match=line):
         WalkJump(**bad)
 
 
 @pytest.mark.parametrize("sampler", sampler_names())
-def test_a_walk_at_a_noise_level_is_the_same_walk_in_units_of_sigma(sampler: str) -> None:
+def test_walk_at_scales_with_sigma(sampler: str) -> None:
     """On an energy of y/σ alone, positions and time scale with σ."""
 
     class Scaled(Energy):
@@ -253,6 +252,6 @@ def test_a_walk_at_a_noise_level_is_the_same_walk_in_units_of_sigma(sampler: str
     for sigma in (1.0, 0.5):
         state = start._replace(y=sigma * start.y)
         for _ in range(5):
-            state, _ = walk_step(Scaled(sigma), state, walk_at(sigma, sampler=sampler), seed=0)
+            state = walk_step(Scaled(sigma), state, walk_at(sigma, sampler=sampler), seed=0)
         ends.append(state.y / sigma)
     torch.testing.assert_close(ends[0], ends[1])

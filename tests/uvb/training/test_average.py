@@ -9,7 +9,7 @@ from uvb.training.state import TrainState
 
 
 def test_average_carries_no_history(digits):
-    """An EMA outside no_grad would keep every step's graph alive, and memory would grow for as long as a training runs."""
+    """Outside no_grad an average would keep the graph of every step, and memory would grow with each."""
     spec, plan = tiny_spec(digits), Plan()
     state = TrainState.fresh(spec, plan)
     for _ in fit(spec, plan, state, digits):

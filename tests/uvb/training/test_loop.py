@@ -1,4 +1,4 @@
-"""The training loop: what one step is, resuming to the bit, any number of workers, failures."""
+"""The training loop: one step, exact resuming, any number of workers, failures."""
 
 import dataclasses
 import functools
@@ -35,7 +35,7 @@ def train(spec, images, plan=FP64, state=None, **options):
 
 
 def same(a: TrainState, b: TrainState) -> None:
-    """Bit-identical: every tensor, and every metric but the clock's."""
+    """Assert that all tensors, and all metrics apart from times, are equal bit for bit."""
     assert a.tensors().keys() == b.tensors().keys()
     for name, tensor in a.tensors().items():
         assert torch.equal(tensor, b.tensors()[name]), name
@@ -44,9 +44,9 @@ def same(a: TrainState, b: TrainState) -> None:
 
 
 @pytest.mark.parametrize(("clip", "ema"), [(float("inf"), 0.0), (1.58, 0.0), (float("inf"), 0.3), (1.58, 0.3)])
-def test_the_loop_is_adam_on_the_denoising_loss(digits, clip, ema):
-    """Two epochs against a loop written out by hand: the gradient in y by torch.autograd.grad, clipping and averaging a weight
-    at a time. An average of 0.3 is past its short memory ((1 + t)/(10 + t)) from the fourth step on.
+def test_fit_is_adam_on_the_denoising_loss(digits, clip, ema):
+    """Two epochs against a loop by hand: gradient in y by torch.autograd.grad; clipping and averaging one weight at a time.
+    The decay of 0.3 exceeds (1 + t)/(10 + t), the decay at the start, until the fourth step.
     """
     spec = tiny_spec(digits, recipe=dataclasses.replace(tiny_spec(digits).recipe, clip=clip, ema=ema))
     state, _ = train(spec, digits)
@@ -80,7 +80,7 @@ def test_the_loop_is_adam_on_the_denoising_loss(digits, clip, ema):
             step += 1
         means.append(mean)
     if clip < float("inf"):
-        assert 0 < clipped < total, clipped  # both sides of the bound are met
+        assert 0 < clipped < total, clipped  # some steps are clipped and some are not
     for (name, p), q, a, r in zip(
         model.named_parameters(), state.model.parameters(), averages, state.averaged.parameters(), strict=True
     ):
@@ -90,7 +90,7 @@ def test_the_loop_is_adam_on_the_denoising_loss(digits, clip, ema):
 
 
 @pytest.mark.parametrize("name", [n for n in model_names() if "laplace" not in n])  # Remark 4: those barely learn
-def test_every_model_trains_and_its_loss_falls(digits, name):
+def test_fit_lowers_the_loss_of_every_model(digits, name):
     spec = tiny_spec(digits, name)
     spec = dataclasses.replace(spec, recipe=dataclasses.replace(spec.recipe, epochs=4, learning_rate=1e-2))
     state, progress = train(spec, digits)
@@ -104,8 +104,8 @@ def test_every_model_trains_and_its_loss_falls(digits, name):
     ("name", "optimizer", "precision"),
     [*itertools.product(("uvb", "deen"), ("adam",), ("fp32", "fp64")), ("uvb", "muon", "fp32"), ("deen", "muon", "fp64")],
 )
-def test_a_training_stopped_anywhere_goes_on_to_the_bit(digits, tmp_path, name, optimizer, precision):
-    """Saved at every yield, even mid-epoch; each saved state is loaded into a new process's worth of objects and finished."""
+def test_fit_resumed_from_any_yield_is_the_same_to_the_bit(digits, tmp_path, name, optimizer, precision):
+    """Saved at every yield, also within epochs; each saved state is loaded into new objects and finished."""
     spec, plan = tiny_spec(digits, name), Plan(precision=precision)
     spec = dataclasses.replace(spec, recipe=dataclasses.replace(spec.recipe, optimizer=optimizer))
     whole, _ = train(spec, digits, plan)
@@ -115,14 +115,14 @@ def test_a_training_stopped_anywhere_goes_on_to_the_bit(digits, tmp_path, name, 
         state.save(tmp_path / f"{i}", plan)
     same(state, whole)
     folders = sorted(tmp_path.iterdir(), key=lambda p: int(p.name))
-    assert len(folders) > 4  # mid-epoch ones among them
+    assert len(folders) > 4  # some of them within an epoch
     for folder in folders:
         resumed, _ = train(spec, digits, plan, TrainState.load(folder, spec, plan))
         same(resumed, whole)
 
 
-def test_weights_that_are_tied_are_saved_and_stay_tied(digits, tmp_path, monkeypatch):
-    """safetensors refuses tensors that share memory: the state of an energy with one layer used twice, and its model."""
+def test_tied_weights_are_saved_and_stay_tied(digits, tmp_path, monkeypatch):
+    """An energy uses one layer twice. safetensors refuses tensors that share memory, in the state and in the model."""
 
     class Tied(Energy):
         def __init__(self, shape, widths, activation, sigma):
@@ -146,14 +146,14 @@ def test_weights_that_are_tied_are_saved_and_stay_tied(digits, tmp_path, monkeyp
     assert torch.equal(loaded.one.weight, whole.averaged.one.weight)
 
 
-def test_a_finished_training_is_left_alone(digits):
+def test_fit_leaves_a_finished_training_unchanged(digits):
     state, _ = train(tiny_spec(digits), digits)
     before = {k: v.clone() for k, v in state.tensors().items()}
     assert train(state.spec, digits, state=state)[1] == []
     assert all(torch.equal(v, state.tensors()[k]) for k, v in before.items())
 
 
-def test_damaged_and_foreign_checkpoints_are_refused(digits, tmp_path):
+def test_load_refuses_damaged_and_foreign_checkpoints(digits, tmp_path):
     spec = tiny_spec(digits)
     state, _ = train(spec, digits)
     state.save(tmp_path, FP64)
@@ -170,14 +170,14 @@ def test_damaged_and_foreign_checkpoints_are_refused(digits, tmp_path):
         TrainState.load(tmp_path, spec, FP64)
 
 
-def test_divergence_is_one_line_that_says_where(digits):
+def test_fit_says_in_one_line_where_it_diverged(digits):
     spec = tiny_spec(digits, recipe=dataclasses.replace(tiny_spec(digits).recipe, learning_rate=1e30, clip=float("inf")))
     with pytest.raises(UserError, match=r"diverged at epoch \d+, step \d+"):
         train(spec, digits)
 
 
-def test_weights_that_the_last_step_ruined_are_no_model(digits, monkeypatch):
-    """Every batch's loss was finite: what came of them is not."""
+def test_fit_refuses_weights_ruined_by_the_last_step(digits, monkeypatch):
+    """The loss of every batch was finite, and that of the final weights is not."""
     spec = tiny_spec(digits)
     monkeypatch.setattr("uvb.training.loop.Probe.__call__", lambda self: (math.nan, math.nan, None, None))
     with pytest.raises(UserError, match="diverged by its end"):
@@ -185,14 +185,14 @@ def test_weights_that_the_last_step_ruined_are_no_model(digits, monkeypatch):
 
 
 class Counting(torch.nn.Module):
-    """Stands for what keeps statistics, such as a batch norm."""
+    """Stands for a layer that keeps statistics, such as a batch norm."""
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("calls", torch.zeros((), dtype=torch.float64))
 
 
-def test_buffers_of_the_averaged_model_are_the_trained_ones(digits):
+def test_averaged_model_copies_the_buffers_of_the_trained_one(digits):
     spec = tiny_spec(digits)
     state = TrainState.fresh(spec, FP64)
     assert state.averaged is not state.model
@@ -205,8 +205,8 @@ def test_buffers_of_the_averaged_model_are_the_trained_ones(digits):
     assert state.averaged.statistics.calls > 0
 
 
-def test_a_model_that_raises_is_told_before_the_first_step(digits, monkeypatch):
-    """It would raise on every worker at every step, so nobody need try it again; memory may be free then."""
+def test_fit_refuses_a_model_that_raises_before_the_first_step(digits, monkeypatch):
+    """It would raise again, so it is a user's error. Too little memory is not: a second try may find more."""
     spec = tiny_spec(digits)
     for error, expected in ((AttributeError("no attribute 'nothere'"), UserError), (torch.OutOfMemoryError(), None)):
         monkeypatch.setattr(Energy, "forward", lambda *_, error=error: (_ for _ in ()).throw(error))
@@ -215,14 +215,14 @@ def test_a_model_that_raises_is_told_before_the_first_step(digits, monkeypatch):
         assert expected is None or "(AttributeError: no attribute 'nothere'); mend it, or leave it out" in str(told.value)
 
 
-def test_a_loss_that_is_not_finite_from_the_start_blames_no_rate(digits, monkeypatch):
+def test_fit_does_not_blame_the_rate_for_a_loss_not_finite_at_the_start(digits, monkeypatch):
     spec = tiny_spec(digits)
     monkeypatch.setattr(Denoise, "per_image", lambda self, x, noise, eps: self.model(x, eps).flatten(1).sum(1) / 0.0)
     with pytest.raises(UserError, match=r"not finite before the first update \(loss .*\); check what the model computes"):
         train(spec, digits)
 
 
-def test_other_images_than_the_specs_are_refused(digits):
+def test_fit_refuses_images_of_another_checksum(digits):
     spec = tiny_spec(digits)
     other = ImageSet("digits", digits.train.flip(0), digits.test, digits.train_labels, digits.test_labels, digits.levels)
     with pytest.raises(UserError, match="not those of the spec"):
@@ -239,14 +239,14 @@ def spec_of(digits, model):
 
 
 def nearness(spec):
-    """How near the weights of any number of workers are in float64: Muon orthogonalizes in bfloat16."""
+    """How close the weights of different numbers of workers are in float64; Muon orthogonalizes in bfloat16."""
     return 1e-9 if spec.recipe.optimizer == "adam" else 0.01 * spec.recipe.learning_rate
 
 
 def worker(rank: int, world: int, folder: str, compile: bool = False) -> None:
     torch.set_num_threads(1)
     warnings.filterwarnings("error", message="torch.compile failed")
-    torch.compile = functools.partial(torch.compile, backend="eager")  # the trace as it is: what DDP sees of it is the same
+    torch.compile = functools.partial(torch.compile, backend="eager")  # the trace alone looks the same to DDP
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet-{world}", rank=rank, world_size=world)
     digits, plan = load_dataset("digits"), Plan(workers=world, precision="fp64", compile=compile)
     for model in MODELS:
@@ -264,12 +264,11 @@ def worker(rank: int, world: int, folder: str, compile: bool = False) -> None:
     dist.destroy_process_group()
 
 
-def test_any_number_of_workers_trains_the_same_model(digits, tmp_path):
-    """1, 2 and 3 gloo processes (3 does not divide the batch of 32), in float64: weights to 1e-9, DEEN's idle bias included.
+def test_fit_with_any_number_of_workers_trains_the_same_model(digits, tmp_path):
+    """1, 2 and 3 gloo processes in float64 have weights equal to 1e-9, also DEEN's unused bias. 3 does not divide the batch.
 
-    Muon orthogonalizes in bfloat16, where the last bit of a sum may decide a rounding: there to a twentieth of a step.
-
-    And one that goes on in mid-epoch, where every worker reads the losses of all, is the uninterrupted one to the bit.
+    Muon orthogonalizes in bfloat16, where the last bit of a sum may decide a rounding, so there they agree to a twentieth of a
+    step. A training that resumes within an epoch equals the uninterrupted one bit for bit.
     """
     alone = {model: train(spec_of(digits, model), digits)[0] for model in MODELS}
     for world in (2, 3):
@@ -287,8 +286,8 @@ def test_any_number_of_workers_trains_the_same_model(digits, tmp_path):
 
 
 @pytest.mark.slow
-def test_compiled_workers_train_the_same_model(digits, tmp_path):
-    """Two gloo processes whose gradients all come at once from one graph: DDP averages them as it does others."""
+def test_fit_with_compiled_workers_trains_the_same_model(digits, tmp_path):
+    """In two gloo processes one graph hands out all gradients at once, and DDP averages them like others."""
     mp.start_processes(worker, args=(2, str(tmp_path), True), nprocs=2, start_method="spawn")
     for model in MODELS:
         alone, _ = train(spec_of(digits, model), digits)
@@ -300,14 +299,14 @@ def test_compiled_workers_train_the_same_model(digits, tmp_path):
 
 
 @pytest.mark.parametrize("epoch", [0, 1])
-def test_the_gap_over_training_is_one_measure_on_both_splits(digits, epoch):
+def test_probe_measures_both_splits_alike(digits, epoch):
     """`train_probe` and `test_loss`, written out: averaged weights, fixed images, the same noise."""
     spec = tiny_spec(digits)
     state = TrainState.fresh(spec, FP64)
     for progress in fit(spec, FP64, state, digits):
         if progress.metrics and len(state.curves) == epoch + 1:
             break
-    model, count = state.averaged, 100  # the training images there are, fewer than the test images
+    model, count = state.averaged, 100  # all training images; they are fewer than the test images
     got = (state.curves[epoch].train_probe, state.curves[epoch].test_loss)
     for loss, pixels, n in zip(got, (digits.train[:count], digits.test), (count, len(digits.test)), strict=True):
         order = torch.randperm(len(pixels), generator=generator(0, "probe"))
@@ -316,8 +315,8 @@ def test_the_gap_over_training_is_one_measure_on_both_splits(digits, epoch):
         assert loss == pytest.approx(float((x - model(x + noise, eps)).square().sum() / n), rel=1e-9)
 
 
-def test_the_encoder_over_training_is_that_of_noisy_test_images(digits):
-    """`kl` and `recon`, ½‖y - μ_y(z)‖²/σ², at a σ that is not 1, with torch.distributions; none for DEEN."""
+def test_probe_measures_the_encoder_on_noisy_test_images(digits):
+    """`kl` and `recon`, ½‖y - μ_y(z)‖²/σ², at σ ≠ 1, by torch.distributions. DEEN has neither."""
     spec = tiny_spec(digits, sigma=0.5)
     state, _ = train(spec, digits)
     model, n = state.averaged, len(digits.test)
@@ -335,22 +334,22 @@ def test_the_encoder_over_training_is_that_of_noisy_test_images(digits):
     assert [(row.kl, row.recon) for row in deen.curves] == [(None, None)] * 2
 
 
-def test_a_state_of_before_the_training_probe_is_read(digits, tmp_path):
+def test_load_reads_a_state_without_the_training_probe(digits, tmp_path):
     state, _ = train(tiny_spec(digits), digits)
     state.save(tmp_path / "state", FP64)
     path = tmp_path / "state" / "state.json"
     blob = json.loads(path.read_text())
     for row in blob["curves"]:
         del row["train_probe"]
-    del blob["json_sha256"]  # older than this hash, too
+    del blob["json_sha256"]  # such a state is also older than this hash
     path.write_text(json.dumps(blob))
     again = TrainState.load(tmp_path / "state", state.spec, FP64)
     assert [row.train_probe for row in again.curves] == [None, None]
 
 
 @pytest.mark.parametrize(("before", "after"), [("fp32", "fp64"), ("fp64", "fp32")])
-def test_a_new_plan_may_change_the_precision(digits, tmp_path, before, after):
-    """`--replan --precision`: weights, moments and losses are read in the new plan's, and the training goes on from there."""
+def test_load_takes_over_a_new_plans_precision(digits, tmp_path, before, after):
+    """`--replan --precision`: weights, moments and losses are read in the new precision, and the training continues."""
     spec, plan = tiny_spec(digits), Plan(precision=after)
     first = TrainState.fresh(spec, Plan(precision=before))
     next(fit(spec, Plan(precision=before), first, digits, pulse_seconds=0.0))
@@ -365,8 +364,8 @@ def test_a_new_plan_may_change_the_precision(digits, tmp_path, before, after):
         torch.testing.assert_close(tensor.double(), exact[name].double(), rtol=2e-3, atol=2e-4)
 
 
-def test_a_compiler_that_fails_is_told_and_done_without(digits, monkeypatch):
-    """torch.compile's failure costs speed and a warning, and not a bit of the result."""
+def test_fit_trains_eagerly_if_the_compiler_fails(digits, monkeypatch):
+    """A warning says so, and the result is the same to the bit."""
 
     class Broken(torch.nn.Module):
         def forward(self, *_):

@@ -1,4 +1,4 @@
-"""Muon through the Gram matrix: what its step is, and that it is the usual one."""
+"""Muon through the Gram matrix: its step, and that it equals the usual one."""
 
 import math
 
@@ -57,7 +57,7 @@ def test_orthogonalized_has_no_scale_and_maps_zero_to_zero():
     ("shape", "falling", "rounding"), [((50, 15488), 0.0, 2e-6), ((500, 100), 1.0, 4e-6), ((50, 2000), 3.0, 1e-3)]
 )
 def test_gram_form_equals_direct_iteration_to_float32_rounding(shape, falling, rounding):
-    """Squares of singular values a thousandth of the largest are near float32's rounding, so there it is less exact."""
+    """It is less exact if the smallest singular value is a thousandth of the largest: its square is near float32's rounding."""
     matrix = random_matrix(*shape, torch.float32, falling=falling)
     apart = (through_gram(matrix) - iterated(matrix)).norm() / iterated(matrix).norm()
     assert float(apart) < rounding
@@ -137,7 +137,7 @@ def test_state_of_muon_is_saved_and_loaded_by_name(digits, tmp_path):
     assert all(torch.equal(own[name], loaded[name]) for name in own)
 
 
-def test_a_spec_without_weight_decay_keeps_its_name(digits):
+def test_spec_without_weight_decay_keeps_its_identity(digits):
     spec = tiny_spec(digits, "uvb")
     assert "weight_decay" not in spec.to_json()["recipe"]
     decaying = tiny_spec(digits, "uvb", recipe=MUON.changed(weight_decay=0.1))
@@ -145,7 +145,7 @@ def test_a_spec_without_weight_decay_keeps_its_name(digits):
     assert type(spec).from_json(decaying.to_json()) == decaying
 
 
-def test_weight_decay_is_refused_where_nothing_decays():
+def test_recipe_refuses_weight_decay_where_nothing_decays():
     with pytest.raises(UserError, match="only muon_conv decays weights"):
         Recipe("r", epochs=1, weight_decay=0.1)
     with pytest.raises(UserError, match="must be 0 or more"):

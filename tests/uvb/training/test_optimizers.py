@@ -1,4 +1,4 @@
-"""Adam or Muon: who updates which parameter, and what Muon's step is."""
+"""Adam and Muon: which parameters each updates, and what Muon's step is."""
 
 import math
 
@@ -21,10 +21,10 @@ def names(model, optimizer):
     ("name", "matrices"),
     [
         ("uvb", {f"encoder_{of}.layers.{i}.weight" for of in ("mu", "lambda") for i in (5, 7)} | {"decoder.layers.0.weight"}),
-        ("deen", {"net.layers.5.weight"}),  # its last layer has one output: a vector
+        ("deen", {"net.layers.5.weight"}),  # its last layer has one output, so its weight is a vector
     ],
 )
-def test_muon_has_the_matrices_and_adam_the_rest(digits, name, matrices):
+def test_build_optimizers_gives_matrices_to_muon_and_the_rest_to_adam(digits, name, matrices):
     model = build_model(tiny_spec(digits, name))
     (everything,) = build_optimizers(model, RECIPES["fast"])
     assert type(everything) is torch.optim.Adam
@@ -35,8 +35,8 @@ def test_muon_has_the_matrices_and_adam_the_rest(digits, name, matrices):
     assert not names(model, adam) & names(model, muon)
 
 
-def test_muons_step_is_a_semi_orthogonal_matrix_of_adams_size():
-    """Of G = U S V' it steps along about U V', whatever S is: all singular values alike, 0.2 lr a weight, and downhill."""
+def test_muon_steps_by_a_semi_orthogonal_matrix_of_adams_size():
+    """For G = U S V' it steps along about U V' whatever S is: equal singular values, 0.2 lr for each weight, downhill."""
     torch.manual_seed(0)
     layer, lr = torch.nn.Linear(40, 8, bias=False, dtype=torch.float64), 1e-2
     u, _, vh = torch.linalg.svd(torch.randn(8, 40, dtype=torch.float64), full_matrices=False)
@@ -53,8 +53,8 @@ def test_muons_step_is_a_semi_orthogonal_matrix_of_adams_size():
 
 
 @pytest.mark.parametrize("beta2", [0.999, 0.9])
-def test_adam_divides_by_what_it_remembers_of_the_squares(beta2):
-    """After gradients 1 and 3: the second step is lr m / sqrt(v), both averages corrected (Kingma & Ba, 2015)."""
+def test_adam_divides_by_its_average_of_squares(beta2):
+    """After gradients 1 and 3: the second step is lr m / sqrt(v), with both averages corrected (Kingma & Ba, 2015)."""
     layer, lr = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64), 1e-2
     (adam,) = build_optimizers(layer, Recipe("r", epochs=1, learning_rate=lr, beta2=beta2))
     for gradient in (1.0, 3.0):
@@ -67,11 +67,11 @@ def test_adam_divides_by_what_it_remembers_of_the_squares(beta2):
 
 
 @pytest.mark.parametrize("beta2", [-0.1, 1.0])
-def test_a_beta2_outside_its_range_is_refused(beta2):
+def test_recipe_refuses_beta2_outside_its_range(beta2):
     with pytest.raises(UserError, match=r"must lie in \[0, 1\)"):
         Recipe("r", epochs=1, beta2=beta2)
 
 
-def test_an_unknown_optimizer_is_refused():
+def test_recipe_refuses_an_unknown_optimizer():
     with pytest.raises(UserError, match="choose adam or muon"):
         Recipe("r", epochs=1, optimizer="sgd")
