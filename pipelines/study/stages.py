@@ -20,6 +20,7 @@ from pipelines.files.masking import masked_json
 from pipelines.files.names import inside
 from pipelines.files.store import Store
 from pipelines.reporting.page import build_report
+from pipelines.reporting.summary import summary
 from pipelines.study.config import ClusterOptions, MeasureOptions, StudyConfig
 from pipelines.study.images import save_images
 from pipelines.study.presets import preset_text
@@ -257,6 +258,8 @@ def report(study: Running, finishing: Callable[[Path], None] | None = None) -> s
         if finishing:
             finishing(folder)
         build_report(folder)
+        for line in summary(folder):
+            study.screen.say(line)
         if not study.store.local_path:
             for name in ("tables", "figures"):
                 if (folder / name).is_dir():

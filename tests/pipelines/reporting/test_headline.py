@@ -1,6 +1,7 @@
 """The report's headline: which model is better, by how much, and how sure that is."""
 
 import itertools
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from pipelines.reporting.numbers import decimals
 from pipelines.reporting.page import build_report
 from pipelines.reporting.render import said
 from pipelines.reporting.statistics import interval, own_estimator
+from pipelines.reporting.summary import summary
 from pipelines.reporting.tables import build_tables
 from tests.support import fake_study
 from uvb.models.capacity import widths_at
@@ -165,6 +167,20 @@ def test_pair_table_has_the_headlines_interval(tmp_path: Path) -> None:
     ((_, difference, between, *_),) = table.rows
     assert f"{difference.text}, 95 % CI {between.text}" in said(headline)[1]
     assert "trainings" in table.notes[-1]
+
+
+def test_summary_is_the_headline_and_the_losses_at_a_few_noise_levels(study: Path) -> None:
+    """The losses are those of the table; digits at eight noise levels are shown at four."""
+    losses = build_tables(study)["losses"]
+    sentence, head, *rows, mean_image = summary(study)
+    assert sentence.startswith("At σ = 1.0 on digits, UVB is lower than DEEN")
+    assert head.split("  ")[0] == "test loss on digits"
+    assert re.findall("σ = (...)", head) == ["0.3", "0.5", "0.8", "1.0"]
+    assert [row.split("  ")[0] for row in rows] == ["UVB", "DEEN", "σ-VAE", "UVB, Laplace b = σ", "VAE on Y"]
+    at = losses.query("model == 'uvb' and sigma == 1.0 and split == 'test' and estimator == 'energy'").iloc[0]
+    digits = decimals(at["stderr"])
+    assert rows[0].endswith(f"{at['loss']:.{digits}f} ± {at['stderr']:.{digits}f}")
+    assert mean_image.split()[-1] == "4.74"
 
 
 def test_report_without_losses_has_no_headline(bare: Path) -> None:

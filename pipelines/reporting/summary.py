@@ -1,0 +1,44 @@
+"""What a study ends by saying in the terminal: the report's headline, and its test losses in miniature."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from pipelines.files.study_files import StudyFiles
+from pipelines.reporting.cells import first_row, number
+from pipelines.reporting.figures.style import label
+from pipelines.reporting.headlines import headlines, lone_headlines
+from pipelines.reporting.numbers import level
+from pipelines.reporting.render import said
+from pipelines.reporting.schemas import read_table
+from pipelines.reporting.statistics import main_group, main_models, over_seeds, own_estimator
+
+LEVELS = 4  # noise levels of the small table
+
+
+def summary(study: Path) -> list[str]:
+    """The lines, from a study whose tables were written."""
+    files = StudyFiles(study)
+    losses, pairs = (read_table(study / "tables" / f"{name}.parquet", name) for name in ("losses", "pairs"))
+    found = headlines(losses, pairs, files.asked) or lone_headlines(losses, files.asked)
+    test = over_seeds(own_estimator(main_group(losses[losses["split"] == "test"], files.asked)))
+    tables = (line for dataset, group in test.groupby("dataset") for line in _table(str(dataset), group))
+    return [*(said(headline)[0] for headline in found), *tables]
+
+
+def _table(dataset: str, losses: pd.DataFrame) -> Iterator[str]:
+    """Models down; a few noise levels across, the smallest and the largest among them."""
+    every = sorted(set(losses["sigma"]))
+    last = len(every) - 1
+    sigmas = [every[i] for i in sorted({round(last * j / (LEVELS - 1)) for j in range(LEVELS)})]
+    rows = [[f"test loss on {dataset}", *(f"σ = {level(sigma)}" for sigma in sigmas)]]
+    for model in main_models(losses):
+        own = [first_row(losses[(losses["model"] == model) & (losses["sigma"] == sigma)]) for sigma in sigmas]
+        cells = [number(row.get("loss"), row.get("stderr")) for row in own]
+        rows.append([label(model), *(f"{cell.text} ± {cell.error}" if cell.error else cell.text for cell in cells)])
+    known = [number(losses.loc[losses["sigma"] == sigma, "mean_image"].max()).text for sigma in sigmas]
+    rows.append(["the mean image", *known])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for name, *values in rows:
+        yield "  ".join([name.ljust(widths[0]), *(value.rjust(width) for value, width in zip(values, widths[1:], strict=True))])
