@@ -1,16 +1,19 @@
-"""Tables and figures of the two open questions, from what `recipes` and `gap` wrote.
+"""Tables and figures of best against best and of the two open questions, from what `recipes` and `gap` wrote.
 
+python -m benchmarks.cpu.answers best FOLDER                    # Markdown on stdout, and difference_over_sigma.svg into FOLDER
 python -m benchmarks.cpu.answers parts FOLDER [--sigma 1.0]     # Markdown on stdout, and loss_over_work.svg into FOLDER
 python -m benchmarks.cpu.answers gaps FOLDER                    # Markdown on stdout, and gap_over_images.svg into FOLDER
 """
 
 import argparse
 import json
+import math
 import statistics
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+from scipy.stats import t as student
 
 from pipelines.cluster.cost_model import image_flops
 from uvb.models.capacity import parameters
@@ -29,6 +32,42 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
 def fall_over_last_third(curve: list[float]) -> float:
     """By what share the loss falls over the last third of a training."""
     return 1 - curve[-1] / curve[len(curve) - 1 - max(1, len(curve) // 3)]
+
+
+def best(folder: Path) -> str:
+    """A table of the first two models at each noise level and pairing of recipes, and a figure of their difference."""
+    rows = json.loads((folder / "comparison.json").read_text())["compared"]
+    pair = next(name for name in rows[0] if " - " in name)
+    ours, theirs = pair.split(" - ")
+    first = rows[0]
+    new = [row for row in rows if any(row[m]["choice"] != first[m]["choice"] for m in (ours, theirs))]
+    rows = [row for row in rows if row["recipes"] == first["recipes"]] + new
+    lines = [f"| σ | recipes | {ours} | {theirs} | {ours} − {theirs} |", "|---:|---|---:|---:|---:|"]
+    figure, axes = plt.subplots(figsize=(5.4, 3.4))
+    for place, recipes in enumerate(dict.fromkeys(row["recipes"] for row in rows)):
+        own = [row for row in rows if row["recipes"] == recipes]
+        for row in own:
+            one, other = (f"{row[m]['loss']:.3f} ± {row[m]['half_interval_over_trainings']:.3f}" for m in (ours, theirs))
+            lines.append(f"| {row['sigma']:g} | {recipes} | {one} | {other} | **{interval_of(row[pair], row['trainings'])}** |")
+        places = [row["sigma"] + 0.012 * place for row in own]
+        halves = [half_interval(row[pair], row["trainings"]) for row in own]
+        axes.errorbar(places, [row[pair]["mean"] for row in own], halves, marker="o", capsize=3, label=recipes)
+    axes.axhline(0, color="grey", linewidth=0.8)
+    axes.set(xlabel="σ", ylabel=f"test loss, {ours} − {theirs}")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    save(figure, folder / "difference_over_sigma.svg")
+    return "\n".join(lines)
+
+
+def half_interval(apart: dict[str, float], trainings: int) -> float:
+    """Half of the 95 % interval of a difference: Student's t of so many trainings, variance over trainings plus over images."""
+    t = float(student.ppf(0.975, trainings - 1))
+    return t * math.hypot(apart["half_interval_over_trainings"] / t, apart["stderr_over_images"])
+
+
+def interval_of(apart: dict[str, float], trainings: int) -> str:
+    return f"{apart['mean']:+.3f} ± {half_interval(apart, trainings):.3f}".replace("-", "−")
 
 
 def parts(folder: Path, sigma: float) -> str:
@@ -52,7 +91,7 @@ def parts(folder: Path, sigma: float) -> str:
         choice = row[name]["choice"]
         recipe = ", ".join([f"{choice['optimizer']} {choice['learning_rate']:g}",
                             *(f"{k} {v}" for k, v in choice.items() if k not in ("optimizer", "learning_rate"))])  # fmt: skip
-        difference = f"{apart['mean']:+.3f} ± {apart['half_interval_over_trainings']:.3f}" if apart else ""
+        difference = interval_of(apart, row["trainings"]) if apart else ""
         fall = statistics.mean(fall_over_last_third(one["curve"]) for one in own)
         hours = statistics.mean(one["cpu_seconds"] for one in own) / 3600
         lines.append(
@@ -115,11 +154,12 @@ def save(figure: Any, path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("parts", "gaps"))
+    parser.add_argument("what", choices=("best", "parts", "gaps"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--sigma", type=float, default=1.0)
     asked = parser.parse_args()
-    print(parts(asked.folder, asked.sigma) if asked.what == "parts" else gaps(asked.folder))
+    answers = {"best": best, "parts": lambda folder: parts(folder, asked.sigma), "gaps": gaps}
+    print(answers[asked.what](asked.folder))
 
 
 if __name__ == "__main__":
