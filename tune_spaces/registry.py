@@ -1,4 +1,4 @@
-"""Spaces by name: functions from a base configuration to the trainings it stands for."""
+"""Spaces by name. A space is a function from a base configuration to a list of trainings."""
 
 import dataclasses
 from collections.abc import Callable
@@ -11,14 +11,14 @@ from uvb.models.capacity import widths_at
 from uvb.registry import Registry
 from uvb.spec import DataRef, Recipe, RunSpec
 
-_widths = lru_cache(widths_at)  # a space asks for the same few many times
+_widths = lru_cache(widths_at)  # a space asks for the same few widths many times
 
 
 @dataclass(frozen=True)
 class Base:
-    """What all trainings of a space share, apart from what it varies.
+    """What all trainings of a space share, except for what the space varies.
 
-    `sigmas` and `seeds` are those asked for. A space that does not vary sigma takes the largest.
+    `sigmas` and `seeds` are those that the user asks for. A space that does not vary sigma takes the largest.
     """
 
     data: DataRef
@@ -34,7 +34,7 @@ class Base:
         return max(self.sigmas)
 
     def spec(self, model: str, sigma: float | None = None, **changes: Any) -> RunSpec:
-        """The training of `model` at `sigma` (the largest, if None), with fields of RunSpec changed."""
+        """The training of `model` at `sigma` (None: the largest). `changes` replace fields of the RunSpec."""
         spec = RunSpec(
             self.data, model, _widths(model, self.data.shape, self.width), self.largest_sigma if sigma is None else sigma,
             get_model(model).objective, self.recipe, self.activation, self.seeds[0],
@@ -49,44 +49,26 @@ Kind = Literal["table", "choice", "search"]
 class Space:
     """A registered space, of one of three kinds.
 
-    A "table" trains everything to its end and is judged by the test set. The other two choose something, so they are judged by
-    held-out training images and the test set stays unseen: a "choice" trains everything to its end, a "search" stops the
-    worst trainings early (ASHA).
+    - A "table" trains everything to its end and is judged by the test set.
+    - A "choice" trains everything to its end, to choose something. It is judged by held-out training images.
+    - A "search" is a choice that stops the worst trainings early (ASHA).
     """
 
     name: str
     specs: Callable[[Base], list[RunSpec]]
     kind: Kind
 
-    @property
-    def about(self) -> str:
-        """The first line of its docstring."""
-        return (self.specs.__doc__ or "").strip().split("\n")[0]
-
 
 SPACES: Registry[Space] = Registry("space", "uvb.spaces")
+space_names, get_space = SPACES.names, SPACES.get
 SpecsOf = Callable[[Base], list[RunSpec]]
 
 
 def register_space(name: str, *, kind: Kind = "table") -> Callable[[SpecsOf], SpecsOf]:
-    """Function decorator that makes a space known by `name`."""
+    """Function decorator that registers a space by `name`."""
 
     def add(specs: SpecsOf) -> SpecsOf:
         SPACES.add(name, Space(name, specs, kind))
         return specs
 
     return add
-
-
-def space_names() -> list[str]:
-    """All names, sorted; those of installed plug-ins too."""
-    return SPACES.names()
-
-
-def get_space(name: str) -> Space:
-    """The space called `name`, loaded from a plug-in if need be.
-
-    Raises:
-        UserError: if there is none.
-    """
-    return SPACES.get(name)

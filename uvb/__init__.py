@@ -4,7 +4,7 @@ import uvb
 energy = uvb.load("outputs/digits/models/<spec_id>/model")
 x_hat = energy(y, eps)
 
-Every name is imported at its first use, so that `import uvb` alone does not load torch.
+Every name is imported when it is first used, so that `import uvb` alone does not load torch.
 """
 
 from importlib import import_module

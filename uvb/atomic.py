@@ -1,4 +1,4 @@
-"""Files and folders that get their name only once they are whole: the one place that writes and then renames."""
+"""Files and folders that get their name only when they are whole."""
 
 import os
 import shutil
@@ -12,12 +12,12 @@ TEMPORARY = ".tmp-"  # how the names of half-written files and folders begin
 
 @contextmanager
 def replacing(target: Path, *, durable: bool = True) -> Iterator[Path]:
-    """Yield a fresh path beside `target`. It is renamed to `target` at the end, or deleted where the block raises.
+    """Yield a new path beside `target`. It is renamed to `target` when the block ends, or deleted if the block raises.
 
-    The block may make a file or a folder there. What `target` was before stays until then, and is replaced.
+    The block makes a file or a folder at that path. Until then an earlier `target` stays.
 
     Args:
-        durable: wait until the bytes are on the disk, so that a power cut leaves the old version or the new one.
+        durable: wait until the bytes are on the disk, so that a power cut leaves either the old version or the new one.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f"{TEMPORARY}{uuid4().hex}-{target.name}")
@@ -26,7 +26,7 @@ def replacing(target: Path, *, durable: bool = True) -> Iterator[Path]:
         if durable:
             for path in [*temporary.rglob("*"), temporary]:
                 _sync(path)
-        if temporary.is_dir() and target.exists():  # a rename does not replace a folder
+        if temporary.is_dir() and target.exists():  # a rename cannot replace a folder
             old = target.with_name(f"{TEMPORARY}{uuid4().hex}-{target.name}")
             target.rename(old)
             temporary.rename(target)

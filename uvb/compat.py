@@ -1,24 +1,24 @@
-"""Private functions of torch, in one place, each with the reason why no public one will do.
+"""Private functions of torch, each with the reason why no public one will do.
 
-Tried with torch 2.11 to 2.13. After an update of torch run ``python -m pytest tests/uvb``: every one of these is under test.
+They were tried with torch 2.11 to 2.13. After an update of torch run ``python -m pytest tests/uvb``, which tests each of them.
 """
 
 import torch
 
 
 def inside_transform() -> bool:
-    """Whether `torch.func` is transforming the running code (vmap, vjp, jvp): no public function tells."""
+    """Whether `torch.func` is transforming the running code (vmap, vjp, jvp). No public function tells."""
     return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def end_failed_capture(device: int, pool: tuple[int, int]) -> None:
     """Tell CUDA's allocator that a capture into `pool` is over.
 
-    torch 2.11 takes a capture that failed to be under way still, and would refuse every later one of the process.
+    torch 2.11 believes that a failed capture goes on, and would refuse every later capture of the process.
     """
     torch._C._cuda_endAllocateToPool(device, pool)
 
 
 def cpu_has_bf16() -> bool:
-    """Whether this CPU multiplies bf16 in hardware, by AVX512-BF16 or AMX: no public function tells."""
+    """Whether this CPU multiplies bf16 in hardware, by AVX512-BF16 or AMX. No public function tells."""
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

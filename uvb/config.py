@@ -13,7 +13,14 @@ _Config = TypeVar("_Config")
 
 @dataclass(frozen=True)
 class Widths:
-    """The config of the paper's networks: `conv` channels, a linear layer of `hidden`; `latent` = d_z, `decoder` if any."""
+    """The config of the paper's networks.
+
+    Attributes:
+        conv: channels of each convolution.
+        hidden: units of the linear layer after them.
+        latent: d_z. 0: the network has no latent variable.
+        decoder: units of the decoder's hidden layer. 0: there is no decoder.
+    """
 
     conv: tuple[int, ...]
     hidden: int
@@ -25,7 +32,7 @@ class Widths:
         return "/".join(parts + [str(w) for w in (self.latent, self.decoder) if w])
 
     def scaled(self, factor: float) -> "Widths":
-        """Widths times `factor`, rounded, at least 1. d_z stays, since it is a modelling choice."""
+        """Widths times `factor`, rounded, at least 1. d_z stays: it is a choice of the model."""
         conv = tuple(max(1, round(c * factor)) for c in self.conv)
         decoder = max(1, round(self.decoder * factor)) if self.decoder else 0
         return Widths(conv, max(1, round(self.hidden * factor)), self.latent, decoder)
@@ -33,7 +40,7 @@ class Widths:
 
 @dataclass(frozen=True)
 class UnknownConfig:
-    """The config of a model that is not installed here: its JSON as it was read, so that its spec keeps its identity."""
+    """The config of a model that is not installed here. It keeps the JSON that was read, so the spec keeps its identity."""
 
     text: str
 
@@ -52,13 +59,8 @@ def config_from_json(kind: type[_Config], blob: dict[str, Any]) -> _Config:
     return kind(**{name: _as_tuples(value) for name, value in blob.items()})
 
 
-def unknown_config(blob: dict[str, Any]) -> UnknownConfig:
-    """The config of a model that is not installed here."""
-    return UnknownConfig(json.dumps(blob, sort_keys=True))
-
-
 def require_config(model: str, config: Any) -> None:
-    """Raise `UserError` unless `config` is a frozen dataclass that JSON gives back unchanged, as a stored spec must be."""
+    """Raise `UserError` unless `config` is a frozen dataclass that survives JSON unchanged, since specs are stored."""
     if not dataclasses.is_dataclass(config) or isinstance(config, type) or not _is_frozen(config):
         raise UserError(
             f"model {model!r}: its config is {config!r}; it must be an instance of a dataclass that is frozen, "

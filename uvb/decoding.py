@@ -1,4 +1,4 @@
-"""The one way JSON becomes a typed value: whatever is wrong with it is one line that names the place."""
+"""JSON as typed values. An error is one line that names the place."""
 
 import json
 from typing import Any, TypeVar
@@ -11,9 +11,9 @@ T = TypeVar("T")
 
 
 def decoded(blob: Any, kind: type[T], what: str) -> T:
-    """`blob`, of JSON types, as a `kind`: a dataclass, a TypedDict, or any other type hint.
+    """Convert `blob`, of JSON types, to `kind`: a dataclass, a TypedDict, or any other type hint.
 
-    Fields that `kind` does not have are left out; a number without a fraction passes for a float.
+    Fields that `kind` does not have are left out. A whole number may stand for a float.
 
     Raises:
         UserError: a field is missing or of another type. The line begins with `what` and names the field.
@@ -25,11 +25,7 @@ def decoded(blob: Any, kind: type[T], what: str) -> T:
 
 
 def parsed(text: str | bytes, what: str) -> Any:
-    """What the JSON in `text` says.
-
-    Raises:
-        UserError: it is no JSON, or nested too deeply.
-    """
+    """The value of the JSON in `text`. Raises `UserError` if it is no JSON, or nested too deeply."""
     try:
         return json.loads(text)
     except RecursionError:

@@ -1,12 +1,17 @@
-"""The one exception for what a user can cause and can mend."""
+"""The exception for mistakes that a user can make and correct."""
 
 
 class UserError(Exception):
-    """A mistake of the user's, told in one line: what was wrong, what is allowed, what to do.
+    """A user's mistake, told in one line: what was wrong, what is allowed, what to do.
 
-    Command lines print the line and exit with code 2; nothing else is caught that way.
+    Commands print the line and exit with code 2. They catch nothing else that way.
     """
 
 
 class Diverged(UserError):
-    """A training whose losses are no longer finite: a result of its recipe."""
+    """A training whose losses are no longer finite. This is a result of its recipe."""
+
+
+def one_line(error: BaseException) -> str:
+    """The message of `error` on one line, at most 300 characters."""
+    return " ".join(str(error).split())[:300]

@@ -2,6 +2,8 @@
 
 import math
 import os
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 CGROUPS = Path("/proc/self/cgroup")
@@ -15,67 +17,47 @@ def usable_cpus() -> int:
 
 
 def cpu_quota(cgroups: Path = CGROUPS, mount: Path = MOUNT) -> float:
-    """The CPUs that control groups (version 1 or 2) allow this process, which may be a fraction; infinite where none does.
-
-    Every group above ours limits us, too, so the smallest quota counts.
-    """
-    try:
-        lines = cgroups.read_text().splitlines()
-    except OSError:  # no Linux
-        return math.inf
+    """How many CPUs the control groups (version 1 or 2) allow this process, perhaps a fraction; infinite without a limit."""
     quotas = [math.inf]
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if not controllers:
-            quotas += [_quota_v2(group) for group in _groups(mount, path)]
-        elif "cpu" in controllers.split(","):
-            quotas += [_quota_v1(group) for group in _groups(mount / controllers, path)]
-            quotas += [_quota_v1(group) for group in _groups(mount / "cpu", path)]
+    for version, group in _groups("cpu", cgroups, mount):
+        try:
+            if version == 2:
+                quota, period = (group / "cpu.max").read_text().split()
+            else:
+                quota, period = ((group / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+            if quota != "max" and float(quota) > 0:
+                quotas.append(float(quota) / float(period))
+        except (OSError, ValueError, ZeroDivisionError):
+            continue
     return min(quotas)
 
 
-def _groups(root: Path, path: str) -> list[Path]:
-    """The folder of a group and of those above it. In a container the mount may begin at our own group."""
-    group = root / path.strip("/")
-    return [group, *[parent for parent in group.parents if parent.is_relative_to(root)]]
-
-
-def _quota_v2(group: Path) -> float:
-    try:
-        quota, period = (group / "cpu.max").read_text().split()
-        return math.inf if quota == "max" else float(quota) / float(period)
-    except (OSError, ValueError, ZeroDivisionError):
-        return math.inf
-
-
-def _quota_v1(group: Path) -> float:
-    try:
-        quota = float((group / "cpu.cfs_quota_us").read_text())
-        period = float((group / "cpu.cfs_period_us").read_text())
-        return quota / period if quota > 0 else math.inf
-    except (OSError, ValueError, ZeroDivisionError):
-        return math.inf
-
-
 def usable_memory(cgroups: Path = CGROUPS, mount: Path = MOUNT) -> int:
-    """How many bytes of memory this process may use: the machine's, and no more than a container's limit allows."""
+    """How many bytes of memory this process may use: the machine's, or fewer by a container's or a shell's limit."""
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    limits += [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
+    for version, group in _groups("memory", cgroups, mount):
+        try:
+            limits.append(int((group / ("memory.max" if version == 2 else "memory.limit_in_bytes")).read_text()))
+        except (OSError, ValueError):  # there is no such file, or it says "max"
+            continue
+    return min(limit for limit in limits if limit > 0)  # RLIM_INFINITY is -1
+
+
+def _groups(controller: str, cgroups: Path, mount: Path) -> Iterator[tuple[int, Path]]:
+    """The version and the folder of this process's control group, and of all groups above it, which limit it too."""
     try:
         lines = cgroups.read_text().splitlines()
-    except OSError:  # no Linux
-        lines = []
+    except OSError:  # not Linux
+        return
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if not controllers:
-            limits += [_bytes(group / "memory.max") for group in _groups(mount, path)]
-        elif "memory" in controllers.split(","):
-            limits += [_bytes(group / "memory.limit_in_bytes") for group in _groups(mount / "memory", path)]
-    return min(limit for limit in limits if limit > 0)
-
-
-def _bytes(file: Path) -> int:
-    """The number in a file; 0 where there is none, as where no limit is set."""
-    try:
-        return int(file.read_text())
-    except (OSError, ValueError):
-        return 0
+            version, roots = 2, [mount]
+        elif controller in controllers.split(","):
+            version, roots = 1, [mount / controllers, mount / controller]
+        else:
+            continue
+        for root in roots:  # in a container the mount may begin at this process's own group
+            group = root / path.strip("/")
+            yield from ((version, each) for each in [group, *group.parents] if each.is_relative_to(root))

@@ -1,4 +1,4 @@
-"""What data sets are called. It imports no torch, unlike `uvb.data`, so that commands parse their options quickly."""
+"""Names of data sets. This file imports no torch, unlike `uvb.data`, so that commands parse their options quickly."""
 
 import re
 
@@ -6,7 +6,7 @@ FILE_SUFFIXES = (".parquet", ".arrow", ".npz", ".npy")
 
 
 def dataset_stem(dataset: str) -> str:
-    """What a data set is called: a name as it is, a path's last part up to its suffix, a hub's name and configuration."""
+    """What a data set is called: a known name, a path's last part up to its suffix, or the hub's name and configuration."""
     if dataset.startswith("hf:"):
         name, _, config = dataset.removeprefix("hf:").partition(":")
         return "-".join(part for part in (name.rsplit("/", 1)[-1], config) if part)

@@ -1,13 +1,13 @@
 """What the paper reports, as data: Tables 1-5, Remark 4, and the settings of Sec. 3.1.1.
 
-Every lookup returns None where the paper has no figure, so a table can hold a column of the paper's values beside ours.
+Every lookup returns None if the paper has no figure, so a table can show the paper's values beside ours.
 """
 
 from dataclasses import dataclass
 
 SIGMAS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
-# Table 1: dim(vartheta), given to two digits.
+# Table 1: dim(vartheta), to two digits.
 PARAMETERS: dict[tuple[str, str], float] = {
     ("mnist", "uvb"): 2.7e7,
     ("mnist", "deen"): 2.6e7,
@@ -27,10 +27,10 @@ LOSSES: dict[tuple[str, str, str], tuple[float, ...]] = {
     ("cifar10", "deen", "test"): (15.5, 21.5, 27.1, 32.8, 38.0, 43.0, 48.1, 52.7),
 }
 
-# Remark 4: UVB with a Laplace decoder, sigma = 1, MNIST, training loss. Its scale b is not given.
+# Remark 4: training loss of UVB with a Laplace decoder on MNIST, sigma = 1. The paper does not give its scale b.
 LAPLACE_TRAIN_LOSS = 58.4
 
-# Tables 4 and 5, MNIST, sigma = 1: (model, quantity). Table 5 takes z from q(z|x), compares with y, divides by 2 sigma^2.
+# Tables 4 and 5, MNIST, sigma = 1: (model, quantity). Table 5 is |y - decoder(z)|^2 / 2 sigma^2 with z from q(z|x).
 INTERNALS: dict[tuple[str, str], float] = {
     ("uvb", "kl_noisy"): 692.0,
     ("vae", "kl_noisy"): 3.70,
@@ -38,13 +38,13 @@ INTERNALS: dict[tuple[str, str], float] = {
     ("vae", "recon_clean_y_half"): 51.5,
 }
 
-# Fig. 2's caption: one z against the mean over 1,000, the largest pixel difference.
+# Fig. 2's caption: the largest difference of a pixel between one z and the mean over 1,000.
 ONE_Z_BOUND = 0.0068
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How the paper trains (Sec. 3.1): Adam at a constant rate. `widths` as `str(uvb.spec.Widths)` writes them."""
+    """How the paper trains (Sec. 3.1): Adam at a constant rate. `widths` are written as `str(uvb.spec.Widths)` does."""
 
     recipe: str = "paper"
     epochs: int = 400
@@ -60,7 +60,7 @@ SETTINGS = Settings()
 
 
 def parameters(dataset: str, model: str) -> float | None:
-    """Table 1, to the two digits it gives."""
+    """Table 1, to two digits."""
     return PARAMETERS.get((dataset, model))
 
 

@@ -1,4 +1,4 @@
-"""Plan: how a training runs. Resolved once, stored beside the model, used again on resume; not part of the identity."""
+"""Plan: how a training runs. It is resolved once, stored beside the model, and used again on resume."""
 
 import dataclasses
 import os
@@ -16,15 +16,15 @@ from uvb.errors import UserError
 from uvb.machine import usable_cpus
 
 Precision = Literal["fp32", "bf16", "fp64"]
-COMPILE_FROM = 900.0  # seconds of training for which a CPU compiles: it costs up to a minute and saves 3 to 30 %
+COMPILE_FROM = 900.0  # seconds; on a CPU, compiling costs up to a minute and saves 3 to 30 %
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Workers, device, precision, compilation, CPU threads a worker. Fields are concrete: nothing is left on "auto".
+    """Workers, device, precision, compilation, and CPU threads of each worker. No field is left on "auto".
 
-    `graph` replays forward and backward pass as one CUDA graph (`uvb.accelerate.cuda_graph`); one worker a device only.
-    `products` makes convolutions of few pixels matrix products (`uvb.accelerate.products`).
+    `graph` replays the forward and the backward pass as one CUDA graph (`uvb.accelerate.cuda_graph`). It needs a single worker.
+    `products` computes convolutions of few pixels as matrix products (`uvb.accelerate.products`).
     """
 
     workers: int = 1
@@ -40,7 +40,7 @@ class Plan:
 
     @staticmethod
     def from_json(blob: Mapping[str, Any]) -> "Plan":
-        """The inverse of `to_json`. Raises UserError where a field is unknown, as in a plan of another version."""
+        """The inverse of `to_json`. Raises UserError if a field is unknown, as in a plan of another version."""
         try:
             return Plan(**blob)
         except TypeError as error:
@@ -54,11 +54,11 @@ class Plan:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of weights and images: float64 for fp64, else float32 (bf16 is autocast over float32 weights)."""
+        """The dtype of weights and images: float64 for fp64, else float32. bf16 is autocast over float32 weights."""
         return torch.float64 if self.precision == "fp64" else torch.float32
 
     def require_honourable(self) -> None:
-        """Raise `UserError` where this machine cannot do what the plan says; a plan is never changed silently."""
+        """Raise `UserError` if this machine cannot do what the plan says. A plan is never changed silently."""
         if self.device not in ("cpu", "cuda"):
             raise UserError(f"device {self.device}: only cpu and cuda are supported; choose one of them (Apple's GPUs: cpu)")
         if self.device == "cuda" and not torch.cuda.is_available():
@@ -66,7 +66,7 @@ class Plan:
                 "device cuda: this machine shows no CUDA device; choose another device (a study resumed elsewhere: --replan)"
             )
         if self.graph and (self.device != "cuda" or self.workers > 1):
-            raise UserError(f"the plan says a CUDA graph with {self.workers} workers on {self.device}; it needs one on cuda")
+            raise UserError(f"the plan has {self.workers} workers on {self.device}; a CUDA graph needs one worker on cuda")
         if self.precision == "bf16" and not has_fast_bf16(self.device):
             raise UserError(
                 f"precision bf16: this {self.device} has no bf16 arithmetic; choose --precision fp32 "
@@ -96,28 +96,30 @@ def resolve_plan(
     threads: int = 0,
     seconds: float = 0.0,
 ) -> Plan:
-    """Turn wishes into a concrete plan for this machine; "auto" and 0 mean "what pays here".
+    """Turn wishes into a concrete plan for this machine. "auto" and 0 mean "what is fastest here".
 
-    bf16 if the hardware has it. `torch.compile` on CUDA, with one CUDA graph a step if a model has one worker; on a CPU for
-    long trainings in bf16 only. Small convolutions as matrix products on a CPU (`benchmarks/cpu/small_images.py`). The
-    workers share the machine's cores evenly.
+    - bf16 is used if the hardware has it.
+    - `torch.compile` is used on CUDA, with one CUDA graph a step if a model has one worker; on a CPU only for long trainings
+      in bf16.
+    - A CPU computes small convolutions as matrix products (`benchmarks/cpu/small_images.py`).
+    - The workers share the machine's cores evenly.
 
     Args:
-        seconds: about how long a training will take; 0: not known, and taken as short.
+        seconds: about how long a training will take. 0: not known, so it counts as short.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if precision == "auto":
         precision = "bf16" if has_fast_bf16(device) else "fp32"
-    pays = device == "cuda" or (seconds >= COMPILE_FROM and precision == "bf16" and has_cpp_compiler())
-    fused = pays if compile == "auto" else compile == "on"
+    faster = device == "cuda" or (seconds >= COMPILE_FROM and precision == "bf16" and has_cpp_compiler())
+    compiled = faster if compile == "auto" else compile == "on"
     plan = Plan(
         workers=workers,
         device=device,
         precision=precision,
-        compile=fused,
+        compile=compiled,
         threads=threads or max(1, usable_cpus() // workers),
-        graph=fused and device == "cuda" and workers == 1,
+        graph=compiled and device == "cuda" and workers == 1,
         products=device == "cpu",
     )
     plan.require_honourable()

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from uvb.config import Config, Widths, config_from_json, config_to_json, unknown_config
+from uvb.config import Config, UnknownConfig, Widths, config_from_json, config_to_json
 from uvb.errors import UserError
 
 __all__ = ["RECIPES", "DataRef", "Recipe", "RunSpec", "Shape", "Widths"]
 
 Shape = tuple[int, int, int]  # (C, H, W)
-
 
 OPTIMIZERS = ("adam", "muon", "muon_conv")
 
@@ -33,10 +32,14 @@ class DataRef:
 class Recipe:
     """How the weights are optimized. `paper` is Sec. 3.1.1; the others are ours (results/recipe-search).
 
-    `warmup` is a share of all steps; `schedule` decays to zero ("cosine") or not at all ("constant"); `clip` bounds the
-    gradient's norm; `ema` averages the weights with this decay (0: the raw weights are the model); `optimizer` is what
-    `uvb.training.optimizers` makes of it; `beta2` is how long Adam remembers the squares of gradients, 1 / (1 - beta2) steps;
-    `weight_decay` shrinks what "muon_conv" trains as matrices, by `learning_rate` times it a step.
+    Attributes:
+        schedule: the learning rate decays to zero ("cosine"), or not at all ("constant").
+        warmup: the share of all steps in which the learning rate rises.
+        clip: the largest norm of the gradient.
+        ema: the decay with which the weights are averaged. 0: the raw weights are the model.
+        optimizer: see `uvb.training.optimizers`.
+        beta2: Adam remembers the squares of gradients for 1 / (1 - beta2) steps.
+        weight_decay: each step shrinks what "muon_conv" trains as matrices by `learning_rate` times this.
     """
 
     name: str
@@ -54,39 +57,30 @@ class Recipe:
     def __post_init__(self) -> None:
         for name in ("learning_rate", "warmup", "clip", "ema", "beta2", "weight_decay"):  # 1 and 1.0 must have one hash
             object.__setattr__(self, name, float(getattr(self, name)))
-        if self.epochs < 1 or self.batch_size < 1:
-            raise UserError(f"recipe {self.name!r}: epochs={self.epochs}, batch_size={self.batch_size}; both must be 1 or more")
-        if not self.learning_rate > 0:
-            raise UserError(f"recipe {self.name!r}: learning rate {self.learning_rate} must be above 0")
-        if self.schedule not in ("constant", "cosine"):
-            raise UserError(f"recipe {self.name!r}: unknown schedule {self.schedule!r}; choose constant or cosine")
-        if self.optimizer not in OPTIMIZERS:
-            raise UserError(f"recipe {self.name!r}: unknown optimizer {self.optimizer!r}; choose {' or '.join(OPTIMIZERS)}")
-        if not 0 <= self.weight_decay < math.inf or (self.weight_decay and self.optimizer != "muon_conv"):
-            raise UserError(
-                f"recipe {self.name!r}: weight_decay={self.weight_decay}; "
-                "it must be 0 or more, and only muon_conv decays weights"
-            )
-        if not 0 <= self.beta2 < 1:
-            raise UserError(f"recipe {self.name!r}: beta2={self.beta2}; it must lie in [0, 1), e.g. 0.999")
-        if not (0 <= self.warmup <= 1 and self.clip > 0 and 0 <= self.ema < 1):
-            raise UserError(
-                f"recipe {self.name!r}: warmup={self.warmup}, clip={self.clip}, ema={self.ema}; "
-                "warmup must lie in [0, 1], clip above 0, ema in [0, 1)"
-            )
+        averaging = f"warmup={self.warmup}, clip={self.clip}, ema={self.ema}"
+        decays = self.weight_decay == 0 or (0 < self.weight_decay < math.inf and self.optimizer == "muon_conv")
+        for holds, line in (
+            (self.epochs >= 1 and self.batch_size >= 1,
+             f"epochs={self.epochs}, batch_size={self.batch_size}; both must be 1 or more"),
+            (self.learning_rate > 0, f"learning rate {self.learning_rate} must be above 0"),
+            (self.schedule in ("constant", "cosine"), f"unknown schedule {self.schedule!r}; choose constant or cosine"),
+            (self.optimizer in OPTIMIZERS, f"unknown optimizer {self.optimizer!r}; choose {' or '.join(OPTIMIZERS)}"),
+            (decays, f"weight_decay={self.weight_decay}; it must be 0 or more, and only muon_conv decays weights"),
+            (0 <= self.beta2 < 1, f"beta2={self.beta2}; it must lie in [0, 1), e.g. 0.999"),
+            (0 <= self.warmup <= 1 and self.clip > 0 and 0 <= self.ema < 1,
+             f"{averaging}; warmup must lie in [0, 1], clip above 0, ema in [0, 1)"),
+        ):  # fmt: skip
+            if not holds:
+                raise UserError(f"recipe {self.name!r}: {line}")
 
     def changed(self, **changes: Any) -> "Recipe":
-        """The recipe with fields changed, and a name that says so, e.g. ``fast, learning_rate=0.001``.
+        """The recipe with fields changed. Its name says which, e.g. ``fast, learning_rate=0.001``.
 
-        Tables tell recipes apart by name, epochs and batch size, so these two need no mention in it.
+        The name leaves out epochs and batch size, since tables show them beside it.
         """
         new = dataclasses.replace(self, **changes)
-        quiet = ("name", "epochs", "batch_size")
-        said = [
-            f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}"
-            for k, v in changes.items()
-            if k not in quiet and v != getattr(self, k)
-        ]
+        named = {k: v for k, v in changes.items() if k not in ("name", "epochs", "batch_size") and v != getattr(self, k)}
+        said = [f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in named.items()]
         return dataclasses.replace(new, name=", ".join([new.name, *said]))
 
     def learning_rate_at(self, step: int, total: int) -> float:
@@ -99,33 +93,13 @@ class Recipe:
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
 
 
+_FAST = Recipe("fast", epochs=11, batch_size=64, learning_rate=2e-3, schedule="cosine", warmup=0.05, clip=100.0, ema=0.999)
 RECIPES = {
     "paper": Recipe("paper", epochs=400),
-    "fast": Recipe("fast", epochs=11, batch_size=64, learning_rate=2e-3, schedule="cosine", warmup=0.05, clip=100.0, ema=0.999),
-    "muon": Recipe(
-        "muon",
-        epochs=11,
-        batch_size=64,
-        learning_rate=4e-3,
-        schedule="cosine",
-        warmup=0.05,
-        clip=100.0,
-        ema=0.999,
-        optimizer="muon",
-    ),
-    "muon_conv": Recipe(
-        "muon_conv",
-        epochs=11,
-        batch_size=64,
-        learning_rate=4e-3,
-        schedule="cosine",
-        warmup=0.05,
-        clip=100.0,
-        ema=0.999,
-        optimizer="muon_conv",
-    ),
+    "fast": _FAST,
+    "muon": dataclasses.replace(_FAST, name="muon", learning_rate=4e-3, optimizer="muon"),
+    "muon_conv": dataclasses.replace(_FAST, name="muon_conv", learning_rate=4e-3, optimizer="muon_conv"),
 }
-
 
 # Fields of a recipe that the first specs did not have.
 LATER_FIELDS = {"optimizer": "adam", "beta2": 0.999, "weight_decay": 0.0}
@@ -133,7 +107,7 @@ LATER_FIELDS = {"optimizer": "adam", "beta2": 0.999, "weight_decay": 0.0}
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One training: everything that decides its result, up to rounding. How and where it runs is a `Plan`.
+    """One training: everything that decides its result, up to rounding. A `Plan` says how and where it runs.
 
     `widths` is the config of the model: the paper's `Widths`, or a frozen dataclass that the model declares.
     """
@@ -160,13 +134,13 @@ class RunSpec:
 
     @property
     def label(self) -> str:
-        """A short human name, e.g. ``uvb σ=1.0``."""
+        """A short name for people, e.g. ``uvb σ=1``."""
         return f"{self.model} σ={self.sigma:g}"
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON types; `clip` = inf is written as null.
+        """Plain JSON types. A `clip` of inf becomes null.
 
-        Fields that came later are left out at their usual value, so that older specs keep their hash.
+        Fields that were added later are left out if they have their usual value, so that older specs keep their hash.
         """
         blob = json.loads(json.dumps(self._fields()))
         for name, usual in LATER_FIELDS.items():
@@ -178,7 +152,7 @@ class RunSpec:
 
     @staticmethod
     def from_json(blob: dict[str, Any]) -> "RunSpec":
-        """The inverse of `to_json`. A model that is not installed here keeps its config as an `UnknownConfig`.
+        """The inverse of `to_json`. The config of a model that is not installed here becomes an `UnknownConfig`.
 
         Raises:
             UserError: a field is missing or unknown, as in a spec of another version.
@@ -194,7 +168,7 @@ class RunSpec:
             raise UserError(f"a spec that this version cannot read ({type(error).__name__}: {error})") from error
 
     def differences(self, other: "RunSpec") -> list[str]:
-        """Names and values of the fields in which two specs differ, e.g. ``sigma: 0.5 != 1.0``."""
+        """The fields in which two specs differ, with both values, e.g. ``sigma: 0.5 != 1.0``."""
         return list(_differences(self._fields(), other._fields()))
 
     def _fields(self) -> dict[str, Any]:
@@ -202,13 +176,13 @@ class RunSpec:
 
 
 def _config(model: str, blob: dict[str, Any]) -> Config:
-    from uvb.models.registry import get_model  # which itself imports this module
+    from uvb.models.registry import get_model  # it imports this module
 
     try:
         return config_from_json(type(get_model(model).widths), blob)
     except UserError:  # files outlive the package that a model came from
         known = blob.keys() == {f.name for f in dataclasses.fields(Widths)}
-        return config_from_json(Widths, blob) if known else unknown_config(blob)
+        return config_from_json(Widths, blob) if known else UnknownConfig(json.dumps(blob, sort_keys=True))
 
 
 def _differences(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> list[str]:

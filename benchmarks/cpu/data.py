@@ -37,7 +37,8 @@ from benchmarks.measure import ROOT, Row, figure
 from benchmarks.training import SHAPES, cpu_plan, spec_on
 from uvb.data import ImageSet, load_dataset
 from uvb.data.image_file import Contents, ImageFile
-from uvb.data.stream import Resident, memory, rows_on
+from uvb.data.stream import Resident, rows_on
+from uvb.machine import usable_memory
 from uvb.spec import RECIPES, Widths
 from uvb.training import batch, loop
 from uvb.training.state import TrainState
@@ -77,14 +78,8 @@ def write_pngs(folder: Path, count: int) -> None:
 
 def write_set(path: Path, count: int, test: int = 1024) -> str:
     """Write a converted set of `count` images, the last `test` for testing; return its checksum."""
-    file = ImageFile(path, Contents("synthetic", SHAPE, count - test, test))
-    file.create()
-    writer = file.writer()
-    for at in range(0, count, 8192):
-        rows = np.arange(at, min(at + 8192, count))
-        writer.write(made(rows), rows)
-    writer.close()
-    return file.seal()[0]
+    rows = (np.arange(at, min(at + 8192, count)) for at in range(0, count, 8192))
+    return ImageFile(path, Contents("synthetic", SHAPE, count - test, test)).fill(map(made, rows))
 
 
 # ------------------------------------------------------------------------------------------------------------------- measuring
@@ -228,7 +223,7 @@ def large_side(path: str, kind: str, train_images: str, steps: str) -> dict[str,
         tensor = torch.empty(0) if whole else torch.from_numpy(made(np.arange(count)))
         batch.rows_on = lambda pixels, device: MadeAgain() if whole else Resident(tensor)  # type: ignore[assignment, attr-defined]  # stands in
     _, losses = first_steps(images, NARROW, count, int(steps))
-    return {"losses": losses, "reads": reads, "limit": memory()}
+    return {"losses": losses, "reads": reads, "limit": usable_memory()}
 
 
 SIDES: dict[str, Callable[..., dict[str, Any]]] = {

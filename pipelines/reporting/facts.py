@@ -68,7 +68,7 @@ def read_lines(files: StudyFiles) -> list[str]:
     record = files.study.get("provenance", {}).get("data", {}).get("read")
     try:
         return ReadReport.from_json(record).lines() if record else []
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except UserError as error:
         raise UserError(f"{files.root / 'study.json'}: its record of what was read is damaged ({error})") from None
 
 

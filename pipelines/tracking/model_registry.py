@@ -167,10 +167,11 @@ def register_best(client: "MlflowClient", study: str, losses: "pd.DataFrame", ru
 
     The best has the lowest test loss, among trainings on the same images. Its version has the alias ``best-sigma-0_5``, and is
     described by its data, noise level and loss. At the largest noise level, where the paper samples, it is also ``best``.
-    Of a study with several data sets the names are ``<study>-<data set>-uvb`` and so on.
+    Of a study with several data sets the names are ``<study>-<data set>-uvb`` and so on. If other images have that name
+    already, the first digits of the images' checksum are added.
 
     Args:
-        losses: the losses table. For each data set it has models of one set of images only.
+        losses: the losses table. A column ``checksum`` says of which images each row is.
         runs: spec_id -> id of a run whose model was logged before.
 
     Returns:
@@ -180,14 +181,17 @@ def register_best(client: "MlflowClient", study: str, losses: "pd.DataFrame", ru
     found: dict[str, str] = {}
     rows = best(losses)
     several = rows["dataset"].nunique() > 1
-    for (dataset, model), own in rows.groupby(["dataset", "model"]):
+    groups = rows.assign(images=rows.get("checksum", "")).groupby(["dataset", "model", "images"])
+    for (dataset, model, images), own in groups:
         name = re.sub("[/:]", "-", f"{study}-{dataset}-{model}" if several else f"{study}-{model}")  # it refuses both
+        if images and {v.tags.get("checksum") or images for v in _versions(client, name)} - {images}:
+            name += f"-{images[:8]}"
         try:
             client.create_registered_model(name, description=f"{model} of the study {study}, the best at each noise level.")
         except mlflow.exceptions.MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        known = {v.run_id: str(v.version) for v in client.search_model_versions(f"name = '{name}'")}
+        known = {v.run_id: str(v.version) for v in _versions(client, name)}
         aliases = client.get_registered_model(name).aliases
         for row in own.sort_values("sigma").itertuples():
             run_id = runs.get(row.spec_id)
@@ -202,11 +206,15 @@ def register_best(client: "MlflowClient", study: str, losses: "pd.DataFrame", ru
     return found
 
 
+def _versions(client: "MlflowClient", name: str) -> list[Any]:
+    return list(client.search_model_versions(f"name = '{name}'"))
+
+
 def best(losses: "pd.DataFrame") -> "pd.DataFrame":
     """The rows of the best UVB and DEEN of each data set and noise level, judged by the test loss of their energy."""
     rows = losses[losses.model.isin(["uvb", "deen"]) & (losses.split == "test") & (losses.estimator == "energy")]
     rows = rows[rows.loss.notna()].sort_values(["loss", "spec_id"])
-    return rows.drop_duplicates(["dataset", "model", "sigma"])
+    return rows.drop_duplicates(["dataset", *(["checksum"] if "checksum" in rows else []), "model", "sigma"])
 
 
 def _new_version(client: "MlflowClient", name: str, row: Any, run_id: str | None) -> str | None:

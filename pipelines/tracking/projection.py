@@ -323,6 +323,8 @@ class Projection:
 
     def _register(self) -> None:
         table = self.folder.table("tables/losses.parquet")
+        images = {key: run.params.get("data.checksum", "") for key, run in self.runs.by_key.items()}
+        table = table.assign(checksum=table["spec_id"].map(images).fillna(""))
         models.register_best(self.parent.client, self.study_name, table, dict(self.file["runs"]))
 
     def _end(self, status: Status) -> None:

@@ -99,7 +99,7 @@ STUDY = {
     "--storage nope://x": "cannot open nope://",
     "--tracking-uri ftp://x": "cannot use 'ftp://x' as MLflow tracking URI",
     "--tracking-uri sqlite:///file/mlflow.db": "cannot write the MLflow store .*choose another --tracking-uri",
-    "--label-column y": "label_column: for one's own images only",
+    "--label-column y": "label_column: only for your own images",
     "--width 50": r"uvb .*needs at least [\d,.]+ GB.*, and this machine has [\d,.]+ GB: choose a smaller --width",
     "--address auto": "no running Ray cluster was found",
 }

@@ -1,4 +1,4 @@
-"""The sweeps that the paper's remarks and questions ask for: what they vary, and what they leave alone."""
+"""The spaces for the paper's remarks and questions: what they vary, and what they keep."""
 
 import dataclasses
 import math
@@ -28,17 +28,17 @@ def specs_of(name: str, base: Base) -> list[RunSpec]:
     return specs
 
 
-def test_train_size_varies_the_images_at_equal_steps(base: Base) -> None:
+def test_train_size_varies_the_images_with_equal_steps(base: Base) -> None:
     specs = specs_of("train_size", base)
     assert sorted({s.data.train_images for s in specs}) == [188, 375, 750, 1500]
     steps = {s.data.train_images: s.recipe.epochs * math.ceil(s.data.train_images / s.recipe.batch_size) for s in specs}
     assert all(abs(count / steps[1500] - 1) <= 0.01 for count in steps.values())
     assert {s.model for s in specs} == {"uvb", "deen"}
     whole = [s for s in specs if s.data.train_images == 1500]
-    assert all(s == base.spec(s.model, seed=s.seed) for s in whole)  # shared with the studies that train on everything
+    assert all(s == base.spec(s.model, seed=s.seed) for s in whole)  # so that a study on all images shares them
 
 
-def test_remark4_and_question_1_change_the_model_alone(base: Base) -> None:
+def test_remark4_and_questions_change_only_the_model(base: Base) -> None:
     for name in ("remark4", "questions"):
         specs = specs_of(name, base)
         assert "uvb" in {s.model for s in specs}
@@ -49,14 +49,14 @@ def test_remark4_and_question_1_change_the_model_alone(base: Base) -> None:
         assert built.scale_over_sigma == scale
 
 
-def test_question_1_is_asked_at_matched_capacity(base: Base) -> None:
+def test_questions_has_matched_capacity(base: Base) -> None:
     specs = specs_of("questions", base)
     counts = {s.model: parameters(s.model, s.data.shape, s.widths) for s in specs}
     assert len(counts) == 5
     assert all(abs(count / counts["uvb"] - 1) <= 0.01 for count in counts.values())
 
 
-def test_sec311_is_the_papers_optimizer(base: Base) -> None:
+def test_sec311_uses_the_papers_optimizer(base: Base) -> None:
     specs = specs_of("sec311", base)
     settings = {(s.model, s.recipe.learning_rate, s.recipe.batch_size) for s in specs}
     assert settings == {(m, r, b) for m in ("uvb", "deen") for r in (1e-4, 1e-3) for b in (32, 64, 128)}
@@ -66,12 +66,12 @@ def test_sec311_is_the_papers_optimizer(base: Base) -> None:
             of_paper, name=spec.recipe.name, learning_rate=spec.recipe.learning_rate, batch_size=spec.recipe.batch_size
         )
         assert spec.recipe == changed
-    # Tables tell conditions apart by the recipe's name and the batch, so each rate has a name of its own.
+    # Tables show only the recipe's name and the batch size, so each rate needs a name of its own.
     assert len({(s.model, s.recipe.name, s.recipe.batch_size) for s in specs}) == len(settings)
 
 
-def test_every_shipped_configuration_takes_a_step(digits: ImageSet) -> None:
-    """Every space's networks, activations and objectives, at full width: one gradient, finite, and none missing."""
+def test_every_space_trains_a_step_with_finite_gradients(digits: ImageSet) -> None:
+    """For the networks, activations and objectives of every space, at full width, no gradient is missing or infinite."""
     data = DataRef(digits.name, digits.checksum, digits.shape, 4)
     base = Base(data, ("uvb", "deen"), (1.0,), (0,), RECIPES["fast"])
     kinds = {(s.model, s.widths, s.activation, s.objective): s for name in space_names() for s in get_space(name).specs(base)}

@@ -1,4 +1,4 @@
-"""Spaces to sweep over, what they are judged by, and the commands that train them; without a Ray cluster."""
+"""Spaces, how their trainings are judged, and the commands that train them; without a Ray cluster."""
 
 import dataclasses
 import json
@@ -31,20 +31,14 @@ def base(digits: ImageSet) -> Base:
     return Base(data, ("uvb", "deen"), (0.5, 1.0), (0,), build_recipe(StudyConfig(epochs=2)))
 
 
-def test_every_space_gives_different_specs_and_the_same_for_each_model(base: Base) -> None:
+def test_every_space_gives_distinct_specs_that_vary_alike_for_each_model(base: Base) -> None:
     assert {"sigma_grid", "capacity", "recipe", "activation"} <= set(space_names())
-    for name in (
-        "sigma_grid",
-        "capacity",
-        "recipe",
-        "recipe_details",
-        "activation",
-    ):
+    for name in ("sigma_grid", "capacity", "recipe", "recipe_details", "activation"):
         specs = get_space(name).specs(base)
         assert len({s.spec_id for s in specs}) == len(specs)
         varied = {m: sorted(str((s.sigma, s.recipe, s.activation)) for s in specs if s.model == m) for m in base.models}
         assert varied["uvb"] == varied["deen"]  # the same search for both
-        assert get_space(name).about
+        assert get_space(name).specs.__doc__
 
 
 def test_capacity_space_matches_counts(base: Base) -> None:
@@ -57,13 +51,13 @@ def test_capacity_space_matches_counts(base: Base) -> None:
         assert abs(theirs / ours - 1) <= 0.01
 
 
-def test_unknown_space_is_refused() -> None:
+def test_get_space_refuses_an_unknown_name() -> None:
     with pytest.raises(UserError, match="unknown space 'nowhere'"):
         get_space("nowhere")
 
 
-def test_the_command_itself_refuses_with_one_line_and_writes_nothing(tmp_path: Path) -> None:
-    """As a process of its own; tests/pipelines/test_bad_input.py has every other refusal."""
+def test_full_study_refuses_bad_input_in_one_line_and_writes_nothing(tmp_path: Path) -> None:
+    """In a process of its own. tests/pipelines/test_bad_input.py has all other refusals."""
     command = [sys.executable, str(ROOT / "pipelines" / "full_study.py"), "--sigmas", "0"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert result.returncode == 2
@@ -72,7 +66,7 @@ def test_the_command_itself_refuses_with_one_line_and_writes_nothing(tmp_path: P
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_dry_run_says_what_and_how_long_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_dry_run_says_what_and_how_long_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     few = {"train_images": 64, "eval_images": 20, "eval_test_images": 20, "eval_draws": 1, "address": "local"}
     last, failures = run_study(StudyConfig(sigmas=(1.0,), epochs=2, dry_run=True, **few))
@@ -94,13 +88,9 @@ def test_a_dry_run_says_what_and_how_long_and_writes_nothing(tmp_path: Path, mon
 
 @pytest.mark.parametrize(
     ("space", "chosen"),
-    [
-        ("sigma_grid", False),
-        ("recipe_details", True),
-        ("recipe", True),
-    ],
+    [("sigma_grid", False), ("recipe_details", True), ("recipe", True)],
 )
-def test_what_is_chosen_by_its_loss_is_not_chosen_by_the_test_set(
+def test_sweep_chooses_by_held_out_images_and_never_by_the_test_set(
     space: str, chosen: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: dict[str, Any] = {}
@@ -113,10 +103,10 @@ def test_what_is_chosen_by_its_loss_is_not_chosen_by_the_test_set(
 
 
 @pytest.mark.parametrize(("held_out", "name", "count"), [(False, "digits", 1500), (True, "digits-validation", 1200)])
-def test_held_out_images_are_training_images(
+def test_run_study_holds_out_training_images(
     held_out: bool, name: str, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Through `run_study`: what it hands to the space."""
+    """Tested on the images that `run_study` gives to the space."""
     seen: list[ImageSet] = []
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("pipelines.study.session.dry_run", lambda *_: "")
@@ -128,7 +118,7 @@ def test_held_out_images_are_training_images(
     assert (seen[0].name, len(seen[0].train)) == (name, count)
 
 
-def test_models_that_a_space_does_not_train_are_refused(digits: ImageSet) -> None:
+def test_sweep_specs_refuses_models_that_the_space_does_not_train(digits: ImageSet) -> None:
     """`questions` and `remark4` name their own."""
     own = sweep_specs(SweepConfig(space="questions"), digits)
     assert sweep_specs(SweepConfig(space="questions", models=tuple({spec.model for spec in own})), digits) == own
@@ -137,8 +127,8 @@ def test_models_that_a_space_does_not_train_are_refused(digits: ImageSet) -> Non
             sweep_specs(SweepConfig(space="questions", models=models), digits)
 
 
-def test_a_sweep_ranks_the_trainings_of_each_model(tmp_path: Path) -> None:
-    """The best first, told by what differs; those without a loss last."""
+def test_ranking_sorts_the_trainings_of_each_model(tmp_path: Path) -> None:
+    """The best is first, and those without a loss are last. A line names what differs."""
     specs = [
         dataclasses.replace(fake_study.spec(model), recipe=fake_study.spec(model).recipe.changed(batch_size=batch))
         for model in ("uvb", "deen")
@@ -174,7 +164,7 @@ def test_varied_names_every_setting_in_which_trainings_of_one_model_differ() -> 
     assert varied([spec, fake_study.spec("deen")]) == {spec.spec_id: {}, fake_study.spec("deen").spec_id: {}}
 
 
-def test_narrower_models_are_matched_too(digits: ImageSet) -> None:
+def test_build_specs_matches_narrower_models_too(digits: ImageSet) -> None:
     counts = {s.model: parameters(s.model, s.data.shape, s.widths) for s in build_specs(StudyConfig(width=0.5), digits)}
     assert counts["uvb"] == counts["vae"] < 0.5 * parameters("uvb", digits.shape, default_widths("uvb", digits.shape))
     assert counts["deen"] == pytest.approx(counts["uvb"], rel=0.01)

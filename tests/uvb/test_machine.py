@@ -1,4 +1,4 @@
-"""How many CPUs a process may use, from made-up control groups."""
+"""How many CPUs and how much memory a process may use, from made-up control groups."""
 
 import math
 from pathlib import Path

@@ -5,7 +5,7 @@ import torch
 from uvb.noise import generator, key_to_seed, normal
 
 
-def test_a_key_is_all_that_decides():
+def test_normal_depends_only_on_its_key():
     torch.manual_seed(1)
     a = normal((3, 4), 7, "noise", 2, 5)
     torch.manual_seed(2)
@@ -14,14 +14,14 @@ def test_a_key_is_all_that_decides():
         assert not torch.equal(a, normal((3, 4), *other))
 
 
-def test_the_global_generator_is_left_alone():
+def test_noise_leaves_the_global_generator_alone():
     before = torch.get_rng_state()
     normal((5,), 0, "x")
     generator(0, "y").initial_seed()
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_seeds_fit_a_signed_64_bit_integer_and_do_not_collide():
+def test_key_to_seed_fits_a_signed_64_bit_integer_without_collisions():
     seeds = {key_to_seed(0, "noise", epoch, step) for epoch in range(100) for step in range(100)}
     assert len(seeds) == 10_000
     assert max(seeds) < 2**63

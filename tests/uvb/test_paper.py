@@ -24,7 +24,7 @@ def test_paper_lookups_return_none_where_the_paper_has_no_figure() -> None:
 
 
 def test_paper_gap_grows_with_the_noise() -> None:
-    """A slip in typing Tables 2 and 3 would show: losses rise with sigma, and DEEN's lead over UVB too from 0.5 on."""
+    """Losses rise with sigma, and from 0.5 on so does the gap of DEEN to UVB. A typing error in Tables 2 and 3 would show."""
     for row in paper.LOSSES.values():
         assert len(row) == len(paper.SIGMAS)
         assert list(row) == sorted(row)

@@ -1,4 +1,4 @@
-"""How a training runs: what a machine is given, and what it refuses."""
+"""Plans: what is chosen for a machine, and what is refused there."""
 
 import json
 
@@ -9,7 +9,7 @@ from uvb.errors import UserError
 from uvb.plan import Plan, resolve_plan
 
 
-def test_a_plan_that_cannot_be_honoured_is_refused():
+def test_plan_is_refused_where_it_cannot_be_honoured():
     if not torch.cuda.is_available():
         with pytest.raises(UserError, match="--replan"):
             Plan(device="cuda").require_honourable()
@@ -22,7 +22,7 @@ def test_a_plan_that_cannot_be_honoured_is_refused():
     ("seconds", "precision", "compiler", "compiled"),
     [(900, "bf16", "g++", True), (899, "bf16", "g++", False), (900, "fp32", "g++", False), (900, "bf16", "none-such", False)],
 )
-def test_a_cpu_compiles_long_trainings_in_bf16(monkeypatch, tmp_path, seconds, precision, compiler, compiled):
+def test_resolve_plan_compiles_long_trainings_in_bf16_on_a_cpu(monkeypatch, tmp_path, seconds, precision, compiler, compiled):
     monkeypatch.setattr("uvb.plan.has_fast_bf16", lambda device: True)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("CXX", compiler)
@@ -34,7 +34,7 @@ def test_a_cpu_compiles_long_trainings_in_bf16(monkeypatch, tmp_path, seconds, p
 
 
 @pytest.mark.parametrize("device", ["mps", "xpu"])
-def test_devices_that_are_not_supported_are_refused_by_name(device: str) -> None:
+def test_plan_refuses_unsupported_devices_by_name(device: str) -> None:
     for make in (lambda: Plan(device=device).require_honourable(), lambda: resolve_plan(device=device)):  # type: ignore[arg-type]
         with pytest.raises(UserError, match=f"device {device}: only cpu and cuda are supported"):
             make()

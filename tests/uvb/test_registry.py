@@ -1,4 +1,4 @@
-"""Things by name: those of this project, and what other installed packages bring by entry points."""
+"""Registries: things of this project, and of other installed packages by entry points."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def install(folder: Path, package: str, module: str, text: str, **points: str) -
 
 
 def test_registry_finds_all_names_that_one_plugin_module_registers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The entry point need not be called as what its module registers: a process that has not seen it finds both names."""
+    """The entry point has another name than what its module registers. A process that has not seen it finds both names."""
     point = "mine = two_models_of_a_test"
     groups = {"uvb.models": point, "uvb.experiments": point}
     install(tmp_path, "two-models", "two_models_of_a_test", MODULE, **groups)
@@ -46,7 +46,7 @@ def test_registry_finds_all_names_that_one_plugin_module_registers(tmp_path: Pat
         get_model("third")
 
 
-def test_registry_names_what_there_is_and_tells_whose_plugin_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_registry_lists_its_names_and_says_whose_plugin_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hats: Registry[int] = Registry("hat", "uvb.hats")
     hats.add("bowler", 1)
     assert hats.get("bowler") == 1

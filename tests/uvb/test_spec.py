@@ -11,7 +11,7 @@ from uvb.errors import UserError
 from uvb.spec import RECIPES, Recipe, RunSpec
 
 
-def test_json_round_trip_keeps_the_identity(digits):
+def test_spec_keeps_its_identity_through_json(digits):
     spec = tiny_spec(digits, recipe=RECIPES["paper"])
     again = RunSpec.from_json(json.loads(json.dumps(spec.to_json())))
     assert again == spec
@@ -30,7 +30,7 @@ def test_json_round_trip_keeps_the_identity(digits):
         {"recipe": RECIPES["muon"]},
     ],
 )
-def test_every_field_enters_the_identity_and_is_named_when_it_differs(digits, change):
+def test_spec_id_depends_on_every_field_and_differences_names_it(digits, change):
     spec = tiny_spec(digits)
     other = dataclasses.replace(spec, **change)
     assert other.spec_id != spec.spec_id
@@ -39,7 +39,7 @@ def test_every_field_enters_the_identity_and_is_named_when_it_differs(digits, ch
     assert spec.differences(spec) == []
 
 
-def test_the_paper_recipe_is_constant_and_cosine_warms_up_then_decays_to_zero():
+def test_learning_rate_is_constant_or_warms_up_and_decays_to_zero():
     assert {RECIPES["paper"].learning_rate_at(s, 1000) for s in range(1000)} == {1e-4}
     recipe = Recipe("r", epochs=1, learning_rate=2.0, schedule="cosine", warmup=0.1)
     rates = [recipe.learning_rate_at(s, 100) for s in range(100)]
@@ -50,26 +50,26 @@ def test_the_paper_recipe_is_constant_and_cosine_warms_up_then_decays_to_zero():
 
 
 @pytest.mark.parametrize("sigma", [0.0, -1.0, math.nan, math.inf])
-def test_a_noise_level_must_be_positive_and_finite(digits, sigma):
+def test_spec_refuses_a_noise_level_that_is_not_positive_and_finite(digits, sigma):
     with pytest.raises(UserError, match="sigma"):
         tiny_spec(digits, sigma=sigma)
 
 
-def test_whole_numbers_name_the_same_spec(digits):
-    """A Parquet column or a person may say 1 where another says 1.0."""
+def test_spec_id_is_the_same_for_1_and_1_0(digits):
+    """People and Parquet columns may write 1 for 1.0."""
     recipe = Recipe("r", epochs=1, learning_rate=1, clip=100, ema=0)
     same = Recipe("r", epochs=1, learning_rate=1.0, clip=100.0, ema=0.0)
     assert tiny_spec(digits, sigma=1, recipe=recipe).spec_id == tiny_spec(digits, sigma=1.0, recipe=same).spec_id
 
 
 @pytest.mark.parametrize("change", [{"momentum": 0.9}, {"recipe": {"name": "x"}}, {"data": 3}])
-def test_a_spec_of_another_version_is_refused_in_a_line(digits, change):
+def test_spec_of_another_version_is_refused_in_one_line(digits, change):
     with pytest.raises(UserError, match="a spec that this version cannot read"):
         RunSpec.from_json(tiny_spec(digits).to_json() | change)
 
 
-def test_spec_ids_of_committed_trainings_are_their_folders_names():
-    """A field that specs gained later changes no spec_id."""
+def test_spec_id_of_a_committed_training_is_its_folders_name():
+    """A field that was added later changes no spec_id."""
     folders = [path.parent for path in (ROOT / "results" / "h200" / "models").glob("*/spec.json")]
     assert len(folders) >= 3
     for folder in folders:

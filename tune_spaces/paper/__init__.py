@@ -1,4 +1,4 @@
-"""What the paper compares, and what its remarks and questions ask: one space a file. Nothing is chosen here."""
+"""What the paper compares, and what its remarks and questions ask: one space per file. No space here chooses anything."""
 
 from uvb.registry import import_files
 

@@ -1,4 +1,4 @@
-"""Footnote 3: ReLU against SiLU, and two more smooth ones."""
+"""Footnote 3: ReLU against SiLU, and two other smooth functions."""
 
 import itertools
 

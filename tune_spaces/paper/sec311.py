@@ -1,4 +1,4 @@
-"""Section 3.1.1: the paper's learning rate against ten times it, and its smaller batches."""
+"""Section 3.1.1: the paper's learning rate and ten times as much, each with smaller batches too."""
 
 import itertools
 
@@ -11,10 +11,9 @@ BATCHES = (32, 64, 128)
 
 @register_space("sec311")
 def sec311(base: Base) -> list[RunSpec]:
-    """Adam at a constant 1e-4 (the paper's) and 1e-3 (unstable, it says), batch 32, 64, 128, at the largest noise level.
+    """Adam at a constant 1e-4 (the paper's) and 1e-3 (which it calls unstable), batch 32, 64, 128, at the largest noise level.
 
-    Epochs are the base's; nothing else of its recipe is kept: no warm-up, clipping or averaging. A training that diverges
-    is reported as such.
+    Only the epochs are the base recipe's: there is no warm-up, clipping or averaging. The report names trainings that diverge.
     """
     found = []
     for model, rate, batch in itertools.product(base.models, RATES, BATCHES):

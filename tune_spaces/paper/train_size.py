@@ -1,4 +1,4 @@
-"""Remark 3 and open question 2: the generalization gap over the size of the training set."""
+"""Remark 3 and open question 2: the generalization gap against the size of the training set."""
 
 import dataclasses
 import math
@@ -11,9 +11,9 @@ FRACTIONS = (1 / 8, 1 / 4, 1 / 2, 1.0)
 
 @register_space("train_size")
 def train_size(base: Base) -> list[RunSpec]:
-    """Every model on 1/8, 1/4, 1/2 and all of the images, with equally many optimizer steps, at the largest noise level.
+    """Every model on 1/8, 1/4, 1/2 and all of the images, with the same number of steps, at the largest noise level.
 
-    Equal epochs would give a small set fewer steps, and confound its size with unfinished training.
+    With equal epochs a small set would get fewer steps, and its loss would also show unfinished training.
     """
     recipe, images = base.recipe, base.data.train_images
     steps = recipe.epochs * math.ceil(images / recipe.batch_size)

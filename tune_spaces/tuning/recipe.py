@@ -1,4 +1,4 @@
-"""How a recipe is found: the same search for every model, so that a comparison stays fair."""
+"""Searches for a recipe. They are the same for every model, so that comparisons stay fair."""
 
 import itertools
 import math
@@ -14,7 +14,7 @@ SCHEDULES: tuple[Literal["constant", "cosine"], ...] = ("constant", "cosine")
 
 @register_space("recipe", kind="search")
 def recipe(base: Base) -> list[RunSpec]:
-    """Learning rate x batch x schedule of every model, at the largest noise level; ASHA stops the worst early."""
+    """Learning rate x batch x schedule for every model, at the largest noise level. ASHA stops the worst early."""
     found = []
     for model, rate, batch, schedule in itertools.product(base.models, RATES, BATCHES, SCHEDULES):
         chosen = base.recipe.changed(learning_rate=rate, batch_size=batch, schedule=schedule)
@@ -24,10 +24,10 @@ def recipe(base: Base) -> list[RunSpec]:
 
 @register_space("recipe_details", kind="choice")
 def recipe_details(base: Base) -> list[RunSpec]:
-    """The base's recipe, and that recipe with one thing changed, at the largest noise level.
+    """The base recipe, and variants of it with one change each, at the largest noise level.
 
-    A search sees short trainings only, where a schedule that decays looks worse than it is. Here each is trained to its end:
-    give it the recipe that `recipe` found.
+    A search compares short trainings, where a schedule that decays looks worse than it is. Here each training runs to its end.
+    So use the recipe that the space `recipe` found as the base.
     """
     now = base.recipe
     changes: list[dict[str, Any]] = [{}]

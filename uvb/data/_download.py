@@ -1,21 +1,23 @@
-"""Download one file, known by its md5 sum: with little patience, and whole or not at all."""
+"""Download one file, known by its md5 sum. A slow server is given up soon, and the file is there whole or not at all."""
 
 import hashlib
 import logging
-import os
-import queue
 import shutil
 import threading
 import urllib.request
 from collections.abc import Sequence
+from concurrent.futures import Future
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-from uvb.errors import UserError
+from uvb.atomic import replacing
+from uvb.errors import UserError, one_line
 
 PATIENCE = 8.0
 """Seconds to wait for an answer, and then for each piece of the file."""
+
+_FAILURES = (OSError, HTTPException, ValueError)  # URLError and time-outs are OSErrors; so is a full disk
 
 _log = logging.getLogger(__name__)
 
@@ -29,59 +31,49 @@ def has_md5(path: Path, md5: str) -> bool:
 
 
 def fetch(urls: Sequence[str], target: Path, md5: str) -> None:
-    """Download the file with this md5 sum to `target`, from the first of `urls` that has it. A file that is right stays.
+    """Download the file with this md5 sum to `target`, from the first of `urls` that has it, unless it is there already.
 
     Raises:
-        UserError: no address gave it. The line says why, for each address.
+        UserError: no address gave the file. The line has the reason for each address.
     """
     if has_md5(target, md5):
         return
-    part = target.with_name(f"{target.name}.{os.getpid()}.part")
     reasons = []
     for url in urls:
         try:
-            with _open(url) as response:
+            with _open(url) as response, replacing(target) as temporary:
                 _log.info("downloading %s into %s", url, target.parent)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with part.open("wb") as file:
+                with temporary.open("wb") as file:
                     shutil.copyfileobj(response, file, 1 << 20)
-            if has_md5(part, md5):
-                part.replace(target)
-                return
-            reasons.append(f"{url}: the file there has another md5 sum")
-        except (OSError, HTTPException) as error:  # URLError and time-outs are OSErrors; so is a full disk
-            reasons.append(f"{url}: {' '.join(str(error).split())}")
-        finally:
-            part.unlink(missing_ok=True)
+                if not has_md5(temporary, md5):
+                    raise ValueError("the file there has another md5 sum")
+            return
+        except _FAILURES as error:
+            reasons.append(f"{url}: {one_line(error)}")
     raise UserError(f"cannot download {target.name} ({'; '.join(reasons)})")
 
 
 def reachable(url: str) -> bool:
-    """Whether a server answers at `url` at all, be it with an error."""
+    """Whether a server answers at `url`, even with an error."""
     try:
         _open(url).close()
-    except (OSError, HTTPException) as error:
+    except _FAILURES as error:
         return getattr(error, "code", None) is not None  # an HTTP status is an answer
     return True
 
 
 def _open(url: str) -> Any:
-    """Open a URL, but give up after `PATIENCE`, also while a name is resolved, where no socket time-out counts."""
-    answer: queue.Queue[Any] = queue.Queue()
+    """Open a URL within `PATIENCE`. A socket's own time-out does not count while a name is resolved."""
+    answer: Future[Any] = Future()
 
     def ask() -> None:
         try:
-            answer.put(urllib.request.urlopen(url, timeout=PATIENCE))
+            answer.set_result(urllib.request.urlopen(url, timeout=PATIENCE))
         except Exception as error:
-            answer.put(error)
+            answer.set_exception(error)
 
-    threading.Thread(target=ask, daemon=True).start()  # the process may end while it waits
+    threading.Thread(target=ask, daemon=True).start()  # a daemon, so that the process can end while it waits
     try:
-        outcome = answer.get(timeout=PATIENCE + 1)
-    except queue.Empty:
-        raise TimeoutError(f"no answer within {PATIENCE:g} s") from None
-    if isinstance(outcome, OSError):
-        raise outcome
-    if isinstance(outcome, Exception):
-        raise OSError(str(outcome)) from outcome
-    return outcome
+        return answer.result(PATIENCE + 1)
+    except TimeoutError as error:
+        raise TimeoutError(str(error) or f"no answer within {PATIENCE:g} s") from None

@@ -1,4 +1,4 @@
-"""Import torchvision.datasets, also where torchvision's compiled operators cannot be loaded."""
+"""Import torchvision.datasets, even if torchvision's compiled operators cannot be loaded."""
 
 import importlib
 import sys
@@ -11,15 +11,15 @@ _SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
-_libraries: list[torch.library.Library] = []  # a Library that is collected takes its schemas with it
+_libraries: list[torch.library.Library] = []  # when a Library is collected, its schemas are lost
 
 
 @cache
 def torchvision_datasets() -> Any:
     """The module ``torchvision.datasets``.
 
-    On a CPU build of torch the usual torchvision wheel cannot load its compiled operators, and its import fails because
-    ``torchvision::nms`` has no schema. The data sets use no operator, so this declares the schema and imports once more.
+    On a CPU build of torch, the usual torchvision wheel cannot load its compiled operators. Its import fails because
+    ``torchvision::nms`` has no schema. The data sets use no operators, so this declares the schemas and imports again.
     """
     try:
         return importlib.import_module("torchvision.datasets")
@@ -27,7 +27,7 @@ def torchvision_datasets() -> Any:
         if "torchvision::nms" not in str(error):
             raise
     for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-        del sys.modules[name]  # it is half imported
+        del sys.modules[name]  # the failed import left it half imported
     library = torch.library.Library("torchvision", "DEF")
     for schema in _SCHEMAS:
         library.define(schema)

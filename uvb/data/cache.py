@@ -1,7 +1,7 @@
-"""The cache of converted sets: each under its checksum, and beside it what it was made from.
+"""The cache of converted sets: each set under its checksum, and a record of the files it was made from.
 
-sets/<checksum>.safetensors     an image set, shared by all who have the same images
-sources/<fingerprint>.json      what files, read in what way, gave which set, and what was said of them
+sets/<checksum>.safetensors     an image set; data sets with the same images share it
+sources/<fingerprint>.json      which files, read how, gave which set, and the report of what was read
 work/<fingerprint>/             a conversion that is under way, or was interrupted
 """
 
@@ -10,11 +10,10 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,7 +23,7 @@ from uvb.data.image_set import ImageSet
 from uvb.data.report import ReadReport
 from uvb.errors import UserError
 
-SPARE = 1.02  # of the bytes that a conversion needs, to be free on the disk
+SPARE = 1.02  # times a conversion's bytes must be free on the disk
 
 
 def cache_folder() -> Path:
@@ -33,12 +32,12 @@ def cache_folder() -> Path:
 
 
 def set_path(checksum: str) -> Path:
-    """Where the set with this checksum lies, if it is there."""
+    """Where the set with this checksum belongs."""
     return cache_folder() / "sets" / f"{checksum}.safetensors"
 
 
 def find(fingerprint: str, name: str) -> ImageSet | None:
-    """The set that was made from these files; None where none was, or what is there is damaged."""
+    """The set that was made from these files; None if there is none, or it is damaged."""
     try:
         entry = json.loads((cache_folder() / "sources" / f"{fingerprint}.json").read_text())
         return ImageSet.load(set_path(entry["checksum"]), name, ReadReport.from_json(entry["report"]))
@@ -46,41 +45,32 @@ def find(fingerprint: str, name: str) -> ImageSet | None:
         return None
 
 
-def keep(fingerprint: str, checksum: str, made: Path, report: ReadReport) -> None:
-    """Give a set that was made at `made` its name, and note what it was made from."""
-    adopt(checksum, made)
-    with writing():
-        entry = {"checksum": checksum, "report": report.to_json()}
-        with replacing(cache_folder() / "sources" / f"{fingerprint}.json") as temporary:
-            temporary.write_text(json.dumps(entry, indent=1))
+def keep(fingerprint: str, checksum: str, made: ImageFile, report: ReadReport) -> ImageSet:
+    """Move a sealed file from its workplace into the cache, and note what it was made from; returns the set."""
+    adopt(checksum, made.path)
+    with writing(), replacing(cache_folder() / "sources" / f"{fingerprint}.json") as temporary:
+        temporary.write_text(json.dumps({"checksum": checksum, "report": report.to_json()}, indent=1))
+    clear(made.path.parent)
+    return ImageSet.load(set_path(checksum), made.contents.name, report)
 
 
 def regrouped(images: ImageSet, name: str, train: Tensor, test: Tensor, report: ReadReport) -> ImageSet:
-    """A memory-mapped set of training images of another, (n,) and (m,) int64; written once."""
+    """A memory-mapped set of the training images `train` (n,) and `test` (m,) of another set. It is written once."""
     key = f"{images.checksum}-{hashlib.sha256(test.numpy().tobytes()).hexdigest()[:8]}"
     if (found := find(key, name)) is not None:
         return found
     labels = images.train_labels
     train_labels, test_labels = (None if labels is None else labels[rows].numpy() for rows in (train, test))
-    rows = torch.cat([train, test])
     contents = Contents(name, images.shape, len(train), len(test), train_labels, test_labels, images.levels, images.classes)
     with workplace(key) as folder, writing():
+        require_space(folder, contents.images * contents.row_bytes)
         file = ImageFile(folder / "images.part", contents)
-        require_space(folder, len(rows) * contents.row_bytes)
-        file.create()
-        writer = file.writer()
-        for at in range(0, len(rows), contents.block_rows):
-            block = images.train[rows[at : at + contents.block_rows]].numpy()
-            writer.write(block, np.arange(at, at + len(block)))
-        writer.close()
-        checksum, _ = file.seal()
-        keep(key, checksum, file.path, report)
-        clear(folder)
-    return ImageSet.load(set_path(checksum), name, report)
+        checksum = file.fill(images.train[rows].numpy() for rows in torch.cat([train, test]).split(contents.block_rows))
+        return keep(key, checksum, file, report)
 
 
 def adopt(checksum: str, made: Path) -> None:
-    """Give a whole set its name in the cache."""
+    """Move a whole file to its place in the cache."""
     with writing():
         target = set_path(checksum)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -88,25 +78,16 @@ def adopt(checksum: str, made: Path) -> None:
 
 
 @contextmanager
-def workplace(key: str, wait: Callable[[], None] | None = None) -> Iterator[Path]:
-    """The folder of one conversion, for one process of this machine at a time; what it leaves there is found again.
-
-    Args:
-        wait: called once where another process is at work there.
-    """
+def workplace(key: str) -> Iterator[Path]:
+    """The folder of one conversion. One process of this machine at a time has it, and finds what the one before left there."""
     folder = cache_folder() / "work" / key
     with writing():
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
         lock = (folder.parent / f"{key}.lock").open("w")
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if wait:
-                wait()
-            fcntl.flock(lock, fcntl.LOCK_EX)
         with writing():
-            folder.mkdir(parents=True, exist_ok=True)  # the one before may have removed it
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            folder.mkdir(exist_ok=True)
         yield folder
 
 
@@ -118,11 +99,7 @@ def clear(folder: Path) -> None:
 
 
 def require_space(folder: Path, size: int) -> None:
-    """Refuse where the disk has not `size` bytes left.
-
-    Raises:
-        UserError: it has not.
-    """
+    """Raise `UserError` unless the disk has room for `size` bytes."""
     free = shutil.disk_usage(folder).free
     if free < SPARE * size:
         raise UserError(
@@ -133,7 +110,7 @@ def require_space(folder: Path, size: int) -> None:
 
 @contextmanager
 def writing() -> Iterator[None]:
-    """Tell in one line where the cache cannot be written."""
+    """Say in one line that the cache cannot be written."""
     try:
         yield
     except OSError as error:

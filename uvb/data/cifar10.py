@@ -19,17 +19,17 @@ from uvb.errors import UserError
 def load_cifar10(data_dir: Path, download: bool = True) -> ImageSet:
     """Load 50,000 training and 10,000 test images, (3, 32, 32), from torchvision's files in `data_dir`.
 
-    The files' md5 sums are checked at each load, before anything is unpickled.
+    torchvision checks the files' md5 sums at each load, before it unpickles anything.
 
     Raises:
-        UserError: the archive cannot be had, or cannot be unpacked.
+        UserError: the archive cannot be downloaded, or cannot be unpacked.
     """
     source = torchvision_datasets().CIFAR10
     archive = data_dir / source.filename
     try:
         try:
             train, test = (source(data_dir, train=is_train, download=False) for is_train in (True, False))
-        except RuntimeError:  # no unpacked files, or damaged ones
+        except RuntimeError:  # the unpacked files are missing or damaged
             if not download and not has_md5(archive, source.tgz_md5):
                 raise UserError("download is off") from None
             fetch([source.url], archive, source.tgz_md5)
@@ -41,14 +41,8 @@ def load_cifar10(data_dir: Path, download: bool = True) -> ImageSet:
             f"cifar10: {error}; put the official {archive.name} ({state}) into {data_dir}, "
             "or give the path of a Parquet folder instead of the name"
         ) from error
-    return ImageSet(
-        "cifar10",
-        _images(train),
-        _images(test),
-        torch.tensor(train.targets),
-        torch.tensor(test.targets),
-        classes=tuple(train.classes),
-    )
+    labels = torch.tensor(train.targets), torch.tensor(test.targets)
+    return ImageSet("cifar10", _images(train), _images(test), *labels, classes=tuple(train.classes))
 
 
 def _images(dataset: Any) -> Tensor:

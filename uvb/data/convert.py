@@ -1,7 +1,7 @@
 """Converting a data set into one file of uint8 rows: in parallel, within bounded memory, and resumable.
 
-Pieces of the set are decoded by several processes, each of which writes its images to their rows. A journal names the
-pieces that are on the disk; a conversion that was interrupted goes on behind them.
+Several processes decode pieces of the set and write the images to their rows. A journal names the pieces that are on the
+disk. A conversion that was interrupted continues after them.
 """
 
 import json
@@ -11,12 +11,12 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,32 +24,25 @@ from numpy.typing import NDArray
 from uvb.atomic import replacing
 from uvb.data.cache import require_space, writing
 from uvb.data.image_file import ImageFile
-from uvb.data.readers.decode import Decoding, First
-from uvb.data.readers.source import NeedsChannels, Piece, Target, is_grey
+from uvb.data.readers.decode import Decoding, Target
+from uvb.data.readers.source import NeedsChannels, Piece, is_grey
 from uvb.errors import UserError
 from uvb.machine import usable_cpus
 
 Progress = Callable[[int, int], None]
-"""Told now and then: images converted, images in all."""
+"""Called now and then with the number of images that are converted, and of all images."""
 
-FEW = 4096  # images that one process decodes while others would be starting
-SYNC_SECONDS = 2.0  # what was written in this time may have to be decoded again
-
-
-class Converted(NamedTuple):
-    """A file whose images are all written, and how many of them were grey among colours."""
-
-    file: ImageFile
-    widened: int
+FEW = 4096  # one process decodes these sooner than others would start
+SYNC_SECONDS = 2.0  # after an interruption, what was written in this time may have to be decoded again
 
 
 @dataclass(frozen=True)
 class Job:
-    """Everything that a process needs to know: what to read, and to which rows of the file each piece goes."""
+    """What a process needs to know: what to read, and which row of the file each image belongs to."""
 
     pieces: Sequence[Piece]
     rows: NDArray[np.int64]  # (N,): the row of each image, in the order of the pieces
-    starts: NDArray[np.int64]  # (pieces,): the first of `rows` of each piece
+    starts: NDArray[np.int64]  # (pieces,): where each piece begins in `rows`
     decoding: Decoding
 
     @staticmethod
@@ -61,105 +54,97 @@ class Job:
         return Job(pieces, rows, np.cumsum([0, *counts[:-1]]), decoding)
 
     def run(self, piece: int, file: ImageFile, target: Target) -> int:
-        """Decode a piece and write it; returns how many of its images were grey among colours."""
-        writer, at, widened = file.writer(), int(self.starts[piece]), 0
-        try:
-            for block, grey in self.pieces[piece].blocks(self.decoding, target):
-                writer.write(block, self.rows[at : at + len(block)])
-                at, widened = at + len(block), widened + grey
-        finally:
-            writer.close()
+        """Decode a piece and write it; returns how many of its images were grey and became colour."""
+        at, widened = int(self.starts[piece]), 0
+        for block, grey in self.pieces[piece].blocks(self.decoding, target):
+            file.write(block, self.rows[at : at + len(block)])
+            at, widened = at + len(block), widened + grey
         return widened
 
 
 def convert(
     job: Job, file_of: Callable[[tuple[int, int, int]], ImageFile], folder: Path, progress: Progress | None
-) -> Converted:
-    """Write all images of a job to a file in `folder`.
+) -> tuple[ImageFile, int]:
+    """Write all images of a job to a file in `folder`; returns it, and how many images were grey and became colour.
 
-    The first image decides the size. The set is in colour if one image is, and else grey if one is grey by its format.
+    The first image decides the size. The set is in colour if any image is, and grey otherwise.
 
     Args:
         file_of: the file for images of a (C, H, W).
-        folder: where the journal is kept, too; what an interrupted conversion left there is used.
+        folder: the workplace. It also holds the journal, and what an interrupted conversion left.
 
     Raises:
-        UserError: an image is damaged or does not fit; the line names the first such image.
+        UserError: an image is damaged or does not fit. The line names the first such image.
     """
     block, _ = next(job.pieces[0].blocks(job.decoding, None))
     channels, height, width = block.shape[1:]
     settled = channels != 3 or not is_grey(block[0])
     while True:
-        first = First(job.pieces[0].where(0), (channels, height, width))
-        file = file_of(first.shape)
+        target = Target(job.pieces[0].where(0), (channels, height, width), settled)
+        file = file_of(target.shape)
         try:
-            return Converted(file, _convert(job, file, Target(first, settled), folder, progress))
+            return file, _convert(job, file, target, folder, progress)
         except NeedsChannels as needs:
-            settled = needs.channels == 3  # an image in colour was seen; else a grey one, and a colour may come
+            settled = needs.channels == 3  # a grey image does not settle it, since a colour may follow
             channels = needs.channels
 
 
 def _convert(job: Job, file: ImageFile, target: Target, folder: Path, progress: Progress | None) -> int:
+    """Write the images that are not on the disk yet; returns how many of all were grey and became colour."""
     journal = Journal(folder, file, target)
     left = [piece for piece in range(len(job.pieces)) if piece not in journal.done]
     total = len(job.rows)
     done = total - sum(job.pieces[piece].count for piece in left)
-    widened = sum(journal.done.values())
     if not journal.done:
         with writing():
             require_space(folder, total * file.contents.row_bytes)
             file.create()
-    with journal:
-        for piece, grey in _results(job, left, file, target):
-            journal.add(piece, grey)
-            done, widened = done + job.pieces[piece].count, widened + grey
-            if progress:
-                progress(done, total)
-    return widened
+    try:
+        with closing(_results(job, left, file, target)) as results:  # whatever happens, it ends the processes
+            for piece, grey in results:
+                journal.add(piece, grey)
+                done += job.pieces[piece].count
+                if progress:
+                    progress(done, total)
+    finally:
+        journal.sync()
+    return sum(journal.done.values())
 
 
 class Journal:
-    """Which pieces are on the disk, a line each, of a file that is being written; and how many of their images were widened."""
+    """A file that names the pieces that are on the disk, a line each, and how many of their images became colour."""
 
     def __init__(self, folder: Path, file: ImageFile, target: Target) -> None:
         self._path, self._file = folder / "journal", file
-        self.done: dict[int, int] = {}
         about = json.dumps([file.header().decode("utf-8", "replace"), target.settled])
-        if file.path.exists() and (folder / "about.json").exists() and (folder / "about.json").read_text() == about:
-            lines = [line.split() for line in self._path.read_text().splitlines()] if self._path.exists() else []
-            self.done = {int(line[0]): int(line[1]) for line in lines if len(line) == 3 and line[2] == "."}
-        else:
-            self._path.unlink(missing_ok=True)
-            with replacing(folder / "about.json") as temporary:
-                temporary.write_text(about)
+        lines = self._path.read_text().splitlines() if self._path.exists() and file.path.exists() else []
+        if lines[:1] != [about]:  # nothing is there, or what is there was written for another target
+            lines = [about]
+            with replacing(self._path) as temporary:
+                temporary.write_text(f"{about}\n")
+        noted = [line.split() for line in lines[1:]]
+        self.done = {int(words[0]): int(words[1]) for words in noted if words[2:] == ["."]}  # a torn line has no end
         self._waiting: dict[int, int] = {}
         self._synced = time.monotonic()
 
-    def __enter__(self) -> "Journal":
-        self._writer = self._file.writer()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._flush()
-        self._writer.close()
-
     def add(self, piece: int, widened: int) -> None:
-        """Note a piece that was written; it is named in the journal once its bytes are on the disk."""
+        """Note a piece that was written. The journal names it once its bytes are on the disk."""
         self._waiting[piece] = widened
         if time.monotonic() - self._synced > SYNC_SECONDS:
-            self._flush()
+            self.sync()
 
-    def _flush(self) -> None:
+    def sync(self) -> None:
+        """Bring the images to the disk, and then the lines that name their pieces."""
         with writing():
-            self._writer.sync()
+            self._file.sync()
             with self._path.open("a") as journal:
                 journal.writelines(f"{piece} {widened} .\n" for piece, widened in self._waiting.items())
         self.done |= self._waiting
         self._waiting, self._synced = {}, time.monotonic()
 
 
-def _results(job: Job, left: Sequence[int], file: ImageFile, target: Target) -> Iterator[tuple[int, int]]:
-    """Pieces as they are written, in order, each with how many images were widened."""
+def _results(job: Job, left: Sequence[int], file: ImageFile, target: Target) -> Generator[tuple[int, int]]:
+    """Write the pieces in `left`; yield each when it is written, in order, and how many of its images became colour."""
     processes = min(usable_cpus(), len(left))
     if processes < 2 or sum(job.pieces[piece].count for piece in left) < FEW:
         for piece in left:
@@ -167,7 +152,7 @@ def _results(job: Job, left: Sequence[int], file: ImageFile, target: Target) -> 
                 widened = job.run(piece, file, target)
             yield piece, widened
         return
-    # a fork shares the job's memory; where forks are not usual, such as on macOS, it is copied
+    # A forked process shares the job's memory. Where forks are not usual, such as on macOS, it gets a copy.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     pool = ProcessPoolExecutor(processes, context, _begin, (job, file, target, os.getpid()))
     try:
@@ -177,7 +162,7 @@ def _results(job: Job, left: Sequence[int], file: ImageFile, target: Target) -> 
             yield piece, outcome
     except BrokenProcessPool as error:
         raise UserError(
-            "a process that converts images was killed, probably for want of memory; the same command goes on where it stopped"
+            "a process that converts images was killed, probably because memory ran out; run the same command again to continue"
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
@@ -187,7 +172,7 @@ _mine: tuple[Job, ImageFile, Target]  # of a process of the pool
 
 
 def _begin(job: Job, file: ImageFile, target: Target, parent: int) -> None:
-    """Set up a process of the pool. Ctrl-C is its parent's, and it ends when the parent does."""
+    """Set up a process of the pool. It leaves Ctrl-C to its parent, and ends when the parent ends."""
     global _mine
     _mine = job, file, target
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -202,7 +187,7 @@ def _end_with(parent: int) -> None:
 
 
 def _run(piece: int) -> int | Exception:
-    """What a piece gave. A fault is returned and not raised, so that the parent sees it without the process's traceback."""
+    """Write a piece. A fault is returned instead of raised, so that the parent sees it without this process's traceback."""
     job, file, target = _mine
     try:
         with writing():

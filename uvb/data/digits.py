@@ -1,4 +1,4 @@
-"""scikit-learn's digits: 8×8 handwriting that comes with the package."""
+"""scikit-learn's digits: handwriting of 8×8 pixels that comes with the package."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ TRAIN_IMAGES = 1_500
 def load_digits(data_dir: Path) -> ImageSet:
     """Load 1,500 training and 297 test images, (1, 8, 8), pixels 0 to 16. `data_dir` is not used.
 
-    The order is ``torch.randperm(1797)`` by a CPU generator of seed 0; the first 1,500 images train. In this order the
+    The order is ``torch.randperm(1797)`` by a CPU generator of seed 0. The first 1,500 images train. In this order the
     training mean has the known test loss of 4.74.
     """
     from sklearn.datasets import load_digits as sklearn_digits
@@ -25,11 +25,5 @@ def load_digits(data_dir: Path) -> ImageSet:
     order = shuffled(len(bunch.images))
     images = torch.from_numpy(bunch.images[order].astype(np.uint8)).unsqueeze(1)  # (1797, 1, 8, 8)
     labels = torch.from_numpy(bunch.target[order].astype(np.int64))  # (1797,)
-    return ImageSet(
-        name="digits",
-        train=images[:TRAIN_IMAGES],
-        test=images[TRAIN_IMAGES:],
-        train_labels=labels[:TRAIN_IMAGES],
-        test_labels=labels[TRAIN_IMAGES:],
-        levels=16,
-    )
+    first = TRAIN_IMAGES
+    return ImageSet("digits", images[:first], images[first:], labels[:first], labels[first:], levels=16)

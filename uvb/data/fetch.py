@@ -1,4 +1,4 @@
-"""Fetching an image file in parts, each checked by its SHA-256, so that a machine gets no more than it needs, and once."""
+"""Fetching an image file in parts. A machine fetches only the parts that it needs, once, and checks each by its SHA-256."""
 
 import hashlib
 import os
@@ -12,19 +12,19 @@ from uvb.errors import UserError
 Read = Callable[[int, int], bytes]
 """(offset, bytes) -> the bytes."""
 
-HEAD = 1 << 16  # bytes that are read before it is known how long the header is
+HEAD = 1 << 16  # bytes that are read before the length of the header is known
 
 
 class Parts:
-    """The parts of an image file, some of which are here. What is here is noted, so that an interruption costs little.
+    """An image file of which some parts are here. A journal names them, so an interruption costs little.
 
     Args:
         folder: where the file is put together.
-        size: the whole file's bytes.
-        read: reads from where the file is.
+        size: bytes of the whole file.
+        read: reads from the original.
 
     Raises:
-        UserError: what is read is no image file, or is damaged.
+        UserError: the original is no image file, or is damaged.
     """
 
     def __init__(self, folder: Path, size: int, read: Read) -> None:
@@ -33,14 +33,16 @@ class Parts:
         if not self.path.exists() or not self._journal.exists():
             self._begin(size)
         head, metadata, start = read_header(self.path)
-        tensors = {key: described["data_offsets"] for key, described in head.items()}
         self._sums = metadata.get("blocks", "").split()
-        train, test = (head[key]["shape"][0] for key in ("train", "test"))
-        self._train, self._pixels = train, start + tensors["train"][0]
-        self._row = (tensors["train"][1] - tensors["train"][0]) // max(1, train)
-        self._start, self._size = start, size
-        # a small file has no sums: it is fetched at once, and checked as a whole by who opens it
-        self._ranges = block_ranges(train, test, int(metadata["block_rows"])) if self._sums else [(0, train + test)]
+        self._train, test = (head[key]["shape"][0] for key in ("train", "test"))
+        begin, end = head["train"]["data_offsets"]
+        row = (end - begin) // max(1, self._train)
+        if self._sums:
+            rows = block_ranges(self._train, test, int(metadata["block_rows"]))
+            self._ranges = [(start + begin + first * row, (last - first) * row) for first, last in rows]
+        else:  # an old file has no sums; it is fetched as one part, and checked by whoever opens it
+            rows, self._ranges = [(0, self._train + test)], [(start, size - start)]
+        self._rows = rows
 
     @property
     def here(self) -> set[int]:
@@ -49,26 +51,20 @@ class Parts:
 
     @property
     def complete(self) -> bool:
-        return self.here >= set(range(len(self._ranges)))
+        return self.here >= set(range(len(self._rows)))
 
     def missing(self, train_images: int | None) -> list[int]:
-        """Parts that are not here, of all that hold test images or one of the first `train_images` training images."""
+        """Missing parts that hold test images, or one of the first `train_images` training images (None: of all)."""
         limit = self._train if train_images is None else train_images
-        wanted = {number for number, (first, _) in enumerate(self._ranges) if first < limit or first >= self._train}
+        wanted = {number for number, (first, _) in enumerate(self._rows) if first < limit or first >= self._train}
         return sorted(wanted - self.here)
 
     def fetch(self, number: int) -> None:
-        """Read one part, check it, and put it in its place.
-
-        Raises:
-            UserError: it is damaged.
-        """
-        first, last = self._ranges[number]
-        at, size = self._pixels + first * self._row, (last - first) * self._row
-        if not self._sums:
-            at, size = self._start, self._size - self._start
+        """Read one part, check it, and put it in its place. Raises `UserError` if it is damaged."""
+        at, size = self._ranges[number]
         content = self._read(at, size)
         if self._sums and hashlib.sha256(content).hexdigest() != self._sums[number]:
+            first, last = self._rows[number]
             raise UserError(f"the study's images are damaged (rows {first:,} to {last:,}); run the study again")
         with self._lock:
             with self.path.open("r+b") as file:
@@ -86,15 +82,14 @@ class Parts:
         if length > size:
             raise UserError("the study's images are damaged: the header does not fit into the file; run the study again")
         head += self._read(len(head), length - len(head)) if length > len(head) else b""
-        with self.path.open("wb") as file:
+        with self.path.open("w+b") as file:
             file.write(head[:length])
             file.truncate(size)
-        described, metadata, start = read_header(self.path)
-        labels = start + min(described["train"]["data_offsets"][0], described["test"]["data_offsets"][0])
-        content = self._read(length, labels - length) if labels > length else b""
-        if metadata.get("labels") and hashlib.sha256(content).hexdigest() != metadata["labels"]:
-            raise UserError("the study's images are damaged (their labels); write them again by running the study")
-        with self.path.open("r+b") as file:
-            file.seek(length)
+            file.flush()
+            described, metadata, start = read_header(self.path)
+            labels = start + min(described["train"]["data_offsets"][0], described["test"]["data_offsets"][0])
+            content = self._read(length, labels - length) if labels > length else b""
+            if metadata.get("labels") and hashlib.sha256(content).hexdigest() != metadata["labels"]:
+                raise UserError("the study's images are damaged (their labels); write them again by running the study")
             file.write(content)
         self._journal.write_text("")

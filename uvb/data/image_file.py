@@ -1,7 +1,7 @@
 """Image sets as files: safetensors with checksummed blocks, written row by row in any order, and memory-mapped.
 
-The header's metadata holds the name, the levels, the classes, the brightest pixel, the set's checksum, and a SHA-256 for
-every block of images. The header is written twice, with the same length: first with zeros for what is not known yet.
+The header's metadata holds the name, the levels, the classes, the brightest pixel, the set's checksum, and a SHA-256 of each
+block of images. The header is written twice, with the same length: at first zeros stand for what is not known yet.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ import math
 import os
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from uvb.data.survey import Survey
-from uvb.errors import UserError
+from uvb.errors import UserError, one_line
 
 BLOCK_BYTES = 1 << 26  # of images under one SHA-256
-WRITABLE_BYTES = 1 << 30  # a larger map is read-only: the system counts a private one as memory that may be needed
+WRITABLE_BYTES = 1 << 30  # a larger map is read-only: the system reserves memory for a writable one
 TENSORS = ("train", "test", "train_labels", "test_labels")
 _MAX_HEADER = 1 << 27
 _TYPES: dict[str, Any] = {"U8": np.uint8, "I64": np.int64}
@@ -38,8 +38,8 @@ class Contents:
 
     Attributes:
         shape: (C, H, W) of an image.
-        train_images: how many images train.
-        test_images: how many test.
+        train_images: number of training images.
+        test_images: number of test images.
         train_labels: int64, shape (train_images,), or None.
         test_labels: int64, shape (test_images,), or None.
     """
@@ -66,10 +66,14 @@ class Contents:
         """Images under one SHA-256."""
         return max(1, BLOCK_BYTES // self.row_bytes)
 
+    @property
+    def blocks(self) -> list[tuple[int, int]]:
+        return block_ranges(self.train_images, self.test_images, self.block_rows)
+
 
 @dataclass(frozen=True)
 class ImageFile:
-    """A file that is being written: images go to their rows in any order, then `seal` makes it whole."""
+    """A file that is being written: `create` it, `write` images to their rows in any order, then `seal` it."""
 
     path: Path
     contents: Contents
@@ -77,75 +81,40 @@ class ImageFile:
     def create(self) -> None:
         """Write header and labels, and make room for the images."""
         with self.path.open("wb") as file:
-            file.write(self.header())
-            for labels in (self.contents.train_labels, self.contents.test_labels):
-                if labels is not None:
-                    file.write(np.ascontiguousarray(labels, np.int64).tobytes())
-            file.truncate(self.pixels_start + self.contents.images * self.contents.row_bytes)
+            file.write(self.header() + b"".join(self._labels.values()))
+            file.truncate(self._pixels_start + self.contents.images * self.contents.row_bytes)
 
-    @cached_property
-    def labels_sum(self) -> str:
-        """The SHA-256 of the labels' bytes."""
-        digest = hashlib.sha256()
-        for labels in (self.contents.train_labels, self.contents.test_labels):
-            if labels is not None:
-                digest.update(np.ascontiguousarray(labels, np.int64).tobytes())
-        return digest.hexdigest()
+    def write(self, images: NDArray[np.uint8], rows: NDArray[np.int64]) -> None:
+        """Write (n, C, H, W) to `rows` (n,)."""
+        jumps = np.flatnonzero(np.diff(rows) != 1) + 1
+        with self.path.open("r+b", buffering=0) as file:
+            for row, run in zip(rows[[0, *jumps]].tolist(), np.split(images, jumps), strict=True):
+                os.pwrite(file.fileno(), np.ascontiguousarray(run).data, self._pixels_start + row * self.contents.row_bytes)
 
-    @cached_property
-    def pixels_start(self) -> int:
-        """Where the first image begins."""
-        labels = sum(
-            8 * len(labels) for labels in (self.contents.train_labels, self.contents.test_labels) if labels is not None
-        )
-        return len(self.header()) + labels
-
-    def header(self, checksum: str = "0" * 16, brightest: int = 0, sums: tuple[str, ...] = ()) -> bytes:
-        """The file's first bytes; their number does not depend on the arguments."""
-        held = self.contents
-        blocks = len(block_ranges(held.train_images, held.test_images, held.block_rows))
-        metadata = {
-            "name": held.name, "levels": str(held.levels), "classes": json.dumps(held.classes), "checksum": checksum,
-            "brightest": f"{brightest:03d}", "labels": self.labels_sum, "block_rows": str(held.block_rows),
-            "blocks": " ".join(sums or ("0" * 64,) * blocks),
-        }  # fmt: skip
-        head: dict[str, Any] = {"__metadata__": metadata}
-        at = 0
-        for key, labels in (("train_labels", held.train_labels), ("test_labels", held.test_labels)):
-            if labels is not None:
-                head[key] = {"dtype": "I64", "shape": [len(labels)], "data_offsets": [at, at + 8 * len(labels)]}
-                at += 8 * len(labels)
-        for key, count in (("train", held.train_images), ("test", held.test_images)):
-            head[key] = {"dtype": "U8", "shape": [count, *held.shape], "data_offsets": [at, at + count * held.row_bytes]}
-            at += count * held.row_bytes
-        text = json.dumps(head).encode()
-        text += b" " * (-len(text) % 8)
-        return struct.pack("<Q", len(text)) + text
-
-    def writer(self) -> "Writer":
-        """A way to write images, for one process."""
-        return Writer(self)
+    def sync(self) -> None:
+        """Bring what any process has written to the disk."""
+        with self.path.open("r+b") as file:
+            os.fdatasync(file.fileno())
 
     def seal(self) -> tuple[str, Survey]:
-        """Read everything once more, note its sums in the header, and bring it to the disk; returns checksum and survey."""
-        survey, whole = Survey(), hashlib.sha256(f"levels {self.contents.levels}".encode())
-        sums: list[str] = []
-        held = self.contents
-        with ThreadPoolExecutor(2) as pool:
-            whole.update(f"|train {(held.train_images, *held.shape)} ".encode())
-            for block, train, begins_test in self._blocks():
-                if begins_test:
-                    whole.update(f"|test {(held.test_images, *held.shape)} ".encode())
-                data = block.data.cast("B")
-                passes = pool.submit(whole.update, data), pool.submit(hashlib.sha256, data)
+        """Read all images once more and write their sums into the header; returns the set's checksum and its survey."""
+        held, survey, sums = self.contents, Survey(), list[str]()
+        whole = hashlib.sha256(f"levels {held.levels}".encode())
+        with ThreadPoolExecutor(2) as pool, self.path.open("rb") as file:
+            file.seek(self._pixels_start)
+            for start, end in held.blocks:
+                train = start < held.train_images
+                if start in (0, held.train_images):
+                    key, count = ("train", held.train_images) if train else ("test", held.test_images)
+                    whole.update(f"|{key} {(count, *held.shape)} ".encode())
+                block = np.fromfile(file, np.uint8, (end - start) * held.row_bytes).reshape(end - start, *held.shape)
+                passes = pool.submit(whole.update, block.data.cast("B")), pool.submit(hashlib.sha256, block.data.cast("B"))
                 survey.add(block, train=train)
                 passes[0].result()
                 sums.append(passes[1].result().hexdigest())
-        for key, labels in (("train_labels", held.train_labels), ("test_labels", held.test_labels)):
-            if labels is None:
-                whole.update(f"|{key} none".encode())
-            else:
-                whole.update(f"|{key} {(len(labels),)} ".encode() + np.ascontiguousarray(labels).tobytes())
+        for key in ("train_labels", "test_labels"):
+            labels = self._labels.get(key)
+            whole.update(f"|{key} none".encode() if labels is None else f"|{key} {(len(labels) // 8,)} ".encode() + labels)
         checksum = whole.hexdigest()[:16]
         with self.path.open("r+b") as file:
             file.write(self.header(checksum, survey.brightest, tuple(sums)))
@@ -153,51 +122,54 @@ class ImageFile:
             os.fsync(file.fileno())
         return checksum, survey
 
-    def _blocks(self) -> Iterator[tuple[NDArray[np.uint8], bool, bool]]:
-        """Blocks of images as they lie in the file, whether they train, and whether the test set begins with them."""
+    def fill(self, blocks: Iterable[NDArray[np.uint8]]) -> str:
+        """Write all images in order, in blocks, and `seal` the file; returns the set's checksum."""
+        self.create()
+        row = 0
+        for block in blocks:
+            self.write(block, np.arange(row, row + len(block)))
+            row += len(block)
+        return self.seal()[0]
+
+    def header(self, checksum: str = "0" * 16, brightest: int = 0, sums: tuple[str, ...] = ()) -> bytes:
+        """The file's first bytes. Their number does not depend on the arguments."""
         held = self.contents
-        with self.path.open("rb") as file:
-            file.seek(self.pixels_start)
-            for start, end in block_ranges(held.train_images, held.test_images, held.block_rows):
-                block = np.fromfile(file, np.uint8, (end - start) * held.row_bytes).reshape(end - start, *held.shape)
-                yield block, start < held.train_images, start == held.train_images
+        metadata = {
+            "name": held.name, "levels": str(held.levels), "classes": json.dumps(held.classes), "checksum": checksum,
+            "brightest": f"{brightest:03d}", "labels": hashlib.sha256(b"".join(self._labels.values())).hexdigest(),
+            "block_rows": str(held.block_rows), "blocks": " ".join(sums or ("0" * 64,) * len(held.blocks)),
+        }  # fmt: skip
+        head: dict[str, Any] = {"__metadata__": metadata}
+        parts = [(key, "I64", [len(labels) // 8], len(labels)) for key, labels in self._labels.items()]
+        for key, count in (("train", held.train_images), ("test", held.test_images)):
+            parts.append((key, "U8", [count, *held.shape], count * held.row_bytes))
+        at = 0
+        for key, kind, shape, size in parts:
+            head[key] = {"dtype": kind, "shape": shape, "data_offsets": [at, at + size]}
+            at += size
+        text = json.dumps(head).encode()
+        text += b" " * (-len(text) % 8)
+        return struct.pack("<Q", len(text)) + text
+
+    @cached_property
+    def _labels(self) -> dict[str, bytes]:
+        """The labels as they lie in the file, for the sets that have them."""
+        given = {"train_labels": self.contents.train_labels, "test_labels": self.contents.test_labels}
+        return {key: np.asarray(labels, np.int64).tobytes() for key, labels in given.items() if labels is not None}
+
+    @cached_property
+    def _pixels_start(self) -> int:
+        return len(self.header()) + sum(map(len, self._labels.values()))
 
 
 def block_ranges(train_images: int, test_images: int, block_rows: int) -> list[tuple[int, int]]:
-    """First and last row (exclusive) of every block; none holds images of both sets."""
+    """First and last row (exclusive) of every block. None holds images of both sets."""
     ends = (0, train_images), (train_images, train_images + test_images)
     return [(at, min(at + block_rows, end)) for begin, end in ends for at in range(begin, end, block_rows)]
 
 
-class Writer:
-    """Writes images of an `ImageFile` to their rows."""
-
-    def __init__(self, file: ImageFile) -> None:
-        self._descriptor = os.open(file.path, os.O_RDWR)
-        self._start, self._row_bytes = file.pixels_start, file.contents.row_bytes
-
-    def write(self, images: NDArray[np.uint8], rows: NDArray[np.int64]) -> None:
-        """Write (n, C, H, W) to `rows` (n,)."""
-        if len(rows) and int(rows[-1]) - int(rows[0]) == len(rows) - 1 and (np.diff(rows) == 1).all():
-            os.pwrite(self._descriptor, images.tobytes(), self._start + int(rows[0]) * self._row_bytes)
-            return
-        for image, row in zip(np.ascontiguousarray(images), rows.tolist(), strict=True):
-            os.pwrite(self._descriptor, image.data, self._start + row * self._row_bytes)
-
-    def sync(self) -> None:
-        """Bring what was written to the disk."""
-        os.fdatasync(self._descriptor)
-
-    def close(self) -> None:
-        os.close(self._descriptor)
-
-
 def read_header(path: Path) -> tuple[dict[str, Any], dict[str, str], int]:
-    """The tensors' descriptions, the metadata, and where the data begin.
-
-    Raises:
-        UserError: the file is missing, damaged, or not of this kind.
-    """
+    """Descriptions of the tensors, metadata, and where the data begin. Raises `UserError` if the file is missing or damaged."""
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -213,15 +185,11 @@ def read_header(path: Path) -> tuple[dict[str, Any], dict[str, str], int]:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; an image set written by ImageSet.save is needed") from None
     except (OSError, KeyError, TypeError, ValueError, AttributeError, struct.error) as error:
-        raise UserError(f"{path}: not an image set, or damaged ({' '.join(str(error).split())}); write it again") from error
+        raise UserError(f"{path}: not an image set, or damaged ({one_line(error)}); write it again") from error
 
 
 def map_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a file, memory-mapped, and its metadata. No page is read before it is used.
-
-    Raises:
-        UserError: as `read_header`.
-    """
+    """The memory-mapped tensors of a file, and its metadata. A page is read when it is used. Raises as `read_header`."""
     head, metadata, start = read_header(path)
     mode: Literal["c", "r"] = "c" if path.stat().st_size <= WRITABLE_BYTES else "r"
     tensors = {}

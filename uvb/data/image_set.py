@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,12 +16,12 @@ from uvb.errors import UserError
 from uvb.noise import generator
 
 VERIFIED_BYTES = 1 << 28
-"""A larger file is not read whole at every start: its blocks are checked when it is made and when it travels."""
+"""A larger file is not read whole at every start. Its blocks are checked when it is made and when it is fetched."""
 
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Training and test images with integer pixels; a pixel of the paper, in [0, 1], is ``value / levels``.
+    """Training and test images with integer pixels. A pixel of the paper, in [0, 1], is ``value / levels``.
 
     Args:
         name: what tables and figures call the data set.
@@ -32,8 +31,8 @@ class ImageSet:
         test_labels: int64, shape (M,), or None.
         levels: the pixel value that means 1.0: 255, or 16 for scikit-learn's digits.
         classes: names of the classes by label, or empty.
-        report: what was read, where the reader said it.
-        brightest: the largest pixel value, where it is known; else all pixels are looked at.
+        report: what was read, if the reader reports it.
+        brightest: the largest pixel value. None: all pixels are read to find it.
 
     Raises:
         UserError: a set is empty, shapes or types do not fit, or a pixel is above `levels`.
@@ -52,31 +51,24 @@ class ImageSet:
     def __post_init__(self) -> None:
         if not 1 <= self.levels <= 255:
             raise UserError(f"data set {self.name!r}: levels = {self.levels}; uint8 pixels allow 1 to 255")
-        for split, images, labels in (
-            ("train", self.train, self.train_labels),
-            ("test", self.test, self.test_labels),
-        ):
-            where = f"data set {self.name!r}, {split}"
+        for split, images, labels in (("train", self.train, self.train_labels), ("test", self.test, self.test_labels)):
+            where, shape = f"data set {self.name!r}, {split}", tuple(images.shape)
             if images.dtype != torch.uint8 or images.ndim != 4:
-                raise UserError(
-                    f"{where}: images are {images.dtype} of shape {tuple(images.shape)}; uint8 (N, C, H, W) is needed"
-                )
+                raise UserError(f"{where}: images are {images.dtype} of shape {shape}; uint8 (N, C, H, W) is needed")
             if images.numel() == 0:
-                raise UserError(f"{where}: it is empty (shape {tuple(images.shape)}); at least one image is needed")
+                raise UserError(f"{where}: it is empty (shape {shape}); at least one image is needed")
             brightest = int(images.max()) if self.brightest is None else self.brightest
             if brightest > self.levels:
                 raise UserError(
                     f"{where}: a pixel is {brightest}, above levels = {self.levels}; value / levels must lie in [0, 1]"
                 )
             if labels is not None and (labels.dtype != torch.int64 or labels.shape != images.shape[:1]):
-                raise UserError(
-                    f"{where}: labels are {labels.dtype} of shape {tuple(labels.shape)}; "
-                    f"int64 of shape ({len(images)},) is needed"
-                )
-        if self.train.shape[1:] != self.test.shape[1:]:
+                found = f"{labels.dtype} of shape {tuple(labels.shape)}"
+                raise UserError(f"{where}: labels are {found}; int64 of shape ({len(images)},) is needed")
+        train, test = tuple(self.train.shape[1:]), tuple(self.test.shape[1:])
+        if train != test:
             raise UserError(
-                f"data set {self.name!r}: training images are {tuple(self.train.shape[1:])} and test images "
-                f"{tuple(self.test.shape[1:])} (C, H, W); all must have one size"
+                f"data set {self.name!r}: training images are {train} and test images {test} (C, H, W); all must have one size"
             )
 
     @property
@@ -87,7 +79,7 @@ class ImageSet:
 
     @cached_property
     def checksum(self) -> str:
-        """First 16 hex digits of the SHA-256 over pixels, labels, their shapes, and `levels`; the name is left out."""
+        """First 16 hex digits of the SHA-256 over pixels, labels, their shapes, and `levels`, but not the name."""
         digest = hashlib.sha256(f"levels {self.levels}".encode())
         for key in TENSORS:
             tensor: Tensor | None = getattr(self, key)
@@ -98,25 +90,8 @@ class ImageSet:
                 digest.update(tensor.contiguous().numpy().data)
         return digest.hexdigest()[:16]
 
-    def subset(self, train_images: int) -> "ImageSet":
-        """The same set with only its first `train_images` training images. The test set stays whole.
-
-        Raises:
-            UserError: `train_images` is below 1 or above what there is.
-        """
-        available = len(self.train)
-        if not 1 <= train_images <= available:
-            raise UserError(
-                f"train_images = {train_images}: data set {self.name!r} has {available} training images; "
-                f"choose 1 to {available}"
-            )
-        if train_images == available:
-            return self
-        labels = None if self.train_labels is None else self.train_labels[:train_images]
-        return replace(self, train=self.train[:train_images], train_labels=labels)
-
     def validation(self, one_in: int = 5) -> "ImageSet":
-        """A set to choose models by: one in `one_in` of the training images is its test set; the real test set is left out.
+        """A set to choose models by: one in `one_in` training images becomes its test set. The real test set is left out.
 
         The images that are held out are drawn, and are always the same.
 
@@ -127,59 +102,43 @@ class ImageSet:
             raise UserError(f"data set {self.name!r} has {len(self.train)} training images; at least {one_in} are needed")
         order = torch.randperm(len(self.train), generator=generator(0, "validation"))
         held, kept = order[: len(order) // one_in].sort().values, order[len(order) // one_in :].sort().values
-        labels = self.train_labels
+        name = f"{self.name}-validation"
+        train, test = (None if self.train_labels is None else self.train_labels[rows] for rows in (kept, held))
         report = self.report
         if report:
-            train, test = (None if labels is None else labels[part].numpy() for part in (kept, held))
-            report = report.held_out(train, test, (len(kept), len(held)))
-        if report and self.train.nbytes > VERIFIED_BYTES:  # written once, since a copy in memory would be one for each process
-            from uvb.data.cache import regrouped
+            numbers = [None if labels is None else labels.numpy() for labels in (train, test)]
+            report = report.held_out(numbers[0], numbers[1], (len(kept), len(held)))
+            if self.train.nbytes > VERIFIED_BYTES:  # a copy in memory would take its bytes in every process
+                from uvb.data.cache import regrouped
 
-            return regrouped(self, f"{self.name}-validation", kept, held, report)
+                return regrouped(self, name, kept, held, report)
         return replace(
-            self, name=f"{self.name}-validation", train=self.train[kept], test=self.train[held], report=report,
-            train_labels=None if labels is None else labels[kept], test_labels=None if labels is None else labels[held],
-        )  # fmt: skip
+            self, name=name, train=self.train[kept], test=self.train[held], report=report, train_labels=train, test_labels=test
+        )
 
     def to_unit(self, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Pixels as networks see them, in [0, 1]: ``images / levels``, of any shape, on the device of `images`."""
+        """Pixels in [0, 1], as networks see them: ``images / levels``, of any shape, on the device of `images`."""
         return images.to(dtype) / self.levels
 
     def save(self, path: str | Path) -> None:
-        """Write one safetensors file, name, levels, classes and checksums in its header; whole or not at all."""
+        """Write one safetensors file, whole or not at all. Its header has name, levels, classes and checksums."""
+        train, test = (None if each is None else each.numpy() for each in (self.train_labels, self.test_labels))
+        held = Contents(self.name, self.shape, len(self.train), len(self.test), train, test, self.levels, self.classes)
         with replacing(Path(path)) as temporary:
-            self.write(temporary)
-
-    def write(self, path: Path) -> str:
-        """Write the file of `save` in place, in blocks; returns the checksum."""
-        train_labels, test_labels = (None if t is None else t.numpy() for t in (self.train_labels, self.test_labels))
-        file = ImageFile(
-            path,
-            Contents(
-                self.name, self.shape, len(self.train), len(self.test), train_labels, test_labels, self.levels, self.classes
-            ),
-        )
-        file.create()
-        writer = file.writer()
-        try:
-            for first, images in ((0, self.train), (len(self.train), self.test)):
-                for at in range(0, len(images), file.contents.block_rows):
-                    block = images[at : at + file.contents.block_rows].numpy()
-                    writer.write(block, np.arange(first + at, first + at + len(block)))
-        finally:
-            writer.close()
-        return file.seal()[0]
+            ImageFile(temporary, held).fill(
+                block.numpy() for images in (self.train, self.test) for block in images.split(held.block_rows)
+            )
 
     @staticmethod
     def load(path: str | Path, name: str | None = None, report: ReadReport | None = None) -> "ImageSet":
-        """The inverse of `save`, memory-mapped: a page is read where it is used, and the processes of a machine share it.
+        """The inverse of `save`, memory-mapped: a page is read when it is used, and all processes of a machine share it.
 
         Args:
-            name: instead of the name in the file.
+            name: replaces the name in the file.
             report: what was read when the file was made.
 
         Raises:
-            UserError: the file is missing, damaged, not of this kind, or its contents do not match its checksum.
+            UserError: the file is missing, damaged, of another kind, or does not match its checksum.
         """
         tensors, header = map_tensors(Path(path))
         sealed = "blocks" in header and Path(path).stat().st_size > VERIFIED_BYTES
@@ -193,7 +152,7 @@ class ImageSet:
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path}: not an image set, or damaged ({error!r}); write it again") from error
         if sealed:
-            images.__dict__["checksum"] = checksum  # the property's own place: nothing is read for it
+            images.__dict__["checksum"] = checksum  # where the cached property keeps it, so nothing is read
         elif images.checksum != checksum:
             raise UserError(f"{path}: damaged, its contents do not match its checksum; write it again")
         return images

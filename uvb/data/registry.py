@@ -9,22 +9,23 @@ from typing import TypeVar
 from uvb.data.convert import Progress
 from uvb.data.image_set import ImageSet
 from uvb.data.readers.own import ReadOptions, load_from_hub, load_path
-from uvb.data.report import ReadReport, SplitRead
+from uvb.data.report import ReadReport, doubts, splits_read
 from uvb.data.resized import resized
-from uvb.data.survey import Survey, counts_of, doubts
+from uvb.data.survey import Survey
 from uvb.errors import UserError
 from uvb.registry import Registry
 
 _Loader = TypeVar("_Loader", bound=Callable[..., ImageSet])
 DATASETS: Registry[Callable[..., ImageSet]] = Registry("data set", "uvb.datasets")
-BLOCK = 4096  # images that are looked at at once
+dataset_names = DATASETS.names
+BLOCK = 4096  # images that are surveyed at once
 
 
 def register_dataset(name: str) -> Callable[[_Loader], _Loader]:
-    """Decorator: makes ``fn(data_dir: Path) -> ImageSet`` the loader of `name`.
+    """Decorator that makes ``fn(data_dir: Path) -> ImageSet`` the loader of `name`.
 
-    A loader that uses the network also takes a keyword ``download: bool`` and stays offline where it is False. Another
-    package registers by an entry point in group ``uvb.datasets``, name to function, without importing this one.
+    A loader that uses the network also takes a keyword ``download: bool``, and stays offline if that is False. Another
+    package registers by an entry point in group ``uvb.datasets``, from the name to the function. It need not import this one.
 
     Raises:
         UserError: another function already has the name.
@@ -40,11 +41,6 @@ def register_dataset(name: str) -> Callable[[_Loader], _Loader]:
     return register
 
 
-def dataset_names() -> list[str]:
-    """All names that `load_dataset` knows, sorted."""
-    return DATASETS.names()
-
-
 def load_dataset(
     name_or_path: str,
     data_dir: str | Path = "data",
@@ -54,18 +50,18 @@ def load_dataset(
     options: ReadOptions | None = None,
     progress: Progress | None = None,
 ) -> ImageSet:
-    """The images of a registered name, of the Hugging Face hub, or of one's own files; ``images.report`` says what was read.
+    """The images of a name, of the Hugging Face hub, or of a path. ``images.report`` says what was read.
 
     Args:
-        name_or_path: e.g. ``"digits"``, ``"hf:owner/name"``, or a path such as ``"./faces"``. A name goes before a path.
+        name_or_path: e.g. ``"digits"``, ``"hf:owner/name"``, or a path such as ``"./faces"``. A known name wins over a path.
         data_dir: where named data sets keep their files.
         download: False forbids the network.
         label_column: short for ``options=ReadOptions(label_column=...)``.
-        options: how one's own images are read (`uvb.data.readers.own.ReadOptions`).
-        progress: told how many images are converted, the first time that one's own images are read.
+        options: how people's own images are read (`uvb.data.readers.own.ReadOptions`).
+        progress: is told how many images are converted, when people's own images are read for the first time.
 
     Raises:
-        UserError: neither a name nor a path, or the files are absent, damaged or unfit.
+        UserError: there is neither such a name nor such a path, or the files are absent, damaged or unfit.
     """
     options = options or ReadOptions(label_column=label_column)
     if name_or_path.startswith("hf:"):
@@ -83,30 +79,26 @@ def load_dataset(
     options = replace(options, decoding=replace(options.decoding, resize=0))
     if options != ReadOptions():
         changed = ", ".join(f.name for f in fields(options) if getattr(options, f.name) != getattr(ReadOptions(), f.name))
-        raise UserError(f"{changed}: for one's own images only; data set {name_or_path!r} brings its labels and splits")
+        raise UserError(f"{changed}: only for your own images; data set {name_or_path!r} brings its labels and splits")
     takes_download = "download" in inspect.signature(loader).parameters
     images = loader(Path(data_dir), **({"download": download} if takes_download else {}))
     if not isinstance(images, ImageSet):
         raise UserError(f"data set {name_or_path!r}: its loader returned {type(images).__name__}, not an ImageSet")
     if side:
         images = resized(images, side)
-    return images if images.report else described(images)
+    return images if images.report else _described(images)
 
 
-def described(images: ImageSet) -> ImageSet:
-    """The same set with a report of what it holds, for sets whose loaders give none."""
-    survey, classes = Survey(), images.classes
-    for pixels, train in ((images.train, True), (images.test, False)):
+def _described(images: ImageSet) -> ImageSet:
+    """The same set with a report of what it holds."""
+    survey, sets = Survey(), (images.train, images.test)
+    for pixels, train in zip(sets, (True, False), strict=True):
         for block in pixels.split(BLOCK):
             survey.add(block.numpy(), train=train)
     labels = [None if found is None else found.numpy() for found in (images.train_labels, images.test_labels)]
-    known = [found for found in labels if found is not None]
-    if known and not classes:
-        classes = tuple(str(number) for number in range(1 + max(int(found.max()) for found in known)))
-    splits = tuple(
-        SplitRead(role, "the data set's own split", len(pixels), counts_of(found, len(classes)))
-        for role, pixels, found in zip(("train", "test"), (images.train, images.test), labels, strict=True)
-    )
+    largest = max((int(found.max()) for found in labels if found is not None), default=-1)
+    classes = images.classes or tuple(map(str, range(largest + 1)))
+    splits = splits_read(["the data set's own split"] * 2, [len(pixels) for pixels in sets], labels, len(classes))
     report = ReadReport(
         images.name, "a data set by name", splits, images.shape, images.levels, survey.darkest, survey.brightest,
         survey.mean / images.levels, classes, (), tuple(doubts(survey, len(images.test), images.levels)),
@@ -115,6 +107,6 @@ def described(images: ImageSet) -> ImageSet:
 
 
 def _plugin(name: str) -> Callable[..., ImageSet] | None:
-    """An entry point names the loader itself, or a module whose import registers it."""
+    """The loader of a plug-in. Its entry point names the loader itself, or a module whose import registers it."""
     found = DATASETS.load_plugin(name)
     return DATASETS.known.get(name) if found is None or not callable(found) else found

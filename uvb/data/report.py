@@ -1,12 +1,14 @@
-"""ReadReport: what was read, said before anything is trained and kept for the report."""
+"""ReadReport: what was read of a data set. Commands print it before they train, and the study's report shows it."""
 
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from uvb.data.survey import counts_of
+from uvb.data.survey import Survey
+from uvb.decoding import decoded
 
 Labels = NDArray[np.int64] | None
 
@@ -15,13 +17,13 @@ MOST_NAMES = 12  # classes that a line names
 
 @dataclass(frozen=True)
 class SplitRead:
-    """One of the two sets that are used.
+    """The training set or the test set.
 
     Attributes:
         role: "train" or "test".
         origin: where its images come from, in words.
-        images: how many.
-        classes: images of each class, in the order of `ReadReport.classes`; empty without labels.
+        images: how many images it has.
+        classes: how many images each class has, in the order of `ReadReport.classes`. Empty without labels.
     """
 
     role: str
@@ -31,8 +33,8 @@ class SplitRead:
 
 
 @dataclass(frozen=True)
-class SkippedFiles:
-    """What was not read: why, how many, and one of them."""
+class Skipped:
+    """Things that were not read: why, how many, and one of them."""
 
     why: str
     count: int
@@ -49,10 +51,10 @@ class ReadReport:
         splits: the training set and the test set.
         shape: (C, H, W) of an image.
         levels: the pixel value that means 1.0.
-        darkest: the smallest pixel value of both sets.
+        darkest: the smallest pixel value.
         brightest: the largest.
         mean: the mean pixel of the training set, in units of [0, 1].
-        classes: names of the classes, in the order of their numbers; empty without labels.
+        classes: names of the classes, in the order of their numbers. Empty without labels.
         skipped: what was not read.
         warnings: what is doubtful, a line each.
     """
@@ -66,11 +68,11 @@ class ReadReport:
     brightest: int
     mean: float
     classes: tuple[str, ...] = ()
-    skipped: tuple[SkippedFiles, ...] = field(default=())
+    skipped: tuple[Skipped, ...] = ()
     warnings: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
-        """The report in plain lines; warnings come last and begin with "warning:"."""
+        """The report in plain lines. Warnings come last and begin with "warning:"."""
         channels, height, width = self.shape
         colour = {1: "grey", 3: "RGB"}.get(channels, f"{channels} channels")
         said = [f"data: {self.source} ({self.kind}), {width}×{height} {colour}"]
@@ -87,20 +89,16 @@ class ReadReport:
         return said + [f"warning: {line}" for line in self.warnings]
 
     def held_out(self, train: Labels, test: Labels, counts: tuple[int, int]) -> "ReadReport":
-        """The report of the part of the training set that still trains, and of the part held out of it.
+        """The report of a training set that was divided: a part still trains, the other is held out to choose models by.
 
         Args:
-            train: labels of the first part.
-            test: labels of the second.
-            counts: images of each.
+            train: labels of the part that trains.
+            test: labels of the part held out.
+            counts: images of each part.
         """
         origin = self.splits[0].origin
-        number = len(self.classes)
-        splits = (
-            SplitRead("train", f"{origin}: those not held out", counts[0], counts_of(train, number)),
-            SplitRead("test", f"{origin}: held out to choose by", counts[1], counts_of(test, number)),
-        )
-        return replace(self, splits=splits)
+        origins = f"{origin}: those not held out", f"{origin}: held out to choose by"
+        return replace(self, splits=splits_read(origins, counts, (train, test), len(self.classes)))
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON; `from_json` is its inverse."""
@@ -108,7 +106,25 @@ class ReadReport:
 
     @staticmethod
     def from_json(blob: dict[str, Any]) -> "ReadReport":
-        splits = tuple(SplitRead(**{**split, "classes": tuple(split["classes"])}) for split in blob["splits"])
-        skipped = tuple(SkippedFiles(**item) for item in blob["skipped"])
-        plain = {key: tuple(blob[key]) for key in ("shape", "classes", "warnings")}
-        return ReadReport(**{**blob, **plain, "splits": splits, "skipped": skipped})
+        return decoded(blob, ReadReport, "the report of what was read")
+
+
+def splits_read(
+    origins: Sequence[str], counts: Sequence[int], labels: Sequence[Labels], classes: int
+) -> tuple[SplitRead, SplitRead]:
+    """The two sets, the training set first; `classes` is the number of classes."""
+    train, test = (
+        SplitRead(role, origin, count, () if found is None else tuple(np.bincount(found, minlength=classes).tolist()))
+        for role, origin, count, found in zip(("train", "test"), origins, counts, labels, strict=True)
+    )
+    return train, test
+
+
+def doubts(survey: Survey, test_images: int, levels: int) -> list[str]:
+    """What is doubtful about the pixels, a line each."""
+    said = []
+    if survey.brightest <= levels // 2:
+        said.append(f"the brightest pixel is {survey.brightest} of {levels}: are the pixels scaled as they should be?")
+    if survey.in_both:
+        said.append(f"{survey.in_both:,} of {test_images:,} test images are identical to training images: their loss flatters")
+    return said

@@ -1,4 +1,4 @@
-"""What is counted of the pixels while they pass by in blocks."""
+"""What is counted of the pixels while a data set passes by in blocks."""
 
 from array import array
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 @dataclass
 class Survey:
-    """Range and mean of the pixels, and the images that are in both sets.
+    """The range and the mean of the pixels, and how many test images are also training images.
 
     Attributes:
         darkest: the smallest pixel value seen.
@@ -38,21 +38,6 @@ class Survey:
 
     @property
     def in_both(self) -> int:
-        """Test images that are, bit for bit, among the training images; counted by hash."""
+        """Test images that equal a training image bit for bit, counted by hash."""
         train, test = (np.frombuffer(hashes, np.int64) if hashes else np.empty(0, np.int64) for hashes in self._hashes)
         return int(np.isin(test, train).sum())
-
-
-def doubts(survey: Survey, test_images: int, levels: int) -> list[str]:
-    """What is doubtful about the pixels, a line each."""
-    said = []
-    if survey.brightest <= levels // 2:
-        said.append(f"the brightest pixel is {survey.brightest} of {levels}: are the pixels scaled as they should be?")
-    if survey.in_both:
-        said.append(f"{survey.in_both:,} of {test_images:,} test images are identical to training images: their loss flatters")
-    return said
-
-
-def counts_of(labels: NDArray[np.int64] | None, classes: int) -> tuple[int, ...]:
-    """Images of each class."""
-    return () if labels is None else tuple(np.bincount(labels, minlength=classes).tolist())

@@ -1,4 +1,4 @@
-"""Activation functions by name. A smooth one matters: the loss differentiates the energy twice (footnote 3)."""
+"""Activation functions by name. Smooth ones matter, because the loss differentiates the energy twice (footnote 3)."""
 
 from collections.abc import Callable
 
@@ -9,26 +9,17 @@ from uvb.errors import UserError
 
 
 class SiLU(nn.SiLU):
-    """x times the logistic function of x; with derivatives written out where `uvb.accelerate.silu` applies."""
+    """x times the logistic function of x. Its derivatives are written out where `uvb.accelerate.silu` applies."""
 
     def forward(self, x: Tensor) -> Tensor:
         return silu.silu(x) if silu.applies(x) else super().forward(x)
 
 
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "silu": SiLU,
-    "relu": nn.ReLU,
-    "softplus": nn.Softplus,
-    "gelu": nn.GELU,
-}
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"silu": SiLU, "relu": nn.ReLU, "softplus": nn.Softplus, "gelu": nn.GELU}
 
 
 def activation(name: str) -> nn.Module:
-    """A fresh activation module.
-
-    Raises:
-        UserError: for an unknown name.
-    """
+    """A fresh activation module. Raises `UserError` for an unknown name."""
     if name not in ACTIVATIONS:
         raise UserError(f"unknown activation {name!r}; choose one of: {', '.join(sorted(ACTIVATIONS))}")
     return ACTIVATIONS[name]()

@@ -1,4 +1,4 @@
-"""Beyond the paper, to tease open question 1 apart: what of UVB's gain is the encoder/decoder, what the energy?"""
+"""Models for open question 1: how much of UVB's gain comes from encoder and decoder, and how much from the energy?"""
 
 from torch import Tensor, nn
 
@@ -9,7 +9,7 @@ from uvb.models.registry import register_model
 from uvb.models.uvb import PAPER_WIDTHS
 from uvb.spec import Shape
 
-# One encoder instead of UVB's two: the hidden layer is widened until the parameter count is UVB's (`uvb.models.capacity`).
+# These have one encoder and UVB has two, so `match` widens their hidden layer until the parameter counts are equal.
 
 
 class Autoencoder(nn.Module):
@@ -27,7 +27,7 @@ class Autoencoder(nn.Module):
 
 @register_model("direct", widths=PAPER_WIDTHS, match="hidden")
 class DirectDenoiser(Estimator):
-    """x̂(y) = g(y): no energy at all, the loss differentiates once."""
+    """x̂(y) = g(y): there is no energy, and the loss differentiates once."""
 
     def __init__(self, shape: Shape, widths: Widths, activation: str, sigma: float) -> None:
         super().__init__(sigma)

@@ -1,4 +1,4 @@
-"""Estimators of X given Y = y, and the energies that imply one (Eq. 1-3)."""
+"""Estimators of X given Y = y, and energies, each of which gives an estimator (Eq. 1-3)."""
 
 from collections.abc import Callable
 from typing import cast
@@ -13,12 +13,12 @@ from uvb.spec import RunSpec
 
 
 class Estimator(nn.Module):
-    """Maps a noisy image to an estimate of the clean one: ``(y, eps) -> x_hat``.
+    """A map from a noisy image to an estimate of the clean one: ``(y, eps) -> x_hat``.
 
     Attributes:
         sigma: noise level, a scalar buffer, in units of pixels in [0, 1].
-        spec: what it was trained as; set by `uvb.models.io`, absent on a model that was merely built.
-        noise_dim: columns of `eps`, the standard normal draws a stochastic estimator consumes; 0 if deterministic.
+        spec: what it was trained as. `uvb.models.io` sets it; a model that was only built has none.
+        noise_dim: columns of `eps`, the standard normal draws that a stochastic estimator uses. 0: it is deterministic.
     """
 
     sigma: Tensor
@@ -35,21 +35,21 @@ class Estimator(nn.Module):
 
 
 class Energy(Estimator):
-    """f(y) = -log p(y) up to a constant; its estimator is the empirical Bayes one, Eq. 3."""
+    """f(y) = -log p(y) up to a constant. Its estimator is that of empirical Bayes, Eq. 3."""
 
     def energy(self, y: Tensor, eps: Tensor) -> Tensor:
         """(B, C, H, W), (B, noise_dim) -> (B,), in nats."""
         raise NotImplementedError(f"{type(self).__name__} must define energy(y, eps)")  # abstract: each model has its own
 
     def gradient(self, y: Tensor, eps: Tensor) -> Tensor:
-        """∇_y f(y), (B, C, H, W). Images do not interact, so the gradient of the sum will do.
+        """∇_y f(y), (B, C, H, W). It is the gradient of the sum over images, since images do not interact.
 
-        Differentiable again in y and the weights, except under `torch.no_grad`, where no second graph is recorded: SiLU's
-        first derivative is one pass there, instead of five, and the first graph is freed as it is used.
+        It can be differentiated again in y and the weights, except under `torch.no_grad`. No second graph is recorded there:
+        SiLU's first derivative takes one pass instead of five, and the first graph is freed while it is used.
         """
         again = torch.is_grad_enabled()
         if not inside_transform() and (y.device.type == "cpu" or not again):
-            # The same operations as below, to the bit; but for small batches such a transform costs half as much again.
+            # These operations give the same bits as those below, which take half as long again for small batches.
             with torch.enable_grad(), inner_gradient():
                 leaf = y if y.requires_grad and again else y.detach().requires_grad_()
                 return torch.autograd.grad(self.energy(leaf, eps).sum(), leaf, create_graph=again)[0]
@@ -58,8 +58,8 @@ class Energy(Estimator):
         return pull_back(torch.ones_like(total))[0]
 
     def value_and_gradient(self, y: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
-        """f(y), (B,), and ∇f(y), (B, C, H, W), of one pass through the network. Not differentiable again."""
-        if type(self).gradient is not Energy.gradient:  # a gradient in closed form
+        """f(y), (B,), and ∇f(y), (B, C, H, W), from one pass through the network. They cannot be differentiated again."""
+        if type(self).gradient is not Energy.gradient:  # the model has a gradient in closed form
             return self.energy(y, eps), self.gradient(y, eps)
         with torch.enable_grad():
             leaf = y.detach().requires_grad_()
@@ -88,10 +88,10 @@ class LatentEnergy(Energy):
         return mu + torch.exp(0.5 * lam) * eps, mu, lam
 
     def kl(self, z: Tensor, mu: Tensor, lam: Tensor) -> Tensor:
-        """KL[q(z|y), p(z)] in nats, (B, d_z) each -> (B,); here with the prior N(0, I), Eq. 15.
+        """KL[q(z|y), p(z)] in nats, (B, d_z) each -> (B,). Here the prior is N(0, I), Eq. 15.
 
-        A model with another prior overrides this. If there is no closed form, log q(z|y) - log p(z) at the sample `z` is an
-        unbiased estimate.
+        A model with another prior overrides this. Without a closed form it may use the unbiased estimate
+        log q(z|y) - log p(z) at the sample `z`.
         """
         return kl_to_standard_normal(mu, lam)
 

@@ -14,7 +14,7 @@ PAPER_SHAPES: tuple[Shape, ...] = ((1, 28, 28), (3, 32, 32))  # MNIST, CIFAR-10
 
 @register_model("deen", widths=PAPER_WIDTHS, match=("conv", "hidden"), keep_on=PAPER_SHAPES)
 class DEEN(Energy):
-    """f(y) = ConvNet(y). Its output bias is a constant of the energy: it counts in Table 1 and receives no gradient."""
+    """f(y) = ConvNet(y). The output bias is a constant of the energy. It counts in Table 1 and gets no gradient."""
 
     def __init__(self, shape: Shape, widths: Widths, activation: str, sigma: float) -> None:
         super().__init__(sigma)

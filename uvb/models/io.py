@@ -1,4 +1,4 @@
-"""A trained model as a folder: weights in safetensors, its spec and a card in JSON. Loading runs no pickled code."""
+"""A trained model as a folder: weights in safetensors, spec and card in JSON. Loading runs no pickled code."""
 
 import json
 import re
@@ -19,8 +19,10 @@ from uvb.spec import RunSpec
 
 
 def save_model(model: Estimator, spec: RunSpec, folder: str | Path, card: dict[str, Any] | None = None) -> Path:
-    """Write model.safetensors, spec.json and card.json (whatever a reader should know, and a hash of the model's code) into
-    `folder`; returns it."""
+    """Write model.safetensors, spec.json and card.json into `folder`; returns it.
+
+    The card holds `card`, which is for readers, and a hash of the model's code.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     save_file(storable(model.state_dict()), folder / "model.safetensors")
@@ -30,7 +32,7 @@ def save_model(model: Estimator, spec: RunSpec, folder: str | Path, card: dict[s
 
 
 def storable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What safetensors takes: detached, contiguous, on the CPU, and none sharing memory with another, as tied weights do."""
+    """Tensors as safetensors takes them: detached, contiguous, on the CPU. Tied weights, which share memory, are copied."""
     stored, seen = {}, set()
     for name, tensor in tensors.items():
         kept = tensor.detach().cpu().contiguous()
@@ -41,11 +43,7 @@ def storable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_spec(folder: str | Path) -> RunSpec:
-    """The spec of the model in `folder`.
-
-    Raises:
-        UserError: there is none.
-    """
+    """The spec of the model in `folder`. Raises `UserError` if there is none."""
     path = Path(folder) / "spec.json"
     try:
         return RunSpec.from_json(json.loads(path.read_text()))
@@ -59,7 +57,7 @@ def load_spec(folder: str | Path) -> RunSpec:
 def _card(folder: str | Path) -> dict[str, Any]:
     try:
         card = json.loads((Path(folder) / "card.json").read_text())
-    except (OSError, ValueError, RecursionError):  # a card is a help, and no part of the model
+    except (OSError, ValueError, RecursionError):  # the card is no part of the model
         return {}
     return card if isinstance(card, dict) else {}
 
@@ -67,8 +65,7 @@ def _card(folder: str | Path) -> dict[str, Any]:
 def load(folder: str | Path, device: str = "cpu") -> Estimator:
     """The estimator (or energy) in `folder`, in evaluation mode, with its `spec` as an attribute.
 
-    Weights stored in half precision are computed with in float32. Warns where the model's code is another than it was
-    trained with.
+    Weights that are stored in half precision become float32. Warns if the model's code has changed since the training.
 
     Raises:
         UserError: the folder holds no model, its weights do not fit its spec, or a weight is not finite.
@@ -80,7 +77,7 @@ def load(folder: str | Path, device: str = "cpu") -> Estimator:
     try:
         weights = load_file(path)
         dtypes = {weights[name].dtype for name, _ in model.named_parameters() if name in weights}
-        stored = max(dtypes, key=lambda dtype: dtype.itemsize)  # half precision only stores; float32 computes
+        stored = max(dtypes, key=lambda dtype: dtype.itemsize)  # half precision is for storing only
         model.to(stored if stored.itemsize > 2 else torch.float32).load_state_dict(weights)
     except Exception as error:  # safetensors has its own exception types, load_state_dict raises RuntimeError
         raise UserError(f"the weights in {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
@@ -93,11 +90,7 @@ def load(folder: str | Path, device: str = "cpu") -> Estimator:
 
 
 def _require_fitting(spec: RunSpec, path: Path) -> None:
-    """Compare the shapes that `spec` stands for with the header of the weights, before any memory is spent on either.
-
-    Raises:
-        UserError: the file cannot be read, or a shape differs.
-    """
+    """Raise `UserError` unless the header of the weights has the shapes of the model of `spec`. This allocates neither."""
     try:
         with safe_open(path, framework="pt") as file:
             stored = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  # no mapping
@@ -112,7 +105,7 @@ def _require_fitting(spec: RunSpec, path: Path) -> None:
         if isinstance(error, OverflowError) or re.search("overflow|too large|out of range", str(error).lower()):
             line = str(error).splitlines()[0]
             raise UserError(f"{path.parent}/spec.json asks for a model that cannot be built: {line}") from error
-        return  # a plug-in that cannot be built without data; load_state_dict compares the shapes
+        return  # a plug-in that cannot be built on the meta device; load_state_dict compares the shapes
     unlike = sorted(name for name in stored.keys() | wanted if stored.get(name) != wanted.get(name))
     if unlike:
         name = unlike[0]

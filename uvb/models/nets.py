@@ -1,4 +1,4 @@
-"""The paper's networks (Sec. 3.1): 3x3 convolutions, stride 1, no padding, biases everywhere; Table 1 fixes the kernel."""
+"""The paper's networks (Sec. 3.1): 3x3 convolutions, stride 1, no padding, with biases. Table 1's counts imply the kernel."""
 
 from torch import Tensor, nn
 
@@ -10,11 +10,7 @@ from uvb.spec import Shape
 
 
 def conv_output(shape: Shape, widths: Widths) -> Shape:
-    """Shape (C, H, W) after the convolutions: every one takes 2 pixels off each side length.
-
-    Raises:
-        UserError: if no pixel is left.
-    """
+    """Shape (C, H, W) after the convolutions. Each makes height and width 2 smaller. Raises `UserError` if no pixel is left."""
     lost = 2 * len(widths.conv)
     channels = widths.conv[-1] if widths.conv else shape[0]
     height, width = shape[1] - lost, shape[2] - lost
@@ -38,7 +34,7 @@ class Convolution(nn.Conv2d):
 
 
 class FlattenPixels(nn.Module):
-    """(B, C, H, W) -> (B, H W C), channels fastest: a view where convolutions run channels-last, as the fast ones do."""
+    """(B, C, H, W) -> (B, H W C), channels last. It copies nothing after the fast convolutions, which are channels-last."""
 
     def forward(self, y: Tensor) -> Tensor:
         return y.permute(0, 2, 3, 1).flatten(1)

@@ -1,4 +1,4 @@
-"""The models by name: how to build one, what it is trained with, and how wide it is by default."""
+"""Models by name: how to build one, its objective, and its default widths."""
 
 import ast
 import hashlib
@@ -18,8 +18,8 @@ from uvb.noise import key_to_seed
 from uvb.registry import Registry
 from uvb.spec import RunSpec, Shape
 
-_BASES = ("uvb.models.base", "torch.", "builtins", "abc", "typing")  # classes from here are no part of a model's own code
-# Code that was rewritten and computes the same: its hash before -> its hash now. Weights trained before still fit.
+_BASES = ("uvb.models.base", "torch.", "builtins", "abc", "typing")  # classes from here are not a model's own code
+# Code that was rewritten and still computes the same: old hash -> new hash. Weights trained with the old code still fit.
 # 2026-11-30: UVB's energy takes its KL from a method.
 _SAME_CODE = {
     "f6bfc28f5fbf": "172df70e16fc",  # uvb
@@ -40,15 +40,15 @@ class Model:
     Attributes:
         build: ``(shape, config, activation, sigma) -> Estimator``.
         widths: its default config: the paper's `Widths`, or a frozen dataclass of its own.
-        objective: the objective it is trained with by default (`uvb.training.objectives`).
+        objective: the objective of its training by default (`uvb.training.objectives`).
         match: the fields of its config that change until its parameter count is UVB's (`uvb.models.capacity`): one field,
-            or a coarse and a fine one. Each is a whole number, or a tuple of them that keeps its proportions. Empty: the
-            config stays as it is.
-        keep_on: image shapes (C, H, W) on which the default config is kept nevertheless.
-        code: a hash of the source of `build`, read when the model is registered; None if the source cannot be read.
+            or a coarse and a fine one. Each is a whole number, or a tuple of whole numbers that keeps its proportions.
+            Empty: the config stays as it is.
+        keep_on: image shapes (C, H, W) on which the default config stays all the same.
+        code: a hash of the source of `build`, read when the model is registered. None: there is no source to read.
 
     Raises:
-        UserError: the config is no frozen dataclass of plain values, or `match` names no such field.
+        UserError: the config is no frozen dataclass of plain values, or `match` names a field that cannot grow.
     """
 
     name: str
@@ -66,20 +66,16 @@ class Model:
 
 
 MODELS: Registry[Model] = Registry("model", "uvb.models")
+model_names, get_model = MODELS.names, MODELS.get
 
 
 def register_model(
-    name: str,
-    *,
-    widths: Config,
-    objective: str = "denoise",
-    match: str | tuple[str, ...] = (),
-    keep_on: tuple[Shape, ...] = (),
+    name: str, *, widths: Config, objective: str = "denoise", match: str | tuple[str, ...] = (), keep_on: tuple[Shape, ...] = ()
 ) -> Callable[[Builder], Builder]:
-    """Class or function decorator that makes a model known by `name`; the arguments are those of `Model`.
+    """Class or function decorator that registers a model by `name`. The arguments are those of `Model`.
 
-    A study compares two models image by image if their parameter counts are within 25 % of each other. ``match="hidden"``
-    changes the field `hidden` of this model's config until its count is UVB's.
+    A study compares two models image by image if their parameter counts differ by at most 25 %. ``match="hidden"`` changes the
+    field `hidden` of this model's config until its count is UVB's.
     """
 
     def add(build: Builder) -> Builder:
@@ -89,18 +85,8 @@ def register_model(
     return add
 
 
-def model_names() -> list[str]:
-    """All registered names, sorted; those of installed plug-ins included."""
-    return MODELS.names()
-
-
-def get_model(name: str) -> Model:
-    """The model called `name`, from a plug-in if need be. Raises `UserError` if there is none."""
-    return MODELS.get(name)
-
-
 def build_model(spec: RunSpec) -> Estimator:
-    """A freshly initialized model (torch's default initialization), keyed by ``spec.seed`` alone.
+    """A freshly initialized model. Its weights have torch's default initialization and depend only on ``spec.seed``.
 
     Raises:
         UserError: the spec's config is not of the class that the model declares.
@@ -108,24 +94,24 @@ def build_model(spec: RunSpec) -> Estimator:
     model = get_model(spec.model)
     if not isinstance(spec.widths, type(model.widths)):
         raise UserError(f"model {spec.model!r} takes a {type(model.widths).__name__}, not {spec.widths!r}")
-    with torch.random.fork_rng(devices=[]):  # torch's initializers draw from the global generator; keep that in here
+    with torch.random.fork_rng(devices=[]):  # torch's initializers draw from the global generator
         torch.manual_seed(key_to_seed(spec.seed, "init"))
         return model.build(spec.data.shape, spec.widths, spec.activation, spec.sigma)
 
 
 def code_changed(model: str, before: str | None) -> bool:
-    """Whether the code of `model` differs from that of hash `before`, so that its trained weights are another function.
+    """Whether the code of `model` has changed since it had the hash `before`. Then trained weights mean another function.
 
-    False if either is unknown.
+    False if either hash is unknown.
     """
     now = get_model(model).code
     return None not in (before, now) and now not in (before, _SAME_CODE.get(before or ""))
 
 
 def _code_of(build: Builder) -> str | None:
-    """A hash of the source of a builder. For a class: of the class and its parents up to `uvb`'s own bases.
+    """A hash of the source of a builder; of a class with its parents, except `uvb`'s own bases. None: there is no source.
 
-    Decorators, comments, layout, docstrings, and what the code calls do not count. None if there is no source to read.
+    Decorators, comments, layout, docstrings, and the functions that the code calls do not count.
     """
     ours = [each for each in getattr(build, "__mro__", [build]) if not each.__module__.startswith(_BASES)]
     found = []
@@ -144,7 +130,7 @@ def _code_of(build: Builder) -> str | None:
 
 
 def _require_match(model: str, config: Config, match: tuple[str, ...]) -> None:
-    """Raise `UserError` unless `match` names one or two fields that can be made larger."""
+    """Raise `UserError` unless `match` names at most two fields, and both can grow."""
     able = [f.name for f in fields(config) if _can_grow(getattr(config, f.name))]
     if len(match) > 2 or not set(match) <= set(able):
         raise UserError(

@@ -1,4 +1,4 @@
-"""UVB (Sec. 2.3): the negative ELBO of a VAE on Y, read as an energy (Eq. 17), and its relatives."""
+"""UVB (Sec. 2.3): the negative ELBO of a VAE on Y as an energy (Eq. 17), and its variants."""
 
 import math
 
@@ -17,7 +17,7 @@ PAPER_WIDTHS = Widths(conv=(32, 64, 128), hidden=200, latent=100, decoder=2000) 
 class UVB(LatentEnergy):
     """f(y) = ‖y - μ_y(z)‖² / 2σ² + KL[q(z|y), p(z)] with one z = μ + exp(λ/2) ε (Eq. 15-17).
 
-    μ and λ are two encoders that share no weights. The energy is random through ε; pass it in for a function of y alone.
+    μ and λ are two encoders that share no weights. The energy is random through ε. For a fixed ε it is a function of y alone.
     """
 
     def __init__(self, shape: Shape, widths: Widths, activation: str, sigma: float) -> None:
@@ -28,7 +28,7 @@ class UVB(LatentEnergy):
         self.decoder = Decoder(shape, widths, activation)
 
     def encode(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        # Under autocast the nets return bf16; the energy itself is float32.
+        # Under autocast the nets return bf16, but the energy is float32.
         return self.encoder_mu(y).to(y.dtype), self.encoder_lambda(y).to(y.dtype)
 
     def decode(self, z: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ class UVB(LatentEnergy):
 
 @register_model("uvb_laplace", widths=PAPER_WIDTHS)
 class UVBLaplace(UVB):
-    """Remark 4: UVB with a Laplace decoder of scale b = σ (the paper gives none): reconstruction ‖y - μ_y(z)‖₁ / b."""
+    """Remark 4: UVB with a Laplace decoder of scale b = σ. The reconstruction is ‖y - μ_y(z)‖₁ / b. The paper gives no b."""
 
     scale_over_sigma = 1.0
 
@@ -56,14 +56,14 @@ class UVBLaplace(UVB):
 
 @register_model("uvb_laplace_matched", widths=PAPER_WIDTHS)
 class UVBLaplaceMatched(UVBLaplace):
-    """Remark 4 with b = σ/√2, the scale at which the Laplace density has variance σ²."""
+    """Remark 4 with b = σ/√2, at which the Laplace density has variance σ²."""
 
     scale_over_sigma = 1 / math.sqrt(2)
 
 
 @register_model("uvb_mean", widths=PAPER_WIDTHS)
 class UVBMean(UVB):
-    """Beyond the paper (open question 1): UVB without sampling noise, z = μ; the KL term is kept."""
+    """Beyond the paper (open question 1): UVB without sampling, z = μ. The KL term stays."""
 
     def __init__(self, shape: Shape, widths: Widths, activation: str, sigma: float) -> None:
         super().__init__(shape, widths, activation, sigma)

@@ -1,4 +1,4 @@
-"""The same network as UVB, trained by the ELBO: the plain VAE on Y (Eq. 14) and the σ-VAE on X (Eq. 9-10)."""
+"""UVB's network, trained by the ELBO: the VAE on Y (Eq. 14) and the σ-VAE on X (Eq. 9-10)."""
 
 from uvb.models.registry import register_model
 from uvb.models.uvb import PAPER_WIDTHS, UVB
@@ -6,9 +6,9 @@ from uvb.models.uvb import PAPER_WIDTHS, UVB
 
 @register_model("vae", widths=PAPER_WIDTHS, objective="elbo_y")
 class VAE(UVB):
-    """Vanilla Gaussian VAE on the noisy Y (Sec. 3.3.2); it never sees a clean image."""
+    """Gaussian VAE on the noisy Y (Sec. 3.3.2). It never sees a clean image."""
 
 
 @register_model("sigma_vae", widths=PAPER_WIDTHS, objective="elbo_x")
 class SigmaVAE(UVB):
-    """σ-VAE, the imaginary noise model (Eq. 9-10): it never sees a noisy image. It denoises by z ~ q(z|y), x̂ = decoder(z)."""
+    """σ-VAE, the imaginary noise model (Eq. 9-10). It never sees a noisy image. It denoises by z ~ q(z|y), x̂ = decoder(z)."""

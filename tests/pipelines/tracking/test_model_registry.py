@@ -147,6 +147,24 @@ def test_register_best_names_models_by_data_set_where_there_are_several(logged):
     assert named.keys() == {f"two-{data}-uvb@{alias}" for data in ("digits", "mnist") for alias in ("best-sigma-1", "best")}
 
 
+def test_register_best_never_mixes_two_sets_of_images(logged):
+    """Two data sets of one name, in one table, or in two studies of one name."""
+    client, _, found = logged
+    rows = [("a", 4.0, "c" * 64), ("b", 3.0, "d" * 64)]
+    losses = pd.DataFrame(rows, columns=["spec_id", "loss", "checksum"])
+    losses = losses.assign(model="uvb", sigma=1.0, split="test", estimator="energy", dataset="faces")
+    assert set(models.best(losses)["spec_id"]) == {"a", "b"}
+    other = client.create_run(client.get_run(found["uvb"][0]).info.experiment_id).info.run_id
+    models.log_model(client, other, found["uvb"][1])
+    runs = {"a": found["uvb"][0], "b": other}
+    for _ in range(2):
+        named = models.register_best(client, "faces", losses, runs)
+        assert named == {
+            f"{name}@{alias}": "1" for name in ("faces-uvb", "faces-uvb-dddddddd") for alias in ("best-sigma-1", "best")
+        }
+        assert client.get_model_version_by_alias("faces-uvb", "best").run_id == found["uvb"][0]
+
+
 def test_load_refuses_a_model_that_is_not_there_in_one_line(logged, tmp_path):
     _, uri, found = logged
     for source in ("runs:/0123456789abcdef0123456789abcdef/model", "models:/nobody/1"):

@@ -17,15 +17,15 @@ def test_npz_takes_uint8_as_it_is(tmp_path: Path) -> None:
     train, test = pixels(5, 4, 6), pixels(2, 4, 6, seed=1)
     np.savez_compressed(tmp_path / "a.npz", x_train=train, x_test=test, y_train=np.arange(5)[:, None], y_test=np.arange(2))
     images = load_dataset(str(tmp_path / "a.npz"))
-    order = seed_zero_order(5)  # so that the first so many are of all classes, however the file is sorted
+    order = seed_zero_order(5)  # the first images are of all classes, however the file is sorted
     assert np.array_equal(images.train[:, 0].numpy(), train[order])
     assert np.array_equal(images.test[:, 0].numpy(), test)
     assert images.train_labels is not None
     assert images.train_labels.tolist() == order.tolist()
 
 
-def test_labels_are_numbered_without_gaps(tmp_path: Path) -> None:
-    """Labels that begin at 1, or are ids, would give a class that never occurs, or a transition matrix without end."""
+def test_number_labels_leaves_no_gaps(tmp_path: Path) -> None:
+    """Labels that begin at 1 would give a class that never occurs. Ids would give a huge transition matrix."""
     named = {"x_train": pixels(4, 4, 4), "x_test": pixels(2, 4, 4), "y_train": [-2, 1_000_000, 7, 7], "y_test": [7, 3]}
     np.savez(tmp_path / "a.npz", **named)
     images = load_dataset(str(tmp_path / "a.npz"))
@@ -40,7 +40,7 @@ def test_npz_rounds_floats_to_255_levels(tmp_path: Path, dtype: type) -> None:
     values = np.arange(256, dtype=np.uint8).reshape(4, 1, 8, 8)
     np.savez(tmp_path / "a.npz", train=values.astype(dtype) / dtype(255), test=np.full((2, 8, 8), 0.4999, dtype))
     images = load_dataset(str(tmp_path / "a.npz"))
-    assert np.array_equal(images.train.numpy(), values[seed_zero_order(4)])  # exact for what has 255 levels
+    assert np.array_equal(images.train.numpy(), values[seed_zero_order(4)])  # pixels of 255 levels stay exact
     assert images.test.unique().tolist() == [127]  # the nearest level
 
 
@@ -55,7 +55,7 @@ def test_npz_finds_the_channels_first_or_last(tmp_path: Path) -> None:
     for channels in (1, 3, 4):  # a last axis of 2 is a width
         np.savez(tmp_path / f"{channels}.npz", images=pixels(10, 5, 6, channels))
         assert load_dataset(str(tmp_path / f"{channels}.npz")).shape == (channels, 5, 6)
-    for first in ((1, 6, 2), (1, 5, 3), (3, 3, 3)):  # where the first may be the channels, it is
+    for first in ((1, 6, 2), (1, 5, 3), (3, 3, 3)):  # if the first axis may be the channels, it is
         np.savez(tmp_path / "first.npz", images=pixels(10, *first))
         assert load_dataset(str(tmp_path / "first.npz")).shape == first
 
@@ -103,7 +103,7 @@ def test_npz_refuses_flipped_bytes_and_bare_arrays_in_one_line(tmp_path: Path) -
     fails("not an .npz of plain arrays", path)
 
 
-def test_npz_joins_three_splits_and_leaves_out_many_labels_an_image(tmp_path: Path) -> None:
+def test_npz_joins_three_splits_and_leaves_out_several_labels_an_image(tmp_path: Path) -> None:
     counts = {"train": 6, "val": 3, "test": 2}
     many = {f"{split}_labels": np.eye(3, dtype=int)[np.arange(count) % 3] for split, count in counts.items()}
     arrays = {f"{split}_images": pixels(count, 4, 4, seed=count) for split, count in counts.items()}
@@ -113,13 +113,13 @@ def test_npz_joins_three_splits_and_leaves_out_many_labels_an_image(tmp_path: Pa
     assert warned(images, "array 'train_labels' has 3 labels an image: labels are left out")
 
 
-def test_npz_never_reads_objects_that_nobody_asked_for(tmp_path: Path) -> None:
+def test_npz_does_not_read_other_objects(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", images=pixels(8, 4, 4), metadata=np.array({"a": 1}, dtype=object))
     assert len(load_dataset(str(tmp_path / "a.npz")).train) == 6
 
 
-def test_npz_refuses_bombs_and_claims_before_memory_is_spent(tmp_path: Path) -> None:
-    """A megabyte that unpacks to a gigabyte, and a header that claims terabytes."""
+def test_npz_refuses_bombs_and_false_headers_before_they_take_memory(tmp_path: Path) -> None:
+    """One megabyte unpacks to a gigabyte; one header claims terabytes."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (1 << 30, 1, 1)})
     with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as bomb, bomb.open("images.npy", "w") as file:
@@ -151,7 +151,9 @@ def test_npz_is_read_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(("labels", "hidden"), [([-1] * 4, True), ([0, 1, -1, 1], True), ([-1, 1, -1, 1], False)])
-def test_labels_of_minus_one_are_hidden_unless_they_are_one_of_two(tmp_path: Path, labels: list[int], hidden: bool) -> None:
+def test_number_labels_counts_minus_one_as_hidden_unless_it_is_one_of_two_classes(
+    tmp_path: Path, labels: list[int], hidden: bool
+) -> None:
     np.savez(tmp_path / "a.npz", train=pixels(4, 4, 4), test=pixels(2, 4, 4, seed=1), y_train=labels, y_test=[1, 1])
     images = load_dataset(str(tmp_path / "a.npz"))
     assert (images.train_labels is None) == hidden

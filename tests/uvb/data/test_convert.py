@@ -1,4 +1,4 @@
-"""The cache of converted sets: once, whole or not at all, in parallel, resumable, and never stale."""
+"""The cache of converted sets: each is made once, whole or not at all, in parallel, resumable, and anew when files change."""
 
 import json
 import os
@@ -33,14 +33,14 @@ def faces(tmp_path: Path) -> Path:
 
 
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The pieces that this process decodes from now on."""
+    """A list that grows by each piece that this process decodes from now on."""
     seen: list[int] = []
     run = convert.Job.run
     monkeypatch.setattr(convert.Job, "run", lambda self, piece, *rest: (seen.append(piece), run(self, piece, *rest))[1])
     return seen
 
 
-def test_a_set_is_converted_once(faces: Path, empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_convert_runs_once_for_a_set(faces: Path, empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = decoded(monkeypatch)
     first, again = load_dataset(str(faces)), load_dataset(str(faces))
     assert seen == [0]
@@ -52,7 +52,7 @@ def test_a_set_is_converted_once(faces: Path, empty_cache: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("change", ["written", "added", "removed", "renamed"])
-def test_a_set_whose_files_changed_is_converted_anew(faces: Path, change: str) -> None:
+def test_convert_runs_again_when_files_change(faces: Path, change: str) -> None:
     before = load_dataset(str(faces))
     picture = faces / "ant" / "000.png"
     if change == "written":
@@ -66,7 +66,7 @@ def test_a_set_whose_files_changed_is_converted_anew(faces: Path, change: str) -
     assert load_dataset(str(faces)).checksum != before.checksum
 
 
-def test_equal_images_under_two_paths_share_one_file(faces: Path, tmp_path: Path, empty_cache: Path) -> None:
+def test_cache_keeps_equal_images_of_two_paths_in_one_file(faces: Path, tmp_path: Path, empty_cache: Path) -> None:
     shutil.copytree(faces, tmp_path / "copy")
     first, second = load_dataset(str(faces)), load_dataset(str(tmp_path / "copy"))
     assert (first.checksum, first.name, second.name) == (second.checksum, "faces", "copy")
@@ -74,7 +74,7 @@ def test_equal_images_under_two_paths_share_one_file(faces: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "removed"])
-def test_a_damaged_cache_is_mended(faces: Path, empty_cache: Path, damage: str) -> None:
+def test_cache_mends_a_damaged_file(faces: Path, empty_cache: Path, damage: str) -> None:
     whole = load_dataset(str(faces)).train.clone()
     (file,) = (empty_cache / "sets").iterdir()
     content = bytearray(file.read_bytes())
@@ -85,8 +85,8 @@ def test_a_damaged_cache_is_mended(faces: Path, empty_cache: Path, damage: str) 
     assert torch.equal(load_dataset(str(faces)).train, whole)
 
 
-def test_many_processes_give_the_set_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where the images must be read anew since one far down is in colour."""
+def test_convert_gives_the_same_set_with_many_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if a late image is in colour, so that all must be read again."""
     array = pixels(3000, 2, 2)
     images: list[bytes | None] = [png(image) for image in array]
     images[2900] = png(pixels(1, 2, 2, 3)[0])
@@ -99,7 +99,7 @@ def test_many_processes_give_the_set_of_one(tmp_path: Path, monkeypatch: pytest.
     assert load_dataset(str(path)).checksum == one.checksum
 
 
-def test_many_processes_name_the_first_offender(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_convert_names_the_first_bad_image_with_many_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images: list[bytes | None] = [png(image) for image in pixels(3000, 2, 2)]
     images[1700] = images[2900] = b"no image"
     monkeypatch.setattr(convert, "FEW", 100)
@@ -107,21 +107,24 @@ def test_many_processes_name_the_first_offender(tmp_path: Path, monkeypatch: pyt
 
 
 SLOW_LOADER = """
-import sys, time
+import signal, sys, time
 from uvb.data import convert, load_dataset
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 run = convert.Job.run
 def slow(self, piece, *rest):
     time.sleep(0.3)
     return run(self, piece, *rest)
+def progress(done, total):
+    print(done, total, flush=True)
+    if done > 1500:
+        time.sleep(60)  # the test ends this process now
 convert.Job.run, convert.SYNC_SECONDS = slow, 0.0
-print(load_dataset(sys.argv[1], progress=lambda done, total: print(done, total, flush=True)).checksum)
+print(load_dataset(sys.argv[1], progress=progress).checksum)
 """
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_conversion_goes_on_where_it_stopped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signal_number: int
-) -> None:
+def test_convert_continues_after_it_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signal_number: int) -> None:
     array = pixels(5000, 2, 2)
     path = write_parquet(tmp_path / "a.parquet", [png(image) for image in array])
     command = [sys.executable, "-c", SLOW_LOADER, str(path)]
@@ -132,7 +135,7 @@ def test_a_killed_conversion_goes_on_where_it_stopped(
         loader.send_signal(signal_number)
         loader.wait(20)
     journal = next((tmp_path / "cache" / "work").glob("*/journal"))
-    written = len(journal.read_text().splitlines())
+    written = len(journal.read_text().splitlines()) - 1  # the first line says what they are of
     assert written >= 2
     seen = decoded(monkeypatch)
     monkeypatch.setattr(convert, "FEW", 1 << 30)
@@ -142,7 +145,7 @@ def test_a_killed_conversion_goes_on_where_it_stopped(
     assert not list((tmp_path / "cache" / "work").iterdir())
 
 
-def test_the_processes_of_a_killed_conversion_end(tmp_path: Path) -> None:
+def test_convert_leaves_no_processes_when_it_is_killed(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "a.parquet", [png(image) for image in pixels(5000, 2, 2)])
     with subprocess.Popen([sys.executable, "-c", SLOW_LOADER, str(path)], stdout=subprocess.PIPE, text=True) as loader:
         assert loader.stdout is not None
@@ -165,7 +168,7 @@ def _running(pid: int) -> bool:
         return False
 
 
-def test_files_that_change_while_they_are_read_are_refused(faces: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_convert_refuses_files_that_change_while_it_reads(faces: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = convert.Job.run
 
     def meddled(*arguments: object) -> int:
@@ -176,7 +179,7 @@ def test_files_that_change_while_they_are_read_are_refused(faces: Path, monkeypa
     fails("its files changed while they were read; run again", faces)
 
 
-def test_a_cache_that_cannot_be_written_is_one_line(faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_says_in_one_line_that_it_cannot_be_written(faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "in the way").write_text("")
     monkeypatch.setenv("UVB_CACHE", str(tmp_path / "in the way"))
     fails("cannot write the cache of images .*UVB_CACHE", faces)
@@ -185,8 +188,8 @@ def test_a_cache_that_cannot_be_written_is_one_line(faces: Path, tmp_path: Path,
     fails("where 0.0 GB are free; free some space, or set UVB_CACHE", faces)
 
 
-def test_a_large_file_is_not_read_before_it_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its checksum comes from the header: a flipped pixel is not noticed at the start, but where parts travel."""
+def test_image_set_load_does_not_read_a_large_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its checksum comes from the header. A flipped pixel is noticed when the file is fetched, not when it is loaded."""
     monkeypatch.setattr(image_set, "VERIFIED_BYTES", 0)
     images = ImageSet("small", torch.from_numpy(pixels(6, 1, 4, 4)), torch.from_numpy(pixels(2, 1, 4, 4)), classes=("a", "b"))
     path = tmp_path / "images.safetensors"
@@ -198,20 +201,20 @@ def test_a_large_file_is_not_read_before_it_is_used(tmp_path: Path, monkeypatch:
     assert (back.checksum, back.classes, back.brightest) == (images.checksum, ("a", "b"), int(images.train.max()))
 
 
-def test_files_are_safetensors(faces: Path) -> None:
+def test_cache_files_are_safetensors(faces: Path) -> None:
     images = load_dataset(str(faces))
     with safe_open(cache.set_path(images.checksum), framework="pt") as file:
         assert torch.equal(file.get_tensor("train"), images.train)
         assert json.loads(file.metadata()["classes"]) == ["ant", "bee"]
 
 
-def test_sums_are_of_blocks_that_hold_one_set_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_image_file_sums_blocks_of_one_set_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image_file, "BLOCK_BYTES", 3 * 16)
     assert image_file.block_ranges(7, 4, 3) == [(0, 3), (3, 6), (6, 7), (7, 10), (10, 11)]
     array = pixels(11, 1, 4, 4)
     file = ImageFile(tmp_path / "a.safetensors", Contents("a", (1, 4, 4), 7, 4))
     file.create()
-    file.writer().write(array[::-1], np.arange(11)[::-1].copy())
+    file.write(array[::-1], np.arange(11)[::-1].copy())
     checksum, survey = file.seal()
     images = ImageSet("a", torch.from_numpy(array[:7]), torch.from_numpy(array[7:]))
     assert checksum == images.checksum == ImageSet.load(file.path).checksum
@@ -219,7 +222,7 @@ def test_sums_are_of_blocks_that_hold_one_set_each(tmp_path: Path, monkeypatch: 
     assert survey.mean == pytest.approx(array[:7].mean())
 
 
-def test_validation_of_a_large_set_is_written_once_and_is_the_set_in_memory(
+def test_validation_of_a_large_set_is_written_once_and_equals_that_in_memory(
     faces: Path, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     in_memory = load_dataset(str(faces)).validation()
@@ -232,7 +235,7 @@ def test_validation_of_a_large_set_is_written_once_and_is_the_set_in_memory(
     assert [split.images for split in mapped.report.splits] == [8, 2]
 
 
-def test_loading_refuses_headers_that_lie(tmp_path: Path) -> None:
+def test_image_set_load_refuses_false_headers(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     for content in (b"", b"\xff" * 100, (8).to_bytes(8, "little") + b"not json", (2).to_bytes(8, "little") + b"{}"):
         path.write_bytes(content)

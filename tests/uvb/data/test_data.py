@@ -1,4 +1,4 @@
-"""Data sets: known answers, exact round trips, and one clear line for each kind of bad input."""
+"""Data sets by name: known answers, exact round trips, and one clear line for each kind of bad input."""
 
 import functools
 import hashlib
@@ -41,7 +41,7 @@ def mean_predictor_loss(images: ImageSet) -> float:
 # ImageSet
 
 
-def test_checksum_depends_on_contents_shapes_and_levels_alone() -> None:
+def test_checksum_depends_only_on_contents_shapes_and_levels() -> None:
     base = small_set()
     assert re.fullmatch("[0-9a-f]{16}", base.checksum)
     assert small_set(name="other").checksum == base.checksum
@@ -91,19 +91,6 @@ def test_load_refuses_a_changed_truncated_or_missing_file(tmp_path: Path) -> Non
         ImageSet.load(tmp_path / "absent")
 
 
-def test_subset_is_the_first_training_images_and_the_whole_test_set() -> None:
-    images = small_set()
-    first = images.subset(3)
-    assert torch.equal(first.train, images.train[:3])
-    assert torch.equal(first.test, images.test)
-    assert first.train_labels is not None
-    assert first.train_labels.tolist() == [0, 1, 2]
-    assert images.subset(4).checksum == images.checksum != first.checksum
-    for wrong in (0, -1, 5):
-        with pytest.raises(UserError, match="choose 1 to 4"):
-            images.subset(wrong)
-
-
 def test_to_unit_is_value_over_levels() -> None:
     images = small_set(train=torch.tensor([0, 4, 16], dtype=torch.uint8).reshape(3, 1, 1, 1).expand(3, 1, 3, 4),
                        train_labels=None, test=small_set().test // 16, levels=16)  # fmt: skip
@@ -124,7 +111,7 @@ def test_to_unit_is_value_over_levels() -> None:
         ({"levels": 256}, "1 to 255"),
     ],
 )
-def test_image_set_refuses_what_does_not_fit(changes: dict[str, Any], what: str) -> None:
+def test_image_set_refuses_tensors_that_do_not_fit(changes: dict[str, Any], what: str) -> None:
     with pytest.raises(UserError, match=what):
         small_set(**changes)
 
@@ -132,7 +119,7 @@ def test_image_set_refuses_what_does_not_fit(changes: dict[str, Any], what: str)
 # Named data sets
 
 
-def test_digits_are_the_documented_split_of_all_1797_images() -> None:
+def test_digits_have_the_documented_split_of_all_1797_images() -> None:
     from sklearn.datasets import load_digits
 
     images = load_dataset("digits")
@@ -144,8 +131,8 @@ def test_digits_are_the_documented_split_of_all_1797_images() -> None:
     assert np.array_equal(images.test_labels.numpy(), load_digits().target[order[1500:]])
 
 
-def test_digits_mean_predictor_has_the_known_loss_and_the_checksum_stays() -> None:
-    """4.74 was measured before this code; the checksum names stored models, so it may change only on purpose."""
+def test_digits_keep_the_known_loss_of_the_mean_and_the_checksum() -> None:
+    """4.74 was measured before this code was written. Stored models name the checksum, so it may change only on purpose."""
     images = load_dataset("digits")
     assert mean_predictor_loss(images) == pytest.approx(4.74, abs=0.02)
     assert images.checksum == "a928b79a01505c9d"
@@ -161,8 +148,8 @@ def mnist_dir(tmp_path: Path) -> Path:
 
 
 @needs_mnist
-def test_mnist_from_its_files_without_network(mnist_dir: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """0.1307 is MNIST's well-known pixel mean, 52.9 the scale of the paper's losses."""
+def test_mnist_reads_its_files_without_network(mnist_dir: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """0.1307 is MNIST's well-known mean pixel; 52.9 is the loss of the mean image, on the scale of the paper's losses."""
     images = load_dataset("mnist", mnist_dir, download=False)
     assert (images.train.shape, images.test.shape) == ((60_000, 1, 28, 28), (10_000, 1, 28, 28))
     assert images.train_labels is not None
@@ -179,7 +166,7 @@ def test_mnist_from_its_files_without_network(mnist_dir: Path, capfd: pytest.Cap
 
 
 @needs_mnist
-def test_damaged_mnist_names_the_file_and_the_folder(mnist_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mnist_names_the_damaged_file_and_its_folder(mnist_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     damaged = mnist_dir / "MNIST/raw/t10k-labels-idx1-ubyte.gz"
     damaged.write_bytes(damaged.read_bytes()[:-100])
     what = re.escape(f"put these official files into {damaged.parent}: t10k-labels-idx1-ubyte.gz (damaged)") + "$"
@@ -188,7 +175,7 @@ def test_damaged_mnist_names_the_file_and_the_folder(mnist_dir: Path, monkeypatc
     fails(what, "mnist", mnist_dir)
 
 
-def test_absent_mnist_offline_is_one_quick_line_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mnist_refuses_soon_without_network_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torchvision_datasets().MNIST, "mirrors", [f"http://127.0.0.1:{free_port()}/"])
     start = time.monotonic()
     fails(r"cannot download train-images.*MNIST/raw: train-images-idx3-ubyte.gz \(absent\), train-labels", "mnist", tmp_path)
@@ -196,7 +183,7 @@ def test_absent_mnist_offline_is_one_quick_line_and_leaves_nothing(tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_server_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fetch_gives_a_silent_server_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download_module, "PATIENCE", 0.2)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -237,13 +224,13 @@ def test_fetch_takes_the_mirror_whose_md5_is_right(server: tuple[Path, str], tmp
     assert target.read_bytes() == b"this"
     assert list(target.parent.iterdir()) == [target]
     (folder / "good").unlink()
-    download_module.fetch([url + "good"], target, md5)  # there already: no request
+    download_module.fetch([url + "good"], target, md5)  # the file is there already, so nothing is asked for
     with pytest.raises(UserError, match=r"404.*another md5"):
         download_module.fetch([url + "good", url + "bad"], tmp_path / "other", md5)
 
 
 @needs_mnist
-def test_mnist_is_downloaded_when_absent(
+def test_mnist_downloads_absent_files(
     server: tuple[Path, str], mnist_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, url = server
@@ -254,7 +241,7 @@ def test_mnist_is_downloaded_when_absent(
 
 
 def test_cifar10_reads_torchvisions_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A small archive of the official layout: rows of 3072 bytes, red, green, blue planes, rows of an image first."""
+    """A small archive in the official layout: a row of 3072 bytes is an image, as its red, green and blue planes."""
     source = torchvision_datasets().CIFAR10
     names = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
     rows = {name: pixels(2, 3072, seed=i) for i, name in enumerate(names)}
@@ -280,19 +267,19 @@ def test_cifar10_reads_torchvisions_archive(tmp_path: Path, monkeypatch: pytest.
     assert images.train_labels.tolist() == [1, 7] * 5
 
     batch = tmp_path / source.base_folder / "data_batch_3"
-    batch.write_bytes(batch.read_bytes()[:-1])  # a damaged file is unpacked again from the archive
+    batch.write_bytes(batch.read_bytes()[:-1])  # a damaged file is unpacked again
     assert load_dataset("cifar10", tmp_path, download=False).checksum == images.checksum
     batch.write_bytes(b"")
     archive.write_bytes(archive.read_bytes()[:-1])
     fails(r"download is off; put the official cifar-10-python.tar.gz \(damaged\)", "cifar10", tmp_path, download=False)
 
 
-def test_absent_cifar10_offline_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cifar10_refuses_in_one_line_without_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torchvision_datasets().CIFAR10, "url", f"http://127.0.0.1:{free_port()}/cifar")
     fails(r"put the official cifar-10-python.tar.gz \(absent\) into", "cifar10", tmp_path)
 
 
-def test_unknown_names_list_the_known_ones_and_paths_must_exist(tmp_path: Path) -> None:
+def test_load_dataset_lists_the_known_names_for_an_unknown_one(tmp_path: Path) -> None:
     assert {"cifar10", "digits", "mnist"} <= set(dataset_names())
     fails("no data set 'mnst': neither a known name .*cifar10, digits.*mnist", "mnst")
     fails("nor an existing path", tmp_path / "absent.npz")
@@ -300,7 +287,7 @@ def test_unknown_names_list_the_known_ones_and_paths_must_exist(tmp_path: Path) 
     fails("brings its labels", "digits", label_column="label")
 
 
-def test_a_registered_name_loads_and_cannot_be_taken_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_register_dataset_loads_by_name_and_refuses_a_taken_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry.DATASETS, "known", dict(registry.DATASETS.known))
 
     @register_dataset("mine")
@@ -319,7 +306,7 @@ def test_a_registered_name_loads_and_cannot_be_taken_twice(tmp_path: Path, monke
         register_dataset("digits")(mine)
 
 
-def test_another_package_brings_a_data_set_by_entry_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_dataset_finds_an_entry_point_of_another_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     info = tmp_path / "stripes-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: stripes\nVersion: 1.0\n")
@@ -336,7 +323,7 @@ def test_another_package_brings_a_data_set_by_entry_point(tmp_path: Path, monkey
     fails("entry point 'stripes_of_a_test:no' cannot be loaded", "broken")
 
 
-def test_validation_holds_out_training_images_and_leaves_the_test_set_alone(digits):
+def test_validation_holds_out_training_images_and_no_test_images(digits):
     chosen = digits.validation()
     assert (len(chosen.train), len(chosen.test)) == (1200, 300)
     rows = lambda images: sorted(bytes(image) for image in images.flatten(1).numpy())  # noqa: E731

@@ -1,4 +1,4 @@
-"""One decoder for all commands: what each kind of picture becomes, and what is refused before memory is spent."""
+"""The decoder: what each kind of picture becomes, and what is refused before it takes memory."""
 
 import io
 import struct
@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.support.data_helpers import encoded, pixels
-from uvb.data.readers.decode import AS_IT_IS, Decoding, OddSize, decode
+from uvb.data.readers.decode import AS_IT_IS, Decoding, Target, decode
 from uvb.errors import UserError
 
 GREY = pixels(1, 6, 5)[0]
@@ -52,8 +52,8 @@ def test_decode_converts_cmyk() -> None:
     assert red[0].min() > 200 > 60 > red[1:].max()
 
 
-def test_decode_lays_transparent_pictures_on_what_it_is_told() -> None:
-    """Half-transparent grey 200 on white is 200 + 55 · (1 - 128/255), on black 200 · 128/255; clear is the background."""
+def test_decode_composites_transparent_pictures_on_the_background() -> None:
+    """Half-transparent grey 200 is 200 + 55 · (1 - 128/255) on white and 200 · 128/255 on black. Clear is the background."""
     array = np.array([[[200, 128], [200, 0]]], np.uint8)
     picture = io.BytesIO()
     Image.fromarray(array, "LA").save(picture, "PNG")
@@ -64,7 +64,7 @@ def test_decode_lays_transparent_pictures_on_what_it_is_told() -> None:
     refused("x is transparent in places; .*--background black, or white", picture.getvalue())
 
 
-def test_decode_refuses_a_colour_that_stands_for_nothing_until_told() -> None:
+def test_decode_refuses_a_transparent_colour_without_a_background() -> None:
     content = encoded(np.zeros((2, 2), np.uint8), transparency=0)
     refused("transparent", content)
     assert decode(content, "x", Decoding(background="white")).min() == 255
@@ -72,12 +72,12 @@ def test_decode_refuses_a_colour_that_stands_for_nothing_until_told() -> None:
 
 @pytest.mark.parametrize(("orientation", "turns"), [(1, 0), (6, 1), (3, 2), (8, 3)])
 def test_decode_turns_pictures_upright(orientation: int, turns: int) -> None:
-    """EXIF's 6 asks for a quarter turn clockwise, 3 for two, 8 for three."""
+    """EXIF's orientation 6 means a quarter turn clockwise, 3 means two, 8 means three."""
     exif = Image.Exif()
     exif[274] = orientation
     lossless = encoded(np.rot90(COLOUR, turns).copy(), "WEBP", lossless=True, exif=exif)
     assert np.array_equal(decode(lossless, "x"), COLOUR.transpose(2, 0, 1))
-    assert decode(lossless, "x", size=(6, 5)).shape == (3, 6, 5)
+    assert decode(lossless, "x", target=Target("first", (3, 6, 5), True)).shape == (3, 6, 5)
 
 
 def test_decode_resizes_the_shorter_side_and_crops_the_middle() -> None:
@@ -88,14 +88,14 @@ def test_decode_resizes_the_shorter_side_and_crops_the_middle() -> None:
     assert np.unique(middle).tolist() == [100]
 
 
-def test_decode_refuses_declared_sizes_before_it_decodes() -> None:
+def test_decode_refuses_a_declared_size_before_it_decodes() -> None:
     """A PNG of a few bytes whose header says 50,000 × 50,000 pixels."""
     header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
     chunk = b"IHDR" + header
     bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
     refused("50000×50000; at most 89,478,485 pixels|exceeds limit", bomb + b"\0\0\0\0IDAT")
-    with pytest.raises(OddSize):
-        decode(encoded(GREY), "x", size=(5, 5))
+    with pytest.raises(UserError, match="x is 5×6 grey, but first is 5×5 RGB; all images must have one size"):
+        decode(encoded(GREY), "x", target=Target("first", (3, 5, 5), True))
 
 
 def test_decode_refuses_several_frames() -> None:

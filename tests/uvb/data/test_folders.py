@@ -90,13 +90,13 @@ def test_folder_joins_validation_to_training_where_there_is_a_test_set(tmp_path:
     assert images.report.splits[0].origin == "5 of train/, 3 of val/"
 
 
-def test_folder_takes_classes_that_are_called_like_splits_as_classes(tmp_path: Path) -> None:
+def test_folder_takes_classes_named_like_splits_as_classes(tmp_path: Path) -> None:
     put_classes(tmp_path, 10, "car", "plane", "train")
     images = load_dataset(str(tmp_path))
     assert (len(images.train) + len(images.test), images.classes) == (30, ("car", "plane", "train"))
 
 
-def test_folder_takes_a_lone_train_with_classes_in_it_as_the_split(tmp_path: Path) -> None:
+def test_folder_takes_a_lone_train_with_classes_as_a_split(tmp_path: Path) -> None:
     put_classes(tmp_path / "train", 10, "ant", "bee")
     put_classes(tmp_path, 2, "figures", seed=1)
     images = load_dataset(str(tmp_path))
@@ -104,7 +104,7 @@ def test_folder_takes_a_lone_train_with_classes_in_it_as_the_split(tmp_path: Pat
     assert warned(images, "2 pictures lie outside the folders train/")
 
 
-def test_folder_looks_through_folders_that_only_wrap_the_set(tmp_path: Path) -> None:
+def test_folder_enters_folders_that_only_wrap_the_set(tmp_path: Path) -> None:
     put_classes(tmp_path / "faces" / "faces" / "train", 3, "ant", "bee")
     put_classes(tmp_path / "faces" / "faces" / "test", 2, "ant", "bee", seed=1)
     images = load_dataset(str(tmp_path))
@@ -117,7 +117,7 @@ def test_folder_refuses_two_folders_of_one_split(tmp_path: Path) -> None:
     fails("the folders .*val.*valid mean the same split; choose by --split", tmp_path)
 
 
-def test_splits_can_be_chosen_by_hand(tmp_path: Path) -> None:
+def test_folder_takes_the_splits_chosen_by_hand(tmp_path: Path) -> None:
     for number, split in enumerate(("fold1", "fold2", "fold3")):
         put_classes(tmp_path / split, 2 + number, "ant", "bee", seed=number)
     images = load_dataset(str(tmp_path), options=ReadOptions(split=("train=fold1+fold3", "test=fold2")))
@@ -135,7 +135,7 @@ def test_splits_can_be_chosen_by_hand(tmp_path: Path) -> None:
 # Which files are pictures
 
 
-def test_folder_passes_hidden_folders_over_and_says_so(tmp_path: Path) -> None:
+def test_folder_leaves_hidden_folders_out_and_says_so(tmp_path: Path) -> None:
     put_classes(tmp_path, 4, "ant", "bee")
     put_classes(tmp_path, 1, ".ipynb_checkpoints", "__MACOSX")
     images = load_dataset(str(tmp_path))
@@ -148,7 +148,7 @@ def test_folder_follows_links_to_folders_once(tmp_path: Path) -> None:
     put_classes(tmp_path / "set", 4, "ant")
     put_classes(tmp_path / "elsewhere", 4, "bee", seed=1)
     os.symlink(tmp_path / "elsewhere" / "bee", tmp_path / "set" / "bee")
-    os.symlink(tmp_path / "set", tmp_path / "set" / "ant" / "loop")  # which would never end
+    os.symlink(tmp_path / "set", tmp_path / "set" / "ant" / "loop")  # following it would never end
     images = load_dataset(str(tmp_path / "set"))
     assert (len(images.train) + len(images.test), images.classes) == (8, ("ant", "bee"))
 
@@ -163,8 +163,8 @@ def test_folder_counts_links_to_nothing(tmp_path: Path) -> None:
     assert warned(images, "4 files are links to nothing and are left out, such as ant/000.png")
 
 
-def test_folder_reads_every_format_that_pillow_decodes_itself(tmp_path: Path) -> None:
-    """Grey in, grey out: lossless formats give the same set as PNG, though WebP and GIF know no grey."""
+def test_folder_reads_every_format_that_pillow_decodes_by_itself(tmp_path: Path) -> None:
+    """Lossless grey pictures give the same set in every format, although WebP and GIF have no grey mode."""
     array = pixels(12, 4, 4)
     kinds = [("png", "PNG", {}), ("webp", "WEBP", {"lossless": True}), ("bmp", "BMP", {}), ("gif", "GIF", {}),
              ("tiff", "TIFF", {}), ("pgm", "PPM", {})]  # fmt: skip
@@ -200,7 +200,7 @@ def test_folder_reads_grey_among_colours_as_colour(tmp_path: Path, first: str) -
     assert flat == 6
 
 
-def test_resize_and_crop_make_one_size_of_many(tmp_path: Path) -> None:
+def test_folder_resizes_and_crops_to_one_size(tmp_path: Path) -> None:
     for index, size in enumerate(((8, 8), (16, 8), (8, 24), (40, 20))):
         Image.new("RGB", size, (index, 2, 3)).save(tmp_path / f"{index}.png")
     fails("1.png is 16×8 RGB, but .*0.png is 8×8 RGB; .*--resize N with --center-crop", tmp_path)
@@ -213,15 +213,15 @@ def test_resize_and_crop_make_one_size_of_many(tmp_path: Path) -> None:
 # What is doubtful
 
 
-def test_dark_pictures_are_doubted(tmp_path: Path) -> None:
+def test_folder_warns_of_dark_pictures(tmp_path: Path) -> None:
     for index in range(6):
         put(tmp_path / f"{index}.png", png(pixels(1, 4, 4, seed=index)[0] % 2))
     assert warned(load_dataset(str(tmp_path)), "the brightest pixel is 1 of 255")
 
 
-def test_test_images_that_also_train_are_counted(tmp_path: Path) -> None:
+def test_folder_counts_test_images_that_also_train(tmp_path: Path) -> None:
     put_classes(tmp_path / "train", 5, "ant")
-    put_classes(tmp_path / "test", 3, "ant")  # the same three
+    put_classes(tmp_path / "test", 3, "ant")  # three of the training images
     put_classes(tmp_path / "test", 2, "bee", seed=9)
     images = load_dataset(str(tmp_path))
     assert warned(images, "3 of 5 test images are identical to training images")

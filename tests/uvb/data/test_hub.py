@@ -1,4 +1,4 @@
-"""Data sets of the hub, offline: from the library's cache, or one clear line; and the list of splits held to the library's."""
+"""Data sets of the hub without a network: from the library's cache, or one clear line. And the names of splits."""
 
 import time
 from pathlib import Path
@@ -15,7 +15,7 @@ from uvb.naming import dataset_stem
 datasets = pytest.importorskip("datasets")
 
 
-def test_a_set_that_is_nowhere_is_one_quick_line() -> None:
+def test_load_hub_refuses_an_unknown_set_soon_in_one_line() -> None:
     started = time.monotonic()
     fails("hf:nobody/nothing is not in the local cache, and .* cannot be reached; run once with a network", "hf:nobody/nothing")
     fails("give hf:owner/name", "hf:")
@@ -23,8 +23,8 @@ def test_a_set_that_is_nowhere_is_one_quick_line() -> None:
     assert time.monotonic() - started < 10
 
 
-def test_a_set_in_the_librarys_cache_is_read_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a download leaves there: `datasets` prepares a data set under owner___name in its cache."""
+def test_load_hub_reads_the_librarys_cache_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cache is made as a download leaves it: `datasets` keeps a data set under owner___name."""
     write_parquet(tmp_path / "clone/train-0.parquet", [png(a) for a in pixels(8, 4, 4)], label=[0, 1] * 4)
     write_parquet(tmp_path / "clone/test-0.parquet", [png(a) for a in pixels(4, 4, 4, seed=1)], label=[0, 1] * 2)
     prepared = datasets.load_dataset(str(tmp_path / "clone"), cache_dir=str(tmp_path / "prepared"))
@@ -44,7 +44,7 @@ def test_a_set_in_the_librarys_cache_is_read_offline(tmp_path: Path, monkeypatch
     assert images.report.source == "hf:owner/name"
 
 
-def test_no_network_is_asked_where_it_is_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_hub_asks_no_network_if_download_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
     def asked(url: str) -> bool:
         raise AssertionError(f"asked for {url}")
 
@@ -53,7 +53,7 @@ def test_no_network_is_asked_where_it_is_forbidden(monkeypatch: pytest.MonkeyPat
     fails("is not in the local cache", "hf:nobody/nothing", download=False)
 
 
-def test_the_list_of_splits_holds_the_librarys() -> None:
+def test_names_of_splits_include_the_librarys() -> None:
     from datasets.data_files import SPLIT_KEYWORDS
 
     ours = {"train": "train", "validation": "validation", "test": "test"}
@@ -76,5 +76,5 @@ def test_the_list_of_splits_holds_the_librarys() -> None:
         (".", ""),
     ],
 )
-def test_sets_are_named_by_their_stem_or_the_hubs_name(dataset: str, name: str) -> None:
+def test_dataset_stem_is_the_paths_stem_or_the_hubs_name(dataset: str, name: str) -> None:
     assert dataset_stem(dataset) == name

@@ -1,4 +1,4 @@
-"""Pictures and arrays that a trained model is given."""
+"""Pictures and arrays for a trained model."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ SHAPE = (1, 8, 8)
 GREY = pixels(1, 8, 8)[0]
 
 
-def test_pictures_are_decoded_as_in_training(tmp_path: Path) -> None:
+def test_read_pictures_decodes_as_in_training(tmp_path: Path) -> None:
     put(tmp_path / "a.png", encoded(GREY))
     put(tmp_path / "b.png", encoded(GREY.astype(np.uint16) * 257))
     put(tmp_path / "c.webp", encoded(GREY, "WEBP", lossless=True))
@@ -24,7 +24,7 @@ def test_pictures_are_decoded_as_in_training(tmp_path: Path) -> None:
     assert np.allclose(images.numpy() * 255, GREY, atol=1e-4)
 
 
-def test_pictures_take_the_background_that_is_told(tmp_path: Path) -> None:
+def test_read_pictures_takes_the_background(tmp_path: Path) -> None:
     path = put(tmp_path / "a.png", encoded(np.zeros((8, 8, 4), np.uint8)))
     with pytest.raises(UserError, match="--background black, or white"):
         read_pictures(path, SHAPE, sigma=1.0)
@@ -32,19 +32,19 @@ def test_pictures_take_the_background_that_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (1, 8, 8), (8, 8, 1), (3, 8, 8), (3, 1, 8, 8), (3, 8, 8, 1)])
-def test_arrays_may_come_without_their_channel_or_with_it_last(shape: tuple[int, ...]) -> None:
+def test_noisy_images_takes_a_grey_channel_that_is_missing_or_last(shape: tuple[int, ...]) -> None:
     images = noisy_images(np.full(shape, 51, np.uint8), "it", SHAPE, 1.0)
     assert images.shape[1:] == SHAPE
     assert np.allclose(images.numpy(), 0.2)
 
 
-def test_arrays_of_colours_may_have_them_last() -> None:
+def test_noisy_images_takes_colours_last() -> None:
     array = pixels(2, 4, 6, 3)
     last, first = noisy_images(array, "it", (3, 4, 6), 1.0), noisy_images(array.transpose(0, 3, 1, 2), "it", (3, 4, 6), 1.0)
     assert np.array_equal(last.numpy(), first.numpy())
 
 
-def test_arrays_keep_noise_and_refuse_other_units() -> None:
+def test_noisy_images_keeps_noise_and_refuses_other_units() -> None:
     noisy = (np.random.default_rng(0).normal(0.5, 1, (4, *SHAPE))).astype(np.float32)
     assert np.array_equal(noisy_images(noisy, "it", SHAPE, 1.0).numpy(), noisy)
     for wrong, what in (

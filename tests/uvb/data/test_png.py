@@ -1,4 +1,4 @@
-"""The short way to a plain PNG gives what the usual way gives, and leaves everything else to it."""
+"""The fast decoder gives the same pixels for a plain PNG as the usual one, and leaves all other pictures to it."""
 
 import io
 
@@ -10,19 +10,19 @@ from tests.support.data_helpers import encoded, pixels
 from uvb.data.readers.decode import decode
 from uvb.data.readers.png import decode_plain_png
 
-SMOOTH = np.add.outer(np.arange(40) * 3, np.arange(30) * 5).astype(np.uint8)  # for which encoders choose other filters
+SMOOTH = np.add.outer(np.arange(40) * 3, np.arange(30) * 5).astype(np.uint8)  # encoders choose other filters for it
 
 
 @pytest.mark.parametrize("array", [pixels(1, 40, 30)[0], pixels(1, 40, 30, 3)[0], SMOOTH, np.stack([SMOOTH] * 3, -1)])
 @pytest.mark.parametrize("options", [{}, {"compress_level": 0}, {"optimize": True}])
-def test_plain_pngs_are_decoded_alike(array: np.ndarray, options: dict[str, object]) -> None:
+def test_decode_plain_png_gives_the_pixels_of_decode(array: np.ndarray, options: dict[str, object]) -> None:
     content = encoded(array, **options)
     found = decode_plain_png(content, (40, 30))
     assert found is not None
     assert np.array_equal(found, decode(content, "x"))
 
 
-def test_text_beside_the_pixels_does_not_matter() -> None:
+def test_decode_plain_png_ignores_text() -> None:
     info = PngImagePlugin.PngInfo()
     info.add_text("author", "somebody")
     assert decode_plain_png(encoded(SMOOTH, pnginfo=info), (40, 30)) is not None
@@ -43,11 +43,11 @@ def test_text_beside_the_pixels_does_not_matter() -> None:
     ],
     ids=["16 bit", "alpha", "palette", "transparent colour", "EXIF", "no end", "truncated", "JPEG", "empty"],
 )
-def test_everything_else_is_left_to_the_usual_way(content: bytes) -> None:
+def test_decode_plain_png_leaves_other_pictures_alone(content: bytes) -> None:
     assert decode_plain_png(content, (40, 30)) is None
 
 
-def test_flipped_bytes_and_other_sizes_are_left_to_the_usual_way() -> None:
+def test_decode_plain_png_leaves_damage_and_other_sizes_alone() -> None:
     content = bytearray(encoded(SMOOTH))
     assert decode_plain_png(bytes(content), (30, 40)) is None
     at = content.index(b"IDAT") + 20
@@ -55,7 +55,7 @@ def test_flipped_bytes_and_other_sizes_are_left_to_the_usual_way() -> None:
     assert decode_plain_png(bytes(content), (40, 30)) is None
 
 
-def test_several_frames_are_left_to_the_usual_way() -> None:
+def test_decode_plain_png_leaves_several_frames_alone() -> None:
     file = io.BytesIO()
     frames = [Image.fromarray(frame) for frame in pixels(2, 4, 4)]
     frames[0].save(file, "PNG", save_all=True, append_images=frames[1:])

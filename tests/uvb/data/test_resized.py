@@ -30,5 +30,5 @@ def test_load_dataset_resizes_a_named_set_and_reports_the_new_size() -> None:
 
 
 def test_load_dataset_crops_no_named_set(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="decoding: for one's own images only"):
+    with pytest.raises(UserError, match="decoding: only for your own images"):
         load_dataset("digits", tmp_path, options=ReadOptions(decoding=Decoding(resize=4, center_crop=True)))

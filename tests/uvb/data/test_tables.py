@@ -106,8 +106,8 @@ def test_parquet_refuses_each_fault_in_one_line(tmp_path: Path) -> None:
     fails("the same label column", tmp_path)
 
 
-def test_parquet_names_the_first_offender_even_far_down(tmp_path: Path) -> None:
-    """Images are decoded by several threads in blocks; the report must not depend on which of them comes first."""
+def test_parquet_names_the_first_bad_row(tmp_path: Path) -> None:
+    """Several processes decode blocks. The error must not depend on which of them is first."""
     images: list[bytes | None] = [png(a) for a in pixels(600, 4, 4)]
     images[300] = images[500] = png(pixels(1, 4, 5)[0])
     fails("row 300 is 5×4 grey, but .*row 0 is 4×4 grey", write_parquet(tmp_path / "a.parquet", images))
@@ -144,7 +144,7 @@ def test_parquet_names_missing_shards(tmp_path: Path) -> None:
     fails(r"2 of 4 shards are missing \(train-00001-of-00004, train-00002-of-00004\)", tmp_path)
 
 
-def test_parquet_counts_hidden_labels_as_none(tmp_path: Path) -> None:
+def test_parquet_leaves_hidden_labels_out(tmp_path: Path) -> None:
     write_parquet(tmp_path / "train.parquet", [png(a) for a in pixels(6, 4, 4)], label=[0, 1] * 3)
     write_parquet(tmp_path / "test.parquet", [png(a) for a in pixels(3, 4, 4, seed=1)], label=[-1] * 3)
     images = load_dataset(str(tmp_path))
@@ -164,7 +164,7 @@ def test_parquet_leaves_out_labels_that_are_no_classes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("image", "label"), [("img", "labels"), ("pixel_values", "label"), ("photo", "kind")])
-def test_parquet_finds_its_columns_or_is_told_them(tmp_path: Path, image: str, label: str) -> None:
+def test_parquet_finds_its_columns_or_takes_those_asked_for(tmp_path: Path, image: str, label: str) -> None:
     path = write_parquet(tmp_path / "a.parquet", [png(a) for a in pixels(6, 4, 4)], image, **{label: list("ababab")})
     told = ReadOptions("photo", "kind") if image == "photo" else ReadOptions()
     images = load_dataset(str(path), options=told)
@@ -182,13 +182,13 @@ def test_parquet_keeps_the_hubs_names_of_classes(tmp_path: Path) -> None:
     datasets.DatasetDict({"train": made, "test": made.select(range(4))}).save_to_disk(str(tmp_path / "split"))
     for path in (tmp_path / "a.parquet", tmp_path / "saved"):
         images = load_dataset(str(path))
-        assert images.classes == ("cat", "emu")  # those that occur, in the order of their numbers
+        assert images.classes == ("cat", "emu")  # only those that occur, in the order of their numbers
     assert same_images(images, load_dataset(str(tmp_path / "a.parquet")))
     assert len(load_dataset(str(tmp_path / "split")).test) == 4
 
 
 def test_parquet_reads_row_groups_in_pieces(tmp_path: Path) -> None:
-    """Rows 1,500 to 2,000 of a group lie in the middle of it; each piece must find its own."""
+    """Rows 1,500 to 2,000 lie in the middle of a group. Each piece must find its own rows."""
     array = pixels(2500, 2, 2)
     column = pa.array([png(a) for a in array])
     pq.write_table(pa.table({"image": column}), tmp_path / "a.parquet", row_group_size=2000)

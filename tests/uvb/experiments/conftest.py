@@ -16,4 +16,7 @@ def short_classifier(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def images(digits: ImageSet) -> ImageSet:
     """A few digits."""
-    return dataclasses.replace(digits.subset(200), test=digits.test[:60], test_labels=digits.test_labels[:60])
+    return dataclasses.replace(
+        digits, train=digits.train[:200], train_labels=digits.train_labels[:200],
+        test=digits.test[:60], test_labels=digits.test_labels[:60],
+    )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The networks and energies: the paper's counts, derivatives in float64, identities."""
+"""Networks and energies: the paper's counts, derivatives in float64, identities."""
 
 import pytest
 import torch
@@ -37,7 +37,7 @@ def inputs(noise_dim: int, batch: int = 3):
         ("deen", (3, 32, 32), 36_090_313),
     ],
 )
-def test_table_1_is_met_to_the_parameter(model, shape, count):
+def test_parameters_are_those_of_table_1(model, shape, count):
     assert parameters(model, shape, default_widths(model, shape)) == count
 
 
@@ -50,8 +50,8 @@ def test_default_widths_match_uvb_within_one_percent(model, shape):
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 16, 16)])
 @pytest.mark.parametrize("factor", [0.25, 0.5, 1.0])
-def test_of_all_widths_that_fit_the_hidden_layer_nearest_the_papers_wins(shape, factor):
-    """Every triple 1:2:4 and every hidden layer of half to twice the paper's, counted at once from Table 1's formula."""
+def test_matched_widths_has_the_hidden_layer_nearest_to_the_papers(shape, factor):
+    """All triples 1:2:4 and all hidden layers of half to twice the paper's are counted by Table 1's formula."""
     target = parameters("uvb", shape, scaled_widths(get_model("uvb").widths, factor))
     c, h, w = shape
     unit, hidden = torch.arange(2, 512, dtype=torch.float64)[:, None], torch.arange(50, 201, dtype=torch.float64)[None]
@@ -64,7 +64,7 @@ def test_of_all_widths_that_fit_the_hidden_layer_nearest_the_papers_wins(shape, 
     assert matched_widths("deen", shape, target) == Widths((units, 2 * units, 4 * units), expected)
 
 
-def test_widths_scale_and_impossible_ones_are_refused():
+def test_widths_scale_and_refuse_what_cannot_be():
     assert scaled_widths(Widths((32, 64, 128), 200, 100, 2000), 0.5) == Widths((16, 32, 64), 100, 100, 1000)
     with pytest.raises(UserError, match="no pixel"):
         default_widths("uvb", (1, 6, 6))
@@ -73,8 +73,8 @@ def test_widths_scale_and_impossible_ones_are_refused():
 
 
 @pytest.mark.parametrize("name", [n for n in model_names() if n != "direct"])
-def test_first_and_second_derivatives_in_y_and_the_weights(name):
-    """gradcheck of f and gradgradcheck of f in y; then dL/dϑ against central differences along one direction."""
+def test_energy_has_correct_first_and_second_derivatives(name):
+    """gradcheck and gradgradcheck of f in y, then dL/dϑ against central differences along one direction."""
     model = tiny(name)
     y, eps = inputs(model.noise_dim, batch=2)
     assert isinstance(model, Energy)
@@ -100,8 +100,8 @@ def test_first_and_second_derivatives_in_y_and_the_weights(name):
     assert slope == pytest.approx((values[0] - values[1]) / (2 * h), rel=1e-5)
 
 
-def test_the_estimator_is_y_minus_sigma_squared_times_the_gradient():
-    """Eq. 3 against torch.autograd.grad, an independent way to take the inner gradient."""
+def test_energy_forward_is_y_minus_sigma_squared_times_the_gradient():
+    """Eq. 3, with the inner gradient from torch.autograd.grad, an independent way."""
     model = tiny("uvb", sigma=0.7)
     y, eps = inputs(model.noise_dim)
     y.requires_grad_()
@@ -117,7 +117,7 @@ def test_kl_is_that_of_torch_distributions():
     torch.testing.assert_close(kl_to_standard_normal(mu, lam), torch.distributions.kl_divergence(q, prior).sum(1))
 
 
-def test_uvb_energy_is_the_negative_elbo_up_to_its_constant():
+def test_uvb_energy_is_the_negative_elbo_up_to_a_constant():
     """Eq. 17: f + ½ d log 2πσ² is -log p(y|z) + KL, with the densities of torch.distributions."""
     model = tiny("uvb")
     y, eps = inputs(model.noise_dim)
@@ -141,8 +141,8 @@ def test_laplace_reconstruction_is_its_log_density(name, b_over_sigma):
     torch.testing.assert_close(model.reconstruction(y, mean), -(density + constant), rtol=1e-6, atol=1e-6)
 
 
-def test_sigma_vae_sigma_only_rescales_the_kl():
-    """Eq. 10: at σ₂ with weight 1 the objective is σ₁²/σ₂² times that at σ₁ with KL weight β = σ₂²/σ₁²."""
+def test_sigma_vae_changes_only_the_weight_of_the_kl_with_sigma():
+    """Eq. 10: the objective at σ₂ is σ₁²/σ₂² times that at σ₁ with KL weight β = σ₂²/σ₁²."""
     one, two = tiny("sigma_vae", sigma=0.5), tiny("sigma_vae", sigma=0.9)
     two.load_state_dict({**one.state_dict(), "sigma": two.sigma})
     x, eps = torch.rand(3, *SHAPE, dtype=torch.float64), inputs(one.noise_dim)[1]
@@ -152,7 +152,7 @@ def test_sigma_vae_sigma_only_rescales_the_kl():
     torch.testing.assert_close(two.energy(x, eps), weighted / beta)
 
 
-def test_a_mean_code_ignores_the_noise_and_a_direct_denoiser_has_no_energy():
+def test_uvb_mean_ignores_the_noise_and_direct_has_no_energy():
     model = tiny("uvb_mean")
     y, eps = inputs(0)
     assert model.noise_dim == 0
@@ -162,8 +162,8 @@ def test_a_mean_code_ignores_the_noise_and_a_direct_denoiser_has_no_energy():
         build_objective("elbo_y", tiny("direct"))
 
 
-def test_a_gradient_without_grad_records_no_second_graph():
-    """Under `no_grad` the same numbers by as many operations as autograd's first derivative takes."""
+def test_gradient_records_no_second_graph_without_grad():
+    """Under `no_grad` it gives the same numbers with as many operations as autograd's first derivative."""
 
     class Counted(TorchDispatchMode):
         count = 0
@@ -187,7 +187,7 @@ def test_a_gradient_without_grad_records_no_second_graph():
     assert walking.count <= first_order.count + 2 < differentiable.count, (walking.count, first_order.count)
 
 
-def test_only_deens_output_bias_gets_no_gradient():
+def test_freeze_unused_finds_only_constant_biases():
     constant = {"deen": ["model.net.layers.7.bias"], "deen_uvb_encoder": ["model.readout.1.bias"]}
     for name in model_names():
         objective = build_objective(get_model(name).objective, tiny(name))
@@ -195,7 +195,7 @@ def test_only_deens_output_bias_gets_no_gradient():
         assert unused == constant.get(name, []), name
 
 
-def test_one_energy_for_a_whole_batch_is_refused():
+def test_require_one_energy_an_image_refuses_one_for_a_whole_batch():
     class Summed(Energy):
         def energy(self, y, eps):
             return y.square().sum()
@@ -206,7 +206,7 @@ def test_one_energy_for_a_whole_batch_is_refused():
     require_one_energy_an_image(tiny("deen"), x.double())
 
 
-def test_unknown_names_list_what_is_there():
+def test_unknown_models_and_activations_list_the_known_ones():
     with pytest.raises(UserError, match="uvb"):
         get_model("gan")
     with pytest.raises(UserError, match="silu"):
@@ -214,7 +214,7 @@ def test_unknown_names_list_what_is_there():
 
 
 @pytest.mark.parametrize("name", model_names())
-def test_latent_energies_say_so(name):
+def test_latent_energy_encodes_to_its_latent_width(name):
     model = tiny(name)
     y, eps = inputs(model.noise_dim)
     assert model(y, eps).shape == y.shape
@@ -224,8 +224,8 @@ def test_latent_energies_say_so(name):
 
 
 @pytest.mark.parametrize(("name", "noisy"), [("elbo_y", True), ("elbo_x", False)])
-def test_an_elbo_is_the_energy_of_what_it_may_see(name, noisy):
-    """Eq. 14: of y = x + σ noise; Eq. 10: of x, whatever the noise. Weighted image by image."""
+def test_elbo_is_the_energy_of_what_it_may_see(name, noisy):
+    """Eq. 14: the energy of y = x + σ noise. Eq. 10: that of x, for any noise. Each image has its weight."""
     model = tiny("vae", sigma=0.8)
     noise, eps = inputs(model.noise_dim)
     x, weight = normal((3, *SHAPE), 0, "clean").double().sigmoid(), torch.tensor([0.5, 0.25, 0.0], dtype=torch.float64)

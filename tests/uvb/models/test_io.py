@@ -1,4 +1,4 @@
-"""Reading a model's folder: what does not fit is refused before memory is spent."""
+"""Loading a model's folder: what does not fit is refused before it takes memory."""
 
 import json
 import resource
@@ -34,7 +34,7 @@ def refused(folder: Path) -> str:
 
 @pytest.mark.parametrize("hidden", [10**6, 10**9, 10**18])
 def test_load_refuses_widths_unlike_the_weights_without_allocating_them(folder: Path, hidden: int) -> None:
-    """A spec of terabytes costs nothing: the shapes are compared with the file's header first."""
+    """A spec of terabytes takes no memory, since its shapes are compared with the file's header first."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     rewrite(folder, hidden=hidden)
     assert "spec" in refused(folder)

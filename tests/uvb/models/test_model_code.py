@@ -1,4 +1,4 @@
-"""Trained weights are of one code: a model's class and its parents, as they were registered."""
+"""Trained weights belong to one version of the code: the model's class and its parents, as registered."""
 
 import dataclasses
 import importlib.util
@@ -33,8 +33,8 @@ class Mine(Energy):
 """
 
 
-def test_weights_are_of_one_code(digits, tmp_path, monkeypatch):
-    """Comments and layout are none of it; with another function, a checkpoint is refused and a trained model warns."""
+def test_load_warns_and_resume_refuses_when_the_code_changed(digits, tmp_path, monkeypatch):
+    """Comments and layout do not count. With another function, a checkpoint is refused and a trained model warns."""
     spec = dataclasses.replace(tiny_spec(digits, "deen"), model="mine")
 
     def write(name: str, code: str) -> None:
@@ -63,8 +63,8 @@ def test_weights_are_of_one_code(digits, tmp_path, monkeypatch):
         TrainState.load(tmp_path / "state", spec, FP64)
 
 
-def test_a_models_code_is_its_class_and_parents_as_they_were_registered(monkeypatch):
-    """Neither the decorator's widths nor what `uvb` and torch bring; what has no source has no code."""
+def test_code_hash_is_of_the_class_and_its_parents(monkeypatch):
+    """The decorator's widths and the bases of `uvb` and torch do not count. Without source there is no hash."""
     codes = {name: get_model(name).code for name in ("uvb", "uvb_mean", "deen", "vae")}
     assert None not in codes.values()
     assert len(set(codes.values())) >= 3
@@ -85,8 +85,8 @@ def test_a_models_code_is_its_class_and_parents_as_they_were_registered(monkeypa
     assert not code_changed("deen", None)
 
 
-def test_weights_of_code_that_was_only_rewritten_still_fit():
-    """Every current hash in the table is that of a model of today, and the hash before it counts as unchanged."""
+def test_code_changed_accepts_code_that_was_only_rewritten():
+    """Every new hash in the table belongs to a model of today, and its old hash counts as unchanged."""
     now = {get_model(name).code: name for name in model_names()}
     assert set(_SAME_CODE.values()) <= set(now)
     for before, after in _SAME_CODE.items():

@@ -1,4 +1,4 @@
-"""Every network and energy against the paper's formula written out layer by layer, in functions of the weights alone."""
+"""Every network and energy against the paper's formulas, written out layer by layer as functions of the weights."""
 
 import math
 
@@ -81,8 +81,8 @@ def energy(name, w, y, eps, act):
 
 @pytest.mark.parametrize("activation", ["silu", "relu"])
 @pytest.mark.parametrize("name", model_names())
-def test_a_model_is_its_equation(name, activation):
-    """The energy, and the estimate y - σ²∇f by autograd of the written-out one; the direct denoiser is its autoencoder."""
+def test_model_is_its_equation(name, activation):
+    """The energy, and y - σ²∇f by autograd of the formula. The direct denoiser is its autoencoder."""
     torch.manual_seed(0)
     model = get_model(name).build(SHAPE, tiny_config(name), activation, SIGMA).double()
     act = {"silu": silu, "relu": lambda a: a.clamp(min=0)}[activation]

@@ -1,4 +1,4 @@
-"""Models that another package brings: their own config, their own prior, matched to UVB's capacity."""
+"""Models of another package, with their own config and their own prior, matched to UVB's capacity."""
 
 import dataclasses
 import json
@@ -31,7 +31,7 @@ MODULE = "tests.support.outside_models"
 
 @pytest.fixture
 def outside(tmp_path, monkeypatch):
-    """An installed package whose one entry point names the module of the models; the names are forgotten afterwards."""
+    """An installed package with one entry point, which names the module of the models. Afterwards it is gone."""
     install(tmp_path, "outside", "outside_of_a_test", "", **{"uvb.models": f"outside = {MODULE}"})
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(MODELS, "known", dict(MODELS.known))
@@ -55,8 +55,8 @@ def test_outside_models_match_uvb_within_one_percent(outside, name, shape):
     assert parameters(name, shape, widths_at(name, shape, 0.5)) == pytest.approx(half, rel=0.01)
 
 
-def test_a_plugin_that_matches_by_its_convolutions_is_counted_by_itself(outside):
-    """Not by DEEN's formula: this one is DEEN twice, so it comes out narrower."""
+def test_default_widths_counts_the_plugins_own_parameters(outside):
+    """DEEN's formula would be wrong here: this model is DEEN twice, so its widths must be smaller."""
 
     @register_model("two_deens", widths=Widths((128, 256, 512), 100), match=("conv", "hidden"))
     class TwoDeens(DEEN):
@@ -82,8 +82,8 @@ def test_outside_models_train_and_load_with_their_own_config(outside, digits, tm
     assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in state.averaged.state_dict().items())
 
 
-def test_a_spec_outlives_the_package_of_its_model(outside, digits, monkeypatch):
-    """Where the package is not installed, its spec keeps its identity, and only building the model is refused."""
+def test_spec_outlives_the_package_of_its_model(outside, digits, monkeypatch):
+    """Without the package the spec keeps its identity. Only building the model is refused."""
     spec = outside_spec(digits, "outside_unet")
     blob = json.loads(json.dumps(spec.to_json()))
     monkeypatch.setattr(MODELS, "group", "uvb.models.none")
@@ -97,7 +97,7 @@ def test_a_spec_outlives_the_package_of_its_model(outside, digits, monkeypatch):
 
 
 def test_kl_of_a_mixture_prior_is_that_of_the_integral(outside):
-    """In one dimension: the mean of the estimate over z ~ q against ∫ q log q/p on a grid, within five standard errors."""
+    """In one dimension, the mean estimate over z ~ q is ∫ q log q/p on a grid, within five standard errors."""
     model = get_model("uvb_mixture").build((1, 8, 8), Widths((2,), 3, 1, 4), "silu", 1.0).double()
     mu, lam = torch.tensor([[0.7]], dtype=torch.float64), torch.tensor([[-1.0]], dtype=torch.float64)
     q, normal = torch.distributions.Normal(mu, torch.exp(lam / 2)), torch.distributions.Normal
@@ -110,8 +110,8 @@ def test_kl_of_a_mixture_prior_is_that_of_the_integral(outside):
     assert float(found.mean()) == pytest.approx(expected, abs=5 * float(found.std()) / 200)
 
 
-def test_the_tables_measure_a_model_by_its_own_prior(outside, digits):
-    """Table 4 and the curve over training: KL[N(μ, e^λ), N(m, I)] with torch.distributions, and not that to N(0, I)."""
+def test_measure_internals_uses_the_models_own_prior(outside, digits):
+    """Table 4 and the training curve have KL[N(μ, e^λ), N(m, I)], as torch.distributions gives it, not that to N(0, I)."""
     spec = outside_spec(digits, "uvb_learned_mean")
     state = TrainState.fresh(spec, FP64)
     torch.nn.init.constant_(state.model.prior_mean, 3.0)
@@ -147,11 +147,7 @@ class NoNumber:
 @pytest.mark.parametrize(
     ("config", "match", "line"),
     [
-        (
-            Thawed(),
-            (),
-            r"config is Thawed\(width=3\); it must be an instance of a dataclass that is frozen",
-        ),
+        (Thawed(), (), r"config is Thawed\(width=3\); it must be an instance of a dataclass that is frozen"),
         (Widths, (), "must be an instance"),
         ({"width": 3}, (), "must be an instance"),
         (WithAList(), (), "a stored WithAList would not be read back as it was; its fields must be numbers"),
@@ -160,7 +156,7 @@ class NoNumber:
         (NoNumber(), "kind", "it has none: a whole number above 0, or a tuple of them"),
     ],
 )
-def test_a_bad_config_is_told_in_one_line(config, match, line):
+def test_register_model_refuses_a_bad_config_in_one_line(config, match, line):
     with pytest.raises(UserError, match=f"^model 'mine': .*{line}") as told:
         register_model("mine", widths=config, match=match)(DEEN)
     assert "\n" not in str(told.value)
@@ -171,7 +167,7 @@ class Heads:
     heads: int = 4
 
 
-def test_configs_that_cannot_be_used_are_told_in_one_line(outside, digits):
+def test_configs_that_cannot_be_built_are_refused_in_one_line(outside, digits):
     def build(shape, config, activation, sigma):
         raise ValueError("8 channels do not\ndivide by 3 heads")
 
@@ -194,8 +190,8 @@ def widths_at_scale(build):
     return widths_at("headed", (1, 8, 8), 2.0)
 
 
-def test_a_constructor_that_reads_numbers_is_counted_too(outside):
-    """The meta device has no values; such a model is built on the CPU to be counted, and leaves the generator alone."""
+def test_parameters_counts_a_constructor_that_reads_values(outside):
+    """The meta device has no values, so such a model is built on the CPU. It leaves the global generator alone."""
 
     def build(shape, widths, activation, sigma):
         return torch.nn.Linear(3, 1 + int(torch.ones(2).sum().item()))

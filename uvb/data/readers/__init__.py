@@ -1,1 +1,1 @@
-"""Readers of people's own files. Named data sets live one level up."""
+"""Readers of people's own files. Named data sets are one level up."""

@@ -1,10 +1,10 @@
-"""One's own images as NumPy arrays: `.npz` and `.npy`, read in blocks. Nothing is unpickled."""
+"""People's own images as NumPy arrays: `.npz` and `.npy`, read in blocks. Nothing is unpickled."""
 
 import math
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -13,9 +13,9 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from uvb.data.readers.decode import Decoding
+from uvb.data.readers.decode import Decoding, Target, to_levels
 from uvb.data.readers.names import split_of
-from uvb.data.readers.source import Piece, Source, Split, Target
+from uvb.data.readers.source import Piece, Source, Split, naming_damage
 from uvb.errors import UserError
 
 MAX_WHOLE = 1 << 30  # bytes of an array that can be read only as a whole
@@ -26,7 +26,7 @@ _DAMAGE = (OSError, EOFError, ValueError, TypeError, AttributeError, KeyError, S
 
 
 class Header(NamedTuple):
-    """What an array says of itself before it is read; `start` is where its values begin."""
+    """What an array says of itself before it is read. Its values begin at byte `start`."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -53,11 +53,13 @@ class ArrayPiece(Piece):
         if decoding.resize or decoding.center_crop:
             raise UserError(f"{self.path}: --resize and --center-crop are for pictures; resize the array before it is saved")
         for values in _read_blocks(self.path, self.name, self.header, first_only=target is None):
-            block = channels_first(to_levels(values, self.where(0)))
-            if target and block.shape[1:] != target.first.shape:
+            if values.dtype != np.uint8:
+                values = to_levels(values, self.where(0), ", or give uint8 from 0 to 255")
+            block = _channels_first(values)
+            if target and block.shape[1:] != target.shape:
                 raise UserError(
-                    f"{self.where(0)} has images of shape {block.shape[1:]}, but those of {target.first.where} are "
-                    f"{target.first.shape} (C, H, W); all images must have one size"
+                    f"{self.where(0)} has images of shape {block.shape[1:]}, but those of {target.where} are "
+                    f"{target.shape} (C, H, W); all images must have one size"
                 )
             yield block, 0
 
@@ -65,13 +67,13 @@ class ArrayPiece(Piece):
 def read_arrays(path: Path) -> Source:
     """Find the images of an ``.npz`` or ``.npy``.
 
-    An ``.npz`` names its splits: ``train``, ``x_train`` or ``train_images``, and likewise ``val`` and ``test``; or it has
-    ``images`` alone. Labels are ``y_train`` or ``train_labels``, and ``labels`` or ``y`` beside ``images``. Arrays are
-    uint8, or floats in [0, 1], which are rounded to 255 levels. Other arrays are not read.
+    The arrays of an ``.npz`` are called like splits: ``train``, ``x_train`` or ``train_images``, and likewise ``val`` and
+    ``test``. Or there is one array, ``images``. Labels are ``y_train`` or ``train_labels``, and ``labels`` or ``y`` beside
+    ``images``. Images are uint8, or floats in [0, 1], which are rounded to 255 levels. Other arrays are not read.
 
     Raises:
-        UserError: a damaged file, no such arrays, an empty one, another type or shape, or one that unpacks to far more
-            than images do.
+        UserError: the file is damaged, unpacks to far more than images do, or has no such arrays; or one of them is empty, or
+            of another type or shape.
     """
     headers = _headers(path)
     if path.suffix == ".npy":
@@ -91,20 +93,14 @@ def read_arrays(path: Path) -> Source:
 
 
 def first_array(path: Path) -> NDArray[Any]:
-    """The first array of an ``.npy`` or ``.npz``, whole.
-
-    Raises:
-        UserError: there is none that can be read, or it is too large to be read at once.
-    """
-    headers = _headers(path)
-    name = next(iter(headers), None)
-    if name is None:
-        raise UserError(f"{path}: it holds no array")
-    return _whole(path, name, headers[name])
+    """The first array of an ``.npy`` or ``.npz``, whole. Raises `UserError` if there is none, or it is damaged or too large."""
+    for name, header in _headers(path).items():
+        return _whole(path, name, header)
+    raise UserError(f"{path}: it holds no array")
 
 
-def channels_first(array: NDArray[Any]) -> NDArray[Any]:
-    """(N, H, W), (N, C, H, W) or (N, H, W, C) to (N, C, H, W): C last where that axis is 1, 3 or 4 and the second is not."""
+def _channels_first(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(N, H, W), (N, C, H, W) or (N, H, W, C) to (N, C, H, W). The last axis is C if it is 1, 3 or 4 and the second is not."""
     if array.ndim == 3:
         return array[:, None]
     if array.shape[-1] in (1, 3, 4) and array.shape[1] not in (1, 3, 4):
@@ -112,25 +108,8 @@ def channels_first(array: NDArray[Any]) -> NDArray[Any]:
     return array
 
 
-def to_levels(array: NDArray[Any], where: str) -> NDArray[np.uint8]:
-    """uint8 as it is; floats in [0, 1] rounded to 255 levels.
-
-    Raises:
-        UserError: another type, or floats that are no pixels in units of [0, 1].
-    """
-    if array.dtype == np.uint8:
-        return array
-    if not np.isfinite(array).all():
-        raise UserError(f"{where} has NaN or infinite values; floats in [0, 1] are needed")
-    low, high = float(array.min()), float(array.max())
-    if low < 0 or high > 1:
-        raise UserError(f"{where} has floats from {low:g} to {high:g}; scale them to [0, 1], or give uint8 from 0 to 255")
-    levels: NDArray[np.uint8] = np.rint(array * array.dtype.type(255)).astype(np.uint8)
-    return levels
-
-
 def _headers(path: Path) -> dict[str, Header]:
-    """The headers of all arrays, by name; that of an ``.npy`` has the name "". Only headers are read."""
+    """The headers of all arrays, by name. The array of an ``.npy`` has the name ""."""
     with _naming_damage(path):
         if path.suffix == ".npy":
             with path.open("rb") as file:
@@ -152,11 +131,8 @@ def _headers(path: Path) -> dict[str, Header]:
 
 
 def _header(file: IO[bytes], size: int, where: str) -> Header:
-    version = npy.read_magic(file)
-    if version == (1, 0):
-        shape, fortran, dtype = npy.read_array_header_1_0(file)
-    else:
-        shape, fortran, dtype = npy.read_array_header_2_0(file)
+    read = npy.read_array_header_1_0 if npy.read_magic(file) == (1, 0) else npy.read_array_header_2_0
+    shape, fortran, dtype = read(file)
     header = Header(shape, dtype, fortran, file.tell())
     if not dtype.hasobject and header.nbytes > size - header.start:
         raise UserError(
@@ -196,11 +172,12 @@ def _piece(path: Path, name: str, header: Header) -> ArrayPiece:
 
 
 def _labels(path: Path, name: str, header: Header, count: int, source: Source) -> NDArray[Any] | None:
-    """The labels (N,), or None with a warning where there is not one a picture."""
-    if header.shape not in ((count,), (count, 1)) and header.shape[:1] == (count,) and not header.dtype.hasobject:
+    """The labels (N,); None, with a warning, if an image has several."""
+    single = header.shape in ((count,), (count, 1))
+    if not single and header.shape[:1] == (count,) and not header.dtype.hasobject:
         source.warnings.append(f"array {name!r} has {math.prod(header.shape[1:])} labels an image: labels are left out")
         return None
-    if header.shape not in ((count,), (count, 1)) or header.dtype.kind not in "iubU":
+    if not single or header.dtype.kind not in "iubU":
         raise UserError(
             f"{path}, array {name!r} is {header.dtype} of shape {header.shape}; integers or strings of shape ({count},), one "
             "for each image, are needed"
@@ -215,12 +192,12 @@ def _whole(path: Path, name: str, header: Header) -> NDArray[Any]:
         raise UserError(f"{path}: array {name!r} has {header.nbytes:,} bytes; at most {MAX_WHOLE:,} are read at once")
     with _naming_damage(path), _opened(path, name) as file:
         array: NDArray[Any] = npy.read_array(file, allow_pickle=False)
-        file.read(1)  # the end, where a zip's checksum is compared
+        file.read(1)  # at the end a zip's checksum is compared
         return array
 
 
 def _read_blocks(path: Path, name: str, header: Header, first_only: bool) -> Iterator[NDArray[Any]]:
-    """Blocks of rows in order; only the first row if that is all that is asked for."""
+    """Blocks of rows, in order; with `first_only` just the first row."""
     if header.fortran:
         array = _whole(path, name, header)
         yield array[:1] if first_only else array
@@ -249,12 +226,6 @@ def _opened(path: Path, name: str) -> Iterator[IO[bytes]]:
             yield member
 
 
-@contextmanager
-def _naming_damage(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except _DAMAGE as error:
-        raise UserError(
-            f"{path}: not an {path.suffix} of plain arrays, or damaged ({' '.join(str(error).split())}); "
-            "write it with numpy.savez_compressed, or numpy.save"
-        ) from error
+def _naming_damage(path: Path) -> AbstractContextManager[None]:
+    advice = "write it with numpy.savez_compressed, or numpy.save"
+    return naming_damage(lambda why: f"{path}: not an {path.suffix} of plain arrays, or damaged ({why}); {advice}", *_DAMAGE)

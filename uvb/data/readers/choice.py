@@ -8,25 +8,22 @@ import torch
 from numpy.typing import NDArray
 
 from uvb.data.readers.names import split_of
-from uvb.data.readers.source import Skipped, Source, Split
+from uvb.data.readers.source import Source, Split
+from uvb.data.report import Skipped
 from uvb.errors import UserError
 
 MOST_CLASSES = 1000
 
 
 class Wanted(NamedTuple):
-    """Splits by the user's choice, as names that are on the disk; empty where the usual names decide."""
+    """Names of the splits that the user chose. Empty where the usual names decide."""
 
     train: tuple[str, ...] = ()
     test: tuple[str, ...] = ()
 
     @staticmethod
     def parse(words: tuple[str, ...]) -> "Wanted":
-        """Read ``train=a+b test=c``.
-
-        Raises:
-            UserError: it is not of this form.
-        """
+        """Read ``train=a+b test=c``. Raises `UserError` for words of another form."""
         chosen: dict[str, tuple[str, ...]] = {}
         for word in words:
             role, equals, names = word.partition("=")
@@ -42,7 +39,7 @@ class Wanted(NamedTuple):
 
 @dataclass
 class Choice:
-    """The splits that train and that test (none: a tenth is held out), and what is said of it."""
+    """The splits that train, those that test, and what is left out. Without any to test, a tenth is held out."""
 
     train: list[Split]
     test: list[Split]
@@ -54,12 +51,13 @@ class Choice:
 
 
 def choose(source: Source, wanted: Wanted, where: str) -> Choice:
-    """Choose by the user's words, or else by names: test, or where there is none validation, is the test set.
+    """Choose by the user's words, or else by the splits' names.
 
-    Where there are both, validation joins the training set: a study holds its own images out where it chooses.
+    The test set is `test`, or `validation` where there is no `test`. Where there are both, validation joins the training set,
+    because a study that selects models holds its own images out.
 
     Raises:
-        UserError: a split that is wanted is not there, there is a test set alone, or a set is empty.
+        UserError: a wanted split is missing, there is only a test set, or a set is empty.
     """
     if wanted.train:
         chosen = Choice(_named(source, wanted.train, where), _named(source, wanted.test, where))
@@ -67,16 +65,14 @@ def choose(source: Source, wanted: Wanted, where: str) -> Choice:
         by_name: dict[str, list[Split]] = {}
         for split in source.splits:
             by_name.setdefault(split_of(split.name) or split.name, []).append(split)
-        train, validation, test = (by_name.pop(name, []) for name in ("train", "validation", "test"))
-        whole = by_name.pop("all", [])
+        train, validation, test = (by_name.get(name, []) for name in ("train", "validation", "test"))
         chosen = Choice(train + (validation if test and train else []), test or validation)
         if chosen.test and not chosen.train:
             raise UserError(
                 f"{where}: it has {chosen.test[0].origin} to test with, but no train*; add the training images, or say what "
                 "trains by --split train=..."
             )
-        if not chosen.train:
-            chosen.train = whole or source.splits
+        chosen.train = chosen.train or by_name.get("all", source.splits)
     used = {id(split) for split in (*chosen.train, *chosen.test)}
     chosen.skipped = [
         Skipped(f"images of the split {split.name}", split.count, split.origin)
@@ -88,16 +84,16 @@ def choose(source: Source, wanted: Wanted, where: str) -> Choice:
 
 
 def shuffled(count: int) -> NDArray[np.int64]:
-    """The fixed order used wherever one is needed: ``torch.randperm(count)`` by a CPU generator of seed 0."""
+    """The fixed order of `count` images: ``torch.randperm(count)`` by a CPU generator of seed 0."""
     order: NDArray[np.int64] = torch.randperm(count, generator=torch.Generator().manual_seed(0)).numpy()
     return order
 
 
 def order_of(choice: Choice) -> tuple[NDArray[np.int64], int]:
-    """The order of all images, as rows of the chosen splits one after another, and how many of them train, from the first.
+    """The order of all images, and how many of them train, from the first.
 
-    Training images are put in a fixed random order, so that the first so many are of all classes. Without a test set the
-    first tenth of that order (rounded, at least two images) is the test set.
+    The order holds rows of the chosen splits, which are counted one after another. Training images are shuffled, so that the
+    first of them are of all classes. Without a test set the first tenth (rounded, at least two images) becomes the test set.
     """
     train, test = choice.counts
     order = shuffled(train)
@@ -108,7 +104,7 @@ def order_of(choice: Choice) -> tuple[NDArray[np.int64], int]:
 
 
 class Labels(NamedTuple):
-    """int64 labels of both sets, each None where it has none, and the classes' names."""
+    """int64 labels of both sets, None for a set without labels; and the names of the classes."""
 
     train: NDArray[np.int64] | None
     test: NDArray[np.int64] | None
@@ -116,15 +112,14 @@ class Labels(NamedTuple):
 
 
 def number_labels(choice: Choice, source: Source, order: NDArray[np.int64], train_images: int, where: str) -> Labels:
-    """Number the labels from 0 in sorted order, over both sets, and name them. Adds to the source's warnings.
+    """Number the labels of both sets from 0 in sorted order, and name them. Adds warnings to `source`.
 
     Raises:
         UserError: one set has integers and the other strings.
     """
     train, test = (_joined(splits, role, source) for splits, role in ((choice.train, "training"), (choice.test, "test")))
     if not choice.test and train is not None:
-        mixed = train[order]
-        train, test = mixed[:train_images], mixed[train_images:]
+        train, test = np.split(train[order], [train_images])
     elif train is not None:
         train = train[order[:train_images]]
     given = [labels for labels in (train, test) if labels is not None]
@@ -144,8 +139,8 @@ def number_labels(choice: Choice, source: Source, order: NDArray[np.int64], trai
 
 
 def _named(source: Source, names: tuple[str, ...], where: str) -> list[Split]:
-    found = {split.name: split for split in source.splits}
-    found |= {kind: split for split in source.splits if (kind := split_of(split.name)) and kind not in found}
+    found = {kind: split for split in source.splits if (kind := split_of(split.name))}
+    found |= {split.name: split for split in source.splits}
     for name in names:
         if name not in found:
             raise UserError(f"{where}: no split {name!r}; it has {', '.join(split.name for split in source.splits)}")
@@ -160,11 +155,11 @@ def _require_images(choice: Choice, where: str) -> None:
         raise UserError(f"{where}: images in it: {train}; at least four are needed, two to train and two to test")
     for images, name in ((train, "training"), (test, "test")):
         if images == 1:
-            raise UserError(f"{where}: its {name} set has one image; at least two are needed, or no error could be told")
+            raise UserError(f"{where}: its {name} set has one image; at least two are needed for a standard error")
 
 
 def _joined(splits: list[Split], role: str, source: Source) -> NDArray[Any] | None:
-    """The labels of several splits; None where one of them has none, or hides them as -1."""
+    """The labels of several splits; None if one of them has none, or if -1 hides them."""
     parts = [split.labels for split in splits]
     known = [part for part in parts if part is not None]
     if not known:

@@ -1,17 +1,17 @@
-"""One decoder for all commands: an encoded picture to uint8 pixels."""
+"""The decoder of all commands: from an encoded picture to uint8 pixels."""
 
 import io
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from uvb.data.readers.png import decode_plain_png
-from uvb.errors import UserError
+from uvb.errors import UserError, one_line
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """Formats that Pillow decodes by itself. PostScript is not among them, so no interpreter is ever started."""
@@ -21,21 +21,22 @@ SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", 
 MAX_PIXELS = 89_478_485
 """A larger picture is refused before it is decoded. Pillow warns from the same size on."""
 
-_AS_COLOUR = ("RGB", "CMYK", "YCbCr", "HSV")
+_GREY = ("1", "L", "LA", "La")
+_COLOUR = ("RGB", "RGBA", "RGBa", "CMYK", "YCbCr", "HSV")
 _ORIENTATION = 0x0112  # the EXIF tag
 
-# A picture above the limit is refused in one line, so Pillow's warning would say it twice.
+# A picture above the limit is refused in one line. Pillow's warning would say it twice.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """What to do with a picture on the way to pixels.
+    """How a picture becomes pixels.
 
     Attributes:
-        resize: pixels of the shorter side; the aspect ratio is kept. 0 keeps the size.
+        resize: pixels of the shorter side; the aspect ratio stays. 0 keeps the size.
         center_crop: cut out the central square.
-        background: what a transparent picture is laid on. "" refuses transparent pictures.
+        background: what lies behind a transparent picture. "" refuses transparent pictures.
     """
 
     resize: int = 0
@@ -46,116 +47,117 @@ class Decoding:
 AS_IT_IS = Decoding()
 
 
-class First(NamedTuple):
-    """The picture that all others must fit, and its (C, H, W)."""
+class Target(NamedTuple):
+    """The (C, H, W) that every picture must have: that of the first one.
+
+    Attributes:
+        where: what an error calls the first picture.
+        settled: whether C is known to be right for all pictures.
+    """
 
     where: str
     shape: tuple[int, int, int]
+    settled: bool
 
 
-def decode(
-    content: bytes | Path, where: str, decoding: Decoding = AS_IT_IS, size: tuple[int, int] | None = None
-) -> NDArray[np.uint8]:
+def decode(content: bytes | Path, where: str, decoding: Decoding = AS_IT_IS, target: Target | None = None) -> NDArray[np.uint8]:
     """Decode one picture to uint8 (C, H, W): C = 1 if it is grey, 3 if it is in colour.
 
     EXIF orientation is applied. 16-bit grey and floats in [0, 1] are rounded to 255 levels. Palettes, CMYK, YCbCr and HSV
-    become RGB. Alpha is dropped where it is opaque, and else composited on ``decoding.background``.
+    become RGB. An opaque alpha channel is dropped; any other is composited on ``decoding.background``.
 
     Args:
         content: the encoded bytes, or the file.
-        where: what to call the picture in an error.
-        size: (H, W) that the picture must have; another size is refused before it is decoded.
+        where: what an error calls the picture.
+        target: the picture must have its (H, W). Another size is refused before it is decoded.
 
     Raises:
-        OddSize: the picture has another size than `size`.
-        UserError: it cannot be decoded, is too large, animated, transparent, or of an unknown kind.
+        UserError: the picture cannot be decoded, is too large, animated, transparent, or of an unknown kind, or does not have
+            the size of `target`.
     """
-    if isinstance(content, bytes) and size is not None and decoding == AS_IT_IS:
-        plain_png = decode_plain_png(content, size)
+    if isinstance(content, bytes) and target is not None and decoding == AS_IT_IS:
+        plain_png = decode_plain_png(content, target.shape[1:])
         if plain_png is not None:
             return plain_png
     try:
         with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content, formats=FORMATS) as picture:
-            _check(picture, where, size if decoding == AS_IT_IS else None)
+            _check(picture, where, target if decoding == AS_IT_IS else None)
             picture.load()
             if "exif" in picture.info and picture.getexif().get(_ORIENTATION, 1) != 1:
                 ImageOps.exif_transpose(picture, in_place=True)
-            plain = _fitted(_eight_bit(picture, where, decoding), decoding)
+            plain = _fitted(_eight_bit(picture, where, decoding.background), decoding)
     except UnidentifiedImageError:
         raise UserError(f"{where} is not an image that can be read; give {', '.join(FORMATS)}") from None
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise UserError(f"{where} is not an image that can be read ({' '.join(str(error).split())})") from error
+        raise UserError(f"{where} is not an image that can be read ({one_line(error)})") from error
     array = np.asarray(plain)
     array = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
-    if size is not None and array.shape[1:] != size:
-        raise OddSize(where, array.shape)
+    if target is not None and array.shape[1:] != target.shape[1:]:
+        raise _odd_size(where, array.shape, target)
     return array
 
 
-class OddSize(Exception):
-    """A picture that has not the size of the others; `shape` is its (C, H, W)."""
+def to_levels(floats: NDArray[Any], where: str, hint: str = "") -> NDArray[np.uint8]:
+    """Round floats in [0, 1] to 255 levels.
 
-    def __init__(self, where: str, shape: tuple[int, ...]) -> None:
-        super().__init__(where, shape)
-        self.where, self.shape = where, shape
+    Args:
+        hint: what the error about another range adds.
+
+    Raises:
+        UserError: a value is not finite, or outside [0, 1].
+    """
+    if not np.isfinite(floats).all():
+        raise UserError(f"{where} has NaN or infinite values; floats in [0, 1] are needed")
+    low, high = float(floats.min()), float(floats.max())
+    if low < 0 or high > 1:
+        raise UserError(f"{where} has floats from {low:g} to {high:g}; scale them to [0, 1]{hint}")
+    levels: NDArray[np.uint8] = np.rint(floats * floats.dtype.type(255)).astype(np.uint8)
+    return levels
 
 
-def describe(shape: tuple[int, ...]) -> str:
-    """(C, H, W) in words, such as "32×32 RGB"."""
-    channels, height, width = shape
-    return f"{width}×{height} {'grey' if channels == 1 else 'RGB'}"
-
-
-def _check(picture: Image.Image, where: str, size: tuple[int, int] | None) -> None:
-    """Look at what the header says, before memory is spent on the pixels."""
+def _check(picture: Image.Image, where: str, target: Target | None) -> None:
+    """Judge what the header says, before the pixels take memory."""
     width, height = picture.size
     if width * height > MAX_PIXELS:
         raise UserError(f"{where} is {width}×{height}; at most {MAX_PIXELS:,} pixels are read, so make it smaller")
-    if size is not None and size not in ((height, width), (width, height)):  # EXIF may turn it
-        raise OddSize(where, (1 if picture.mode in ("1", "L", "LA", "I;16", "I", "F") else 3, height, width))
+    if target is not None and target.shape[1:] not in ((height, width), (width, height)):  # EXIF may turn it
+        raise _odd_size(where, (1 if picture.mode in (*_GREY, "I;16", "I", "F") else 3, height, width), target)
     if picture.format in ("GIF", "WEBP", "PNG", "TIFF") and (frames := getattr(picture, "n_frames", 1)) > 1:
         raise UserError(f"{where} has {frames} frames; save the one that is meant as a picture of its own")
 
 
-def _eight_bit(picture: Image.Image, where: str, decoding: Decoding) -> Image.Image:
-    """The picture in mode L or RGB."""
+def _odd_size(where: str, shape: tuple[int, ...], target: Target) -> UserError:
+    odd, first = (f"{width}×{height} {'grey' if channels == 1 else 'RGB'}" for channels, height, width in (shape, target.shape))
+    return UserError(
+        f"{where} is {odd}, but {target.where} is {first}; all images must have one size: --resize N with --center-crop makes "
+        "them so"
+    )
+
+
+def _eight_bit(picture: Image.Image, where: str, background: str) -> Image.Image:
+    """The picture in mode L or RGB, without transparency."""
     mode = picture.mode
-    if mode in ("L", "RGB"):
-        if "transparency" not in picture.info:  # one colour of a PNG may stand for "nothing here"
-            return picture
-        picture = picture.convert("RGBA" if mode == "RGB" else "LA")
-    elif mode == "1":
-        return picture.convert("L")
-    elif mode.startswith("I"):
+    if mode.startswith("I"):
         return Image.fromarray(_from_integers(np.asarray(picture), where))
-    elif mode == "F":
-        return Image.fromarray(_from_floats(np.asarray(picture), where))
-    elif mode == "P":
+    if mode == "F":
+        return Image.fromarray(to_levels(np.asarray(picture, np.float64), where))
+    if mode in ("P", "PA"):
         palette = np.asarray(picture.getpalette() or [0, 0, 0]).reshape(-1, 3)
         grey = bool((palette == palette[:, :1]).all())
-        clear = "transparency" in picture.info
-        picture = picture.convert("RGBA" if clear else "RGB")
-        if not clear:
-            return picture.convert("L") if grey else picture
-        picture = picture.convert("LA") if grey else picture
-    elif mode in _AS_COLOUR:
-        return picture.convert("RGB")
-    if picture.mode in ("RGBa", "La"):  # colours that are multiplied by alpha already
-        picture = picture.convert({"RGBa": "RGBA", "La": "LA"}[picture.mode])
-    if picture.mode not in ("RGBA", "LA", "PA"):
+    elif mode in _GREY + _COLOUR:
+        grey = mode in _GREY
+    else:
         raise UserError(f"{where} has mode {mode}; convert the picture to 8-bit grey or RGB")
-    return _composited(picture.convert("RGBA") if picture.mode == "PA" else picture, where, decoding.background)
-
-
-def _composited(picture: Image.Image, where: str, background: str) -> Image.Image:
-    """RGBA or LA without its alpha."""
-    plain = "L" if picture.mode == "LA" else "RGB"
+    plain = "L" if grey else "RGB"
+    if not picture.has_transparency_data:
+        return picture if mode == plain else picture.convert(plain)
+    picture = picture.convert("LA" if mode in _GREY else "RGBA")
     alpha = picture.getchannel("A")
     if alpha.getextrema()[0] == 255:
         return picture.convert(plain)
     if not background:
         raise UserError(f"{where} is transparent in places; say what lies behind it: --background black, or white")
-    below = Image.new(plain, picture.size, "black" if background == "black" else "white")
+    below = Image.new(plain, picture.size, background)
     below.paste(picture.convert(plain), mask=alpha)
     return below
 
@@ -167,17 +169,8 @@ def _from_integers(values: NDArray[np.generic], where: str) -> NDArray[np.uint8]
     return ((wide * 255 + 32767) // 65535).astype(np.uint8)
 
 
-def _from_floats(values: NDArray[np.generic], where: str) -> NDArray[np.uint8]:
-    floats = values.astype(np.float64)
-    if not np.isfinite(floats).all():
-        raise UserError(f"{where} has NaN or infinite values; floats in [0, 1] are needed")
-    if floats.size and (floats.min() < 0 or floats.max() > 1):
-        raise UserError(f"{where} has floats from {floats.min():g} to {floats.max():g}; scale them to [0, 1]")
-    return np.rint(floats * 255).astype(np.uint8)
-
-
 def _fitted(picture: Image.Image, decoding: Decoding) -> Image.Image:
-    """Resized and cropped as told; a picture that fits already is left as it is."""
+    """The picture resized and cropped. One that fits already stays as it is."""
     if decoding.resize and min(picture.size) != decoding.resize:
         scale = decoding.resize / min(picture.size)
         width, height = (max(decoding.resize, round(side * scale)) for side in picture.size)

@@ -1,7 +1,7 @@
-"""One's own images as pictures in a folder.
+"""People's own images as pictures in a folder.
 
-The folder is walked here and not by Hugging Face `datasets`, which drops linked folders and links to nothing silently, and
-takes a class called "train" for the whole set.
+This project walks the folder itself. Hugging Face `datasets` would drop linked folders and broken links silently, and would
+take a class called "train" for the whole set.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from uvb.data.readers.decode import SUFFIXES
 from uvb.data.readers.listing import Listing, suffixes
 from uvb.data.readers.names import split_of
-from uvb.data.readers.source import PIECE, EncodedPiece, Skipped, Source, Split
+from uvb.data.readers.source import PIECE, EncodedPiece, Source, Split
+from uvb.data.report import Skipped
 from uvb.errors import UserError
 
 PICTURES_NOT_READ = frozenset(
@@ -25,7 +26,7 @@ PICTURES_NOT_READ = frozenset(
 
 @dataclass(frozen=True)
 class FilePiece(EncodedPiece):
-    """Picture files of one folder, by their paths relative to it."""
+    """Picture files, by their paths relative to a folder."""
 
     root: str
     names: tuple[str, ...]
@@ -33,7 +34,7 @@ class FilePiece(EncodedPiece):
     def contents(self) -> Iterator[bytes | Path]:
         for row, name in enumerate(self.names):
             try:
-                with open(f"{self.root}/{name}", "rb", buffering=0) as file:  # a Path for each would cost a tenth of the time
+                with open(f"{self.root}/{name}", "rb", buffering=0) as file:  # making a Path would take a tenth of the time
                     yield file.read()
             except OSError as error:
                 raise UserError(
@@ -45,16 +46,16 @@ class FilePiece(EncodedPiece):
 
 
 def read_folder(listing: Listing, wanted: frozenset[str] = frozenset()) -> Source:
-    """Find the pictures of a folder: its splits, and their classes.
+    """Find the splits and the classes of a folder of pictures.
 
-    Sub-folders called ``train``, ``test``, ``valid`` and the like are splits; all others are classes. A picture's class is
-    the first sub-folder of its split that it lies in. Pictures are taken in the order of their paths.
+    Sub-folders called ``train``, ``test``, ``valid`` and the like are splits. All others are classes. A picture's class is
+    the first sub-folder of its split that contains it. Pictures are in the order of their paths.
 
     Args:
-        wanted: sub-folders that are splits because the user says so.
+        wanted: names of sub-folders that are splits because the user says so.
 
     Raises:
-        UserError: there are no pictures, or some but not all lie in sub-folders.
+        UserError: there are no pictures, or some of them lie in sub-folders and others do not.
     """
     pictures = [file.path for file in listing.files if file.suffix in SUFFIXES]
     if not pictures:
@@ -66,47 +67,36 @@ def read_folder(listing: Listing, wanted: frozenset[str] = frozenset()) -> Sourc
     source = Source("a folder of pictures", [], skipped=listing.skipped())
     _note_unread(listing, source)
     prefix = _wrapper(pictures)
-    splits = _splits([name.removeprefix(prefix) for name in pictures], wanted, source)
-    for name, below in splits.items():
-        inside = [prefix + below + rest for rest in _below(pictures, prefix + below)]
-        pieces = tuple(
-            FilePiece(len(part), str(listing.root), tuple(part))
-            for part in (inside[at : at + PIECE] for at in range(0, len(inside), PIECE))
-        )
-        source.splits.append(
-            Split(name, prefix + below or "all pictures", pieces, _classes(inside, prefix + below, listing.root))
-        )
+    for name, below in _splits([name.removeprefix(prefix) for name in pictures], wanted, source).items():
+        folder = prefix + below
+        inside = [picture for picture in pictures if picture.startswith(folder)]
+        parts = (inside[at : at + PIECE] for at in range(0, len(inside), PIECE))
+        pieces = tuple(FilePiece(len(part), str(listing.root), tuple(part)) for part in parts)
+        source.splits.append(Split(name, folder or "all pictures", pieces, _classes(inside, folder, listing.root)))
     return source
 
 
-def _below(names: list[str], prefix: str) -> list[str]:
-    return [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
-
-
 def _wrapper(pictures: list[str]) -> str:
-    """The folders that merely hold the data set: each the only one, with further folders of pictures in it."""
-    prefix = ""
-    while True:
-        parts = {tuple(name.split("/")[:2]) for name in _below(pictures, prefix)}
-        tops = {part[0] for part in parts}
-        deeper = all(len(name.split("/")) > 2 for name in _below(pictures, prefix))
-        if len(tops) != 1 or not deeper or split_of(next(iter(tops))):
-            return prefix
-        prefix += f"{tops.pop()}/"
+    """The folders that only wrap the data set: each is alone in its parent, and holds no pictures itself."""
+    folders = [name.split("/")[:-1] for name in pictures]
+    depth = 0
+    while all(len(parts) > depth + 1 for parts in folders) and len({parts[depth] for parts in folders}) == 1:
+        if split_of(folders[0][depth]):
+            break
+        depth += 1
+    return "".join(f"{part}/" for part in folders[0][:depth])
 
 
 def _splits(names: list[str], wanted: frozenset[str], source: Source) -> dict[str, str]:
-    """Split -> its folder ("" for all). Several folders of one split, such as val and valid, are refused."""
+    """Split -> its folder ("" for all). Two folders of one split, such as val and valid, are refused."""
     tops = {name.split("/", 1)[0] for name in names if "/" in name}
-    if named := {top for top in tops if top in wanted}:
-        chosen = {top: f"{top}/" for top in sorted(named)} | {
-            split: f"{top}/" for top in sorted(tops - named) if (split := split_of(top))
-        }
+    known = {top: split for top in sorted(tops - wanted) if (split := split_of(top))}
+    if tops & wanted:
+        chosen = {top: f"{top}/" for top in sorted(tops & wanted)} | {split: f"{top}/" for top, split in known.items()}
+    elif len(set(known.values())) < len(known):
+        raise UserError(f"the folders {', '.join(known)} mean the same split; choose by --split train=... test=...")
     else:
-        known = {top: split for top in sorted(tops) if (split := split_of(top))}
-        if len(set(known.values())) < len(known):
-            raise UserError(f"the folders {', '.join(known)} mean the same split; choose by --split train=... test=...")
-        chosen = {split: f"{top}/" for top, split in known.items()} if _are_splits(names, tops, set(known)) else {}
+        chosen = {split: f"{top}/" for top, split in known.items()} if _are_splits(names, tops, known) else {}
     if not chosen:
         return {"all": ""}
     outside = [name for name in names if not name.startswith(tuple(chosen.values()))]
@@ -118,34 +108,30 @@ def _splits(names: list[str], wanted: frozenset[str], source: Source) -> dict[st
     return chosen
 
 
-def _are_splits(names: list[str], tops: set[str], known: set[str]) -> bool:
-    """Whether folders with names of splits are splits, or classes that are called so, such as car, plane and train."""
-    if not known:
-        return False
-    kinds = {split_of(top) for top in known}
-    if known == tops or ("train" in kinds and len(kinds) > 1):
+def _are_splits(names: list[str], tops: set[str], known: dict[str, str]) -> bool:
+    """Whether folders with names of splits are splits. They may be classes, such as car, plane and train."""
+    if known and known.keys() == tops:
         return True
-    if "train" not in kinds:
+    if "train" not in known.values():
         return False
-    # a lone "train" among other folders: a split has classes in it, a class has pictures
-    return all(name.count("/") > 1 for name in names if split_of(name.split("/", 1)[0]) == "train")
+    # A lone "train" among other folders is a split if it contains classes, and a class if it contains pictures.
+    return len(known) > 1 or all(name.count("/") > 1 for name in names if split_of(name.split("/", 1)[0]) == "train")
 
 
-def _classes(names: list[str], prefix: str, root: Path) -> NDArray[np.str_] | None:
-    inside = [name.removeprefix(prefix) for name in names]
-    labels = [name.split("/", 1)[0] for name in inside if "/" in name]
-    if not labels:
+def _classes(names: list[str], folder: str, root: Path) -> NDArray[np.str_] | None:
+    inside = [name.removeprefix(folder) for name in names]
+    stray = [name for name in inside if "/" not in name]
+    if len(stray) == len(inside):
         return None
-    if len(labels) < len(inside):
-        stray = next(name for name in inside if "/" not in name)
+    if stray:
         raise UserError(
-            f"{root / prefix / stray} lies beside subfolders of images; put all images in subfolders (their labels), or none"
+            f"{root / folder / stray[0]} lies beside subfolders of images; put all images in subfolders (their labels), or none"
         )
-    return np.asarray(labels, np.str_)
+    return np.asarray([name.split("/", 1)[0] for name in inside], np.str_)
 
 
 def _note_unread(listing: Listing, source: Source) -> None:
-    """Say which files are left out; loudly where they were meant to be pictures."""
+    """Say which files are left out, and warn of those that seem to be pictures."""
     other = [file for file in listing.files if file.suffix not in SUFFIXES]
     lost = [file for file in other if file.suffix in PICTURES_NOT_READ]
     rest = [file for file in other if file.suffix not in PICTURES_NOT_READ]

@@ -1,21 +1,51 @@
-"""Data sets of the Hugging Face hub, by name: downloaded where there is a network, from the local cache where there is none."""
+"""Hugging Face `datasets`, imported where it is needed, and the data sets of its hub."""
 
 import os
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from uvb.data._download import reachable
-from uvb.data.readers.library import import_datasets, offline
-from uvb.data.readers.source import Source
-from uvb.data.readers.tables import Columns, from_datasets
-from uvb.errors import UserError
+from uvb.errors import UserError, one_line
+
+
+def import_datasets() -> Any:
+    """The module ``datasets``, without progress bars and log lines. No version since 4 runs a data set's own code."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    try:
+        import datasets
+    except ImportError as error:
+        raise UserError(
+            "Parquet, Arrow and the Hugging Face hub are read by the package datasets, which is not installed; "
+            "pip install 'uvb-study[study]', or pip install datasets"
+        ) from error
+    if int(datasets.__version__.split(".")[0]) < 4:
+        raise UserError(f"datasets {datasets.__version__} may run a data set's own code; pip install 'datasets>=4'")
+    datasets.logging.set_verbosity_error()
+    datasets.disable_progress_bars()
+    return datasets
+
+
+@contextmanager
+def offline(datasets: Any) -> Iterator[None]:
+    """Keep the library off the network within the block."""
+    import huggingface_hub.constants as hub
+
+    before = datasets.config.HF_HUB_OFFLINE, hub.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = hub.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE, hub.HF_HUB_OFFLINE = before
 
 
 def load_hub(name: str, download: bool = True) -> dict[str, Any]:
     """The `datasets.Dataset` of each split of ``owner/name[:config]``, memory-mapped.
 
+    It is downloaded if there is a network, and otherwise taken from the library's cache.
+
     Raises:
-        UserError: there is no such data set, or neither a network nor a copy in the library's cache.
+        UserError: there is no such data set, or there is neither a network nor a copy in the cache.
     """
     repository, _, config = name.partition(":")
     if not repository or repository.count("/") > 1:
@@ -25,25 +55,11 @@ def load_hub(name: str, download: bool = True) -> dict[str, Any]:
     online = download and not datasets.config.HF_HUB_OFFLINE and reachable(endpoint)
     try:
         with nullcontext() if online else offline(datasets):
-            loaded = datasets.load_dataset(repository, config or None)
+            return dict(datasets.load_dataset(repository, config or None))
     except Exception as error:  # the library raises of many kinds
-        reason = " ".join(str(error).split())[:300]
-        if online:
-            raise UserError(
-                f"hf:{name} cannot be read ({reason}); see the data set's page for its name and configurations"
-            ) from error
         raise UserError(
-            f"hf:{name} is not in the local cache, and {endpoint} cannot be reached; run once with a network, or give the "
+            f"hf:{name} cannot be read ({one_line(error)}); see the data set's page for its name and configurations"
+            if online
+            else f"hf:{name} is not in the local cache, and {endpoint} cannot be reached; run once with a network, or give the "
             "folder of a clone"
         ) from error
-    return dict(loaded)
-
-
-def read_hub(splits: dict[str, Any], columns: Columns, name: str) -> Source:
-    """The source of what `load_hub` gave."""
-    return from_datasets(splits, columns, "the Hugging Face hub", f"hf:{name}")
-
-
-def fingerprint(splits: dict[str, Any]) -> tuple[str, ...]:
-    """What changes when the data set does."""
-    return tuple(f"{split} {dataset._fingerprint} {len(dataset)}" for split, dataset in splits.items())

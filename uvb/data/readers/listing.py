@@ -1,4 +1,4 @@
-"""What lies in a folder, or is a file: names, sizes and times, without reading a byte of content."""
+"""What a folder contains: names, sizes and times of its files. No content is read."""
 
 import hashlib
 import os
@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from uvb.data.readers.source import Skipped
+from uvb.data.report import Skipped
 from uvb.errors import UserError
 
-TICK = 0.05  # seconds; a file system's clock may be so coarse
+TICK = 0.05  # seconds; the clock of a file system may be as coarse as that
 
 
 class Found(NamedTuple):
-    """A file: its path relative to the folder that was listed, and what changes when its content does."""
+    """A file: its path relative to the folder that was listed, its size, and its times, which change with its content."""
 
     path: str
     size: int
@@ -29,7 +29,7 @@ class Found(NamedTuple):
 
 @dataclass
 class Listing:
-    """Files below `root`, sorted by path, and what was passed over."""
+    """All files below `root`, sorted by path; and the broken links and hidden names that were left out."""
 
     root: Path
     files: list[Found]
@@ -37,7 +37,7 @@ class Listing:
     hidden: list[str] = field(default_factory=list)
 
     def fingerprint(self, *options: object) -> str:
-        """A key of these files and `options`: 24 hex digits that change when a file is added, removed or written."""
+        """24 hex digits that depend on `options`, and change when a file is added, removed or written."""
         digest = hashlib.sha256(repr((str(self.root), *options)).encode())
         for file in self.files:
             digest.update(repr(tuple(file)).encode("utf-8", "surrogateescape"))
@@ -46,20 +46,12 @@ class Listing:
 
     def skipped(self) -> list[Skipped]:
         """What no reader looks at."""
-        found = []
-        if self.broken:
-            found.append(Skipped("links to nothing", len(self.broken), self.broken[0]))
-        if self.hidden:
-            found.append(Skipped("hidden files and folders", len(self.hidden), self.hidden[0]))
-        return found
+        groups = (("links to nothing", self.broken), ("hidden files and folders", self.hidden))
+        return [Skipped(why, len(names), names[0]) for why, names in groups if names]
 
 
 def list_files(path: Path) -> Listing:
-    """List a file, or a folder with all that is below it; symbolic links are followed, hidden names passed over.
-
-    Raises:
-        UserError: the folder cannot be listed.
-    """
+    """List a file, or everything below a folder. Follows symbolic links and leaves hidden names out."""
     listing = Listing(path, [])
     try:
         if path.is_dir():
@@ -71,12 +63,12 @@ def list_files(path: Path) -> Listing:
         raise UserError(f"cannot read {error.filename or path}: {error.strerror}; make it readable, or move it away") from error
     newest = max((max(file.modified, file.changed) for file in listing.files), default=0) / 1e9
     if 0 <= time.time() - newest < TICK:
-        time.sleep(TICK)  # so that whoever writes to these files from now on leaves another time on them
+        time.sleep(TICK)  # a file that is written from now on gets another time
     return listing
 
 
 def suffixes(files: list[Found]) -> str:
-    """The suffixes of `files` in words, the most frequent first, such as ".txt, .csv"."""
+    """The suffixes of `files` in words, the most frequent first, e.g. ".txt, .csv"."""
     counts = Counter(file.suffix or "no suffix" for file in files)
     return ", ".join(suffix for suffix, _ in counts.most_common(4)) + (", ..." if len(counts) > 4 else "")
 
@@ -89,7 +81,7 @@ def _walk(folder: Path, prefix: str, listing: Listing, parents: tuple[str, ...])
                 listing.hidden.append(name)
             elif entry.is_dir():
                 real = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
-                if real not in parents:  # a link to a folder that holds it would never end
+                if real not in parents:  # a link to a folder above itself would never end
                     _walk(Path(entry.path), f"{name}/", listing, (*parents, real))
             elif entry.is_symlink() and not os.path.exists(entry.path):
                 listing.broken.append(name)

@@ -1,4 +1,4 @@
-"""Names of splits, in one case-blind list for every reader."""
+"""The names of splits, in any case: one list for every reader."""
 
 import re
 
@@ -16,6 +16,6 @@ def split_of(name: str) -> str | None:
 
 
 def split_in(stem: str) -> str | None:
-    """The split that a file's name speaks of, such as "cifar10-train-00000-of-00002"; None where it speaks of none."""
+    """The split that a file's name contains, e.g. "train" of "cifar10-train-00000-of-00002"; None if it contains none."""
     words = re.split(r"[^a-z]+", stem.lower())
     return next((split for word in words if (split := _BY_NAME.get(word))), None)

@@ -1,4 +1,4 @@
-"""Pictures that a trained model is given: made to fit it, and checked."""
+"""Pictures that a trained model is given, checked and fitted to it."""
 
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,14 @@ from uvb.errors import UserError
 Shape = tuple[int, int, int]
 
 NOISE_REACH = 10.0
-"""A noisy pixel further than so many sigma outside [0, 1] is no pixel in units of [0, 1]."""
+"""A noisy pixel may lie outside [0, 1] by so many sigma. A value beyond that has other units."""
 
 
 def read_pictures(path: Path, shape: Shape, sigma: float, decoding: Decoding = AS_IT_IS) -> tuple[Tensor, list[str]]:
     """Read pictures for a model: (N, C, H, W) float32 in units of [0, 1], and their names.
 
-    Pictures are decoded as training decodes them, then converted to the model's channels and resized to its size. Arrays
-    (`.npy`, `.npz`) must have its shape, and may hold noise.
+    Pictures are decoded as in training, then converted to the model's channels and resized to its size. Arrays (`.npy`,
+    `.npz`) must have its shape, and may hold noise.
 
     Args:
         path: a picture, a folder of pictures, or an array.
@@ -34,31 +34,32 @@ def read_pictures(path: Path, shape: Shape, sigma: float, decoding: Decoding = A
         UserError: nothing is there, a file is no picture, or an array does not fit.
     """
     if path.suffix in (".npy", ".npz"):
-        array = first_array(path)
-        images = noisy_images(array, f"{path}: the array", shape, sigma)
+        images = noisy_images(first_array(path), f"{path}: the array", shape, sigma)
         return images, [f"{i:04d}" for i in range(len(images))]
     if shape[0] not in (1, 3):
         raise UserError(f"this model takes images of {shape[0]} channels, which pictures have not; give an .npy or .npz array")
-    files = sorted(p for p in path.iterdir() if _is_picture(p)) if path.is_dir() else [path]
+    files = [path]
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and not file.name.startswith("."))
     if not files or not files[0].exists():
         raise UserError(f"{path}: no picture there; give a picture, a folder of pictures, or an .npy or .npz array")
-    return torch.stack([_one(file, shape, decoding) for file in files]), [file.stem for file in files]
+    return torch.stack([_fitted(file, shape, decoding) for file in files]), [file.stem for file in files]
 
 
 def noisy_images(array: NDArray[Any], what: str, shape: Shape, sigma: float) -> Tensor:
-    """Check an array of images that a model is given; returns (N, C, H, W) float32 in units of [0, 1].
+    """Check an array of images for a model; returns (N, C, H, W) float32 in units of [0, 1].
 
-    uint8 is divided by 255. Floats are taken as they are, noise included. One image may come without its N, one channel
-    without its C, and channels may come last.
+    uint8 is divided by 255. Floats stay as they are, noise included. A single image may lack N, a single channel may lack C,
+    and channels may come last.
 
     Args:
         array: the images.
-        what: what to call the array in an error.
+        what: what an error calls the array.
         shape: (C, H, W) of the model.
         sigma: the model's noise level.
 
     Raises:
-        UserError: the array has another shape or type, or values that are no pixels in units of [0, 1].
+        UserError: the array has another shape or type, or its values are not in units of [0, 1].
     """
     if array.dtype != np.uint8 and array.dtype.kind != "f":
         raise UserError(f"{what} is {array.dtype}; uint8 from 0 to 255, or floats in units of [0, 1], are needed")
@@ -87,11 +88,7 @@ def noisy_images(array: NDArray[Any], what: str, shape: Shape, sigma: float) -> 
     return torch.from_numpy(array.astype(np.float32))
 
 
-def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-
-
-def _one(file: Path, shape: Shape, decoding: Decoding) -> Tensor:
+def _fitted(file: Path, shape: Shape, decoding: Decoding) -> Tensor:
     """(C, H, W) float32 in [0, 1], of the model's channels and size."""
     pixels = decode(file, str(file), decoding)
     picture = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))

@@ -1,7 +1,7 @@
-"""A short way through Pillow for the commonest picture: an 8-bit grey or RGB PNG with nothing else in it.
+"""A fast decoder of the commonest picture: an 8-bit grey or RGB PNG with nothing else in it.
 
-Opening a small PNG the usual way costs twice what its pixels cost. This hands them to Pillow's own decoder, which is not part
-of its public interface: where it is not there, or anything is out of the ordinary, the caller takes the usual way.
+To open a small PNG the usual way costs twice what its pixels cost. This code hands the pixels to Pillow's own decoder, which
+is no public interface. Where that is missing, or the picture is out of the ordinary, the caller takes the usual way.
 """
 
 import struct
@@ -17,7 +17,7 @@ _WITHOUT_EFFECT = (b"pHYs", b"gAMA", b"tEXt", b"sRGB", b"tIME", b"cHRM", b"bKGD"
 
 
 def decode_plain_png(content: bytes, size: tuple[int, int]) -> NDArray[np.uint8] | None:
-    """Decode a plain PNG of (H, W) `size` to uint8 (C, H, W); None for whatever is not plain, not whole, or of another size."""
+    """Decode a plain PNG of (H, W) `size` to uint8 (C, H, W); None if it is not plain, not whole, or of another size."""
     try:
         width, height, depth, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", content, len(_START))
         if not content.startswith(_START) or depth != 8 or interlaced or colour not in _MODES or (height, width) != size:
@@ -39,7 +39,7 @@ def decode_plain_png(content: bytes, size: tuple[int, int]) -> NDArray[np.uint8]
 
 
 def _packed(content: bytes) -> bytes | None:
-    """The compressed pixels; None where a chunk is damaged, or has something to say about them."""
+    """The compressed pixels; None if a chunk is damaged, or may change them."""
     at, found = len(_START) + 17, list[bytes]()
     while True:
         length, kind = struct.unpack_from(">I4s", content, at)

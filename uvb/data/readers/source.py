@@ -1,59 +1,54 @@
-"""What every reader hands over: splits, each in pieces that can be read apart, and what was skipped."""
+"""What every reader returns: splits in pieces that can be read independently, and what was skipped."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from uvb.data.readers.decode import Decoding, First, OddSize, decode, describe
-from uvb.errors import UserError
+from uvb.data.readers.decode import Decoding, Target, decode
+from uvb.data.report import Skipped
+from uvb.errors import UserError, one_line
 
 BLOCK = 256
 """Images that are held in memory at once."""
 
 PIECE = 512
-"""Images of a piece of encoded pictures: the unit of work, and of what is resumed."""
+"""Images of a piece of encoded pictures. A conversion that was interrupted loses no more than the pieces under way."""
 
 
 class NeedsChannels(Exception):
-    """The set must be read with so many channels: raised where an image shows it."""
+    """An image shows that the whole set must be read with so many channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels)
         self.channels = channels
 
 
-class Target(NamedTuple):
-    """What every image must become: the (C, H, W) of `first`. `settled`: whether C is known to be right for all."""
-
-    first: First
-    settled: bool
-
-
 @dataclass(frozen=True)
 class Piece(ABC):
-    """Images that are read together, by any process."""
+    """Images that one process reads together."""
 
     count: int
 
     @abstractmethod
     def blocks(self, decoding: Decoding, target: Target | None) -> Iterator[tuple[NDArray[np.uint8], int]]:
-        """Yield uint8 (n, C, H, W), in order, and how many of the n were grey among colours.
+        """Yield uint8 (n, C, H, W), in order, and how many of the n were grey and became colour.
 
-        Without a target the first block holds the first image alone.
+        Without a target the first block holds only the first image.
 
         Raises:
             UserError: an image is damaged or does not fit.
-            NeedsChannels: the target's channels are wrong.
+            NeedsChannels: the target has the wrong number of channels.
         """
 
     @abstractmethod
     def where(self, row: int) -> str:
-        """What to call an image in an error."""
+        """What an error calls the image in this row."""
 
 
 @dataclass(frozen=True)
@@ -68,29 +63,20 @@ class EncodedPiece(Piece):
         if target is None:
             yield decode(next(self.contents()), self.where(0), decoding)[None], 0
             return
-        block: NDArray[np.uint8] | None = None
-        filled = widened = 0
-        for row, content in enumerate(self.contents()):
-            if block is None:
-                block = np.empty((min(BLOCK, self.count - row), *target.first.shape), np.uint8)
-            image = self._decoded(content, row, decoding, target)
-            widened += len(image) < len(block[0])
-            block[filled] = image  # one grey channel is repeated
-            filled += 1
-            if filled == len(block):
-                yield block, widened
-                block, filled, widened = None, 0, 0
+        contents = enumerate(self.contents())
+        for start in range(0, self.count, BLOCK):
+            block = np.empty((min(BLOCK, self.count - start), *target.shape), np.uint8)
+            widened = 0
+            for place in range(len(block)):
+                row, content = next(contents)
+                image = self._decoded(content, row, decoding, target)
+                widened += len(image) < len(block[0])
+                block[place] = image  # numpy repeats a single grey channel
+            yield block, widened
 
     def _decoded(self, content: bytes | Path, row: int, decoding: Decoding, target: Target) -> NDArray[np.uint8]:
-        channels, height, width = target.first.shape
-        try:
-            image = decode(content, self.where(row), decoding, (height, width))
-        except OddSize as odd:
-            raise UserError(
-                f"{odd.where} is {describe(odd.shape)}, but {target.first.where} is {describe(target.first.shape)}; all images "
-                "must have one size: --resize N with --center-crop makes them so"
-            ) from None
-        if len(image) > channels:  # WebP knows no grey, so its greys come as colours
+        image, channels = decode(content, self.where(row), decoding, target), target.shape[0]
+        if len(image) > channels:  # WebP has no grey mode, so its grey pictures arrive as colour
             if not is_grey(image):
                 raise NeedsChannels(len(image))
             return image[:1]
@@ -100,22 +86,13 @@ class EncodedPiece(Piece):
 
 
 def is_grey(image: NDArray[np.uint8]) -> bool:
-    """Whether all channels of a (C, H, W) image are the same."""
+    """Whether all channels of a (C, H, W) image are equal."""
     return bool((image == image[:1]).all())
 
 
 @dataclass(frozen=True)
-class Skipped:
-    """Something that was not read: why, how many, and one of them."""
-
-    why: str
-    count: int
-    example: str
-
-
-@dataclass(frozen=True)
 class Split:
-    """One split as it lies on the disk: its name there, where it comes from, its pieces and its labels (N,)."""
+    """One split as its files hold it: its name, where it comes from, its pieces and its labels (N,)."""
 
     name: str
     origin: str
@@ -133,8 +110,8 @@ class Source:
 
     Attributes:
         kind: what it is, in words.
-        splits: all that were found. One that nothing names is called "all".
-        class_names: what integer labels mean, where the files say it.
+        splits: all that were found. Images without a split's name are the split "all".
+        class_names: names of the integer labels, if the files give them.
         skipped: what was not read.
         warnings: what is doubtful.
     """
@@ -144,3 +121,14 @@ class Source:
     class_names: tuple[str, ...] = ()
     skipped: list[Skipped] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def naming_damage(line: Callable[[str], str], *kinds: type[Exception]) -> Iterator[None]:
+    """Turn exceptions of `kinds` into a `UserError`: `line` makes the error line from the exception's message."""
+    try:
+        yield
+    except UserError:
+        raise
+    except kinds as error:
+        raise UserError(line(one_line(error))) from error

@@ -1,12 +1,12 @@
-"""One's own images in Parquet or Arrow, in the layouts of the Hugging Face hub.
+"""People's own images in Parquet or Arrow, in the layouts of the Hugging Face hub.
 
-Hugging Face `datasets` says which file is of which split; what it says is held against what lies on the disk.
+Hugging Face `datasets` says which file belongs to which split. Its answer is compared with the files that are there.
 """
 
 import json
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,10 +17,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from uvb.data.readers.library import import_datasets, offline
+from uvb.data.readers.hub import import_datasets, offline
 from uvb.data.readers.listing import Listing
 from uvb.data.readers.names import split_in
-from uvb.data.readers.source import BLOCK, PIECE, EncodedPiece, Piece, Skipped, Source, Split
+from uvb.data.readers.source import BLOCK, PIECE, EncodedPiece, Piece, Source, Split, naming_damage
+from uvb.data.report import Skipped
 from uvb.errors import UserError
 
 IMAGE_COLUMNS = ("image", "img", "pixel_values")
@@ -31,7 +32,7 @@ _MOST_PIECES = 8  # of a row group: each reads it from its beginning
 
 
 class Columns(NamedTuple):
-    """The columns that the user names; None where the usual names will do."""
+    """The columns that the user names. None: the usual names are looked for."""
 
     image: str | None = None
     label: str | None = None
@@ -39,7 +40,7 @@ class Columns(NamedTuple):
 
 @dataclass(frozen=True)
 class ParquetPiece(EncodedPiece):
-    """Rows `start` to `start + count` of one row group; `first_row` is the row of the file that it begins with."""
+    """Rows `start` to `start + count` of one row group. Its first row is row `first_row` of the file."""
 
     file: str
     column: str
@@ -92,134 +93,37 @@ def read_tables(listing: Listing, columns: Columns) -> Source:
     names = {file.path for file in listing.files}
     if "dataset_dict.json" in names or {"state.json", "dataset_info.json"} <= names:
         datasets = import_datasets()
-        try:
+        with naming_damage(lambda why: f"{root}: not a data set written by save_to_disk, or damaged ({why})", Exception):
             loaded = datasets.load_from_disk(str(root))
-        except Exception as error:  # the library raises of many kinds for a damaged folder
-            raise UserError(f"{root}: not a data set written by save_to_disk, or damaged ({_line(error)})") from error
         return from_datasets(
             loaded if isinstance(loaded, dict) else {"all": loaded}, columns, "Arrow, by save_to_disk", str(root)
         )
-    tables = [str(root / file.path) if file.path else str(root) for file in listing.files if _is_table(file.path or root.name)]
+    tables = [str(root / file.path) for file in listing.files if _is_table(file.path or root.name)]
     _require_all_shards(tables, root)
-    splits, class_names = _resolved(root, columns) if root.is_dir() else ({"all": tables}, ())
-    source = Source("Parquet" if all(t.endswith(".parquet") for t in tables) else "Arrow", [], class_names)
+    splits, class_names = _resolved(root, columns, tables) if root.is_dir() else ({"all": tables}, ())
+    source = Source("Parquet" if all(table.endswith(".parquet") for table in tables) else "Arrow", [], class_names)
     source.skipped = listing.skipped()
     _note_unread(source, listing, tables, splits)
-    for split, files in splits.items():
-        source.splits.append(_split(split, files, columns, source, root))
+    source.splits = [_split(split, files, columns, source) for split, files in splits.items()]
     return source
 
 
-def from_datasets(splits: dict[str, Any], columns: Columns, kind: str, name: str) -> Source:
-    """The source of `datasets.Dataset`s by split."""
+def from_datasets(splits: Mapping[Any, Any], columns: Columns, kind: str, name: str) -> Source:
+    """The source of a `datasets.Dataset` for each split."""
     source = Source(kind, [])
     for split, dataset in splits.items():
-        schema = dataset.data.table.schema
-        column, label = _columns(schema, columns, f"{name}, {split}")
-        pieces = tuple(
-            DatasetPiece(min(PIECE, len(dataset) - at), dataset, column, at, f"{name}, {split}")
-            for at in range(0, len(dataset), PIECE)
-        )
-        labels = None
-        if label:
-            values = dataset.select_columns([label]).with_format("arrow")[:][label]
-            labels = labels_of(values, f"{name}, {split}: label column {label!r}", columns.label is not None, source)
-            source.class_names = source.class_names or _class_names(schema, label)
-        source.splits.append(Split(str(split), f"split {split}", pieces, labels))
+        pieces, labels = _from_dataset(dataset, f"{name}, {split}", columns, source)
+        source.splits.append(Split(str(split), f"split {split}", tuple(pieces), labels))
     return source
 
 
-def labels_of(column: pa.ChunkedArray, what: str, asked: bool, source: Source) -> NDArray[Any] | None:
-    """Integers or strings (N,); None, with a warning, where the column holds no class for each image.
-
-    Raises:
-        UserError: the user asked for this column, and it holds no classes.
-    """
-    kind = column.type
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    reason = ""
-    if column.null_count:
-        reason = f"has {column.null_count} empty rows"
-    elif pa.types.is_integer(kind) or pa.types.is_boolean(kind):
-        return np.asarray(column.to_numpy(zero_copy_only=False)).astype(np.int64)
-    elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return np.asarray(column.to_pylist(), np.str_)
-    reason = reason or f"is {kind}; integers or strings are needed"
-    if asked:
-        raise UserError(f"{what} {reason}")
-    source.warnings.append(f"{what} {reason}: labels are left out")
-    return None
-
-
-def _is_table(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES)
-
-
-def _require_all_shards(files: Sequence[str], root: Path) -> None:
-    """Names such as train-00000-of-00002 say how many shards there are: refuse where some are missing."""
-    found: dict[tuple[str, int], set[int]] = {}
-    for file in files:
-        if match := _SHARD.match(str(Path(file).with_suffix(""))):
-            found.setdefault((match["stem"], int(match["total"])), set()).add(int(match["number"]))
-    for (stem, total), numbers in found.items():
-        if missing := sorted(set(range(total)) - numbers):
-            names = ", ".join(f"{Path(stem).name}-{number:05d}-of-{total:05d}" for number in missing[:3])
-            raise UserError(
-                f"{root}: {len(missing)} of {total} shards are missing ({names}{', ...' if len(missing) > 3 else ''}); "
-                "fetch them, or rename the files that are there if they are all"
-            )
-
-
-def _resolved(folder: Path, columns: Columns) -> tuple[dict[str, list[str]], tuple[str, ...]]:
-    """Split -> its files, as `datasets` finds them by names and by the README's configurations; and classes named there."""
-    datasets = import_datasets()
-    with tempfile.TemporaryDirectory(prefix="uvb-datasets-") as scratch, offline(datasets):
-        try:
-            builder = datasets.load_dataset_builder(str(folder), cache_dir=scratch)
-        except Exception as error:  # the library raises of many kinds
-            raise UserError(f"{folder}: {_line(error)}; give the folder of one data set, or its files") from error
-    files = {str(split): [str(file) for file in found] for split, found in builder.config.data_files.items()}
-    label = columns.label or next((name for name in LABEL_COLUMNS if name in (builder.info.features or {})), None)
-    names = tuple(getattr((builder.info.features or {}).get(label), "names", None) or ())
-    if all(_is_table(file) for found in files.values() for file in found):
-        return files, names
-    # more pictures than shards, or other files: the tables are what was meant
-    tables = sorted(
-        str(path) for path in folder.rglob("*") if _is_table(path.name) and "/." not in str(path.relative_to(folder))
-    )
-    split: dict[str, list[str]] = {}
-    for table in tables:
-        split.setdefault(split_in(Path(table).stem) or "train", []).append(table)
-    return split, ()
-
-
-def _note_unread(source: Source, listing: Listing, tables: list[str], splits: dict[str, list[str]]) -> None:
-    read = {str(Path(file).resolve()) for files in splits.values() for file in files}
-    if left := [table for table in tables if str(Path(table).resolve()) not in read]:
-        source.skipped.append(Skipped("Parquet or Arrow files of no split", len(left), left[0]))
-        source.warnings.append(f"{len(left)} Parquet or Arrow files belong to no split and are left out, such as {left[0]}")
-    others = [file for file in listing.files if file.path and not _is_table(file.path)]
-    if others:
-        source.skipped.append(Skipped("files beside the shards", len(others), others[0].path))
-
-
-def _split(name: str, files: list[str], columns: Columns, source: Source, root: Path) -> Split:
-    pieces: list[Piece] = []
-    labels: list[NDArray[Any] | None] = []
-    for file in files:
-        if file.endswith(".arrow"):
-            made, found = _from_arrow(file, columns, source)
-        else:
-            made, found = _from_parquet(file, columns, source)
-        pieces += made
-        labels.append(found)
-    kinds = {None if part is None else part.dtype.kind for part in labels}
-    if len(kinds) > 1:
-        raise UserError(f"{Path(files[0]).parent}: its shards do not have the same label column; give all the same, or none")
-    origin = Path(files[0]).name if len(files) == 1 else f"{len(files)} files, {Path(files[0]).name} to {Path(files[-1]).name}"
-    return Split(
-        name, origin, tuple(pieces), np.concatenate([part for part in labels if part is not None]) if kinds - {None} else None
-    )
+def _from_dataset(dataset: Any, where: str, columns: Columns, source: Source) -> tuple[list[Piece], NDArray[Any] | None]:
+    schema = dataset.data.table.schema
+    image, label = _columns(schema, columns, where)
+    starts = range(0, len(dataset), PIECE)
+    pieces: list[Piece] = [DatasetPiece(min(PIECE, len(dataset) - at), dataset, image, at, where) for at in starts]
+    column = dataset.select_columns([label]).with_format("arrow")[:][label] if label else None
+    return pieces, _labels(column, label, schema, where, columns, source)
 
 
 def _from_parquet(file: str, columns: Columns, source: Source) -> tuple[list[Piece], NDArray[Any] | None]:
@@ -227,31 +131,35 @@ def _from_parquet(file: str, columns: Columns, source: Source) -> tuple[list[Pie
         schema, meta = parquet.schema_arrow, parquet.metadata
         image, label = _columns(schema, columns, file)
         column = parquet.read(columns=[label])[label] if label else None
-        rows = [meta.row_group(group).num_rows for group in range(meta.num_row_groups)]
+        counts = [meta.row_group(group).num_rows for group in range(meta.num_row_groups)]
     pieces: list[Piece] = []
-    before = 0
-    for group, count in enumerate(rows):
-        size = max(PIECE, -(-count // _MOST_PIECES))
+    for group, count in enumerate(counts):
+        size, before = max(PIECE, -(-count // _MOST_PIECES)), sum(counts[:group])
         pieces += [
             ParquetPiece(min(size, count - start), file, image, group, start, before + start) for start in range(0, count, size)
         ]
-        before += count
-    if column is None or label is None:
-        return pieces, None
-    source.class_names = source.class_names or _class_names(schema, label)
-    return pieces, labels_of(column, f"{file}: label column {label!r}", columns.label is not None, source)
+    return pieces, _labels(column, label, schema, file, columns, source)
 
 
 def _from_arrow(file: str, columns: Columns, source: Source) -> tuple[list[Piece], NDArray[Any] | None]:
     datasets = import_datasets()
-    try:
+    with naming_damage(lambda why: f"{file}: not an Arrow file of a data set, or damaged ({why})", Exception):
         dataset = datasets.Dataset.from_file(file)
-    except Exception as error:  # the library raises of many kinds for a damaged file
-        raise UserError(f"{file}: not an Arrow file of a data set, or damaged ({_line(error)})") from error
-    part = from_datasets({"all": dataset}, columns, "Arrow", file)
-    source.class_names = source.class_names or part.class_names
-    source.warnings += part.warnings
-    return list(part.splits[0].pieces), part.splits[0].labels
+    return _from_dataset(dataset, file, columns, source)
+
+
+def _split(name: str, files: list[str], columns: Columns, source: Source) -> Split:
+    pieces: list[Piece] = []
+    labels: list[NDArray[Any] | None] = []
+    for file in files:
+        made, found = (_from_arrow if file.endswith(".arrow") else _from_parquet)(file, columns, source)
+        pieces += made
+        labels.append(found)
+    known = [part for part in labels if part is not None]
+    if len({part.dtype.kind for part in known}) + (len(known) < len(labels)) > 1:
+        raise UserError(f"{Path(files[0]).parent}: its shards do not have the same label column; give all the same, or none")
+    origin = Path(files[0]).name if len(files) == 1 else f"{len(files)} files, {Path(files[0]).name} to {Path(files[-1]).name}"
+    return Split(name, origin, tuple(pieces), np.concatenate(known) if known else None)
 
 
 def _columns(schema: pa.Schema, columns: Columns, where: str) -> tuple[str, str | None]:
@@ -272,8 +180,36 @@ def _columns(schema: pa.Schema, columns: Columns, where: str) -> tuple[str, str 
     return image, columns.label or next((name for name in LABEL_COLUMNS if name in names), None)
 
 
+def _labels(
+    column: pa.ChunkedArray | None, label: str | None, schema: pa.Schema, where: str, columns: Columns, source: Source
+) -> NDArray[Any] | None:
+    """Integers or strings (N,); None, with a warning, if the column does not hold a class for each image.
+
+    The names of the classes go to `source`.
+
+    Raises:
+        UserError: the user asked for this column, and it holds no classes.
+    """
+    if column is None or label is None:
+        return None
+    source.class_names = source.class_names or _class_names(schema, label)
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if column.null_count:
+        reason = f"has {column.null_count} empty rows"
+    elif pa.types.is_integer(kind) or pa.types.is_boolean(kind):
+        return np.asarray(column.to_numpy(zero_copy_only=False)).astype(np.int64)
+    elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return np.asarray(column.to_pylist(), np.str_)
+    else:
+        reason = f"is {kind}; integers or strings are needed"
+    if columns.label is not None:
+        raise UserError(f"{where}: label column {label!r} {reason}")
+    source.warnings.append(f"{where}: label column {label!r} {reason}: labels are left out")
+    return None
+
+
 def _class_names(schema: pa.Schema, label: str) -> tuple[str, ...]:
-    """What the hub's metadata in a file's schema call the classes."""
+    """The names of the classes in the hub's metadata of a file's schema."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         return tuple(str(name) for name in features[label].get("names") or ())
@@ -281,32 +217,68 @@ def _class_names(schema: pa.Schema, label: str) -> tuple[str, ...]:
         return ()
 
 
+def _is_table(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES)
+
+
+def _require_all_shards(files: Sequence[str], root: Path) -> None:
+    """Refuse if shards are missing: a name such as train-00000-of-00002 says how many there are."""
+    found: dict[tuple[str, int], set[int]] = {}
+    for file in files:
+        if match := _SHARD.match(str(Path(file).with_suffix(""))):
+            found.setdefault((match["stem"], int(match["total"])), set()).add(int(match["number"]))
+    for (stem, total), numbers in found.items():
+        if missing := sorted(set(range(total)) - numbers):
+            names = ", ".join(f"{Path(stem).name}-{number:05d}-of-{total:05d}" for number in missing[:3])
+            raise UserError(
+                f"{root}: {len(missing)} of {total} shards are missing ({names}{', ...' if len(missing) > 3 else ''}); "
+                "fetch them; if these are all, rename the files that are there"
+            )
+
+
+def _resolved(folder: Path, columns: Columns, tables: list[str]) -> tuple[dict[str, list[str]], tuple[str, ...]]:
+    """Split -> its files, and the names of the classes. `datasets` takes both from file names and the README."""
+    datasets = import_datasets()
+    with (
+        tempfile.TemporaryDirectory(prefix="uvb-datasets-") as scratch,
+        offline(datasets),
+        naming_damage(lambda why: f"{folder}: {why}; give the folder of one data set, or its files", Exception),
+    ):
+        builder = datasets.load_dataset_builder(str(folder), cache_dir=scratch)
+    files = {str(split): [str(file) for file in found] for split, found in builder.config.data_files.items()}
+    if all(_is_table(file) for found in files.values() for file in found):
+        features = builder.info.features or {}
+        label = columns.label or next((name for name in LABEL_COLUMNS if name in features), None)
+        return files, tuple(getattr(features.get(label), "names", None) or ())
+    split: dict[str, list[str]] = {}  # the library chose other files, e.g. since there are more pictures than shards
+    for table in tables:
+        split.setdefault(split_in(Path(table).stem) or "train", []).append(table)
+    return split, ()
+
+
+def _note_unread(source: Source, listing: Listing, tables: list[str], splits: dict[str, list[str]]) -> None:
+    read = {str(Path(file).resolve()) for files in splits.values() for file in files}
+    if left := [table for table in tables if str(Path(table).resolve()) not in read]:
+        source.skipped.append(Skipped("Parquet or Arrow files of no split", len(left), left[0]))
+        source.warnings.append(f"{len(left)} Parquet or Arrow files belong to no split and are left out, such as {left[0]}")
+    others = [file.path for file in listing.files if file.path and not _is_table(file.path)]
+    if others:
+        source.skipped.append(Skipped("files beside the shards", len(others), others[0]))
+
+
 def _encoded(column: pa.Array, piece: EncodedPiece, at: int) -> Iterator[bytes | Path]:
-    """The encoded pictures of a column; `at` is the row of the piece that it begins with."""
-    contents = (pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column).to_pylist()
+    """The encoded pictures of a column, which begins with row `at` of the piece."""
+    structs = pa.types.is_struct(column.type)
+    contents = (pc.struct_field(column, "bytes") if structs else column).to_pylist()
     for row, content in enumerate(contents):
         if content is not None:
             yield content
             continue
-        path = column[row].as_py() if pa.types.is_struct(column.type) else None
-        if isinstance(piece, DatasetPiece) and path and path.get("path"):  # the library's cache may hold the files themselves
-            yield Path(path["path"])
-            continue
-        raise UserError(f"{piece.where(at + row)} has no image bytes; each image must lie in the file itself")
+        path = (column[row].as_py() or {}).get("path") if structs and isinstance(piece, DatasetPiece) else None
+        if not path:
+            raise UserError(f"{piece.where(at + row)} has no image bytes; each image must lie in the file itself")
+        yield Path(path)  # the library's cache may hold the file itself
 
 
-class _naming_damage:
-    """Turns Arrow's errors into one line that names the file."""
-
-    def __init__(self, file: str) -> None:
-        self.file = file
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, pa.ArrowException | OSError):
-            raise UserError(f"{self.file}: not a Parquet file, or damaged ({_line(error)})") from error
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]
+def _naming_damage(file: str) -> Any:
+    return naming_damage(lambda why: f"{file}: not a Parquet file, or damaged ({why})", pa.ArrowException, OSError)
