@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-BLOCK = 500  # images that are summed at once
+BLOCK, LARGE_BLOCK = 500, 5000  # images that are summed at once
 
 
 def mean_image_loss(train: Tensor, x: Tensor, levels: int) -> float:
@@ -39,13 +39,19 @@ def linear_loss(train: Tensor, x: Tensor, sigma: float, levels: int) -> float:
         sigma: noise level, in units of pixels in [0, 1].
         levels: the number that stands for a pixel of 1.
     """
-    d = math.prod(train.shape[1:])
-    total, products = torch.zeros(d, dtype=torch.float64), torch.zeros(d, d, dtype=torch.float64)
-    for part in train.split(BLOCK):
-        rows = part.double().flatten(1) / levels
-        total, products = total + rows.sum(0), products + rows.T @ rows
-    mean = total / len(train)  # (d,)
-    variances, axes = torch.linalg.eigh(products / len(train) - mean.outer(mean))
-    lost = sigma**2 / (variances.clamp(min=0) + sigma**2)  # the share of each axis that A takes away
+    mean, variances, axes = principal_axes(train, levels)
+    lost = sigma**2 / (variances + sigma**2)  # the share of each axis that A takes away
     bias = sum(((part.double().flatten(1) / levels - mean) @ axes * lost).square().sum() for part in x.split(BLOCK)) / len(x)
     return float(bias + sigma**2 * (1 - lost).square().sum())
+
+
+def principal_axes(images: Tensor, levels: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean (d,), variances (d,), ascending, and axes (d, d), one in a column, of images (N, C, H, W) of whole numbers."""
+    d = math.prod(images.shape[1:])
+    total, products = torch.zeros(d, dtype=torch.float64), torch.zeros(d, d, dtype=torch.float64)
+    for part in images.split(LARGE_BLOCK):
+        rows = part.double().flatten(1) / levels  # (b, d)
+        total, products = total + rows.sum(0), products + rows.T @ rows
+    mean = total / len(images)
+    variances, axes = torch.linalg.eigh(products / len(images) - mean.outer(mean))
+    return mean, variances.clamp(min=0), axes

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from uvb.data import ImageSet
+from uvb.exact.baselines import principal_axes
 from uvb.models.base import Energy
-
-BLOCK = 5000
 
 
 class GaussianFit(Energy):
@@ -46,12 +45,5 @@ def fit_gaussian(images: ImageSet, sigma: float, train_images: int, like: Tensor
 
     Its tensors have the dtype and device of `like`.
     """
-    x, d = images.train[:train_images], math.prod(images.shape)
-    total, products = torch.zeros(d, dtype=torch.float64), torch.zeros(d, d, dtype=torch.float64)
-    for part in x.split(BLOCK):
-        rows = images.to_unit(part.flatten(1), torch.float64)  # (b, d)
-        total, products = total + rows.sum(0), products + rows.T @ rows
-    mean = total / len(x)
-    covariance = products / len(x) - torch.outer(mean, mean)
-    variances, axes = torch.linalg.eigh(covariance)
-    return GaussianFit(mean.reshape(images.shape).to(like), axes.to(like), (variances.clamp(min=0) + sigma**2).to(like), sigma)
+    mean, variances, axes = principal_axes(images.train[:train_images], images.levels)
+    return GaussianFit(mean.reshape(images.shape).to(like), axes.to(like), (variances + sigma**2).to(like), sigma)

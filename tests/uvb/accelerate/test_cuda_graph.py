@@ -108,7 +108,7 @@ class Shifted(nn.Module):
         ({"device": "cpu", "compile": "on"}, True, False),
     ],
 )
-def test_the_plan_for_a_gpu(monkeypatch, wishes, compile, graph):
+def test_resolve_plan_captures_a_graph_for_one_worker_on_a_gpu(monkeypatch, wishes, compile, graph):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(plans, "has_fast_bf16", lambda device: device == "cuda")
     plan = resolve_plan(**wishes)
@@ -116,6 +116,6 @@ def test_the_plan_for_a_gpu(monkeypatch, wishes, compile, graph):
     assert plan.precision == ("fp32" if wishes.get("device") == "cpu" else "bf16")
 
 
-def test_plan_with_a_graph_needs_a_gpu():
+def test_plan_refuses_a_graph_without_a_gpu():
     with pytest.raises(UserError, match="CUDA graph"):
         Plan(graph=True).require_honourable()

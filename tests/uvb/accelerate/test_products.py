@@ -1,4 +1,4 @@
-"""Convolutions of few pixels as matrix products: the same numbers and derivatives, only where the plan says so."""
+"""Convolutions of few pixels as matrix products: they have the same numbers and derivatives, and the plan enables them."""
 
 import dataclasses
 
@@ -41,7 +41,7 @@ def test_products_have_two_derivatives():
 
 
 @pytest.mark.parametrize("name", ["uvb", "deen", "vae"])
-def test_a_plan_with_products_trains_the_same_model_up_to_rounding(digits, name):
+def test_fit_with_products_trains_the_same_model_up_to_rounding(digits, name):
     spec, plain = tiny_spec(digits, name), Plan(precision="fp64")
     found = []
     for plan in (plain, dataclasses.replace(plain, products=True)):
@@ -54,7 +54,7 @@ def test_a_plan_with_products_trains_the_same_model_up_to_rounding(digits, name)
     assert any(not torch.equal(found[1][key], tensor) for key, tensor in found[0].items()), "products were not used"
 
 
-def test_only_few_pixels_on_a_cpu_are_products_and_old_plans_have_none():
+def test_products_apply_to_few_pixels_on_a_cpu_and_not_in_old_plans():
     small, large = torch.zeros(1, 2, 6, 6), torch.zeros(1, 2, 7, 7)
     with products.products(True):
         assert (products.applies(small, 3), products.applies(large, 3)) == (True, False)
@@ -68,8 +68,8 @@ def test_only_few_pixels_on_a_cpu_are_products_and_old_plans_have_none():
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", ["uvb", "deen"])
-def test_the_inner_gradient_by_autograd_is_that_of_vjp_to_the_bit(digits, name, precision, monkeypatch):
-    """Loss and every parameter's gradient; a model on the CPU takes autograd's, which costs less."""
+def test_inner_gradient_by_autograd_equals_vjp_to_the_bit(digits, name, precision, monkeypatch):
+    """Loss and gradients of all parameters. On a CPU a model takes autograd's inner gradient, which costs less."""
     spec, plan, found = tiny_spec(digits, name), Plan(precision=precision), []
     for inside in (False, True):
         monkeypatch.setattr("uvb.models.base.inside_transform", lambda inside=inside: inside)

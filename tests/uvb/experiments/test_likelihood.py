@@ -56,6 +56,6 @@ def test_likelihood_of_an_energy_without_log_z_is_a_message_and_no_number(images
     assert "model" not in result.arrays
 
 
-def test_likelihood_needs_fewer_images_than_chains(images: ImageSet) -> None:
+def test_likelihood_runs_with_fewer_images_than_chains(images: ImageSet) -> None:
     few = dataclasses.replace(images, test=images.test[:5], test_labels=images.test_labels[:5])
     assert run("likelihood", Gaussian(), few).scalars["images"] == 5
