@@ -45,7 +45,7 @@ def train_trial(config: dict[str, Any]) -> None:
     # The state API frees the CPUs of a killed trial. Where a machine runs several Rays it must be told which one to ask.
     os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
     compat.hand_to_controller("RAY_ADDRESS")
-    TorchTrainer(
+    trainer = TorchTrainer(
         train_group,
         train_loop_config=group,
         scaling_config=train.ScalingConfig(
@@ -57,7 +57,12 @@ def train_trial(config: dict[str, Any]) -> None:
             failure_config=train.FailureConfig(max_failures=WORKER_FAILURES, controller_failure_limit=START_FAILURES),  # type: ignore[call-arg]  # Ray's stubs are of V1
             callbacks=[TuneReportCallback(), deaths],  # type: ignore[list-item]  # Ray's stubs want V1's callbacks
         ),
-    ).fit()
+    )
+    try:
+        trainer.fit()
+    except Exception as error:  # a worker may have died so early that no callback heard of it
+        deaths.count(error)
+        raise
 
 
 class EarlyDeaths(UserCallback):
@@ -81,7 +86,11 @@ class EarlyDeaths(UserCallback):
         return Store(self.uri).find_json(f"models/{next(iter(self.open), '')}/progress.json", ProgressJson)
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        """Count a death. Raises RuntimeError, which ends the trainer, when the group is given up."""
+        """Count a death. Ray calls this when a worker dies or raises."""
+        self.count(worker_exceptions.popitem()[1])
+
+    def count(self, error: Exception) -> None:
+        """Count a death by `error`. Raises RuntimeError, which ends the trainer, when the group is given up."""
         store, before, self.seen = Store(self.uri), self.seen, self._progress()
         if not self.open or self.seen != before:
             return
@@ -89,7 +98,7 @@ class EarlyDeaths(UserCallback):
         with suppress(UserError):  # the disk is full, say: a later death is counted
             store.write_json(f"models/{self.open[0]}/progress.json", self.seen)
         if self.seen["stuck"] >= STUCK_LIMIT:
-            said = f"its workers died {STUCK_LIMIT} times before they began ({last_line(worker_exceptions.popitem()[1])})"
+            said = f"its workers died {STUCK_LIMIT} times before they began ({last_line(error)})"
             for spec_id in self.open:
                 blob = {"error": f"{self.labels[spec_id]}: {said}; see Ray's logs", "time": time.time()}
                 store.write_json(f"models/{spec_id}/failed.json", blob)
