@@ -2,7 +2,7 @@
 
     python -m benchmarks.bench [--quick] [--only step exact] [--study outputs/digits]
 
-Each runs in a process of its own and prints a row of JSON a line. The rows go to results/speed/<machine>.json and .md. Rows
+Each runs in its own process and prints one JSON row per line. The rows go to results/speed/<machine>.json and .md. Rows
 that this run did not measure stay, with their own time and commit. With --quick, a rehearsal, they go below build/. Run nothing
 else meanwhile.
 """
@@ -58,9 +58,9 @@ def study_rows(folders: list[Path]) -> list[Row]:
         found.append(figure(f"study/{folder.name}/wall", total, "s") | own)
         for name, seconds in parts.items():
             found.append(figure(f"study/{folder.name}/{name}", seconds, "s", "wall", seconds / total) | own)
-        # The rest of the training stage is start-up and waiting.
+        # Models that train at the same time are summed, so this may exceed the wall time of the stage.
         pure = sum(json.loads(done.read_text())["seconds"] for done in folder.glob("models/*/done.json"))
-        found.append(figure(f"study/{folder.name}/training, steps alone", pure, "s", "wall", pure / total) | own)
+        found.append(figure(f"study/{folder.name}/training, steps summed over models", pure, "s", "wall", pure / total) | own)
     return found
 
 

@@ -37,7 +37,7 @@ def setting(of: Any, name: str, value: object) -> Iterator[None]:
 
 @contextmanager
 def no_fallback() -> Iterator[None]:
-    """Raise where a compiler or graph fails. Else its fallback would be measured under its name."""
+    """Raise if a compiler or graph fails, so that its fallback is not measured under its name."""
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="(torch.compile|CUDA graph) failed")
         yield
@@ -69,7 +69,7 @@ SIDE_SECONDS = 300.0  # the longest one action of a side may take
 
 
 class Side:
-    """A process of its own for one side of a comparison, so that each side has its own memory settings.
+    """One side of a comparison in its own process, so that each side has its own memory settings.
 
     `build(*args)` runs there and returns the actions by name; it must be importable. With `cpu_time` the seconds are CPU time
     of the calling thread.
@@ -120,11 +120,11 @@ def wait(device: str) -> None:
 
 
 class DeviceLost(RuntimeError):
-    """A CUDA error that the process does not survive. What fails after it is not to blame."""
+    """A CUDA error that the process does not survive. Later failures in the process come from it."""
 
 
 def require_alive(device: str) -> None:
-    """Raise DeviceLost where the device no longer answers. First record what failed."""
+    """Raise DeviceLost if the device no longer answers. The caller records the failure before it calls this."""
     try:
         wait(device)
     except RuntimeError as error:
@@ -140,8 +140,9 @@ def row(
     unit: str = "s",
     work: float = 1.0,
 ) -> Row:
-    """Make a row from the seconds of calls. `value` is their median, or a rate where the unit is "x/s" (`work`: x a call).
+    """Make a row from the seconds of calls.
 
+    `value` is the median of the times. For a unit such as "images/s" it is `work` (images in one call) over the median.
     `ratio`: how many times faster than the reference. `spread`: half the range between quartiles, over the median.
     """
     median = statistics.median(times)
@@ -193,7 +194,7 @@ def commit() -> str:
 
 
 def print_rows(text: str | None, rows: Callable[..., Iterable[Row]]) -> None:
-    """Run a benchmark from the command line: take --quick and --device, print a row of JSON a line."""
+    """Run a benchmark from the command line: take --quick and --device, print one JSON row per line."""
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

@@ -1,4 +1,4 @@
-"""Time walk-jump sampling: Langevin steps a second with 1, 100 and 1,000 chains, against a first-written loop.
+"""Time walk-jump sampling: Langevin steps per second with 1, 100 and 1,000 chains, against a first-written loop.
 
 python -m benchmarks.sampling [--quick]
 

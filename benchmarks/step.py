@@ -28,9 +28,9 @@ from uvb.training.loop import fit
 from uvb.training.probe import PROBE_IMAGES
 from uvb.training.state import TrainState
 
-LOOP_STEPS = 4  # steps of the timed epoch; its probe has as many images a step as MNIST's
+LOOP_STEPS = 4  # steps of the timed epoch; its probe has as many images per step as MNIST's
 PRODUCTS = (2048, 4096)  # sizes of matrix products; the best stands for the peak
-TRIES = 3  # of each product; the quickest counts
+TRIES = 3  # tries of each product; the quickest counts
 
 
 def loop_epoch(name: str, shape: Shape, plan: Plan) -> Step:
@@ -63,7 +63,7 @@ def side(kind: str, name: str, data: str, threads: int) -> dict[str, Step]:
 
 
 def compiled_actions(model: Energy, shape: Shape, plan: Plan) -> dict[str, Step]:
-    """Compile as on a new machine, then step."""
+    """Actions: compile as on a new machine, then step."""
     made: list[Step] = []
 
     def compile() -> None:

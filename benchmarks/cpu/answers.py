@@ -1,4 +1,8 @@
-"""Tables and figures of best against best and of the two open questions, from what `recipes` and `gap` wrote.
+"""Draw tables and figures for three questions, from what `recipes` and `gap` wrote.
+
+Best against best: which model has the lower test loss, each with its best recipe?
+Open question 1: is UVB's advantage its parametrization or its optimization?
+Open question 2: does UVB have a larger generalization gap than DEEN?
 
 python -m benchmarks.cpu.answers best FOLDER                    # Markdown on stdout, and difference_over_sigma.svg into FOLDER
 python -m benchmarks.cpu.answers parts FOLDER [--sigma 1.0]     # Markdown on stdout, and loss_over_work.svg into FOLDER
@@ -30,7 +34,7 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
 
 
 def fall_over_last_third(curve: list[float]) -> float:
-    """By what share the loss falls over the last third of a training."""
+    """The share by which the loss falls over the last third of a training."""
     return 1 - curve[-1] / curve[len(curve) - 1 - max(1, len(curve) // 3)]
 
 
@@ -61,7 +65,9 @@ def best(folder: Path) -> str:
 
 
 def half_interval(apart: dict[str, float], trainings: int) -> float:
-    """Half of the 95 % interval of a difference: Student's t of so many trainings, variance over trainings plus over images."""
+    """Half of the 95 % interval of a difference: Student's t for the number of
+    trainings, variance over trainings plus variance over images.
+    """
     t = float(student.ppf(0.975, trainings - 1))
     return t * math.hypot(apart["half_interval_over_trainings"] / t, apart["stderr_over_images"])
 
@@ -71,7 +77,7 @@ def interval_of(apart: dict[str, float], trainings: int) -> str:
 
 
 def parts(folder: Path, sigma: float) -> str:
-    """A table of models, and a figure of loss over arithmetic."""
+    """A table of the models, and a plot of test loss against the arithmetic of one training (TFLOP)."""
     compared = json.loads((folder / "comparison.json").read_text())["compared"]
     row = next(one for one in compared if one["recipes"] == "best against best" and one["sigma"] == sigma)
     trainings = [one for one in rows_of(folder) if not one["held_out"] and one["sigma"] == sigma]
@@ -79,7 +85,8 @@ def parts(folder: Path, sigma: float) -> str:
                     key=lambda name: row[name]["loss"])  # fmt: skip
     first = next(name.split(" - ")[0] for name in row if " - " in name)
     lines = [
-        f"| model | parameters | recipe | test loss | {first} − it | fall over the last third | GFLOP an image | core hours |",
+        f"| model | parameters | recipe | test loss | {first} − this model | fall over the last third | GFLOP per image | "
+        "core hours |",
         "|---|---:|---|---:|---:|---:|---:|---:|",
     ]
     figure, axes = plt.subplots(figsize=(7, 4.2))
@@ -141,7 +148,7 @@ def gaps(folder: Path) -> str:
 
 
 def error_of(row: dict[str, Any]) -> float:
-    """The larger of the standard error over images and half of what the two swaps differ by."""
+    """The larger of two errors: the standard error over images, and half the difference between the gaps of the two halves."""
     one, other = row["of_each_swap"]
     return max(float(row["stderr_over_images"]), abs(one - other) / 2)
 

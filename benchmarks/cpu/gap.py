@@ -3,10 +3,11 @@
 python -m benchmarks.cpu.gap --folder OUT --dataset mnist --data-dir DATA --resize 14 --width 0.125
     [--sizes 500 2000 8000 30000] [--steps 2000 8000] [--sigmas 0.3 0.6 1.0] [--best '{"uvb": {...}, "deen": {...}}']
 
-Two models train on disjoint halves of n images each, by the same recipe and seed. Each half is then denoised by both, with the
-same noise: what the model that did not see an image loses more than the model that did is that image's gap. Its mean over both
-halves has no part from one half being easier. The error is over images, and over the two swaps. The same command continues.
-OUT receives gaps.jsonl, a line for each model, n, length and noise level.
+Two models train on disjoint halves of n images each, by the same recipe and seed. Both then denoise each half, with the same
+noise. An image's gap is the loss of the model that did not train on it, minus the loss of the model that did. In the mean over
+both halves it does not matter whether one half is easier. Each row tells the standard error over images, the error of the noise
+draws, and the gap of each half. The same command continues an interrupted run. OUT receives gaps.jsonl, with one row for each
+model, n, length and noise level.
 """
 
 import argparse
@@ -44,15 +45,15 @@ def arguments() -> argparse.Namespace:
     add("--sigmas", type=float, nargs="+", default=[0.3, 0.6, 1.0])
     add("--sizes", type=int, nargs="+", default=[500, 2000, 8000, 30_000], help="training images of each half")
     add("--steps", type=int, nargs="+", default=[2000, 8000], help="lengths of training")
-    add("--best", type=json.loads, default={}, help="what of the recipe `fast` each model changes")
-    add("--eval-images", type=int, default=2000, help="of each half")
+    add("--best", type=json.loads, default={}, help="JSON: for each model, its changes to the recipe `fast`")
+    add("--eval-images", type=int, default=2000, help="images of each half to measure on")
     add("--eval-draws", type=int, default=16)
     add("--threads", type=int, default=1)
     return parser.parse_args()
 
 
 def halves(images: ImageSet, n: int) -> tuple[Tensor, Tensor]:
-    """Two disjoint sets of `n` training images, (n, C, H, W) each; smaller sets are the first of larger ones."""
+    """Two disjoint sets of `n` training images, (n, C, H, W) each; a set of fewer images is the beginning of a larger one."""
     order = torch.randperm(len(images.train), generator=generator(0, "halves"))
     return images.train[order[0::2][:n]], images.train[order[1::2][:n]]
 
@@ -84,10 +85,10 @@ def gap(asked: argparse.Namespace, model: str, sigma: float, steps: int, n: int,
         for one in models:
             _, denoise = next(iter(denoisers(one).items()))
             losses.append(image_losses(denoise, one.noise_dim, noisy))
-        apart.append(losses[1 - half] - losses[half])  # (n, draws): outside less inside
+        apart.append(losses[1 - half] - losses[half])  # (n, draws): outside minus inside
         outside.append(losses[1 - half])
     mean = clustered_mean(torch.cat(apart))
-    draws = torch.cat(apart).mean(0)  # over images, of each draw
+    draws = torch.cat(apart).mean(0)  # (draws,): the mean over images
     return {
         "model": model, "sigma": sigma, "n": n, "steps": steps, "gap": mean.value, "stderr_over_images": mean.stderr,
         "stderr_of_draws": float(draws.std() / math.sqrt(len(draws))),

@@ -1,8 +1,10 @@
-"""Time the tables, the report and MLflow's first sync of a study of many models, and two figures of many classes.
+"""Time the tables, the report and MLflow's first sync for a study of many models.
+
+Then time the report of a study with many classes, and print the size of two of its figures.
 
 python -m benchmarks.cpu.many_models [--models 1000] [--classes 2000] [--mlflow]
 
-The losses are made up and nothing is trained. Each part runs in a process of its own, whose peak memory is its own.
+The losses are made up and nothing is trained. Each part runs in its own process, so that its peak memory is measured alone.
 """
 
 import argparse
@@ -23,7 +25,7 @@ SIGMAS, MODELS = fake_study.SIGMAS, ("uvb", "deen")
 
 
 def make(root: Path, models: int) -> None:
-    """A study of so many trainings of UVB and DEEN: eight noise levels, and as many seeds as that takes."""
+    """Write a study of `models` trainings: UVB and DEEN at eight noise levels, with as many seeds as needed."""
     asked = []
     for index in range(models):
         seed, place = divmod(index, len(SIGMAS) * len(MODELS))
@@ -35,7 +37,7 @@ def make(root: Path, models: int) -> None:
 
 
 def make_classes(root: Path, classes: int) -> None:
-    """A walk and a flow whose images are of so many classes."""
+    """Write the results of a walk and of a flow whose images fall into `classes` classes."""
     spec, random = fake_study.spec("uvb"), np.random.default_rng(0)
     fake_study.add_model(root, spec)
     labels = random.integers(0, classes, (1000, 64)).astype(np.float32)
@@ -60,7 +62,7 @@ def report(study: Path) -> None:
 
 
 def mlflow(study: Path) -> None:
-    # by name: these scripts must run where MLflow is not installed, and this part is only for where it is
+    # Import by name: a lint rule forbids benchmarks to depend on MLflow, and only this part needs it.
     tracker, store = import_module("pipelines.tracking.tracker"), import_module("pipelines.files.store")
     tracking = tracker.Tracker(f"sqlite:///{study.parent}/mlflow.db", "uvb", "many", store.Store(study), log_models=False)
     tracking.start()

@@ -5,7 +5,7 @@ python -m benchmarks.cpu.recipes --dataset digits --folder OUT [--epochs 11] [--
 All models get the same search: every optimizer at every rate, then the best of these with one thing changed. The search
 trains at the largest noise level with `--search-seeds` seeds, and judges by a fifth of the training images. The comparison
 trains on all training images, measures on the whole test set, and pairs the first model with each other one. The same command
-continues where it stopped. OUT receives trainings.jsonl (a line a training) and comparison.json.
+continues where it stopped. OUT receives trainings.jsonl (one line per training) and comparison.json.
 """
 
 import argparse
@@ -106,7 +106,7 @@ class Trainings:
             torch.save(per_image, self.losses / f"{spec.spec_id}.pt")
             found = clustered_mean(per_image)
             mean, stderr = found.value, found.stderr
-            curve = [one.test_loss for one in state.curves]  # of the averaged weights, on the probe's fixed images
+            curve = [one.test_loss for one in state.curves]  # measured with the averaged weights on the probe's images
         except Diverged as error:
             print(error, flush=True)
         row = {
@@ -145,7 +145,7 @@ def interval(values: list[float]) -> float:
 
 def changed(best: Choice, name: str) -> Choice:
     """`best` with the one thing changed that `name` says."""
-    if name == "memory":  # of squares with Adam; our Muon has a decay of weights instead
+    if name == "memory":  # Adam's memory of squared gradients. Our Muon has none, so its weight decay changes
         return best | ({"beta2": 0.95} if best["optimizer"] == "adam" else {"weight_decay": 0.1})
     return best | ONE_CHANGE[name]
 

@@ -28,7 +28,7 @@ STEPS = {"digits": 24, "mnist": 4}  # in an epoch
 
 
 def work(rank: int, workers: int, folder: str, model: str, data: str, epochs: int) -> None:
-    """Run one worker. Rank 0 writes the seconds a step of each epoch but the first."""
+    """Run one worker. Rank 0 writes the seconds per step of each epoch but the first."""
     if workers > 1:
         dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=workers)
     images = random_images(SHAPES[data], STEPS[data] * BATCH)

@@ -27,9 +27,9 @@ from uvb.training.objectives import build_objective
 from uvb.training.state import TrainState
 from uvb.training.step import gradients_of, prepare
 
-BOUNDS = {"fp32": 1e-4, "tf32": 1e-2, "bf16": 5e-2}  # of ‖gradient - exact‖ / ‖exact‖, over all parameters at once
+BOUNDS = {"fp32": 1e-4, "tf32": 1e-2, "bf16": 5e-2}  # for ‖gradient - exact‖ / ‖exact‖, over all parameters at once
 
-FIRST = ("keyed-noise", "gradients/", "compiled/", "graphed/")  # these decide on the plan of a training
+FIRST = ("keyed-noise", "gradients/", "compiled/", "graphed/")  # the checks that decide on the plan of a training
 
 
 def the_checks(

@@ -42,9 +42,9 @@ from uvb.plan import Plan
 from uvb.spec import RunSpec, Widths
 from uvb.training.loop import Progress
 
-TINY = Widths(conv=(3, 4), hidden=6, latent=5, decoder=7)  # of a rehearsal's networks
+TINY = Widths(conv=(3, 4), hidden=6, latent=5, decoder=7)  # the networks of a rehearsal
 PHASES = ("checks", "steps", "trainings")
-HEADLINE = 1  # so many trainings come first, with the losses alone
+HEADLINE = 1  # trainings that come first, measured by their losses alone
 SAVE_SECONDS = 120.0  # between checkpoints on the machine's disk
 SAY_SECONDS = 15.0
 RESERVE_SECONDS = 20.0  # kept for saving and bundling when the time is up

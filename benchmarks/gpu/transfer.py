@@ -33,7 +33,7 @@ PACKED = ROOT / ".gpu_data"
 RESULTS = ROOT / "results" / "h200"
 PACKED_LIMIT = 50 * 2**20  # 64 MiB travel; the rest is for the working tree
 ARCHIVE_LIMIT = 15 * 2**20  # a file that comes back may have 16 MiB
-ARRAYS_BYTES = 600_000  # of arrays are kept for each experiment
+ARRAYS_BYTES = 600_000  # the most bytes of arrays kept for each experiment
 LEDGER = ("bench.json", "checks.json", "failures.json")
 
 

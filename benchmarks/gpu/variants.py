@@ -31,11 +31,13 @@ from uvb.training.step import gradients_of, prepare
 BATCH = 128
 REFERENCE = "eager fp32, as first written"
 # Passes over the weights that no fusion avoids, four bytes each: Adam reads p, g, m, v and writes p, m, v; the average is read
-# and written; the backward pass writes g. Activations are not counted, so the floor is low.
+# and written; the backward pass writes g. Activations are not counted, so
+# the roofline's time is a lower bound.
 PASSES = 10
 
 FAST = ("graph-compile-bf16", "graph-eager-bf16", "compile-bf16", "eager-bf16")  # ways that a plan can name, likeliest first
-# To compare: cuDNN tries all its algorithms; torch.compile works on torch's own second derivatives; these run uncompiled.
+# For comparison, in this order: cuDNN tries all its algorithms; torch.compile on torch's own second derivatives; those
+# derivatives uncompiled; JAX.
 OTHERS = ("graph-compile-bf16-cudnn-benchmark", "graph-dynamo-bf16", "graph-eager-bf16-torch-derivatives", "jax-fp32")
 JAX_SECONDS = 90  # for one precision, compilation included
 VARIANT_SECONDS = 40  # for a compilation and its timing
@@ -56,7 +58,7 @@ def first_written(model: Energy, shape: Shape, device: str, batch: int) -> Step:
 
     def step() -> torch.Tensor:
         y = (x + model.sigma * noise).requires_grad_()
-        with setting(nets, "convolve", torch.conv2d):  # ours has its derivatives written out
+        with setting(nets, "convolve", torch.conv2d):  # ours has hand-written second derivatives; here torch's own are wanted
             (gradient,) = torch.autograd.grad(model.energy(y, eps).sum(), y, create_graph=True)
         loss = (x - y + model.sigma**2 * gradient).square().sum() / len(x)
         adam.zero_grad()
@@ -155,11 +157,13 @@ class Steps:
         return first_written(self.build(), SHAPES[self.data], self.device, self.batch)
 
     def reference(self) -> Iterator[Row]:
-        """A row of the first-written step."""
+        """The row of the first-written step."""
         yield row(f"step/{self.at}-eager-fp32", seconds_side_by_side({"": self.eager}, **self.few, device=self.device)[""])
 
     def rows(self, name: str) -> Iterator[Row]:
-        """Rows of a variant: times faster than the first-written step, shares of peak and roofline, seconds until ready."""
+        """Rows of a variant: its step time and speed-up over the first-written step, its shares of peak and roofline, and the
+        seconds until it was ready.
+        """
         started = time.monotonic()
         if name.startswith("jax-"):
             times, begun = self.jax_apart(name.removeprefix("jax-"))
@@ -170,7 +174,7 @@ class Steps:
             both = seconds_side_by_side({"eager": self.eager, "fast": step}, **self.few, device=self.device)
             times, against = both["fast"], both["eager"]
         flops = 6 * self.batch * forward_flops(self.model, SHAPES[self.data], self.widths or get_model(self.model).widths)
-        # JAX computes fp32 convolutions in TF32, as torch does by default, and may do so with products.
+        # JAX computes fp32 convolutions in TF32, and perhaps matrix products too. So compare it with the TF32 peak.
         precision = "bf16" if "bf16" in name else "tf32" if "tf32" in self.peak else "fp32"
         weights = sum(p.numel() for p in self.build().parameters())
         median = statistics.median(times)
@@ -178,10 +182,11 @@ class Steps:
         yield row(f"step/{self.at}-{name}", times, REFERENCE, against)
         yield figure(f"peak-share/{self.at}-{name}", flops / median / self.peak[precision], "share", "large matrix product")
         yield figure(f"roofline-share/{self.at}-{name}", roofline / median, "share", "arithmetic + bytes of weights, Adam, EMA")
-        yield figure(f"ready/{self.at}-{name}", begun, "s", "compilation (warm.py's, where it has been), capture and warm-up")
+        ready = "compilation (from the cache where warm.py has run), capture and warm-up"
+        yield figure(f"ready/{self.at}-{name}", begun, "s", ready)
 
     def jax_apart(self, precision: str) -> tuple[list[float], float]:
-        """Seconds a step and of the first call of JAX's step, in a process of its own."""
+        """Time JAX's step in its own process. Return the seconds of each step, and those of the first call."""
         if importlib.util.find_spec("jax") is None:
             raise RuntimeError("JAX is not installed")
         widths = dataclasses.asdict(self.widths or get_model(self.model).widths)

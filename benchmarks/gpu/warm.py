@@ -1,8 +1,9 @@
 """Compile the steps that `run.py` will need, all at once, into the compiler's cache: on a lent GPU minutes count.
 
-    python3 -m benchmarks.gpu.warm uvb mnist 128      (one of them; prints the seconds it took)
+    python3 -m benchmarks.gpu.warm uvb mnist 128      (compiles one step; prints the seconds it took)
 
-A compiler chooses kernels by timing them. Such times mean little while others compile, so these choices are thrown away.
+A compiler chooses kernels by timing them. Such times mean little while other processes compile, so the choices
+are thrown away.
 """
 
 import json
@@ -15,7 +16,8 @@ from pathlib import Path
 
 from benchmarks.measure import ROOT, Row, figure
 
-# The number is part of the cache's key, so `gpu/run.py` must have the same. Several processes compile at once.
+# Few threads each, since several processes compile at once. The number is part of the cache's key, so `gpu/run.py` must use
+# the same.
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "4")
 
 SECONDS = 110.0  # for all jobs; the rest is compiled where it is needed
@@ -50,7 +52,7 @@ def warm(model: str, data: str, batch: int, widths: str = "") -> dict[str, objec
 
 
 def rows(widths: str, jobs: tuple[tuple[str, str, int], ...]) -> Iterator[Row]:
-    """Compile all `jobs` at once; a row of seconds for each. What fails or takes longer than SECONDS is said and left out."""
+    """Compile all `jobs` at once, and yield the seconds of each. Report a job that fails or takes longer than SECONDS."""
     end = time.monotonic() + SECONDS
     processes = []
     for job in jobs:
@@ -71,7 +73,8 @@ def rows(widths: str, jobs: tuple[tuple[str, str, int], ...]) -> Iterator[Row]:
             yield figure(f"compile/{model}/{data}/{done['device']}-bf16/batch-{batch}", done["seconds"], "s")
     from torch._inductor.runtime.cache_dir_utils import cache_dir
 
-    for choice in Path(cache_dir()).rglob("*.best_config"):  # which of a kernel's versions was quickest; the kernels stay
+    # These files record which version of a kernel was quickest. The kernels themselves stay.
+    for choice in Path(cache_dir()).rglob("*.best_config"):
         choice.unlink(missing_ok=True)
 
 

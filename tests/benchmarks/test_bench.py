@@ -28,8 +28,8 @@ def test_study_rows_are_its_wall_time_and_stages(tmp_path):
     done.parent.mkdir(parents=True)
     done.write_text(json.dumps({"seconds": 30.0}))
     rows = bench.study_rows([tmp_path / "digits", tmp_path / "absent"])
-    values = {"study/digits/wall": 60.0, "study/digits/training": 40.0, "study/digits/training, steps alone": 30.0}
-    assert {r["name"]: r["value"] for r in rows} == values
+    values = {"wall": 60.0, "training": 40.0, "training, steps summed over models": 30.0}
+    assert {r["name"]: r["value"] for r in rows} == {f"study/digits/{name}": value for name, value in values.items()}
     assert {(r["commit"], r["when"]) for r in rows} == {("abc+", "then")}
 
 
