@@ -15,6 +15,7 @@ UNSURE = 0.5  # where a classifier is right in fewer cases, its classes say litt
 SHOWN_JUMPS = 100  # of a chain
 SHOWN_CLASSES = 40  # of a matrix of moves: the most frequent ones
 BEHIND = 7  # other chains drawn behind the first
+SHOWN_TIMES = 200  # of a chain's classes over time: of longer chains every second jump, or third
 
 
 def draw_transitions(counts: np.ndarray) -> Chart:
@@ -30,10 +31,15 @@ def draw_classes(labels: np.ndarray, steps_per_jump: int) -> Chart:
     """The class over time, of labels (T, chains): the first chain in front, a few others behind it."""
     names = ["the first chain", "other chains"]
     rows = [
-        {"step": (t + 1) * steps_per_jump, "class": int(label), "chain": names[min(chain, 1)], "shift": (chain + 1) % 5}
+        {
+            "step": (t + 1) * steps_per_jump,
+            "class": int(labels[t, chain]),
+            "chain": names[min(chain, 1)],
+            "shift": (chain + 1) % 5,
+        }
         for chain in range(min(labels.shape[1], BEHIND + 1) - 1, -1, -1)
-        for t, label in enumerate(labels[:, chain])
-        if label >= 0
+        for t in range(0, len(labels), -(-len(labels) // SHOWN_TIMES))
+        if labels[t, chain] >= 0
     ]
     axis, scale = {"tickMinStep": 1, "format": "d"}, {"domain": names, "range": [css("uvb"), css("faint")]}
     encoding = {
