@@ -60,7 +60,10 @@ class Space:
 
 
 SPACES: Registry[Space] = Registry("space", "uvb.spaces")
-space_names, get_space = SPACES.names, SPACES.get
+space_names = SPACES.names
+"""All names, sorted, with those of installed plug-ins."""
+get_space = SPACES.get
+"""The space called `name`, perhaps from a plug-in. Raises `UserError` if there is none."""
 SpecsOf = Callable[[Base], list[RunSpec]]
 
 

@@ -18,6 +18,7 @@ from uvb.registry import Registry
 _Loader = TypeVar("_Loader", bound=Callable[..., ImageSet])
 DATASETS: Registry[Callable[..., ImageSet]] = Registry("data set", "uvb.datasets")
 dataset_names = DATASETS.names
+"""All names that `load_dataset` knows, sorted."""
 BLOCK = 4096  # images that are surveyed at once
 
 

@@ -11,7 +11,7 @@ BLOCK = 4096  # images that are resized at once
 
 
 def resized(images: ImageSet, side: int) -> ImageSet:
-    """`images` with a shorter side of `side` pixels, named ``NAME-SIDE``; each pixel is the mean of those that it covers."""
+    """`images` with a shorter side of `side` pixels, named ``NAME-SIDE``. A pixel is the mean of the pixels that it covers."""
     height, width = images.shape[1:]
     if side == min(height, width):
         return images
@@ -25,5 +25,5 @@ def resized(images: ImageSet, side: int) -> ImageSet:
         return found
 
     train, test = smaller(images.train), smaller(images.test)
-    # No report: a loader's own would tell of the images before.
+    # The loader's report describes the images before, so it is left out.
     return replace(images, name=f"{images.name}-{side}", train=train, test=test, report=None, brightest=None)

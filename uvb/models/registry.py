@@ -66,7 +66,10 @@ class Model:
 
 
 MODELS: Registry[Model] = Registry("model", "uvb.models")
-model_names, get_model = MODELS.names, MODELS.get
+model_names = MODELS.names
+"""All registered names, sorted, with those of installed plug-ins."""
+get_model = MODELS.get
+"""The model called `name`, perhaps from a plug-in. Raises `UserError` if there is none."""
 
 
 def register_model(
