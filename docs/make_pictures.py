@@ -21,7 +21,7 @@ from uvb.sampling.chains import begin
 from uvb.sampling.walk_jump import walk_at, walk_jump
 
 PICTURES = Path(__file__).resolve().parent / "pictures"
-COLUMNS = 10  # images in the strip, one a class
+COLUMNS = 10  # images in the strip, one of each class
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Pictures:
 
 
 def strip(data_dir: Path) -> None:
-    """One test image a class: x, y at σ = 1, and x̂ by each shipped model of MNIST, UVB first, into strip.png."""
+    """Draw strip.png: for one test image of each class, x, y at σ = 1, and x̂ by each shipped MNIST model, UVB first."""
     images = load_dataset("mnist", data_dir)
     assert images.test_labels is not None
     first = [int((images.test_labels == digit).nonzero()[0]) for digit in range(COLUMNS)]
@@ -49,7 +49,7 @@ def strip(data_dir: Path) -> None:
 
 
 def walk(jumps: int = 120) -> None:
-    """Jumps of eight chains that start from noise and never restart, into walk.gif."""
+    """Draw walk.gif: the jumps of eight chains that start from noise and never restart."""
     plan = resolve_plan()
     energy = uvb.pretrained("mnist-uvb")
     chains = begin(8, energy.spec.data.shape, seed=0)

@@ -46,7 +46,7 @@ def markdown(head: list[str], rows: list[list[str]], left: int = 1) -> list[str]
 
 
 def number(value: float, error: float | None = None, sign: bool = False) -> str:
-    """A value to the digits that its error allows (two of the error's), with the error beside it."""
+    """A value rounded to the second significant digit of its error, followed by the error."""
     if value is None or math.isnan(value):
         return ""
     digits = 3 if error is None or math.isnan(error) else max(0, 1 - math.floor(math.log10(error))) if error else 3
@@ -72,7 +72,9 @@ def energies(study: str | Path) -> pd.DataFrame:
 
 
 def losses(study: str, split: str) -> list[str]:
-    """UVB and DEEN over σ in one training each, the paired difference, the paper's, and the exact answers."""
+    """One row for each σ: the losses of UVB and DEEN (one training each), their paired difference, the paper's difference, and
+    the exact reference (floor on train, posterior mean on test).
+    """
     found, pairs, exact = energies(study), read(study, "pairs"), read(study, "references")
     pairs = pairs[(pairs.split == split) & (pairs["first"] == "uvb") & (pairs.second == "deen")]
     rows = []
@@ -177,7 +179,7 @@ def origin(folder: str) -> list[str]:
 
 
 def studies(kind: str) -> list[str]:
-    """The studies below results/<kind>/, with what each was and how long it took."""
+    """The studies below results/<kind>/: what each trained, and how long it took."""
     rows = []
     for path in sorted((ROOT / "results" / kind).glob("*/study.json")):
         made, timings = json.loads(path.read_text()), json.loads(path.with_name("timings.json").read_text())
@@ -213,7 +215,7 @@ def search(study: str) -> list[str]:
 
 
 def steps(machine: str) -> list[str]:
-    """The training step of a machine: seconds, times faster than the first-written one, share of its peak."""
+    """The training step of a machine: its seconds, its speed-up over the first-written step, and its share of the peak."""
     found = {row["name"]: row for row in json.loads((ROOT / "results" / "speed" / f"{machine}.json").read_text())}
     rows = []
     for name, row in found.items():
@@ -226,7 +228,7 @@ def steps(machine: str) -> list[str]:
             rows.append(
                 [f"{model.upper()}, {data}", way, slow, fast, f"{row['ratio']:.1f}", *percents, f"`{row['commit'][:7]}`"]
             )
-    head = ["step of 128 images", "way", "first written", "ours", "times faster", "share of peak", "of roofline", "commit"]
+    head = ["step of 128 images", "way", "first written", "ours", "speed-up", "share of peak", "of roofline", "commit"]
     return markdown(head, rows, left=2)
 
 
@@ -243,7 +245,7 @@ def rates(machine: str, *kinds: str) -> list[str]:
 
 
 def chaos() -> list[str]:
-    """The kinds of each chaos run, how often each happened, and how soon the study went on."""
+    """For each chaos run and kind of disturbance: how often it happened, and how soon the study went on after it."""
     rows = []
     for run in json.loads((ROOT / "results" / "chaos" / "runs.json").read_text()):
         equal = re.sub(r" \(\d+ rows\)", "", run["equal_tables"])
@@ -252,7 +254,8 @@ def chaos() -> list[str]:
             seconds = [f"{found['median_seconds']:.1f}", worst]
             rows.append([run["when"], kind, str(found["times"]), *seconds, equal, f"`{run['commit'][:7]}`"])
         rows += [[run["when"], kind, "skipped", "", "", why, f"`{run['commit'][:7]}`"] for kind, why in run["skipped"].items()]
-    return markdown(["run", "kind", "times", "back after, s (median)", "worst", "equal tables", "commit"], rows, left=2)
+    head = ["run", "kind", "times", "seconds until the study went on (median)", "worst", "equal tables", "commit"]
+    return markdown(head, rows, left=2)
 
 
 Table = Callable[..., list[str]]

@@ -16,7 +16,7 @@ def pair_tables(pairs: pd.DataFrame, losses: pd.DataFrame, asked: Collection[str
     found: list[Table] = []
     main = main_group(losses, asked)
     pairs = pairs[pairs["first_id"].isin(set(main["spec_id"]))]  # the second may be of another size, if near enough
-    means = "Image by image on the same noise; below zero {} is better. Bold: the interval excludes zero."
+    means = "Paired by image, with the same noise. Below zero {} is better. Bold: the interval excludes zero."
     for dataset, of_main in main.groupby("dataset"):
         tables: list[Table] = []
         group = pairs[pairs["dataset"] == dataset]

@@ -59,7 +59,9 @@ def write(path: Path, blob: Any) -> None:
 
 
 def result(root: Path, task: str, key: str, blob: Any, **arrays: np.ndarray) -> None:
-    """One task's result, as a task writes it; arrays' names may hold a slash as `train__energy`."""
+    """Write one task's result, as a task does. A double underscore stands for a slash: `train__energy` is stored as
+    `train/energy`.
+    """
     folder = root / "tasks" / task / key
     write(folder / "result.json", blob)
     if arrays:
@@ -122,7 +124,9 @@ def add_reference(root: Path, of: RunSpec) -> None:
 
 
 def add_experiments(root: Path, *specs: RunSpec) -> None:
-    """Results of every experiment but losses and internals. Those of `mixture` are as for its own data set."""
+    """Write results of every experiment but losses and internals. The results of `mixture` are invented, as if measured on its
+    own data set.
+    """
     for of in specs:
         for name, found in _measured(of.model).items():
             arrays = {k: v.detach().float().numpy() for k, v in found.arrays.items()}

@@ -83,7 +83,8 @@ class ReadReport:
         else:
             said.append("  no labels")
         said.append(
-            f"  pixels from {self.darkest} to {self.brightest} of {self.levels}, mean {self.mean:.3f} of the training set"
+            f"  pixel values from {self.darkest} to {self.brightest} ({self.levels} means 1.0); "
+            f"mean of the training set: {self.mean:.3f}"
         )
         said += [f"  not read: {item.count:,} {item.why}, such as {item.example}" for item in self.skipped]
         return said + [f"warning: {line}" for line in self.warnings]

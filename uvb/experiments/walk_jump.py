@@ -29,7 +29,8 @@ from uvb.sampling.walk_jump import WalkJump, walk_at
 from uvb.spec import RunSpec
 
 CHAINS, JUMPS = 8, 100
-DENSE_CLASSES = 100  # up to this many, a result stores all moves between classes; beyond, those that happened
+# Up to this many classes the whole transition matrix is stored; with more, only the moves that happened.
+DENSE_CLASSES = 100
 LEAST_DRAWS = 4  # fewer say nothing about mixing
 
 
@@ -148,7 +149,7 @@ def statistics(series: Tensor, steps: int) -> dict[str, float | None]:
 
 
 def _jump_again(model: Energy, x_hat: Tensor, context: Context) -> Tensor:
-    """x̂(x̂(y)), as x_hat (T, chains, C, H, W)."""
+    """x̂(x̂(y)), in the shape of `x_hat`: (T, chains, C, H, W)."""
     with context.plan.autocast():
         again = [model(x, context.latent_noise(model, x, "second jump", t)) for t, x in enumerate(x_hat.to(context.plan.dtype))]
     return torch.stack(again).float()

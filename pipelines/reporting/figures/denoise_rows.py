@@ -33,7 +33,7 @@ def legible(study: Study) -> Iterator[Picture]:
         rows = [("clean x", arrays["clean"]), ("noisy y", arrays["noisy"])]
         rows += [(f"x̂(y), {label(row['model'])}, test loss {row['loss']:.3g}", found[row["spec_id"]]["xhat"]) for row in first]
         walks = _walks(study, str(dataset), [row["model"] for row in first])
-        caption = f"{dataset}, σ = {level(sigma)}. Test images under one noise, and what each model answers."
+        caption = f"{dataset}, σ = {level(sigma)}. Test images. Every model got the same noisy copies."
         caption += " Samples are jumps of one chain that began as uniform noise." if walks else ""
         yield Picture(f"legible_{dataset}", caption, rows_of_images([*rows, *walks]), "clean, noisy, denoised, sampled")
 
@@ -67,5 +67,6 @@ def pictures(study: Study) -> Iterator[Picture]:
             rows.append((f"x̂(y), {name}", own["xhat"]))
             if "xhat2" in own:
                 rows.append((f"x̂(x̂(y)), {name.split(',')[0]}", own["xhat2"]))
-        caption = f"{dataset}, σ = {level(sigma)}. Test images under one noise. Pixels outside [0, 1] are clipped."
+        caption = f"{dataset}, σ = {level(sigma)}. Test images. Every model got the same noisy copies."
+        caption += " Pixels outside [0, 1] are clipped."
         yield Picture(f"denoise_{dataset}_{sigma:g}_{index}", caption, rows_of_images(rows))

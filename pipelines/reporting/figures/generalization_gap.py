@@ -28,5 +28,8 @@ def pictures(study: Study) -> Iterator[Picture]:
     """A picture for each data set that was measured on both splits."""
     for dataset, group in study.main_losses.groupby("dataset"):
         if set(group["split"]) == {"train", "test"}:
-            caption = f"{dataset}. The two splits hold different images, so the bars include how hard those are."
+            caption = (
+                f"{dataset}. The two splits hold different images, so the error bars also include the differences in "
+                "difficulty between images."
+            )
             yield Picture(f"generalization_gap_{dataset}", caption, draw(group), "generalization gap over sigma")

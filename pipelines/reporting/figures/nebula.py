@@ -61,7 +61,7 @@ def pictures(study: Study) -> Iterator[Picture]:
         before, after = values.get("labels_before"), values.get("labels_after")
         if before and after:
             moved = sum(a != b for a, b in zip(before, after, strict=True))
-            caption += f" From x̂(y) to the attractor {moved} of {len(before)} images changed class.{believed}"
+            caption += f" {moved} of {len(before)} images changed class between x̂(y) and the attractor.{believed}"
         ended = values.get("converged")
         if ended and not all(ended):
             caption += f" {len(ended) - sum(ended)} of {len(ended)} flows had not come to rest."
@@ -70,5 +70,5 @@ def pictures(study: Study) -> Iterator[Picture]:
             figure = draw_energy(arrays["energy"], spec.model)
             yield Picture(f"nebula_energy_{spec.spec_id}", f"{who}. Energy along the flow.", figure)
         if "classes" in arrays and len(arrays["classes"]) > 1:
-            caption = f"{who}. Class of x̂(y) along the flow, a row for each image.{believed}"
+            caption = f"{who}. Class of x̂(y) along the flow, one row per image.{believed}"
             yield Picture(f"nebula_classes_{spec.spec_id}", caption, draw_classes(arrays["classes"]))

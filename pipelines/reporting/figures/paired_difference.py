@@ -32,14 +32,14 @@ def pictures(study: Study) -> Iterator[Picture]:
         alone = pairs.groupby(["first", "sigma"])["seed"].nunique().max() == 1
         over = "images of one training each; another training may differ by more" if alone else "images and trainings"
         caption = (
-            f"{dataset}. Image by image on the same noise: below zero the first has the lower test loss. Bars are 95 % "
-            f"intervals, over {over}."
+            f"{dataset}. Paired by image, with the same noise. Below zero the first-named model has the lower test loss. Bars "
+            f"are 95 % intervals, over {over}."
         )
         yield Picture(f"paired_difference_{dataset}", caption, draw(pairs), "paired difference of test losses over sigma")
 
 
 def main_pairs(pairs: pd.DataFrame, losses: pd.DataFrame, asked: frozenset[str]) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Each data set's pairs on the test split in its main condition: UVB less DEEN, or all others where that is absent."""
+    """Each data set's pairs on the test split in its main condition: UVB minus DEEN, or all others where that is absent."""
     main = set(main_group(losses, asked)["spec_id"])
     for dataset, group in pairs[(pairs["split"] == "test") & pairs["first_id"].isin(main)].groupby("dataset"):
         two = group[group["first"] == "uvb"]

@@ -39,7 +39,7 @@ def test_reading_says_splits_counts_classes_and_doubts(pictures: Path) -> None:
         lines[-2].strip(),
         "warning: 6 of 6 test images are identical to training images: their loss flatters",
     ]
-    assert "pixels from 0 to 255 of 255" in lines[-2]
+    assert "pixel values from 0 to 255 (255 means 1.0)" in lines[-2]
 
 
 def test_reading_says_what_a_search_holds_out(pictures: Path) -> None:
@@ -51,7 +51,7 @@ def test_named_sets_are_described_too() -> None:
     lines = said(StudyConfig(dataset="digits"))
     assert "  train: 1,500 images from the data set's own split" in lines
     assert "  10 classes: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9" in lines
-    assert any("pixels from 0 to 16 of 16" in line for line in lines)
+    assert any("pixel values from 0 to 16 (16 means 1.0)" in line for line in lines)
 
 
 def test_provenance_keeps_what_was_read(pictures: Path) -> None:

@@ -77,7 +77,10 @@ def read_folder(listing: Listing, wanted: frozenset[str] = frozenset()) -> Sourc
 
 
 def _wrapper(pictures: list[str]) -> str:
-    """The folders that only wrap the data set: each is alone in its parent, and holds no pictures itself."""
+    """The path of folders that merely wrap the data set.
+
+    Each is alone at its level, and all pictures lie in sub-folders of it.
+    """
     folders = [name.split("/")[:-1] for name in pictures]
     depth = 0
     while all(len(parts) > depth + 1 for parts in folders) and len({parts[depth] for parts in folders}) == 1:
