@@ -127,7 +127,7 @@ def write_table(path: Path, name: str, table: pd.DataFrame) -> Path:
 
 
 def read_table(path: Path, name: str) -> pd.DataFrame:
-    """A table that `write_table` wrote. Columns that an older version lacked, and that may be null, are null.
+    """A table that `write_table` wrote, now or in an older version. Columns that it lacked, and that may be null, are null.
 
     Raises:
         ValueError: the file has another schema.
@@ -136,7 +136,7 @@ def read_table(path: Path, name: str) -> pd.DataFrame:
     for place, field in enumerate(schema):
         if field.name not in arrow.column_names and field.nullable:
             arrow = arrow.add_column(place, field, pa.nulls(len(arrow), field.type))
-    if not arrow.schema.equals(schema):
+    if [(field.name, field.type) for field in arrow.schema] != [(field.name, field.type) for field in schema]:
         raise ValueError(f"{path} does not have the schema of {name}")
     return _to_pandas(arrow)
 
