@@ -166,7 +166,7 @@ def _settings(dataset: str, models: list[Model]) -> list[tuple[str, set[Any], se
         ("average of the weights (EMA)", "none", (f"{r.ema:g}" if r.ema else "none" for r in recipes)),
         ("activation", theirs.activation, (s.activation for s in specs)),
     ]
-    widths = [(f"widths of {label(m)}", own, (str(s.widths) for s in specs if s.model == m)) for m, own in theirs.widths]
+    widths = [(f"widths of {label(m)}", own, {str(s.widths) for s in specs if s.model == m}) for m, own in theirs.widths]
     found = [(name, {their}, set(ours)) for name, their, ours in (*settings, *widths)]
     found.insert(2, ("noise levels σ", {level(s) for s in paper.SIGMAS}, {level(s.sigma) for s in specs}))
     return found

@@ -361,6 +361,15 @@ def test_cells_print_the_digits_that_errors_allow() -> None:
     assert flat({"a": {"b_c": 1}, "d": None, "e": [1, 2]}) == [("a b c", "1"), ("e", "1, 2")]
 
 
+def test_difference_table_has_each_models_own_widths(tmp_path: Path) -> None:
+    specs = [fake_study.spec(model, dataset="mnist") for model in ("uvb", "deen")]
+    for spec in specs:
+        fake_study.add_model(tmp_path, spec)
+    (table,) = model_tables.difference_tables(StudyFiles(tmp_path).models.values())
+    shown = {row[0].text: (row[1].text, row[2].text) for row in table.rows if row[0].text.startswith("widths")}
+    assert shown == {f"widths of {spec.model.upper()}": (str(spec.widths),) * 2 for spec in specs}
+
+
 def test_sampling_table_tells_seeds_apart(tmp_path: Path) -> None:
     """With two seeds, chains are headed by their seed and the encoder's table names its seed. With one seed, neither does."""
     columns: dict[int, tuple[list[str], str]] = {}
