@@ -33,14 +33,14 @@ class Machine:
     """One worker's device, and the links between workers.
 
     Attributes:
-        flops: operations a second in large matrix products, in the training's precision.
+        flops: operations per second in large matrix products, in the training's precision.
         share: the part of `flops` that the paper's networks reach.
-        memory: bytes a second to and from its memory.
+        memory: bytes per second to and from its memory.
         overhead: seconds of a step that depend on neither batch nor network, such as launches.
-        per_node: workers on one node. They exchange `near` bytes a second; workers on several nodes exchange `far`.
+        per_node: workers on one node. They exchange `near` bytes per second; workers on several nodes exchange `far`.
         hop: seconds of each of an all-reduce's 2 (P - 1) turns, without its bytes.
         capacity: bytes of memory.
-        disk: bytes a second to the disk of checkpoints.
+        disk: bytes per second to the disk of checkpoints.
         startup: seconds until a worker group trains.
     """
 
@@ -61,9 +61,9 @@ class Machine:
 # Two cores with AVX512-bf16, as one worker with two threads. flops is their bf16 peak.
 TWO_CORES = Machine("2 cores", 7.2e11, 0.65, 1.6e10, 4e-3, 1, 1e9, 1e9, 1e-4, 2.4e10, 3e8, 15.0)
 # Measured (results/speed/nvidia-h200.md), share and overhead fitted to the steps. The links have the maker's figures.
-H200 = Machine("H200, 8 a node, 3.2 Tbit/s between nodes", 7.9e14, 0.65, 4e12, 1.2e-3, 8, 2e11, 1e11, 1e-5, 1.4e11, 1e9, 20.0)
+H200 = Machine("H200, 8 per node, 3.2 Tbit/s between nodes", 7.9e14, 0.65, 4e12, 1.2e-3, 8, 2e11, 1e11, 1e-5, 1.4e11, 1e9, 20.0)
 # The workers of ray_cluster.yaml, with 10 Gbit/s between nodes. The figures are the maker's; the share is assumed.
-L4 = Machine("L4, one a node, 10 Gbit/s between nodes", 6e13, 0.5, 2.4e11, 4e-4, 1, 1e9, 1e9, 5e-5, 2.2e10, 5e8, 20.0)
+L4 = Machine("L4, one per node, 10 Gbit/s between nodes", 6e13, 0.5, 2.4e11, 4e-4, 1, 1e9, 1e9, 5e-5, 2.2e10, 5e8, 20.0)
 
 
 @lru_cache(maxsize=1024)
@@ -217,7 +217,7 @@ def inputs_table() -> str:
         flops = [f"{w.flops_per_image / 6e9:,.2f}", f"{w.flops_per_image * w.batch / 1e12:,.2f}"]
         return [f"{w.parameters:,}", *flops, f"{w.gradient_bytes / 1e6:,.0f}", f"{w.checkpoint_bytes / 1e6:,.0f}"]
 
-    head = ["", "parameters", "forward, GFLOP an image", "step, TFLOP", "all-reduce, MB", "checkpoint, MB"]
+    head = ["", "parameters", "forward, GFLOP per image", "step, TFLOP", "all-reduce, MB", "checkpoint, MB"]
     return table(head, rows_of(cells))
 
 
@@ -232,18 +232,18 @@ def check_table() -> str:
 
 
 def speedup_table(machine: Machine) -> str:
-    """How many times faster a step is with P workers."""
+    """The speed-up of a step with P workers."""
 
     def cells(work: Work) -> list[str]:
         one = step_seconds(work, machine)
         times = [f"{one / step_seconds(work, machine, p):.2f}" for p in SHARES[1:]]
         return [f"{one * 1000:,.3g} ms", *times] if work.fits(machine) else ["does not fit"] + [""] * len(times)
 
-    return table(["", "a step on 1", *(f"on {p}, times faster" for p in SHARES[1:])], rows_of(cells))
+    return table(["", "a step on 1", *(f"speed-up on {p}" for p in SHARES[1:])], rows_of(cells))
 
 
 def study_table(machine: Machine) -> str:
-    """Time for the comparison's 16 models on 1 to 256 devices: with one worker a model, and with the best number."""
+    """Time for the comparison's 16 models on 1 to 256 devices: with one worker per model, and with the best number."""
 
     def cell(works: list[Work], devices: int) -> str:
         workers = best_workers(works, machine, devices)

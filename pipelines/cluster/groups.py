@@ -12,8 +12,8 @@ from uvb.errors import UserError
 from uvb.plan import Plan, resolve_plan
 from uvb.spec import RunSpec
 
-GROUP_SECONDS = 600.0  # a group trains at least about so long: its start-up of 15 s then matters little
-FLOPS_A_SECOND = {"cpu": 1e11, "cuda": 1e14}  # of one worker, roughly; used for grouping only
+GROUP_SECONDS = 600.0  # a group trains at least about this long, so that its start-up of 15 s matters little
+FLOPS_A_SECOND = {"cpu": 1e11, "cuda": 1e14}  # rough speed of one worker; used for grouping only
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,7 @@ def _cpu_layout(options: ClusterOptions, has: Capacity, specs: Sequence[RunSpec]
     if concurrency > fitting and options.cpus_per_worker:
         raise UserError(
             f"asked for {concurrency} trials at a time of {workers} x {least:g} CPUs, and {has}; "
-            f"ask for at most {fitting} (--concurrent-trials), or fewer CPUs a worker"
+            f"ask for at most {fitting} (--concurrent-trials), or fewer CPUs per worker"
         )
     # The trials need a little, too, and workers that share a CPU get equal parts of it.
     spare = concurrency * TRIAL_CPUS
@@ -134,11 +134,11 @@ def _gpu_layout(options: ClusterOptions, has: Capacity, specs: Sequence[RunSpec]
     if not slots:
         most = max(has.node_gpus)
         raise UserError(
-            f"asked for {each:g} GPUs a worker, and {has}, {most} on one node; ask for at most {most} (--gpus-per-worker)"
+            f"asked for {each:g} GPUs per worker, and {has}, {most} on one node; ask for at most {most} (--gpus-per-worker)"
         )
     if each < 1 and options.num_workers > 1:  # NCCL refuses two ranks of one model on one GPU
         raise UserError(
-            f"asked for {options.num_workers} workers a model of {each:g} GPU each; "
+            f"asked for {options.num_workers} workers per model of {each:g} GPU each; "
             "workers of one model need a whole GPU each: give --gpus-per-worker 1, or --num-workers 1"
         )
     workers = options.num_workers or (1 if each < 1 else best_workers([Work.of(spec) for spec in specs], L4, slots))
@@ -150,5 +150,6 @@ def _gpu_layout(options: ClusterOptions, has: Capacity, specs: Sequence[RunSpec]
     share = int(10 * min([(has.cpus - concurrency * TRIAL_CPUS) / count, *rooms])) / 10
     cpus = options.cpus_per_worker or max(0.1, min(4.0, share))
     if cpus > share:
-        raise UserError(f"asked for {count} workers of {cpus:g} CPUs each, and {has}; ask for at most {share:g} CPUs a worker")
+        asked = f"asked for {count} workers of {cpus:g} CPUs each"
+        raise UserError(f"{asked}, and {has}; ask for at most {share:g} CPUs per worker")
     return Layout(workers, concurrency, cpus, each)

@@ -36,7 +36,7 @@ from uvb.training.state import DamagedCheckpoint, TrainState
 KEPT_STATES = 2
 PROGRESS_SECONDS = 1.0  # progress and curves are written at most this often
 RETRY_SECONDS = 5.0  # wait before trying again to write a checkpoint
-STUCK_LIMIT = 8  # give a model up after so many crashes at one place; the others continue
+STUCK_LIMIT = 8  # crashes at one place after which a model is given up; the others continue
 DIVERGED = 1e30  # for schedulers: the loss of a training that has none
 
 Report = Callable[[dict[str, Any]], Any]
@@ -132,7 +132,7 @@ class Training:
         if self.store.exists("done.json"):
             self._try(lambda: self.store.remove("state"))  # a process killed right after done.json leaves it
             return "done"
-        if self.store.exists("failed.json"):  # of this session: each session begins by removing it
+        if self.store.exists("failed.json"):  # this session wrote it: each session begins by removing it
             return "failed"
         before = self.store.find_json("progress.json", ProgressJson)
         stuck, where = before.get("stuck", 0) + 1, masked(self.store.join("state"))
@@ -268,7 +268,7 @@ class Training:
 
 
 def curves(state: TrainState) -> dict[str, Any]:
-    """The content of curves.json: a row an epoch, counted from 1."""
+    """The content of curves.json: one row per epoch, counted from 1."""
     rows = [dataclasses.asdict(row) for row in state.curves]
     rates = [row.pop("images_per_second") for row in rows]
     return {"rows": [{**row, "epoch": row["epoch"] + 1, "images_per_s": rate} for row, rate in zip(rows, rates, strict=True)]}

@@ -35,7 +35,7 @@ class Table:
 
 
 def number(value: Any, error: Any = None, *, best: bool = False, quiet: bool = False) -> Cell:
-    """A value with as many digits as its error allows (two of the error's), or four of its own; a dash where unknown."""
+    """A value rounded to the second digit of its error, or to four digits without an error; a dash if it is unknown."""
     value, error = known(value), known(error)
     if value is None:
         return Cell(DASH, quiet=True)
@@ -51,7 +51,7 @@ def text(value: Any, *, best: bool = False, quiet: bool = False) -> Cell:
 
 
 def printed(value: Any, digits: int = 3) -> Cell:
-    """A figure with just so many digits, as the paper prints its losses: 2.60, 15.0, 692."""
+    """A figure with exactly `digits` significant digits, as the paper prints its losses: 2.60, 15.0, 692."""
     return Cell(DASH if known(value) is None else f"{float(value):#.{digits}g}".rstrip("."), quiet=True)
 
 

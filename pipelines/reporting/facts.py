@@ -59,7 +59,7 @@ def run_facts(files: StudyFiles) -> list[tuple[str, str]]:
         "what was read": {"; ".join(line.strip() for line in read_lines(files) if not line.startswith(WARNING))} - {""},
         "tasks with results": {f"{name} ({len(files.results(name))})" for name in tasks},
     }
-    lists = ("data", "models", "recipe", "plan")  # whose entries have commas of their own
+    lists = ("data", "models", "recipe", "plan")  # entries of these contain commas
     return [(name, ("; " if name in lists else ", ").join(sorted(values))) for name, values in facts.items() if values]
 
 

@@ -25,7 +25,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Levels:
-    """At how many noise levels the interval lies below zero, above it, or on both sides."""
+    """Counts of noise levels: the interval lies below zero, above it, or on both sides."""
 
     below: int
     above: int
@@ -37,13 +37,13 @@ class Levels:
 class Headline:
     """Two models at the largest noise level of a data set: UVB and DEEN where both are there."""
 
-    row: pd.Series  # of the losses table: the first model's, with the references of the same images
+    row: pd.Series  # the first model's row of the losses table, with the references of the same images
     first: float  # test losses
     second: float
     difference: Difference
     images: int
     levels: Levels | None
-    conditions: int  # in the study, of which this is one
+    conditions: int  # of the study, this one included
     others: tuple[Difference, ...]
 
     @property
@@ -55,7 +55,7 @@ class Headline:
 class LoneHeadline:
     """The best model at the largest noise level of a data set, where no two are compared."""
 
-    row: pd.Series  # of the losses table
+    row: pd.Series  # its row of the losses table
     conditions: int
 
     @property

@@ -97,7 +97,7 @@ def other_losses(losses: pd.DataFrame, asked: Collection[str] = ()) -> list[Tabl
 
 
 def _long(caption: str, condition: list[str], rows: pd.DataFrame) -> Table:
-    """One row a model, estimator, noise level and condition; both splits across."""
+    """One row per model, estimator, noise level and condition. The columns are both splits."""
     keys = ["dataset", "model", "estimator", "sigma", *condition, "widths"]
     names = {"dataset": "data", "sigma": "σ", "batch_size": "batch", "train_images": "images"}
     words: dict[str, Callable[[Any], str]] = {"model": label, "sigma": level}

@@ -1,4 +1,4 @@
-"""Paired differences as cells: UVB less DEEN, then every other model less each of them."""
+"""Paired differences as cells: UVB minus DEEN, then every other model minus each of them."""
 
 import itertools
 from collections.abc import Collection, Sequence
@@ -12,7 +12,7 @@ from pipelines.reporting.statistics import interval, main_group, main_models
 
 
 def pair_tables(pairs: pd.DataFrame, losses: pd.DataFrame, asked: Collection[str] = ()) -> list[Table]:
-    """UVB - DEEN by sigma and split, then every other model less each of them on the test set; 95 % intervals."""
+    """UVB - DEEN by sigma and split, then every other model minus each of them on the test set; 95 % intervals."""
     found: list[Table] = []
     main = main_group(losses, asked)
     pairs = pairs[pairs["first_id"].isin(set(main["spec_id"]))]  # the second may be of another size, if near enough
@@ -27,7 +27,7 @@ def pair_tables(pairs: pd.DataFrame, losses: pd.DataFrame, asked: Collection[str
             tables.append(_pair_table(caption, columns, [means.format("UVB"), *_seeds(two)]))
         if len(others):
             columns = [
-                (label(m), f"less {label(second)}", own)
+                (label(m), f"minus {label(second)}", own)
                 for m in main_models(others, "first")
                 for second in ("uvb", "deen")
                 if len(own := others[(others["first"] == m) & (others["second"] == second)])

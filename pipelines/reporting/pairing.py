@@ -23,9 +23,9 @@ Measured = tuple[Model, Result]
 
 
 def pairs(files: StudyFiles) -> pd.DataFrame:
-    """Each model's loss less that of UVB, and less that of DEEN, trained and measured alike and about as large.
+    """Each model's loss minus that of UVB, and minus that of DEEN, trained and measured alike and about as large.
 
-    Both have the same images and noise. UVB and DEEN themselves make one pair, UVB - DEEN. Where the second has several
+    Both have the same images and noise. UVB and DEEN themselves make one pair, UVB - DEEN. If the second model has several
     sizes, the nearest is taken. The standard error is over images: draws of one image count as one.
     """
     per_image = lru_cache(maxsize=64)(_per_image)  # many models have the same opponent; the limit keeps memory flat
@@ -71,7 +71,7 @@ def _condition(spec: RunSpec, result: Result) -> str:
 
 
 def _compared(first: str, second: str) -> bool:
-    """Whether there is a pair first - second: any model less UVB or DEEN; of these two, UVB - DEEN alone."""
+    """Whether there is a pair first - second: any other model minus UVB or DEEN, and UVB - DEEN."""
     return (first, second) == OPPONENTS if first in OPPONENTS else second in OPPONENTS
 
 

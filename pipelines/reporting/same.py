@@ -11,7 +11,7 @@ from uvb.errors import UserError
 
 # How long it took, when, and where it was tracked: runs that found the same may differ in these.
 LEFT_OUT = ("run_id", "seconds", "time", "images_per_s")
-NAMED = 3  # rows that differ are named up to so many a column
+NAMED = 3  # the most differing rows named per column
 
 
 def differences(a: Path, b: Path) -> list[str]:

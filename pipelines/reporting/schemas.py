@@ -49,8 +49,8 @@ SCHEMAS = {
     ),
     # Tables 4 and 5. docs/file_formats.md names the quantities.
     "internals": _schema("spec_id quantity", f"{DESCRIPTION} value stderr? paper_value? run_id?"),
-    # One row an epoch, counted from 1. `kl` and `recon` are null for a model without a latent. `train_loss` is the mean over
-    # the epoch, in which the weights changed, so the gap is `test_loss` less `train_probe`.
+    # One row per epoch, counted from 1. `kl` and `recon` are null for a model without a latent. `train_loss` is the mean over
+    # the epoch, in which the weights changed, so the gap is `test_loss` minus `train_probe`.
     "curves": _schema("spec_id epoch", "train_loss? test_loss? kl? recon? images_per_s? seconds? time? train_probe?"),
     # Table 1. `ratio` is to UVB's count on the same images.
     "capacity": _schema("dataset model widths", "shape parameters ratio? paper_parameters?"),

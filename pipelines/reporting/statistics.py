@@ -10,7 +10,7 @@ from scipy.special import stdtrit
 from uvb.measure.losses import own_estimator as own_name
 
 CONDITION = ["recipe", "activation", "batch_size", "train_images", "epochs"]
-FALLING = 0.005  # where a loss falls by a larger share in the last tenth of its training, the training was too short
+FALLING = 0.005  # if a loss falls by a larger share in the last tenth of its training, the training was too short
 
 
 def main_group(table: pd.DataFrame, asked: Collection[str] = ()) -> pd.DataFrame:
@@ -60,7 +60,7 @@ def over_seeds(losses: pd.DataFrame) -> pd.DataFrame:
 
 
 def interval(pairs: pd.DataFrame) -> tuple[float, float, float]:
-    """The mean difference of one pair a seed, and its 95 % interval: over images and, from two seeds on, over trainings.
+    """The mean difference of one pair per seed, and its 95 % interval: over images and, from two seeds on, over trainings.
 
     The part over images is the mean of the seeds' intervals: seeds share the test images, so it can be no larger. The part over
     trainings is Student's t of the seeds' spread, wide for two seeds. The parts are joined as independent.

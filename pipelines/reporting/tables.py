@@ -62,7 +62,7 @@ def internals(files: StudyFiles) -> pd.DataFrame:
 
 
 def curves(files: StudyFiles) -> pd.DataFrame:
-    """Training curves: one row an epoch, of unfinished models too."""
+    """Training curves: one row per epoch, for unfinished models too."""
     names = SCHEMAS["curves"].names[1:]
     found = [(model.spec_id, row) for model in files.models.values() for row in model.curves]
     return frame("curves", [{"spec_id": spec_id, **{name: row.get(name) for name in names}} for spec_id, row in found])

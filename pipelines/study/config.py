@@ -156,13 +156,13 @@ class DataOptions(Bounded):
     split: tuple[str, ...] = ()
     """Your own choice of splits: train=NAME test=NAME, where NAME+NAME joins two. Default: by their names."""
     resize: int = 0
-    """Resize the images to so many pixels on the shorter side. 0: do not."""
+    """Resize the images: the pixels of the shorter side. 0: do not."""
     center_crop: bool = False
     """Cut your own pictures to their central square."""
     background: Literal["none", "black", "white"] = "none"
     """The background of your own transparent pictures. none: they are refused."""
     train_images: int = 0
-    """Train on only the first so many images. 0: all."""
+    """The number of images to train on, the first of the set. 0: all."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -58,7 +58,7 @@ def load_images(uri: str, checksum: str, train_images: int | None = None) -> Ima
     If the study is not on this machine's file system, each machine fetches the parts that it needs once, into its cache.
 
     Args:
-        train_images: only the first so many training images will be used; the others may be missing. None: all.
+        train_images: the number of training images that will be used. The later ones may be missing. None: all are used.
 
     Raises:
         UserError: the file is missing or damaged.

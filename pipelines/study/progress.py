@@ -1,4 +1,4 @@
-"""The progress of the trainings: which models train, their epoch, loss and images a second, and the time left."""
+"""The progress of the trainings: which models train, their epoch, loss and images per second, and the time left."""
 
 import math
 import time

@@ -23,7 +23,7 @@ class Search:
 
 
 def asha_search(epochs: int) -> Search:
-    """A search by ASHA among trainings of so many epochs."""
+    """A search by ASHA among trainings of `epochs` epochs."""
     from ray.tune.schedulers import ASHAScheduler
 
     least = max(1, epochs // REDUCTION**2)

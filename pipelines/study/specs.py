@@ -35,7 +35,7 @@ def data_ref(options: DataOptions, images: ImageSet, batch_size: int | None = No
     chosen = options.train_images or available
     require(
         batch_size is None or batch_size <= chosen,
-        f"--batch-size {batch_size}: there are {chosen} training images; choose at most so many",
+        f"--batch-size {batch_size}: there are {chosen} training images; choose at most {chosen}",
     )
     return DataRef(images.name, images.checksum, images.shape, chosen)
 

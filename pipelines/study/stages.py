@@ -116,7 +116,7 @@ def plan(
 
 
 def of_other_code(study: Running, trained: Sequence[RunSpec]) -> set[RunSpec]:
-    """Those of `trained` whose model's code has changed since its training: loaded now, it would be another model."""
+    """The trainings whose model's code has changed since. Loaded now, each would be another model."""
     codes = {spec: study.store.find_json(f"{study.folder(spec)}/done.json", Done).get("code") for spec in trained}
     return {spec for spec, code in codes.items() if code_changed(spec.model, code)}
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
 
-NAME = "model"  # of our folder in a pyfunc
+NAME = "model"  # name of our folder in a pyfunc
 REQUIREMENTS = ("torch", "torchvision", "numpy", "pandas", "pyarrow", "scikit-learn", "safetensors", "pillow")
 
 

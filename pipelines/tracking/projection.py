@@ -2,7 +2,7 @@
 
 Each pass compares the files' time stamps with those of what was projected, and writes what is new.
 
-Runs: one parent (the study), one child a model, and children named "UVB over σ". These have the metric ``loss_over_sigma`` at
+Runs: one parent (the study), one child per model, and children named "UVB over σ". These have the metric ``loss_over_sigma`` at
 step 100 σ, because MLflow draws one metric of several runs as one chart with a line for each run. Where noise levels are finer
 than hundredths it is ``loss_over_1000_sigma``, and so on.
 """
@@ -69,7 +69,7 @@ class Projection:
     ) -> None:
         self.runs, self.folder, self.study_name, self.file = runs, folder, study_name, file
         self._notes, self._log_models = notes, log_models
-        self._content: dict[str, Any] = {}  # of study.json
+        self._content: dict[str, Any] = {}  # what study.json holds
         self._values: dict[str, dict[str, float]] = {}  # spec_id -> the tables' figures
         self._projected: dict[str, Any] = {}  # unit -> stamps of the files that it was made of
 
@@ -217,7 +217,7 @@ class Projection:
             run.set_status("FAILED", failed.get("time"))
         elif spec_id in self._content.get("specs", [spec_id]):
             run.set_status("RUNNING")
-        elif run.status == "RUNNING":  # of an earlier command: nobody trains it now, and it did not fail
+        elif run.status == "RUNNING":  # an earlier command began it: nobody trains it now, and it did not fail
             run.set_status("KILLED", last)
 
     def _child(self, key: str, name: str, tags: Mapping[str, str], start_seconds: float | None = None) -> Run:

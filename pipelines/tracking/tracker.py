@@ -84,7 +84,7 @@ class Tracker:
     def sync(self) -> bool:
         """Project what changed since the last call; True where nothing is left to do. A server that is away raises nothing.
 
-        Logs at most one trained model a call, since that takes a second or more.
+        Logs at most one trained model per call, since that takes a second or more.
         """
         with self._lock:
             if not self._active or time.monotonic() < self._retry_at:

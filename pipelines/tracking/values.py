@@ -14,7 +14,7 @@ from pipelines.tracking.connection import Point
 from uvb.measure.losses import own_estimator
 
 Rows = list[dict[str, Any]]
-LOSSES = ("train_loss", "test_loss", "train_probe")  # of a training curve: of the objective
+LOSSES = ("train_loss", "test_loss", "train_probe")  # columns of a training curve that hold the objective
 
 
 def curve_points(rows: Rows, began: float | None, objective: str = "denoise") -> Iterator[Point]:

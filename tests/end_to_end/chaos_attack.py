@@ -46,7 +46,7 @@ class Scene:
     starts: int
     title: str
     processes: set[psutil.Process]
-    """Those of this title."""
+    """The processes with this title."""
     time: float
     began: float
 

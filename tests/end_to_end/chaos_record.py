@@ -54,7 +54,7 @@ def require_no_traces(folder: Path, blows: list[Blow]) -> None:
 
 
 def recoveries(blows: list[Blow]) -> dict[str, dict[str, float]]:
-    """Of each kind: how often, and the seconds until the study went on."""
+    """For each kind of disturbance: how often it happened, and the seconds until the study went on."""
     seconds: dict[str, list[float]] = collections.defaultdict(list)
     for blow in blows:
         seconds[blow.kind].append(blow.recovery_seconds)

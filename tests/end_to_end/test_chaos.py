@@ -98,7 +98,7 @@ class Worker:
 
 @pytest.fixture
 def attack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Attack:
-    """On a study of two models, of which the first trains. Its workers are `workers`, a list that a test may change."""
+    """An attack on a study of two models, of which the first trains. `workers` lists its workers; a test may change it."""
     for name in ("a", "b"):
         (tmp_path / "models" / name).mkdir(parents=True)
         spec = {"model": "uvb", "data": {"train_images": 300}, "recipe": {"batch_size": 100}}

@@ -82,7 +82,7 @@ STUDY = {
     "--experiments tea": "unknown experiment 'tea'; choose",
     "--epochs 0": "--epochs 0: it must be from 1 to 1,000,000",
     "--batch-size -1": "--batch-size -1: ",
-    "--batch-size 6000": "--batch-size 6000: there are 1500 training images; choose at most so many",
+    "--batch-size 6000": "--batch-size 6000: there are 1500 training images; choose at most 1500",
     "--learning-rate nan": "--learning-rate nan: ",
     "--train-images 99999": r"digits has 1500; choose 2 to 1500",
     "--num-workers 999": rf"asked for 999 workers.*ask for at most {usable_cpus()} \(--num-workers\)",

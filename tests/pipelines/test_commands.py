@@ -72,7 +72,7 @@ def test_denoise_resizes_cleans_and_writes_pictures(model, tmp_path):
 
 
 def test_denoise_takes_arrays_without_a_channel_axis(model, tmp_path):
-    """As a data set's .npz may lack it."""
+    """The arrays of a data set's .npz may lack that axis too."""
     for name, shape in (("flat", (2, 8, 8)), ("whole", (2, 1, 8, 8))):
         np.save(tmp_path / f"{name}.npy", np.linspace(0, 1, 128, dtype=np.float32).reshape(shape))
         denoise(Denoise(model, tmp_path / f"{name}.npy", out=tmp_path / name))

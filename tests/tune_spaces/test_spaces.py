@@ -57,7 +57,7 @@ def test_get_space_refuses_an_unknown_name() -> None:
 
 
 def test_full_study_refuses_bad_input_in_one_line_and_writes_nothing(tmp_path: Path) -> None:
-    """In a process of its own. tests/pipelines/test_bad_input.py has all other refusals."""
+    """The command runs in its own process. tests/pipelines/test_bad_input.py has all other refusals."""
     command = [sys.executable, str(ROOT / "pipelines" / "full_study.py"), "--sigmas", "0"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert result.returncode == 2

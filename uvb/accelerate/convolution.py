@@ -16,7 +16,7 @@ from torch.autograd import Function
 from uvb.accelerate import products
 from uvb.accelerate.patches import product
 
-TENSOR_CORES = 8  # they take so many channels at a time, in half precision
+TENSOR_CORES = 8  # channels that tensor cores take at a time in half precision
 _inner: ContextVar[bool] = ContextVar("uvb_inner_gradient", default=False)
 
 
@@ -43,7 +43,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     device = x.device.type
     if torch.compiler.is_compiling():  # dynamo loses the gradients of a `Function` inside torch.func
         return torch.conv2d(x, weight, bias)
-    frozen = not weight.requires_grad  # of the parameter itself: its copies inside torch.func do not know
+    frozen = not weight.requires_grad  # ask the parameter itself: its copies inside torch.func do not know
     autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)  # "meta" has none
     if autocast and x.dtype is not torch.float64:
         x, weight, bias = (t.to(torch.get_autocast_dtype(device)) for t in (x, weight, bias))

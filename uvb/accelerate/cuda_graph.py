@@ -12,7 +12,7 @@ from uvb.accelerate.gradients import distance
 from uvb.compat import end_failed_capture
 
 WARM_UP = 3  # calls before the capture, in which kernels are compiled and chosen
-LARGEST_DISTANCE = 1e-2  # of the graph's result from the last call's, relative: kernels may add in another order
+LARGEST_DISTANCE = 1e-2  # relative, from the last plain call's result to the graph's: kernels may add in another order
 
 Outputs = tuple[Tensor | None, ...]
 

@@ -11,7 +11,7 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 
-FEW_PIXELS = 16  # of a layer's output; at 4x4 and below the products win, in fp32 and in bf16
+FEW_PIXELS = 16  # at outputs of 4x4 pixels and below the products win, in fp32 and in bf16
 
 _enabled: ContextVar[bool] = ContextVar("uvb_products", default=False)
 

@@ -168,7 +168,7 @@ def _results(job: Job, left: Sequence[int], file: ImageFile, target: Target) -> 
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-_mine: tuple[Job, ImageFile, Target]  # of a process of the pool
+_mine: tuple[Job, ImageFile, Target]  # set in each process of the pool
 
 
 def _begin(job: Job, file: ImageFile, target: Target, parent: int) -> None:

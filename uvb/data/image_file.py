@@ -25,7 +25,7 @@ from torch import Tensor
 from uvb.data.survey import Survey
 from uvb.errors import UserError, one_line
 
-BLOCK_BYTES = 1 << 26  # of images under one SHA-256
+BLOCK_BYTES = 1 << 26  # bytes of images under one SHA-256
 WRITABLE_BYTES = 1 << 30  # a larger map is read-only: the system reserves memory for a writable one
 TENSORS = ("train", "test", "train_labels", "test_labels")
 _MAX_HEADER = 1 << 27

@@ -12,7 +12,7 @@ from uvb.noise import generator
 
 COMPONENTS, SHAPE, LEVELS = 8, (1, 8, 8), 255
 TRAIN_IMAGES, TEST_IMAGES = 20_000, 2_000
-DEVIATION = 0.05  # of each pixel about its component's mean
+DEVIATION = 0.05  # standard deviation of each pixel about its component's mean
 
 
 def true_mixture() -> GaussianMixture:

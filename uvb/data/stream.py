@@ -11,8 +11,8 @@ from torch import Tensor
 
 from uvb.machine import usable_memory
 
-GPU_SHARE = 0.4  # of a GPU's free memory that images may take
-RAM_SHARE = 0.5  # of the usable memory; a larger map is streamed
+GPU_SHARE = 0.4  # the share of a GPU's free memory that images may take
+RAM_SHARE = 0.5  # the share of the usable memory that a map may take; a larger one is streamed
 AHEAD = 8  # batches that are read before they are asked for
 
 

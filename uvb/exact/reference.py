@@ -17,9 +17,9 @@ class Reference:
     """Losses E‖x - x̂(y)‖², summed over pixels. Standard errors count images, as for models.
 
     Attributes:
-        floor: of the training set's exact posterior mean, on the training set. No training loss can be lower.
-        nonparametric: of the same estimator, on the test set. A reference and no bound.
-        mean_predictor: of the training set's mean image, on the test set.
+        floor: loss of the training set's exact posterior mean, on the training set. No training loss can be lower.
+        nonparametric: loss of the same estimator, on the test set. It is a reference, not a bound.
+        mean_predictor: loss of the training set's mean image, on the test set.
         mean_image_train: the same, on the training set.
     """
 
@@ -38,7 +38,7 @@ def reference(images: ImageSet, sigma: float, config: EvalConfig, plan: Plan, *,
     2 TFLOP). Fewer ``config.draws`` are the first of the same draws.
 
     Args:
-        train_images: the first so many training images are the prior (None: all).
+        train_images: the number of training images, from the first on, that are the prior (None: all).
     """
     prior = resident(images.train[:train_images], plan.device)  # (N, C, H, W) uint8
 

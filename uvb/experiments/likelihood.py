@@ -38,13 +38,13 @@ def _gradients(spec: RunSpec, context: Context) -> float:
 @register_experiment("likelihood", needs="energy", where="largest", gradients=_gradients)
 @torch.no_grad()
 def likelihood(model: Estimator, spec: RunSpec, context: Context) -> Result:
-    """`rows`: [{density, nll, stderr, bits}] of "model", "exact" and "gaussian", in nats and in bits a pixel. The density is
+    """`rows`: [{density, nll, stderr, bits}] of "model", "exact" and "gaussian", in nats and in bits per pixel. The density is
     of pixels in [0, 1], so values may be below 0.
 
     A random energy is held at the seed's one ε, so that exp(-f) is one density. `log_z`, `lower` and `upper` are annealed
     from the Gaussian with the mean and covariance of Y, and back. The way back begins with 20 trajectories of the energy from
     noisy training images; `upper` is a bound only if they end in the energy's density. Where the bounds do not meet,
-    `message` says so and the model has no number. `excess` is -log p(y) of the model less that of the exact density, on the
+    `message` says so and the model has no number. `excess` is -log p(y) of the model minus that of the exact density, on the
     same noisy images. Arrays: each image's -log p(y), (N,), its mean over the noise draws.
     """
     assert isinstance(model, Energy)

@@ -15,8 +15,8 @@ from uvb.models.base import Energy, Estimator
 from uvb.sampling.walk_jump import WalkJump, walk_at, walk_step
 from uvb.spec import RunSpec
 
-CHAINS, GRADIENTS = 16, 800  # every setting gets so many gradients a chain
-WARM_UP = 0.25  # of a chain, not counted
+CHAINS, GRADIENTS = 16, 800  # every setting gets 800 gradients per chain
+WARM_UP = 0.25  # the share of a chain that is not counted
 AXES = 3  # principal components of the data that must mix
 CONVERGED = 1.05  # chains count as mixed where split-R̂ is below this
 

@@ -1,4 +1,4 @@
-"""On the data set "mixture", whose true score is known: how near a model comes to the best possible estimator."""
+"""How near a model comes to the best possible estimator on the data set "mixture", whose true score is known."""
 
 from functools import cache
 from pathlib import Path

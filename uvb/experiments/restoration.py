@@ -13,7 +13,7 @@ from uvb.spec import RunSpec
 
 IMAGES, CHAINS, DRAWS, WARM_UP = 4, 6, 8, 4
 NOISE = 0.5  # τ, in units of σ
-LEVEL = 0.9  # of the intervals whose coverage is counted
+LEVEL = 0.9  # probability of the intervals whose coverage is counted
 
 
 def _gradients(spec: RunSpec, context: Context) -> float:

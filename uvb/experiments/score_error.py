@@ -21,7 +21,7 @@ def score_error(model: Estimator, spec: RunSpec, context: Context) -> Result:
     """`rows`: [{split, estimator, error, stderr, score_error, images}], error = E‖x̂_model(y) - x̂_exact(y)‖².
 
     `score_error` is error/σ⁴, the squared error of ∇log p(y) (Eq. 2). On the training set the expected error is the loss
-    less the floor. On the test set a model that generalizes is *right* to differ.
+    minus the floor. On the test set a model that generalizes is *right* to differ.
     """
     exact, rows = context.exact_energy(spec), []
 

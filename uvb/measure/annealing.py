@@ -11,7 +11,7 @@ from uvb.models.base import Energy
 from uvb.noise import generator, normal
 from uvb.sampling.chains import as_images, held_noise
 
-RESAMPLES = 400  # of the bootstrap over chains
+RESAMPLES = 400  # samples of the bootstrap over chains
 TOLERANCE = 0.5  # nats; bounds do not meet if they are further apart than this and than three standard errors
 
 
@@ -66,7 +66,7 @@ class _Place(NamedTuple):
         return torch.lerp(*values, beta), torch.lerp(*gradients, beta)
 
     def where(self, taken: Tensor, other: "_Place") -> "_Place":
-        """These places where `taken`, (B,) bool, is true, and the other places elsewhere."""
+        """The places of `self` where `taken`, (B,) bool, is true, and of `other` elsewhere."""
         wide = as_images(taken, self.y)
         (f0, g0), (f, g) = (
             (torch.where(taken, new[0], old[0]), torch.where(wide, new[1], old[1]))

@@ -54,7 +54,7 @@ def train_classifier(
         UserError: the set is empty, labels are missing or out of range, or images are too small.
     """
     if len(images) == 0 or labels.shape != (len(images),):
-        raise UserError(f"the classifier needs one label an image: {len(images)} images, labels {tuple(labels.shape)}")
+        raise UserError(f"the classifier needs one label per image: {len(images)} images, labels {tuple(labels.shape)}")
     classes = int(labels.max()) + 1 if classes is None else classes
     if int(labels.min()) < 0 or int(labels.max()) >= classes:
         raise UserError(f"labels run from {int(labels.min())} to {int(labels.max())}; allowed are 0 to {classes - 1}")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-PARTS = 40  # of each interval, for the trapezoid rule
+PARTS = 40  # parts of each interval, for the trapezoid rule
 
 
 def entropy_growth(sigmas: Sequence[float], losses: Sequence[float], dimension: int) -> list[float]:

@@ -46,7 +46,7 @@ class Mean:
 def evaluation_images(images: ImageSet, split: str, config: EvalConfig, train_images: int | None = None) -> Tensor:
     """The uint8 images (N, C, H, W) of a split that every model is measured on.
 
-    `train_images` is for models trained on the first so many images: only those are drawn from.
+    `train_images` is for models trained on the first images only, this many: the images are drawn from those.
     """
     pool = images.train[:train_images] if split == "train" else images.test
     limit = config.train_images if split == "train" else config.test_images

@@ -11,7 +11,7 @@ from uvb.noise import generator
 
 NEIGHBOURS, MANIFOLD = 5, 3  # k of density and coverage (Naeem et al. 2020), of precision and recall (Kynkäänniemi et al. 2019)
 MEASURES = ("frechet", "precision", "recall", "density", "coverage")
-RESAMPLES = 50  # of the bootstrap; they give a standard error to 10 %
+RESAMPLES = 50  # samples of the bootstrap; they give a standard error to 10 %
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from uvb.sampling.chains import begin
 from uvb.sampling.walk_jump import WalkJump, walk_jump
 
 TASKS = ("inpaint", "deblur", "enlarge")
-LEAPFROGS = 7  # with τ = σ/2 a quarter turn in directions as wide as σ, after which a draw is nearly independent
+LEAPFROGS = 7  # with τ = σ/2 they make a quarter turn in directions as wide as σ, so a draw is nearly independent
 
 
 @dataclass(frozen=True)

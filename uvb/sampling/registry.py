@@ -8,7 +8,7 @@ from uvb.sampling.chains import WalkState
 
 Step = Callable[..., WalkState]  # (energy, state, seed, *, batch, **settings)
 Settings = Callable[[float], Mapping[str, float]]  # sigma -> settings
-Count = Callable[[Mapping[str, float]], int]  # settings -> gradients a step
+Count = Callable[[Mapping[str, float]], int]  # settings -> gradients per step
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of Jordan's quintic, which takes singular values to between about 0.7 and 1.2
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # Jordan's quintic takes singular values to between about 0.7 and 1.2
 STEPS = 5
-SMALLEST_NORM = 1e-7  # so that a gradient of zero gives a step of zero
+SMALLEST_NORM = 1e-7  # makes a gradient of zero give a step of zero
 ADAMS_SIZE = 0.2  # the root mean square of Adam's step over the learning rate (Liu et al., 2025)
 
 

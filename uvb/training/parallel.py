@@ -21,7 +21,7 @@ def sum_over_workers(value: Tensor) -> Tensor:
 
 
 def first_of_all(line: str) -> str:
-    """On every rank, the first line of any rank that is not empty; "" if all are empty."""
+    """The first line of any rank that is not empty, on every rank; "" if all are empty."""
     lines = [line]
     if rank_and_world()[1] > 1:
         lines = [""] * rank_and_world()[1]

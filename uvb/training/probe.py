@@ -12,7 +12,7 @@ from uvb.training.objectives import build_objective
 from uvb.training.parallel import rank_and_world, sum_over_workers
 from uvb.training.state import TrainState
 
-PROBE_IMAGES = 1024  # of each split
+PROBE_IMAGES = 1024  # images of each split
 
 
 class Probe:
@@ -26,7 +26,7 @@ class Probe:
     def __init__(self, spec: RunSpec, plan: Plan, state: TrainState, images: ImageSet) -> None:
         self.plan, self.model = plan, state.averaged
         self.objective = build_objective(spec.objective, state.averaged)
-        count = min(PROBE_IMAGES, len(images.test))  # of training images no more than of test images
+        count = min(PROBE_IMAGES, len(images.test))  # as many training images as test images, at most
         self.train = self._fixed(images.train[: spec.data.train_images], count, images.levels)
         self.test = self._fixed(images.test, count, images.levels)
 

@@ -54,7 +54,7 @@ class TrainState:
         model: the raw weights being trained.
         averaged: the average of the weights, which is the result; `model` itself if the recipe does not average.
         epoch, step: the next step to take is `step` of `epoch`.
-        step_losses: (steps an epoch,), the mean loss of each batch of this epoch. Each of several workers holds its share.
+        step_losses: (steps per epoch,), the mean loss of each batch of this epoch. Each of several workers holds its share.
         seconds: training time so far, without checkpoints and start-up.
     """
 

@@ -73,7 +73,7 @@ def gradients_of(loss_of: nn.Module, plan: Plan, longest: float = math.inf) -> G
 
     def loss_and_gradients(*batch: Tensor) -> tuple[Tensor | None, ...]:
         for parameter in trained:
-            parameter.grad = None  # so that the backward pass writes instead of adding
+            parameter.grad = None  # then the backward pass writes instead of adding
         with plan.autocast():
             loss: Tensor = loss_of(*batch)
         loss.backward()

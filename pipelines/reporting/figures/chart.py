@@ -14,7 +14,7 @@ import numpy as np
 
 from pipelines.reporting.figures.style import css, label, marker, marker_path, shade
 
-WIDTH = 300  # of the axes, in px: with its labels a chart is as wide as a phone
+WIDTH = 300  # width of the axes in px: with its labels a chart is as wide as a phone
 FONT = "system-ui, 'DejaVu Sans', sans-serif"
 SHIFT = "event.pointerType == 'mouse' && !event.shiftKey"
 

@@ -37,7 +37,7 @@ def draw(curves: list[Curve], value: str, name: str, beside: str | None = None) 
 
 @register("curves", title="Training", paper="Sec. 3.1.1", needs="training curves", order=30)
 def pictures(study: Study) -> Iterator[Picture]:
-    """For each data set: its losses and their gap, a picture an objective, and the KL where models have a latent."""
+    """For each data set: its losses and their gap, one picture per objective, and the KL where models have a latent."""
     curves = dict(list(study.tables["curves"].groupby("spec_id")))
     chosen = _chosen(list(study.files.models.values()), set(curves), study.files.asked)
     for dataset, models in chosen.items():

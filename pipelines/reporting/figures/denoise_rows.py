@@ -10,7 +10,7 @@ from pipelines.reporting.figures.style import label
 from pipelines.reporting.numbers import level
 from pipelines.reporting.statistics import main_group, main_models, own_estimator
 
-SAMPLES = 12  # of a walk, in the opening strip
+SAMPLES = 12  # samples of a walk in the opening strip
 
 
 @register("legible", title="What they see, and what they answer", needs="denoise_rows", order=15)

@@ -20,7 +20,7 @@ EXACT = "training set’s exact density"
 
 
 def draw(found: Found) -> Chart:
-    """-log p(y) over σ less that of the Gaussian, one line a model; bars are one standard error of the paired difference."""
+    """-log p(y) over σ minus that of the Gaussian, one line per model. Bars are one standard error of the paired difference."""
     by_density: dict[str, dict[float, np.ndarray]] = {}
     for model, result in found:
         for name, key in ((model.spec.model, "model"), (EXACT, "exact")):
@@ -32,11 +32,11 @@ def draw(found: Found) -> Chart:
         means = [float(points[sigma].mean()) for sigma in sigmas]
         errors = [float(points[sigma].std()) / math.sqrt(len(points[sigma])) for sigma in sigmas]
         series.append(_line(name, sigmas, means, errors))
-    return lines(series, "σ", "−log p(y) less a Gaussian’s, nats", zero=True)
+    return lines(series, "σ", "−log p(y) minus a Gaussian’s, nats", zero=True)
 
 
 def draw_identity(rows: Sequence[Row]) -> Chart:
-    """The growth of -E log p(y) over each interval of σ, less the integral of the loss: zero where the identity holds."""
+    """The growth of -E log p(y) over each interval of σ, minus the integral of the loss. It is zero if the identity holds."""
     series = []
     for name, own in _by_density(rows).items():
         apart = [row["measured"] - row["integral"] for row in own]
@@ -110,7 +110,7 @@ def _caption(data: str, found: Found) -> str:
             parts.append(f"{who} at σ = {level(model.spec.sigma)} has no number: {values['message']}")
         elif model.spec.sigma == largest:
             row = next(row for row in values["rows"] if row["density"] == "model")
-            parts.append(f"{who} {row['nll']:.2f}{_error(row['stderr'])} nats ({row['bits']:.3f} bits a pixel; "
+            parts.append(f"{who} {row['nll']:.2f}{_error(row['stderr'])} nats ({row['bits']:.3f} bits per pixel; "
                          f"{values['excess']:+.2f}{_error(values['excess_stderr'])} against the exact density; "
                          f"log Z between {values['lower']:.2f} and {values['upper']:.2f})")  # fmt: skip
     about = (

@@ -11,7 +11,7 @@ from pipelines.reporting.numbers import level
 from pipelines.reporting.statistics import main_models
 
 REFERENCES = {"train": ("floor", "floor (exact)"), "test": ("nonparametric", "non-parametric")}
-ZOOM = 1.25  # losses above so many times the compared ones are cut off
+ZOOM = 1.25  # losses above this multiple of the compared ones are cut off
 
 
 def draw(losses: pd.DataFrame, split: str, domain: tuple[float, float] | None = None) -> Chart:

@@ -27,7 +27,7 @@ def draw_energy(energy: np.ndarray, model: str) -> Chart:
 
 
 def draw_classes(classes: np.ndarray, shown: int = 20) -> Chart:
-    """The class (steps, N) of x̂ along the flow, a row for each image; hovering tells the class."""
+    """The class (steps, N) of x̂ along the flow, one row per image. Hovering tells the class."""
     rows = [
         {"image": image + 1, "from": begin, "to": end, "class": str(int(classes[begin, image]))}
         for image in range(min(shown, classes.shape[1]))
@@ -53,7 +53,7 @@ def _stays(classes: np.ndarray) -> Iterator[tuple[int, int]]:
 @register("nebula", title="Attractors of the energy", paper="Sec. 3.3.1", needs="nebula", order=70)
 def pictures(study: Study) -> Iterator[Picture]:
     """Images, and energies and classes along the flow, for each model."""
-    walks = study.files.results(WALK)  # which measure how far the classifier can be believed
+    walks = study.files.results(WALK)  # walks measure how far the classifier can be believed
     for model, result in study.of_models("nebula"):
         spec, arrays, values = model.spec, result.arrays, result.values
         believed = trust(walks[model.spec_id].values) if model.spec_id in walks else ""

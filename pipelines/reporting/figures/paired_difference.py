@@ -11,7 +11,7 @@ from pipelines.reporting.statistics import interval, main_group, main_models
 
 
 def draw(pairs: pd.DataFrame, domain: tuple[float, float] | None = None) -> Chart:
-    """Differences of one data set and split: a line for each first model, less the second model that most pairs have."""
+    """One line for each first model: its loss minus that of the second model in most pairs. One data set and split."""
     opponent = pairs["second"].mode().iloc[0]
     pairs = pairs[pairs["second"] == opponent]
     models, series = main_models(pairs, "first"), []

@@ -51,7 +51,7 @@ _LABELS = {
     "uvb_laplace_matched": "UVB, Laplace b = σ/√2",
     "uvb_mean": "UVB, z = μ",
 }
-FILM = (  # of `film`: it rests under the pointer, and for readers who asked their system for less motion
+FILM = (  # a film rests under the pointer, and for readers who asked their system for less motion
     "@keyframes film{to{transform:translateX(var(--far))}}svg:hover [style*=film]{animation-play-state:paused!important}"
     "@media(prefers-reduced-motion:reduce){[style*=film]{animation:none!important}}"
 )

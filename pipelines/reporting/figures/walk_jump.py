@@ -11,9 +11,9 @@ from pipelines.reporting.figures.film import film
 from pipelines.reporting.figures.images import grid_of_images
 from pipelines.reporting.figures.style import css
 
-UNSURE = 0.5  # where a classifier is right in fewer cases, its classes say little
+UNSURE = 0.5  # if a classifier is right in a smaller share of cases, its classes say little
 SHOWN_JUMPS = 100  # of a chain
-SHOWN_CLASSES = 40  # of a matrix of moves: the most frequent ones
+SHOWN_CLASSES = 40  # classes in a matrix of moves, the most frequent ones
 BEHIND = 7  # other chains drawn behind the first
 SHOWN_TIMES = 200  # of a chain's classes over time: of longer chains every second jump, or third
 

@@ -144,7 +144,7 @@ def test_estimated_seconds_are_timed_steps_and_probes(digits: ImageSet, monkeypa
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_pace_is_that_of_a_training(workers: int, digits: ImageSet) -> None:
-    """As many processes as workers time it, in seconds. Of a training that diverges they tell its line."""
+    """One process per worker times it, in seconds. If the training diverges, the processes report its line."""
     spec = tiny_spec(digits)
     plan = Plan(workers)
     (found,) = estimate.paces([spec], plan, digits)

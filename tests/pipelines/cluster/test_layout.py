@@ -83,7 +83,7 @@ def test_layout_puts_a_gpu_worker_on_one_node(digits: ImageSet) -> None:
     """Two nodes of one GPU have no place for a worker of two GPUs, and places for two workers of 0.7. More is refused."""
     has = Capacity(16, 2, ((8, 1), (8, 1)), cluster=True)
     specs = some_specs(digits)
-    with pytest.raises(UserError, match=r"2 GPUs a worker.*ask for at most 1"):
+    with pytest.raises(UserError, match=r"2 GPUs per worker.*ask for at most 1"):
         choose_layout(StudyConfig(use_gpu=True, gpus_per_worker=2.0), has, specs)
     assert choose_layout(StudyConfig(use_gpu=True, gpus_per_worker=0.7), has, specs).concurrency == 2
     with pytest.raises(UserError, match="ask for at most 2"):

@@ -109,7 +109,7 @@ def test_headline_and_pair_table_include_other_models(tmp_path: Path) -> None:
     of_main, of_others = pair_tables.pair_tables(tables["pairs"], tables["losses"])
     assert of_main.head == ["σ", "UVB − DEEN", "95 % CI", "UVB − DEEN", "95 % CI"]
     assert of_others.groups == [("", 1), ("UVB, Laplace b = σ", 4)]
-    assert of_others.head == ["σ", "less UVB", "95 % CI", "less DEEN", "95 % CI"]
+    assert of_others.head == ["σ", "minus UVB", "95 % CI", "minus DEEN", "95 % CI"]
     assert [row[0].text for row in of_others.rows] == ["0.5", "1.0"]
     arrays = [
         load_file(tmp_path / "tasks" / "losses" / fake_study.spec(m).spec_id / "arrays.safetensors")["test/energy"].astype(

@@ -110,7 +110,7 @@ def test_npz_joins_three_splits_and_leaves_out_several_labels_an_image(tmp_path:
     np.savez(tmp_path / "a.npz", **arrays, **many)
     images = load_dataset(str(tmp_path / "a.npz"))
     assert (len(images.train), len(images.test), images.train_labels) == (9, 2, None)
-    assert warned(images, "array 'train_labels' has 3 labels an image: labels are left out")
+    assert warned(images, "array 'train_labels' has 3 labels per image: labels are left out")
 
 
 def test_npz_does_not_read_other_objects(tmp_path: Path) -> None:

@@ -166,7 +166,7 @@ def test_score_error_on_training_images_is_the_excess_over_the_floor(digits: Ima
 
 
 def test_reference_equals_the_losses_of_the_exact_estimator(images: ImageSet) -> None:
-    """On the same images and noise as the experiment `losses`, up to rounding."""
+    """Both take the same images and noise, so they agree up to rounding."""
     spec = tiny_spec(images, sigma=0.7)
     exact = EmpiricalBayes(images.train[:100], 0.7, levels=images.levels)
     rows = {r["split"]: r for r in get_experiment("losses").run(exact, spec, context_of(images)).scalars["rows"]}

@@ -175,7 +175,7 @@ def _labels(path: Path, name: str, header: Header, count: int, source: Source) -
     """The labels (N,); None, with a warning, if an image has several."""
     single = header.shape in ((count,), (count, 1))
     if not single and header.shape[:1] == (count,) and not header.dtype.hasobject:
-        source.warnings.append(f"array {name!r} has {math.prod(header.shape[1:])} labels an image: labels are left out")
+        source.warnings.append(f"array {name!r} has {math.prod(header.shape[1:])} labels per image: labels are left out")
         return None
     if not single or header.dtype.kind not in "iubU":
         raise UserError(

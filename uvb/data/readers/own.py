@@ -21,7 +21,7 @@ from uvb.data.survey import Survey
 from uvb.errors import UserError
 from uvb.naming import dataset_stem
 
-VERSION = 1  # of how files become images; another number converts everything anew
+VERSION = 1  # counts changes of how files become images; another number converts everything anew
 
 
 @dataclass(frozen=True)

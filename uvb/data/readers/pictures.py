@@ -16,7 +16,7 @@ from uvb.errors import UserError
 Shape = tuple[int, int, int]
 
 NOISE_REACH = 10.0
-"""A noisy pixel may lie outside [0, 1] by so many sigma. A value beyond that has other units."""
+"""How far a noisy pixel may lie outside [0, 1], in sigma. A value beyond that has other units."""
 
 
 def read_pictures(path: Path, shape: Shape, sigma: float, decoding: Decoding = AS_IT_IS) -> tuple[Tensor, list[str]]:

@@ -22,7 +22,7 @@ PIECE = 512
 
 
 class NeedsChannels(Exception):
-    """An image shows that the whole set must be read with so many channels."""
+    """An image shows that the whole set must be read with `channels` channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels)

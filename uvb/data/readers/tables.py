@@ -28,7 +28,7 @@ IMAGE_COLUMNS = ("image", "img", "pixel_values")
 LABEL_COLUMNS = ("label", "labels")
 SUFFIXES = (".parquet", ".arrow")
 _SHARD = re.compile(r"^(?P<stem>.*?)-?(?P<number>\d{3,})-of-(?P<total>\d{3,})")
-_MOST_PIECES = 8  # of a row group: each reads it from its beginning
+_MOST_PIECES = 8  # pieces of one row group; few, since each reads the group from its beginning
 
 
 class Columns(NamedTuple):
