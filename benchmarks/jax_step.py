@@ -105,7 +105,7 @@ def make_step(name: str, sigma: float, dtype: Any, rate: float = 1e-4, ema: floa
 def time_steps(
     model: Estimator, name: str, shape: tuple[int, int, int], dtype: str, batch: int = 128, repeats: int = 20, inner: int = 5
 ) -> tuple[list[float], float]:
-    """Seconds of a step, `repeats` means over `inner` steps after warm-up, and seconds of the first call, which compiles."""
+    """Seconds of a step (`repeats` means over `inner` steps, after warm-up), and seconds of the first call, which compiles."""
     sigma = float(model.sigma)
     p = from_torch(model)
     zeros = {k: jnp.zeros_like(v) for k, v in p.items()}

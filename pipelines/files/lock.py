@@ -148,7 +148,7 @@ def _place() -> str:
 
 
 def _alive(store: Store, holder: dict[str, Any], say: Callable[[str], None]) -> bool:
-    """Whether a holder still runs. In this place its process tells; elsewhere, whether its file changes."""
+    """Whether a holder still runs. In this place look for its process; elsewhere watch whether its file changes."""
     if holder["place"] == _place():
         try:  # a later process may have the same number, but not the same start time
             return abs(psutil.Process(holder["pid"]).create_time() - holder["started"]) < 2.0

@@ -108,7 +108,7 @@ def cost(timings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def provenance(files: StudyFiles) -> list[tuple[str, str]]:
-    """Where the study comes from, as lines. What was read is left out: the page has it elsewhere."""
+    """Names and values that say where the study comes from. The page says elsewhere what was read."""
     blob = dict(files.study.get("provenance", {}))
     if isinstance(blob.get("data"), Mapping):
         blob["data"] = {key: value for key, value in blob["data"].items() if key != "read"}

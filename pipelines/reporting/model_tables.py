@@ -130,7 +130,7 @@ def optimizer(recipe: Recipe) -> str:
 
 
 def difference_tables(models: Iterable[Model]) -> list[Table]:
-    """Where a data set's models were trained otherwise than the paper's (Sec. 3.1): each setting, theirs and ours."""
+    """The settings in which a data set's models were trained differently from the paper's (Sec. 3.1): theirs and ours."""
     by_data: dict[str, list[Model]] = {}
     for model in models:
         by_data.setdefault(model.spec.data.name, []).append(model)
@@ -177,7 +177,7 @@ def _listed(values: Iterable[Any]) -> str:
 
 
 def speed_table(models: Iterable[Model]) -> list[Table]:
-    """Wall time and throughput of training by model, of those trained to the end."""
+    """Wall time and throughput of the finished trainings, by model."""
     found: dict[tuple[str, str], list[Model]] = {}
     for model in models:
         if model.done and model.curves:

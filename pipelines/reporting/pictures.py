@@ -22,7 +22,7 @@ def to_pil(image: Tensor, zoom: int = 1) -> Image.Image:
 
 
 def grid(images: Tensor, columns: int) -> Tensor:
-    """(N, C, H, W) to one image with `columns` images a row, in reading order, one pixel apart."""
+    """(N, C, H, W) to one image with `columns` images per row, in reading order, one pixel apart."""
     n, c, h, w = images.shape
     rows = -(-n // columns)
     sheet = torch.ones(c, rows * (h + 1) - 1, columns * (w + 1) - 1)

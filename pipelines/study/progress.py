@@ -97,7 +97,7 @@ class TrainingProgress:
         return sum(self.flops[spec.spec_id] * self.share(spec) for spec in self.specs), sum(self.flops.values())
 
     def gained(self) -> float:
-        """Floating point operations of this session. Of a training that failed or was stopped, only those that it did."""
+        """Floating point operations of this session. A training that failed or was stopped counts only what it did."""
         made = 0.0
         for spec in self.specs:
             if (since := self.since.get(spec.spec_id)) is not None:

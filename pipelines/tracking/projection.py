@@ -262,7 +262,7 @@ class Projection:
             self.parent.client.log_artifact(self.parent.run_id, str(named), folder or None)
 
     def _names(self) -> dict[str, str]:
-        """spec_id -> the name of its run, of those that have one."""
+        """spec_id -> the name of its run. Models without a run are left out."""
         tags = [run.tags for run in self.runs.by_key.values()]
         return {own["uvb.spec_id"]: own["mlflow.runName"] for own in tags if "uvb.spec_id" in own}
 
@@ -343,7 +343,7 @@ class Projection:
 
 
 def _by_model(stamps: Stamps) -> dict[str, dict[str, tuple[int, int]]]:
-    """spec_id -> the files of a model that its run is made of, by spec_id."""
+    """spec_id -> the files from which the run of that model is made."""
     found: dict[str, dict[str, tuple[int, int]]] = {}
     for path in sorted(stamps):
         folder, _, rest = path.partition("/")

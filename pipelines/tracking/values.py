@@ -201,7 +201,7 @@ def _sigma_scale(sigmas: Iterable[float]) -> int:
 
 
 def _judged_by_own(losses: Rows) -> dict[str, str]:
-    """spec_id -> the estimator that its model is judged by, of those measured."""
+    """spec_id -> the measured estimator by which its model is judged."""
     offered: dict[str, set[str]] = {}
     for row in losses:
         offered.setdefault(row["spec_id"], set()).add(row["estimator"])

@@ -46,7 +46,7 @@ class Chaos:
     record: bool = False
     """Append what was found to results/chaos/runs.json."""
     calm: str = ""
-    """Where the same study ran undisturbed already (its --storage); empty: it runs first."""
+    """The --storage of the same study, run undisturbed before. Empty: it runs first."""
     keep: str = ""
     """A folder to keep what is on the disk; a temporary one, removed at the end, where empty."""
 

@@ -68,7 +68,7 @@ def jump_quality(model: Estimator, spec: RunSpec, context: Context) -> Result:
 
 
 def _of_test_images(energy: Energy, spec: RunSpec, context: Context, like: Tensor) -> dict[str, Tensor]:
-    """Test images and their x̂(y), as many and in such groups as `like` (G, m, C, H, W); fewer where the set is smaller."""
+    """Test images and their x̂(y), in the shape of `like` (G, m, C, H, W). A small test set gives fewer images."""
     count, per_group = like.shape[:2]
     x = context.test_images(count * per_group)
     count = max(1, len(x) // per_group)

@@ -83,7 +83,7 @@ def likelihood(model: Estimator, spec: RunSpec, context: Context) -> Result:
 
 
 def _noisy_training(spec: RunSpec, context: Context, n: int, like: Tensor) -> Tensor:
-    """n training images with noise, (n, C, H, W); some twice where there are fewer."""
+    """n training images with noise, (n, C, H, W), drawn with replacement."""
     rows = torch.randint(spec.data.train_images, (n,), generator=generator(context.seed, "reverse starts"))
     x = context.images.train[rows].to(like) / context.images.levels
     return x + spec.sigma * context.normal(x, "reverse noise")

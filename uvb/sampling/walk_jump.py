@@ -69,7 +69,7 @@ def walk_at(sigma: float, **changes: Any) -> WalkJump:
 
 
 class Jump(NamedTuple):
-    """Where all B chains land, with those that had diverged (see `alive`).
+    """The places where all B chains land, diverged chains included (see `alive`).
 
     Attributes:
         step: steps taken before the jump.

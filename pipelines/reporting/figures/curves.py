@@ -63,7 +63,7 @@ def pictures(study: Study) -> Iterator[Picture]:
 
 
 def _chosen(models: list[Model], measured: set[str], asked: Collection[str]) -> dict[str, list[Model]]:
-    """Each data set's models at its largest sigma, trained as most of those `asked` for are; the first seed only."""
+    """The models to draw for each data set: at the largest sigma, with the first seed, trained as most of them are."""
     found: dict[str, list[Model]] = {}
     for model in sorted((m for m in models if m.spec_id in measured), key=lambda m: order(m.spec)):
         found.setdefault(model.spec.data.name, []).append(model)

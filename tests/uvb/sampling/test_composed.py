@@ -19,7 +19,7 @@ def mixture() -> GaussianMixture:
 
 
 def matrix(task: str) -> Tensor:
-    """A as a matrix (m, 8), by applying it to the unit images."""
+    """The matrix (m, 8) of A, found by applying it to the unit images."""
     units = torch.eye(8).double().reshape(8, *SHAPE)
     return measurement(task, SHAPE, units).apply(units).flatten(1).T
 
