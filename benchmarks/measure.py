@@ -37,7 +37,7 @@ def setting(of: Any, name: str, value: object) -> Iterator[None]:
 
 @contextmanager
 def no_fallback() -> Iterator[None]:
-    """Raise if a compiler or graph fails, so that its fallback is not measured under its name."""
+    """Raise if torch.compile or a CUDA graph fails. Otherwise the slower fallback would be timed in its place."""
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="(torch.compile|CUDA graph) failed")
         yield

@@ -35,7 +35,10 @@ def first_written_step(energy: Energy, y: Tensor) -> Tensor:
 
 
 def walks(kind: str, device: str, sizes: tuple[int, ...]) -> dict[str, Step]:
-    """Build a walk step for each number of chains: as first written, or ours in a precision."""
+    """Build one walk step for each number of chains.
+
+    `kind` is "first" (the first-written loop), or the precision of ours.
+    """
     energy = get_model("uvb").build(SHAPE, get_model("uvb").widths, "silu", 1.0).to(device)
     assert isinstance(energy, Energy)
     states = {chains: begin(chains, SHAPE, 0, device=device) for chains in sizes}

@@ -71,7 +71,7 @@ def denoise(config: Denoise) -> None:
     if shape[0] not in CHANNELS_OF_PICTURES:
         np.savez_compressed(config.out / "denoised.npz", images=x_hat.numpy())
         print(config.out / "denoised.npz")
-        print(f"no pictures are drawn: they have 1 or 3 channels, and these images have {shape[0]}")
+        print(f"no pictures are drawn: these images have {shape[0]} channels, and only images of 1 or 3 can be drawn")
         return
     given = {config.images.resolve(), *(config.images.resolve().glob("*") if config.images.is_dir() else ())}
     for name in [*names, "overview"]:

@@ -25,7 +25,7 @@ class Sample(Bounded):
     chains: int = 16
     """Chains that walk at the same time, each from its own uniform start, without warm-up or restart."""
     delta: float = 0.0
-    """Step size δ of Eq. 19. 0: 0.2 σ, the paper's 0.2 at its σ = 1."""
+    """Step size δ. 0: the sampler's own."""
     steps_between_jumps: int = 10
     """Steps before each jump."""
     jumps: int = 100
@@ -33,8 +33,8 @@ class Sample(Bounded):
     second_jump: bool = False
     """Also jump from the jump, x̂(x̂(y)) (Sec. 3.3.1)."""
     sampler: str = "langevin"
-    """langevin: Eq. 19. baoab: underdamped, with time step δ (0: σ/2) and friction 1/σ. Exact ones, which accept or reject each
-    step (δ of 0: 0.4 σ): mala, baoab_metropolis, hmc."""
+    """langevin: Eq. 19. baoab: underdamped, with friction 1/σ. mala, baoab_metropolis and hmc are exact: they accept or reject
+    each step. With --delta 0, δ is 0.2 σ for langevin, σ/2 for baoab, and 0.4 σ for the exact ones."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to walk. auto: on a GPU if there is one."""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -82,7 +82,7 @@ def sample(config: Sample) -> None:
     np.savez_compressed(config.out / "samples.npz", jumps=frames.numpy(), stopped_at=state.stopped_at.cpu().numpy())
     print(config.out / "samples.npz")  # first: what comes below is drawn from it
     if shape[0] not in CHANNELS_OF_PICTURES:
-        print(f"no pictures are drawn: they have 1 or 3 channels, and these images have {shape[0]}")
+        print(f"no pictures are drawn: these images have {shape[0]} channels, and only images of 1 or 3 can be drawn")
         return
     zoom = zoom_for(shape)
     to_pil(grid(frames[:, 0], columns=10), zoom).save(config.out / "walk.png")

@@ -26,7 +26,8 @@ from uvb.training.loop import fit
 from uvb.training.probe import PROBE_IMAGES
 from uvb.training.state import TrainState, steps_per_epoch
 
-FP32_COST = 4.0  # how many times longer fp32 takes than bf16: 3.0 to 3.9 in steps (docs/speed.md), 5 in products
+# how many times longer fp32 takes than bf16: 3.0 to 3.9 for whole training steps (docs/speed.md), 5 for matrix products alone
+FP32_COST = 4.0
 PATIENCE = timedelta(minutes=10)  # how long workers wait for one another
 STEPS = 6  # timed for each kind of model; the first sets everything up and does not count
 
@@ -61,11 +62,14 @@ def pace(spec: RunSpec, plan: Plan, images: ImageSet) -> Pace:
             test = min(PROBE_IMAGES, len(images.test))
             return Pace(step, max(0.0, now - started - step) / (test + min(test, data.train_images)))
         started = time.monotonic()
-    return Pace((state.curves[1].seconds - state.curves[0].seconds) / steps, 0.0)  # so short an epoch is timed as a whole
+    # an epoch of one or two steps is too short to time a step: time the whole second epoch
+    return Pace((state.curves[1].seconds - state.curves[0].seconds) / steps, 0.0)
 
 
 def paces(specs: Sequence[RunSpec], plan: Plan, images: ImageSet) -> list[Pace]:
-    """The pace of each of `specs` under `plan`, uncompiled. If CPUs run several workers, as many processes are timed.
+    """The pace of each of `specs` under `plan`, uncompiled.
+
+    On CPUs with several workers, time that many processes together.
 
     Raises:
         UserError: one of them cannot be trained.
@@ -147,9 +151,10 @@ def measurement_flops(tasks: Sequence[Task], context: Context, trained_in: str) 
 
 @torch.no_grad()
 def measurement_seconds(tasks: Sequence[Task], context: Context, at_once: int) -> dict[str, float]:
-    """Seconds of each experiment among `tasks`, over all models. Blocks of estimates are timed for each kind of model.
+    """Seconds of each experiment among `tasks`, over all models.
 
-    A broken model cannot be timed and counts as 0; its workers will report it.
+    For each kind of model, time x̂(y) on a block of images. A broken model cannot be timed and counts as 0; its workers
+    will report it.
     """
     timed: dict[tuple[object, ...], float] = {}
     found, threads = dict.fromkeys((task.name for task in tasks), 0.0), torch.get_num_threads()

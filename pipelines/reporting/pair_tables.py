@@ -41,7 +41,8 @@ def pair_tables(pairs: pd.DataFrame, losses: pd.DataFrame, asked: Collection[str
                 tables.append(Table(f"Paired difference of the losses on {dataset}: none.", [], []))
             names = ", ".join(map(label, alone))
             tables[-1].notes.append(
-                f"Not compared: {names}. No UVB or DEEN that was trained and measured alike is as large (within 25 %)."
+                f"Not compared: {names}. "
+                "No UVB or DEEN of nearly the same size (within 25 %) was trained and measured in the same way."
             )
         found += tables
     return found
@@ -52,8 +53,8 @@ def _seeds(pairs: pd.DataFrame) -> list[str]:
     seeds = pairs.groupby(["first", "second", "split", "sigma"])["seed"].nunique()
     if seeds.max() < 2:
         return []
-    alone = "; of one training alone, over images only" if seeds.min() < 2 else ""
-    return [f"Means over seeds; the intervals are over images and trainings{alone}."]
+    alone = " Where there is only one training, they cover images only." if seeds.min() < 2 else ""
+    return [f"Means over seeds. The intervals cover images and trainings.{alone}"]
 
 
 def _pair_table(caption: str, columns: Sequence[tuple[str, str, pd.DataFrame]], notes: list[str]) -> Table:

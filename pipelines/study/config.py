@@ -57,8 +57,8 @@ class ClusterOptions(Bounded):
     precision: Literal["auto", "fp32", "bf16", "fp64"] = "auto"
     """Arithmetic of training. auto: bf16 where the hardware has it."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """Compile the step with torch.compile; on a GPU, where a model has one worker, also make it one CUDA graph. auto: on GPUs,
-    and on a CPU for bf16 trainings of about a quarter of an hour or more."""
+    """Compile the step with torch.compile. If a model has one worker and it is on a GPU, the step also becomes one CUDA graph.
+    auto: on GPUs, and on a CPU for bf16 trainings of about a quarter of an hour or more."""
     replan: bool = False
     """Resume with a new plan (workers, device, precision) instead of the stored one."""
     address: str = ""
@@ -206,15 +206,16 @@ class StudyConfig(StorageOptions, ClusterOptions, MeasureOptions, RecipeOptions,
 class SweepConfig(StudyConfig):
     """Train every point of a named space, and rank them.
 
-    All points of a table are trained to the end, and ranked on the test set. A choice, such as the recipe, is ranked on a fifth
-    of the training images, held out; a search is a choice in which ASHA stops bad trainings early. The same command continues
-    where it stopped. Results: the study's report, and tables/leaderboard.parquet.
+    A space is of one of three kinds. A table trains every point to the end, and ranks them on the test set. A choice, too,
+    trains every point to the end, but ranks them on a fifth of the training images, held out. A search is a choice in which
+    ASHA stops bad trainings early. The same command continues where it stopped. Results: the study's report, and
+    tables/leaderboard.parquet.
 
-    Loss against parameters:              python pipelines/sweep.py --space capacity
+    Loss against parameters:                             python pipelines/sweep.py --space capacity
 
-    The recipe, searched for both alike:  python pipelines/sweep.py --space recipe --models uvb deen
+    Search the recipe, for both models in the same way:  python pipelines/sweep.py --space recipe --models uvb deen
 
-    ReLU against SiLU, three seeds:       python pipelines/sweep.py --space activation --seeds 0 1 2
+    ReLU against SiLU, three seeds:                      python pipelines/sweep.py --space activation --seeds 0 1 2
     """
 
     space: str = "sigma_grid"

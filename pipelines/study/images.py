@@ -22,7 +22,7 @@ def images_path(checksum: str) -> str:
 def save_images(store: Store, images: ImageSet) -> None:
     """Put `images` into the study's folder, unless they are there and whole.
 
-    A converted set lies in the cache. The study's file is then a second name for the cache's, or a copy of it.
+    If the cache holds the set, the study's file is a hard link to the cache's file, or a copy where no link can be made.
     """
     path = images_path(images.checksum)
     load_images.cache_clear()
@@ -77,7 +77,8 @@ def load_images(uri: str, checksum: str, train_images: int | None = None) -> Ima
                     list(pool.map(parts.fetch, parts.missing(train_images)))
                 if not parts.complete:
                     return ImageSet.load(parts.path)
-                ImageSet.load(parts.path)  # raises where a small file, which has no sums of parts, is damaged
+                # raises if a small file is damaged: it has no checksums of its parts, so only this load checks it
+                ImageSet.load(parts.path)
                 cache.adopt(checksum, parts.path)
             cache.clear(folder)
     return ImageSet.load(cache.set_path(checksum))

@@ -40,7 +40,8 @@ from uvb.spec import RunSpec
 def prepare(study: Running, config: StudyConfig, searching: bool = False) -> None:
     """Write images, specs and study.json into the study's folder.
 
-    Failed trainings get a new chance. Trainings that a search stopped continue, unless this is a search again.
+    Failed trainings get a new chance. If an earlier search stopped a training, the training now continues, unless this command
+    is a search too.
     """
     store = study.store
     store.sweep()
@@ -136,7 +137,7 @@ def train(
     """Train what is left. A model that fails is noted and does not stop the others.
 
     Args:
-        options: how models are measured afterwards; this counts in the time left.
+        options: how models will be measured afterwards. The displayed time left includes it.
     """
     if groups:
         seconds, operations = measurements_ahead(study, options, groups, layout, experiments)

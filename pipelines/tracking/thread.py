@@ -37,7 +37,7 @@ class Tracking:
         self.tracker.sync()
 
     def finish(self, status: Status) -> None:
-        """End all runs. A start under way is waited for: it takes no longer than MLflow's requests may."""
+        """End all runs. If MLflow is still starting, wait for it. Its requests' timeout bounds the wait."""
         self.stopping.set()
         self.thread.join()
         self.tracker.finish(status)

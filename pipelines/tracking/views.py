@@ -22,7 +22,7 @@ def shared_views(study_uid: str, metrics: Sequence[str] = OVER_SIGMA) -> dict[st
     columns = ["params.`dataset`", "params.`model`", "params.`sigma`"]
     columns += [f"metrics.`{m}`" for m in ("test_loss", "test_loss_stderr", "train_loss", "floor", "parameters")]
     table = {"orderByKey": "params.`sigma`", "orderByAsc": True, "selectedColumns": columns, "columnOrder": columns}
-    # MLflow unfolds the children where runs are not ordered by time
+    # MLflow shows child runs unfolded only if the table is ordered by something other than time.
     by_loss = {"orderByKey": f"metrics.`{metrics[0]}`", "orderByAsc": True, **_charts(study_uid, metrics)}
     mine = f"tags.`uvb.study_uid` = '{study_uid}' AND tags.`uvb.role`"
     return {

@@ -54,7 +54,7 @@ def test_sample_writes_arrays_for_any_number_of_channels(channels, pictures, dig
     assert (tmp_path / "clean" / "0001.png").exists() == pictures
     if not pictures:
         assert np.load(tmp_path / "clean" / "denoised.npz")["images"].shape == (2, *shape)
-        line = f"no pictures are drawn: they have 1 or 3 channels, and these images have {channels}\n"
+        line = f"no pictures are drawn: these images have {channels} channels, and only images of 1 or 3 can be drawn\n"
         assert capsys.readouterr().out.count(line) == 2
 
 

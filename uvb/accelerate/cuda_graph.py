@@ -12,7 +12,8 @@ from uvb.accelerate.gradients import distance
 from uvb.compat import end_failed_capture
 
 WARM_UP = 3  # calls before the capture, in which kernels are compiled and chosen
-LARGEST_DISTANCE = 1e-2  # relative, from the last plain call's result to the graph's: kernels may add in another order
+# largest relative difference between the graph's result and a plain call's; not 0, since kernels may add in another order
+LARGEST_DISTANCE = 1e-2
 
 Outputs = tuple[Tensor | None, ...]
 

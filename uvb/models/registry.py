@@ -138,7 +138,7 @@ def _require_match(model: str, config: Config, match: tuple[str, ...]) -> None:
     if len(match) > 2 or not set(match) <= set(able):
         raise UserError(
             f"model {model!r}: match={match!r}; name one field of {type(config).__name__}, or a coarse and a fine one, of: "
-            f"{', '.join(able) or '(it has none: a whole number above 0, or a tuple of them)'}"
+            f"{', '.join(able) or '(none: a field must be a whole number above 0, or a tuple of such numbers)'}"
         )
 
 

@@ -25,7 +25,8 @@ class WalkJump:
         jumps: how many jumps a walk has in all.
         second_jump: also jump from the jump, x̂(x̂(y)) (Sec. 3.3.1).
         sampler: a name of `uvb.sampling`: "langevin" (Eq. 19), "baoab" (underdamped), or an exact one such as "mala".
-        settings: the sampler's settings besides δ, such as BAOAB's friction γ. One that is not given is as at σ = 1.
+        settings: the sampler's settings besides δ, such as BAOAB's friction γ. A setting that is left out has the value that
+            the sampler uses at σ = 1.
         batch: how many chains go through the network at once, to bound memory (None: all).
     """
 
@@ -91,7 +92,10 @@ def walk_step(energy: Energy, state: WalkState, config: WalkJump, seed: int) -> 
 
 @torch.no_grad()
 def jump(energy: Energy, state: WalkState, config: WalkJump, seed: int) -> Jump:
-    """Jump from where the chains are (Eq. 20); the chains stay. ε is keyed by (seed, step), or held by an exact sampler."""
+    """Jump from where the chains are (Eq. 20); the chains stay.
+
+    ε is drawn anew for each step, keyed by (seed, step). An exact sampler uses one ε for the whole walk.
+    """
     noise = generator(seed, "jump", state.step, device=state.y.device)
     eps = draw_latent_noise(energy, len(state.y), noise, state.y)  # (B, noise_dim)
     again = draw_latent_noise(energy, len(state.y), noise, state.y)

@@ -39,7 +39,8 @@ def over_capacity(study: Study) -> Iterator[Picture]:
 def over_training_size(study: Study) -> Iterator[Picture]:
     """A picture for each data set, recipe and sigma at which models of one size were trained on several numbers of images.
 
-    Only trainings of equally many steps (within 5 %) are compared, or the length of training would show too.
+    Compare only trainings whose numbers of steps agree within 5 %. Otherwise the plot would also show the effect of longer
+    training.
     """
     means = study.losses
     means = means.assign(steps=means["epochs"] * -(-means["train_images"] // means["batch_size"]))

@@ -166,7 +166,7 @@ def test_pair_table_has_the_headlines_interval(tmp_path: Path) -> None:
     (table,) = pair_tables.pair_tables(tables["pairs"], tables["losses"])
     ((_, difference, between, *_),) = table.rows
     assert f"{difference.text}, 95 % CI {between.text}" in said(headline)[1]
-    assert "trainings" in table.notes[-1]
+    assert table.notes[-1] == "Means over seeds. The intervals cover images and trainings."
 
 
 def test_summary_is_the_headline_and_the_losses_at_a_few_noise_levels(study: Path) -> None:

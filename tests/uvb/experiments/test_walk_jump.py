@@ -67,7 +67,7 @@ def test_walk_jump_names_diverged_chains_and_leaves_them_out(
     assert result.scalars["energy"]["iat"] == pytest.approx(chain_statistics(energy, 10).integrated_autocorrelation_time)
 
 
-def test_walk_jump_gives_the_acceptance_of_samplers_with_a_test(images: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_walk_jump_gives_an_acceptance_only_for_metropolis_samplers(images: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
     """A message says so if nothing is accepted."""
     assert run("walk_jump", Gaussian(), images).scalars["acceptance"] is None
     sound = run("walk_jump_mala", Gaussian(), images).scalars

@@ -51,7 +51,8 @@ def test_default_widths_match_uvb_within_one_percent(model, shape):
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 16, 16)])
 @pytest.mark.parametrize("factor", [0.25, 0.5, 1.0])
 def test_matched_widths_has_the_hidden_layer_nearest_to_the_papers(shape, factor):
-    """All triples 1:2:4 and all hidden layers of half to twice the paper's are counted by Table 1's formula."""
+    """Count parameters by Table 1's formula for every triple of widths 1:2:4, with every hidden layer from half to twice the
+    paper's."""
     target = parameters("uvb", shape, scaled_widths(get_model("uvb").widths, factor))
     c, h, w = shape
     unit, hidden = torch.arange(2, 512, dtype=torch.float64)[:, None], torch.arange(50, 201, dtype=torch.float64)[None]
@@ -64,7 +65,7 @@ def test_matched_widths_has_the_hidden_layer_nearest_to_the_papers(shape, factor
     assert matched_widths("deen", shape, target) == Widths((units, 2 * units, 4 * units), expected)
 
 
-def test_widths_scale_and_refuse_what_cannot_be():
+def test_widths_scale_and_impossible_widths_are_refused():
     assert scaled_widths(Widths((32, 64, 128), 200, 100, 2000), 0.5) == Widths((16, 32, 64), 100, 100, 1000)
     with pytest.raises(UserError, match="no pixel"):
         default_widths("uvb", (1, 6, 6))
@@ -141,7 +142,7 @@ def test_laplace_reconstruction_is_its_log_density(name, b_over_sigma):
     torch.testing.assert_close(model.reconstruction(y, mean), -(density + constant), rtol=1e-6, atol=1e-6)
 
 
-def test_sigma_vae_changes_only_the_weight_of_the_kl_with_sigma():
+def test_sigma_vae_objective_at_another_sigma_differs_only_in_kl_weight_and_scale():
     """Eq. 10: the objective at σ₂ is σ₁²/σ₂² times that at σ₁ with KL weight β = σ₂²/σ₁²."""
     one, two = tiny("sigma_vae", sigma=0.5), tiny("sigma_vae", sigma=0.9)
     two.load_state_dict({**one.state_dict(), "sigma": two.sigma})
@@ -224,7 +225,7 @@ def test_latent_energy_encodes_to_its_latent_width(name):
 
 
 @pytest.mark.parametrize(("name", "noisy"), [("elbo_y", True), ("elbo_x", False)])
-def test_elbo_is_the_energy_of_what_it_may_see(name, noisy):
+def test_elbo_y_is_the_energy_of_y_and_elbo_x_of_x(name, noisy):
     """Eq. 14: the energy of y = x + σ noise. Eq. 10: that of x, for any noise. Each image has its weight."""
     model = tiny("vae", sigma=0.8)
     noise, eps = inputs(model.noise_dim)

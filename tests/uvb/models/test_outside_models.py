@@ -111,7 +111,10 @@ def test_kl_of_a_mixture_prior_is_that_of_the_integral(outside):
 
 
 def test_measure_internals_uses_the_models_own_prior(outside, digits):
-    """Table 4 and the training curve have KL[N(μ, e^λ), N(m, I)], as torch.distributions gives it, not that to N(0, I)."""
+    """Table 4 and the training curve measure the KL to the model's own prior N(m, I), not to N(0, I).
+
+    torch.distributions gives the expected value.
+    """
     spec = outside_spec(digits, "uvb_learned_mean")
     state = TrainState.fresh(spec, FP64)
     torch.nn.init.constant_(state.model.prior_mean, 3.0)
@@ -153,7 +156,7 @@ class NoNumber:
         (WithAList(), (), "a stored WithAList would not be read back as it was; its fields must be numbers"),
         (Widths((3,), 4), "channels", r"match=\('channels',\); name one field of Widths, or .* of: conv, hidden$"),
         (Widths((3,), 4), ("conv", "hidden", "conv"), "name one field of Widths"),
-        (NoNumber(), "kind", "it has none: a whole number above 0, or a tuple of them"),
+        (NoNumber(), "kind", r"of: \(none: a field must be a whole number above 0, or a tuple of such numbers\)$"),
     ],
 )
 def test_register_model_refuses_a_bad_config_in_one_line(config, match, line):

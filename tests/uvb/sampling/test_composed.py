@@ -25,7 +25,10 @@ def matrix(task: str) -> Tensor:
 
 
 def closed_form(task: str, observed: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance of each pixel of Y given v: (N, 8) each. Every component is Gaussian, so its posterior is."""
+    """Mean and variance of each pixel of Y given v: (N, 8) each.
+
+    Every component is Gaussian, so each component's posterior is Gaussian too.
+    """
     a, of, v = matrix(task), mixture(), observed.flatten(1)
     logs, means, variances = [], [], []
     for weight, mean, variance in zip(of.weights, of.means.flatten(1), of.variances, strict=True):
@@ -93,7 +96,7 @@ def test_conditioned_energy_is_the_sum_and_jumps_as_its_prior() -> None:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_measurements_make_no_image_longer(task: str) -> None:
+def test_measurement_does_not_increase_an_images_norm(task: str) -> None:
     assert float(torch.linalg.matrix_norm(matrix(task), 2)) <= 1 + 1e-6
 
 
