@@ -22,7 +22,8 @@ def legible(study: Study) -> Iterator[Picture]:
     """
     losses = main_group(study.tables["losses"], study.files.asked)
     test = own_estimator(losses[losses["split"] == "test"])
-    found = {model.spec_id: result.arrays for model, result in study.of_models("denoise_rows")}
+    # A kept copy has no arrays: its kept figure stays.
+    found = {m.spec_id: result.arrays for m, result in study.of_models("denoise_rows") if "clean" in result.arrays}
     for dataset, group in test[test["spec_id"].isin(found)].groupby("dataset"):
         best = group.groupby("sigma").agg(loss=("loss", "min"), mean=("mean_image", "first"))
         clear = best[best["loss"] < best["mean"] / 2]

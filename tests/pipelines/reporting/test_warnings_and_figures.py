@@ -54,6 +54,16 @@ def test_curves_draw_one_epoch_as_a_point(tmp_path: Path) -> None:
     assert 1 in points["strokeOpacity"]["scale"]["range"]
 
 
+def test_strip_of_a_kept_copy_is_left_to_the_kept_drawing(tmp_path: Path) -> None:
+    """A copy has the numbers of `denoise_rows`, and none of its arrays."""
+    study = fake_study.make(tmp_path / "digits")
+    strip = next(d for d in drawings() if d.name == "legible")
+    assert list(strip.pictures(Study(StudyFiles(study), build_tables(study))))
+    for arrays in study.glob("tasks/denoise_rows/*/*.safetensors"):
+        arrays.unlink()
+    assert list(strip.pictures(Study(StudyFiles(study), build_tables(study)))) == []
+
+
 def test_style_gives_no_two_models_the_same_colour_and_marker(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plug-ins take the spare colours in turn, and another marker each time round."""
     names = [f"mine_{i}" for i in range(40)]
