@@ -18,6 +18,7 @@ from scipy.stats import t as student
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.cpu.answers import interval_of  # noqa: E402
 from uvb import paper  # noqa: E402
 
 STUDIES = ROOT / "results" / "studies"
@@ -116,6 +117,19 @@ def seeds(study: str) -> list[str]:
         "error over images",
     ]
     return markdown(head, rows)
+
+
+def best(study: str) -> list[str]:
+    """UVB minus DEEN over σ, each at its best recipe and both at `fast`, as `benchmarks.cpu.recipes` compared them."""
+    compared = json.loads((STUDIES / study / "comparison.json").read_text())["compared"]
+    found = {(row["recipes"], row["sigma"]): row for row in compared}
+    rows = []
+    for sigma in sorted({sigma for _, sigma in found}):
+        own = found["best against best", sigma]
+        losses = [f"{own[model]['loss']:.3f}" for model in ("uvb", "deen")]
+        pairs = (found[recipes, sigma] for recipes in ("best against best", "all at fast"))
+        rows.append([f"{sigma:g}", *losses, *(interval_of(row["uvb - deen"], row["trainings"]) for row in pairs)])
+    return markdown(["σ", "UVB", "DEEN", "UVB − DEEN, each at its best", "UVB − DEEN, both at `fast`"], rows)
 
 
 def sigma_one() -> list[str]:
@@ -260,7 +274,7 @@ def chaos() -> list[str]:
 
 Table = Callable[..., list[str]]
 TABLES: dict[str, Table] = {
-    "losses": losses, "seeds": seeds, "sigma-one": sigma_one, "origin": origin, "gpu-trainings": gpu_trainings,
+    "losses": losses, "seeds": seeds, "best": best, "sigma-one": sigma_one, "origin": origin, "gpu-trainings": gpu_trainings,
     "studies": studies, "search": search, "steps": steps, "rates": rates, "chaos": chaos,
 }  # fmt: skip
 
