@@ -5,6 +5,7 @@ Open question 1: is UVB's advantage its parametrization or its optimization?
 Open question 2: does UVB have a larger generalization gap than DEEN?
 
 python -m benchmarks.cpu.answers best FOLDER                    # Markdown on stdout, and difference_over_sigma.svg into FOLDER
+python -m benchmarks.cpu.answers searched FOLDER                # Markdown on stdout: what the search found
 python -m benchmarks.cpu.answers parts FOLDER [--sigma 1.0]     # Markdown on stdout, and loss_over_work.svg into FOLDER
 python -m benchmarks.cpu.answers gaps FOLDER                    # Markdown on stdout, and gap_over_images.svg into FOLDER
 """
@@ -61,6 +62,22 @@ def best(folder: Path) -> str:
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     save(figure, folder / "difference_over_sigma.svg")
+    return "\n".join(lines)
+
+
+def searched(folder: Path) -> str:
+    """A table of each model's best recipe on held-out images, and of its trainings on all images so far, best model first."""
+    rows = rows_of(folder)
+    best = {}
+    for row in sorted((row for row in rows if row["held_out"]), key=lambda row: -row["loss"]):
+        best[row["model"]] = row  # the last one is the best
+    lines = ["| model | parameters | recipe | held-out loss, one training | test losses |", "|---|---:|---|---:|---:|"]
+    for name, row in sorted(best.items(), key=lambda item: item[1]["loss"]):
+        spec = RunSpec.from_json(row["spec"])
+        count, choice = parameters(spec.model, spec.data.shape, spec.widths), row["choice"]
+        test = ", ".join(f"{one['loss']:.2f}" for one in rows if not one["held_out"] and one["model"] == name)
+        recipe = f"{choice['optimizer']} {choice['learning_rate']:g}"
+        lines.append(f"| `{name}` | {count:,} | {recipe} | {row['loss']:.2f} ± {row['stderr_over_images']:.2f} | {test} |")
     return "\n".join(lines)
 
 
@@ -161,11 +178,11 @@ def save(figure: Any, path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("best", "parts", "gaps"))
+    parser.add_argument("what", choices=("best", "searched", "parts", "gaps"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--sigma", type=float, default=1.0)
     asked = parser.parse_args()
-    answers = {"best": best, "parts": lambda folder: parts(folder, asked.sigma), "gaps": gaps}
+    answers = {"best": best, "searched": searched, "parts": lambda folder: parts(folder, asked.sigma), "gaps": gaps}
     print(answers[asked.what](asked.folder))
 
 
