@@ -170,7 +170,6 @@ def require_equal_but_for_rounding(one_worker: Path, two_workers: Path) -> None:
     assert (two.loss != one.loss).any(), "two workers add in another order"
 
 
-@pytest.mark.nightly  # ten kinds take ten minutes of a machine that does nothing else
 @pytest.mark.timeout(2400)
 def test_each_kind_of_chaos_once_changes_nothing(tmp_path: Path, two_workers: Path, mark: str) -> None:
     once = [word for kind in ONCE for word in (kind, "1")]
