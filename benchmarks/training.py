@@ -1,9 +1,14 @@
 """Trainings that several benchmarks share: random images, specs, plans, and a model's own losses."""
 
+import argparse
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
-from uvb.data import ImageSet
+from uvb.data import ImageSet, load_dataset
+from uvb.data.readers.decode import Decoding
+from uvb.data.readers.own import ReadOptions
 from uvb.machine import usable_cpus
 from uvb.measure.losses import EvalConfig, NoisyImages, denoisers, image_losses
 from uvb.models import get_model
@@ -13,6 +18,24 @@ from uvb.plan import Plan, Precision, has_fast_bf16
 from uvb.spec import DataRef, Recipe, RunSpec, Shape, Widths
 
 SHAPES: dict[str, Shape] = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
+
+
+def add_comparison(parser: argparse.ArgumentParser, dataset: str) -> None:
+    """Add the options that every comparison of models takes: where, which images, which models, at which noise levels."""
+    add = parser.add_argument
+    add("--folder", type=Path, required=True)
+    add("--dataset", default=dataset)
+    add("--data-dir", type=Path, default=Path("data"))
+    add("--resize", type=int, default=0, help="pixels of the shorter side (0: as it is)")
+    add("--width", type=float, default=1.0)
+    add("--models", nargs="+", default=["uvb", "deen"])
+    add("--sigmas", type=float, nargs="+", default=[0.3, 0.6, 1.0])
+
+
+def compared_images(asked: argparse.Namespace) -> ImageSet:
+    """The images that the options of `add_comparison` name."""
+    options = ReadOptions(decoding=Decoding(resize=asked.resize))
+    return load_dataset(asked.dataset, data_dir=asked.data_dir, options=options)
 
 
 def cpu_precision() -> Precision:

@@ -98,13 +98,14 @@ def parts(folder: Path, sigma: float) -> str:
     compared = json.loads((folder / "comparison.json").read_text())["compared"]
     row = next(one for one in compared if one["recipes"] == "best against best" and one["sigma"] == sigma)
     trainings = [one for one in rows_of(folder) if not one["held_out"] and one["sigma"] == sigma]
-    models = sorted((name for name in row if "choice" in (row[name] if isinstance(row[name], dict) else {})),
-                    key=lambda name: row[name]["loss"])  # fmt: skip
+    models = [name for name, found in row.items() if isinstance(found, dict) and "choice" in found]
+    models.sort(key=lambda name: row[name]["loss"])
     first = next(name.split(" - ")[0] for name in row if " - " in name)
     lines = [
-        f"| model | parameters | recipe | test loss | {first} − this model | fall over the last third | GFLOP per image | "
-        "core hours |",
-        "|---|---:|---|---:|---:|---:|---:|---:|",
+        f"| model | parameters | recipe | test loss | {first} − this model | fall over the last third | "
+        "asymmetry of its Jacobian | GFLOP per image | core hours |",
+        "|---|---:|---|---:|---:|---:|---:|---:|---:|",
+        f"| the best affine map | | in closed form | {row['linear']:.3f} | | | 0 | | |",
     ]
     figure, axes = plt.subplots(figsize=(7, 4.2))
     for name in models:
@@ -117,11 +118,13 @@ def parts(folder: Path, sigma: float) -> str:
                             *(f"{k} {v}" for k, v in choice.items() if k not in ("optimizer", "learning_rate"))])  # fmt: skip
         difference = interval_of(apart, row["trainings"]) if apart else ""
         fall = statistics.mean(fall_over_last_third(one["curve"]) for one in own)
+        asymmetry = statistics.mean(one["asymmetry"] for one in own)
         hours = statistics.mean(one["cpu_seconds"] for one in own) / 3600
         lines.append(
             f"| `{name}` | {parameters(spec.model, spec.data.shape, spec.widths):,} | {recipe} | "
             f"{row[name]['loss']:.3f} ± {row[name]['half_interval_over_trainings']:.3f} | {difference} | "
-            f"{100 * fall:.1f} %{' (still falling)' if fall > LEAST_FALL else ''} | {work / 1e9:.4f} | {hours:.2f} |"
+            f"{100 * fall:.1f} %{' (still falling)' if fall > LEAST_FALL else ''} | "
+            f"{asymmetry:.2g} | {work / 1e9:.4f} | {hours:.2f} |"
         )
         curves = [one["curve"] for one in own]
         means = [statistics.mean(values) for values in zip(*curves, strict=True)]

@@ -14,16 +14,13 @@ import argparse
 import json
 import math
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from benchmarks.training import cpu_plan, spec_on
-from uvb.data import ImageSet, load_dataset
-from uvb.data.readers.decode import Decoding
-from uvb.data.readers.own import ReadOptions
+from benchmarks.training import add_comparison, compared_images, cpu_plan, spec_on
+from uvb.data import ImageSet
 from uvb.measure.losses import EvalConfig, NoisyImages, clustered_mean, denoisers, image_losses
 from uvb.models.base import Estimator
 from uvb.models.capacity import widths_at
@@ -35,14 +32,8 @@ from uvb.training.state import TrainState
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_comparison(parser, "mnist")
     add = parser.add_argument
-    add("--folder", type=Path, required=True)
-    add("--dataset", default="mnist")
-    add("--data-dir", type=Path, default=Path("data"))
-    add("--resize", type=int, default=0, help="pixels of the shorter side (0: as it is)")
-    add("--width", type=float, default=1.0)
-    add("--models", nargs="+", default=["uvb", "deen"])
-    add("--sigmas", type=float, nargs="+", default=[0.3, 0.6, 1.0])
     add("--sizes", type=int, nargs="+", default=[500, 2000, 8000, 30_000], help="training images of each half")
     add("--steps", type=int, nargs="+", default=[2000, 8000], help="lengths of training")
     add("--best", type=json.loads, default={}, help="JSON: for each model, its changes to the recipe `fast`")
@@ -100,7 +91,7 @@ def gap(asked: argparse.Namespace, model: str, sigma: float, steps: int, n: int,
 def main() -> None:
     asked = arguments()
     asked.folder.mkdir(parents=True, exist_ok=True)
-    images = load_dataset(asked.dataset, data_dir=asked.data_dir, options=ReadOptions(decoding=Decoding(resize=asked.resize)))
+    images = compared_images(asked)
     file = asked.folder / "gaps.jsonl"
     done = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     for n in asked.sizes:

@@ -15,7 +15,6 @@ import math
 import statistics
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,13 +22,15 @@ from scipy.stats import t as student
 from torch import Tensor
 
 from benchmarks.measure import machine
-from benchmarks.training import cpu_plan, own_losses, spec_on
-from uvb.data import load_dataset
-from uvb.data.readers.decode import Decoding
-from uvb.data.readers.own import ReadOptions
+from benchmarks.training import add_comparison, compared_images, cpu_plan, own_losses, spec_on
+from uvb.data import ImageSet
 from uvb.errors import Diverged
+from uvb.exact.baselines import linear_loss
+from uvb.measure.asymmetry import jacobian_asymmetry
 from uvb.measure.losses import EvalConfig, clustered_mean
+from uvb.models.base import Estimator
 from uvb.models.capacity import widths_at
+from uvb.noise import normal
 from uvb.spec import RECIPES
 from uvb.training.loop import fit
 from uvb.training.state import TrainState
@@ -46,17 +47,11 @@ Choice = dict[str, Any]  # what of the recipe `fast` is changed
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_comparison(parser, "digits")
     add = parser.add_argument
-    add("--folder", type=Path, required=True)
-    add("--dataset", default="digits")
-    add("--data-dir", type=Path, default=Path("data"))
-    add("--resize", type=int, default=0, help="pixels of the shorter side (0: as it is)")
-    add("--models", nargs="+", default=["uvb", "deen"])
-    add("--width", type=float, default=1.0)
     add("--epochs", type=int, default=11)
     add("--search-epochs", type=int, default=0, help="of each training of the search (0: as --epochs)")
     add("--batch-size", type=int, default=64)
-    add("--sigmas", type=float, nargs="+", default=[0.3, 0.6, 1.0])
     add("--seeds", type=int, default=3, help="trainings of each model, recipe and noise level in the comparison")
     add("--search-seeds", type=int, default=2)
     add("--rates", type=float, nargs="+", default=[1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2])
@@ -77,8 +72,7 @@ class Trainings:
 
     def __init__(self, asked: argparse.Namespace) -> None:
         self.asked = asked
-        options = ReadOptions(decoding=Decoding(resize=asked.resize))
-        self.images = load_dataset(asked.dataset, data_dir=asked.data_dir, options=options)
+        self.images = compared_images(asked)
         self.held_out = self.images.validation()
         self.plan = cpu_plan(asked.threads)
         self.file, self.losses = asked.folder / "trainings.jsonl", asked.folder / "losses"
@@ -96,7 +90,7 @@ class Trainings:
         if (spec.spec_id, held_out) in self.done:
             return self.done[spec.spec_id, held_out]
         started, cpu = time.monotonic(), time.process_time()
-        mean, stderr, curve = math.inf, math.nan, []
+        mean, stderr, curve, asymmetry = math.inf, math.nan, [], None
         try:
             state = TrainState.fresh(spec, self.plan)
             for _ in fit(spec, self.plan, state, images, pulse_seconds=1e9):
@@ -106,13 +100,14 @@ class Trainings:
             torch.save(per_image, self.losses / f"{spec.spec_id}.pt")
             found = clustered_mean(per_image)
             mean, stderr = found.value, found.stderr
+            asymmetry = None if held_out else asymmetry_of(state.averaged, images, sigma)
             curve = [one.test_loss for one in state.curves]  # measured with the averaged weights on the probe's images
         except Diverged as error:
             print(error, flush=True)
         row = {
             "model": model, "choice": choice, "sigma": sigma, "seed": seed, "held_out": held_out, "loss": mean,
             "stderr_over_images": stderr, "seconds": time.monotonic() - started, "cpu_seconds": time.process_time() - cpu,
-            "spec_id": spec.spec_id, "spec": spec.to_json(), "curve": curve,
+            "spec_id": spec.spec_id, "spec": spec.to_json(), "curve": curve, "asymmetry": asymmetry,
         }  # fmt: skip
         with self.file.open("a") as file:
             file.write(json.dumps(row) + "\n")
@@ -135,6 +130,12 @@ class Trainings:
     def per_image(self, row: dict[str, Any]) -> Tensor:
         loaded: Tensor = torch.load(self.losses / f"{row['spec_id']}.pt")
         return loaded
+
+
+def asymmetry_of(model: Estimator, images: ImageSet, sigma: float) -> float:
+    """The asymmetry of the model's Jacobian on 64 noisy test images; 0 for an energy, up to rounding."""
+    x = images.to_unit(images.test[:64])
+    return jacobian_asymmetry(model.eval(), x + sigma * normal(tuple(x.shape), 0, "asymmetry")).value
 
 
 def interval(values: list[float]) -> float:
@@ -196,7 +197,9 @@ def compare(trainings: Trainings, asked: argparse.Namespace, best: dict[str, Cho
     for sigma, (name, recipes) in itertools.product(asked.sigmas, pairings.items()):
         seeds = range(asked.seeds)
         of = {m: [trainings.loss(m, recipes[m], sigma, seed, held_out=False) for seed in seeds] for m in asked.models}
-        row: dict[str, Any] = {"recipes": name, "sigma": sigma, "trainings": asked.seeds}
+        images = trainings.images
+        linear = linear_loss(images.train, images.test, sigma, images.levels)
+        row: dict[str, Any] = {"recipes": name, "sigma": sigma, "trainings": asked.seeds, "linear": linear}
         for model, found in of.items():
             losses = [one["loss"] for one in found]
             row[model] = {
