@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from uvb.config import Widths
 from uvb.models.activations import activation as activation_of
+from uvb.models.autoencoders import QuadraticEnergy
 from uvb.models.base import Energy
 from uvb.models.kl import kl_to_standard_normal
 from uvb.models.nets import ConvNet
@@ -93,13 +94,8 @@ class UNet(nn.Module):
 
 
 @register_model("unet", widths=UNetConfig(), match=("channels", "joined"))
-class UNetEnergy(Energy):
-    """f(y) = ‖y - U(y)‖² / 2σ² with a U-Net U, in nats."""
+class UNetEnergy(QuadraticEnergy):
+    """f(y) = ‖y - U(y)‖² / 2σ² with a U-Net U."""
 
     def __init__(self, shape: Shape, config: UNetConfig, activation: str, sigma: float) -> None:
-        super().__init__(sigma)
-        self.net = UNet(shape, config, activation)
-
-    def energy(self, y: Tensor, eps: Tensor) -> Tensor:
-        pixels: Tensor = self.net(y)
-        return (y - pixels.to(y.dtype)).square().flatten(1).sum(1) / (2 * self.sigma**2)
+        super().__init__(UNet(shape, config, activation), sigma)

@@ -38,14 +38,21 @@ class DirectDenoiser(Estimator):
         return x_hat
 
 
-@register_model("quadratic_ae", widths=PAPER_WIDTHS, match="hidden")
-class QuadraticAutoencoder(Energy):
-    """f(y) = ‖y - g(y)‖² / 2σ²: UVB's reconstruction term with a deterministic code and no KL."""
+class QuadraticEnergy(Energy):
+    """f(y) = ‖y - g(y)‖² / 2σ², in nats, with a network g: (B, C, H, W) -> (B, C, H, W)."""
 
-    def __init__(self, shape: Shape, widths: Widths, activation: str, sigma: float) -> None:
+    def __init__(self, g: nn.Module, sigma: float) -> None:
         super().__init__(sigma)
-        self.g = Autoencoder(shape, widths, activation)
+        self.g = g
 
     def energy(self, y: Tensor, eps: Tensor) -> Tensor:
         g: Tensor = self.g(y)
-        return (y - g).square().flatten(1).sum(1) / (2 * self.sigma**2)
+        return (y - g.to(y.dtype)).square().flatten(1).sum(1) / (2 * self.sigma**2)
+
+
+@register_model("quadratic_ae", widths=PAPER_WIDTHS, match="hidden")
+class QuadraticAutoencoder(QuadraticEnergy):
+    """UVB's reconstruction term with a deterministic code and no KL."""
+
+    def __init__(self, shape: Shape, widths: Widths, activation: str, sigma: float) -> None:
+        super().__init__(Autoencoder(shape, widths, activation), sigma)

@@ -20,7 +20,7 @@ from uvb.spec import RunSpec, Shape
 
 _BASES = ("uvb.models.base", "torch.", "builtins", "abc", "typing")  # classes from here are not a model's own code
 # Code that was rewritten and still computes the same: old hash -> new hash. Weights trained with the old code still fit.
-# 2026-11-30: UVB's energy takes its KL from a method.
+# 2026-11-30: UVB's energy takes its KL from a method; quadratic energies share a base.
 _SAME_CODE = {
     "f6bfc28f5fbf": "172df70e16fc",  # uvb
     "140e6e40ff26": "d0f8f9bffabc",  # uvb_mean
@@ -28,6 +28,7 @@ _SAME_CODE = {
     "45966848acdf": "293e1d5db14a",  # uvb_laplace_matched
     "617a83424c0e": "f9e2a0e23ffb",  # vae
     "a0e1fa12bb5e": "d995f56da9b6",  # sigma_vae
+    "0dd271ae829c": "5831694dc2ce",  # quadratic_ae
 }
 
 Builder = Callable[[Shape, Any, str, float], Estimator]  # (shape, config, activation, sigma) -> module

@@ -42,14 +42,14 @@ def decoder(weights, name, z, act):
 
 def two_level_unet(w, y, act):
     """A level of half the size below one of the image's size, joined by repeating each of its pixels."""
-    high = act(F.conv2d(y, w["net.down.0.weight"], w["net.down.0.bias"], padding=1))
+    high = act(F.conv2d(y, w["g.down.0.weight"], w["g.down.0.bias"], padding=1))
     halves = torch.stack([high[:, :, i : i + 2].mean(2) for i in range(0, high.shape[2], 2)], 2)
     halves = torch.stack([halves[..., j : j + 2].mean(3) for j in range(0, high.shape[3], 2)], 3)
-    low = act(F.conv2d(halves, w["net.down.1.weight"], w["net.down.1.bias"], padding=1))
+    low = act(F.conv2d(halves, w["g.down.1.weight"], w["g.down.1.bias"], padding=1))
     rows, columns = ([i * low.shape[d] // high.shape[d] for i in range(high.shape[d])] for d in (2, 3))
     joined = torch.cat([high, low[:, :, rows][..., columns]], 1)
-    joined = act(F.conv2d(joined, w["net.up.0.weight"], w["net.up.0.bias"], padding=1))
-    return F.conv2d(joined, w["net.out.weight"], w["net.out.bias"], padding=1)
+    joined = act(F.conv2d(joined, w["g.up.0.weight"], w["g.up.0.bias"], padding=1))
+    return F.conv2d(joined, w["g.out.weight"], w["g.out.bias"], padding=1)
 
 
 def energy(name, w, y, eps, act):
