@@ -8,7 +8,16 @@ from typing import Any, TextIO
 from pipelines.files.masking import masked
 
 SPELT = {"σ": "sigma", "ε": "eps", "δ": "delta", "±": "+-", "×": "x", "²": "^2", "→": "->", "≤": "<=", "≥": ">=", "…": "..."}
-codecs.register_error("spelt", lambda error: (SPELT.get(error.object[error.start], "?"), error.start + 1))  # type: ignore[attr-defined]  # of an encoding
+
+
+def spell(error: UnicodeError) -> tuple[str, int]:
+    """Replace a letter that the encoding lacks by its spelling, or by "?"; and say where encoding continues."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return SPELT.get(error.object[error.start], "?"), error.start + 1
+
+
+codecs.register_error("spelt", spell)
 
 
 class Steady:

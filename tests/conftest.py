@@ -38,7 +38,7 @@ def digits() -> ImageSet:
 @pytest.fixture(scope="session")
 def shared() -> Path:
     if not SHARED.is_dir():
-        pytest.skip("the folder shared/ beside the checkout is absent")  # the project must not need it
+        pytest.skip("the folder shared/ beside the checkout is absent")  # users have none, and their tests must pass
     return SHARED
 
 

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.measure import ROOT, Row, figure
+from benchmarks.measure import ROOT, Row, figure, setting
 from benchmarks.training import SHAPES, cpu_plan, spec_on
 from uvb.data import ImageSet, load_dataset
 from uvb.data.image_file import Contents, ImageFile
@@ -218,11 +218,13 @@ def large_side(path: str, kind: str, train_images: str, steps: str) -> dict[str,
     """Train a few steps: from the "disk", or from "memory", where images are made again or, if few, lie in one tensor."""
     images, count = ImageSet.load(path), int(train_images)
     reads = type(rows_on(images.train[:count], torch.device("cpu"))).__name__
+    rows = rows_on
     if kind == "memory":
         whole = count > 1_000_000
         tensor = torch.empty(0) if whole else torch.from_numpy(made(np.arange(count)))
-        batch.rows_on = lambda pixels, device: MadeAgain() if whole else Resident(tensor)  # type: ignore[assignment, attr-defined]  # stands in
-    _, losses = first_steps(images, NARROW, count, int(steps))
+        rows = lambda pixels, device: MadeAgain() if whole else Resident(tensor)  # noqa: E731  # one line, used once
+    with setting(batch, "rows_on", rows):
+        _, losses = first_steps(images, NARROW, count, int(steps))
     return {"losses": losses, "reads": reads, "limit": usable_memory()}
 
 

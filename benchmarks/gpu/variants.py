@@ -74,7 +74,7 @@ def our_step(model: Estimator, shape: Shape, plan: Plan, batch: int, objective: 
     arguments = batch_for(model, shape, plan.device, batch)
     loss_of = prepare(build_objective(objective, model), plan, (batch, *shape))
     if dynamo:
-        loss_of = torch.compile(loss_of, fullgraph=True, dynamic=False)  # type: ignore[assignment]  # its stub says Callable
+        loss_of = torch.compile(loss_of, fullgraph=True, dynamic=False)
     gradients = gradients_of(loss_of, plan, RECIPES["fast"].clip)
     trained = [p for p in model.parameters() if p.requires_grad]
     averaged = [p.detach().clone() for p in trained]

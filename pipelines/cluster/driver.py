@@ -45,6 +45,9 @@ def train_trial(config: dict[str, Any]) -> None:
     # The state API frees the CPUs of a killed trial. Where a machine runs several Rays it must be told which one to ask.
     os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
     compat.hand_to_controller("RAY_ADDRESS")
+    # Ray's annotations are still those of Train V1, so both are typed here.
+    limits: dict[str, Any] = {"max_failures": WORKER_FAILURES, "controller_failure_limit": START_FAILURES}
+    callbacks: list[Any] = [TuneReportCallback(), deaths]
     trainer = TorchTrainer(
         train_group,
         train_loop_config=group,
@@ -54,8 +57,8 @@ def train_trial(config: dict[str, Any]) -> None:
         run_config=train.RunConfig(
             name=f"train-{uuid4().hex[:12]}",
             storage_path=group["scratch"],
-            failure_config=train.FailureConfig(max_failures=WORKER_FAILURES, controller_failure_limit=START_FAILURES),  # type: ignore[call-arg]  # Ray's stubs are of V1
-            callbacks=[TuneReportCallback(), deaths],  # type: ignore[list-item]  # Ray's stubs want V1's callbacks
+            failure_config=train.FailureConfig(**limits),
+            callbacks=callbacks,
         ),
     )
     try:

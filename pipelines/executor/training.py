@@ -116,7 +116,7 @@ class Training:
     def _train(self, state: TrainState, images: ImageSet) -> bool:
         """Fit `state`. False: `watch` asked for a pause."""
         self.saved = time.monotonic()
-        warnings.showwarning = self._warned  # type: ignore[assignment]  # it takes the same arguments, under fewer names
+        warnings.showwarning = self._warned
         warnings.filterwarnings("always", category=UserWarning, module="uvb")  # warn again for each model of a process
         for progress in fit(self.spec, self.plan, state, images):
             self._pulse(progress, state)
@@ -261,7 +261,9 @@ class Training:
     def _write_progress(self, now: dict[str, Any]) -> None:
         self.store.write_json("progress.json", {**self.history, **now, **machine(), "notes": self.notes})
 
-    def _warned(self, message: Any, category: Any, filename: str, *_: Any) -> None:
+    def _warned(
+        self, message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
+    ) -> None:
         """Note the warnings of `uvb` in progress.json, and drop those of libraries."""
         if category is UserWarning and Path(uvb.__file__).parent in Path(filename).parents:
             self.notes.append(f"{self.spec.label}: {message}")

@@ -143,7 +143,7 @@ class Store:
         fsspec: Any = getattr(getattr(self.fs, "handler", None), "fs", None)
         try:
             fsspec.pipe_file(self._at(path), data, mode="create")
-        except (AttributeError, NotImplementedError, TypeError):  # Arrow has no conditional put, nor has all of fsspec
+        except (AttributeError, NotImplementedError, TypeError):  # no conditional put in this store: the check above must do
             self.write_bytes(path, data)
 
     def list(self, prefix: str = "") -> list[str]:
@@ -252,7 +252,7 @@ class Store:
                 if not code:
                     raise
                 raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
-        except NotImplementedError as error:  # http:// and the like
+        except NotImplementedError as error:  # fsspec raises it for stores that nobody can write, such as http://
             raise UserError(
                 f"cannot write {masked(self.uri)}: this kind of store is read-only; choose another folder"
             ) from error

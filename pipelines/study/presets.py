@@ -1,6 +1,7 @@
 """Presets: a study writes its options as YAML, and `--config FILE` reads them back."""
 
 import dataclasses
+import inspect
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,7 +38,7 @@ def read_preset(path: Path, kind: type[Config]) -> Config:
     blob = {} if blob is None else blob
     if not isinstance(blob, dict):
         raise UserError(f"--config {path}: it must be lines of OPTION: VALUE, e.g. sigmas: [0.5, 1.0]")
-    known = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]  # every config is a dataclass
+    known = list(inspect.signature(kind).parameters)
     named = {str(key).replace("-", "_"): value for key, value in blob.items()}
     if unknown := sorted(named.keys() - set(known)):
         raise UserError(f"--config {path}: no option is called {unknown[0]}; choose from: {', '.join(known)}")

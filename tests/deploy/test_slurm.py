@@ -43,7 +43,7 @@ def folder() -> Iterator[Path]:
 def submit(folder: Path, *arguments: str, venv: Path = Path(sys.prefix)) -> tuple[int, str]:
     """Submit the batch script on the cluster's login node and wait; returns its exit code and what it printed."""
     if reason := why_not():
-        pytest.skip(reason)  # Slurm or root is absent
+        pytest.skip(reason)  # the cluster is made here, which takes root and Slurm's own programs
     environment = clean_environment(folder / "home", uuid4().hex) | {
         "PYTHONPATH": str(ROOT), "UVB_VENV": str(venv), "UVB_STORAGE": str(folder / "studies"),
         "UVB_RAY_TMP": str(folder / "ray/t"),

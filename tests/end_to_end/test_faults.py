@@ -29,7 +29,7 @@ def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
     try:
         disk = SmallDisk(tmp_path / "disk", megabytes=4)
     except CannotMount as error:
-        pytest.skip(str(error))  # it takes root
+        pytest.skip(str(error))  # only root can mount the small disk that is filled
     yield disk
     disk.remove()
 

@@ -111,7 +111,7 @@ def test_convexity_of_a_gaussian_and_of_the_exact_energy(images: ImageSet) -> No
         assert bound <= measured < 1
 
 
-def test_one_z_compares_one_draw_with_a_thousand(images: ImageSet) -> None:
+def test_one_z_returns_one_draw_and_the_mean_of_a_thousand(images: ImageSet) -> None:
     result = run("one_z", Shaken(), images, scale=1.0)
     one, mean = result.arrays["one"], result.arrays["mean"]
     shake = (one - mean)[:, 0, 0, 0]
