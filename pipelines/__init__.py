@@ -1,4 +1,4 @@
-"""Run studies: Ray, MLflow, files and the report, around the science in `uvb`."""
+"""Run studies of the models in `uvb`: on Ray, with MLflow, files and a report."""
 
 import logging
 import os
@@ -7,7 +7,7 @@ import os
 for _name, _value in {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_AUTO_CONNECT": "0",  # else a thread that outlives ray.shutdown() starts another cluster
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # with Ray's 2 s every short epoch would take 2 s
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # Ray's default is 2 s, and each short epoch would take as long
     "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "300",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120",
     "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints boxes even at verbose=0

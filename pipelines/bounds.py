@@ -70,7 +70,7 @@ RANGES = {
 
 
 class Bounded:
-    """A dataclass of options that checks its numbers when it is made. Subclasses add checks after ``super()``'s."""
+    """A dataclass of options that checks its numbers when it is made. A subclass with more checks calls ``super()`` first."""
 
     def __post_init__(self) -> None:
         for name, number in numbers(self):
@@ -79,7 +79,7 @@ class Bounded:
 
 
 def numbers(options: Any) -> Iterator[tuple[str, float]]:
-    """The name and value of every number in the fields of a dataclass, also of those in tuples."""
+    """Yield the name and value of each number in a dataclass's fields. A tuple yields one for each of its numbers."""
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
         for each in value if isinstance(value, tuple) else (value,):

@@ -1,4 +1,4 @@
-"""Start and end every command: typed options go in, and an error comes out as one clear line.
+"""Start and end every command: parse its options, and print an error as one clear line.
 
 Exit codes: 0; 1: something failed; 2: the user asked for something impossible; 130: a person interrupted the command.
 No slow import here, so that `--help` is quick. Commands import torch and Ray after their options are parsed.
@@ -30,8 +30,8 @@ def command(
     """Parse the command line into `config`, call `run`, and exit with the code that it returns.
 
     Args:
-        resumes: tell a person who interrupts the command that the same command continues.
-        presets: take ``--config FILE``, the options as YAML (`pipelines.study.presets`).
+        resumes: running the same command again continues its work. A person who interrupts it is told so.
+        presets: accept ``--config FILE``, a YAML file of options (`pipelines.study.presets`).
     """
     steady_streams()
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
@@ -47,16 +47,16 @@ def command(
     except KeyboardInterrupt:
         line, code = "\ninterrupted" + "; the same command goes on from here" * resumes, 130
     except Exception as error:
-        line, code = f"error: nobody foresaw this one ({last_line(error)}); its traceback is in {log_error(error)}", 1
+        line, code = f"error that nobody foresaw: {last_line(error)}; its traceback is in {log_error(error)}", 1
     print(line, file=sys.stderr)
     leave(code, at_once=True)
 
 
 def parsed(config: type[Config], presets: bool = False) -> Config:
-    """`config` with the options of the command line, which win over those of its ``--config FILE``.
+    """Make a `config` from the command line. Its options win over those in the file of ``--config FILE``.
 
     Raises:
-        UserError: an option is unknown or unfit. The line has tyro's words without their box.
+        UserError: an option is unknown or unfit. The line is tyro's text without the box around it.
     """
     said = io.StringIO()
     words, preset = without_preset(sys.argv[1:]) if presets else (sys.argv[1:], None)
@@ -72,7 +72,7 @@ def parsed(config: type[Config], presets: bool = False) -> Config:
         if not end.code:  # --help
             raise
         lines = [line.strip("│| ") for line in said.getvalue().splitlines()]
-        parts = re.split(r"[-+─╭╮╰╯]{20,}", "\n".join(lines[1:]))  # without the box's title, at its rules
+        parts = re.split(r"[-+─╭╮╰╯]{20,}", "\n".join(lines[1:]))  # drop the box's title and its rules
         raise UserError("; ".join(" ".join(part.split()).rstrip(".") for part in parts if part.strip())) from None
 
 

@@ -25,16 +25,16 @@ class Denoise(Bounded):
     images: tyro.conf.Positional[Path]
     """A picture, a folder of pictures (resized to the model's size), or an .npy or .npz array (N, C, H, W)."""
     add_noise: bool = False
-    """First add the model's noise, sigma times a standard normal: for clean pictures."""
+    """First add the model's noise, sigma times a standard normal. Clean pictures need it."""
     jumps: int = 1
     """How often to apply x̂. 1 is the Bayes estimate; 2 is x̂(x̂(y)) of Sec. 3.3.1."""
     background: Literal["none", "black", "white"] = "none"
     """The background of transparent pictures. none: they are refused."""
     seed: int = 0
-    """Key of the added noise and of the model's latent draws."""
+    """Seed of the added noise and of the model's latent draws."""
     out: Path = Path("denoised")
-    """Folder for a PNG of each image, in the model's size, and overview.png: noisy above, denoised below, enlarged. If images
-    have neither 1 nor 3 channels, it gets denoised.npz with the array images (N, C, H, W)."""
+    """Folder for a PNG of each image, in the model's size, and overview.png: noisy above, denoised below, enlarged. Images with
+    neither 1 nor 3 channels go to denoised.npz instead, as the array images (N, C, H, W)."""
     tracking_uri: str | None = None
     """MLflow's address for runs:/ and models:/. Default: mlflow.db in this folder."""
 
@@ -54,7 +54,7 @@ def denoise(config: Denoise) -> None:
     from uvb.noise import generator, normal
 
     keep_large_buffers()
-    model = models.load(config.model, config.tracking_uri).float()  # also one trained in float64
+    model = models.load(config.model, config.tracking_uri).float()  # the model may have been trained in float64
     shape = model.spec.data.shape
     decoding = Decoding(background="" if config.background == "none" else config.background)
     y, names = read_pictures(config.images, shape, float(model.sigma), decoding)  # (N, C, H, W)

@@ -1,4 +1,4 @@
-"""Errors that are not the user's fault: their lines, and a log for their tracebacks."""
+"""Describe an error that is not the user's fault in one line, and log its traceback."""
 
 import os
 import tempfile
@@ -15,20 +15,20 @@ LOG = "errors.log"  # in the study's folder
 
 
 class CommandFailed(Exception):
-    """Something that the command needs broke. The command ends with this one line and exit code 1.
+    """Something broke that the command needs. The command prints this one line and exits with code 1.
 
     For a mistake of the user see `uvb.errors.UserError`.
     """
 
 
 def last_line(error: BaseException) -> str:
-    """The last line of an error's message, which says what happened in a remote traceback; its type stands before it."""
+    """The error's type and the last line of its message. In a remote traceback that line says what happened."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[-1] if lines else ''}".rstrip(": ")
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message; its type where it has none."""
+    """The first line of an error's message, or the error's type if the message is empty."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 

@@ -14,7 +14,7 @@ from pipelines.words import counted
 class Export:
     """Write a study's parameters, curves and losses for TensorBoard or Weights & Biases, under the names that MLflow shows.
 
-    The study may still run: writing again replaces what was there.
+    The study may still run. A later export replaces the files of an earlier one.
 
     TensorBoard:                          python pipelines/export.py outputs/digits
 
@@ -26,7 +26,7 @@ class Export:
     to: Literal["tensorboard", "wandb"] = "tensorboard"
     """tensorboard: event files. wandb: offline runs, which `wandb sync` uploads; first `pip install wandb`."""
     out: Path | None = None
-    """The folder of the files. Default: a folder in the study's, named after --to."""
+    """Where the files go. Default: a folder named after --to, inside the study's folder."""
 
 
 def export(config: Export) -> None:

@@ -1,4 +1,4 @@
-"""Run the whole study: `python pipelines/full_study.py --help`. This file is short, since `ray submit` copies it alone."""
+"""Run the whole study: `python pipelines/full_study.py --help`. This file is short, since `ray submit` copies only this one."""
 
 from pipelines.cli import command
 from pipelines.study.config import StudyConfig
@@ -7,7 +7,7 @@ from pipelines.study.config import StudyConfig
 def full_study(config: StudyConfig) -> int:
     """Run the study. The last line printed is the report's address."""
     print(f"study {config.name} in {config.storage}")
-    from pipelines.study.session import run_study  # Ray and torch take seconds, so they come after the first line
+    from pipelines.study.session import run_study  # this import takes seconds, so it follows the first line
 
     report, failures = run_study(config)
     for line in failures:

@@ -1,4 +1,4 @@
-"""Copy what a study found, without its weights, to commit it: `python pipelines/keep.py --help`."""
+"""Copy a study's results without its weights, so that they can be committed: `python pipelines/keep.py --help`."""
 
 import shutil
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from pipelines.cli import command
 from uvb.errors import UserError
 
 KEPT = ("tables", "figures", "report.html", "study.json", "timings.json")
-# the numbers of each experiment, and everything of each model but weights and checkpoints
+# each experiment's numbers, and each model's files except weights and checkpoints
 NUMBERS = ("tasks/settings.json", "tasks/*/*/result.json", "models/*/*.json")
 
 
@@ -24,25 +24,25 @@ class Keep:
     study: tyro.conf.Positional[Path]
     """A study's folder, e.g. outputs/digits."""
     out: Path = Path("results/studies")
-    """Where the copy goes: a folder of the study's name in here. An older copy is replaced."""
+    """The folder in which the copy is made. The copy has the study's name, and replaces an older one."""
 
 
 def keep(config: Keep) -> None:
-    """Run it; the copy's path is printed."""
+    """Copy the study, and print the copy's path."""
     from pipelines.files.store import Store
     from pipelines.files.study_files import StudyFiles
 
-    files = StudyFiles(config.study)  # refuses what is no study
+    files = StudyFiles(config.study)  # raises if this is no study
     missing = [name for name in KEPT if not (config.study / name).exists()]
     if missing:
         raise UserError(f"{config.study} has no {', '.join(missing)} yet: let the study end first")
     target = config.out / files.name
     here, there = config.study.resolve(), target.resolve()
     if here == there or here in there.parents or there in here.parents:
-        raise UserError(f"{target} and the study overlap, and an older copy is replaced: choose another --out, e.g. results")
+        raise UserError(f"{target} and the study overlap, so a copy would damage the study: choose another --out, e.g. results")
     if target.exists() and not _is_copy(target):
         raise UserError(f"{target} is no copy of a study: remove it, or choose another --out")
-    with Store(there.parent).folder(there.name) as copy:  # until it is whole, the older copy stays
+    with Store(there.parent).folder(there.name) as copy:  # the older copy stays until the new one is whole
         for name in KEPT:
             source = config.study / name
             shutil.copytree(source, copy / name) if source.is_dir() else shutil.copy2(source, copy / name)

@@ -1,4 +1,4 @@
-"""End a process: in order, or at once if a thread cannot be ended."""
+"""Exit the process: cleanly, or at once if a thread cannot be ended."""
 
 import os
 import sys

@@ -16,7 +16,7 @@ class Args:
 
     One study again:                      python pipelines/report.py outputs/digits
 
-    What is published, on one page:       python pipelines/report.py results/studies/digits results/studies/digits-four-seeds
+    Two studies on one page:              python pipelines/report.py results/studies/digits results/studies/digits-four-seeds
 
     The same numbers, to the last bit?    python pipelines/report.py outputs/a outputs/b --same
     """
@@ -35,18 +35,18 @@ def main(args: Args) -> Path:
     if not args.studies:
         raise UserError("no study given: name one or more study folders, e.g. outputs/digits")
     print("reading", *args.studies)
-    from pipelines.reporting.compare import build_comparison  # slow to import, so after the first line
+    from pipelines.reporting.compare import build_comparison  # this import takes seconds, so it follows the first line
     from pipelines.reporting.page import build_report
 
     if len(args.studies) > 1:
         return build_comparison(args.studies, args.out or Path("compare.html"))
     if args.out is not None:
-        raise UserError("--out is for comparing several studies; the report of one is written into its own folder")
+        raise UserError("--out is for comparing several studies; the report of one study goes into its own folder")
     return build_report(args.studies[0])
 
 
 def report(args: Args) -> int:
-    """Run it. The last line printed is the page's path, or whether two studies are the same."""
+    """Run the command. Its last line is the page's path, or says whether two studies are the same."""
     if not args.same:
         print(main(args))
         return 0
@@ -56,7 +56,7 @@ def report(args: Args) -> int:
         raise UserError(f"--same compares two studies; {len(args.studies)} are given")
     found, more = differences(*args.studies), added(*args.studies)
     if more:
-        print(f"left out, since only one of the studies has it: {', '.join(more)}")
+        print(f"not compared, since only one of the studies has it: {', '.join(more)}")
     print(*found, "not the same" if found else "the same to the last bit", sep="\n")
     return 1 if found else 0
 

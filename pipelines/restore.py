@@ -15,11 +15,11 @@ from uvb.errors import UserError
 class Restore(Bounded):
     """Restore pictures with a trained energy: walk on f(y) plus the measurement's energy, then jump.
 
-    Each clean picture x is first measured as v = A y + τ noise with y = x + σ noise. After that only v is used.
+    Each clean picture x is first measured as v = A y + τ noise with y = x + σ noise. The chains see only v.
 
     The right half missing:      python pipelines/restore.py outputs/digits/models/<spec_id>/model my_folder
 
-    From a quarter the pixels:   python pipelines/restore.py pretrained:mnist-uvb my_folder --task enlarge
+    A quarter of the pixels:     python pipelines/restore.py pretrained:mnist-uvb my_folder --task enlarge
     """
 
     model: tyro.conf.Positional[str]
@@ -27,7 +27,8 @@ class Restore(Bounded):
     images: tyro.conf.Positional[Path]
     """A picture, a folder of pictures (resized to the model's size), or an .npy or .npz array (N, C, H, W)."""
     task: Literal["inpaint", "deblur", "enlarge"] = "inpaint"
-    """A: inpaint, the right half is missing; deblur, 3x3 means; enlarge, means of squares of 2x2 pixels."""
+    """What A does. inpaint: it drops the right half. deblur: it takes means of 3x3 pixels. enlarge: it takes the mean of each
+    square of 2x2 pixels."""
     tau: float = 0.0
     """Noise of the measurement, in units of pixels. 0: σ/2."""
     chains: int = 8
@@ -37,18 +38,18 @@ class Restore(Bounded):
     warm_up: int = 15
     """Trajectories of each chain before the first jump that is kept."""
     seed: int = 0
-    """Keys every draw."""
+    """Seed of every random draw."""
     out: Path = Path("restored")
     """Folder for overview.png (rows: clean, measured, mean of the jumps, their spread) and restored.npz (mean, spread and
     measured)."""
     tracking_uri: str | None = None
-    """MLflow's address for runs:/ and models:/; by default mlflow.db in this folder."""
+    """MLflow's address for runs:/ and models:/. Default: mlflow.db in this folder."""
 
 
 def restore(config: Restore) -> None:
-    """Run it, and print the paths of the files."""
+    """Restore, and print the paths of the files."""
     print(f"restoring {config.images} with {config.model}")
-    import numpy as np  # these take seconds, so they come after the first line
+    import numpy as np  # these imports take seconds, so they follow the first line
     import torch
 
     from pipelines.reporting.pictures import grid, output_folder, to_pil, zoom_for
@@ -63,7 +64,7 @@ def restore(config: Restore) -> None:
     from uvb.sampling.composed import measurement, restore
 
     keep_large_buffers()
-    energy = models.load(config.model, config.tracking_uri).float()  # also one trained in float64
+    energy = models.load(config.model, config.tracking_uri).float()  # the model may have been trained in float64
     if not isinstance(energy, Energy):
         raise UserError(f"{config.model} is an estimator without an energy, which a posterior needs; choose uvb or deen")
     sigma, shape = float(energy.sigma), energy.spec.data.shape

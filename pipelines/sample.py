@@ -40,7 +40,7 @@ class Sample(Bounded):
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of the networks. bf16 is up to twice as fast if the hardware has it."""
     seed: int = 0
-    """Key of the starts and of every step. The same seed gives the same samples on the same kind of device."""
+    """Seed of the starts and of every step. The same seed gives the same samples on the same kind of device."""
     out: Path = Path("samples")
     """Folder for walk.png and walk.gif (the first chain), chains.png (the last jump of all chains) and samples.npz (the array
     jumps, of shape (jumps, chains, C, H, W)). Older files are replaced. Only images of 1 or 3 channels have pictures."""
@@ -63,11 +63,11 @@ def sample(config: Sample) -> None:
     from uvb.sampling import get_sampler
     from uvb.sampling.walk_jump import walk_at
 
-    get_sampler(config.sampler)  # refused before the model is loaded
+    get_sampler(config.sampler)  # raises before the model is loaded
     plan = resolve_plan(device=config.device, precision=config.precision)
     torch.set_num_threads(plan.threads)
     keep_large_buffers()
-    energy = models.load(config.model, config.tracking_uri, plan.device).float()  # also one trained in float64
+    energy = models.load(config.model, config.tracking_uri, plan.device).float()  # perhaps trained in float64
     if not isinstance(energy, Energy):
         raise UserError(f"{config.model} is an estimator without an energy, and Langevin needs one; choose uvb or deen")
     shape = energy.spec.data.shape
@@ -77,10 +77,10 @@ def sample(config: Sample) -> None:
         second_jump=config.second_jump, sampler=config.sampler, **own,
     )  # fmt: skip
     require_memory(config.chains, walk, shape)
-    output_folder(config.out)  # refused before the walk rather than after it
+    output_folder(config.out)  # raises before the walk rather than after it
     frames, state = walked(energy, walk, config.chains, config.seed, plan)
     np.savez_compressed(config.out / "samples.npz", jumps=frames.numpy(), stopped_at=state.stopped_at.cpu().numpy())
-    print(config.out / "samples.npz")  # first: what comes below is drawn from it
+    print(config.out / "samples.npz")  # first, since the pictures below may fail
     if shape[0] not in CHANNELS_OF_PICTURES:
         print(f"no pictures are drawn: these images have {shape[0]} channels, and only images of 1 or 3 can be drawn")
         return

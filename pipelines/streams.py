@@ -1,4 +1,4 @@
-"""Make stdout and stderr safe: no secret passes, and a closed stream or one without σ does not end a command."""
+"""Make stdout and stderr safe: mask secrets, spell letters that the encoding lacks, and survive a closed stream."""
 
 import codecs
 import os
@@ -11,7 +11,7 @@ SPELT = {"σ": "sigma", "ε": "eps", "δ": "delta", "±": "+-", "×": "x", "²":
 
 
 def spell(error: UnicodeError) -> tuple[str, int]:
-    """Replace a letter that the encoding lacks by its spelling, or by "?"; and say where encoding continues."""
+    """Return the spelling of a letter that the encoding lacks, or "?", and the place where encoding continues."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     return SPELT.get(error.object[error.start], "?"), error.start + 1
@@ -40,12 +40,12 @@ class Steady:
             self.silence()
 
     def fitting(self, text: str) -> str:
-        """`text`, in which letters that the encoding lacks are spelt in ASCII, or become "?"."""
+        """`text` with letters that the encoding lacks spelt in ASCII, or replaced by "?"."""
         encoding = self.stream.encoding or "ascii"
         return text.encode(encoding, "spelt").decode(encoding)
 
     def silence(self) -> None:
-        """Discard all that follows: the reader is gone, as `head` goes, or the terminal was closed."""
+        """Discard all later output: its reader has ended, as `head` does, or the terminal was closed."""
         nowhere = os.open(os.devnull, os.O_WRONLY)
         try:
             os.dup2(nowhere, self.stream.fileno())
@@ -70,6 +70,6 @@ def steady_streams() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(line_buffering=True)  # so that a pipe shows each line at once, too
+            stream.reconfigure(line_buffering=True)  # a pipe, too, shows each line at once
         if not isinstance(stream, Steady):
             setattr(sys, name, Steady(stream or open(os.devnull, "w")))  # noqa: SIM115

@@ -1,4 +1,4 @@
-"""Word counts, durations and the names of trainings, for commands, progress and reports."""
+"""Texts for people: counts, durations and the names of trainings."""
 
 from uvb.spec import RunSpec
 

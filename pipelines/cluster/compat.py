@@ -30,7 +30,7 @@ def silence() -> None:
 
 @contextmanager
 def this_machine_only() -> Iterator[None]:
-    """Make `ray.init(_node_ip_address="127.0.0.1")` bind every port to this machine, that of the metrics included.
+    """Make `ray.init(_node_ip_address="127.0.0.1")` bind every port to this machine, including the port of the metrics.
 
     Ray would take the machine's outer address instead, in case other nodes join.
     """
@@ -69,8 +69,8 @@ def kill_own_processes() -> None:
 def share(key: str, value: Any) -> None:
     """Put `value` into the control server's memory, for any process of this Ray.
 
-    Tune's `param_space` is written to files, and an address may hold a password. The object store does not do either: a driver
-    that owns an object there dies silently if Ray ends first.
+    Tune's `param_space` will not do: Tune writes it to files, and an address may hold a password. Nor will the object store: a
+    driver that owns an object there dies silently if Ray ends first.
     """
     _internal_kv_put(key, pickle.dumps(value), overwrite=True)
 

@@ -38,7 +38,7 @@ class Machine:
         memory: bytes per second to and from its memory.
         overhead: seconds of a step that depend on neither batch nor network, such as launches.
         per_node: workers on one node. They exchange `near` bytes per second; workers on several nodes exchange `far`.
-        hop: seconds of each of an all-reduce's 2 (P - 1) turns, without its bytes.
+        hop: seconds of one turn of an all-reduce, without its bytes. There are 2 (P - 1) turns.
         capacity: bytes of memory.
         disk: bytes per second to the disk of checkpoints.
         startup: seconds until a worker group trains.
@@ -60,7 +60,7 @@ class Machine:
 
 # Two cores with AVX512-bf16, as one worker with two threads. flops is their bf16 peak.
 TWO_CORES = Machine("2 cores", 7.2e11, 0.65, 1.6e10, 4e-3, 1, 1e9, 1e9, 1e-4, 2.4e10, 3e8, 15.0)
-# Measured (results/speed/nvidia-h200.md), share and overhead fitted to the steps. The links have the maker's figures.
+# Measured (results/speed/nvidia-h200.md). Share and overhead are fitted to the steps. The links' figures are the maker's.
 H200 = Machine("H200, 8 per node, 3.2 Tbit/s between nodes", 7.9e14, 0.65, 4e12, 1.2e-3, 8, 2e11, 1e11, 1e-5, 1.4e11, 1e9, 20.0)
 # The workers of ray_cluster.yaml, with 10 Gbit/s between nodes. The figures are the maker's; the share is assumed.
 L4 = Machine("L4, one per node, 10 Gbit/s between nodes", 6e13, 0.5, 2.4e11, 4e-4, 1, 1e9, 1e9, 5e-5, 2.2e10, 5e8, 20.0)
@@ -70,7 +70,7 @@ L4 = Machine("L4, one per node, 10 Gbit/s between nodes", 6e13, 0.5, 2.4e11, 4e-
 def forward_flops(model: str, shape: Shape, widths: Config) -> float:
     """Operations of one image's energy, or of one estimate if the model has no energy, counted on the meta device.
 
-    A model that cannot run there, since it looks at values or is broken, counts as two operations for each parameter.
+    A model that looks at values or is broken cannot run there. It counts as two operations for each parameter.
     """
     net = skeleton(model, shape, widths)
     with FlopCounterMode(display=False) as counter:
@@ -164,7 +164,7 @@ def study_seconds(works: Sequence[Work], machine: Machine, devices: int, workers
 
 
 def best_workers(works: Sequence[Work], machine: Machine, devices: int) -> int:
-    """The number of workers for each model, a power of two, with which the study ends first; fewer if they cost at most 2 %."""
+    """How many workers each model should have: the power of two that ends the study first, or fewer if 2 % slower at most."""
     most = min(devices, min(work.batch for work in works))
     choices = [2**i for i in range(most.bit_length()) if 2**i <= most]
     seconds = {workers: study_seconds(works, machine, devices, workers) for workers in choices}
@@ -174,7 +174,7 @@ def best_workers(works: Sequence[Work], machine: Machine, devices: int) -> int:
 # ------------------------------------------------------------------------------------------------------ docs/scaling.md
 
 BATCH = 128  # the paper's, and a GPU's
-EPOCHS = 40  # in which a GPU is to reach the paper's losses
+EPOCHS = 40  # enough for the paper's losses on a GPU
 DEVICES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 SHARES = (1, 2, 8, 16, 32, 128)
 CASES: dict[str, dict[str, bool]] = {
@@ -207,7 +207,7 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def rows_of(cells: Callable[[Work], list[str]]) -> list[list[str]]:
-    """A row for each case and model, with the `cells` of its training."""
+    """A row for each case and model, with the `cells` of that training."""
     pairs = [(case, model) for case in CASES for model in ("uvb", "deen")]
     return [[f"{model}, {case}", *cells(paper_work(model, **CASES[case]))] for case, model in pairs]
 
@@ -265,7 +265,7 @@ def clock(seconds: float) -> str:
 
 
 def document() -> str:
-    """All tables, as docs/scaling.md has them between its marks."""
+    """All tables, as they stand between the marks of docs/scaling.md."""
     parts = ["### What a training has to move", inputs_table(), "### The model against measurements", check_table()]
     for machine in (H200, L4):
         parts += [f"### One training, more devices: {machine.name}", speedup_table(machine)]

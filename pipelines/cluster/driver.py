@@ -1,4 +1,4 @@
-"""Training as the driver sees it: Tune runs a trial for each group of models, and a trial is one TorchTrainer."""
+"""Train from the driver: Tune runs one trial for each group of models, and each trial runs one TorchTrainer."""
 
 import logging
 import os
@@ -34,18 +34,18 @@ START_FAILURES = 10  # times a worker group may fail to start, e.g. while an aut
 
 
 def train_trial(config: dict[str, Any]) -> None:
-    """Run one TorchTrainer, for the group that `config` numbers. Tune calls this for each trial.
+    """Run one TorchTrainer, for the group whose number is in `config`. Tune calls this for each trial.
 
-    The trainer's name is new each time, since our files alone say where to go on.
+    The trainer's name is new each time, since only our own files say where training continues.
     """
     group = compat.shared(config["shared"])[config["group"]]
     deaths = EarlyDeaths(group["store"], group["specs"])
     if not deaths.open:  # given up in an earlier try of this trial
         return
-    # The state API frees the CPUs of a killed trial. Where a machine runs several Rays it must be told which one to ask.
+    # Ray's state API frees the CPUs of a killed trial. A machine may run several Rays, so tell the API which Ray to ask.
     os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
     compat.hand_to_controller("RAY_ADDRESS")
-    # Ray's annotations are still those of Train V1, so both are typed here.
+    # Ray's annotations are still those of Train V1, so both have the type Any.
     limits: dict[str, Any] = {"max_failures": WORKER_FAILURES, "controller_failure_limit": START_FAILURES}
     callbacks: list[Any] = [TuneReportCallback(), deaths]
     trainer = TorchTrainer(
@@ -119,7 +119,7 @@ class StoppedEarly(tune.Callback):
         self.store, self.groups = store, groups
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        if "outcome" in (trial.last_result or {}):  # a training that ended by itself reports one
+        if "outcome" in (trial.last_result or {}):  # only a training that ended by itself reports an outcome
             return
         with suppress(UserError, OSError):  # a model without the file counts as not trained to its end
             for spec_id in self.groups[trial.config["group"]]:
@@ -196,12 +196,12 @@ class GroupRunner:
         return self.thread.is_alive()
 
     def _run(self) -> None:
-        # Tune prints a traceback for each trial that fails, even if it starts it again. `errors` has the line instead.
+        # Tune prints a traceback for each failed trial, even if it tries the trial again. `errors` has the line instead.
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         try:
             results = self.tuner.fit()
             for result in (results[index] for index in range(len(results))):
                 if result.error:
                     self.errors.append(last_line(result.error))
-        except Exception as error:  # the driver prints it, with what was not finished
+        except Exception as error:  # the driver prints the line, and the models that did not finish
             self.errors.append(last_line(error))

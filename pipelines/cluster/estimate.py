@@ -29,12 +29,12 @@ from uvb.training.state import TrainState, steps_per_epoch
 # how many times longer fp32 takes than bf16: 3.0 to 3.9 for whole training steps (docs/speed.md), 5 for matrix products alone
 FP32_COST = 4.0
 PATIENCE = timedelta(minutes=10)  # how long workers wait for one another
-STEPS = 6  # timed for each kind of model; the first sets everything up and does not count
+STEPS = 6  # steps of each kind of model; the first one sets everything up and is not timed
 
 
 @dataclasses.dataclass(frozen=True)
 class Pace:
-    """Seconds of a training step, and of one image in the probe at an epoch's end."""
+    """Seconds of a training step, and seconds per image of the probe at an epoch's end."""
 
     step: float
     probe: float
@@ -116,14 +116,14 @@ def _worker(rank: int, specs: Sequence[RunSpec], plan: Plan, images: ImageSet, f
 
 
 def fitted_machine(work: Work, step: float) -> Machine:
-    """A machine fitted so that, in the cost model, a step of one worker takes `step` seconds."""
+    """A machine on which, by the cost model, a step of one worker takes `step` seconds."""
     rest = TWO_CORES.overhead + UPDATE_BYTES * work.parameters / TWO_CORES.memory
     arithmetic = max(step - rest, 0.1 * step)  # seconds; the step of a tiny network is all overhead
     return dataclasses.replace(TWO_CORES, flops=work.batch * work.flops_per_image / arithmetic, share=1.0, startup=0.0)
 
 
 def estimated_seconds(specs: Sequence[RunSpec], plan: Plan, images: ImageSet) -> dict[str, float]:
-    """Seconds of training on this machine, by spec_id: from a few timed steps of each kind of model, and the cost model.
+    """Seconds of training on this machine, by spec_id. A few timed steps of each kind of model feed the cost model.
 
     Start-up is left out, since it happens once for each group.
     """
@@ -142,7 +142,7 @@ def estimated_seconds(specs: Sequence[RunSpec], plan: Plan, images: ImageSet) ->
 
 
 def measurement_flops(tasks: Sequence[Task], context: Context, trained_in: str) -> float:
-    """Operations of `tasks`, without the references. Those in fp32 count `FP32_COST` times if trainings are in bf16."""
+    """Operations of `tasks`, without the references. Measurements in fp32 count `FP32_COST` times if trainings are in bf16."""
     slower = FP32_COST if (context.plan.precision, trained_in) == ("fp32", "bf16") else 1.0
     specs, passes = [task.spec for task in tasks], 2  # a gradient: forward, and back to y
     flops = {spec: passes * slower * forward_flops(spec.model, spec.data.shape, spec.widths) for spec in specs}

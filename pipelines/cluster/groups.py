@@ -1,4 +1,4 @@
-"""Decide which models are trained together. Each model gets a plan; models with one plan form groups of about equal cost."""
+"""Decide which models are trained together. Each model gets a plan. Models of one plan form groups of about equal cost."""
 
 import dataclasses
 import math
@@ -67,7 +67,7 @@ def make_groups(plans: dict[Plan, list[RunSpec]], layout: Layout, one_each: bool
 
 
 def group_count(specs: Sequence[RunSpec], plan: Plan, layout: Layout) -> int:
-    """The number of groups: enough to fill the layout; if models are large, more, up to one for each model."""
+    """How many groups to make: enough to fill the layout. Large models make more groups, up to one for each model."""
     seconds = sum(map(training_flops, specs)) / FLOPS_A_SECOND[plan.device] / plan.workers
     return min(len(specs), layout.concurrency * max(1, math.ceil(seconds / layout.concurrency / GROUP_SECONDS)))
 
@@ -84,7 +84,7 @@ def balanced(specs: Sequence[RunSpec], groups: int) -> list[tuple[RunSpec, ...]]
 
 
 def fitted(layout: Layout, groups: Sequence[Group]) -> Layout:
-    """The layout; with smaller CPU shares if a stored plan has more workers than a new one would."""
+    """`layout`, or one with smaller CPU shares if a stored plan has more workers than `layout`."""
     workers = max(group.plan.workers for group in groups)
     if workers <= layout.workers:
         return layout

@@ -8,6 +8,7 @@ import torch
 
 from pipelines.cluster.cost_model import L4, Work, best_workers
 from pipelines.study.config import ClusterOptions
+from pipelines.words import counted
 from uvb.errors import UserError
 from uvb.machine import usable_cpus
 from uvb.spec import RunSpec
@@ -26,18 +27,17 @@ class Capacity:
     cluster: bool
 
     def __str__(self) -> str:
-        count = len(self.nodes)
-        where = f"the cluster ({count} node{'s' * (count != 1)})" if self.cluster else "this machine"
-        return f"{where} has {self.cpus} CPU{'s' * (self.cpus != 1)} and {self.gpus} GPU{'s' * (self.gpus != 1)}"
+        where = f"the cluster ({counted(len(self.nodes), 'node')})" if self.cluster else "this machine"
+        return f"{where} has {counted(self.cpus, 'CPU')} and {counted(self.gpus, 'GPU')}"
 
     @property
     def node_cpus(self) -> list[int]:
-        """The CPUs of each node. Expected CPUs count as nodes like the largest."""
+        """The CPUs of each node. CPUs that are expected but not there yet count as nodes of the largest size."""
         return _with_expected([cpus for cpus, _ in self.nodes if cpus], self.cpus)
 
     @property
     def node_gpus(self) -> list[int]:
-        """The GPUs of each node that has some. Expected GPUs count likewise."""
+        """The GPUs of each node that has some. Expected GPUs count as nodes, too."""
         return _with_expected([gpus for _, gpus in self.nodes if gpus], self.gpus)
 
 
@@ -73,7 +73,7 @@ class Layout:
     def __str__(self) -> str:
         each = f"{self.cpus_per_worker:g} CPU" + (f" and {self.gpus_per_worker:g} GPU" if self.gpus_per_worker else "")
         together = "one model at a time" if self.concurrency == 1 else f"{self.concurrency} models at a time"
-        return f"{together}, {self.workers} worker{'s' * (self.workers != 1)} of {each} each"
+        return f"{together}, {counted(self.workers, 'worker')} of {each} each"
 
 
 def local_capacity() -> Capacity:
@@ -83,11 +83,11 @@ def local_capacity() -> Capacity:
 
 
 def choose_layout(options: ClusterOptions, has: Capacity, specs: Sequence[RunSpec]) -> Layout:
-    """The layout for the trainings of `specs`. It follows the user's options; the rest suits `has`.
+    """The layout for the trainings of `specs`. The user's options hold. What they leave open is chosen to suit `has`.
 
-    On CPUs each model has one worker, and as many models train at a time as there are CPUs: this was measured to be faster than
-    workers that share a model (docs/scaling.md). On GPUs a model has the number of workers with which the study ends first, by
-    docs/scaling.md with slow links: one, unless there are more GPUs than models.
+    On CPUs each model has one worker, and as many models train at a time as there are CPUs. In measurements this was faster
+    than workers that share a model (docs/scaling.md). On GPUs a model has one worker, unless there are more GPUs than models.
+    Then the cost model of docs/scaling.md, with slow links, finds the number of workers that ends the study first.
 
     Raises:
         UserError: the options ask for more than there is.
@@ -100,7 +100,7 @@ def _cpu_layout(options: ClusterOptions, has: Capacity, specs: Sequence[RunSpec]
     least = options.cpus_per_worker or 1.0
     slots = sum(int(cpus / least) for cpus in has.node_cpus)  # a worker does not span nodes
     if workers > slots:
-        asked = f"{workers} worker{'s' * (workers != 1)} of {least:g} CPU{'s' * (least != 1)} each"
+        asked = f"{counted(workers, 'worker')} of {least:g} CPU{'s' * (least != 1)} each"
         advice = f"{slots} (--num-workers)" if slots else f"{max(has.node_cpus)} CPUs each, as one node has (--cpus-per-worker)"
         raise UserError(f"asked for {asked}, and {has}; ask for at most {advice}")
     fitting = slots // workers
@@ -110,7 +110,7 @@ def _cpu_layout(options: ClusterOptions, has: Capacity, specs: Sequence[RunSpec]
             f"asked for {concurrency} trials at a time of {workers} x {least:g} CPUs, and {has}; "
             f"ask for at most {fitting} (--concurrent-trials), or fewer CPUs per worker"
         )
-    # The trials need a little, too, and workers that share a CPU get equal parts of it.
+    # Each trial needs a small share too. Workers that share a CPU get equal parts of it.
     spare = concurrency * TRIAL_CPUS
     share = cpu_share(has.node_cpus, concurrency * workers, spare) if spare < max(has.node_cpus) else 0.0
     if share < LEAST_CPUS:
@@ -129,7 +129,7 @@ def cpu_share(nodes: Sequence[int], count: int, spare: float) -> float:
 def _gpu_layout(options: ClusterOptions, has: Capacity, specs: Sequence[RunSpec]) -> Layout:
     each = options.gpus_per_worker
     if not has.gpus:
-        raise UserError(f"--use-gpu, and {has}; where the cluster adds GPU nodes on demand, say how many with --expect-gpus")
+        raise UserError(f"--use-gpu, and {has}; if the cluster adds GPU nodes on demand, say how many GPUs with --expect-gpus")
     slots = sum(int(gpus / each + 1e-9) for gpus in has.node_gpus)  # a worker does not span nodes
     if not slots:
         most = max(has.node_gpus)
@@ -146,7 +146,7 @@ def _gpu_layout(options: ClusterOptions, has: Capacity, specs: Sequence[RunSpec]
     count = workers * concurrency
     if count > slots:
         raise UserError(f"asked for {concurrency} x {workers} workers of {each:g} GPU each, and {has}; ask for at most {slots}")
-    rooms = [(cpus - concurrency * TRIAL_CPUS) / (gpus / each) for cpus, gpus in has.nodes if gpus]  # a GPU's part of its node
+    rooms = [(cpus - concurrency * TRIAL_CPUS) / (gpus / each) for cpus, gpus in has.nodes if gpus]  # each GPU's CPUs
     share = int(10 * min([(has.cpus - concurrency * TRIAL_CPUS) / count, *rooms])) / 10
     cpus = options.cpus_per_worker or max(0.1, min(4.0, share))
     if cpus > share:

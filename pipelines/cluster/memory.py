@@ -51,7 +51,7 @@ def training_bytes(spec: RunSpec, workers: int) -> int:
 
 
 def require_memory(specs: Sequence[RunSpec], layout: Layout, has: Capacity, trained: Callable[[RunSpec], bool]) -> None:
-    """Refuse a training that needs more memory than it can have, as far as that is known.
+    """Refuse a training that needs more memory than there is, as far as both are known.
 
     Args:
         trained: whether a training has ended, and so needs no memory.
@@ -76,7 +76,7 @@ def require_memory(specs: Sequence[RunSpec], layout: Layout, has: Capacity, trai
 def _room(layout: Layout, has: Capacity) -> float:
     """The bytes of a GPU, of a cluster's largest node, or of this machine; infinite where they are not known here."""
     if has.cluster:
-        grows = has.cpus > sum(cpus for cpus, _ in has.nodes)  # by nodes that are still to come
+        grows = has.cpus > sum(cpus for cpus, _ in has.nodes)  # further nodes are still to come
         nodes = [node["Resources"].get("memory", math.inf) for node in ray.nodes() if node["Alive"]]
         return math.inf if grows or layout.device == "cuda" else max(nodes, default=math.inf)
     return torch.cuda.mem_get_info()[1] if layout.device == "cuda" else usable_memory()

@@ -28,7 +28,7 @@ from uvb.plan import Plan, resolve_plan
 
 ANSWER_SECONDS = 5.0  # until a cluster counts as silent
 SOCKET_BYTES = 107  # the longest name that Linux allows a socket
-ASK_SECONDS = 5.0  # between two questions to a joined cluster whether it lives
+ASK_SECONDS = 5.0  # how often a joined cluster is asked whether it lives
 FIRST_WORKER_SECONDS = 900.0  # an autoscaler may have to start a machine first
 # These of our settings for Ray (pipelines/__init__.py) must hold on the other nodes, too.
 CARRIED = ("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "RAY_TRAIN_COLLECTIVE_TIMEOUT_S", "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S",
@@ -40,7 +40,7 @@ _asked = 0.0  # when a joined cluster was asked last
 def cluster_address(wanted: str) -> str | None:
     """The address of the cluster to join; None: start Ray on this machine.
 
-    A running cluster is one that `ray start` made, here or with a head elsewhere. The Ray of another study is none.
+    A running cluster is one that `ray start` made, with its head here or elsewhere. Another study's own Ray does not count.
 
     Args:
         wanted: "local", "auto", an address, or "" for a running cluster if there is one.
@@ -76,7 +76,7 @@ def cluster_address(wanted: str) -> str | None:
 
 
 def start_ray(address: str | None) -> None:
-    """Join the cluster at `address`; or, without one, start Ray on this machine and for this machine alone.
+    """Join the cluster at `address`. None: start Ray on this machine, and for this machine alone.
 
     Ray's own messages go to its log files.
 
@@ -140,7 +140,7 @@ def private_token(*, create: bool) -> None:
     """Make the token that opens Ray readable by its owner alone. Ray 2.60.0 leaves it readable by all.
 
     Args:
-        create: make a token where there is none. If the home folder cannot be written, the environment holds it.
+        create: make a token if there is none. If the home folder cannot be written, the token goes into the environment.
     """
     if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
         return
@@ -162,7 +162,7 @@ def _connect(host: str, port: int) -> None:
 
 
 def _require_grpc(address: str) -> None:
-    """Raise TimeoutError if no gRPC server, which Ray's servers are, answers at `address`."""
+    """Raise TimeoutError if no gRPC server answers at `address`. Ray's servers are gRPC servers."""
     if os.environ.get("RAY_USE_TLS", "0") not in ("0", ""):  # only Ray knows the certificates
         return
     with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
@@ -187,7 +187,7 @@ def require_alive() -> None:
 
 
 def _silent(address: str, socket_name: str) -> list[str]:
-    """The vital processes of a joined cluster that take no connection. They are asked every few seconds only."""
+    """The vital processes of a joined cluster that take no connection. This asks them only every few seconds."""
     global _asked
     if time.monotonic() - _asked < ASK_SECONDS:
         return []
@@ -210,9 +210,10 @@ def _silent(address: str, socket_name: str) -> list[str]:
 def leave_ray(*, at_once: bool = False) -> None:
     """Disconnect from Ray, and end the Ray that was started here.
 
-    `at_once` is for a process that then leaves by `os._exit`, because Ray is broken or Tune's thread still uses it. A proper
-    shutdown would wait for Ray, or would close the connection that the thread uses, and crash. A cluster ends the driver's
-    work when the driver is gone.
+    Args:
+        at_once: kill it, in a process that then leaves by `os._exit`. This is for a broken Ray, which would not answer a proper
+            shutdown, and for a Tune thread that still uses Ray: a shutdown would close its connection, and crash. A cluster
+            ends the driver's work when the driver is gone.
     """
     if at_once:
         logging.disable()  # else Tune's thread would complain

@@ -18,7 +18,7 @@ def run_tasks(
     """Run `tasks` as Ray tasks. About once a second, yield how many ended, and folder -> a line for each final failure.
 
     Args:
-        check: raises if Ray is gone. It is called before each question to Ray, which would then never answer.
+        check: raises if Ray is gone. It is called before each question to Ray, since a dead Ray never answers.
     """
     gpus = min(1.0, layout.gpus_per_worker)
     remote = ray.remote(run_task).options(num_cpus=1, num_gpus=gpus, max_retries=RETRIES, retry_exceptions=True)

@@ -23,4 +23,4 @@ def train_group(config: dict[str, Any]) -> None:
     for blob in config["specs"]:
         spec = RunSpec.from_json(blob)
         ended = Training(spec, plan, store, config["checkpoint_seconds"], config["report_epochs"], train.report).run()
-        train.report({"spec_id": spec.spec_id, **ended})  # every rank, equally often
+        train.report({"spec_id": spec.spec_id, **ended})  # every rank must report equally often

@@ -26,13 +26,13 @@ from uvb.models.io import load
 from uvb.plan import Plan
 from uvb.spec import DataRef, RunSpec
 
-MEASUREMENT = 2  # raise it when the same settings give other numbers; 1 took the first test images, 2 draws them
+MEASUREMENT = 2  # raise it when the same settings give other numbers. 1: took the first test images. 2: draws them
 EXACT_PAIRS = 1e9  # with more pairs of images, the references take one noise draw
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How tasks measure. Each result stores their hash, and is made again if that changes."""
+    """How tasks measure. Each result stores a hash of these settings, and is made again when the hash changes."""
 
     evaluation: EvalConfig
     plan: Plan
@@ -40,7 +40,7 @@ class Settings:
     scale: float = 1.0
 
     def key(self, task: str) -> str:
-        """Hash the settings that decide the numbers of the tasks of this name. Threads do not."""
+        """Hash the settings on which this task's numbers depend. The number of threads is not among them."""
         plan, evaluation = self.plan, dataclasses.asdict(self.evaluation)
         scale = self.scale if task != "reference" and get_experiment(task).scaled else 1.0
         said = [MEASUREMENT, evaluation, self.seed, scale, plan.precision, plan.device]
@@ -49,7 +49,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Task:
-    """An experiment on a model; or, named "reference", the exact references for its data and noise level."""
+    """An experiment on one model. The name "reference" stands for the exact references of a data set and noise level."""
 
     name: str
     key: str
@@ -60,7 +60,7 @@ class Task:
         return f"tasks/{self.name}/{self.key}"
 
     def gradients(self, context: Context) -> float:
-        """About how many gradients of the model it takes (see `Experiment.gradients`). The references take none."""
+        """About how many gradients of the model this task takes (see `Experiment.gradients`). The references take none."""
         return get_experiment(self.name).gradients(self.spec, context) if self.name != "reference" else 0.0
 
     @property
@@ -92,7 +92,7 @@ def model_class(spec: RunSpec) -> type[Estimator]:
 
 
 def unfinished(tasks: Sequence[Task], store: Store, settings: Settings) -> list[Task]:
-    """Keep the tasks that have no result, or one measured otherwise, or one of weights that the model no longer has."""
+    """Keep the tasks that have no result. A result of other settings, or of weights that the model no longer has, is none."""
     now = {spec: trained(store, spec) for spec in {task.spec for task in tasks}}
 
     def stands(task: Task) -> bool:
@@ -115,7 +115,10 @@ def run_here(
     """Run tasks one after the other in this process; yield each with "" or the reason of its failure.
 
     A failure is kept in the task's failed.json, and the task is not tried again. A task that was running when the process was
-    killed has failed too, since it would be killed again. No task begins when no seconds are `left`.
+    killed has failed too, since it would be killed again.
+
+    Args:
+        left: the seconds that are left. No task begins when there are none.
     """
     for task in tasks:
         if left() < 0:
@@ -153,9 +156,12 @@ def run_task(task: Task, store: Store, settings: Settings) -> None:
 
 
 def write_result(store: Store, task: Task, result: Result, settings: Settings, of: float | None = None) -> None:
-    """Write ``result.json`` and ``arrays.safetensors``, whole or not at all; `of` names the weights, as `trained` does.
+    """Write ``result.json`` and ``arrays.safetensors``, whole or not at all.
 
     A number that does not exist (NaN or infinite) is written as null, and `undefined` names it. Reports say so in words.
+
+    Args:
+        of: the time that names the weights (see `trained`).
     """
     undefined: list[list[str | int]] = []
     blob = {**_known(result.scalars, undefined), "settings": settings.key(task.name)}
@@ -181,7 +187,7 @@ def _known(value: Any, undefined: list[list[str | int]], *path: str | int) -> An
 
 
 def reference_result(data: DataRef, sigma: float, images: ImageSet, settings: Settings) -> Result:
-    """Compute the exact answers for a training set and a noise level, on the images and noise that measure models."""
+    """Compute the exact answers for a training set and a noise level, on the same images and noise as models are measured."""
     config = settings.evaluation
     measured = max(len(evaluation_images(images, split, config, data.train_images)) for split in ("train", "test"))
     if measured * data.train_images * config.draws > EXACT_PAIRS:

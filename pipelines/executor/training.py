@@ -19,7 +19,8 @@ import torch.distributed as dist
 
 import uvb
 from pipelines.files.formats import Curves, ProgressJson
-from pipelines.files.store import Store, masked
+from pipelines.files.masking import masked
+from pipelines.files.store import Store
 from pipelines.study.images import load_images, save_images
 from pipelines.study.provenance import cpu_name, git_revision, versions
 from uvb.data import ImageSet
@@ -36,7 +37,7 @@ from uvb.training.state import DamagedCheckpoint, TrainState
 KEPT_STATES = 2
 PROGRESS_SECONDS = 1.0  # progress and curves are written at most this often
 RETRY_SECONDS = 5.0  # wait before trying again to write a checkpoint
-STUCK_LIMIT = 8  # crashes at one place after which a model is given up; the others continue
+STUCK_LIMIT = 8  # a model that crashes this often at one place is given up; the others continue
 DIVERGED = 1e30  # for schedulers: the loss of a training that has none
 
 Report = Callable[[dict[str, Any]], Any]
@@ -104,7 +105,7 @@ class Training:
                 return {"outcome": "paused", "epoch": state.epoch, "loss": DIVERGED}
         except UserError as error:  # every rank sees the same sums, so all leave here
             if error.__cause__ and not self.rank:
-                traceback.print_exception(error.__cause__)  # for the log: the author of a model looks for the line
+                traceback.print_exception(error.__cause__)  # into the log, where the model's author looks for it
             return self._failed(str(error))
         if self.rank == 0:
             try:
@@ -130,7 +131,7 @@ class Training:
     def _look(self) -> str:
         """The state of this model: "done", "failed", "fresh", or the name of the newest whole checkpoint."""
         if self.store.exists("done.json"):
-            self._try(lambda: self.store.remove("state"))  # a process killed right after done.json leaves it
+            self._try(lambda: self.store.remove("state"))  # left by a process that was killed right after done.json
             return "done"
         if self.store.exists("failed.json"):  # this session wrote it: each session begins by removing it
             return "failed"

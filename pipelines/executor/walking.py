@@ -26,7 +26,7 @@ def require_memory(chains: int, walk: WalkJump, shape: tuple[int, ...]) -> None:
 
 
 def walked(energy: Energy, walk: WalkJump, chains: int, seed: int, plan: Plan) -> tuple[Tensor, WalkState]:
-    """The jumps of a walk, (jumps, chains, C, H, W), and the last state. It ends early where every chain has diverged.
+    """The jumps of a walk, (jumps, chains, C, H, W), and its last state. The walk ends early if every chain has diverged.
 
     Raises:
         UserError: every chain diverged before the first jump.

@@ -1,7 +1,7 @@
 """The content of a study's JSON files, as types, and the function that reads such a file and checks it.
 
-A file may have more fields than are named here; whoever reads those checks them. Most fields are optional, since an older
-version, or a process that was killed, may have left some out.
+A file may have more fields than are named here. Code that reads such a field checks it. Most fields are optional, since an
+older version, or a process that was killed, may have left some out.
 """
 # ruff: noqa: UP013  # a small type in one line
 
@@ -17,7 +17,7 @@ from uvb.errors import UserError
 # ----------------------------------------------------------------------------------------------------- the study as a whole
 
 Stage = TypedDict("Stage", {"name": str, "seconds": float})
-Settings = dict[str, str]  # tasks/settings.json: task -> hash of how the last command measures
+Settings = dict[str, str]  # tasks/settings.json: task -> hash of the settings with which the last command measures
 MlflowJson = TypedDict("MlflowJson", {"runs": dict[str, str]}, total=False)  # spec_id -> run id
 
 
@@ -145,7 +145,7 @@ RESULTS: dict[str, Any] = {"losses": LossesJson, "internals": InternalsJson, "re
 
 
 def result_format(task: str) -> Any:
-    """The type of a task's result.json: the walk's for every sampler's walk, any object for tasks that no table reads."""
+    """The type of a task's result.json. All samplers' walks have one type. A task that no table reads may have any object."""
     return RESULTS.get("walk_jump" if task.startswith("walk_jump") else task, dict[str, Any])
 
 
@@ -160,7 +160,7 @@ def read_object(path: Path, kind: Any = dict[str, Any]) -> dict[str, Any]:
         UserError: the file is no regular file, cannot be read, is no JSON, or holds something else. One line.
     """
     try:
-        if path.exists() and not path.is_file():  # a pipe, for one, would wait for its writer for ever
+        if path.exists() and not path.is_file():  # reading a pipe might wait for its writer for ever
             raise UserError(f"{path} is not a regular file")
         blob, what = parsed(path.read_bytes(), str(path)), f"{path} is not as a study writes it"
         for *way, last in decoded(blob, _Undefined, what).get("undefined", ()):

@@ -28,7 +28,7 @@ LOCK = "lock.json"
 BEAT_SECONDS = 10.0
 STALE_SECONDS = 60.0  # a holder is dead if its file does not change for so long while we look
 LOOK_SECONDS = 1.0
-SETTLE_SECONDS = 2.0  # two drivers that start together write within less
+SETTLE_SECONDS = 2.0  # two drivers that start together have both written the file after this time
 
 
 @contextmanager
@@ -39,7 +39,7 @@ def study_lock(store: Store, study: str, say: Callable[[str], None] = lambda lin
     heartbeats can lose it.
 
     Args:
-        say: takes a line where a person has to wait.
+        say: is called with a line if a person has to wait.
 
     Raises:
         UserError: the folder cannot be written, or another driver has the lock. The line names its host and process, and says
@@ -57,7 +57,7 @@ def study_lock(store: Store, study: str, say: Callable[[str], None] = lambda lin
                 yield check
     finally:
         if descriptor is not None:
-            os.close(descriptor)  # frees the lock. lock.json stays: while it is removed, two drivers could get the lock
+            os.close(descriptor)  # frees the lock. lock.json stays: if it were removed, two drivers could get the lock
 
 
 def _lock_file(store: Store) -> int:
@@ -140,7 +140,7 @@ def _identity() -> dict[str, Any]:
 
 
 def _place() -> str:
-    """The boot of a machine and the container in it: inside, a process id names one process."""
+    """A name for this boot of the machine and this container. Within both, a process id names one process."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + os.readlink("/proc/self/ns/pid")
     except OSError:
@@ -166,7 +166,7 @@ def _alive(store: Store, holder: dict[str, Any], say: Callable[[str], None]) -> 
 
 
 def _read(store: Store) -> dict[str, Any]:
-    """The lock's holder; {} where there is none, or where one is just writing the file."""
+    """The lock's holder; {} if there is none, or if the file is only half written."""
     return store.find_json(LOCK, HolderJson)
 
 

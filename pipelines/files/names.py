@@ -6,7 +6,7 @@ UNFIT = "/\\:%#?*\"'<>|"  # not in a study's name, which also names a folder, pa
 
 
 def plain_name(name: str, advice: str) -> str:
-    """`name`, if a study may have it; else raises a `UserError` that ends in `advice`."""
+    """Return `name` if a study may have it. Otherwise raise a `UserError` that ends with `advice`."""
     if not name or name in (".", "..") or set(name) & set(UNFIT) or not name.isprintable():
         raise UserError(f"study {name!r}: it must be a plain name, printable and without any of {UNFIT}; {advice}")
     return name
@@ -16,7 +16,7 @@ def inside(path: str) -> str:
     """`path` without slashes at its ends, if it stays inside its folder.
 
     Raises:
-        UserError: it has a part "..", or a null character.
+        UserError: the path has a part "..", or a null character.
     """
     parts = path.replace("\\", "/").split("/")
     if ".." in parts or "\0" in path:

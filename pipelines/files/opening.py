@@ -14,7 +14,7 @@ from pipelines.leaving import stubborn
 from uvb.errors import UserError
 
 ARROW = {"s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs"}  # schemes that Arrow opens; fsspec opens the others
-ANSWER_SECONDS = 7.0  # until a store counts as silent; a command adds about 2 s before it asks
+ANSWER_SECONDS = 7.0  # until a store counts as silent; a command takes about 2 s before it asks
 ADVICE = "give a local path or a URI such as s3://bucket/folder"
 
 T = TypeVar("T")
@@ -29,7 +29,7 @@ def local_path(address: str) -> Path:
     """The absolute path of a local address.
 
     Raises:
-        UserError: it names the home of an unknown user, or looks like a URI that lacks a slash.
+        UserError: the address names the home of an unknown user, or looks like a URI that lacks a slash.
     """
     text = os.path.expanduser(address.removeprefix("file://"))
     if text.startswith("~"):

@@ -1,7 +1,7 @@
-"""The one way to a study's files: they lie in a local folder, or at a URI such as ``s3://bucket/studies/digits``.
+"""Read and write a study's files, in a local folder or at a URI such as ``s3://bucket/studies/digits``. All code does it here.
 
 A file or folder is whole or absent. On a local disk it gets its name by a rename, after its bytes are on the disk. On an object
-store a file is one put; a folder counts once its manifest is there, which is put last.
+store a file is one put. The manifest of a folder is put last, and the folder is absent until then.
 """
 
 import errno
@@ -27,7 +27,7 @@ from uvb.atomic import TEMPORARY, delete, replacing
 from uvb.decoding import decoded, parsed
 from uvb.errors import UserError
 
-MANIFEST = ".manifest.json"  # names that begin with a dot are the store's own, and never listed
+MANIFEST = ".manifest.json"  # names that begin with a dot belong to the store, and are never listed
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -52,7 +52,7 @@ class Store:
             self._options = ""
             self.fs: arrow.FileSystem = arrow.LocalFileSystem()
         else:
-            self._address, self._options = split_remote(text)  # options stand behind every path
+            self._address, self._options = split_remote(text)  # `join` puts options behind the path
             self.uri = self._address + self._options
             self.fs, self._base = open_remote(self.uri)
 
@@ -95,7 +95,7 @@ class Store:
         return self.fs.open_input_file(self._at(path))
 
     def put_file(self, local: Path, path: str) -> None:
-        """Put a file that never changes here, whole or not at all: as a second name on the same disk, else as a copy."""
+        """Put a file here that will never change, whole or not at all: as a hard link on the same disk, else as a copy."""
         with self._writing(path):
             if not self.local_path:
                 arrow.copy_files(str(local), self._at(path), destination_filesystem=self.fs)
@@ -103,7 +103,7 @@ class Store:
             with replacing(self.path(path)) as temporary:
                 try:
                     os.link(local, temporary)
-                except OSError:  # it is another disk, or has no links
+                except OSError:  # this is another disk, or one without links
                     shutil.copyfile(local, temporary)
 
     def read_json(self, path: str) -> Any:
@@ -143,7 +143,7 @@ class Store:
         fsspec: Any = getattr(getattr(self.fs, "handler", None), "fs", None)
         try:
             fsspec.pipe_file(self._at(path), data, mode="create")
-        except (AttributeError, NotImplementedError, TypeError):  # no conditional put in this store: the check above must do
+        except (AttributeError, NotImplementedError, TypeError):  # this store has no conditional put: the check above must do
             self.write_bytes(path, data)
 
     def list(self, prefix: str = "") -> list[str]:
@@ -226,7 +226,7 @@ class Store:
                 delete(folder)
 
     def require_writable(self) -> None:
-        """Raise UserError where the root cannot be written or does not answer: now, rather than after hours."""
+        """Raise UserError if the root cannot be written or does not answer. A study asks this before hours of work."""
         probe = f".probe-{uuid4().hex}"
 
         def write() -> None:
@@ -236,7 +236,7 @@ class Store:
         write() if self.local_path else answered(self.uri, write)
 
     def sweep(self, prefix: str = "") -> int:
-        """Delete what killed writers left half-written; returns how many. Only the holder of the study's lock may call it."""
+        """Delete the half-written files of killed writers; return how many. Only the holder of the study's lock may do this."""
         left = list(self.path(prefix).rglob(f"{TEMPORARY}*")) if self.local_path else []
         for path in left:
             delete(path)
@@ -247,7 +247,7 @@ class Store:
         try:
             try:
                 yield
-            except SafetensorError as error:  # so safetensors says that a disk is full
+            except SafetensorError as error:  # how safetensors says that a disk is full
                 code = re.search(r"os error (\d+)", str(error))
                 if not code:
                     raise
@@ -264,7 +264,7 @@ class Store:
 
 
 def open_store(root: "str | os.PathLike[str]", name: str) -> Store:
-    """The store of the study `name` below `root`, after a remote one has answered.
+    """The store of the study `name` below `root`. A remote store has answered once when this returns.
 
     Raises:
         UserError: there is no such kind of store, or it does not answer within seconds.
@@ -278,4 +278,4 @@ def open_store(root: "str | os.PathLike[str]", name: str) -> Store:
         store.exists("study.json")
         return store
 
-    return answered(f"{address}/{name}{options}", answering)  # both questions in the time of one
+    return answered(f"{address}/{name}{options}", answering)  # opening and asking share one time limit

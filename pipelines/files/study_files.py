@@ -51,7 +51,7 @@ class Arrays(Mapping[str, np.ndarray]):
     """The arrays of one file by name. Each access reads its array anew, so memory stays flat.
 
     Raises:
-        UserError: at every access, if the file is damaged or not a regular file.
+        UserError: by every access to a file that is damaged or not a regular file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -103,7 +103,7 @@ class StudyFiles:
         """The study's name in study.json, or else the folder's.
 
         Raises:
-            UserError: it is no plain name, so that a folder of this name could lie elsewhere.
+            UserError: the name is not plain, so a folder of this name could lie elsewhere.
         """
         name = str(self.study.get("name") or self.root.resolve().name)
         return plain_name(name, f"correct it in {self.root / 'study.json'}")
@@ -186,7 +186,7 @@ class StudyFiles:
         return len((self.results(task).keys() & self.models.keys()) - self.superseded) - len(list(self.of_models(task)))
 
     def walks(self) -> Iterator[tuple[str, Model, Result]]:
-        """The walk-jump results of `of_models`, each with its sampler: "" (the paper's, which comes first), or _baoab."""
+        """The walk-jump results of `of_models`, each with the suffix of its sampler: "" (the paper's, first) or "_baoab"."""
         for folder in _folders(self.root / "tasks"):
             if folder.name == WALK or folder.name.startswith(f"{WALK}_"):
                 for model, result in self.of_models(folder.name):
@@ -194,7 +194,7 @@ class StudyFiles:
 
 
 def _is_of(result: Result, model: Model) -> bool:
-    """Whether a result is of the model's present weights. Old results have no `trained`, and count as such."""
+    """Whether a result is of the model's present weights. An old result, without `trained`, counts as one."""
     return "trained" not in result.values or (model.done is not None and result.values["trained"] == model.done.get("time"))
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StorageOptions(Bounded):
-    """Where a study is stored and followed."""
+    """Where a study's files are stored, and where MLflow follows it."""
 
     storage: str = os.environ.get("UVB_STORAGE", "outputs")
     """Where studies are kept: a folder, or a URI such as s3://bucket/studies. UVB_STORAGE changes the default."""
@@ -43,7 +43,7 @@ class ClusterOptions(Bounded):
     num_workers: int = 0
     """Data-parallel workers for each model. 0: what suits the cluster."""
     use_gpu: bool = False
-    """Train on GPUs. An explicit choice, since an autoscaling cluster may show none before its workers join."""
+    """Train on GPUs. GPUs are not looked for, since an autoscaling cluster may show none before its workers join."""
     cpus_per_worker: float = 0.0
     """CPUs for each worker. 0: what suits the cluster."""
     gpus_per_worker: float = 1.0
@@ -57,8 +57,8 @@ class ClusterOptions(Bounded):
     precision: Literal["auto", "fp32", "bf16", "fp64"] = "auto"
     """Arithmetic of training. auto: bf16 where the hardware has it."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """Compile the step with torch.compile. If a model has one worker and it is on a GPU, the step also becomes one CUDA graph.
-    auto: on GPUs, and on a CPU for bf16 trainings of about a quarter of an hour or more."""
+    """Compile the step with torch.compile. With one worker on a GPU the step also becomes one CUDA graph. auto: on GPUs, and on
+    a CPU for bf16 trainings of about a quarter of an hour or more."""
     replan: bool = False
     """Resume with a new plan (workers, device, precision) instead of the stored one."""
     address: str = ""
@@ -154,15 +154,15 @@ class DataOptions(Bounded):
     label_column: str | None = None
     """The column of labels in your own Parquet. Default: label or labels, where there is one."""
     split: tuple[str, ...] = ()
-    """Your own choice of splits: train=NAME test=NAME, where NAME+NAME joins two. Default: by their names."""
+    """Which splits of your own data to use: train=NAME test=NAME, where NAME+NAME joins two. Default: found by their names."""
     resize: int = 0
-    """Resize the images: the pixels of the shorter side. 0: do not."""
+    """Resize the images so that the shorter side has this many pixels. 0: do not."""
     center_crop: bool = False
     """Cut your own pictures to their central square."""
     background: Literal["none", "black", "white"] = "none"
     """The background of your own transparent pictures. none: they are refused."""
     train_images: int = 0
-    """The number of images to train on, the first of the set. 0: all."""
+    """Train on this many images, the first of the data set. 0: all."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -206,9 +206,9 @@ class StudyConfig(StorageOptions, ClusterOptions, MeasureOptions, RecipeOptions,
 class SweepConfig(StudyConfig):
     """Train every point of a named space, and rank them.
 
-    A space is of one of three kinds. A table trains every point to the end, and ranks them on the test set. A choice, too,
-    trains every point to the end, but ranks them on a fifth of the training images, held out. A search is a choice in which
-    ASHA stops bad trainings early. The same command continues where it stopped. Results: the study's report, and
+    There are three kinds of space. A table trains every point to the end, and ranks them on the test set. A choice also trains
+    every point to the end, but ranks them on a held-out fifth of the training images. A search is a choice in which ASHA stops
+    bad trainings early. The same command continues where it stopped. Results: the study's report, and
     tables/leaderboard.parquet.
 
     Loss against parameters:                             python pipelines/sweep.py --space capacity
@@ -222,7 +222,7 @@ class SweepConfig(StudyConfig):
     """The space: sigma_grid, capacity, recipe, recipe_details, activation, sec311, remark4, questions, train_size, or a
     plug-in's."""
     study: str = ""
-    """Name of the study, and of its folder under --storage. Default: the data set's name and the space's, digits-capacity."""
+    """Name of the study, and of its folder under --storage. Default: data set and space, such as digits-capacity."""
     extra_models: tuple[str, ...] = ()
     """Only for full_study.py; a sweep's models are --models."""
     experiments: tuple[str, ...] = ("losses",)
@@ -230,7 +230,7 @@ class SweepConfig(StudyConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(not self.extra_models, "--extra-models is of full_study.py alone; a sweep's models are --models")
+        require(not self.extra_models, "--extra-models is only for full_study.py; name a sweep's models in --models")
 
     @property
     def name(self) -> str:

@@ -17,13 +17,13 @@ from uvb.models.capacity import parameters
 from uvb.plan import Plan
 from uvb.spec import RunSpec
 
-RAY_SECONDS = 20.0  # until Ray is up: 7 with a warm disk cache to 33 with a cold one, on two cores
+RAY_SECONDS = 20.0  # on two cores Ray starts in 7 s with a warm disk cache, and in 33 s with a cold one
 
 
 def dry_run(
     study: Running, config: StudyConfig, layout: Layout, has: Capacity, ended: Collection[str], experiments: Sequence[str]
 ) -> str:
-    """Print models, widths, parameters, experiments and the estimated times on this machine. Starts no Ray, writes nothing.
+    """Print models, widths, parameters, experiments and the estimated times on this machine. Do not start Ray or write files.
 
     Args:
         ended: the outcomes that count as trained.
@@ -55,14 +55,14 @@ def dry_run(
     return (
         f"{counted(len(specs), 'model')}: about {clock(training)} of training, {clock(starting)} of starting workers, "
         f"{clock(measuring)} of measurements, "
-        f"{clock(RAY_SECONDS + REST_SECONDS)} before and after, timed on this machine as busy as it is now"
+        f"{clock(RAY_SECONDS + REST_SECONDS)} before and after, timed on this machine at its present load"
     )
 
 
 def measurement_costs(
     study: Running, config: StudyConfig, specs: Sequence[RunSpec], experiments: Sequence[str], cpus: int
 ) -> float:
-    """Print what each experiment costs: models, gradients, estimated seconds. Returns the seconds of all."""
+    """Print what each experiment costs: models, gradients, estimated seconds. Return the sum of the seconds."""
     context = Context(study.images, Plan(precision=config.eval_precision), config.evaluation, scale=config.scale)
     tasks = [task for task in tasks_for(specs, experiments) if task.name != "reference"]
     seconds, width = measurement_seconds(tasks, context, cpus), 2 + max(map(len, ("experiment", *experiments)))

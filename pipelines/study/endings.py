@@ -13,7 +13,7 @@ from pipelines.files.masking import masked
 from pipelines.files.store import Store
 from uvb.errors import UserError
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, a polite kill, a closed terminal
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, `kill`, a closed terminal
 
 
 @contextmanager
@@ -42,9 +42,9 @@ def translated(store: Store) -> Iterator[None]:
 
 
 def heed_signals() -> None:
-    """Let Ctrl-C, a polite kill and a closed terminal raise KeyboardInterrupt, which ends the study cleanly.
+    """Let Ctrl-C, `kill` and a closed terminal raise KeyboardInterrupt, which ends the study cleanly.
 
-    Ray sets handlers of its own, and a shell ignores Ctrl-C for commands in its background: both are overruled. `nohup` is not.
+    This replaces Ray's own handlers. It also makes a background command of a shell heed Ctrl-C. `nohup` still works.
     """
     for number in SIGNALS if threading.current_thread() is threading.main_thread() else ():
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
@@ -53,7 +53,7 @@ def heed_signals() -> None:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Ignore signals in a block that ends Ray and MLflow's runs: else an impatient Ctrl-C would leave them running."""
+    """Ignore signals in the block that ends Ray and MLflow's runs: a second Ctrl-C would leave them running."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

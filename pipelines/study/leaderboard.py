@@ -1,4 +1,4 @@
-"""Rank a sweep's trainings: the best of each model and noise level first, named by the settings that varied."""
+"""Rank a sweep's trainings by their loss, for each model and noise level. The settings that varied name each training."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from uvb.measure.losses import own_estimator
 from uvb.models.capacity import parameters
 from uvb.spec import RunSpec
 
-SHOWN = 5  # trainings of each model and noise level on the screen
+SHOWN = 5  # how many trainings of each model and noise level the screen shows
 # the columns of every leaderboard; further columns are the settings that varied
 GIVEN = ("space", "spec_id", "dataset", "model", "sigma", "parameters", "ended", "epochs", "curve_loss", "test_loss", "stderr",
          "error", "run_id")  # fmt: skip
@@ -36,7 +36,7 @@ def leaderboard(folder: Path, space: str) -> None:
 
 
 def _row(files: StudyFiles, model: Model, result: Result | None) -> dict[str, Any]:
-    """How a training ended, and the test loss by which it is ranked."""
+    """A training's row: its settings, how it ended, and the test loss that ranks it."""
     spec, folder = model.spec, files.root
     ended = {"done": "done", "stopped": "stopped early"}.get(outcome(Store(folder), spec.spec_id) or "", "not finished")
     measured = {r["estimator"]: r for r in (result.values["rows"] if result else []) if r["split"] == "test"}
@@ -72,7 +72,7 @@ def varied(specs: Sequence[RunSpec]) -> dict[str, dict[str, Any]]:
     left_out = {"sigma", "model", "objective", "recipe.name", "data.checksum", "data.name"}
     chosen = [name for name in names if name not in left_out and not name.startswith("widths.")]
     short = {name: name.rpartition(".")[2] for name in chosen}
-    short |= {name: name.replace(".", "_") for name, last in short.items() if last in GIVEN}  # recipe_epochs
+    short |= {name: name.replace(".", "_") for name, last in short.items() if last in GIVEN}  # such as recipe_epochs
     return {spec_id: {short[name]: values.get(name) for name in chosen} for spec_id, values in flat.items()}
 
 

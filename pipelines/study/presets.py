@@ -25,7 +25,7 @@ def preset_text(config: Any) -> str:
 
 
 def read_preset(path: Path, kind: type[Config]) -> Config:
-    """The options in the YAML file `path`, and the defaults of the others.
+    """The options in the YAML file `path`. The others keep their defaults.
 
     Raises:
         UserError: the file cannot be read, an option is unknown, or a value is of another type.

@@ -19,7 +19,7 @@ from uvb.spec import RunSpec
 from uvb.training.state import steps_per_epoch
 
 RUNNING_SECONDS = 30.0  # a model with older progress is not shown as running
-TASK_SECONDS = 0.2  # a downstream task takes so long beside its arithmetic
+TASK_SECONDS = 0.2  # what a downstream task takes beside its arithmetic
 REST_SECONDS = 15.0  # for tables, figures, report
 
 
@@ -28,8 +28,8 @@ class TrainingProgress:
 
     Args:
         tasks: how many measurements follow.
-        seconds: how long these take; 0 where only their operations are known.
-        operations: how many operations they take, at the pace of the trainings.
+        seconds: how long these take; 0 if only their operations are known.
+        operations: their operations, which are expected to run at the pace of the trainings; 0 if their seconds are known.
     """
 
     def __init__(

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from pipelines.files.store import masked
+from pipelines.files.masking import masked
 from uvb.data import ImageSet
 from uvb.models.capacity import parameters
 from uvb.spec import RunSpec

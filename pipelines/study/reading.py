@@ -31,7 +31,7 @@ def read_images(options: DataOptions, screen: Screen, held_out: bool = False) ->
 
 @contextmanager
 def conversion(screen: Screen) -> Iterator[Progress]:
-    """A progress bar for images that are converted. It does not appear where the cache has them."""
+    """A progress bar for the conversion of images. There is none if the cache has the converted images."""
 
     def show(done: int, total: int) -> None:
         full = BAR * done // total

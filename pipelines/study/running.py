@@ -25,7 +25,7 @@ class Running:
         checks: functions that raise when the study cannot go on: its lock is lost, MLflow refuses it, Ray has died.
         failures: a line for each failure that did not stop the others.
         stages: the seconds of each stage of this session.
-        runner: the last one started; its thread may still be at work.
+        runner: trains the latest groups of models; its thread may still be at work.
         trained: whether the training stage has ended.
         earlier: timings.json of the sessions before.
     """

@@ -11,11 +11,11 @@ REPORTS = 20  # how often a training tells the scheduler its loss
 
 @dataclass(frozen=True)
 class Search:
-    """A search, in which a Tune scheduler stops trainings early. Those of one model and noise level compete, each as a trial.
+    """How a Tune scheduler stops trainings early. The trainings of one model and noise level compete; each is a trial.
 
     Attributes:
         scheduler: makes a scheduler over ``loss`` (the test loss of the curves) by ``epoch``.
-        report_epochs: how many epochs lie between two reports to it.
+        report_epochs: how many epochs lie between two reports to the scheduler.
     """
 
     scheduler: Callable[[], Any]

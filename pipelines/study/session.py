@@ -104,14 +104,14 @@ def run_study(
 
 @contextmanager
 def study_session(study: Running, config: StudyConfig, searching: bool) -> Iterator[Tracking]:
-    """Hold the study's lock and follow it in MLflow for a block; end MLflow's runs and Ray, however the block ends."""
+    """Hold the study's lock for a block, and follow the study in MLflow. However the block ends, end MLflow's runs and Ray."""
     with study_lock(study.store, config.name, study.screen.say) as still_mine:
         with study.stage("prepare"):
             prepare(study, config, searching)
         tracking = Tracking(Tracker(config.tracking_uri, EXPERIMENT, config.name, study.store, warn=study.screen.say))
         study.checks = [still_mine, tracking.check, require_alive]
         status: Status = "FAILED"
-        at_once = False  # whether to kill Ray without asking it: it is broken, or a person waits
+        at_once = False  # whether to kill Ray, because it is broken or a person waits
         try:
             with translated(study.store):
                 yield tracking
@@ -127,7 +127,7 @@ def study_session(study: Running, config: StudyConfig, searching: bool) -> Itera
                 study.screen.clear()
                 tracking.finish(status)
                 if study.runner and study.trained and not at_once:
-                    study.runner.join(timeout=30)  # Tune's own end
+                    study.runner.join(timeout=30)  # let Tune end by itself
                 leave_ray(at_once=at_once or (study.runner is not None and study.runner.running))
                 with suppress(Exception):
                     study.store.remove("ray")

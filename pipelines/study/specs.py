@@ -11,7 +11,7 @@ from uvb.spec import RECIPES, DataRef, Recipe, RunSpec
 
 
 def build_recipe(options: RecipeOptions) -> Recipe:
-    """The recipe of that name with the options' changes, which its name then tells.
+    """The named recipe with the options' changes. The changes become part of its name.
 
     Raises:
         UserError: there is no such recipe, or a value is not allowed.
@@ -76,7 +76,7 @@ def sweep_specs(config: StudyConfig, images: ImageSet) -> list[RunSpec]:
     trained = list(dict.fromkeys(spec.model for spec in specs))
     require(
         config.models == StudyConfig.models or set(config.models) == set(trained),
-        f"--models {' '.join(config.models)}: the space {config.space} trains its own, {' '.join(trained)}; leave it out",
+        f"--models {' '.join(config.models)}: the space {config.space} trains its own, {' '.join(trained)}; leave --models out",
     )
     return specs
 

@@ -23,7 +23,7 @@ from pipelines.reporting.page import build_report
 from pipelines.reporting.summary import summary
 from pipelines.study.config import ClusterOptions, MeasureOptions, StudyConfig
 from pipelines.study.images import save_images
-from pipelines.study.presets import preset_text
+from pipelines.study.presets import OF_ONE_CALL, preset_text
 from pipelines.study.progress import TrainingProgress, tasks_view
 from pipelines.study.provenance import provenance
 from pipelines.study.running import Running
@@ -58,7 +58,7 @@ def prepare(study: Running, config: StudyConfig, searching: bool = False) -> Non
         # Count the deaths of workers anew: a Ctrl-C may have caused them, or an outage that is over.
         if progress.get("stuck") and not outcome(store, spec.spec_id):
             store.write_json(f"{folder}/progress.json", progress | {"start": None, "stuck": 0})
-    asked = {k: v for k, v in dataclasses.asdict(config).items() if k not in ("dry_run", "replan")}
+    asked = {k: v for k, v in dataclasses.asdict(config).items() if k not in OF_ONE_CALL}
     origin = provenance(study.images, study.specs)
     blob = {"name": config.name, "config": asked, "specs": [s.spec_id for s in study.specs], "provenance": origin}
     store.write_json("study.json", masked_json(blob))
@@ -117,7 +117,7 @@ def plan(
 
 
 def of_other_code(study: Running, trained: Sequence[RunSpec]) -> set[RunSpec]:
-    """The trainings whose model's code has changed since. Loaded now, each would be another model."""
+    """The trainings whose model's code has changed since they ended. Loaded now, they would be other models."""
     codes = {spec: study.store.find_json(f"{study.folder(spec)}/done.json", Done).get("code") for spec in trained}
     return {spec for spec, code in codes.items() if code_changed(spec.model, code)}
 
@@ -137,7 +137,7 @@ def train(
     """Train what is left. A model that fails is noted and does not stop the others.
 
     Args:
-        options: how models will be measured afterwards. The displayed time left includes it.
+        options: how models will be measured afterwards. The time left on the screen includes these measurements.
     """
     if groups:
         seconds, operations = measurements_ahead(study, options, groups, layout, experiments)
@@ -194,7 +194,7 @@ def train_round(
 def measurements_ahead(
     study: Running, options: MeasureOptions, groups: Sequence[Group], layout: Layout, experiments: Sequence[str]
 ) -> tuple[float, float]:
-    """The cost of the measurements to come: seconds, timed here, if CPUs make them; operations, if GPUs do."""
+    """The cost of the measurements to come: (seconds, 0) on CPUs, timed here, or (0, operations) on GPUs."""
     specs = [s for s in study.specs if not study.store.exists(f"tasks/losses/{s.spec_id}/result.json")]
     left = tasks_for(specs, experiments)
     context = Context(study.images, Plan(precision=options.eval_precision), options.evaluation, scale=options.scale)
