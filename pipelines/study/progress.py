@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from rich.console import Group
@@ -36,6 +37,7 @@ class TrainingProgress:
         self, specs: Sequence[RunSpec], store: Store, tasks: int = 0, seconds: float = 0.0, operations: float = 0.0
     ) -> None:
         self.specs, self.store, self.tasks, self.seconds, self.operations = list(specs), store, tasks, seconds, operations
+        self.began = f"{datetime.now():%H:%M:%S}"
         self.flops = {spec.spec_id: training_flops(spec) for spec in specs}
         # An earlier session's files tell how much is done, but not what runs now.
         self.now = {spec.spec_id: store.find_json(f"models/{spec.spec_id}/progress.json", ProgressJson) for spec in specs}
@@ -131,7 +133,7 @@ class TrainingProgress:
             parts.append(f"{name_of(spec)} " + ", ".join(said))
         left = self.seconds_left()
         waiting = left is None and not self.running and self.finished < len(self.specs)
-        when = "starting workers" if waiting else "" if left is None else f"about {clock(left)} left"
+        when = f"starting workers since {self.began}" if waiting else "" if left is None else f"about {clock(left)} left"
         head = f"{self.finished}/{len(self.specs)} models trained"
         share = f" ({math.floor(100 * done / total)}%)" if total else ""
         table.add_row(Text(head, "bold"), ProgressBar(1.0, done / total if total else 1.0, width=24), when)

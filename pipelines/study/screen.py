@@ -17,20 +17,21 @@ class Screen:
     console: Console = field(default_factory=lambda: Console(highlight=False))
     live: Live | None = None
     last_line: float = 0.0
+    shown: str = ""
 
     def say(self, line: str) -> None:
         """Print one line that stays."""
         self.console.print(Text(line), soft_wrap=True)
 
     def show(self, view: Group | Text, line: str) -> None:
-        """Show `view` live; where there is no terminal, print `line` now and then."""
+        """Show `view` live; where there is no terminal, print `line` now and then, but not twice unchanged."""
         if self.console.is_terminal:
             if self.live is None:
                 self.live = Live(console=self.console, transient=True, auto_refresh=False)
                 self.live.start()
             self.live.update(view, refresh=True)
-        elif time.monotonic() - self.last_line >= LINE_SECONDS:
-            self.last_line = time.monotonic()
+        elif line != self.shown and time.monotonic() - self.last_line >= LINE_SECONDS:
+            self.last_line, self.shown = time.monotonic(), line
             self.say(line)
 
     def note(self, line: str) -> None:

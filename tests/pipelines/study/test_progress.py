@@ -1,6 +1,7 @@
 """The progress that a person sees: work is counted, each line comes once, and the time left is right."""
 
 import dataclasses
+import re
 import time
 from types import SimpleNamespace
 
@@ -89,7 +90,7 @@ def test_progress_of_an_earlier_session_is_neither_running_nor_its_pace(
     progress = TrainingProgress([spec], store)
     assert progress.read() == []
     assert progress.running == []
-    assert "starting workers" in progress.view()[1]
+    assert re.search(r"starting workers since \d\d:\d\d:\d\d$", progress.view()[1])
     half = str(epochs * steps_per_epoch(spec) // 2)
     wrote(0.75, start=half, notes=["going on"], images_per_s=None)  # as `Training` writes when it continues
     assert progress.read() == ["going on"]
