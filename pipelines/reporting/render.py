@@ -1,11 +1,12 @@
 """The templates: how what was computed becomes a page, and a headline a sentence."""
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from pipelines.reporting import numbers
 from pipelines.reporting.figures.style import FILM, label
@@ -14,7 +15,14 @@ from pipelines.reporting.headlines import Headline, LoneHeadline
 from pipelines.words import counted
 
 FOOT = "Saremi, “Unnormalized Variational Bayes”, 2020, is the paper that tables, figures, sections and equations refer to."
-_FILTERS = {"label": label, "counted": counted} | {
+
+
+def options(text: str) -> Markup:
+    """Text for the page, with each option of a command (--seeds) kept on one line."""
+    return Markup(re.sub(r"--[a-z][a-z-]*", r"<code>\g<0></code>", str(escape(text))))
+
+
+_FILTERS = {"label": label, "counted": counted, "options": options} | {
     name: getattr(numbers, name) for name in ("level", "fixed", "signed", "brackets", "known")
 }
 

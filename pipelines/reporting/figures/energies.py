@@ -13,7 +13,9 @@ def pictures(study: Study) -> Iterator[Picture]:
     """A picture for each model. An energy's zero is arbitrary (Sec. 1.2)."""
     for model, result in study.of_models("energies"):
         arrays = result.arrays
-        means = ", ".join(f"{name} {arrays[key].mean():.3g}" for name, key in (("f(x)", "f_clean"), ("f(y)", "f_noisy")))
+        means = ", ".join(
+            f"{name} {arrays[key].mean():.3g}".replace("-", "−") for name, key in (("f(x)", "f_clean"), ("f(y)", "f_noisy"))
+        )
         groups = [(name, arrays[key], colour) for key, (name, colour) in KINDS.items()]
         chart = histograms(groups, "energy, nats up to a constant", "images")
         yield Picture(f"energies_{model.spec_id}", f"{named(model.spec)}. Means: {means}.", chart)

@@ -99,7 +99,7 @@ def test_report_shows_every_drawing_and_writes_it_to_figures(study: Path, page: 
     missing = {d.name for d in drawings() if d.name not in untitled and html.escape(d.title, quote=False) not in shown}
     assert missing == {"loss_over_capacity", "training_size", "mixing"}, "the made-up study has no results of these"
     assert "Not in this study" in page
-    assert page.count("to draw") == len(missing)
+    assert page.count(": no results of “") == len(missing)
     files = {p.stem for p in (study / "figures").glob("*.svg")}
     assert len(files) == page.count("<figure ") > 20
     assert all(any(name.startswith(kind) for name in files) for kind in untitled)
@@ -181,9 +181,9 @@ def test_report_names_missing_parts(bare: Path) -> None:
         assert line in page
     assert "Not trained to the end" in page
     assert "<figure " not in page
-    assert page.count("” to draw") == len(drawings())
-    assert "there are no results of “nebula” to draw (the same command with --experiments default nebula makes them)" in page
-    assert "there are no results of “mixture” to draw (of --dataset mixture alone)" in page
+    assert page.count(": no results of “") == len(drawings())
+    assert "no results of “nebula” (<code>--experiments</code> default nebula makes them)" in page
+    assert "no results of “mixture” (of <code>--dataset</code> mixture alone)" in page
 
 
 def test_run_facts_are_of_the_last_command(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """The report's warnings, and how its figures are drawn."""
 
 import base64
+import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +64,23 @@ def test_strip_of_a_kept_copy_is_left_to_the_kept_drawing(tmp_path: Path) -> Non
     for arrays in study.glob("tasks/denoise_rows/*/*.safetensors"):
         arrays.unlink()
     assert list(strip.pictures(Study(StudyFiles(study), build_tables(study)))) == []
+
+
+def test_report_of_a_copy_older_than_the_strip_opens_with_its_kept_rows(tmp_path: Path) -> None:
+    study = fake_study.make(tmp_path / "digits")
+    build_report(study)
+    captions = json.loads((study / "figures/captions.json").read_text())
+    del captions["captions"]["legible"]
+    fake_study.write(study / "figures/captions.json", captions)
+    for arrays in study.glob("tasks/*/*/*.safetensors"):
+        arrays.unlink()
+    for weights in study.glob("models/*/model"):
+        shutil.rmtree(weights)
+    page = build_report(study).read_text()
+    first = re.search(r'<figure id="(denoise_[^"]*)"', page)
+    assert first is not None
+    assert first.start() < page.index('<h2 id="run">')
+    assert "What they see, and what they answer: no arrays of “denoise_rows”." in page
 
 
 def test_style_gives_no_two_models_the_same_colour_and_marker(monkeypatch: pytest.MonkeyPatch) -> None:
