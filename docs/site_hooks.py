@@ -8,7 +8,8 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[1]
-REPOSITORY = os.environ.get("GITHUB_REPOSITORY", "")  # owner/name; GitHub's own CI sets it
+GITHUB = "https://github.com/"
+COLAB = "https://colab.research.google.com/github/"
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)#\s]+)(#[^)]*)?\)")
 SHOWN = (".svg", ".png", ".gif", ".html")  # copied into the site; anything else is linked in the repository
 COPIES = "repository/"
@@ -20,6 +21,13 @@ def target(page: str, link: str) -> str:
         return ""
     path = os.path.normpath(os.path.join("docs", os.path.dirname(page), link))
     return "" if path.startswith("docs/") else path
+
+
+def on_config(config: Any, **_: Any) -> Any:
+    """Take the project's address from `repo_url` in mkdocs.yml, else from GitHub's own CI. Everything below asks `repo_url`."""
+    if not config["repo_url"] and (name := os.environ.get("GITHUB_REPOSITORY")):
+        config["repo_url"] = GITHUB + name
+    return config
 
 
 def on_files(files: Files, config: Any, **_: Any) -> Files:
@@ -36,10 +44,21 @@ def on_files(files: Files, config: Any, **_: Any) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+def on_page_content(html: str, page: Any, config: Any, **_: Any) -> str:
+    """Head a notebook with a link that opens it in Colab, where the project has an address at GitHub."""
+    address, uri = (config["repo_url"] or "").rstrip("/"), page.file.src_uri
+    if not (uri.endswith(".ipynb") and address.startswith(GITHUB)):
+        return html
+    link = f"{COLAB}{address.removeprefix(GITHUB)}/blob/main/docs/{uri}"
+    first = f'%pip install "uvb-study[study] @ git+{address}"'
+    return f'<p><a href="{link}">Open in Colab</a>. There, run this first: <code>{first}</code></p>{html}'
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
     """Point links that leave docs/ at the copies, else at the repository. Where there is none, keep the text and the name."""
     uri = page.file.src_uri
     up = "../" * uri.count("/")
+    address = (config["repo_url"] or "").rstrip("/")
 
     def outside(match: re.Match[str]) -> str:
         picture, text, link, anchor = match[1], match[2], match[3], match[4] or ""
@@ -48,8 +67,8 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
             return match[0]
         if path.endswith(SHOWN) and (ROOT / path).is_file():
             return f"{picture}[{text}]({up}{COPIES}{path}{anchor})"
-        if REPOSITORY:
-            return f"[{text}](https://github.com/{REPOSITORY}/blob/main/{path}{anchor})"
+        if address:
+            return f"[{text}]({address}/blob/main/{path}{anchor})"
         return text if path in text else f"{text} (`{path}`)"
 
     return LINK.sub(outside, markdown)
