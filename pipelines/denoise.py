@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
@@ -20,9 +20,9 @@ class Denoise(Bounded):
     Clean pictures, noise added first:     python pipelines/denoise.py models:/digits-uvb@best my_folder --add-noise
     """
 
-    model: tyro.conf.Positional[str]
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """A model: pretrained:mnist-uvb, a folder, runs:/<run id>/model, models:/<name>@best, or models:/<name>/<version>."""
-    images: tyro.conf.Positional[Path]
+    images: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES")]
     """A picture, a folder of pictures (resized to the model's size), or an .npy or .npz array (N, C, H, W)."""
     add_noise: bool = False
     """First add the model's noise, sigma times a standard normal. Clean pictures need it."""

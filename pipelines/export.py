@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
@@ -21,7 +21,7 @@ class Export:
     Weights & Biases, offline:            python pipelines/export.py outputs/digits --to wandb
     """
 
-    study: tyro.conf.Positional[Path]
+    study: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="STUDY")]
     """A study's folder, e.g. outputs/digits, or a copy by keep.py."""
     to: Literal["tensorboard", "wandb"] = "tensorboard"
     """tensorboard: event files. wandb: offline runs, which `wandb sync` uploads; first `pip install wandb`."""

@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -21,7 +22,7 @@ class Keep:
     python pipelines/keep.py outputs/digits
     """
 
-    study: tyro.conf.Positional[Path]
+    study: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="STUDY")]
     """A study's folder, e.g. outputs/digits."""
     out: Path = Path("results/studies")
     """The folder in which the copy is made. The copy has the study's name, and replaces an older one."""

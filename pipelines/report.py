@@ -21,7 +21,7 @@ class Args:
     The same numbers, to the last bit?    python pipelines/report.py outputs/a outputs/b --same
     """
 
-    studies: tyro.conf.Positional[tuple[Path, ...]]
+    studies: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="STUDY [STUDY ...]")]
     """Study folders as full_study.py writes them, e.g. outputs/digits, or copies by keep.py. The report of one study is written
     into its folder. Several studies are compared on one page."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None

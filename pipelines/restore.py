@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
@@ -22,9 +22,9 @@ class Restore(Bounded):
     A quarter of the pixels:     python pipelines/restore.py pretrained:mnist-uvb my_folder --task enlarge
     """
 
-    model: tyro.conf.Positional[str]
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """A model: pretrained:mnist-uvb, a folder, runs:/<run id>/model, models:/<name>@best, or models:/<name>/<version>."""
-    images: tyro.conf.Positional[Path]
+    images: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES")]
     """A picture, a folder of pictures (resized to the model's size), or an .npy or .npz array (N, C, H, W)."""
     task: Literal["inpaint", "deblur", "enlarge"] = "inpaint"
     """What A does. inpaint: it drops the right half. deblur: it takes means of 3x3 pixels. enlarge: it takes the mean of each

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
@@ -20,7 +20,7 @@ class Sample(Bounded):
     From MLflow's registry:   python pipelines/sample.py models:/digits-uvb@best --chains 100 --jumps 50
     """
 
-    model: tyro.conf.Positional[str]
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """A model: pretrained:mnist-uvb, a folder, runs:/<run id>/model, models:/<name>@best, or models:/<name>/<version>."""
     chains: int = 16
     """Chains that walk at the same time, each from its own uniform start, without warm-up or restart."""
@@ -32,7 +32,7 @@ class Sample(Bounded):
     """Jumps of each chain."""
     second_jump: bool = False
     """Also jump from the jump, x̂(x̂(y)) (Sec. 3.3.1)."""
-    sampler: str = "langevin"
+    sampler: Annotated[str, tyro.conf.arg(metavar="SAMPLER")] = "langevin"
     """langevin: Eq. 19. baoab: underdamped, with friction 1/σ. mala, baoab_metropolis and hmc are exact: they accept or reject
     each step. With --delta 0, δ is 0.2 σ for langevin, σ/2 for baoab, and 0.4 σ for the exact ones."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

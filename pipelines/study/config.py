@@ -5,7 +5,9 @@
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from tyro.conf import arg
 
 from pipelines.bounds import Bounded
 from pipelines.files.names import plain_name
@@ -103,7 +105,7 @@ class MeasureOptions(Bounded):
 class RecipeOptions(Bounded):
     """How weights are optimized."""
 
-    recipe: str = "fast"
+    recipe: Annotated[str, arg(metavar="RECIPE")] = "fast"
     """How weights are optimized: fast (ours), muon (ours, by Muon), muon_conv (Muon for convolutions too), or paper
     (Adam, 1e-4 constant, 400 epochs)."""
     epochs: int | None = None
@@ -118,17 +120,17 @@ class RecipeOptions(Bounded):
 class ModelOptions(Bounded):
     """Which models are trained."""
 
-    models: tuple[str, ...] = ("uvb", "deen")
+    models: Annotated[tuple[str, ...], arg(metavar="MODEL ...")] = ("uvb", "deen")
     """Models trained at every noise level: uvb, deen, vae, sigma_vae, uvb_laplace, direct, quadratic_ae, uvb_mean, ..."""
     sigmas: tuple[float, ...] = SIGMAS
     """Noise levels, in units of pixels in [0, 1]."""
-    extra_models: tuple[str, ...] = ("vae",)
+    extra_models: Annotated[tuple[str, ...], arg(metavar="[MODEL ...]")] = ("vae",)
     """Models trained at the largest noise level only: by default the plain VAE of Tables 4-5."""
     seeds: tuple[int, ...] = (0,)
     """Every model is trained once with each seed."""
     width: float = 1.0
     """Factor on UVB's default widths. The other models are matched to the number of parameters that UVB then has."""
-    activation: str = "silu"
+    activation: Annotated[str, arg(metavar="NAME")] = "silu"
     """Activation function: silu, relu (footnote 3), softplus, gelu."""
 
     def __post_init__(self) -> None:
@@ -142,7 +144,7 @@ class ModelOptions(Bounded):
 class DataOptions(Bounded):
     """Which images are studied, and the study's name."""
 
-    dataset: str = "digits"
+    dataset: Annotated[str, arg(metavar="DATA")] = "digits"
     """Data set: a name (digits, mnist, cifar10, mixture), a path to your own (a folder of pictures, Parquet, .npz), or
     hf:owner/name[:config] for one of the Hugging Face hub."""
     study: str = ""
@@ -218,9 +220,17 @@ class SweepConfig(StudyConfig):
     ReLU against SiLU, three seeds:                      python pipelines/sweep.py --space activation --seeds 0 1 2
     """
 
-    space: str = "sigma_grid"
-    """The space: sigma_grid, capacity, recipe, recipe_details, activation, sec311, remark4, questions, train_size, or a
-    plug-in's."""
+    space: Annotated[str, arg(metavar="SPACE")] = "sigma_grid"
+    """What to train. A plug-in's space has a name too.
+    sigma_grid: every model at every noise level (Tables 2 and 3).
+    capacity: loss against parameters.
+    activation: ReLU against SiLU, softplus and GELU (footnote 3).
+    sec311: the paper's learning rate and ten times as much, with smaller batches too.
+    remark4: UVB with a Laplace decoder.
+    questions: UVB with one part taken away (open question 1).
+    train_size: the generalization gap against the number of training images (Remark 3).
+    recipe: a search over learning rate, batch size and schedule.
+    recipe_details: the recipe with one change at a time, to choose among."""
     study: str = ""
     """Name of the study, and of its folder under --storage. Default: data set and space, such as digits-capacity."""
     extra_models: tuple[str, ...] = ()

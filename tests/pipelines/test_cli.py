@@ -1,6 +1,7 @@
 """Commands start quickly and end in one line, on any terminal, and print no secret."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ import pytest
 from pipelines.errors import CommandFailed, last_line, log_error
 from pipelines.files.store import Store
 from tests.support.builders import ROOT
+from tune_spaces import space_names
 
 COMMANDS = ("full_study", "sweep", "sample", "denoise", "restore", "report", "export", "keep")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -49,6 +51,24 @@ print(times.children_user + times.children_system)
 """
     seconds = min(float(python(code, tmp_path, str(ROOT / "pipelines" / "full_study.py")).stdout) for _ in range(3))
     assert seconds < 1.0
+
+
+def help_of(command: str, folder: Path) -> str:
+    code = f"import runpy, sys; sys.argv = ['x', '--help']; runpy.run_module('pipelines.{command}', run_name='__main__')"
+    return python(code, folder).stdout.decode()
+
+
+@pytest.mark.parametrize("command", ["sample", "denoise", "restore", "report", "export", "keep"])
+def test_help_names_what_a_command_is_given(command: str, tmp_path: Path) -> None:
+    usage = help_of(command, tmp_path).splitlines()[0]
+    given = re.findall(r"(?<=[\] ])[A-Z]+(?= |$)", re.sub(r"\[--[^]]*\]", "", usage))
+    assert set(given) & {"STUDY", "MODEL"}
+    assert not set(given) & {"STR", "PATH"}
+
+
+def test_sweep_help_says_what_each_space_is_for(tmp_path: Path) -> None:
+    told = help_of("sweep", tmp_path)
+    assert [name for name in space_names() if not re.search(rf"│ +{name}: \w", told)] == []
 
 
 BROKEN = """
