@@ -1,4 +1,4 @@
-"""A table of the report as rows of cells: from numbers to the texts that a template prints. No HTML here."""
+"""A table of the report as rows of cells. A cell turns a number into the text that a template prints. No HTML here."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ DASH = "–"
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell. A `quiet` figure is not ours: it is the paper's or a reference."""
+    """One cell. A `quiet` figure is the paper's or a reference, not ours."""
 
     text: str
     error: str = ""

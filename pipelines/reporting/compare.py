@@ -45,7 +45,7 @@ class Found:
 
 
 def build_comparison(study_dirs: Iterable[Path], out: Path) -> Path:
-    """Write a page on several studies, or on copies of them that `keep.py` made, to `out`. Writes nothing else."""
+    """Write one page on several studies to `out`, and nothing else. The studies may be copies by `keep.py`."""
     files = [StudyFiles(Path(d)) for d in study_dirs]
     names = [f.name for f in files]
     names = [n if names.count(n) == 1 else f"{n} ({f.root})" for n, f in zip(names, files, strict=True)]

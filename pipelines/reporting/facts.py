@@ -28,7 +28,7 @@ def lead(models: list[Model]) -> str:
 
 
 def unfinished(models: list[Model], asked: Collection[str]) -> str:
-    """Which models are not trained to their end: those of the last command by name, and how many of earlier ones."""
+    """Which models are not trained to their end. Names those of the last command, and counts those of earlier commands."""
     left = sorted((m for m in models if not m.done), key=lambda m: order(m.spec))
     own = [name_of(m.spec) for m in left if m.spec_id in asked or not asked]
     earlier = len(left) - len(own)
@@ -153,6 +153,6 @@ def beaten(losses: pd.DataFrame) -> str:
 
 
 def _some(warning: str, told: list[str]) -> str:
-    """A warning with the first few of what it is about, and the number of the others; "" where it is about none."""
+    """A warning that names the first few of `told` and counts the others; "" if `told` is empty."""
     more = f" and {counted(len(told) - NAMED, 'other')}" if len(told) > NAMED else ""
     return f"{warning} {', '.join(told[:NAMED])}{more}." if told else ""

@@ -1,4 +1,4 @@
-"""Figures in a page and as files. None needs a script; beside each chart lies its data, which a script brings to life."""
+"""Figures in a page and as files. No figure needs a script. A script can make a chart live from the data beside it."""
 
 import base64
 import gzip
@@ -32,7 +32,7 @@ class Captions(TypedDict):
 
 @dataclass(frozen=True)
 class Inline:
-    """A figure in the page. `chart` describes one that a reader can hover over and zoom; it is "" for an image."""
+    """A figure in the page. `chart` describes a chart, which a reader can hover over and zoom. It is "" for an image."""
 
     name: str
     caption: str
@@ -94,6 +94,6 @@ def _vega() -> str:
     except OSError:
         code = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
         packed = gzip.compress(code.encode(), 9, mtime=0)
-        with suppress(UserError):  # a home that cannot be written: bundle again next time
+        with suppress(UserError):  # the home cannot be written, so the next report bundles again
             write(kept, packed)
     return base64.b64encode(packed).decode()

@@ -15,7 +15,7 @@ from uvb import paper
 # column of losses.parquet -> its head, and what it is
 REFERENCES = {
     "nonparametric": ("non-param.", "Non-param.: the training set's exact posterior mean, a reference and not a bound."),
-    "floor": ("floor", "Floor: the loss of the exact posterior mean on its own training set; below it is noise alone."),
+    "floor": ("floor", "Floor: the loss of the exact posterior mean on its own training set; a loss below it is chance."),
     "mean_image": ("mean image", "Mean image: always answering the mean of the training images."),
     "noisy_image": ("y itself", "y itself: answering the noisy image, σ² times the number of pixels."),
 }
@@ -97,7 +97,7 @@ def other_losses(losses: pd.DataFrame, asked: Collection[str] = ()) -> list[Tabl
 
 
 def _long(caption: str, condition: list[str], rows: pd.DataFrame) -> Table:
-    """One row per model, estimator, noise level and condition. The columns are both splits."""
+    """One row per model, estimator, noise level and condition, with columns for both splits."""
     keys = ["dataset", "model", "estimator", "sigma", *condition, "widths"]
     names = {"dataset": "data", "sigma": "σ", "batch_size": "batch", "train_images": "images"}
     words: dict[str, Callable[[Any], str]] = {"model": label, "sigma": level}

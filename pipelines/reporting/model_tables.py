@@ -112,8 +112,8 @@ def sampling_table(sampling: pd.DataFrame) -> list[Table]:
         head.append(", ".join([label(r.model), r.dataset, f"σ = {level(r.sigma)}", *told]))
     notes = [
         "The first chain is never restarted. Autocorrelation time, effective sample size and R̂ are over all chains that "
-        "did not diverge. The labels can be no better than the classifier, whose accuracy is on x̂(y) of test images: where it "
-        "is below one half, the classes are grey. Mixing says nothing about quality: jumps that hardly depend on y mix at once."
+        "did not diverge. The classes are only as good as the classifier. Its accuracy is measured on x̂(y) of test images. "
+        "Below one half, the classes are grey. Mixing says nothing about quality: jumps that hardly depend on y mix at once."
     ]
     return [Table("Mixing of walk-jump sampling.", head, rows, notes=notes)]
 
@@ -123,7 +123,7 @@ def _unsure(row: Any) -> bool:
 
 
 def optimizer(recipe: Recipe) -> str:
-    """Its name, e.g. ``Adam``, with β₂ where that is not the usual 0.999."""
+    """The recipe's optimizer, e.g. ``Adam``, with β₂ if it is not the usual 0.999, and with weight decay if there is any."""
     memory = f", β₂ = {recipe.beta2:g}" if recipe.beta2 != 0.999 else ""
     decay = f", weight decay {recipe.weight_decay:g}" if recipe.weight_decay else ""
     return OPTIMIZERS[recipe.optimizer] + memory + decay

@@ -17,7 +17,7 @@ from uvb.experiments import experiment_names, get_experiment
 
 log = logging.getLogger(__name__)
 SHOWN = 4  # figures of one kind that are shown at once; the rest folds away
-PARTS = {  # where a drawing stands, if not among the figures
+PARTS = {  # the drawings that stand in other parts of the page than the figures
     "found": ("paired_difference", "loss_over_sigma", "legible"),
     "losses": ("generalization_gap", "training_size", "loss_over_capacity"),
 }
@@ -74,7 +74,7 @@ def build_report(study_dir: Path) -> Path:
 
 
 def draw_all(study: Study) -> tuple[list[Section], list[str]]:
-    """Every registered drawing, its figures also written to `figures/`; and a line for each that has nothing to show."""
+    """Draw all registered drawings, and write their figures to `figures/`. Returns sections, and a line for each empty one."""
     sections, missing = [], []
     folder, kept = study.files.root / "figures", study.files.kept
     before = stored_figures(folder) if kept else {}
@@ -105,9 +105,9 @@ def draw_all(study: Study) -> tuple[list[Section], list[str]]:
 
 
 def _how(experiment: str) -> str:
-    """How to get an experiment's results, where they are a command away."""
+    """How to get an experiment's results, if a command makes them."""
     if experiment not in experiment_names():
         return ""
     data = get_experiment(experiment).data
-    how = f"of --dataset {data} alone" if data else f"--experiments default {experiment} makes them"
+    how = f"only --dataset {data} has them" if data else f"--experiments default {experiment} makes them"
     return f" ({how})"

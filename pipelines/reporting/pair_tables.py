@@ -15,7 +15,7 @@ def pair_tables(pairs: pd.DataFrame, losses: pd.DataFrame, asked: Collection[str
     """UVB - DEEN by sigma and split, then every other model minus each of them on the test set; 95 % intervals."""
     found: list[Table] = []
     main = main_group(losses, asked)
-    pairs = pairs[pairs["first_id"].isin(set(main["spec_id"]))]  # the second may be of another size, if near enough
+    pairs = pairs[pairs["first_id"].isin(set(main["spec_id"]))]  # the second model may have another size
     means = "Paired by image, with the same noise. Below zero {} is better. Bold: the interval excludes zero."
     for dataset, of_main in main.groupby("dataset"):
         tables: list[Table] = []
@@ -49,7 +49,7 @@ def pair_tables(pairs: pd.DataFrame, losses: pd.DataFrame, asked: Collection[str
 
 
 def _seeds(pairs: pd.DataFrame) -> list[str]:
-    """A note on what the intervals are over, where there are several seeds."""
+    """A note on what the intervals cover, if there are several seeds."""
     seeds = pairs.groupby(["first", "second", "split", "sigma"])["seed"].nunique()
     if seeds.max() < 2:
         return []

@@ -23,10 +23,11 @@ Measured = tuple[Model, Result]
 
 
 def pairs(files: StudyFiles) -> pd.DataFrame:
-    """Each model's loss minus that of UVB, and minus that of DEEN, trained and measured alike and about as large.
+    """The paired differences: each model's loss minus that of a UVB, and minus that of a DEEN.
 
-    Both have the same images and noise. UVB and DEEN themselves make one pair, UVB - DEEN. If the second model has several
-    sizes, the nearest is taken. The standard error is over images: draws of one image count as one.
+    The two models of a pair are trained and measured alike, on the same images and noise, and are of about the same size. UVB
+    and DEEN themselves make one pair, UVB - DEEN. If the second model has several sizes, the nearest is taken. The standard
+    error is over images: the draws of one image count as one.
     """
     per_image = lru_cache(maxsize=64)(_per_image)  # many models have the same opponent; the limit keeps memory flat
     rows = []
@@ -46,7 +47,7 @@ def pairs(files: StudyFiles) -> pd.DataFrame:
 
 
 def _partners(results: list[Measured]) -> Iterator[tuple[Measured, Measured]]:
-    """Each model with the nearest in size of each opponent, among those trained and measured alike."""
+    """Pair each model with the UVB and the DEEN nearest in size, among those trained and measured alike."""
     alike: dict[str, list[Measured]] = defaultdict(list)
     for model, result in results:
         alike[_condition(model.spec, result)].append((model, result))
@@ -76,7 +77,7 @@ def _compared(first: str, second: str) -> bool:
 
 
 def _per_image(model: str, folder: Path, split: str) -> np.ndarray | None:
-    """Losses by image (N,) of the estimator by which a model is judged; None where the result has none."""
+    """The loss of each image (N,), of the estimator by which a model is judged; None if the result has no such losses."""
     arrays = Arrays(folder / "arrays.safetensors")
     offered = [name.removeprefix(f"{split}/") for name in arrays if name.startswith(f"{split}/")]
     return arrays[f"{split}/{own_estimator(model, offered)}"] if offered else None

@@ -1,4 +1,4 @@
-"""The templates: how what was computed becomes a page, and a headline a sentence."""
+"""Fill the templates: computed content becomes a page, and a headline becomes sentences."""
 
 import re
 from functools import cache

@@ -1,4 +1,4 @@
-"""Whether two studies found the same: their tables compared to the last bit."""
+"""Compare the tables of two studies to the last bit."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from pipelines.reporting.schemas import SCHEMAS
 from uvb.errors import UserError
 
-# How long it took, when, and where it was tracked: runs that found the same may differ in these.
+# Times and MLflow's run ids. Two runs with the same results may differ in these.
 LEFT_OUT = ("run_id", "seconds", "time", "images_per_s")
 NAMED = 3  # the most differing rows named per column
 
@@ -50,10 +50,10 @@ def _read(path: Path) -> pd.DataFrame:
 
 
 def _of_table(name: str, a: pd.DataFrame, b: pd.DataFrame) -> Iterator[str]:
-    """The differences of one table, its rows matched by the table's key."""
+    """The differences in one table. The table's key tells which rows belong together."""
     key = list(SCHEMAS[name].key) if name in SCHEMAS else ["spec_id"]
     if set(key) - (set(a.columns) & set(b.columns)):
-        yield f"{name}: the columns {', '.join(key)} tell its rows apart, and are not in both"
+        yield f"{name}: its rows cannot be matched, since one of the studies lacks a column of {', '.join(key)}"
         return
     a, b = a.set_index(key).sort_index(), b.set_index(key).sort_index()
     alone = a.index.symmetric_difference(b.index)

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from pipelines.files.study_files import Model, write
 from uvb.models.capacity import parameters as count_parameters
 
-# Columns that are no float64. A column has the same type in all tables.
+# The columns that are not float64. A column has the same type in all tables.
 _TEXT = "spec_id first_id second_id run_id dataset checksum shape model widths recipe activation split estimator quantity"
 _WHOLE = "seed batch_size train_images parameters epochs epoch images steps steps_per_jump chains diverged classes_visited"
 _KINDS = {pa.string(): f"{_TEXT} variant sampler first second", pa.int64(): f"{_WHOLE} steps_to_all"}
@@ -22,7 +22,7 @@ DESCRIPTION = "dataset model sigma seed recipe activation batch_size train_image
 
 @dataclass(frozen=True)
 class Schema:
-    """A table's key, all its columns in order, and those of them that may be null."""
+    """A table's key, all its columns in order, and the columns that may be null."""
 
     key: tuple[str, ...]
     names: list[str]
@@ -127,7 +127,7 @@ def write_table(path: Path, name: str, table: pd.DataFrame) -> Path:
 
 
 def read_table(path: Path, name: str) -> pd.DataFrame:
-    """A table that `write_table` wrote, now or in an older version. Columns that it lacked, and that may be null, are null.
+    """A table that `write_table` wrote, now or in an older version. A column that may be null may be missing: it is then null.
 
     Raises:
         ValueError: the file has another schema.

@@ -62,8 +62,8 @@ def over_seeds(losses: pd.DataFrame) -> pd.DataFrame:
 def interval(pairs: pd.DataFrame) -> tuple[float, float, float]:
     """The mean difference of one pair per seed, and its 95 % interval: over images and, from two seeds on, over trainings.
 
-    The part over images is the mean of the seeds' intervals: seeds share the test images, so it can be no larger. The part over
-    trainings is Student's t of the seeds' spread, wide for two seeds. The parts are joined as independent.
+    The part over images is the mean of the seeds' intervals. The seeds share the test images, so more seeds do not shrink it.
+    The part over trainings is Student's t of the seeds' spread; it is wide for two seeds. The parts are added in squares.
     """
     difference, low, high = (float(pairs[column].mean()) for column in ("difference", "low", "high"))
     seeds = len(pairs)

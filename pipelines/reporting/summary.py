@@ -1,4 +1,4 @@
-"""What a study ends by saying in the terminal: the report's headline, and its test losses in miniature."""
+"""The last lines of a study in the terminal: the report's headline, and a small table of its test losses."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +18,7 @@ LEVELS = 4  # noise levels of the small table
 
 
 def summary(study: Path) -> list[str]:
-    """The lines, from a study whose tables were written."""
+    """The lines for a study whose tables are written."""
     files = StudyFiles(study)
     losses, pairs = (read_table(study / "tables" / f"{name}.parquet", name) for name in ("losses", "pairs"))
     found = headlines(losses, pairs, files.asked) or lone_headlines(losses, files.asked)

@@ -1,4 +1,4 @@
-"""From a study's files to its tables: pure functions to DataFrames, and `build_tables`, which writes them as Parquet.
+"""Make a study's tables from its files: pure functions return DataFrames, and `build_tables` writes them as Parquet.
 
 `pipelines.reporting.schemas` holds the contract. The same files give the same bytes, except for MLflow's run ids.
 """
@@ -24,7 +24,7 @@ Rows = Iterator[dict[str, Any]]
 
 
 def losses(files: StudyFiles) -> pd.DataFrame:
-    """Tables 2 and 3: the denoising loss of Eq. 18 by model, split and estimator, beside what needs no training."""
+    """Tables 2 and 3: the denoising loss of Eq. 18 by model, split and estimator, and losses that need no training."""
     exact = {(row.checksum, row.train_images, round(row.sigma, 9)): row for row in references(files).itertuples(index=False)}
 
     def rows() -> Rows:
@@ -102,7 +102,7 @@ def references(files: StudyFiles) -> pd.DataFrame:
 
 
 def sampling(files: StudyFiles) -> pd.DataFrame:
-    """Walk-jump chains, measured (Sec. 3.4): coverage, mixing, and how far the classifier can be trusted."""
+    """Measures of walk-jump chains (Sec. 3.4): coverage, mixing, and how far the classifier can be trusted."""
     rows = []
     for suffix, model, result in files.walks():
         values = result.values
@@ -130,7 +130,7 @@ TABLES: dict[str, Callable[[StudyFiles], pd.DataFrame]] = {
 
 
 def make_tables(files: StudyFiles) -> dict[str, pd.DataFrame]:
-    """Every table by name. Raises UserError where the files hold a number that no table takes."""
+    """Every table by name. Raises UserError if the files hold a number that does not fit into a table."""
     try:
         made = {name: build(files) for name, build in TABLES.items()}
     except (ValueError, OverflowError) as error:
@@ -143,7 +143,7 @@ def make_tables(files: StudyFiles) -> dict[str, pd.DataFrame]:
 
 
 def build_tables(study: Path) -> dict[str, pd.DataFrame]:
-    """Write every table of a study under `tables/` and return them by name. Raises UserError where `study` is none."""
+    """Write every table of a study under `tables/` and return them by name. Raises UserError if `study` is no study."""
     files = StudyFiles(study)
     built = make_tables(files)
     for name, table in built.items():
@@ -162,9 +162,9 @@ def _measured(files: StudyFiles, task: str) -> Iterator[tuple[Model, Result, dic
 
 
 def _as_the_paper_trains(spec: RunSpec) -> bool:
-    """Whether the paper's figure is of such a model: with SiLU (footnote 3 gives none for ReLU), and with the paper's widths.
+    """Whether the paper's figures are of such a model: with SiLU (footnote 3 gives no figures for ReLU) and the paper's widths.
 
-    The numbers of images and epochs may differ: the report has tables of them.
+    The numbers of images and epochs may differ. The report shows them in tables.
     """
     try:
         widths = default_widths(spec.model, spec.data.shape)

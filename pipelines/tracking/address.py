@@ -1,4 +1,4 @@
-"""Addresses of MLflow's stores: which one is used, and a check before a study writes anything. MLflow is not imported."""
+"""Choose the address of MLflow's store, and check it before a study writes anything. MLflow is not imported."""
 
 import os
 import re
@@ -16,7 +16,7 @@ from uvb.errors import UserError
 SQLITE = "sqlite:///"
 DATABASES = ("postgresql", "mysql", "mssql")
 ANSWER_SECONDS = 7.0  # how long a database may take to answer, or stay locked
-BEING_MADE_SECONDS = 30.0  # a store written so recently may be in the making
+BEING_MADE_SECONDS = 30.0  # another process may still be making a store that was written this recently
 INSTEAD = "give sqlite:////path/mlflow.db or http://host:port"
 
 
@@ -26,7 +26,7 @@ def default_tracking_uri() -> str:
 
 
 def local_tracking_uri() -> str:
-    """The store that a plain ``mlflow ui`` started in this folder shows."""
+    """The store that ``mlflow ui`` without options shows, if a user starts it in this folder."""
     return f"{SQLITE}{Path.cwd() / 'mlflow.db'}"
 
 
@@ -36,7 +36,7 @@ def sqlite_path(tracking_uri: str) -> Path | None:
 
 
 def check_tracking_uri(tracking_uri: str | None) -> None:
-    """Refuse what cannot work. A database must answer; a server need not, since it may come back.
+    """Refuse an address that cannot work. A database must answer. A server need not, since it may come back.
 
     Raises:
         UserError: the URI is malformed or of an unknown kind, its driver is missing, or its file is not MLflow's.
@@ -50,7 +50,7 @@ def check_tracking_uri(tracking_uri: str | None) -> None:
     elif kind in DATABASES:
         _check_database(uri)
     else:
-        raise refused(uri, "MLflow's stores are of other kinds")
+        raise refused(uri, "MLflow has no stores of this kind")
 
 
 def refused(uri: str, why: str) -> UserError:
@@ -99,13 +99,13 @@ def _require_ours(file: Path) -> None:
             versions = [v for (v,) in database.execute("SELECT * FROM alembic_version")] if "alembic_version" in tables else []
             sound = [answer for (answer,) in database.execute("PRAGMA quick_check(1)")]
     except sqlite3.Error as error:
-        advice = "end what holds it" if "locked" in str(error) else "move it away, or restore it"
+        advice = "end the program that holds it" if "locked" in str(error) else "move it away, or restore it"
         line = f"the MLflow store {file} cannot be read ({error}); {advice}, or choose another --tracking-uri"
         raise UserError(line) from error
     if sound != ["ok"]:
         raise UserError(f"the MLflow store {file} is damaged; move it away, or restore it, or choose another --tracking-uri")
     if tables & {"experiments", "alembic_version"} and time.time() - file.stat().st_mtime < BEING_MADE_SECONDS:
-        return  # another process may be making it; MLflow itself refuses a store that stays old
+        return  # another process may be making it; if the store's version is wrong, MLflow itself refuses it
     if tables and not (versions and "experiments" in tables):
         raise UserError(f"{file} is another program's database, not an MLflow store; choose another --tracking-uri")
     revisions = mlflow_revisions()
@@ -144,7 +144,7 @@ def _check_database(uri: str) -> None:
         try:
             engine.connect().close()
             answers.append(None)
-        except Exception as error:  # each driver has its own
+        except Exception as error:  # each driver has its own exceptions
             answers.append(error)
 
     asking = Thread(target=ask, daemon=True)

@@ -1,4 +1,4 @@
-"""MLflow runs, found by tag and written idempotently: nothing is written twice.
+"""MLflow's runs. A run is found by its tag, and nothing is written to it twice.
 
 MLflow is imported when it is first needed, since that takes seconds. Its fluent API is never used: it keeps global state.
 """
@@ -18,7 +18,7 @@ from uvb.errors import UserError
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-# At most two tries of a request, ten seconds each, so that a server that is away does not hold up the driver.
+# Try a request at most twice, for ten seconds each: a server that is away must not hold up the driver.
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -35,7 +35,7 @@ Point = tuple[str, float, int, int]  # metric, value, step, time in ms
 
 @cache
 def import_mlflow() -> Any:
-    """MLflow without telemetry or chatter, and with bounded requests. The user's own environment variables win."""
+    """MLflow without telemetry or chatter, and with time limits on its requests. The user's environment variables win."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import mlflow
@@ -93,7 +93,7 @@ def open_experiment(client: "MlflowClient", tracking_uri: str, name: str) -> str
 
 @dataclass
 class Run:
-    """One MLflow run, with what we know it holds."""
+    """One MLflow run, and what we know of its content."""
 
     client: "MlflowClient"
     run_id: str
@@ -118,7 +118,7 @@ class Run:
         points: Iterable[Point] = (),
         values: Mapping[tuple[str, int], float | None] | None = None,
     ) -> None:
-        """Write what is not there yet, in as few requests as it fits into.
+        """Write what the run does not have yet, in as few requests as possible.
 
         Args:
             params: written where they are new; MLflow never changes one.
@@ -154,7 +154,7 @@ class Run:
             self.steps(key)[step] = self.latest[key] = value
 
     def now(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Tags ``now.<name>`` for parameters whose values have changed since they were logged: MLflow never changes one."""
+        """Tags ``now.<name>`` for parameters whose values have changed since they were logged: MLflow cannot change those."""
         texts = {k: _text(v, 6000) for k, v in params.items()}
         return {f"now.{k}": v for k, v in texts.items() if self.params.get(k, v) != v or f"now.{k}" in self.tags}
 
@@ -182,7 +182,7 @@ class Runs:
         self.by_key: dict[str, Run] = {}
         for run in self._search(f"tags.`uvb.study_uid` = '{study_uid}'"):
             key = run.data.tags.get("uvb.key", "")
-            if key in self.by_key:  # the answer to a request to create it was lost, and it was created again
+            if key in self.by_key:  # the answer to a request was lost, so the run was created twice
                 client.delete_run(run.info.run_id)
                 continue
             known = (dict(run.data.params), dict(run.data.tags), dict(run.data.metrics), bool(run.inputs.dataset_inputs))
@@ -210,7 +210,7 @@ class Runs:
         self.client.delete_run(self.by_key.pop(key).run_id)
 
     def kill_orphans(self, root: str) -> None:
-        """Mark runs KILLED that a deleted earlier study in the same folder left RUNNING."""
+        """Mark as KILLED the runs that an earlier, deleted study in the same folder left RUNNING."""
         for run in self._search(f"tags.`uvb.root` = '{root}' AND attributes.status = 'RUNNING'"):
             if run.data.tags.get("uvb.study_uid") != self.study_uid:
                 self.client.set_terminated(run.info.run_id, status="KILLED")
@@ -222,14 +222,14 @@ def final(values: Mapping[str, float | None]) -> dict[tuple[str, int], float | N
 
 
 def is_unreachable(error: Exception) -> bool:
-    """Whether a connection failed: an error of a socket, a timeout, any of requests, but not an absent file."""
+    """Whether a connection failed: a socket's error, a timeout, or any error of `requests`. An absent file is none of these."""
     if isinstance(error, ConnectionError | TimeoutError):
         return True
     return isinstance(error, OSError) and error.errno is None and not isinstance(error, FileNotFoundError)
 
 
 def is_away(error: Exception) -> bool:
-    """Whether an error says that the server cannot be reached now. Otherwise it refuses what was sent."""
+    """Whether an error says that the server cannot be reached now. By any other error the server refuses what was sent."""
     return is_unreachable(error) or getattr(error, "error_code", None) in {
         "INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "BAD_GATEWAY", "SERVICE_UNDER_MAINTENANCE"
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""The study's folder as the projection into MLflow reads it. Its failures are told apart from MLflow's."""
+"""Read the study's folder for MLflow. A failure of the folder raises `FolderError`, which tells it from one of MLflow's."""
 
 import io
 import tempfile
@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.files.store import Store, masked
+from pipelines.errors import first_line
+from pipelines.files.masking import masked
+from pipelines.files.store import Store
 from uvb.errors import UserError
 
 if TYPE_CHECKING:
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class FolderError(UserError):
-    """The study's own folder failed, and not MLflow."""
+    """The study's own folder failed. MLflow did not."""
 
 
 class StudyFolder:
@@ -30,7 +32,7 @@ class StudyFolder:
 
     @contextmanager
     def guarded(self) -> Iterator[Store]:
-        """The store. What fails in the block is raised as a FolderError."""
+        """The store. An error in the block is raised as a FolderError."""
         try:
             yield self.store
         except FileNotFoundError:
@@ -73,7 +75,7 @@ class StudyFolder:
 
     @contextmanager
     def local(self, path: str) -> Iterator[Path]:
-        """A file, as a local one of the same name."""
+        """A local file with the name and content of a file of the study."""
         if self.store.local_path:
             yield self.store.local_path / path
             return
@@ -89,9 +91,3 @@ class StudyFolder:
             with self.guarded() as store:
                 folder = store.download(f"models/{spec_id}/model", None if store.local_path else scratch)
             yield folder
-
-
-def first_line(error: Exception) -> str:
-    """The first line of what an error says."""
-    text = str(error).strip().splitlines()
-    return (text[0] if text else type(error).__name__)[:200]

@@ -1,4 +1,4 @@
-"""Models in MLflow: logged there as a pyfunc, registered, and fetched as a folder that `uvb.load` reads.
+"""Log models to MLflow as pyfuncs, register them there, and fetch them as folders that `uvb.load` reads.
 
 Nothing is pickled: weights are safetensors, the rest is JSON, and the pyfunc is a source file.
 """
@@ -45,9 +45,9 @@ def load(source: str | Path, tracking_uri: str | None = None, device: str = "cpu
 
 
 def fetch(source: str, target: str | Path, tracking_uri: str | None = None) -> Path:
-    """Download the MLflow model at ``runs:/...`` or ``models:/...`` below the folder `target`; returns its folder.
+    """Download the MLflow model at ``runs:/...`` or ``models:/...`` below the folder `target`; return the model's folder.
 
-    MLflow itself would look these addresses up in the process's global store; this asks the store that is named.
+    MLflow itself would look up these addresses in the process's global store. This function asks the store that is named.
 
     Raises:
         UserError: there is no such model, or MLflow cannot be reached.
@@ -86,15 +86,15 @@ def _location(client: "MlflowClient", source: str) -> str:
 
 
 def _inner(folder: Path) -> Path:
-    """Our folder inside a pyfunc, which keeps it among its artifacts; or `folder` itself."""
+    """Our folder among the artifacts of a pyfunc; or `folder` itself, if it is no pyfunc."""
     return next((p.parent for p in sorted(folder.glob("artifacts/*/model.safetensors"))), folder)
 
 
 def save_pyfunc(folder: Path, target: Path, **identity: Any) -> None:
-    """Write into `target` an MLflow model that holds the trained model of `folder`, with all it needs to be served.
+    """Write an MLflow model into `target`: the trained model in `folder`, and all that serving needs.
 
     Args:
-        identity: ``run_id`` and ``model_id`` of MLflow, where it is going to be logged.
+        identity: MLflow's ``run_id`` and ``model_id``, if the model will be logged.
     """
     mlflow = import_mlflow()
     import numpy as np
@@ -126,9 +126,9 @@ def save_pyfunc(folder: Path, target: Path, **identity: Any) -> None:
 
 
 def log_model(client: "MlflowClient", run_id: str, folder: str | Path) -> str:
-    """Log the trained model in a local folder to a run, once; returns MLflow's model id.
+    """Log the trained model in a local folder to a run, once; return MLflow's model id.
 
-    Its address is ``runs:/<run id>/model``, or by its name, such as ``runs:/<run id>/uvb-sigma-1``.
+    Two addresses lead to the model: ``runs:/<run id>/model``, and one with its name, such as ``runs:/<run id>/uvb-sigma-1``.
     """
     import_mlflow()
     from mlflow.entities import LoggedModelOutput
@@ -158,20 +158,20 @@ def plain_name(spec: RunSpec) -> str:
 
 
 def _logged(client: "MlflowClient", experiment_id: str, run_id: str) -> list[Any]:
-    """The models logged to a run, by one request however many there are."""
+    """The models logged to a run. One request gets them all."""
     return list(client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'"))
 
 
 def register_best(client: "MlflowClient", study: str, losses: "pd.DataFrame", runs: dict[str, str]) -> dict[str, str]:
     """Register a study's best UVB and DEEN at each noise level as versions of ``<study>-uvb`` and ``<study>-deen``, once each.
 
-    The best has the lowest test loss, among trainings on the same images. Its version has the alias ``best-sigma-0_5``, and is
-    described by its data, noise level and loss. At the largest noise level, where the paper samples, it is also ``best``.
-    Of a study with several data sets the names are ``<study>-<data set>-uvb`` and so on. If other images have that name
-    already, the first digits of the images' checksum are added.
+    The best model has the lowest test loss among trainings on the same images. Its version has the alias ``best-sigma-0_5``.
+    The version's description names its data, noise level and loss. At the largest noise level, where the paper samples, the
+    version also has the alias ``best``. In a study with several data sets the names are ``<study>-<data set>-uvb`` and so on.
+    If models of other images have that name already, the first digits of the images' checksum are added.
 
     Args:
-        losses: the losses table. A column ``checksum`` says of which images each row is.
+        losses: the losses table. A column ``checksum`` may name the images of each row.
         runs: spec_id -> id of a run whose model was logged before.
 
     Returns:
@@ -183,7 +183,7 @@ def register_best(client: "MlflowClient", study: str, losses: "pd.DataFrame", ru
     several = rows["dataset"].nunique() > 1
     groups = rows.assign(images=rows.get("checksum", "")).groupby(["dataset", "model", "images"])
     for (dataset, model, images), own in groups:
-        name = re.sub("[/:]", "-", f"{study}-{dataset}-{model}" if several else f"{study}-{model}")  # it refuses both
+        name = re.sub("[/:]", "-", f"{study}-{dataset}-{model}" if several else f"{study}-{model}")  # MLflow refuses both
         if images and {v.tags.get("checksum") or images for v in _versions(client, name)} - {images}:
             name += f"-{images[:8]}"
         try:
@@ -218,7 +218,7 @@ def best(losses: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def _new_version(client: "MlflowClient", name: str, row: Any, run_id: str | None) -> str | None:
-    """Make a version of a registered model, with what it is; None where the run has no logged model."""
+    """Make a version of a registered model, with a description; None if the run has no logged model."""
     if run_id is None:
         return None
     run = client.get_run(run_id)

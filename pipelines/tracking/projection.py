@@ -1,10 +1,10 @@
-"""The study's files projected into MLflow's runs: idempotent and restartable.
+"""Project a study's files into MLflow's runs. A pass can be repeated, and a killed one does no harm.
 
-Each pass compares the files' time stamps with those of what was projected, and writes what is new.
+Each pass compares the files' time stamps with the stamps of the last pass, and writes what is new.
 
-Runs: one parent (the study), one child per model, and children named "UVB over σ". These have the metric ``loss_over_sigma`` at
-step 100 σ, because MLflow draws one metric of several runs as one chart with a line for each run. Where noise levels are finer
-than hundredths it is ``loss_over_1000_sigma``, and so on.
+Runs: one parent (the study), one child per model, and children named "UVB over σ". These last have the metric
+``loss_over_sigma`` at step 100 σ: of one metric in several runs MLflow draws one chart, with a line for each run. If noise
+levels are finer than hundredths, the metric is ``loss_over_1000_sigma``, and so on.
 """
 
 import json
@@ -15,9 +15,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from pipelines.errors import first_line
 from pipelines.tracking import model_registry as models
 from pipelines.tracking.connection import Run, Runs, final, is_away, is_unreachable
-from pipelines.tracking.folder import FolderError, StudyFolder, first_line
+from pipelines.tracking.folder import FolderError, StudyFolder
 from pipelines.tracking.values import (
     curve_points,
     experiment_values,
@@ -43,13 +44,13 @@ Stamps = Mapping[str, tuple[int, int]]
 FILE = "mlflow.json"  # {"study_uid", "tracking_uri", "experiment_id", "runs": {spec_id: run id}}
 NOTE = "mlflow.note.content"  # MLflow's name of a description
 STUDIES_DESCRIBED = 20  # in the description of the experiment, the newest first
-WORKERS = "workers"  # a model's folder, where each worker but the first tells of its machine
+WORKERS = "workers"  # folder in a model's folder: each worker but the first writes there how busy its machine is
 MODEL_FILES = ("spec.json", "plan.json", "curves.json", "progress.json", "done.json", "stopped.json", "failed.json")
 
 
 @dataclass
 class Notes:
-    """What outlives a lost connection: how often each unit failed, and of which the user was warned."""
+    """What is remembered across lost connections: how often each unit failed, and which ones the user was warned of."""
 
     warn: Callable[[str], None]
     failures: dict[str, int] = field(default_factory=dict)
@@ -71,7 +72,7 @@ class Projection:
         self._notes, self._log_models = notes, log_models
         self._content: dict[str, Any] = {}  # what study.json holds
         self._values: dict[str, dict[str, float]] = {}  # spec_id -> the tables' figures
-        self._projected: dict[str, Any] = {}  # unit -> stamps of the files that it was made of
+        self._projected: dict[str, Any] = {}  # unit -> stamps of the files from which it was made
 
     @property
     def parent(self) -> Run:
@@ -84,7 +85,7 @@ class Projection:
         self._unit("tables' figures", values, self._read_values)  # before the runs, which are then logged in one go
         self._unit("study.json", _some(stamps, "study.json"), self._read_study)
         for spec_id, files in _by_model(stamps).items():
-            # a run begins when the training does, and not when it is planned
+            # a run begins when its training begins, not when it is planned
             if any(p.endswith(("progress.json", "curves.json", "done.json")) for p in files):
                 self._unit(f"models/{spec_id}", files, partial(self._model, spec_id, files))
         self._write_run_ids()
@@ -103,7 +104,7 @@ class Projection:
         return self._log_some_models(stamps, model_budget) if self._log_models else True
 
     def finish(self, status: Status, model_budget: int) -> bool:
-        """The last pass, and the end of every run. The runs end also where the folder fails, since MLflow can be reached."""
+        """Make the last pass, and end every run. The runs end even if the folder fails, since MLflow can still be reached."""
         ended = True
         try:
             return self.project(model_budget)
@@ -120,10 +121,10 @@ class Projection:
             self._projected.pop(refused, None)
 
     def _unit(self, name: str, files: Stamps, work: Callable[[], None]) -> None:
-        """Do `work` unless it was done from these very files. The user is told once of what MLflow refuses.
+        """Do `work` unless it was done from these very files. Tell the user once if MLflow refuses.
 
-        MLflow calls both a refusal and a lost connection an internal error. The third in a row, from a server that answers
-        otherwise, counts as a refusal. So does the third failure to read a file of a folder that can be read otherwise.
+        MLflow calls both a refusal and a lost connection an internal error. The third such error in a row counts as a refusal
+        if the server answers another request. The third failure in a row to read a file of the study counts in the same way.
         """
         if not files or self._projected.get(name) == files:
             return
@@ -147,7 +148,7 @@ class Projection:
     def _answers(self) -> bool:
         try:
             self.parent.client.get_run(self.parent.run_id)
-        except Exception:  # any failure means that it does not answer
+        except Exception:  # any failure means that the server does not answer
             return False
         return True
 

@@ -1,4 +1,4 @@
-"""What MLflow runs as a pyfunc: it takes a batch of noisy images and returns estimates of the clean ones.
+"""The code that MLflow runs as a pyfunc: it takes a batch of noisy images and returns estimates of the clean ones.
 
 MLflow keeps this very file beside the model ("models from code"), so loading unpickles nothing.
 """
@@ -17,7 +17,7 @@ from uvb.noise import generator
 
 
 class Denoiser(PythonModel):
-    """x̂(y, ε) of a trained model (Eq. 3 for energies), ε drawn by the parameter ``seed``."""
+    """x̂(y, ε) of a trained model (Eq. 3 for energies). The parameter ``seed`` decides ε."""
 
     def load_context(self, context: Any) -> None:
         self.estimator = uvb.load(context.artifacts["model"])

@@ -1,4 +1,4 @@
-"""A finished or running study for those who use TensorBoard or Weights & Biases: the numbers that MLflow has, by its names."""
+"""Export a finished or running study to TensorBoard or Weights & Biases, with the numbers and names that MLflow has."""
 
 import json
 import shutil
@@ -67,10 +67,10 @@ SINKS: dict[str, Sink] = {"tensorboard": tensorboard, "wandb": weights_and_biase
 
 
 def export(study: Path, kind: str, folder: Path) -> int:
-    """Write a study's trainings into a sink of a kind of `SINKS`; returns how many there are.
+    """Write a study's trainings into the sink `kind` of `SINKS`; return how many there are.
 
     Raises:
-        UserError: `study` is none, one of its files is damaged, or the sink's package is not installed.
+        UserError: `study` is no study, one of its files is damaged, or the sink's package is not installed.
     """
     files = StudyFiles(study)
     tables = make_tables(files)

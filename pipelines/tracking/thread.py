@@ -27,12 +27,12 @@ class Tracking:
             self.error = error
 
     def check(self) -> None:
-        """Raise what went wrong in the thread."""
+        """Raise the error that ended the thread, if there was one."""
         if self.error:
             raise self.error
 
     def sync(self) -> None:
-        """Bring MLflow up to date now. Raises what went wrong in the thread."""
+        """Bring MLflow up to date now. Raises as `check`."""
         self.check()
         self.tracker.sync()
 

@@ -1,4 +1,4 @@
-"""MLflow kept up to date with a study. A server that is away costs only delay, since the files are the truth."""
+"""Keep MLflow up to date with a study. A server that is away costs only delay, since the files are the truth."""
 
 import json
 import socket
@@ -10,10 +10,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from pipelines.files.store import Store, masked
+from pipelines.errors import first_line
+from pipelines.files.masking import masked
+from pipelines.files.store import Store
 from pipelines.tracking.address import default_tracking_uri
 from pipelines.tracking.connection import Runs, import_mlflow, is_away, open_client, open_experiment
-from pipelines.tracking.folder import FolderError, StudyFolder, first_line
+from pipelines.tracking.folder import FolderError, StudyFolder
 from pipelines.tracking.projection import FILE, Notes, Projection, Status
 from pipelines.tracking.values import source_tags
 from pipelines.tracking.views import VIEW, shared_views, view_paths
@@ -22,7 +24,7 @@ from uvb.errors import UserError
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-BACKOFF_SECONDS = (5.0, 30.0)  # first and longest pause before asking again a server that is away
+BACKOFF_SECONDS = (5.0, 30.0)  # first and longest pause before a server that is away is asked again
 FINISH_SECONDS = 30.0  # how long the end of a study waits for such a server
 SYSTEM_METRICS_SECONDS = 5.0
 
@@ -69,7 +71,7 @@ class Tracker:
         with self._lock:
             self._file = self.folder.read_json(FILE) or {}
             if "study_uid" not in self._file:
-                # tells this study from others of its name, so that a folder begun anew gets new runs
+                # this id tells the study from others of its name, so a folder that is begun anew gets new runs
                 self._file = {"study_uid": uuid4().hex, "runs": {}}
             self._file["tracking_uri"] = masked(self.tracking_uri)
             self.store.write_json(FILE, self._file)
@@ -147,7 +149,9 @@ class Tracker:
             if strict and isinstance(error, UserError):
                 raise
             if strict and not is_away(error):
-                raise UserError(f"MLflow at {self.tracking_uri} refuses: {first_line(error)}; choose another") from error
+                raise UserError(
+                    f"MLflow at {self.tracking_uri} refuses: {first_line(error)}; choose another --tracking-uri"
+                ) from error
             self._missed(error)
             return False
         if self._away:
@@ -164,7 +168,7 @@ class Tracker:
             away = f"MLflow at {self.tracking_uri}"
             told = f"{away} cannot be reached ({first_line(error)}); going on without, will catch up"
             self._monitor.stop()
-            self._projection = None  # it is uncertain what was written last
+            self._projection = None  # nobody knows what was written last
         self._retry_at = time.monotonic() + self._pause
         self._pause = min(2 * self._pause, BACKOFF_SECONDS[1])
         if self._away != away:
@@ -190,7 +194,7 @@ class Tracker:
 
 
 class Monitor:
-    """System metrics of the driver's machine on a run, by MLflow's own thread. That thread ends when the server is away."""
+    """Log system metrics of the driver's machine to a run, by MLflow's own thread. That thread ends when the server is away."""
 
     def __init__(self, tracking_uri: str) -> None:
         self.tracking_uri, self._monitor = tracking_uri, None
@@ -204,7 +208,7 @@ class Monitor:
         self._monitor = monitor
 
     def revive(self, run_id: str) -> None:
-        """Start the thread again where it has ended, as it does at the first error."""
+        """Start the thread again if it has ended. It ends at its first error."""
         if self._monitor is not None and not self._monitor._process.is_alive():
             self.start(run_id)
 

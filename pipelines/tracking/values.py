@@ -55,7 +55,7 @@ def model_values(losses: Rows, internals: Rows) -> dict[str, dict[str, float]]:
 def experiment_values(task: str, result: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of an experiment's result.json as metrics: ``likelihood/log_z``, ``jump_quality/frechet jumps``, ...
 
-    A number of a row is followed by what the row is of. The tables already have the losses and the internals.
+    The name of a number in a row ends with the row's texts and settings. The tables already have the losses and the internals.
     """
     if task in ("losses", "internals"):
         return {}
@@ -70,8 +70,8 @@ def experiment_values(task: str, result: Mapping[str, Any]) -> dict[str, float]:
 def lines_over_sigma(losses: Rows) -> dict[str, dict[tuple[str, int], float]]:
     """Line -> (metric, step 100 σ) -> mean over seeds, for lines of several σ: ``loss_over_sigma`` and ``train_…``.
 
-    Each kind of model has a line, and one for the paper's figures; so do the exact references. Where 100 σ is no whole number
-    at some level, the step is a larger multiple of σ, and the metric is named after it: ``loss_over_1000_sigma``.
+    Each kind of model has a line, and a second one for the paper's figures. The exact references have lines too. If 100 σ is no
+    whole number at some level, the step is a larger multiple of σ, and names the metric: ``loss_over_1000_sigma``.
     """
     own = _judged_by_own(losses)
     rows = [row for row in losses if row["estimator"] == own[row["spec_id"]]]
@@ -138,7 +138,7 @@ def source_tags(provenance: Mapping[str, Any]) -> dict[str, str]:
 
 
 def worker_points(progress: Mapping[str, Any], workers: Mapping[int, Mapping[str, Any]]) -> list[Point]:
-    """CPU and memory of each worker's machine as last told, by seconds since the training began.
+    """The last known CPU and memory of each worker's machine. The step is the seconds since the training began.
 
     Args:
         workers: what the workers after the first wrote, by number.
@@ -152,7 +152,7 @@ def worker_points(progress: Mapping[str, Any], workers: Mapping[int, Mapping[str
 
 
 def readable(table: "pd.DataFrame") -> "pd.DataFrame":
-    """The table with its columns in another order: what tells rows apart first, then numbers, and what never varies last."""
+    """The table with its columns reordered: first those that tell rows apart, then numbers, last those that never vary."""
     first = ["model", "sigma", "seed", "split", "estimator", "quantity", "variant", "first", "second", "epoch", "loss"]
     first += ["difference", "value", "stderr", "low", "high"]
     varied = [c for c in table.columns if len(table) < 2 or table[c].nunique(dropna=False) > 1]
@@ -209,7 +209,7 @@ def _judged_by_own(losses: Rows) -> dict[str, str]:
 
 
 def _kind(row: Mapping[str, Any], peers: Rows) -> str:
-    """A line's name in the chart over σ: the model, and what tells the line from others of that model, the `peers`."""
+    """A line's name in the chart over σ: the model, and what sets the line apart from the model's other lines, its `peers`."""
     apart = ("dataset", "activation", "recipe", "epochs", "widths", "batch_size", "train_images")
     told = [(k, str(row[k])) for k in apart if k in row and len({str(peer[k]) for peer in peers}) > 1]
     extras = [f"{value} {k}" if k == "epochs" else value for k, value in told]

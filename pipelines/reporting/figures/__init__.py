@@ -42,12 +42,12 @@ class Study:
     tables: dict[str, pd.DataFrame]
 
     def of_models(self, *tasks: str) -> Found:
-        """Models with a result of one of the tasks. Where a model has several, the last task's counts."""
+        """Models with a result of one of the tasks. If a model has results of several, that of the last task counts."""
         found = {model.spec_id: (model, result) for task in tasks for model, result in self.files.of_models(task)}
         return sorted(found.values(), key=lambda pair: order(pair[0].spec))
 
     def by_data(self, *tasks: str) -> Iterator[tuple[str, int, Found]]:
-        """The same as (data set, seed, models and results)."""
+        """The groups of `of_models`: (data set, seed, models and results)."""
         groups: dict[tuple[str, int], Found] = {}
         for model, result in self.of_models(*tasks):
             groups.setdefault((model.spec.data.name, model.spec.seed), []).append((model, result))
@@ -60,13 +60,13 @@ class Study:
 
     @cached_property
     def main_losses(self) -> pd.DataFrame:
-        """The same of each data set's main condition."""
+        """`losses` of each data set's main condition."""
         return over_seeds(own_estimator(main_group(self.tables["losses"], self.files.asked)))
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One figure. `name` is its file's name, unique in a study; `caption` is plain text; `alt` says it to a screen reader."""
+    """One figure. `name` is its file's name, unique in a study; `caption` is plain text; `alt` is for screen readers."""
 
     name: str
     caption: str
@@ -76,7 +76,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A registered kind of figure: its heading, what of the paper it repeats, and the task it `needs`."""
+    """A registered kind of figure: its heading, the part of the paper that it repeats, and the task that it `needs`."""
 
     name: str
     title: str

@@ -43,7 +43,7 @@ class Series:
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
-        """A row for each finite point: ``series``, ``x``, ``y``, and ``low`` and ``high`` where it has a bar."""
+        """A row for each finite point: ``series``, ``x``, ``y``, and ``low`` and ``high`` if the point has a bar."""
         bars: list[tuple[float, ...]] = list(zip(self.low, self.high, strict=True)) or [()] * len(self.x)
         points = [(x, y, *bar) for x, y, bar in zip(self.x, self.y, bars, strict=True) if math.isfinite(x) and math.isfinite(y)]
         names = ("x", "y", "low", "high")
@@ -80,7 +80,7 @@ class Chart:
         return {"$schema": "https://vega.github.io/schema/vega-lite/v6.json", **self.spec, "config": _config()}
 
     def to_json(self) -> str:
-        """The description for a script element, which no text in it can close."""
+        """The description as JSON for a script element. No text in it can close that element."""
         return json.dumps(self.themed, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
 
 
@@ -125,7 +125,7 @@ def lines(
         mark = {"type": "rule", "clip": True, "strokeWidth": 1.4}
         layers.append({"transform": [{"filter": "isValid(datum.low)"}], "mark": mark, "encoding": bar})
     layers.append(_points(shown, x_axis, y_axis, colour, scale))
-    once: dict[str, Any] = {"values": [{}]}  # data of what is drawn once and not for each row
+    once: dict[str, Any] = {"values": [{}]}  # the data of a mark that is drawn once, not for each row
     if zero:
         axis = {"type": "rule", "color": css("faint")}
         layers.insert(0, {"data": once, "mark": axis, "encoding": {"y": {"datum": 0}}})

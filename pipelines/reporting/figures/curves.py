@@ -12,7 +12,7 @@ from pipelines.reporting.figures.style import marker
 from pipelines.reporting.numbers import level
 from uvb.training.objectives import OBJECTIVES
 
-FEW = 20  # epochs up to which each has a marker
+FEW = 20  # a curve with at most this many epochs has a marker at each
 
 Curve = tuple[Model, pd.DataFrame]
 

@@ -15,10 +15,10 @@ SAMPLES = 12  # samples of a walk in the opening strip
 
 @register("legible", title="What they see, and what they answer", needs="denoise_rows", order=15)
 def legible(study: Study) -> Iterator[Picture]:
-    """One strip for each data set, at the largest noise level at which the images can be told from their mean.
+    """One strip for each data set, at the largest noise level at which models tell the images from their mean.
 
-    That is where the best model's test loss is under half of the mean image's, or else the smallest level. Below what the
-    models answer stand samples of each model that has walked, at its own noise level.
+    Such a level has a model with a test loss under half of the mean image's. If there is none, the smallest level is shown.
+    The last rows are samples of the models that walked, each at the smallest noise level at which it walked.
     """
     losses = main_group(study.tables["losses"], study.files.asked)
     test = own_estimator(losses[losses["split"] == "test"])

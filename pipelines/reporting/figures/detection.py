@@ -60,7 +60,7 @@ def _rows(result: Result, kind: str, energy: str) -> list[Row]:
 
 
 def _failure(lines: Lines) -> str:
-    """Whether constants count as likely, which is how densities of images are known to fail."""
+    """A sentence on constant images. Densities of images are known to fail by calling them likely."""
     constant = [(name, row) for name, _, rows in lines for row in rows if row["set"] == "constants"]
     fooled = [name for name, row in constant if row["auroc"] - 1.96 * row["stderr"] <= 0.5]
     if fooled:

@@ -12,7 +12,7 @@ from pipelines.reporting.figures.style import css
 
 SECONDS_A_JUMP = 0.25
 SIDE, LEFT, RIGHT = 124.0, 168.0, 366.0  # px: the image's side, the ends of the lines beside it
-TOP, HEIGHT, GAP = 14.0, 62.0, 34.0  # px: of the first panel, of each, between two
+TOP, HEIGHT, GAP = 14.0, 62.0, 34.0  # px: top of the first panel, height of each panel, gap between two
 
 
 def film(jumps: np.ndarray, energy: np.ndarray | None, labels: np.ndarray | None) -> Element:
@@ -31,7 +31,7 @@ def film(jumps: np.ndarray, energy: np.ndarray | None, labels: np.ndarray | None
 
 
 def _frames(figure: Element, jumps: np.ndarray) -> None:
-    """All jumps side by side, seen through a window as large as one of them, past which they move."""
+    """All jumps side by side. They move past a window that shows one of them."""
     count, _, height, width = jumps.shape
     side = SIDE * height / width
     window = SubElement(figure, "svg", {"y": f"{TOP:g}", "width": f"{SIDE:g}", "height": f"{side:g}"})

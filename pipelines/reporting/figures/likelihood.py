@@ -115,8 +115,8 @@ def _caption(data: str, found: Found) -> str:
                          f"log Z between {values['lower']:.2f} and {values['upper']:.2f})")  # fmt: skip
     about = (
         "A random energy keeps one ε. Lower is better; zero is the Gaussian with the mean and covariance of Y. On average "
-        "log Z lies between its bounds. The upper one assumes that the reverse chains, begun at noisy training images, have "
-        "reached the energy’s own density; they miss a mode without training images."
+        "log Z lies between its bounds. The upper bound assumes that the reverse chains have reached the energy’s own density. "
+        "They begin at noisy training images, so they miss a mode without training images."
     )
     return f"−log p(y) of noisy test images of {data}, at σ = {level(largest)}: {'; '.join(parts)}. {about}"
 

@@ -30,7 +30,7 @@ def draw(losses: pd.DataFrame, split: str, domain: tuple[float, float] | None = 
 
 
 def compared(rows: pd.DataFrame, split: str) -> tuple[float, float]:
-    """The part of the vertical axis that the compared losses take: those of UVB, DEEN and the reference, or else all."""
+    """The part of the vertical axis that holds the losses of UVB, DEEN and the reference; without UVB and DEEN, all losses."""
     two = rows[rows["model"].isin(["uvb", "deen"])]
     main = two if len(two) else rows
     known = [*main["loss"], *main["paper_loss"].dropna(), *main[REFERENCES[split][0]].dropna()]

@@ -45,7 +45,7 @@ def draw_classes(classes: np.ndarray, shown: int = 20) -> Chart:
 
 
 def _stays(classes: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Beginning and end of each stay in one class, of (steps,)."""
+    """Beginning and end of each stay in one class, from the classes (steps,) of one image."""
     changes = [0, *(np.flatnonzero(np.diff(classes)) + 1).tolist(), len(classes)]
     yield from zip(changes, changes[1:], strict=False)
 

@@ -11,7 +11,7 @@ from pipelines.reporting.statistics import interval, main_group, main_models
 
 
 def draw(pairs: pd.DataFrame, domain: tuple[float, float] | None = None) -> Chart:
-    """One line for each first model: its loss minus that of the second model in most pairs. One data set and split."""
+    """One line for each first model: its loss minus the loss of the most frequent second model. One data set and split."""
     opponent = pairs["second"].mode().iloc[0]
     pairs = pairs[pairs["second"] == opponent]
     models, series = main_models(pairs, "first"), []
@@ -27,7 +27,7 @@ def draw(pairs: pd.DataFrame, domain: tuple[float, float] | None = None) -> Char
 
 @register("paired_difference", title="Who is ahead", paper="Sec. 3.2", needs="losses of two models trained alike", order=5)
 def pictures(study: Study) -> Iterator[Picture]:
-    """A picture for each data set that has pairs: of UVB and DEEN, or else of what is compared."""
+    """A picture for each data set that has pairs: of UVB and DEEN, or of all pairs where these two are not compared."""
     for dataset, pairs in main_pairs(study.tables["pairs"], study.tables["losses"], study.files.asked):
         alone = pairs.groupby(["first", "sigma"])["seed"].nunique().max() == 1
         over = "images of one training each; another training may differ by more" if alone else "images and trainings"

@@ -51,7 +51,7 @@ _LABELS = {
     "uvb_laplace_matched": "UVB, Laplace b = σ/√2",
     "uvb_mean": "UVB, z = μ",
 }
-FILM = (  # a film rests under the pointer, and for readers who asked their system for less motion
+FILM = (  # a film stops under the pointer, and for readers who asked their system for less motion
     "@keyframes film{to{transform:translateX(var(--far))}}svg:hover [style*=film]{animation-play-state:paused!important}"
     "@media(prefers-reduced-motion:reduce){[style*=film]{animation:none!important}}"
 )
@@ -75,7 +75,7 @@ def label(model: str) -> str:
 
 
 def shade(model: str) -> str:
-    """The palette's name of a model's colour, always the same one."""
+    """The name in `PALETTE` of a model's colour. A model has the same colour in all figures."""
     return _identity(model)[0]
 
 
@@ -90,7 +90,7 @@ def colour(model: str) -> str:
 
 
 def css(name: str) -> str:
-    """A colour of the palette as the page's variable."""
+    """A colour of the palette as a CSS variable of the page."""
     return f"var(--{name.replace('_', '-')})"
 
 

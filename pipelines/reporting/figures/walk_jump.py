@@ -12,14 +12,14 @@ from pipelines.reporting.figures.images import grid_of_images
 from pipelines.reporting.figures.style import css
 
 UNSURE = 0.5  # if a classifier is right in a smaller share of cases, its classes say little
-SHOWN_JUMPS = 100  # of a chain
+SHOWN_JUMPS = 100  # jumps of a chain in a picture
 SHOWN_CLASSES = 40  # classes in a matrix of moves, the most frequent ones
 BEHIND = 7  # other chains drawn behind the first
-SHOWN_TIMES = 200  # of a chain's classes over time: of longer chains every second jump, or third
+SHOWN_TIMES = 200  # jumps of a chain in the chart over time. A longer chain shows only every second jump, or third
 
 
 def draw_transitions(counts: np.ndarray) -> Chart:
-    """The moves (K, K) between the classes of successive jumps, each row as shares; of many classes the most frequent."""
+    """The moves (K, K) between the classes of successive jumps, as shares of each row. Shows the most frequent classes."""
     chosen = np.sort(np.argsort(-(counts.sum(0) + counts.sum(1)), kind="stable")[:SHOWN_CLASSES])
     shown = counts[np.ix_(chosen, chosen)]
     total = counts[chosen].sum(1, keepdims=True)
@@ -88,7 +88,7 @@ def pictures(study: Study) -> Iterator[Picture]:
 
 
 def _moves(variant: Mapping[str, Any]) -> np.ndarray | None:
-    """The counts (K, K) of moves between classes. Where there are many classes, the result lists the moves that happened."""
+    """The counts (K, K) of moves between classes. If there are many classes, the result only lists the moves that happened."""
     if variant.get("transition"):
         return np.nan_to_num(np.array(variant["transition"], float))
     if not variant.get("moves"):
@@ -107,4 +107,4 @@ def trust(values: Mapping[str, Any]) -> str:
     verdict = ", so these classes say little" if accuracy < UNSURE else ""
     clean = (values.get("classifier_accuracies") or {}).get("clean")
     of_clean = f" ({clean:.0%} of the clean images)" if clean is not None else ""
-    return f" The classifier names {accuracy:.0%} of x̂(y) of test images right{of_clean}{verdict}."
+    return f" The classifier is right on {accuracy:.0%} of x̂(y) of test images{of_clean}{verdict}."

@@ -1,4 +1,4 @@
-// Charts come to life when the pointer or the keyboard first reaches them. Without this script they are pictures.
+// A chart becomes live when the pointer first enters it. Without this script it stays a picture.
 (() => {
   const SCALED = /^(labelFontSize|titleFontSize|fontSize|strokeWidth|symbolStrokeWidth|padding|labelPadding|columnPadding|offset|dx|dy|step|width|height|labelLimit)$/;
   let loading;
@@ -11,7 +11,7 @@
     document.head.append(script);
   }
 
-  // The picture is enlarged to its column; the chart is drawn at that size.
+  // The page enlarges the picture to its column, so draw the chart at that size.
   function enlarged(value, by, key) {
     if (Array.isArray(value)) return value.map(v => enlarged(v, by));
     if (value && typeof value === "object" && key !== "values")

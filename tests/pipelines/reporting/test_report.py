@@ -151,8 +151,8 @@ def test_pair_table_names_models_without_a_pair(tmp_path: Path) -> None:
     ("accuracy", "said"),
     [
         (None, ""),
-        (0.83, " The classifier names 83% of x̂(y) of test images right (97% of the clean images)."),
-        (0.3, " The classifier names 30% of x̂(y) of test images right (97% of the clean images), so these classes say little."),
+        (0.83, " The classifier is right on 83% of x̂(y) of test images (97% of the clean images)."),
+        (0.3, " The classifier is right on 30% of x̂(y) of test images (97% of the clean images), so these classes say little."),
     ],
 )
 def test_captions_tell_the_classifiers_accuracy(study: Path, tmp_path: Path, accuracy: float | None, said: str) -> None:
@@ -183,7 +183,7 @@ def test_report_names_missing_parts(bare: Path) -> None:
     assert "<figure " not in page
     assert page.count(": no results of “") == len(drawings())
     assert "no results of “nebula” (<code>--experiments</code> default nebula makes them)" in page
-    assert "no results of “mixture” (of <code>--dataset</code> mixture alone)" in page
+    assert "no results of “mixture” (only <code>--dataset</code> mixture has them)" in page
 
 
 def test_run_facts_are_of_the_last_command(tmp_path: Path) -> None:

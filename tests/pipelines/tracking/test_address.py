@@ -46,10 +46,10 @@ MALFORMED = {
     "sqlite:///:memory:": "it names no file, so nothing would be kept",
     "sqlite:///a%20b.db": "with '%' in its name",
     "sqlite:///a.db?mode=ro": r"with '\?' in its name",
-    "ftp://host": "of other kinds",
-    "databricks": "of other kinds",
-    "./mlruns": "of other kinds",
-    "://": "of other kinds",
+    "ftp://host": "no stores of this kind",
+    "databricks": "no stores of this kind",
+    "./mlruns": "no stores of this kind",
+    "://": "no stores of this kind",
     "": "",
 }
 
@@ -129,7 +129,7 @@ def test_check_says_in_one_line_that_a_database_is_locked(tmp_path: Path, monkey
     shutil.copy(empty_mlflow_db(), tmp_path / "mlflow.db")
     with closing(sqlite3.connect(tmp_path / "mlflow.db")) as other:
         other.execute("BEGIN EXCLUSIVE")
-        assert "database is locked); end what holds it" in refusal(f"sqlite:///{tmp_path}/mlflow.db")
+        assert "database is locked); end the program that holds it" in refusal(f"sqlite:///{tmp_path}/mlflow.db")
 
 
 def test_tracker_warns_once_without_tracebacks_of_a_database_that_is_locked(
