@@ -59,7 +59,7 @@ def walk(jumps: int = 120) -> None:
 
 
 def screenshot(name: str, address: str, width: int = 1280, height: int = 1600) -> None:
-    """What a browser shows at `address`, into NAME.png."""
+    """Save a browser's view of the page at `address` as NAME.png."""
     url = address if "://" in address else Path(address).resolve().as_uri()
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--virtual-time-budget=40000"]
     where = [f"--window-size={width},{height}", f"--screenshot={PICTURES / name}.png", url]
@@ -69,7 +69,7 @@ def screenshot(name: str, address: str, width: int = 1280, height: int = 1600) -
 
 
 def main(config: Pictures) -> None:
-    """Draw them all."""
+    """Draw all pictures."""
     PICTURES.mkdir(exist_ok=True)
     strip(config.data_dir)
     walk()

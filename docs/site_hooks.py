@@ -1,4 +1,4 @@
-"""What MkDocs cannot do by itself: pages link files of the repository that lie outside docs/."""
+"""Let pages link to files of the repository outside docs/, which MkDocs cannot do by itself."""
 
 import os
 import re
@@ -16,7 +16,7 @@ COPIES = "repository/"
 
 
 def target(page: str, link: str) -> str:
-    """What `link` on the page docs/`page` points to, from the repository's root; "" for what lies in docs/ or elsewhere."""
+    """The path, from the repository's root, of the file that `link` on docs/`page` names; "" if it is in docs/ or no file."""
     if "://" in link or link.startswith(("mailto:", "/")):
         return ""
     path = os.path.normpath(os.path.join("docs", os.path.dirname(page), link))
@@ -55,7 +55,7 @@ def on_page_content(html: str, page: Any, config: Any, **_: Any) -> str:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
-    """Point links that leave docs/ at the copies, else at the repository. Where there is none, keep the text and the name."""
+    """Point links that leave docs/ at the copies, or else at the repository. Without an address of it, show the file's name."""
     uri = page.file.src_uri
     up = "../" * uri.count("/")
     address = (config["repo_url"] or "").rstrip("/")

@@ -1,7 +1,7 @@
 """Write the tables of the results pages from the committed results: `python docs/tables.py`.
 
-A page marks each place with ``<!-- table: NAME ARGUMENTS -->`` and ``<!-- end -->``. This replaces the table between them, so
-every figure in it is rounded once, from the Parquet and JSON files in `results/`. A test checks that the pages are current.
+A page marks each place with ``<!-- table: NAME ARGUMENTS -->`` and ``<!-- end -->``. This script replaces the table between the
+marks, so every figure is rounded once, from the Parquet and JSON files in `results/`. A test checks that the pages are current.
 """
 
 import json
@@ -31,7 +31,7 @@ def pages() -> list[Path]:
 
 
 def written(path: Path) -> str:
-    """The page with its tables as the results say."""
+    """The text of the page, with tables made from the results."""
 
     def table(found: re.Match[str]) -> str:
         lines = TABLES[found[2]](*found[3].split())
@@ -280,7 +280,7 @@ TABLES: dict[str, Table] = {
 
 
 def stale() -> Iterator[Path]:
-    """Pages whose tables are not what the results say."""
+    """The pages whose tables differ from the results."""
     return (path for path in pages() if written(path) != path.read_text())
 
 

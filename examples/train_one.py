@@ -2,7 +2,7 @@
 
     python examples/train_one.py --model uvb --sigma 0.5 --epochs 2 --out outputs/one
 
-Stop it and run it again: it goes on from the last checkpoint. The folder is a study's: `pipelines/report.py` can draw it.
+Stop it and run it again: it goes on from the last checkpoint. `pipelines/report.py` can read the folder as a study.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import json
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for a checkout that is not installed
 
 from pipelines.executor.measuring import Settings, run_here, tasks_for, unfinished
 from pipelines.executor.training import Training, lay_out
@@ -26,7 +26,7 @@ from uvb.training.loop import Progress
 
 
 def show(progress: Progress) -> bool:
-    """Print each epoch; never ask for a pause."""
+    """Print each epoch. False: do not pause the training."""
     if progress.metrics:
         print(f"epoch {progress.epoch + 1}: train {progress.loss:.3f}, test {progress.metrics.test_loss:.3f}", flush=True)
     return False
