@@ -38,6 +38,7 @@ class Settings:
     plan: Plan
     seed: int = 0
     scale: float = 1.0
+    data_dir: str = "data"  # of other data sets; a result says which of them were absent
 
     def key(self, task: str) -> str:
         """Hash the settings on which this task's numbers depend. The number of threads is not among them."""
@@ -150,7 +151,7 @@ def run_task(task: Task, store: Store, settings: Settings) -> None:
     else:
         with store.fetched(f"models/{task.spec.spec_id}/model") as folder:
             model = load(folder, settings.plan.device).to(settings.plan.dtype)  # float64 models too
-        context = Context(images, settings.plan, settings.evaluation, settings.seed, settings.scale)
+        context = Context(images, settings.plan, settings.evaluation, settings.seed, settings.scale, settings.data_dir)
         result = get_experiment(task.name).run(model, task.spec, context)
     write_result(store, task, result, settings, of)
 

@@ -92,7 +92,7 @@ def run_study(
         with study.stage("training"):
             train(study, config, groups, layout, config.checkpoint_seconds, experiments, search)
         with study.stage("measurements"):
-            measure(study, config, experiments, layout)
+            measure(study, config, experiments, layout, config.data_dir)
         with study.stage("tables, figures, report"):
             tidy(study)
             tracking.sync()  # since the tables name MLflow's runs

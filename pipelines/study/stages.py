@@ -208,12 +208,12 @@ def measurements_ahead(
 # ------------------------------------------------------------------------------------------------------------- measure
 
 
-def measure(study: Running, options: MeasureOptions, experiments: Sequence[str], layout: Layout) -> None:
+def measure(study: Running, options: MeasureOptions, experiments: Sequence[str], layout: Layout, data_dir: str) -> None:
     """Make the missing measurements of every trained model."""
     store, screen = study.store, study.screen
     trained = [spec for spec in study.specs if store.exists(f"{study.folder(spec)}/done.json")]
     how = Plan(device=layout.device, precision=options.eval_precision, graph=layout.device == "cuda")
-    settings = Settings(options.evaluation, how, scale=options.scale)
+    settings = Settings(options.evaluation, how, scale=options.scale, data_dir=str(Path(data_dir).resolve()))
     everything = tasks_for(trained, experiments)
     store.write_json("tasks/settings.json", {name: settings.key(name) for name in sorted({t.name for t in everything})})
     left, other = unfinished(everything, store, settings), of_other_code(study, trained)

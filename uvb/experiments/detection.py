@@ -1,7 +1,5 @@
 """The energy as a detector: does f tell test images from images of other kinds?"""
 
-from pathlib import Path
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -33,7 +31,7 @@ def detection(model: Estimator, spec: RunSpec, context: Context) -> Result:
     assert isinstance(model, Energy)
     images, plan = context.images, context.plan
     x = images.to_unit(context.test_images(context.shortened(IMAGES, least=50)), plan.dtype)
-    sets, absent = other_sets(x, images, context.seed)
+    sets, absent = other_sets(x, images, context.seed, context.data_dir)
     exact = context.exact_energy(spec)
     scores: dict[tuple[str, str, str], Tensor] = {}
     for name, clean in {"test": x, **sets}.items():
@@ -51,7 +49,7 @@ def detection(model: Estimator, spec: RunSpec, context: Context) -> Result:
     return Result({"sigma": spec.sigma, "images": len(x), "rows": rows, "absent": absent, "message": message})
 
 
-def other_sets(x: Tensor, images: ImageSet, seed: int) -> tuple[dict[str, Tensor], list[str]]:
+def other_sets(x: Tensor, images: ImageSet, seed: int, data_dir: str) -> tuple[dict[str, Tensor], list[str]]:
     """Sets of images that are not of the data, each (n, C, H, W) in [0, 1] as x; and the data sets that are missing here."""
     g, (n, channels, height, width) = generator(seed, "other sets"), x.shape
     order = torch.rand(n, 1, height * width, generator=g).argsort(2)
@@ -68,7 +66,7 @@ def other_sets(x: Tensor, images: ImageSet, seed: int) -> tuple[dict[str, Tensor
         if name == images.name:
             continue
         try:
-            other = load_dataset(name, Path("data"), download=False)
+            other = load_dataset(name, data_dir, download=False)
         except UserError:
             absent.append(name)
             continue

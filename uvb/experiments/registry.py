@@ -29,7 +29,7 @@ ROWS = 18  # images of Figure 2
 class Context:
     """What an experiment may use besides the model. `plan` gives device, precision and threads; `seed` keys every draw.
 
-    `scale` in (0, 1] shortens chains and takes fewer images, for small budgets and tests.
+    `scale` in (0, 1] shortens chains and takes fewer images, for small budgets and tests. `data_dir` holds named data sets.
     """
 
     images: ImageSet
@@ -37,6 +37,7 @@ class Context:
     evaluation: EvalConfig
     seed: int = 0
     scale: float = 1.0
+    data_dir: str = "data"
 
     def shortened(self, count: int, least: int = 1) -> int:
         """`count` times the scale, and at least `least`."""

@@ -1,9 +1,12 @@
 """The energy as a detector, on energies with known results."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
+from tests.support.data_helpers import SHARED, needs_mnist
 from tests.uvb.experiments.helpers import Gaussian, run
 from uvb.data import ImageSet
 from uvb.exact.empirical_bayes import EmpiricalBayes
@@ -12,7 +15,7 @@ from uvb.experiments.detection import other_sets
 
 def test_other_sets_are_made_as_their_names_say(images: ImageSet) -> None:
     x = images.to_unit(images.test)
-    sets, _ = other_sets(x, images, 0)
+    sets, _ = other_sets(x, images, 0, "nowhere")
     assert all(each.shape == x.shape and each.min() >= 0 and each.max() <= 1 for each in sets.values())
     assert torch.equal(sets["transposed"].mT, x)
     assert torch.equal(sets["inverted"], 1 - x)
@@ -21,6 +24,15 @@ def test_other_sets_are_made_as_their_names_say(images: ImageSet) -> None:
     assert not torch.equal(shuffled[0].argsort(), shuffled[1].argsort())
     assert sets["constants"].flatten(1).std(1).max() == 0
     assert len(set(sets["constants"][:, 0, 0, 0].tolist())) == len(x)
+
+
+@needs_mnist
+def test_other_sets_looks_for_mnist_in_the_given_folder(images: ImageSet, tmp_path: Path) -> None:
+    x = images.to_unit(images.test[:20])
+    sets, absent = other_sets(x, images, 0, str(SHARED))
+    assert sets["mnist, resized"].shape == x.shape
+    assert absent == []
+    assert other_sets(x, images, 0, str(tmp_path))[1] == ["mnist"]
 
 
 def test_detection_of_the_exact_energy_is_the_same_in_both_rows(images: ImageSet) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uvb.data.readers.decode import SUFFIXES
-from uvb.data.readers.listing import Listing, suffixes
+from uvb.data.readers.listing import Found, Listing, suffixes
 from uvb.data.readers.names import split_of
 from uvb.data.readers.source import PIECE, EncodedPiece, Source, Split
 from uvb.data.report import Skipped
@@ -57,7 +57,12 @@ def read_folder(listing: Listing, wanted: frozenset[str] = frozenset()) -> Sourc
     Raises:
         UserError: there are no pictures, or some of them lie in sub-folders and others do not.
     """
-    pictures = [file.path for file in listing.files if file.suffix in SUFFIXES]
+    pictures, other = list[str](), list[Found]()
+    for file in listing.files:
+        if file.suffix in SUFFIXES:
+            pictures.append(file.path)
+        else:
+            other.append(file)
     if not pictures:
         broken = f", {len(listing.broken)} links to nothing" if listing.broken else ""
         raise UserError(
@@ -65,7 +70,7 @@ def read_folder(listing: Listing, wanted: frozenset[str] = frozenset()) -> Sourc
             "as PNG or JPEG, or of Parquet shards"
         )
     source = Source("a folder of pictures", [], skipped=listing.skipped())
-    _note_unread(listing, source)
+    _note_unread(listing, other, source)
     prefix = _wrapper(pictures)
     for name, below in _splits([name.removeprefix(prefix) for name in pictures], wanted, source).items():
         folder = prefix + below
@@ -81,7 +86,7 @@ def _wrapper(pictures: list[str]) -> str:
 
     Each is alone at its level, and all pictures lie in sub-folders of it.
     """
-    folders = [name.split("/")[:-1] for name in pictures]
+    folders = [folder.split("/") if folder else [] for folder in {name.rpartition("/")[0] for name in pictures}]
     depth = 0
     while all(len(parts) > depth + 1 for parts in folders) and len({parts[depth] for parts in folders}) == 1:
         if split_of(folders[0][depth]):
@@ -133,9 +138,8 @@ def _classes(names: list[str], folder: str, root: Path) -> NDArray[np.str_] | No
     return np.asarray([name.split("/", 1)[0] for name in inside], np.str_)
 
 
-def _note_unread(listing: Listing, source: Source) -> None:
+def _note_unread(listing: Listing, other: list[Found], source: Source) -> None:
     """Say which files are left out, and warn of those that seem to be pictures."""
-    other = [file for file in listing.files if file.suffix not in SUFFIXES]
     lost = [file for file in other if file.suffix in PICTURES_NOT_READ]
     rest = [file for file in other if file.suffix not in PICTURES_NOT_READ]
     for why, group in (("pictures of other formats", lost), ("files that are no pictures", rest)):

@@ -32,7 +32,9 @@ def decode_plain_png(content: bytes, size: tuple[int, int]) -> NDArray[np.uint8]
         left, error = decoder.decode(packed)
         if left >= 0 or error:  # not the end of the picture
             return None
-        array = np.frombuffer(Image.Image()._new(pixels).tobytes(), np.uint8)
+        encoder = Image.core.raw_encoder(mode, mode, 0, 1)
+        encoder.setimage(pixels, (0, 0, width, height))
+        array = np.frombuffer(encoder.encode(width * height * channels)[2], np.uint8)
     except (AttributeError, TypeError, ValueError, OSError, struct.error, zlib.error):
         return None
     return array.reshape(height, width, channels).transpose(2, 0, 1)
