@@ -56,7 +56,7 @@ def store(tmp_path: Path, digits: ImageSet) -> "Store":
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished study with made-up figures (`fake_study`)."""
-    from tests.support import fake_study  # needs pipelines, which tests of uvb alone do without
+    from tests.support import fake_study  # imports pipelines, which tests of uvb must not need
 
     return fake_study.make(tmp_path_factory.mktemp("full") / "digits")
 

@@ -19,7 +19,7 @@ def test_write_replaces_new_rows_and_keeps_the_others(tmp_path):
     assert (tmp_path / "other-gpu.json").exists()
 
 
-def test_study_rows_are_its_wall_time_and_stages(tmp_path):
+def test_study_rows_hold_wall_time_and_stages(tmp_path):
     (tmp_path / "digits").mkdir()
     timings = {"stages": [{"name": "training", "seconds": 40.0}], "total_seconds": 60.0}
     (tmp_path / "digits" / "timings.json").write_text(json.dumps(timings))

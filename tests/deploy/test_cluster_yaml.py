@@ -23,12 +23,12 @@ def prepared(config: dict[str, Any] = CONFIG) -> dict[str, Any]:
     return prepare_config(copy.deepcopy(config))
 
 
-def test_ray_accepts_it() -> None:
+def test_ray_accepts_cluster_yaml() -> None:
     validate_config(prepared())
 
 
 @pytest.mark.parametrize("broken", [{"max_worker": 8}, {"available_node_types": {"cpu_head": {"node_config": {}}}}])
-def test_ray_would_refuse_mistakes(broken: dict[str, Any]) -> None:
+def test_ray_refuses_cluster_yaml_with_mistakes(broken: dict[str, Any]) -> None:
     with pytest.raises(jsonschema.ValidationError):
         validate_config(prepared({**CONFIG, **broken}))
 
@@ -54,7 +54,7 @@ def test_ports_are_closed_to_the_world() -> None:
     assert set(block.values()) == {True}
 
 
-def test_the_package_is_shipped_and_nothing_else() -> None:
+def test_cluster_yaml_ships_the_package_and_nothing_else() -> None:
     shipped = set(CONFIG["file_mounts"].values()) - {"~/.ray/auth_token"}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     packages = {name.rstrip("*") for name in project["tool"]["setuptools"]["packages"]["find"]["include"]}
@@ -66,14 +66,14 @@ def test_the_package_is_shipped_and_nothing_else() -> None:
     assert '"/tmp/uvb-study[study]"' in installed
 
 
-def test_the_autoscaler_finds_an_image_for_every_kind_of_node() -> None:
+def test_autoscaler_finds_an_image_for_each_kind_of_node() -> None:
     """Its version 2, which `ray up` starts, wants the general one besides those of head and workers."""
     config = AutoscalingConfig(prepared(), skip_content_hash=True)
     for kind in CONFIG["available_node_types"]:
         assert config.get_docker_config(kind)["image"].startswith("rayproject/ray:")
 
 
-def test_what_is_installed_is_pinned() -> None:
+def test_cluster_yaml_pins_what_it_installs() -> None:
     commands = CONFIG["setup_commands"] + CONFIG["head_setup_commands"] + CONFIG["worker_setup_commands"]
     for command in (each for each in commands if "pip" in each):
         assert re.match(r"python -m pip install .*(--constraint|==)", command), command
@@ -92,5 +92,5 @@ def test_roles_are_those_of_the_nodes() -> None:
     assert f'"ec2:ResourceTag/ray-cluster-name": {CONFIG["cluster_name"]}' in (ROOT / "aws_access.yaml").read_text()
 
 
-def test_results_outlive_the_cluster() -> None:
+def test_cluster_yaml_keeps_results_in_the_bucket() -> None:
     assert any(option.startswith("--env UVB_STORAGE=s3://") for option in CONFIG["docker"]["run_options"])

@@ -79,7 +79,7 @@ def test_models_view_draws_all_loss_curves_together(chrome, projected):
     assert all(x == [1, 2, 3, 4] and y == [10, 9, 8, 7] for x, y in lines.values())
 
 
-def test_sigma_view_is_one_chart_with_a_line_a_model(chrome, projected):
+def test_sigma_view_is_one_chart_with_a_line_for_each_model(chrome, projected):
     address, views, _ = projected
     page = open_page(chrome, [], viewport={"width": 1700, "height": 900})
     open_view(page, address, views["sigma"], runs=3)  # UVB, DEEN and the floor

@@ -136,7 +136,7 @@ def test_keep_copies_a_study_without_weights(tmp_path):
 
 
 def test_report_redraws_a_kept_study(tmp_path):
-    """It has the same tables, headline and figures. Figures that need arrays are the kept drawings."""
+    """The new report has the same tables, headline and figures. For figures that need arrays, it shows the kept drawings."""
     study = fake_study.make(tmp_path / "digits")
     before = build_report(study).read_text()
     keep(Keep(study, tmp_path / "results"))
@@ -163,7 +163,7 @@ def test_keep_refuses_a_name_that_leads_out_of_its_folder(tmp_path, name):
 
 
 def test_keep_replaces_nothing_but_an_older_copy(tmp_path):
-    """It keeps the study itself, another study of its name, and any other folder of that name."""
+    """keep.py refuses folders that overlap the study. It never replaces another study or other folder of the same name."""
     study = fake_study.make(tmp_path / "outputs" / "digits-full", experiments=False)
     build_report(study)
     before = sorted(study.rglob("*"))

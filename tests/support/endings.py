@@ -1,4 +1,4 @@
-"""How a study may end before its time, and what it must then say and leave."""
+"""Ways to end a study early, and what the study must then print and leave."""
 
 import signal
 import sqlite3
@@ -14,7 +14,7 @@ import psutil
 
 INTERRUPTED = "interrupted; the same command goes on from here"
 LOST = "; the same command goes on from the last checkpoints"
-SOON = 60.0  # seconds; Ray itself would wait so long for its control server
+SOON = 60.0  # seconds; Ray itself waits this long for its control server
 PAUSE = 0.5  # seconds between two signals
 
 
@@ -27,7 +27,7 @@ class Ending:
     status: str
     signals: tuple[signal.Signals, ...] = ()
     victim: str = ""
-    """Name of the process of Ray that is killed; empty: the signals go to the driver."""
+    """The name of Ray's process to kill. Empty: the signals go to the driver."""
 
 
 ENDINGS = {
@@ -39,17 +39,17 @@ ENDINGS = {
 
 
 def end(ending: Ending, driver: "subprocess.Popen[Any]", of_ray: Callable[[str], psutil.Process]) -> int:
-    """Strike. Returns the process id of what was struck.
+    """Kill the victim, or send the signals to the driver. Returns the id of that process.
 
     Args:
-        of_ray: finds the process of that name in the driver's Ray.
+        of_ray: finds a process of the driver's Ray by its name.
     """
     if ending.victim:
         process = of_ray(ending.victim)
         process.kill()
         return process.pid
     for number in ending.signals:
-        with suppress(ProcessLookupError):  # it may end at the first
+        with suppress(ProcessLookupError):  # the driver may end at the first signal
             driver.send_signal(number)
         time.sleep(PAUSE)
     return driver.pid

@@ -1,7 +1,7 @@
-"""A "cloud" of this machine for `ray up`. A folder is its node's home, and a subprocess is its SSH.
+"""A "cloud" on this machine for `ray up`: a folder stands for a node's home, and a subprocess for SSH.
 
 `provider: {type: external, module: external_provider.Provider, head_ip: 127.0.0.1, worker_ips: []}`. UVB_TEST_HOME names the
-home. All its processes inherit UVB_TEST_MARK, so a test finds them and ends them by process id.
+folder. All processes inherit UVB_TEST_MARK, so a test can find and end them.
 """
 
 import json
@@ -24,7 +24,7 @@ class Subprocesses(CommandRunnerInterface):
 
     def run(self, cmd: str | None = None, *_: Any, with_output: bool = False,
             environment_variables: dict[str, object] | None = None, **__: Any) -> str:  # fmt: skip
-        """Run a command of the node. Raises click.ClickException where it fails."""
+        """Run a command on the node. Raises click.ClickException if the command fails."""
         if not cmd:
             return ""
         environment = {**os.environ, "HOME": str(self.home)}

@@ -25,7 +25,7 @@ class MlflowServer:
         self.start()
 
     def start(self) -> None:
-        """Start it, and wait until it answers."""
+        """Start the server, and wait until it answers."""
         self.process = subprocess.Popen(
             self.command, cwd=self.folder, env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}, start_new_session=True,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -42,7 +42,7 @@ class MlflowServer:
                 time.sleep(0.5)
 
     def kill(self) -> int:
-        """Kill it and its workers. Returns its process id."""
+        """Kill the server and its workers. Returns the server's process id."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()

@@ -1,4 +1,4 @@
-"""One training in this process, as tests run and interrupt it."""
+"""A training in this process, which a test can run and interrupt."""
 
 from pathlib import Path
 

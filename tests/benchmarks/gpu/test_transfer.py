@@ -34,7 +34,7 @@ def training(study, name, text, finished):
         (folder / "measured.json").write_text("{}")
 
 
-def test_collect_replaces_unfinished_trainings_alone(tmp_path):
+def test_collect_replaces_only_unfinished_trainings(tmp_path):
     place, out, tree = tmp_path / "place", tmp_path / "out", tmp_path / "tree"
     training(place, "aaa", "1", True)
     training(place, "bbb", "1", False)

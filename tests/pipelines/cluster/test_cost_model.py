@@ -91,7 +91,7 @@ def test_step_seconds_match_measurements_on_a_gpu(model: str) -> None:
     assert f"| {1e3 * measured:.2f} ms |" in cost_model.check_table()
 
 
-def test_allreduce_seconds_move_the_gradients_twice_less_a_share() -> None:
+def test_allreduce_seconds_follow_the_ring_formula() -> None:
     work = Work(1e9, 1_000_000, 128, 10)
     free_hops = dataclasses.replace(H200, hop=0.0)
     assert allreduce_seconds(work, free_hops, 1) == 0
@@ -113,7 +113,7 @@ def test_best_workers_is_one_while_there_are_models_for_all() -> None:
         for devices in (1, 2, 4, 8):
             assert best_workers(paper_study(), machine, devices) == 1
     assert best_workers([paper_work("deen")], H200, 8) > 1
-    assert best_workers([paper_work("deen")], L4, 8) == 1, "10 Gbit/s eats what eight devices gain"
+    assert best_workers([paper_work("deen")], L4, 8) == 1, "at 10 Gbit/s, eight devices lose more time than they save"
     assert best_workers([paper_work("deen", epochs=1)] * 8, H200, 8) == 1
 
 
@@ -143,8 +143,8 @@ def test_estimated_seconds_are_timed_steps_and_probes(digits: ImageSet, monkeypa
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_pace_is_that_of_a_training(workers: int, digits: ImageSet) -> None:
-    """One process per worker times it, in seconds. If the training diverges, the processes report its line."""
+def test_paces_times_one_process_per_worker(workers: int, digits: ImageSet) -> None:
+    """The times are in seconds. If the training diverges, `paces` raises the error of its processes."""
     spec = tiny_spec(digits)
     plan = Plan(workers)
     (found,) = estimate.paces([spec], plan, digits)
@@ -156,7 +156,7 @@ def test_pace_is_that_of_a_training(workers: int, digits: ImageSet) -> None:
 
 
 def test_fitted_machine_has_the_measured_step() -> None:
-    """The cost model adds the cost of more GPU workers and of checkpoints."""
+    """To that step, the cost model adds the cost of more GPU workers and of checkpoints."""
     for work in (paper_work("uvb"), paper_work("deen")):
         machine = fitted_machine(work, 0.6)
         assert step_seconds(work, machine) == pytest.approx(0.6)

@@ -21,7 +21,7 @@ def test_stopped_early_marks_models_that_another_command_trains(store: Store, di
     train(specs[0], store)
     trial = SimpleNamespace(config={"group": 0})
     stopping = StoppedEarly(store, [[spec.spec_id for spec in specs[:2]]])
-    trial.last_result = {"outcome": "failed"}  # and could not write failed.json
+    trial.last_result = {"outcome": "failed"}  # the trial could not write failed.json
     stopping.on_trial_complete(1, [], trial)
     assert outcome(store, specs[1].spec_id) is None
     trial.last_result = {"epoch": 1, "loss": 2.0}
@@ -57,10 +57,10 @@ def test_early_deaths_give_a_group_up_in_one_line(store: Store, digits: ImageSet
     assert EarlyDeaths(store.uri, blobs).seen.get("stuck", 0) == 0
 
 
-def test_early_deaths_leave_to_training_what_it_has_counted(store: Store, digits: ImageSet) -> None:
+def test_early_deaths_do_not_count_what_training_counted(store: Store, digits: ImageSet) -> None:
     spec = tiny_spec(digits)
     deaths = EarlyDeaths(store.uri, [spec.to_json()])
-    for step in range(2 * STUCK_LIMIT):  # each worker began, and wrote its progress
+    for step in range(2 * STUCK_LIMIT):  # each worker wrote its progress before it died
         store.write_json(f"models/{spec.spec_id}/progress.json", {"start": f"{step:09d}", "stuck": 0})
         deaths.after_exception(None, {0: RuntimeError("killed")})
     assert outcome(store, spec.spec_id) is None

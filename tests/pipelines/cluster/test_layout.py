@@ -118,7 +118,7 @@ def test_layout_never_puts_two_workers_of_a_model_on_one_gpu(digits: ImageSet) -
         choose_layout(StudyConfig(use_gpu=True, gpus_per_worker=0.5, num_workers=2), has, specs)
 
 
-def test_groups_partition_and_balance(digits: ImageSet) -> None:
+def test_make_groups_partitions_and_balances(digits: ImageSet) -> None:
     specs = some_specs(digits, 11)
     for count in (1, 2, 3, 20):
         parts = balanced(specs, count)
@@ -127,7 +127,7 @@ def test_groups_partition_and_balance(digits: ImageSet) -> None:
         assert max(loads) - min(loads) <= max(map(training_flops, specs))
 
 
-def test_small_models_share_a_group_and_searches_do_not(digits: ImageSet) -> None:
+def test_make_groups_joins_small_models_but_not_searches(digits: ImageSet) -> None:
     specs, layout = some_specs(digits), Layout(2, 1, 0.99, 0.0)
     assert len(make_groups({Plan(workers=2): specs}, layout, one_each=False)) == 1
     assert len(make_groups({Plan(workers=2): specs}, layout, one_each=True)) == len(specs)

@@ -26,7 +26,7 @@ def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def port():
-    """The port of a gRPC server, as a cluster's is."""
+    """The port of a gRPC server, which stands for a cluster."""
     server = grpc.server(ThreadPoolExecutor(1))
     number = server.add_insecure_port("127.0.0.1:0")
     server.start()
@@ -84,7 +84,7 @@ def test_cluster_address_takes_what_answers(port: int, monkeypatch: pytest.Monke
 
 
 def test_cluster_address_refuses_a_port_that_is_not_rays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray would wait for it for more than a minute, and then end the process."""
+    """Without this check, Ray would wait for more than a minute and then end the process."""
     monkeypatch.setattr(ray_runtime, "ANSWER_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         number = silent.getsockname()[1]

@@ -37,7 +37,7 @@ def test_checkpoints_are_few_and_the_newest_whole_one_is_used(store: Store, tmp_
 
 
 def test_checkpoint_saved_after_damaged_ones_is_kept(store: Store, digits: ImageSet) -> None:
-    """All old ones are damaged, so the training began anew: its first checkpoint has a smaller step than theirs."""
+    """All old checkpoints are damaged, so the training began anew. Its first checkpoint has a smaller step than theirs."""
     spec = dataclasses.replace(tiny_spec(digits), recipe=dataclasses.replace(tiny_spec(digits).recipe, epochs=5))
     with pytest.raises(Killed):
         Interrupted(spec, store, 4).run()
@@ -79,7 +79,7 @@ def test_checkpoint_is_used_after_the_store_failed_for_a_moment(digits: ImageSet
     assert not any("not used" in note for note in resumed.notes)
 
 
-def test_checkpoints_never_readable_are_given_up_and_kept(store: Store, digits: ImageSet, monkeypatch) -> None:
+def test_checkpoints_that_stay_unreadable_fail_the_model_and_are_kept(store: Store, digits: ImageSet, monkeypatch) -> None:
     spec = tiny_spec(digits)
     with pytest.raises(Killed):
         Interrupted(spec, store, 1).run()
@@ -93,7 +93,7 @@ def test_checkpoints_never_readable_are_given_up_and_kept(store: Store, digits: 
     assert store.stamps(f"models/{spec.spec_id}/state") == before
 
 
-def test_checkpoint_of_other_code_is_refused_by_what_differs(store: Store, digits: ImageSet, monkeypatch) -> None:
+def test_checkpoint_of_other_code_is_refused_with_the_difference(store: Store, digits: ImageSet, monkeypatch) -> None:
     spec = tiny_spec(digits)
     with pytest.raises(Killed):
         Interrupted(spec, store, 1).run()
@@ -131,7 +131,7 @@ def rewritten(folder: Path, **changes: object) -> None:
     ],
 )
 def test_checkpoint_with_wrong_content_is_passed_over(store: Store, digits: ImageSet, changes: dict[str, object]) -> None:
-    """The SHA-256 of its tensors is right, with a hash of the JSON and, as in older versions, without."""
+    """The SHA-256 of the tensors is right. The hash of the JSON is there, or missing as in older versions."""
     spec = dataclasses.replace(tiny_spec(digits), recipe=dataclasses.replace(tiny_spec(digits).recipe, epochs=4))
     with pytest.raises(Killed):
         Interrupted(spec, store, 3).run()
@@ -153,7 +153,7 @@ def test_checkpoint_without_a_hash_of_its_json_is_used(store: Store, digits: Ima
 
 
 def test_checkpoint_that_kills_its_reader_is_given_up(store: Store, digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Such a worker dies before its first step, and still counts as stuck."""
+    """A worker that dies before its first step counts as stuck, too."""
     spec = tiny_spec(digits)
     with pytest.raises(Killed):
         Interrupted(spec, store, 1).run()

@@ -1,4 +1,4 @@
-"""The tasks after a training: their list, and when they are measured again."""
+"""The measurements after a training: which there are, and when they are repeated."""
 
 import dataclasses
 import math
@@ -35,7 +35,7 @@ def test_tasks_for_lists_what_applies(digits: ImageSet) -> None:
             assert task.spec.sigma == 1.0
 
 
-def test_unfinished_repeats_what_was_measured_otherwise(store: Store, digits: ImageSet) -> None:
+def test_unfinished_repeats_what_was_measured_with_other_settings(store: Store, digits: ImageSet) -> None:
     spec = tiny_spec(digits)
     train(spec, store)
     tasks = tasks_for([spec], ["losses"])
@@ -63,8 +63,8 @@ def test_unfinished_repeats_models_trained_again(store: Store, digits: ImageSet)
     assert [task.name for task in unfinished(tasks, store, SETTINGS)] == ["losses"]
 
 
-def test_settings_key_changes_with_all_that_decides_a_number() -> None:
-    """Threads decide no number. The scale decides only the numbers of experiments that it shortens."""
+def test_settings_key_changes_with_every_setting_that_changes_a_number() -> None:
+    """Threads change no number. The scale changes only the numbers of experiments that it shortens."""
     evaluations = [EvalConfig(60, 50, 3), EvalConfig(60, 50, 2, seed=1), EvalConfig(0, 50, 2), EvalConfig(60, 0, 2)]
     others = [dataclasses.replace(SETTINGS, evaluation=each) for each in evaluations]
     others += [dataclasses.replace(SETTINGS, plan=plan) for plan in (Plan(precision="bf16"), Plan(device="cuda"))]
@@ -76,7 +76,7 @@ def test_settings_key_changes_with_all_that_decides_a_number() -> None:
 
 
 def test_write_result_writes_null_for_a_number_that_does_not_exist(tmp_path: Path, digits: ImageSet) -> None:
-    """Readers get NaN back, and the report says in a line which numbers are missing."""
+    """Readers get NaN back, and the report names the missing numbers in one line."""
     store, spec = Store(tmp_path), tiny_spec(digits)
     for name, blob in (("spec", spec.to_json()), ("done", {"seconds": 1.0, "time": 2.0})):
         store.write_json(f"models/{spec.spec_id}/{name}.json", blob)

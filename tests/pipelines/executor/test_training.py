@@ -1,4 +1,4 @@
-"""A training in one process: its end, and what a study does then."""
+"""A training in one process: how it ends, and what the study then does."""
 
 import dataclasses
 import json
@@ -27,7 +27,7 @@ from uvb.training.loop import fit
 from uvb.training.state import TrainState
 
 
-def test_images_travel_through_the_store_and_are_mended(store: Store, digits: ImageSet) -> None:
+def test_load_images_refuses_damage_that_save_images_mends(store: Store, digits: ImageSet) -> None:
     assert load_images(store.uri, digits.checksum).checksum == digits.checksum
     assert store.local_path
     path = store.local_path / images_path(digits.checksum)
@@ -169,7 +169,7 @@ def test_training_that_always_dies_at_one_place_is_given_up(
 def test_training_given_up_is_tried_again_by_the_next_session(
     store: Store, digits: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another program took the memory, say. When it is gone, the next session counts anew."""
+    """Another program may have taken the memory. It may be gone now, so the next session counts from zero."""
     spec = tiny_spec(digits)
     with monkeypatch.context() as ill:
         ill.setattr(TrainState, "fresh", lambda *_: (_ for _ in ()).throw(Killed))
@@ -223,7 +223,7 @@ def test_training_that_was_paused_ends_bit_identical(store: Store, tmp_path: Pat
 
 
 def test_training_reports_on_the_epochs_asked_for(store: Store, digits: ImageSet) -> None:
-    """It does not report the last epoch, whose loss `run` returns."""
+    """The training does not report the last epoch, because `run` returns that loss."""
     spec, heard = tiny_spec(digits), []
     spec = dataclasses.replace(spec, recipe=dataclasses.replace(spec.recipe, epochs=5))
     ended = Training(spec, PLAN, store, 1e9, 2, heard.append).run()

@@ -58,7 +58,7 @@ def test_inside_makes_absolute_names_relative() -> None:
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a%20b", "mine's", "a\nb"])
-def test_plain_name_refuses(name: str) -> None:
+def test_plain_name_refuses_unfit_names(name: str) -> None:
     with pytest.raises(UserError, match="plain name"):
         plain_name(name, "choose one by --study")
 

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -14,9 +13,8 @@ import pytest
 from pipelines.files import lock
 from pipelines.files.lock import LOCK, study_lock
 from pipelines.files.store import Store
+from tests.support.builders import ROOT
 from uvb.errors import UserError
-
-ROOT = Path(__file__).parents[3]
 
 HOLDER = """
 import sys, time
@@ -157,7 +155,7 @@ def test_lock_of_a_dead_remote_holder_is_taken_whatever_its_clock(remote, clock)
     assert "on host far still runs this study" in line
 
 
-def test_damaged_lock_file_stops_nobody(remote):
+def test_lock_ignores_a_damaged_file(remote):
     for text in ("{", '{"pid": "x"}'):
         remote.write_bytes(LOCK, text.encode())
         with study_lock(remote, "digits"):

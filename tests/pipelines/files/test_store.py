@@ -6,16 +6,14 @@ import resource
 import signal
 import subprocess
 import sys
-from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from pyarrow import fs as arrow
 
 from pipelines.files.store import MANIFEST, Store
+from tests.support.builders import ROOT
 from uvb.errors import UserError
-
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(params=["local", "file", "memory"])

@@ -1,4 +1,4 @@
-"""Which trainings a report is about, where a folder holds several conditions, commands or measurements."""
+"""Which trainings a report shows if a folder holds several conditions, commands or measurements."""
 
 import dataclasses
 import json
@@ -77,7 +77,7 @@ def test_losses_leave_out_images_that_have_changed(tmp_path: Path) -> None:
 
 
 def test_main_group_breaks_ties_by_images_and_unchanged_recipe(tmp_path: Path) -> None:
-    """The headline of a search is about the recipe that it began with, and names it."""
+    """The headline of a search is about the search's first recipe, and names that recipe."""
     base = fake_study.spec("uvb")
     less = dataclasses.replace(base.data, train_images=500)
     conditions = [base, *(dataclasses.replace(base, recipe=base.recipe.changed(learning_rate=rate)) for rate in (1e-3, 9e-3))]
@@ -102,7 +102,7 @@ def test_headline_of_a_search_speaks_of_held_out_images(tmp_path: Path) -> None:
 
 
 def test_main_group_is_of_the_last_commands_widths(tmp_path: Path) -> None:
-    """Models of half the paper's width and of its full width: tables and headline are about those asked for last."""
+    """The folder has models of half and of full width. Tables and headline show the width that was asked for last."""
     by_size = [[fake_study.spec(m, widths=widths_at(m, (1, 8, 8), f)) for m in ("uvb", "deen")] for f in (0.5, 1.0)]
     for spec in (*by_size[0], *by_size[1]):
         fake_study.add_model(tmp_path, spec)
@@ -114,8 +114,8 @@ def test_main_group_is_of_the_last_commands_widths(tmp_path: Path) -> None:
         assert len(headlines(table, pairs(files), files.asked)) == 1
 
 
-def test_tables_leave_out_what_was_measured_otherwise(tmp_path: Path) -> None:
-    """Otherwise seeds measured on different images would be averaged."""
+def test_tables_leave_out_what_was_measured_with_other_settings(tmp_path: Path) -> None:
+    """If the tables kept them, they would average seeds measured on different images."""
     specs = [fake_study.spec("uvb", seed=seed) for seed in range(3)]
     for spec, settings in zip(specs, "aab", strict=True):
         fake_study.add_model(tmp_path, spec)

@@ -1,4 +1,4 @@
-"""A study whose files hold something else: the report refuses them in one line, and at once."""
+"""A study with files of wrong content: the report refuses them at once, in one line."""
 
 import os
 import re

@@ -50,8 +50,8 @@ def test_headline_names_the_lower_model_first(study: Path, shift: float, verdict
     assert expected in said(headlines(tables["losses"], pairs)[0])[0]
 
 
-def test_headline_over_two_seeds_is_that_of_the_stored_losses(tmp_path: Path) -> None:
-    """Every number is computed here again from the arrays that the tasks wrote. The headline is of the larger σ."""
+def test_headline_over_two_seeds_matches_the_stored_losses(tmp_path: Path) -> None:
+    """The test computes every number again from the tasks' arrays. The headline is about the larger σ."""
     for sigma, seed, model in itertools.product((0.5, 1.0), (0, 1), ("uvb", "deen")):
         fake_study.add_model(tmp_path, fake_study.spec(model, sigma, seed=seed))
 
@@ -99,7 +99,7 @@ def test_lone_headline_is_of_the_largest_noise_level(tmp_path: Path) -> None:
 
 
 def test_headline_and_pair_table_include_other_models(tmp_path: Path) -> None:
-    """They are in the headline and in a table of their own, as the stored losses say. A model without a match is named."""
+    """The other models are in the headline and in their own table. A model without a match is named."""
     for sigma, model in itertools.product((0.5, 1.0), ("uvb", "deen", "uvb_laplace")):
         fake_study.add_model(tmp_path, fake_study.spec(model, sigma))
     fake_study.add_model(tmp_path, fake_study.spec("vae", widths=widths_at("vae", (1, 8, 8), 0.25)))
@@ -147,7 +147,7 @@ def test_headline_names_models_of_fewer_seeds(tmp_path: Path) -> None:
     assert len(pair_tables.pair_tables(tables["pairs"].query("split == 'train'"), tables["losses"])) == 1
 
 
-def test_headline_without_uvb_is_of_what_is_there(tmp_path: Path) -> None:
+def test_headline_without_uvb_compares_the_other_models(tmp_path: Path) -> None:
     for model in ("uvb_laplace", "deen"):
         fake_study.add_model(tmp_path, fake_study.spec(model))
     tables = build_tables(tmp_path)

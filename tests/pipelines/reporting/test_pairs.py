@@ -1,4 +1,4 @@
-"""Which models are compared, and that they are compared on the same images and noise."""
+"""Which models are compared. Both models of a pair are measured on the same images and noise."""
 
 import dataclasses
 import itertools
@@ -21,7 +21,7 @@ from uvb.models.capacity import widths_at
 
 
 def test_pairs_are_differences_of_the_same_images(study: Path) -> None:
-    """Mean, clustered error and interval, computed here again from the stored arrays."""
+    """The test computes mean, clustered error and interval again from the stored arrays."""
     uvb, deen = fake_study.spec("uvb"), fake_study.spec("deen")
     a, b = (load_file(study / "tasks" / "losses" / s.spec_id / "arrays.safetensors")["test/energy"] for s in (uvb, deen))
     row = pairs(StudyFiles(study)).set_index(["first_id", "second_id", "split"]).loc[(uvb.spec_id, deen.spec_id, "test")]
@@ -94,8 +94,8 @@ def test_pairs_take_the_nearest_of_several_sizes(tmp_path: Path) -> None:
     assert "mean of 4 seeds" in said(headline)[1]
 
 
-def test_pairs_leave_out_models_measured_otherwise(tmp_path: Path) -> None:
-    """Other draws are other noise, even where the arrays have the same shape."""
+def test_pairs_leave_out_models_measured_with_other_settings(tmp_path: Path) -> None:
+    """Another number of draws means other noise, even if the arrays have the same shape."""
     specs = [fake_study.spec(model) for model in ("uvb", "deen")]
     for spec, settings in zip(specs, ("a", "b"), strict=True):
         fake_study.add_model(tmp_path, spec)

@@ -1,4 +1,4 @@
-"""The report: one page that needs no other file, says what the data say, and leaves out what is not there."""
+"""The report: one page that needs no other file, shows the study's numbers, and leaves out what was not measured."""
 
 import base64
 import dataclasses
@@ -33,10 +33,9 @@ from pipelines.reporting.statistics import main_group, over_seeds, own_estimator
 from pipelines.reporting.tables import build_tables
 from pipelines.words import duration
 from tests.support import fake_study
+from tests.support.builders import ROOT
 from uvb.errors import UserError
 from uvb.models.capacity import widths_at
-
-ROOT = Path(__file__).resolve().parents[3]
 
 
 class Checker(HTMLParser):
@@ -80,7 +79,7 @@ def test_page_is_whole_and_loads_nothing(page: str) -> None:
 
 
 def test_page_shows_all_charts_without_its_scripts(study: Path, page: str) -> None:
-    """Each chart is a picture, and the data from which a script draws it again are the same numbers."""
+    """Each chart is a picture. A script can draw it again from data in the page, which hold the same numbers."""
     scripts = re.findall(r"<script( [^>]*)?>(.*?)</script>", page, re.S)
     charts = [json.loads(text) for kind, text in scripts if "json" in kind]
     assert len(scripts) == len(charts) + 2
@@ -108,8 +107,8 @@ def test_report_shows_every_drawing_and_writes_it_to_figures(study: Path, page: 
         ElementTree.parse(path)
 
 
-def test_headline_compares_models_of_unlike_lists_of_sizes(tmp_path: Path) -> None:
-    """UVB has three sizes and DEEN the smaller two. The middle UVB is compared with the larger DEEN, which is as large."""
+def test_headline_compares_models_with_different_sets_of_sizes(tmp_path: Path) -> None:
+    """UVB has three sizes, and DEEN two. The headline compares the middle UVB with the larger DEEN: they are of equal size."""
     for model, factors in (("uvb", (0.5, 1.0, 2.0)), ("deen", (0.5, 1.0))):
         for factor in factors:
             fake_study.add_model(tmp_path, fake_study.spec(model, widths=widths_at(model, (1, 8, 8), factor)))
@@ -156,7 +155,7 @@ def test_pair_table_names_models_without_a_pair(tmp_path: Path) -> None:
     ],
 )
 def test_captions_tell_the_classifiers_accuracy(study: Path, tmp_path: Path, accuracy: float | None, said: str) -> None:
-    """Where it is right in fewer than half of the cases, they also say that the classes say little."""
+    """If the classifier is right in fewer than half of the cases, the captions also say that the classes say little."""
     shutil.copytree(study, tmp_path, dirs_exist_ok=True)
     for path in (tmp_path / "tasks" / "walk_jump").glob("*/result.json"):
         fake_study.write(
@@ -262,7 +261,7 @@ def test_report_is_the_same_each_time(study: Path, page: str) -> None:
 
 
 def test_figures_take_their_colours_from_the_page(page: str) -> None:
-    """No drawing has a fixed colour of the light theme: each is a variable, which has a dark shade too."""
+    """No drawing has a fixed colour of the light theme. Each colour is a variable, which has a dark shade too."""
     body = page[page.index("<body>") :]
     for name, (light, dark) in PALETTE.items():
         assert light not in re.sub(r"var\([^)]*\)", "", body), name
@@ -371,7 +370,7 @@ def test_difference_table_has_each_models_own_widths(tmp_path: Path) -> None:
 
 
 def test_sampling_table_tells_seeds_apart(tmp_path: Path) -> None:
-    """With two seeds, chains are headed by their seed and the encoder's table names its seed. With one seed, neither does."""
+    """If there are two seeds, headings of chains and the encoder's table name the seed. If there is one seed, they do not."""
     columns: dict[int, tuple[list[str], str]] = {}
     for seed in (3, 4):
         spec = fake_study.spec("uvb", seed=seed)

@@ -1,4 +1,4 @@
-"""Tables: the columns that others rely on, and their figures against what the files hold."""
+"""Tables: their columns, and their numbers against those in the study's files."""
 
 import dataclasses
 import json
@@ -13,6 +13,7 @@ from pipelines.files.study_files import StudyFiles
 from pipelines.reporting.schemas import SCHEMAS, frame, read_table, write_table
 from pipelines.reporting.tables import build_tables, capacity, curves, internals, losses, sampling
 from tests.support import fake_study
+from tests.support.builders import ROOT
 from uvb.errors import UserError
 from uvb.models.capacity import widths_at
 
@@ -161,7 +162,7 @@ def test_capacity_counts_parameters_that_are_not_stored(tmp_path: Path) -> None:
     assert capacity(StudyFiles(tmp_path))["parameters"].tolist() == [26_777_528]  # Table 1's 2.7e7
 
 
-def test_sampling_has_a_row_a_variant(study: Path) -> None:
+def test_sampling_has_a_row_for_each_variant(study: Path) -> None:
     table = sampling(StudyFiles(study))
     assert sorted(table["variant"]) == ["jump", "jump", "second_jump", "second_jump"]
     stored = [result.values for _, result in StudyFiles(study).of_models("walk_jump")]
@@ -190,7 +191,7 @@ def test_frame_refuses_a_broken_row(change: dict[str, object], message: str) -> 
 
 def test_read_table_reads_every_table_that_is_kept() -> None:
     """Copies in results/ were written by older versions."""
-    paths = sorted((Path(__file__).parents[3] / "results" / "studies").glob("*/tables/*.parquet"))
+    paths = sorted((ROOT / "results" / "studies").glob("*/tables/*.parquet"))
     assert len(paths) > 40
     for path in paths:
         if path.stem in SCHEMAS:

@@ -62,7 +62,7 @@ def test_recipe_takes_changes_and_seeds_multiply(digits: ImageSet) -> None:
     assert len(build_specs(config, digits)) == 2 * 3
 
 
-def test_experiments_by_name() -> None:
+def test_chosen_experiments_takes_names_and_sets() -> None:
     assert "losses" in chosen_experiments(StudyConfig())
     assert chosen_experiments(StudyConfig(experiments=("losses", "losses"))) == ["losses"]
     assert set(chosen_experiments(StudyConfig())) <= set(chosen_experiments(StudyConfig(experiments=("all",))))

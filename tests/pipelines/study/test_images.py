@@ -75,7 +75,7 @@ def test_load_images_refuses_a_damaged_part_and_mends_it(
 
 
 def test_load_images_fetches_a_file_of_an_earlier_version_whole(store: Store, images: ImageSet, tmp_path: Path) -> None:
-    """It has no checksums of parts, and its tensors are in another order."""
+    """Such a file has no checksums of parts, and its tensors are in another order."""
     from safetensors.torch import save_file
 
     tensors = {

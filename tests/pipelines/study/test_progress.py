@@ -1,4 +1,4 @@
-"""The progress that a person sees: work is counted, each line comes once, and the time left is right."""
+"""The progress that a study prints: it counts work, prints each line once, and tells the time left."""
 
 import dataclasses
 import re
@@ -55,7 +55,10 @@ def test_progress_counts_work_and_tells_each_line_once(store: Store, digits: Ima
 
 
 def test_time_left_counts_the_measurements(store: Store, digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half the work took 10 s, so 10 s are left; 20 s if as much work follows as measurements; else the timed seconds."""
+    """Half the training took 10 s, so the rest takes 10 s. Measurements of as much work as the whole training take 20 s.
+
+    Measurements that were timed take the timed seconds.
+    """
     spec = tiny_spec(digits)
     work, clock_says = training_flops(spec), iter((100.0, 110.0, 110.0))
     monkeypatch.setattr("pipelines.study.progress.time", SimpleNamespace(monotonic=lambda: next(clock_says), time=time.time))
@@ -74,10 +77,8 @@ def test_time_left_counts_the_measurements(store: Store, digits: ImageSet, monke
     assert progress.seconds_left() == pytest.approx(10 + 33 + 5 * TASK_SECONDS + REST_SECONDS)
 
 
-def test_progress_of_an_earlier_session_is_neither_running_nor_its_pace(
-    store: Store, digits: ImageSet, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It was killed at three quarters, with a checkpoint at the half, so this session repeats a quarter, in 10 s."""
+def test_progress_counts_only_this_sessions_work(store: Store, digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The earlier session was killed at three quarters, with a checkpoint at the half. Now 10 s repeat a quarter."""
     spec = tiny_spec(digits)
     epochs, clock_says = spec.recipe.epochs, iter((100.0, 110.0))
     monkeypatch.setattr("pipelines.study.progress.time", SimpleNamespace(monotonic=lambda: next(clock_says), time=time.time))

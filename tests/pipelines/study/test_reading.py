@@ -47,7 +47,7 @@ def test_reading_says_what_a_search_holds_out(pictures: Path) -> None:
     assert any("test: 4 images from training/: held out to choose by" in line for line in lines)
 
 
-def test_named_sets_are_described_too() -> None:
+def test_reading_describes_named_sets() -> None:
     lines = said(StudyConfig(dataset="digits"))
     assert "  train: 1,500 images from the data set's own split" in lines
     assert "  10 classes: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9" in lines

@@ -10,7 +10,7 @@ from pipelines.study.screen import Screen
 
 
 def test_screen_prints_no_unchanged_line_twice_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds = iter(range(100, 1000, 11))  # far enough apart for a line each time
+    seconds = iter(range(100, 1000, 11))  # seconds far enough apart that each call may print a line
     monkeypatch.setattr("pipelines.study.screen.time.monotonic", lambda: next(seconds))
     out = io.StringIO()
     screen = Screen(Console(file=out))

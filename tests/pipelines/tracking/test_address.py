@@ -1,4 +1,4 @@
-"""Tracking URIs: one that cannot work is refused in one line, before MLflow is imported or anything is written."""
+"""Tracking URIs that cannot work are refused in one line, before MLflow is imported or anything is written."""
 
 import os
 import re
@@ -20,7 +20,7 @@ from uvb.errors import UserError
 
 
 def refusal(uri: str | None) -> str:
-    """The one line that a URI is refused with."""
+    """The line of the error that refuses a URI."""
     with pytest.raises(UserError) as caught:
         check_tracking_uri(uri)
     line = str(caught.value)

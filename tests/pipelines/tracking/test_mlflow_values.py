@@ -1,4 +1,4 @@
-"""What a study's tables become in MLflow. MLflow itself is not needed."""
+"""The values that MLflow gets from a study's tables. These tests need no MLflow."""
 
 import pandas as pd
 import pytest
@@ -50,7 +50,7 @@ def test_lines_over_sigma_give_every_noise_level_a_step(sigmas, metric, steps):
 
 
 def test_curve_points_name_losses_by_their_unit():
-    """The VAE's losses are in nats, and a chart of MLflow's has one unit."""
+    """The VAE's losses are in nats, so they need another chart: an MLflow chart has one unit."""
     rows = [{"epoch": 1, "test_loss": 33.0, "kl": 0.9, "time": 2.0}]
     names = lambda objective: [name for name, *_ in curve_points(rows, None, objective)]  # noqa: E731
     assert names("denoise") == ["epoch/test_loss", "epoch/kl"]
@@ -58,7 +58,7 @@ def test_curve_points_name_losses_by_their_unit():
 
 
 def test_model_values_put_references_beside_the_judged_loss():
-    """UVB is judged by its energy. The decoder's loss has a name of its own, and no references beside it."""
+    """UVB is judged by its energy. The decoder's loss has another name, and no references beside it."""
     row = {"spec_id": "a", "model": "uvb", "objective": "denoise", "split": "test", "stderr": 0.1, "paper_loss": 15.0}
     row |= {"floor": 3.0, "nonparametric": None, "parameters": 27}
     losses = [row | {"estimator": "energy", "loss": 16.0}, row | {"estimator": "decoder", "loss": 130.0, "paper_loss": 1.0}]
@@ -85,7 +85,7 @@ def test_readable_puts_varying_columns_first_and_keeps_all():
     assert list(readable(table).columns) == ["sigma", "loss", "epochs", "spec_id", "recipe"]
 
 
-def test_worker_points_are_of_every_worker_at_the_time_they_were_seen():
+def test_worker_points_name_each_workers_machine_and_time():
     progress = {"time": 12.5, "began": 9.0, "machine": {"cpu_percent": 50.0, "memory_percent": None}}
     second = {"time": 13.5, "machine": {"cpu_percent": 70.0}}
     points = [("system/worker_0_cpu_percent", 50.0, 3, 12500), ("system/worker_1_cpu_percent", 70.0, 4, 13500)]

@@ -20,7 +20,7 @@ from uvb.noise import generator
 
 @pytest.fixture(scope="module")
 def logged(tmp_path_factory):
-    """A client, its store's URI, and {model: (run id, folder)} of an untrained UVB and DEEN at two sigmas."""
+    """A client, its store's URI, and {model: (run id, folder)} of an untrained UVB and DEEN."""
     root = tmp_path_factory.mktemp("models")
     shutil.copy(empty_mlflow_db(), root / "mlflow.db")
     uri = f"sqlite:///{root}/mlflow.db"
@@ -148,7 +148,7 @@ def test_register_best_names_models_by_data_set_where_there_are_several(logged):
 
 
 def test_register_best_never_mixes_two_sets_of_images(logged):
-    """Two data sets of one name, in one table, or in two studies of one name."""
+    """Two data sets have the same name, in one table or in two studies of the same name."""
     client, _, found = logged
     rows = [("a", 4.0, "c" * 64), ("b", 3.0, "d" * 64)]
     losses = pd.DataFrame(rows, columns=["spec_id", "loss", "checksum"])

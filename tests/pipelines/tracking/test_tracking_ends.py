@@ -1,4 +1,4 @@
-"""How runs end in MLflow: none stays RUNNING, and each says how its training ended."""
+"""How runs end in MLflow: no run stays RUNNING, and each run says how its training ended."""
 
 import time
 
@@ -60,7 +60,7 @@ def test_tracker_says_why_a_model_failed_and_runs_it_again(uri, tmp_path):
 
 
 def test_tracker_kills_half_trained_models_of_an_earlier_command(uri, tmp_path):
-    """Nobody trains them now, so they are neither RUNNING nor failures of this study, whether new to MLflow or not."""
+    """This command does not train these models, so their runs are neither RUNNING nor FAILED."""
     store = Store(tmp_path / "study")
     specs = [make_spec("uvb", s) for s in (0.3, 0.5, 1.0)]
     killed, new, asked = [spec.spec_id for spec in specs]

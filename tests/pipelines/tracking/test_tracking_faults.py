@@ -1,18 +1,13 @@
-"""MLflow or the study's folder fails. The user is told once which, and MLflow catches up later."""
+"""MLflow or the study's folder fails. The user is told once which of them failed, and MLflow catches up later."""
 
-import os
 import shutil
-import signal
-import socket
-import subprocess
-import sys
 import time
-import urllib.request
 
 import pytest
 
 from pipelines.files.store import Store
 from pipelines.tracking import tracker as tracking
+from tests.support.mlflow_server import MlflowServer
 from tests.support.mlflow_study import (
     begin,
     by_name,
@@ -170,39 +165,9 @@ def test_tracker_warns_once_of_a_server_that_is_away(tmp_path):
 
 @pytest.fixture
 def server(tmp_path):
-    """A real MLflow server on this machine only; `start()` and `stop()` as often as one likes."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     shutil.copy(empty_mlflow_db(), tmp_path / "server.db")
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{tmp_path}/server.db", "--artifacts-destination", str(tmp_path / "art")]
-
-    class Server:
-        uri = f"http://127.0.0.1:{port}"
-        process = None
-
-        def start(self):
-            self.process = subprocess.Popen(command, cwd=tmp_path, start_new_session=True, stdout=subprocess.DEVNULL,
-                                            stderr=subprocess.DEVNULL)  # fmt: skip
-            deadline = time.monotonic() + 240
-            while time.monotonic() < deadline:
-                try:
-                    urllib.request.urlopen(f"{self.uri}/health", timeout=2).close()
-                    return
-                except OSError:
-                    time.sleep(0.5)
-            pytest.fail("the MLflow server did not start within 240 s")
-
-        def stop(self):
-            if self.process is not None:
-                os.killpg(self.process.pid, signal.SIGKILL)
-                self.process.wait()
-                self.process = None
-
-    running = Server()
-    yield running
-    running.stop()
+    with MlflowServer(tmp_path / "server.db", tmp_path) as running:
+        yield running
 
 
 @pytest.mark.slow
@@ -212,17 +177,16 @@ def test_tracker_catches_up_with_a_server_that_was_away(server, tmp_path, monkey
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")  # a busy machine is slow, not away
     store, warnings = Store(tmp_path / "study"), []
     specs = [make_spec("uvb", s) for s in (0.5, 1.0)]
-    server.start()
     begin(store, specs[0], epochs=1)
-    tracker = open_tracker(server.uri, store, warnings)
+    tracker = open_tracker(server.address, store, warnings)
     tracker._pause = 0.5
     drain(tracker)
-    server.stop()
+    server.kill()
     for epoch in (2, 3):
         write_curves(store, specs[0], epoch)
         began = time.monotonic()
         assert not tracker.sync()
-        assert time.monotonic() - began < 30  # it fails at once; the rest is a busy machine
+        assert time.monotonic() - began < 30  # a refused connection fails at once; the rest is a busy machine
     complete(store, specs[0])
     complete(store, specs[1])
     write_tables(store, specs, tmp_path)
@@ -233,7 +197,7 @@ def test_tracker_catches_up_with_a_server_that_was_away(server, tmp_path, monkey
     assert tracker.finish("FINISHED")
     assert [w.split(" (")[0].rpartition(" at ")[0] or w for w in warnings][:1] == ["MLflow"]
     assert sum("cannot be reached" in w for w in warnings) == 1
-    runs = by_name(server.uri)
+    runs = by_name(server.address)
     assert {r["status"] for r in runs.values()} == {"FINISHED"}
     for name in ("uvb σ=0.5", "uvb σ=1"):
         assert [p[0] for p in runs[name]["history"]["epoch/train_loss"]] == [1, 2, 3, 4]
@@ -241,5 +205,5 @@ def test_tracker_catches_up_with_a_server_that_was_away(server, tmp_path, monkey
     from pipelines.tracking import model_registry as models
 
     run_id = tracker.run_ids()[specs[1].spec_id]
-    assert models.load(f"runs:/{run_id}/model", server.uri).spec == specs[1]
-    assert models.load("models:/digits-uvb@best", server.uri).spec == specs[1]
+    assert models.load(f"runs:/{run_id}/model", server.address).spec == specs[1]
+    assert models.load("models:/digits-uvb@best", server.address).spec == specs[1]

@@ -89,7 +89,7 @@ def test_convexity_takes_half_its_pairs_along_differences_of_images(images: Imag
     assert torch.equal(seen[0], seen[1])  # the model and the exact energy see the same pairs
 
 
-def test_accuracies_are_the_shares_named_right(images: ImageSet) -> None:
+def test_accuracies_are_the_shares_of_right_labels(images: ImageSet) -> None:
     """This estimator returns its input, so its jumps are named like noisy images."""
     context = context_of(images, scale=1.0)
     classifier = _labels.labeller(context)
