@@ -24,7 +24,7 @@ def test_paper_lookups_return_none_where_the_paper_has_no_figure() -> None:
 
 
 def test_paper_gap_grows_with_the_noise() -> None:
-    """Losses rise with sigma, and from 0.5 on so does the gap of DEEN to UVB. A typing error in Tables 2 and 3 would show."""
+    """Losses rise with sigma. From sigma = 0.5 on, the gap between DEEN and UVB rises, too. So typing errors would show."""
     for row in paper.LOSSES.values():
         assert len(row) == len(paper.SIGMAS)
         assert list(row) == sorted(row)

@@ -1,4 +1,4 @@
-"""Plans: what is chosen for a machine, and what is refused there."""
+"""Plans: which options a machine gets, and which plans it refuses."""
 
 import json
 

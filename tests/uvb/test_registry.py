@@ -32,7 +32,7 @@ def install(folder: Path, package: str, module: str, text: str, **points: str) -
 
 
 def test_registry_finds_all_names_that_one_plugin_module_registers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The entry point has another name than what its module registers. A process that has not seen it finds both names."""
+    """The entry point is called `mine`, and its module registers two other names. The registry finds both."""
     point = "mine = two_models_of_a_test"
     groups = {"uvb.models": point, "uvb.experiments": point}
     install(tmp_path, "two-models", "two_models_of_a_test", MODULE, **groups)

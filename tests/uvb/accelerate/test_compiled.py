@@ -28,7 +28,7 @@ def batch_of(spec, model, key):
     [("fp64", 1e-12, "eager"), ("bf16", 1e-12, "eager"), pytest.param("bf16", 2e-2, "inductor", marks=pytest.mark.slow)],
 )
 def test_compiled_step_equals_the_eager_step(digits, name, precision, bound, backend, monkeypatch):
-    """The trace nearly to the bit; compiled code to the rounding of bf16."""
+    """Loss and gradients of a trace are equal nearly to the bit. Those of compiled code are equal up to bf16's rounding."""
     compile = torch.compile
     monkeypatch.setattr(torch, "compile", lambda module, **options: compile(module, backend=backend, **options))
     spec, plan = tiny_spec(digits, name), Plan(precision=precision, compile=True)
@@ -66,7 +66,7 @@ def test_prepare_trains_eagerly_if_the_model_branches_on_data(digits):
 
 
 def test_prepare_refuses_a_trace_with_another_gradient(digits, monkeypatch):
-    """The model's Python gives another number at every call, and a trace keeps the first."""
+    """The model's Python code gives another number at every call. A trace keeps the first number."""
     monkeypatch.setattr(torch, "compile", lambda module, **_: module)
     spec = tiny_spec(digits)
     model, calls = build_model(spec), []

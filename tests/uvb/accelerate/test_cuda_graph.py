@@ -1,4 +1,4 @@
-"""The step as one CUDA graph, where the capture fails or the graph is wrong. `benchmarks/gpu/checks.py` tests real graphs."""
+"""What happens if no CUDA graph can be captured, or a graph is wrong. `benchmarks/gpu/checks.py` tests real graphs."""
 
 import pytest
 import torch
@@ -55,7 +55,7 @@ class Replayed(Graphed):
 
 @pytest.mark.parametrize(("factor", "refused"), [(1.0, False), (1.001, False), (1.1, True), (float("nan"), True), (None, True)])
 def test_graphed_refuses_a_graph_with_other_results(factor, refused, recwarn):
-    """The first replay is compared with the call it was captured from."""
+    """The first replay is compared with an ordinary call on the same inputs."""
     graphed = Replayed(lambda x: (x.square(), x.sum()))
     graphed.factor = factor
     a, b = torch.randn(2, 5, generator=torch.Generator().manual_seed(0))
@@ -68,7 +68,7 @@ def test_graphed_refuses_a_graph_with_other_results(factor, refused, recwarn):
 
 @pytest.mark.parametrize(("factor", "refused"), [(1.0, False), (1.1, True)])
 def test_gradients_of_compares_a_graphs_gradients_without_the_loss(monkeypatch, recwarn, factor, refused):
-    """The loss is large, and would hide wrong gradients."""
+    """The loss is so large that a common tolerance would hide wrong gradients."""
 
     class OtherGradients(Replayed):
         def _changed(self, output):

@@ -63,7 +63,7 @@ def test_convolution_and_its_input_gradient_have_forward_derivatives_in_the_weig
 
 
 def test_convolve_has_no_filter_as_large_as_the_image_in_its_second_derivative():
-    """It is one weight gradient. Autograd's own rule convolves with the activations as a filter."""
+    """Our rule is one weight gradient. Autograd's own rule convolves with the activations as a filter."""
     x, weight, bias = draws(2, 3, 9, 9, key="x"), draws(4, 3, 3, 3, key="w").requires_grad_(), draws(4, key="b")
 
     class Filters(TorchDispatchMode):

@@ -11,7 +11,7 @@ from uvb.plan import Plan
 
 
 def test_gradients_in_bf16_equal_float64_within_rounding(digits):
-    """Relative to the gradient's norm. bf16 keeps 8 bits: 2^-8 = 0.004."""
+    """The error is relative to the gradient's norm. bf16 keeps 8 bits: 2^-8 = 0.004."""
     spec = tiny_spec(digits)
     gradients = {}
     for precision in ("fp64", "fp32", "bf16"):
@@ -31,7 +31,7 @@ def test_gradients_in_bf16_equal_float64_within_rounding(digits):
 
 @pytest.mark.parametrize("longest", [0.1, 1e3])
 def test_clip_equals_torchs_own(longest):
-    """To the bit, for a norm above the limit and below it. A parameter without a gradient is skipped."""
+    """The gradients are equal to the bit, for norms above and below the limit. A parameter without a gradient is skipped."""
     draw = generator(0, "clip")
     gradients = [torch.randn(3, 4, generator=draw), torch.randn(7, generator=draw), None]
     sides = [[torch.nn.Parameter(torch.zeros(1) if g is None else torch.zeros_like(g)) for g in gradients] for _ in range(2)]

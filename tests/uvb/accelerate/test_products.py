@@ -1,4 +1,4 @@
-"""Convolutions of few pixels as matrix products: they have the same numbers and derivatives, and the plan enables them."""
+"""Convolutions of few pixels as matrix products: they give the same numbers and derivatives. A plan chooses them."""
 
 import dataclasses
 

@@ -1,4 +1,7 @@
-"""The cache of converted sets: each is made once, whole or not at all, in parallel, resumable, and anew when files change."""
+"""The cache of converted sets. A set is converted once, in parallel, and again if its files change.
+
+A killed conversion is continued; it never looks finished.
+"""
 
 import json
 import os
@@ -33,7 +36,7 @@ def faces(tmp_path: Path) -> Path:
 
 
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """A list that grows by each piece that this process decodes from now on."""
+    """A list. From now on, each piece that this process decodes is appended to it."""
     seen: list[int] = []
     run = convert.Job.run
     monkeypatch.setattr(convert.Job, "run", lambda self, piece, *rest: (seen.append(piece), run(self, piece, *rest))[1])
@@ -86,7 +89,7 @@ def test_cache_mends_a_damaged_file(faces: Path, empty_cache: Path, damage: str)
 
 
 def test_convert_gives_the_same_set_with_many_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also if a late image is in colour, so that all must be read again."""
+    """The sets are equal, too, if a late image is in colour, so that all images must be read again."""
     array = pixels(3000, 2, 2)
     images: list[bytes | None] = [png(image) for image in array]
     images[2900] = png(pixels(1, 2, 2, 3)[0])
@@ -135,7 +138,7 @@ def test_convert_continues_after_it_was_killed(tmp_path: Path, monkeypatch: pyte
         loader.send_signal(signal_number)
         loader.wait(20)
     journal = next((tmp_path / "cache" / "work").glob("*/journal"))
-    written = len(journal.read_text().splitlines()) - 1  # the first line says what they are of
+    written = len(journal.read_text().splitlines()) - 1  # the first line names the set
     assert written >= 2
     seen = decoded(monkeypatch)
     monkeypatch.setattr(convert, "FEW", 1 << 30)

@@ -21,6 +21,7 @@ import pytest
 import torch
 
 from tests.support.data_helpers import SHARED, fails, needs_mnist, pixels, seed_zero_order
+from tests.support.ports import free_ports
 from uvb.data import ImageSet, dataset_names, load_dataset, register_dataset, registry
 from uvb.data import _download as download_module
 from uvb.data._torchvision import torchvision_datasets
@@ -171,12 +172,12 @@ def test_mnist_names_the_damaged_file_and_its_folder(mnist_dir: Path, monkeypatc
     damaged.write_bytes(damaged.read_bytes()[:-100])
     what = re.escape(f"put these official files into {damaged.parent}: t10k-labels-idx1-ubyte.gz (damaged)") + "$"
     fails(what, "mnist", mnist_dir, download=False)
-    monkeypatch.setattr(torchvision_datasets().MNIST, "mirrors", [f"http://127.0.0.1:{free_port()}/"])
+    monkeypatch.setattr(torchvision_datasets().MNIST, "mirrors", [f"http://127.0.0.1:{free_ports(1)[0]}/"])
     fails(what, "mnist", mnist_dir)
 
 
 def test_mnist_refuses_soon_without_network_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torchvision_datasets().MNIST, "mirrors", [f"http://127.0.0.1:{free_port()}/"])
+    monkeypatch.setattr(torchvision_datasets().MNIST, "mirrors", [f"http://127.0.0.1:{free_ports(1)[0]}/"])
     start = time.monotonic()
     fails(r"cannot download train-images.*MNIST/raw: train-images-idx3-ubyte.gz \(absent\), train-labels", "mnist", tmp_path)
     assert time.monotonic() - start < 5
@@ -191,12 +192,6 @@ def test_fetch_gives_a_silent_server_up(tmp_path: Path, monkeypatch: pytest.Monk
         with pytest.raises(UserError, match="cannot download file"):
             download_module.fetch([f"http://127.0.0.1:{silent.getsockname()[1]}/file"], tmp_path / "file", "0" * 32)
         assert time.monotonic() - start < 3
-
-
-def free_port() -> int:
-    """A port of this machine where nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 @pytest.fixture
@@ -224,7 +219,7 @@ def test_fetch_takes_the_mirror_whose_md5_is_right(server: tuple[Path, str], tmp
     assert target.read_bytes() == b"this"
     assert list(target.parent.iterdir()) == [target]
     (folder / "good").unlink()
-    download_module.fetch([url + "good"], target, md5)  # the file is there already, so nothing is asked for
+    download_module.fetch([url + "good"], target, md5)  # the file is there already, so nothing is downloaded
     with pytest.raises(UserError, match=r"404.*another md5"):
         download_module.fetch([url + "good", url + "bad"], tmp_path / "other", md5)
 
@@ -275,7 +270,7 @@ def test_cifar10_reads_torchvisions_archive(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_cifar10_refuses_in_one_line_without_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torchvision_datasets().CIFAR10, "url", f"http://127.0.0.1:{free_port()}/cifar")
+    monkeypatch.setattr(torchvision_datasets().CIFAR10, "url", f"http://127.0.0.1:{free_ports(1)[0]}/cifar")
     fails(r"put the official cifar-10-python.tar.gz \(absent\) into", "cifar10", tmp_path)
 
 

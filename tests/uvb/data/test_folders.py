@@ -122,7 +122,7 @@ def test_folder_takes_the_splits_chosen_by_hand(tmp_path: Path) -> None:
         put_classes(tmp_path / split, 2 + number, "ant", "bee", seed=number)
     images = load_dataset(str(tmp_path), options=ReadOptions(split=("train=fold1+fold3", "test=fold2")))
     assert (len(images.train), len(images.test), images.classes) == (12, 6, ("ant", "bee"))
-    assert load_dataset(str(tmp_path)).classes == ("fold1", "fold2", "fold3")  # nobody said they are splits
+    assert load_dataset(str(tmp_path)).classes == ("fold1", "fold2", "fold3")  # without --split, they are classes
     for words, said in (
         (("test=fold2",), "say what trains, too"),
         (("train=fold1", "test=fold1"), "given to both train and test"),

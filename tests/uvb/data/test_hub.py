@@ -1,4 +1,4 @@
-"""Data sets of the hub without a network: from the library's cache, or one clear line. And the names of splits."""
+"""Data sets of the hub, without a network: they come from the library's cache, or end in one line. Also names of splits."""
 
 import time
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The fast decoder gives the same pixels for a plain PNG as the usual one, and leaves all other pictures to it."""
+"""The fast decoder gives the usual decoder's pixels for a plain PNG. It leaves all other pictures to the usual decoder."""
 
 import io
 
@@ -10,7 +10,7 @@ from tests.support.data_helpers import encoded, pixels
 from uvb.data.readers.decode import decode
 from uvb.data.readers.png import decode_plain_png
 
-SMOOTH = np.add.outer(np.arange(40) * 3, np.arange(30) * 5).astype(np.uint8)  # encoders choose other filters for it
+SMOOTH = np.add.outer(np.arange(40) * 3, np.arange(30) * 5).astype(np.uint8)  # encoders filter it differently
 
 
 @pytest.mark.parametrize("array", [pixels(1, 40, 30)[0], pixels(1, 40, 30, 3)[0], SMOOTH, np.stack([SMOOTH] * 3, -1)])

@@ -20,7 +20,7 @@ RECIPE = Recipe("two", epochs=2, batch_size=32, learning_rate=1e-3, ema=0.9)
 
 
 def weights_after(images: ImageSet, folder: Path | None = None) -> dict[str, Tensor]:
-    """The weights of a small training. With a folder it is saved in its first epoch, and resumed from there."""
+    """The weights of a small training. Given a folder, the training is saved in its first epoch and resumed from there."""
     spec = tiny_spec(images, recipe=RECIPE)
     state = TrainState.fresh(spec, PLAN)
     for progress in fit(spec, PLAN, state, images, pulse_seconds=0.0):
@@ -72,7 +72,7 @@ def test_streamed_gives_the_rows_of_the_tensor_for_any_worker_and_step(world: in
 
 
 def test_streamed_reads_only_a_few_batches_ahead() -> None:
-    """An epoch that is begun again, or never finished, leaves no thread."""
+    """If an epoch is begun again or never finished, no thread stays."""
     import threading
 
     before = threading.active_count()

@@ -19,7 +19,7 @@ def test_mean_image_loss_is_the_variance_of_its_own_images() -> None:
 
 
 def test_noisy_image_loss_is_the_variance_of_the_noise() -> None:
-    """Digits at sigma = 1: 64 pixels, so 64; and what 4,000 draws of noise say at sigma = 0.5."""
+    """At sigma = 1 the loss is the number of pixels, 64. At sigma = 0.5 it is compared with 4,000 draws of noise."""
     assert noisy_image_loss(1.0, (1, 8, 8)) == 64
     noise = 0.5 * torch.randn(4000, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     assert noise.square().sum(1).mean().item() == pytest.approx(noisy_image_loss(0.5, (1, 8, 8)), rel=0.02)

@@ -21,7 +21,7 @@ def context_of(images: ImageSet, plan: Plan = FP64, scale: float = 0.1, seed: in
 
 
 def run(name: str, model: torch.nn.Module, images: ImageSet, **changes: object) -> Result:
-    """Run the experiment on a model at its σ. What it returns must be JSON without NaN, and finite arrays."""
+    """Run the experiment on a model at the model's σ. Its scalars must be JSON without NaN, and its arrays finite."""
     result = get_experiment(name).run(model, tiny_spec(images, sigma=float(model.sigma)), context_of(images, **changes))
     json.dumps(result.scalars, allow_nan=False)
     for key, array in result.arrays.items():

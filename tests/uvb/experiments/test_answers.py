@@ -90,7 +90,7 @@ def test_convexity_takes_half_its_pairs_along_differences_of_images(images: Imag
 
 
 def test_accuracies_are_the_shares_of_right_labels(images: ImageSet) -> None:
-    """This estimator returns its input, so its jumps are named like noisy images."""
+    """This estimator returns its input, so its jumps get the labels of noisy images."""
     context = context_of(images, scale=1.0)
     classifier = _labels.labeller(context)
     assert classifier is not None
@@ -115,7 +115,7 @@ def test_one_z_returns_one_draw_and_the_mean_of_a_thousand(images: ImageSet) -> 
     result = run("one_z", Shaken(), images, scale=1.0)
     one, mean = result.arrays["one"], result.arrays["mean"]
     shake = (one - mean)[:, 0, 0, 0]
-    assert ((one - mean) - shake.reshape(-1, 1, 1, 1)).abs().max() < 1e-5  # one number an image
+    assert ((one - mean) - shake.reshape(-1, 1, 1, 1)).abs().max() < 1e-5  # one number for each image
     assert result.scalars["draws"] == 1000
     assert result.scalars["max_difference"] == pytest.approx(shake.abs().max().item())
     rows = run("denoise_rows", Shaken(), images).arrays
@@ -166,7 +166,7 @@ def test_score_error_on_training_images_is_the_excess_over_the_floor(digits: Ima
 
 
 def test_reference_equals_the_losses_of_the_exact_estimator(images: ImageSet) -> None:
-    """Both take the same images and noise, so they agree up to rounding."""
+    """Reference and losses use the same images and noise, so they agree up to rounding."""
     spec = tiny_spec(images, sigma=0.7)
     exact = EmpiricalBayes(images.train[:100], 0.7, levels=images.levels)
     rows = {r["split"]: r for r in get_experiment("losses").run(exact, spec, context_of(images)).scalars["rows"]}

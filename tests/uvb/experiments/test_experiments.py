@@ -1,4 +1,4 @@
-"""What every experiment must do: run on each model it applies to, be keyed by its seed, and be drawn."""
+"""Every experiment runs on each model that it applies to, depends on its seed, and appears in the report."""
 
 import json
 from pathlib import Path
@@ -49,7 +49,7 @@ def test_experiments_run_on_exactly_the_models_they_apply_to(images: ImageSet, m
 
 
 class Counted(Gaussian):
-    """Counts the gradients of one image that it is asked for. An energy that is not differentiated is half of one."""
+    """An energy that counts its gradients by image. An energy without a gradient counts as half a gradient."""
 
     count = 0.0
 
@@ -67,7 +67,7 @@ class Counted(Gaussian):
 
 @pytest.mark.parametrize("name", [n for n in experiment_names() if get_experiment(n).applies(Gaussian, "digits")])
 def test_experiment_takes_about_as_many_gradients_as_it_declares(images: ImageSet, name: str) -> None:
-    """So that `--dry-run` tells the cost. A flow may end early, so NEBULA may take fewer."""
+    """`--dry-run` tells the cost by these numbers. NEBULA may take fewer gradients, because its flow may end early."""
     Counted.count, context = 0.0, context_of(images, scale=0.3)
     get_experiment(name).run(Counted(variance=1.2), tiny_spec(images), context)
     declared = get_experiment(name).gradients(tiny_spec(images), context)
@@ -75,7 +75,7 @@ def test_experiment_takes_about_as_many_gradients_as_it_declares(images: ImageSe
 
 
 def test_experiments_are_keyed_by_their_seed(images: ImageSet) -> None:
-    """The same seed twice gives the same bits; another seed other images, noise, or chains."""
+    """The same seed gives the same bits twice. Another seed gives other images, noise or chains."""
     spec = tiny_spec(images)
     model = build_model(spec).double()
     for name in experiment_names():

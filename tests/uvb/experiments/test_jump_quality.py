@@ -1,4 +1,4 @@
-"""The quality of jumps, of energies that jump to known places."""
+"""The quality of jumps, on energies whose jumps end at known places."""
 
 import dataclasses
 import math
@@ -13,7 +13,7 @@ from uvb.experiments import get_experiment
 
 
 def test_jump_quality_is_better_for_the_exact_energy_than_for_a_collapsed_one(images: ImageSet) -> None:
-    """The exact energy's jumps are near the data; those of a Gaussian that denoises to one grey are far from it."""
+    """The exact energy's jumps are near the data. A Gaussian energy that denoises to one grey jumps far from the data."""
     exact = run("jump_quality", EmpiricalBayes(images.train[:100], 0.3, levels=images.levels), images, scale=0.3).scalars
     grey = run("jump_quality", Gaussian(mean=0.5, variance=1.0), images, scale=0.3).scalars
     rows, collapsed = ({row["images"]: row for row in values["rows"]} for values in (exact, grey))

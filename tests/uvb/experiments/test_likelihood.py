@@ -1,4 +1,4 @@
-"""-log p(y) of energies with a known log Z, and of one without."""
+"""-log p(y) of energies with a known log Z, and of an energy that has no log Z."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""What mixing costs, on energies where the cost is known or does not exist."""
+"""The cost of mixing, on energies for which it is known or does not exist."""
 
 import pytest
 import torch

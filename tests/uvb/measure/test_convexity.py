@@ -34,7 +34,7 @@ def test_bound_is_reached_by_two_opposite_corners() -> None:
 
 
 def test_bound_fails_for_images_outside_the_cube() -> None:
-    """The same with pixels in [0, 3], where the premise is false."""
+    """Pixels in [0, 3] are outside the cube, so the bound's premise is false."""
     energy = EmpiricalBayes(3 * CORNERS, 0.1)
     (found,) = smallest_monotonicity(energy, CORNERS[:1] + 1.5, CORNERS[1:], torch.empty(1, 0), [4.0])
     assert found.smallest < 0 < found.bound

@@ -1,4 +1,4 @@
-"""Losses, their errors, and Tables 4 and 5, each computed here a second way, image by image."""
+"""Losses, their errors, and Tables 4 and 5. The tests compute each number a second way, image by image."""
 
 import math
 from collections import defaultdict
@@ -97,7 +97,7 @@ def test_evaluation_images_of_training_are_images_trained_on(digits, limit):
 
 
 def test_noisy_images_draw_new_noise_for_every_block(digits):
-    """Otherwise many images would share few draws, and the error bar would be too short."""
+    """If blocks shared noise, many images would share few draws, and the error bar would be too short."""
     noisy = NoisyImages(digits.train[: BLOCK + 3], digits.levels, SIGMA, "train", CONFIG, FP64)
     blocks = list(noisy.blocks(noise_dim=2, draw=1))
     assert [len(clean) for clean, _, _ in blocks] == [BLOCK, 3]

@@ -164,7 +164,7 @@ def test_uvb_mean_ignores_the_noise_and_direct_has_no_energy():
 
 
 def test_gradient_records_no_second_graph_without_grad():
-    """Under `no_grad` it gives the same numbers with as many operations as autograd's first derivative."""
+    """Under `no_grad`, `gradient` gives the same numbers with as many operations as autograd's first derivative."""
 
     class Counted(TorchDispatchMode):
         count = 0

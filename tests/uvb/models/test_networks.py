@@ -29,7 +29,7 @@ def conv_net(weights, name, y, act):
         height, width = y.shape[2] - 2, y.shape[3] - 2
         y = act((w.flatten(1) @ patches + b[:, None]).reshape(len(y), -1, height, width))
     (w, b), (w_out, b_out) = layers[-2:]
-    pixels = y.permute(0, 2, 3, 1).reshape(len(y), -1)  # (B, H W C): which order is a naming of the weights
+    pixels = y.permute(0, 2, 3, 1).reshape(len(y), -1)  # (B, H W C); this order only names the weights
     return act(pixels @ w.T + b) @ w_out.T + b_out
 
 
@@ -41,7 +41,7 @@ def decoder(weights, name, z, act):
 
 
 def two_level_unet(w, y, act):
-    """A level of half the size below one of the image's size, joined by repeating each of its pixels."""
+    """A level of the image's size and one of half that size. The small level's pixels are repeated to join the two."""
     high = act(F.conv2d(y, w["g.down.0.weight"], w["g.down.0.bias"], padding=1))
     halves = torch.stack([high[:, :, i : i + 2].mean(2) for i in range(0, high.shape[2], 2)], 2)
     halves = torch.stack([halves[..., j : j + 2].mean(3) for j in range(0, high.shape[3], 2)], 3)

@@ -1,4 +1,4 @@
-"""Models of another package, with their own config and their own prior, matched to UVB's capacity."""
+"""Models of another package, which have their own config and prior, and are matched to UVB's capacity."""
 
 import dataclasses
 import json

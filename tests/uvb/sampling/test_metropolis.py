@@ -1,4 +1,4 @@
-"""Samplers with a Metropolis test: exact where Langevin has a known bias; one density where the energy is random."""
+"""Samplers with a Metropolis test. They are exact where Langevin has a known bias, also for a random energy at one ε."""
 
 import math
 
@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.support.random_energy import RandomCenter
 from uvb.exact.gaussian_mixture import GaussianMixture
 from uvb.models.base import Energy
 from uvb.noise import generator, normal
@@ -15,15 +16,6 @@ from uvb.sampling.walk_jump import WalkJump, jump, walk_step
 
 EXACT = [name for name in sampler_names() if get_sampler(name).exact]
 SHAPE = (1, 2, 2)
-
-
-class Shifted(Energy):
-    """½‖y - c(ε)‖²: a random energy with a known density for each ε."""
-
-    noise_dim = 2
-
-    def energy(self, y: Tensor, eps: Tensor) -> Tensor:
-        return 0.5 * (y - eps.mean(1).reshape(-1, 1, 1, 1)).square().flatten(1).sum(1)
 
 
 def walk(energy: Energy, state: WalkState, config: WalkJump, steps: int, warm_up: int) -> tuple[WalkState, Tensor]:
@@ -52,7 +44,7 @@ def test_metropolis_samplers_have_the_variance_of_a_gaussian_at_a_large_step(sam
 
 @pytest.mark.parametrize("sampler", EXACT)
 def test_metropolis_samplers_have_the_variance_of_a_mixture(sampler: str) -> None:
-    """±1.5 + N(0, 1) in one dimension, 40,000 chains that begin there. Langevin's second moment is at least 0.1 too large."""
+    """40,000 chains begin at samples of ±1.5 + N(0, 1) in one dimension. Langevin's second moment is at least 0.1 too large."""
     pair = GaussianMixture(torch.tensor([0.5, 0.5]), torch.tensor([-1.5, 1.5]).reshape(2, 1, 1, 1), torch.zeros(2))
     g = generator(0, "start")
     y = pair.sample(40_000, g)
@@ -65,7 +57,7 @@ def test_metropolis_samplers_have_the_variance_of_a_mixture(sampler: str) -> Non
 
 
 def test_mala_is_hmc_of_one_leapfrog() -> None:
-    """Both are the proposal of Eq. 19 with the ratio of densities written out."""
+    """Both samplers make the proposal of Eq. 19. The test writes out the ratio of densities."""
     energy = GaussianMixture(torch.ones(1), torch.zeros(1, *SHAPE), torch.tensor([0.5])).energy(1.0)
     start, none = begin_at(normal((500, *SHAPE), 0, "start").double(), 0), torch.empty(500, 0)
     mala = walk_step(energy, start, WalkJump(delta=0.9, sampler="mala"), 0)
@@ -104,7 +96,7 @@ def test_acceptance_rate_rises_to_one_with_smaller_steps(sampler: str) -> None:
 @pytest.mark.parametrize("sampler", EXACT)
 def test_metropolis_samplers_hold_one_epsilon_for_all_chains_and_steps(sampler: str) -> None:
     """The chains of a random energy have its density at the seed's ε, and jump with that ε."""
-    energy = Shifted(1.0)
+    energy = RandomCenter(1.0)
     eps = held_noise(energy, 3000, 0, torch.zeros(1))
     assert torch.equal(eps, eps[:1].expand_as(eps))
     config = WalkJump(delta=0.6, sampler=sampler, batch=None)
@@ -119,7 +111,7 @@ def test_step_costs_the_gradients_it_declares(sampler: str, gradients: int) -> N
     """The first step costs one more, for the start."""
     counted = []
 
-    class Counting(Shifted):
+    class Counting(RandomCenter):
         def value_and_gradient(self, y: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
             counted.append(len(y))
             return super().value_and_gradient(y, eps)
@@ -132,7 +124,7 @@ def test_step_costs_the_gradients_it_declares(sampler: str, gradients: int) -> N
 
 def test_value_and_gradient_equals_energy_and_gradient() -> None:
     y, eps = normal((4, *SHAPE), 0, "y"), normal((4, 2), 0, "eps")
-    value, gradient = Shifted(1.0).value_and_gradient(y, eps)
-    torch.testing.assert_close(value, Shifted(1.0).energy(y, eps))
-    torch.testing.assert_close(gradient, Shifted(1.0).gradient(y, eps))
+    value, gradient = RandomCenter(1.0).value_and_gradient(y, eps)
+    torch.testing.assert_close(value, RandomCenter(1.0).energy(y, eps))
+    torch.testing.assert_close(gradient, RandomCenter(1.0).gradient(y, eps))
     assert not value.requires_grad

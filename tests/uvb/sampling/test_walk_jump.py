@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.support.random_energy import RandomCenter
 from uvb.errors import UserError
 from uvb.exact.empirical_bayes import EmpiricalBayes, posterior_mean
 from uvb.exact.gaussian_mixture import GaussianMixture
@@ -47,14 +48,14 @@ def baoab_covariance(s2: float, delta: float, friction: float) -> Tensor:
 
 @pytest.mark.parametrize("delta", [0.2, 0.5, 1.0])
 def test_langevin_has_the_known_variance(delta: float) -> None:
-    """s² / (1 - δ²/2s²)."""
+    """The variance is s² / (1 - δ²/2s²)."""
     assert langevin_variance(1.3, delta) == pytest.approx(1.3 / (1 - delta**2 / 2.6), rel=1e-12)
 
 
 @pytest.mark.parametrize("delta", [0.2, 0.5, 1.0])
 @pytest.mark.parametrize("friction", [0.3, 5.0])
 def test_baoab_has_the_known_moments(delta: float, friction: float) -> None:
-    """Positions exactly right, velocities 1 - δ²/4s², uncorrelated."""
+    """Positions have variance s² exactly, velocities 1 - δ²/4s². They are uncorrelated."""
     expected = torch.diag(torch.tensor([1.3, 1 - delta**2 / 5.2], dtype=torch.float64))
     torch.testing.assert_close(baoab_covariance(1.3, delta, friction), expected)
 
@@ -90,7 +91,7 @@ def test_baoab_is_more_exact_than_langevin_on_a_mixture() -> None:
 
 @pytest.mark.parametrize(("sampler", "expected"), [("langevin", langevin_variance(1.25, 0.6)), ("baoab", 1.25)])
 def test_walk_reaches_the_moments_of_a_gaussian(sampler: str, expected: float) -> None:
-    """End to end: 2,000 chains of 4 pixels, from Unif[0, 1], on Y of X ~ N(0.5, 0.25) and σ = 1."""
+    """2,000 chains of 4 pixels start from Unif[0, 1] and walk on the density of Y, with X ~ N(0.5, 0.25) and σ = 1."""
     energy = GaussianMixture(torch.ones(1), torch.full((1, *SHAPE), 0.5), torch.tensor([0.25])).energy(1.0)
     config = WalkJump(delta=0.6, sampler=sampler, batch=None)
     state, samples = begin(2000, SHAPE, seed=0), []
@@ -103,19 +104,10 @@ def test_walk_reaches_the_moments_of_a_gaussian(sampler: str, expected: float) -
     assert float(y.var()) == pytest.approx(expected, rel=0.02)
 
 
-class Rippled(Energy):
-    """½‖y - c(ε)‖² with a random center: an energy that consumes ε, as UVB does."""
-
-    noise_dim = 2
-
-    def energy(self, y: Tensor, eps: Tensor) -> Tensor:
-        return 0.5 * (y - eps.mean(1).reshape(-1, 1, 1, 1)).square().flatten(1).sum(1)
-
-
 @pytest.mark.parametrize("sampler", sampler_names())
 def test_walk_continued_from_a_saved_state_is_the_same_walk(sampler: str, tmp_path: Path) -> None:
-    """Interrupted between two jumps, saved, loaded and continued: equal bit for bit."""
-    energy, seed = Rippled(1.0), 3
+    """The walk is saved between two jumps, loaded and continued. It equals the uninterrupted walk bit for bit."""
+    energy, seed = RandomCenter(1.0), 3
     config = WalkJump(steps_between_jumps=4, jumps=5, sampler=sampler)
     whole = list(walk_jump(energy, begin(6, SHAPE, seed), config, seed))
 
@@ -139,13 +131,13 @@ def test_walk_continued_from_a_saved_state_is_the_same_walk(sampler: str, tmp_pa
 def test_chain_gradient_draws_new_latent_noise_for_every_step_and_chain() -> None:
     """With Eq. 17's energy, z is sampled at every step: Eq. 19 with a stochastic gradient."""
     state = begin(2, SHAPE, 0)._replace(y=torch.zeros(2, *SHAPE))
-    now, later = (chain_gradient(Rippled(1.0), state._replace(step=step), seed=0) for step in (0, 1))
+    now, later = (chain_gradient(RandomCenter(1.0), state._replace(step=step), seed=0) for step in (0, 1))
     assert not torch.equal(now, later)
     assert not torch.equal(now[0], now[1])
 
 
 def test_walk_in_batches_equals_walk_of_all_chains() -> None:
-    energy = Rippled(1.0)
+    energy = RandomCenter(1.0)
     for sampler in sampler_names():
         config = WalkJump(jumps=2, sampler=sampler, second_jump=True)
         ends = [list(walk_jump(energy, begin(7, SHAPE, 0), replace(config, batch=batch), 0))[-1][1] for batch in (None, 3)]
@@ -204,7 +196,7 @@ def test_jump_is_the_bayes_estimator() -> None:
 
 def test_jump_of_a_random_energy_draws_one_epsilon_for_each_estimate() -> None:
     """x̂(y; ε), x̂(x̂(y; ε); ε′) and f(y; ε): ε and ε′ are the first and second draw of the generator of seed and step."""
-    energy, seed = Rippled(1.0), 3
+    energy, seed = RandomCenter(1.0), 3
     state = begin(5, SHAPE, 0)._replace(step=20)
     noise = generator(seed, "jump", 20)
     first, second = (torch.randn(5, energy.noise_dim, generator=noise) for _ in range(2))

@@ -105,7 +105,7 @@ def test_fit_lowers_the_loss_of_every_model(digits, name):
     [*itertools.product(("uvb", "deen"), ("adam",), ("fp32", "fp64")), ("uvb", "muon", "fp32"), ("deen", "muon", "fp64")],
 )
 def test_fit_resumed_from_any_yield_is_the_same_to_the_bit(digits, tmp_path, name, optimizer, precision):
-    """Saved at every yield, also within epochs; each saved state is loaded into new objects and finished."""
+    """The training is saved at every yield, also within epochs. Each saved state is loaded into new objects and finished."""
     spec, plan = tiny_spec(digits, name), Plan(precision=precision)
     spec = dataclasses.replace(spec, recipe=dataclasses.replace(spec.recipe, optimizer=optimizer))
     whole, _ = train(spec, digits, plan)
@@ -206,7 +206,7 @@ def test_averaged_model_copies_the_buffers_of_the_trained_one(digits):
 
 
 def test_fit_refuses_a_model_that_raises_before_the_first_step(digits, monkeypatch):
-    """It would raise again, so it is a user's error. Too little memory is not: a second try may find more."""
+    """The model would raise again, so this is a user's error. Too little memory is none: a second try may find more."""
     spec = tiny_spec(digits)
     for error, expected in ((AttributeError("no attribute 'nothere'"), UserError), (torch.OutOfMemoryError(), None)):
         monkeypatch.setattr(Energy, "forward", lambda *_, error=error: (_ for _ in ()).throw(error))
@@ -246,7 +246,7 @@ def nearness(spec):
 def worker(rank: int, world: int, folder: str, compile: bool = False) -> None:
     torch.set_num_threads(1)
     warnings.filterwarnings("error", message="torch.compile failed")
-    torch.compile = functools.partial(torch.compile, backend="eager")  # the trace alone looks the same to DDP
+    torch.compile = functools.partial(torch.compile, backend="eager")  # to DDP, a trace that is not compiled looks the same
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet-{world}", rank=rank, world_size=world)
     digits, plan = load_dataset("digits"), Plan(workers=world, precision="fp64", compile=compile)
     for model in MODELS:
@@ -267,8 +267,8 @@ def worker(rank: int, world: int, folder: str, compile: bool = False) -> None:
 def test_fit_with_any_number_of_workers_trains_the_same_model(digits, tmp_path):
     """1, 2 and 3 gloo processes in float64 have weights equal to 1e-9, also DEEN's unused bias. 3 does not divide the batch.
 
-    Muon orthogonalizes in bfloat16, where the last bit of a sum may decide a rounding, so there they agree to a twentieth of a
-    step. A training that resumes within an epoch equals the uninterrupted one bit for bit.
+    Muon orthogonalizes in bfloat16, where the last bit of a sum may decide a rounding. So Muon's weights agree to a twentieth
+    of a step. A training that resumes within an epoch equals the uninterrupted one bit for bit.
     """
     alone = {model: train(spec_of(digits, model), digits)[0] for model in MODELS}
     for world in (2, 3):
@@ -287,7 +287,7 @@ def test_fit_with_any_number_of_workers_trains_the_same_model(digits, tmp_path):
 
 @pytest.mark.slow
 def test_fit_with_compiled_workers_trains_the_same_model(digits, tmp_path):
-    """In two gloo processes one graph hands out all gradients at once, and DDP averages them like others."""
+    """Two gloo processes train. The graph returns all gradients at once, and DDP averages them as usual."""
     mp.start_processes(worker, args=(2, str(tmp_path), True), nprocs=2, start_method="spawn")
     for model in MODELS:
         alone, _ = train(spec_of(digits, model), digits)

@@ -1,4 +1,4 @@
-"""Muon through the Gram matrix: its step, and that it equals the usual one."""
+"""Muon's step through the Gram matrix, and that it equals the usual step."""
 
 import math
 
@@ -57,7 +57,7 @@ def test_orthogonalized_has_no_scale_and_maps_zero_to_zero():
     ("shape", "falling", "rounding"), [((50, 15488), 0.0, 2e-6), ((500, 100), 1.0, 4e-6), ((50, 2000), 3.0, 1e-3)]
 )
 def test_gram_form_equals_direct_iteration_to_float32_rounding(shape, falling, rounding):
-    """It is less exact if the smallest singular value is a thousandth of the largest: its square is near float32's rounding."""
+    """The Gram form is less exact if singular values fall to a thousandth: their squares are near float32's rounding."""
     matrix = random_matrix(*shape, torch.float32, falling=falling)
     apart = (through_gram(matrix) - iterated(matrix)).norm() / iterated(matrix).norm()
     assert float(apart) < rounding

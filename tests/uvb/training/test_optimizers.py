@@ -36,7 +36,7 @@ def test_build_optimizers_gives_matrices_to_muon_and_the_rest_to_adam(digits, na
 
 
 def test_muon_steps_by_a_semi_orthogonal_matrix_of_adams_size():
-    """For G = U S V' it steps along about U V' whatever S is: equal singular values, 0.2 lr for each weight, downhill."""
+    """For a gradient G = U S V' the step is about -0.2 lr sqrt(40) U V', whatever S is. Its singular values are about equal."""
     torch.manual_seed(0)
     layer, lr = torch.nn.Linear(40, 8, bias=False, dtype=torch.float64), 1e-2
     u, _, vh = torch.linalg.svd(torch.randn(8, 40, dtype=torch.float64), full_matrices=False)
