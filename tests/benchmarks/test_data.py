@@ -8,7 +8,7 @@ from uvb.data import ImageSet
 
 
 def test_synthetic_images_differ_and_can_be_made_again(tmp_path):
-    """The benchmark compares losses on a written set with losses on images made in memory, so both must be the same."""
+    """The benchmark compares losses on a stored set with losses on images made in memory, so their images must be equal."""
     checksum = write_set(tmp_path / "a.safetensors", 3000, test=1000)
     images = ImageSet.load(tmp_path / "a.safetensors")
     assert images.checksum == checksum

@@ -1,4 +1,4 @@
-"""The references of the benchmarks compute the same as our code, so that their seconds can be compared."""
+"""The benchmarks' references compute the same numbers as our code, so their times can be compared."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What the tests of deploy/ share: where things lie, and the environment of a person on another machine."""
+"""What the tests of deploy/ share: the folder's path, and the environment of a user on another machine."""
 
 import os
 import sys
@@ -11,7 +11,7 @@ DEPLOY = ROOT / "deploy"
 
 
 def clean_environment(home: Path, mark: str) -> dict[str, str]:
-    """This process's environment with a home of its own, and without what configures Ray or the project."""
+    """This process's environment with another home, and without variables that configure Ray, Slurm or the project."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "UVB_", "SLURM_"))}
     binaries = f"{Path(sys.executable).parent}:{kept['PATH']}"
     return {**kept, "HOME": str(home), "PATH": binaries, MARK: mark, "OMP_NUM_THREADS": "1", "NO_COLOR": "1",

@@ -10,7 +10,7 @@ set -euo pipefail
 
 node() {  # on a node, in its own namespaces
   mount -t tmpfs tmpfs "$BOX/ray"
-  mount -t tmpfs tmpfs /sys/fs/cgroup  # slurmd looks for control groups, though nothing here uses them
+  mount -t tmpfs tmpfs /sys/fs/cgroup  # slurmd needs the folder, though nothing here uses control groups
   mkdir -p "$BOX/spool.$1"
   hostname "$1"
   ip link set lo up
@@ -18,7 +18,7 @@ node() {  # on a node, in its own namespaces
   ip link set eth0 up
   ip route add default via 10.77.0.1
   slurmd -D -N "$1" -f "$SLURM_CONF" > "$BOX/slurmd.$1.out" 2>&1 &
-  wait  # the shell is the first process here, and so collects what `ray stop` ends
+  wait  # this shell is the namespace's first process, so it must collect the processes that `ray stop` ends
 }
 
 login() {

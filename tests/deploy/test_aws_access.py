@@ -1,4 +1,4 @@
-"""What aws_access.yaml lets the head do: each request is evaluated as IAM would."""
+"""What aws_access.yaml allows the head to do. The tests evaluate each request as IAM would."""
 
 import ipaddress
 from fnmatch import fnmatchcase
@@ -75,7 +75,7 @@ def allowed(action: str, resource: str, context: dict[str, str]) -> bool:
 
 
 def launch(**changes: str) -> bool:
-    """Whether the head may start a machine, as ray_cluster.yaml's worker with `changes`: each resource must be allowed."""
+    """Whether the head may start the worker of ray_cluster.yaml with `changes`. IAM must allow each resource of the request."""
     node = CLUSTER["available_node_types"]["gpu_worker"]["node_config"]
     (disk,) = node["BlockDeviceMappings"]
     asked = {
@@ -121,7 +121,9 @@ def test_head_may_tag_only_machines_of_its_cluster() -> None:
     instance = f"{EC2}instance/i-1"
     assert allowed("ec2:CreateTags", instance, OURS)
     assert not allowed("ec2:CreateTags", instance, {})
-    assert not allowed("ec2:CreateTags", instance, {"aws:RequestTag/ray-cluster-name": "uvb-study"}), "or it could end any"
+    assert not allowed("ec2:CreateTags", instance, {"aws:RequestTag/ray-cluster-name": "uvb-study"}), (
+        "a head that tags any machine could end any machine"
+    )
     assert not allowed("ec2:CreateTags", instance, {**OURS, "aws:RequestTag/ray-cluster-name": "other"})
     assert not allowed("ec2:CreateTags", f"{EC2}volume/vol-1", OURS)
     assert not allowed("ec2:DeleteTags", instance, OURS)
@@ -134,7 +136,7 @@ def test_head_may_end_only_machines_of_its_cluster() -> None:
 
 
 def test_network_has_no_more_addresses_than_the_cluster_needs() -> None:
-    """IAM cannot count machines; the network can: five addresses of a subnet are AWS's own."""
+    """IAM cannot limit the number of machines, but the network's addresses can. AWS keeps five addresses of each subnet."""
     assert RESOURCES["Subnet"]["Properties"]["VpcId"] == {"Ref": "Network"}
     subnet = ipaddress.ip_network(RESOURCES["Subnet"]["Properties"]["CidrBlock"])
     machines = subnet.num_addresses - 5

@@ -1,4 +1,4 @@
-"""ray_cluster.yaml and aws_access.yaml, as far as they can be checked without an account."""
+"""ray_cluster.yaml and aws_access.yaml, checked without an AWS account."""
 
 import copy
 import re
@@ -61,13 +61,13 @@ def test_cluster_yaml_ships_the_package_and_nothing_else() -> None:
     assert shipped == packages | {"pyproject.toml", "constraints.txt", project["project"]["readme"]}
     for remote, local in CONFIG["file_mounts"].items():
         assert remote.endswith(local.removeprefix("~/"))
-    copied, *_, installed = CONFIG["setup_commands"]  # the mounted folder is root's, and a build writes beside its sources
+    copied, *_, installed = CONFIG["setup_commands"]  # a build writes beside its sources, and root owns the mounted folder
     assert copied.endswith("cp -r ~/uvb-study /tmp/uvb-study")
     assert '"/tmp/uvb-study[study]"' in installed
 
 
 def test_autoscaler_finds_an_image_for_each_kind_of_node() -> None:
-    """Its version 2, which `ray up` starts, wants the general one besides those of head and workers."""
+    """`ray up` starts version 2 of the autoscaler. It needs a general image besides the images of head and workers."""
     config = AutoscalingConfig(prepared(), skip_content_hash=True)
     for kind in CONFIG["available_node_types"]:
         assert config.get_docker_config(kind)["image"].startswith("rayproject/ray:")

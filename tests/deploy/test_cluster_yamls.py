@@ -1,4 +1,4 @@
-"""deploy/ray_cluster.gcp.yaml and .azure.yaml: valid for Ray, for their clouds, and the same as ray_cluster.yaml otherwise."""
+"""deploy/ray_cluster.gcp.yaml and .azure.yaml: valid for Ray and their clouds, and otherwise equal to ray_cluster.yaml."""
 
 import copy
 import json
@@ -118,7 +118,7 @@ def test_azure_machines_use_parameters_of_rays_own_template() -> None:
     kinds = {"string": str, "int": int, "bool": bool, "object": dict}
     for node in config("azure")["available_node_types"].values():
         for name, value in node["node_config"]["azure_arm_parameters"].items():
-            if name != "availability_zone":  # the one that Ray reads itself
+            if name != "availability_zone":  # Ray itself reads this parameter
                 assert isinstance(value, kinds[template[name]["type"]]), name
 
 

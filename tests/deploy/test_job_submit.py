@@ -1,4 +1,4 @@
-"""The block of docs/cluster.md that submits a study as a job, run as it stands against a head on this machine."""
+"""docs/cluster.md has a block of commands that submits a study as a job. It runs here against a head on this machine."""
 
 import re
 import shutil
@@ -32,7 +32,7 @@ def documented_block() -> str:
 
 @dataclass
 class Head:
-    """A Ray head of this machine that wants a token, and the environment of a laptop that has it."""
+    """A Ray head on this machine that asks for a token, and the environment of a user's laptop that has the token."""
 
     folder: Path
     environment: dict[str, str]

@@ -1,6 +1,6 @@
-"""deploy/kuberay.yaml, against a compact form of KubeRay 1.7's RayJob schema and of its operator's own rules.
+"""deploy/kuberay.yaml, against a short form of KubeRay 1.7's RayJob schema and of the operator's rules.
 
-Checked once against the operator's whole CRD as well (unknown fields refused): no error.
+The file was also checked once against the operator's whole CRD, with unknown fields refused: no error.
 """
 
 import copy
@@ -14,7 +14,7 @@ import yaml
 from tests.deploy.deployment import DEPLOY
 from tests.support.builders import ROOT
 
-# A dict lists the fields that are allowed (! marks the required ones), a set the values, a list its elements.
+# A dict lists the allowed fields; ! marks required fields. A set lists the allowed values, and a list has the elements' type.
 QUANTITIES = {"*": (str, int)}
 CONTAINER = {
     "name!": str, "image!": str, "command": [str], "args": [str], "env": [{"name!": str, "value": str, "valueFrom": dict}],
@@ -112,7 +112,7 @@ def test_rayjob_keeps_the_operators_rules() -> None:
     assert len(name) <= 47
     assert re.fullmatch("[a-z]([-a-z0-9]*[a-z0-9])?", name)
     assert all(group["minReplicas"] <= group["replicas"] <= group["maxReplicas"] for group in SPEC["workerGroupSpecs"])
-    assert all("restartPolicy" not in pod for pod in PODS), "the autoscaler's version 2 allows no other than Never"
+    assert all("restartPolicy" not in pod for pod in PODS), "the autoscaler's version 2 allows only Never"
     assert all(container["resources"]["requests"] == container["resources"]["limits"] for container in containers())
     assert JOB["spec"]["shutdownAfterJobFinishes"]
 

@@ -1,4 +1,4 @@
-"""What the recipes of deploy/ and docs/cluster.md name exists: files, flags, packages."""
+"""The files, flags and packages that deploy/ and docs/cluster.md name exist."""
 
 import re
 import subprocess
@@ -13,7 +13,7 @@ from tests.support.builders import ROOT
 DOCS = ROOT / "docs" / "cluster.md"
 RECIPES = [DOCS, ROOT / "ray_cluster.yaml", *(path for path in sorted(DEPLOY.iterdir()) if path.is_file())]
 STUDY = re.compile(
-    r"(?:pipelines[/.]full_study(?:\.py)?|slurm\.sbatch|(?<!-t )uvb-study:\w+)(?: --(?= ))?"  # what runs a study
+    r"(?:pipelines[/.]full_study(?:\.py)?|slurm\.sbatch|(?<!-t )uvb-study:\w+)(?: --(?= ))?"  # a command that runs a study
     r"((?: (?:--?[a-z][a-z0-9-]*|[\w./:-]+))*)"  # its flags and their values
 )
 

@@ -71,7 +71,7 @@ def test_symmetric_run_has_the_options_the_script_uses() -> None:
     assert "--min-nodes" in told
 
 
-@pytest.mark.nightly  # two Slurm nodes on one machine; timing decides on a loaded one
+@pytest.mark.nightly  # two Slurm nodes on one machine; on a busy machine they may be too slow
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_sbatch_trains_a_study_on_two_nodes(folder: Path) -> None:
@@ -83,7 +83,7 @@ def test_sbatch_trains_a_study_on_two_nodes(folder: Path) -> None:
     assert (folder / "home" / ".ray" / "auth_token").stat().st_mode & 0o077 == 0, "the token is its owner's alone"
 
 
-@pytest.mark.nightly  # two Slurm nodes on one machine; timing decides on a loaded one
+@pytest.mark.nightly  # two Slurm nodes on one machine; on a busy machine they may be too slow
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_sbatch_fails_when_the_study_fails(folder: Path) -> None:
@@ -92,7 +92,7 @@ def test_sbatch_fails_when_the_study_fails(folder: Path) -> None:
     assert "--sigmas -1: it must be from" in said
 
 
-@pytest.mark.nightly  # two Slurm nodes on one machine; timing decides on a loaded one
+@pytest.mark.nightly  # two Slurm nodes on one machine; on a busy machine they may be too slow
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_sbatch_names_a_missing_environment_in_one_line(folder: Path) -> None:

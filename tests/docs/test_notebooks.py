@@ -1,4 +1,4 @@
-"""The notebooks run from top to bottom, as a reader would run them."""
+"""The notebooks run from top to bottom."""
 
 from pathlib import Path
 

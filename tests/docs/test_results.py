@@ -1,4 +1,4 @@
-"""The results pages say what the committed results say, and their links lead somewhere."""
+"""The results pages have the numbers of the committed results, and their links lead to existing files."""
 
 import re
 import runpy

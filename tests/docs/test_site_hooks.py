@@ -1,4 +1,4 @@
-"""What the documentation's pages link, with and without an address of the project."""
+"""The links in the documentation's pages, if the project has an address on the web and if it has none."""
 
 import runpy
 from types import SimpleNamespace

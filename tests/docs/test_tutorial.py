@@ -1,4 +1,4 @@
-"""docs/tutorial.md runs, block after block, as a reader would paste it."""
+"""The code blocks of docs/tutorial.md run one after another."""
 
 import re
 

@@ -1,7 +1,7 @@
-"""Chaos: run one study undisturbed, disturb the same study again and again, and compare their tables, which must be equal.
+"""Run a study undisturbed, then run the same study and disturb it again and again. The tables of both must be equal.
 
-`make chaos`, or `python -m tests.end_to_end.chaos --help`. chaos_kinds.py lists what happens to the study. A blow counts once
-the study was seen to go on.
+`make chaos`, or `python -m tests.end_to_end.chaos --help`. chaos_kinds.py has the kinds of disturbance. A disturbance counts
+when the study has gone on after it.
 """
 
 import json
@@ -32,10 +32,10 @@ Needed = tuple[MlflowServer | None, SmallDisk | None]
 
 @dataclass(frozen=True)
 class Chaos:
-    """What happens how often, and the size of the study that suffers it."""
+    """How often the study is disturbed, and how large it is."""
 
     times: dict[str, int] = field(default_factory=dict)
-    """Kinds and how often: --times worker 6 storage 1. Others do not happen then. Empty: every kind, as chaos_kinds.py says."""
+    """How often each kind happens: --times worker 6 storage 1. No other kinds happen. Empty: the numbers in chaos_kinds.py."""
     seed: int = 0
     frozen_seconds: float = 60.0
     """How long a worker is stopped."""
@@ -44,15 +44,15 @@ class Chaos:
     patience: float = 600.0
     """Seconds that a recovery may take."""
     record: bool = False
-    """Append what was found to results/chaos/runs.json."""
+    """Append the results to results/chaos/runs.json."""
     calm: str = ""
-    """The --storage of the same study, run undisturbed before. Empty: it runs first."""
+    """The --storage folder of an earlier undisturbed run of the same study. Empty: run the undisturbed study first."""
     keep: str = ""
-    """A folder to keep what is on the disk; a temporary one, removed at the end, where empty."""
+    """The folder for the studies, which is kept. Empty: a temporary folder, removed at the end."""
 
 
 def moments(times: dict[str, int], chance: random.Random) -> Iterator[tuple[str, float]]:
-    """What happens in turn, and at which share of the training; 1 for what comes after it."""
+    """The kinds in the order that they happen, each with its share of the training. After the training the share is 1."""
     for phase in PHASES:
         names = [name for name, count in times.items() for _ in range(count) if KINDS[name].phase == phase]
         chance.shuffle(names)
@@ -63,7 +63,7 @@ def moments(times: dict[str, int], chance: random.Random) -> Iterator[tuple[str,
 
 
 def disturb(attack: Attack, times: dict[str, int]) -> list[Blow]:
-    """All blows, each at its moment."""
+    """Strike each blow at its moment, and wait until the study goes on."""
     blows: list[Blow] = []
     for name, moment in moments(times, attack.random):
         while True:
@@ -82,10 +82,8 @@ def disturb(attack: Attack, times: dict[str, int]) -> list[Blow]:
 
 
 @contextmanager
-def needed(
-    times: dict[str, int], folder: Path, skipped: dict[str, str]
-) -> Iterator[tuple[MlflowServer | None, SmallDisk | None]]:
-    """The MLflow server and the small disk, where a kind needs them. A kind that cannot be had is noted in `skipped`."""
+def needed(times: dict[str, int], folder: Path, skipped: dict[str, str]) -> Iterator[Needed]:
+    """The MLflow server and the small disk, if a kind needs them. A kind that cannot happen here is noted in `skipped`."""
     server = disk = None
     with ExitStack() as stack:
         if times.get("storage"):
@@ -101,7 +99,7 @@ def needed(
 
 
 def undisturbed(chaos: Chaos, folder: Path, nodes: Nodes) -> tuple[Path, float]:
-    """The folder of the undisturbed study, which runs now unless `calm` names one, and the seconds that it took."""
+    """The undisturbed study's folder, and its seconds. The study runs now, unless `calm` names its folder."""
     calm = Path(chaos.calm or folder / "calm").resolve()
     if not chaos.calm:
         driver = Driver(emptied(calm), [*arguments(chaos), "--storage", str(calm)], nodes.mark)
@@ -125,7 +123,7 @@ def emptied(folder: Path) -> Path:
 
 
 def compare_disturbed(chaos: Chaos, folder: Path, nodes: Nodes) -> list[Blow]:
-    """Run the study undisturbed and disturbed, compare the two, and record what was found."""
+    """Run the study undisturbed and disturbed, compare the two, and record the results."""
     calm, seconds = undisturbed(chaos, folder, nodes)
     rough, skipped = emptied(folder / "disturbed"), dict[str, str]()
     with needed(chaos.times, rough, skipped) as (server, disk):

@@ -1,4 +1,4 @@
-"""What every kind of chaos needs: it looks at a study, waits, and sees that the training goes on."""
+"""What every kind of chaos needs: looking at a study, and waiting until its training goes on."""
 
 import json
 import random
@@ -16,11 +16,11 @@ from tests.support.mlflow_server import MlflowServer
 from tests.support.small_disk import SmallDisk
 
 WORKER = "ray::RayTrainWorker"  # how Ray names its processes
-LAST_SHARE = 0.9  # a model that is nearly trained is not attacked: it might end before the blow is felt
+LAST_SHARE = 0.9  # a model trained further is not attacked: it might end before the blow is felt
 
 
 class TooLate(Exception):
-    """The model was trained, or the task made, before the blow was felt: it does not count."""
+    """The training or the task ended before the blow was felt, so the blow does not count."""
 
 
 @dataclass
@@ -32,13 +32,13 @@ class Blow:
     recovery_seconds: float
     evidence: str
     restarts: int = 1
-    """How often the model was begun again for it, at least."""
+    """How many restarts of the model the blow caused, at least."""
     kind: str = ""
 
 
 @dataclass
 class Scene:
-    """What is at work just before a blow."""
+    """The model and the processes that work just before a blow."""
 
     model: str
     """The spec_id of the model that trains."""
@@ -52,7 +52,7 @@ class Scene:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object, or {} where it is not there (yet)."""
+    """A JSON object, or {} if the file is missing or not yet whole."""
     try:
         return dict(json.loads(path.read_text()))
     except (OSError, ValueError):
@@ -108,16 +108,16 @@ class Attack:
         return f"{spec['model']} after step {round(now['epoch'] * steps)} of {steps * self.epochs}"
 
     def scene(self, title: str = WORKER) -> Scene:
-        """What is at work now. Raises TooLate where no model trains."""
+        """The scene now. Raises TooLate if no model trains."""
         model, processes = self.training(), titled(self.nodes.mark, title)
         if not self.starts(model) or not processes:
             raise TooLate("when no model was training")
         return Scene(model, self.where(), self.starts(model), title, set(processes), time.time(), time.monotonic())
 
     def ripe(self, moment: float) -> bool:
-        """Whether the training has come to that moment and is in the midst of a model.
+        """Whether the training has reached that share of its work, and a model trains now.
 
-        Between two models no model would know that it was begun again.
+        A blow between two models restarts neither of them, so there would be no restart to count.
         """
         if self.share() == 1.0:
             raise ChaosError("all models were trained too early: give more --epochs, or fewer kinds")
@@ -134,11 +134,11 @@ class Attack:
     # -------------------------------------------------------------------------------------------------- waiting
 
     def until(self, what: str, condition: Callable[[], Any], pause: float = 0.05, seconds: float = 0.0) -> Any:
-        """What `condition` finds.
+        """Wait until `condition` finds something, and return it.
 
         Raises:
-            ChaosError: it found nothing for `patience` seconds, or the driver ended.
-            TooLate: it found nothing for `seconds`, where that is given.
+            ChaosError: `condition` found nothing for `patience` seconds, or the driver ended.
+            TooLate: `seconds` is given, and `condition` found nothing for so long.
         """
         deadline = time.monotonic() + (seconds or self.patience)
         while time.monotonic() < deadline:
@@ -151,11 +151,11 @@ class Attack:
         raise ChaosError(f"waited {self.patience:.0f} s for {what}, in vain; now at {self.where()}:\n{self.driver.said()}")
 
     def begun_again(self, scene: Scene, pid: int, note: str = "") -> Blow:
-        """Wait until the scene's model was begun again, by a new process. Raises TooLate where it ended just then."""
+        """Wait until a new process trains the scene's model. Raises TooLate if the model's training has ended instead."""
 
         def evidence() -> str:
             found = self.progress()[scene.model]
-            # A process's birth does not tell: Ray may take one that had stood idle since long before the blow.
+            # The process need not be younger than the blow: Ray may use one that has long been idle.
             born = [process for process in titled(self.nodes.mark, scene.title) if process not in scene.processes]
             if found["starts"] > scene.starts and born:
                 return f"new process {born[0].pid}, starts {scene.starts} -> {found['starts']}{note}"
@@ -167,6 +167,6 @@ class Attack:
         return self.went_on(scene, pid, said, restarts=1)
 
     def went_on(self, scene: Scene, pid: int, evidence: str, restarts: int = 0, since: float = 0.0) -> Blow:
-        """Wait until the training goes on after `since`, the time of the scene where none is given."""
+        """Wait until the training makes steps after `since`, by default the time of the scene."""
         self.until("training to go on", lambda: self.moving(since or scene.time))
         return Blow(scene.at, pid, time.monotonic() - scene.began - max(0.0, since - scene.time), evidence, restarts)

@@ -18,12 +18,12 @@ NODE_CPUS, NODES = 2, 3
 
 
 class ChaosError(AssertionError):
-    """The study did not survive, or what survived is not equal."""
+    """The study did not go on, or its results differ from those of the undisturbed study."""
 
 
 @dataclass
 class Driver:
-    """`full_study.py` as a process of its own; after a kill it is run again."""
+    """`full_study.py` in another process. After a kill it is run again."""
 
     folder: Path
     arguments: list[str]
@@ -41,7 +41,7 @@ class Driver:
             self.process = subprocess.Popen(command, cwd=self.folder, env=environment, stdout=log, stderr=log)
 
     def kill(self) -> int:
-        """Kill it at once, whatever it does. Returns its process id."""
+        """Kill the driver at once, whatever it does. Returns its process id."""
         self.process.kill()
         self.process.wait()
         return self.process.pid
@@ -116,6 +116,6 @@ class Nodes:
 
     def stop(self) -> None:
         if self.cluster is not None:
-            self.cluster.global_state.disconnect()  # its client would end this process a minute after its server died
+            self.cluster.global_state.disconnect()  # otherwise the client would end this process a minute after its server died
             self.cluster.shutdown()
             self.cluster = None

@@ -1,7 +1,7 @@
-"""The kinds of chaos: what happens to a study that must go on and end as one that nothing disturbed.
+"""The kinds of chaos. After each of them, the study must go on and end like an undisturbed study.
 
-The next kind is one more function here. It strikes, waits until the study goes on, and returns the `Blow`. It raises `TooLate`
-where the blow was not felt, and is then called again.
+Each kind is a function. It strikes, waits until the study goes on, and returns the `Blow`. If the study did not feel the blow,
+the function raises `TooLate` and is called again.
 """
 
 import os
@@ -35,7 +35,7 @@ class Kind:
     times: int
     phase: str = "training"
     order: int = 0
-    """-1: before the others of its phase, as it needs a model that is not nearly trained; 1: after them, as it takes long."""
+    """-1: first in its phase, because it needs a model that still trains for long. 1: last, because it takes long."""
 
 
 KINDS: dict[str, Kind] = {}
@@ -99,7 +99,7 @@ def checkpoint(attack: Attack) -> Blow:
 
 @kind(times=3)
 def trial(attack: Attack) -> Blow:
-    """A Tune trial is killed, which drives the workers of a model."""
+    """A Tune trial is killed. The trial drives the workers of a model."""
     scene = attack.scene(TRIAL)
     return attack.begun_again(scene, kill_one(attack, scene))
 
@@ -125,7 +125,7 @@ def driver(attack: Attack) -> Blow:
 
 
 def ended(ending: Ending, attack: Attack) -> Blow:
-    """The study ends before its time and says so, and the same command runs again, on a new cluster where Ray is lost."""
+    """The study ends early and says so, and the same command runs again. If Ray was lost, it runs on a new cluster."""
     scene, process = attack.scene(), attack.driver.process
     pid = end(ending, process, attack.nodes.of_head)
     require_ended(ending, process, attack.driver.said, attack.patience)
@@ -148,7 +148,7 @@ def frozen(attack: Attack) -> Blow:
     victim.suspend()
     time.sleep(attack.frozen_seconds)
     now = time.time()
-    with suppress(psutil.Error):  # it was given up for dead meanwhile
+    with suppress(psutil.Error):  # Ray may have given it up and ended it
         victim.resume()
     blow = attack.went_on(scene, victim.pid, "", since=now)
     blow.evidence = f"stopped for {attack.frozen_seconds:.0f} s, starts {scene.starts} -> {attack.starts(scene.model)}"
@@ -157,7 +157,7 @@ def frozen(attack: Attack) -> Blow:
 
 @kind(times=1, order=1)
 def mlflow(attack: Attack) -> Blow:
-    """The MLflow server is killed and started again. `require_no_traces` sees that it got what it missed."""
+    """The MLflow server is killed and started again. `require_no_traces` checks that it got all epochs that it missed."""
     scene, server = attack.scene(), attack.server
     assert server is not None
     told = attack.driver.said().count(MISSED)
@@ -188,7 +188,7 @@ def storage(attack: Attack) -> Blow:
 
 @kind(times=3, phase="measurements")
 def task(attack: Attack) -> Blow:
-    """A measurement is killed at work. One that ended just then leaves an idle process, whose death restarts nothing."""
+    """A measurement is killed while it runs. If it ended just before, the kill hits an idle process and restarts nothing."""
     from ray.util.state import list_tasks
     from ray.util.state.exception import RayStateApiException
 
@@ -222,7 +222,7 @@ def task(attack: Attack) -> Blow:
 
 @kind(times=1, phase="report")
 def report(attack: Attack) -> Blow:
-    """The driver is killed when it has just begun to write tables, figures and report, which it tells by timings.json."""
+    """The driver is killed when it has just begun to write tables, figures and report. timings.json shows that moment."""
     told, page = attack.study / "timings.json", attack.study / "report.html"
     before = told.stat().st_mtime_ns if told.exists() else 0
     begun = lambda: told.exists() and told.stat().st_mtime_ns > before  # noqa: E731

@@ -1,4 +1,4 @@
-"""What a chaos run records, and the traces that it must not leave."""
+"""Compare the studies of a chaos run, look for traces that must not stay, and record the run."""
 
 import collections
 import json
@@ -30,9 +30,9 @@ def require_same(calm: Path, rough: Path) -> str:
 
 
 def require_no_traces(folder: Path, blows: list[Blow]) -> None:
-    """Raise ChaosError where a half-written file is left, files know of too few restarts, or MLflow's runs are wrong.
+    """Raise ChaosError if a half-written file is left, files count too few restarts, or MLflow's runs are wrong.
 
-    They are wrong where one is there twice, still RUNNING, or without an epoch of its model's curve.
+    Runs are wrong if a run is there twice, is still RUNNING, or misses an epoch of its model's curve.
     """
     study = folder / "digits"
     left = [str(path.relative_to(study)) for path in study.rglob(".tmp-*")]

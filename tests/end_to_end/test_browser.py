@@ -28,7 +28,7 @@ def chrome():
 
 @pytest.fixture(scope="module")
 def projected(tmp_path_factory):
-    """A small study in a MLflow store, served; the server's address and the study's views."""
+    """A small study on an MLflow server: the server's address and the study's views."""
     from pipelines.files.store import Store
     from pipelines.tracking.tracker import Tracker
 

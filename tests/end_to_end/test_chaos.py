@@ -1,4 +1,4 @@
-"""What the chaos run (`make chaos`) compares, counts and refuses. The run itself, short, is in test_disturbed_studies.py."""
+"""What the chaos run (`make chaos`) compares, counts and refuses. test_disturbed_studies.py has a short chaos run."""
 
 import dataclasses
 import json
@@ -84,7 +84,7 @@ def test_record_says_kinds_counts_and_equal_tables(tmp_path: Path) -> None:
 
 
 class Worker:
-    """A process that trains. `felt` happens when it is killed or let go."""
+    """A process that trains. `felt` is called when the process is killed or resumed."""
 
     pid = 7
 
@@ -98,7 +98,7 @@ class Worker:
 
 @pytest.fixture
 def attack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Attack:
-    """An attack on a study of two models, of which the first trains. `workers` lists its workers; a test may change it."""
+    """An attack on a study of two models. The first model trains."""
     for name in ("a", "b"):
         (tmp_path / "models" / name).mkdir(parents=True)
         spec = {"model": "uvb", "data": {"train_images": 300}, "recipe": {"batch_size": 100}}
@@ -121,7 +121,7 @@ def set_workers(monkeypatch: pytest.MonkeyPatch, workers: list[Worker]) -> None:
 
 @pytest.mark.parametrize("ended", [False, True])
 def test_blow_counts_only_where_its_model_was_begun_again(attack: Attack, monkeypatch: pytest.MonkeyPatch, ended: bool) -> None:
-    """A blow that comes when its model has just been trained restarts nothing, though the next model then begins."""
+    """A blow restarts nothing if its model's training has just ended. The next model then begins as usual."""
 
     def felt() -> None:
         workers[:] = [Worker(felt)]  # of the model begun again, or of the next one

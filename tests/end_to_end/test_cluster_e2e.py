@@ -1,4 +1,4 @@
-"""`ray up`, `ray submit` and `ray job submit` on this machine. They run the package that was shipped, not this checkout's."""
+"""`ray up`, `ray submit` and `ray job submit` on this machine. They run the package that was shipped, not this checkout."""
 
 import copy
 import os
@@ -41,7 +41,7 @@ class Cluster:
 
 
 def local_yaml(folder: Path, port: int, dashboard: int, ray_folder: Path) -> Path:
-    """ray_cluster.yaml with this machine in place of AWS. It ships and installs the package as there, but downloads nothing."""
+    """ray_cluster.yaml with this machine in place of AWS. It ships and installs the package, but downloads nothing."""
     config = copy.deepcopy(yaml.safe_load((ROOT / "ray_cluster.yaml").read_text()))
     for key in ("docker", "upscaling_speed"):
         del config[key]

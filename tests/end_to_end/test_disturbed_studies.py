@@ -1,4 +1,4 @@
-"""Whole studies under Ray, killed, stopped and damaged: each ends as one that nothing disturbed."""
+"""Whole studies under Ray are killed, stopped and damaged. Each must end like an undisturbed study."""
 
 import json
 import os
@@ -80,7 +80,7 @@ def test_study_survives_and_ends_the_same(tmp_path: Path, two_workers: Path, mar
     left = [each for each in marked(mark) if each.pid != process.pid]
     began = time.monotonic()
     process.send_signal(signal.SIGINT)
-    assert "worker.py" not in finish(process, rough, code=130)  # Ray's own words; a second Ray would say some
+    assert "worker.py" not in finish(process, rough, code=130)  # this file name is only in Ray's own messages
     assert time.monotonic() - began < 60
     _, alive = psutil.wait_procs(left, timeout=20)
     assert not alive
@@ -120,7 +120,7 @@ def states(folder: Path) -> list[Path]:
 def test_study_skips_damaged_and_refuses_foreign_checkpoints(tmp_path: Path, mark: str, two_workers: Path) -> None:
     """The driver is killed and its newest checkpoint is cut short. The study uses the one before it and says so.
 
-    It ends with the losses of two workers that nothing disturbed.
+    The losses of its one worker equal those of the undisturbed study with two workers, but for rounding.
     """
     rough = tmp_path / "rough"
     killed = study(rough, mark, "--num-workers", "1")
@@ -131,7 +131,7 @@ def test_study_skips_damaged_and_refuses_foreign_checkpoints(tmp_path: Path, mar
         time.sleep(0.02)
     killed.send_signal(signal.SIGKILL)
     end_marked(mark)
-    *_, older, newest = states(rough)  # of one model; a third where the kill came while they were tidied up
+    *_, older, newest = states(rough)  # two of one model; three if the kill came while the oldest was removed
     assert older.parents[1] == newest.parents[1]
     damaged = newest / "state.safetensors"
     os.truncate(damaged, damaged.stat().st_size // 2)
@@ -167,7 +167,7 @@ def require_equal_but_for_rounding(one_worker: Path, two_workers: Path) -> None:
     assert len(one) >= 4
     assert set(one.index) == set(two.index)
     assert ((two.loss / one.loss - 1).abs() < 0.005).all()
-    assert (two.loss != one.loss).any(), "two workers add in another order"
+    assert (two.loss != one.loss).any(), "two workers add in another order, so some loss must differ"
 
 
 @pytest.mark.timeout(2400)

@@ -1,4 +1,4 @@
-"""Faults made for real: a disk that is full, requests that cannot be met."""
+"""Real faults: a full disk, and requests for more workers, CPUs or GPUs than there are."""
 
 import dataclasses
 import re
@@ -14,14 +14,10 @@ from pipelines.executor.training import Training
 from pipelines.files.store import Store
 from pipelines.study.images import save_images
 from tests.support.builders import ROOT, tiny_spec
+from tests.support.one_training import PLAN, folder_of, train, weights
 from tests.support.small_disk import CannotMount, SmallDisk
 from uvb.data import ImageSet
-from uvb.models.io import load
-from uvb.plan import Plan
-from uvb.spec import RunSpec
 from uvb.training.state import TrainState
-
-PLAN = Plan(precision="fp64")
 
 
 @pytest.fixture
@@ -29,14 +25,9 @@ def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
     try:
         disk = SmallDisk(tmp_path / "disk", megabytes=4)
     except CannotMount as error:
-        pytest.skip(str(error))  # only root can mount the small disk that is filled
+        pytest.skip(str(error))  # only root can mount a small disk
     yield disk
     disk.remove()
-
-
-def trained(store: Store, spec: RunSpec) -> dict[str, torch.Tensor]:
-    assert store.local_path is not None
-    return load(store.local_path / "models" / spec.spec_id / "model", "cpu").state_dict()
 
 
 def test_full_disk_loses_nothing(small_disk: SmallDisk, tmp_path: Path, digits: ImageSet) -> None:
@@ -64,7 +55,7 @@ def test_full_disk_loses_nothing(small_disk: SmallDisk, tmp_path: Path, digits: 
     notes = [note for note in first.notes if "No space left on device" in note]
     assert notes
     assert all("free some space there" in note for note in notes)
-    folder = small_disk.path / "study" / "models" / spec.spec_id
+    folder = folder_of(store, spec)
     assert not (folder / "done.json").exists()
     kept = {path.name for path in (folder / "state").iterdir() if not path.name.startswith(".")}
     assert kept
@@ -72,18 +63,14 @@ def test_full_disk_loses_nothing(small_disk: SmallDisk, tmp_path: Path, digits: 
     (filler,) = fillers
     filler.unlink()
     store.sweep()
-    second = Training(spec, PLAN, store, 1e9, 0)
-    assert second.run()["outcome"] == "done"
+    second = train(spec, store)
     assert any(re.search(r"going on from step [1-9]", note) for note in second.notes)
-    Training(spec, PLAN, calm, 1e9, 0).run()
-    wanted = trained(calm, spec)
-    assert all(torch.equal(value, wanted[name]) for name, value in trained(store, spec).items())
+    train(spec, calm)
+    wanted = weights(folder_of(calm, spec))
+    assert all(torch.equal(value, wanted[name]) for name, value in weights(folder).items())
 
 
-# --------------------------------------------------------------------------------------------------- under Ray, whole
-
-
-@pytest.mark.slow  # each is a process of its own
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [

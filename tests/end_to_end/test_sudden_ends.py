@@ -1,4 +1,4 @@
-"""What ends a study on one machine before its time: Ray's own processes killed, a closed terminal, an impatient person."""
+"""A study on one machine that ends early: Ray's processes are killed, the terminal is closed, or Ctrl-C is pressed often."""
 
 import time
 from pathlib import Path
@@ -20,7 +20,7 @@ def test_study_ends_soon_in_one_line_and_leaves_nothing_running(kind: str, tmp_p
     output = (tmp_path / "out.txt").read_text
     try:
         driver = study(tmp_path, mark, "--epochs", "5000", "--num-workers", "1")
-        deadline = time.monotonic() + 900  # beside other tests workers start slowly
+        deadline = time.monotonic() + 900  # workers start slowly while other tests run
         while "images/s" not in output():
             assert driver.poll() is None, output()
             assert time.monotonic() < deadline

@@ -1,4 +1,4 @@
-"""The spaces for the paper's remarks and questions: what they vary, and what they keep."""
+"""The spaces for the paper's remarks and questions: what they vary, and what they leave the same."""
 
 import dataclasses
 import math
@@ -35,7 +35,7 @@ def test_train_size_varies_the_images_with_equal_steps(base: Base) -> None:
     assert all(abs(count / steps[1500] - 1) <= 0.01 for count in steps.values())
     assert {s.model for s in specs} == {"uvb", "deen"}
     whole = [s for s in specs if s.data.train_images == 1500]
-    assert all(s == base.spec(s.model, seed=s.seed) for s in whole)  # so that a study on all images shares them
+    assert all(s == base.spec(s.model, seed=s.seed) for s in whole)  # a study on all images shares these trainings
 
 
 def test_remark4_and_questions_change_only_the_model(base: Base) -> None:

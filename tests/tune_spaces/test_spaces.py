@@ -119,7 +119,7 @@ def test_run_study_holds_out_training_images(
 
 
 def test_sweep_specs_refuses_models_that_the_space_does_not_train(digits: ImageSet) -> None:
-    """`questions` and `remark4` name their own."""
+    """The spaces `questions` and `remark4` choose their models themselves."""
     own = sweep_specs(SweepConfig(space="questions"), digits)
     assert sweep_specs(SweepConfig(space="questions", models=tuple({spec.model for spec in own})), digits) == own
     for models in (("uvb",), ("uvb", "vae")):
@@ -128,7 +128,7 @@ def test_sweep_specs_refuses_models_that_the_space_does_not_train(digits: ImageS
 
 
 def test_ranking_sorts_the_trainings_of_each_model(tmp_path: Path) -> None:
-    """The best is first, and those without a loss are last. A line names what differs."""
+    """The best training is first, and trainings without a loss are last. Each line names the settings that differ."""
     specs = [
         dataclasses.replace(fake_study.spec(model), recipe=fake_study.spec(model).recipe.changed(batch_size=batch))
         for model in ("uvb", "deen")

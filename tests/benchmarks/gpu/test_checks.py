@@ -24,7 +24,7 @@ def test_checks_pass_on_this_machine(digits, tmp_path):
 
 @pytest.mark.parametrize("wrong", [1.02, float("nan")])
 def test_gradients_check_fails_for_a_wrong_gradient(digits, tmp_path, monkeypatch, wrong):
-    """In fp32 it notices an error of two percent. NaN never passes."""
+    """In fp32 the check notices an error of two percent. NaN never passes."""
     real = checks.flat_gradient
 
     def bent(spec, plan, arguments, weights):
@@ -37,7 +37,7 @@ def test_gradients_check_fails_for_a_wrong_gradient(digits, tmp_path, monkeypatc
 
 
 def test_check_that_raises_leaves_settings_as_they_were(digits, tmp_path, monkeypatch):
-    """Else all later figures would come from other arithmetic."""
+    """If the settings stayed changed, all later measurements would use other arithmetic."""
 
     def raises(*_, **__):
         raise RuntimeError("no")

@@ -1,4 +1,4 @@
-"""A whole call on a lent machine, rehearsed on the CPU, and its choices."""
+"""A whole run of the GPU script, rehearsed on the CPU: what it trains, measures, records and skips."""
 
 import json
 
