@@ -1,4 +1,4 @@
-"""Run the whole study: `python pipelines/full_study.py --help`. This file is short, since `ray submit` copies only this one."""
+"""Run the whole study: `python pipelines/full_study.py --help`. `ray submit` copies only this file, so it is short."""
 
 from pipelines.cli import command
 from pipelines.study.config import StudyConfig

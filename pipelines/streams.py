@@ -45,7 +45,7 @@ class Steady:
         return text.encode(encoding, "spelt").decode(encoding)
 
     def silence(self) -> None:
-        """Discard all later output: its reader has ended, as `head` does, or the terminal was closed."""
+        """Discard all later output. Its reader has ended, as `head` does early, or the terminal was closed."""
         nowhere = os.open(os.devnull, os.O_WRONLY)
         try:
             os.dup2(nowhere, self.stream.fileno())

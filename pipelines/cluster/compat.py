@@ -69,8 +69,8 @@ def kill_own_processes() -> None:
 def share(key: str, value: Any) -> None:
     """Put `value` into the control server's memory, for any process of this Ray.
 
-    Tune's `param_space` will not do: Tune writes it to files, and an address may hold a password. Nor will the object store: a
-    driver that owns an object there dies silently if Ray ends first.
+    Tune's `param_space` is no place for it: Tune writes that to files, and an address may hold a password. The object store is
+    no place either: if Ray ends first, a driver that owns an object there dies silently.
     """
     _internal_kv_put(key, pickle.dumps(value), overwrite=True)
 

@@ -164,7 +164,7 @@ def study_seconds(works: Sequence[Work], machine: Machine, devices: int, workers
 
 
 def best_workers(works: Sequence[Work], machine: Machine, devices: int) -> int:
-    """How many workers each model should have: the power of two that ends the study first, or fewer if 2 % slower at most."""
+    """How many workers each model should have: the smallest power of two that takes at most 2 % longer than the best one."""
     most = min(devices, min(work.batch for work in works))
     choices = [2**i for i in range(most.bit_length()) if 2**i <= most]
     seconds = {workers: study_seconds(works, machine, devices, workers) for workers in choices}

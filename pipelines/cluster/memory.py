@@ -51,7 +51,7 @@ def training_bytes(spec: RunSpec, workers: int) -> int:
 
 
 def require_memory(specs: Sequence[RunSpec], layout: Layout, has: Capacity, trained: Callable[[RunSpec], bool]) -> None:
-    """Refuse a training that needs more memory than there is, as far as both are known.
+    """Refuse a training that needs more memory than there is. If either is not known, refuse nothing.
 
     Args:
         trained: whether a training has ended, and so needs no memory.

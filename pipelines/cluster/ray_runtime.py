@@ -211,9 +211,9 @@ def leave_ray(*, at_once: bool = False) -> None:
     """Disconnect from Ray, and end the Ray that was started here.
 
     Args:
-        at_once: kill it, in a process that then leaves by `os._exit`. This is for a broken Ray, which would not answer a proper
-            shutdown, and for a Tune thread that still uses Ray: a shutdown would close its connection, and crash. A cluster
-            ends the driver's work when the driver is gone.
+        at_once: kill Ray, in a process that then leaves by `os._exit`. A broken Ray would not answer a proper shutdown. A Tune
+            thread that still uses Ray would crash, since a shutdown closes its connection. A joined cluster is not killed:
+            it ends the driver's work when the driver is gone.
     """
     if at_once:
         logging.disable()  # else Tune's thread would complain

@@ -15,7 +15,7 @@ RETRIES = 3
 def run_tasks(
     tasks: Sequence[Task], store: Store, settings: Settings, layout: Layout, check: Callable[[], None] = lambda: None
 ) -> Iterator[tuple[int, dict[str, str]]]:
-    """Run `tasks` as Ray tasks. About once a second, yield how many ended, and folder -> a line for each final failure.
+    """Run `tasks` as Ray tasks. About once a second, yield how many ended, and the final failures as folder -> line.
 
     Args:
         check: raises if Ray is gone. It is called before each question to Ray, since a dead Ray never answers.

@@ -93,7 +93,7 @@ def model_class(spec: RunSpec) -> type[Estimator]:
 
 
 def unfinished(tasks: Sequence[Task], store: Store, settings: Settings) -> list[Task]:
-    """Keep the tasks that have no result. A result of other settings, or of weights that the model no longer has, is none."""
+    """Keep the tasks that have no result. A result of other settings, or of earlier weights of the model, does not count."""
     now = {spec: trained(store, spec) for spec in {task.spec for task in tasks}}
 
     def stands(task: Task) -> bool:
@@ -105,7 +105,7 @@ def unfinished(tasks: Sequence[Task], store: Store, settings: Settings) -> list[
 
 
 def trained(store: Store, spec: RunSpec) -> float | None:
-    """Return when a model's training ended. This time tells its weights from those of another training of the same spec."""
+    """Return when a model's training ended. Weights of another training of the same spec have another time."""
     time: float | None = store.find_json(f"models/{spec.spec_id}/done.json", Done).get("time")
     return time
 
@@ -119,7 +119,7 @@ def run_here(
     killed has failed too, since it would be killed again.
 
     Args:
-        left: the seconds that are left. No task begins when there are none.
+        left: the seconds that remain. When they are used up, no further task begins.
     """
     for task in tasks:
         if left() < 0:

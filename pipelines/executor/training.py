@@ -133,7 +133,7 @@ class Training:
         if self.store.exists("done.json"):
             self._try(lambda: self.store.remove("state"))  # left by a process that was killed right after done.json
             return "done"
-        if self.store.exists("failed.json"):  # this session wrote it: each session begins by removing it
+        if self.store.exists("failed.json"):  # each session removes old ones first, so this session wrote it
             return "failed"
         before = self.store.find_json("progress.json", ProgressJson)
         stuck, where = before.get("stuck", 0) + 1, masked(self.store.join("state"))

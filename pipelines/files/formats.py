@@ -71,7 +71,7 @@ class SpecJson(TypedDict):
 
 
 class ProgressJson(TypedDict, total=False):
-    """progress.json: how far a training is, and how often it was started."""
+    """progress.json: how much of a training is done, and how often it was started."""
 
     starts: int
     start: str | None
@@ -157,7 +157,7 @@ def read_object(path: Path, kind: Any = dict[str, Any]) -> dict[str, Any]:
     """The JSON object in a file, checked against the type `kind`; {} where there is no such file.
 
     Raises:
-        UserError: the file is no regular file, cannot be read, is no JSON, or holds something else. One line.
+        UserError: the file is no regular file, cannot be read, is no JSON, or has content of another type.
     """
     try:
         if path.exists() and not path.is_file():  # reading a pipe might wait for its writer for ever

@@ -2,7 +2,7 @@
 
 On a local disk the operating system locks ``lock.json``, so the lock is free the moment its holder dies. On an object store,
 or a disk without locks, the holder changes ``lock.json`` every few seconds. A holder on another machine counts as alive if
-that file changes while we look. No clock decides.
+that file changes while we look. Clocks of machines are not compared.
 """
 
 import fcntl
@@ -26,7 +26,7 @@ from uvb.errors import UserError
 
 LOCK = "lock.json"
 BEAT_SECONDS = 10.0
-STALE_SECONDS = 60.0  # a holder is dead if its file does not change for so long while we look
+STALE_SECONDS = 60.0  # if a holder's file does not change for this long while we look, the holder is dead
 LOOK_SECONDS = 1.0
 SETTLE_SECONDS = 2.0  # two drivers that start together have both written the file after this time
 

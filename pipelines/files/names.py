@@ -6,7 +6,7 @@ UNFIT = "/\\:%#?*\"'<>|"  # not in a study's name, which also names a folder, pa
 
 
 def plain_name(name: str, advice: str) -> str:
-    """Return `name` if a study may have it. Otherwise raise a `UserError` that ends with `advice`."""
+    """Return `name` if a study may have this name. Otherwise raise a `UserError` that ends with `advice`."""
     if not name or name in (".", "..") or set(name) & set(UNFIT) or not name.isprintable():
         raise UserError(f"study {name!r}: it must be a plain name, printable and without any of {UNFIT}; {advice}")
     return name

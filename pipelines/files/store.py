@@ -1,4 +1,4 @@
-"""Read and write a study's files, in a local folder or at a URI such as ``s3://bucket/studies/digits``. All code does it here.
+"""Read and write a study's files, in a local folder or at a URI such as ``s3://bucket/studies/digits``. No other code does.
 
 A file or folder is whole or absent. On a local disk it gets its name by a rename, after its bytes are on the disk. On an object
 store a file is one put. The manifest of a folder is put last, and the folder is absent until then.

@@ -120,7 +120,7 @@ class StudyFiles:
 
     @cached_property
     def superseded(self) -> frozenset[str]:
-        """The spec_ids of models whose images have changed since: nothing compares them with the last command's models."""
+        """The spec_ids of models whose images have changed since. They cannot be compared with the last command's models."""
         now = {m.spec.data.name: m.spec.data.checksum for m in self.models.values() if m.spec_id in self.asked}
         data = {spec_id: m.spec.data for spec_id, m in self.models.items()}
         return frozenset(i for i, d in data.items() if now.get(d.name, d.checksum) != d.checksum)
@@ -167,8 +167,8 @@ class StudyFiles:
     def of_models(self, task: str) -> Iterator[tuple[Model, Result]]:
         """The task's results with their models, in the order of data set, model, sigma, seed.
 
-        Left out are superseded models, results of weights that the model no longer has, and results that the last command would
-        measure otherwise: with other images, draws or rounding.
+        This leaves out superseded models, results of a model's earlier weights, and results of other settings (images, draws,
+        rounding) than the last command's.
         """
         known = self.models.keys() - self.superseded
         pairs = [(self.models[key], result) for key, result in self.results(task).items() if key in known]
@@ -199,7 +199,7 @@ def _is_of(result: Result, model: Model) -> bool:
 
 
 def order(spec: RunSpec) -> tuple[Any, ...]:
-    """A reader's order of models: data set, the paper's two models first, sigma, seed."""
+    """The key that sorts models for a reader: by data set, model (the paper's two first), sigma and seed."""
     rank = {"uvb": 0, "deen": 1, "vae": 2, "sigma_vae": 3}.get(spec.model, 9)
     return (spec.data.name, rank, spec.model, spec.sigma, spec.seed, spec.spec_id)
 

@@ -53,7 +53,7 @@ class Headline:
 
 @dataclass(frozen=True)
 class LoneHeadline:
-    """The best model at the largest noise level of a data set, where no two are compared."""
+    """The best model at the largest noise level of a data set that has no pair."""
 
     row: pd.Series  # its row of the losses table
     conditions: int
@@ -64,7 +64,7 @@ class LoneHeadline:
 
 
 def headlines(losses: pd.DataFrame, pairs: pd.DataFrame, asked: Collection[str] = ()) -> list[Headline]:
-    """One headline for each data set that has a pair; over several seeds the differences are averaged (`interval`)."""
+    """One headline for each data set that has a pair. Differences of several seeds are averaged (`interval`)."""
     ids = set(main_group(losses, asked)["spec_id"])
     pairs = pairs[(pairs["split"] == "test") & pairs["first_id"].isin(ids)]
     test = own_estimator(losses[losses["split"] == "test"]).set_index("spec_id", drop=False)

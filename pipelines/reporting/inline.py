@@ -25,7 +25,7 @@ CAPTIONS = "captions.json"
 
 
 class Captions(TypedDict):
-    """The file: drawing -> figure -> caption."""
+    """The file of captions: drawing -> figure -> caption."""
 
     captions: dict[str, dict[str, str]]
 
@@ -61,7 +61,7 @@ def store_figures(folder: Path, figures: dict[str, list[Inline]]) -> None:
 
 
 def stored_figures(folder: Path) -> dict[str, list[Inline]]:
-    """Drawing -> its figures as they lie in the folder. A copy of a study, which has no images, shows them again.
+    """Drawing -> its figures in the folder. The report of a copy by `keep.py`, which has no images, shows these figures.
 
     Raises:
         UserError: the file of captions is damaged.

@@ -1,4 +1,4 @@
-"""Tables 2 and 3 as cells: losses over sigma with the references beside them, and the losses that these leave out."""
+"""Tables 2 and 3 as cells: losses over sigma with the references beside them. A further table has the other losses."""
 
 from collections.abc import Callable, Collection, Sequence
 from typing import Any

@@ -65,14 +65,14 @@ def _partners(results: list[Measured]) -> Iterator[tuple[Measured, Measured]]:
 
 
 def _condition(spec: RunSpec, result: Result) -> str:
-    """What two compared models must share: everything but the model, and how they were measured (images, draws, rounding)."""
+    """What two compared models must share: all settings but the model, and the way of measuring (images, draws, rounding)."""
     blob = spec.to_json()
     shared = [blob[k] for k in ("data", "sigma", "recipe", "activation", "seed")]
     return json.dumps([*shared, result.values.get("settings")], sort_keys=True)
 
 
 def _compared(first: str, second: str) -> bool:
-    """Whether there is a pair first - second: any other model minus UVB or DEEN, and UVB - DEEN."""
+    """Whether `first` - `second` is a pair: UVB - DEEN, or another model minus one of these two."""
     return (first, second) == OPPONENTS if first in OPPONENTS else second in OPPONENTS
 
 

@@ -162,9 +162,9 @@ def _measured(files: StudyFiles, task: str) -> Iterator[tuple[Model, Result, dic
 
 
 def _as_the_paper_trains(spec: RunSpec) -> bool:
-    """Whether the paper's figures are of such a model: with SiLU (footnote 3 gives no figures for ReLU) and the paper's widths.
+    """Whether a model is like the paper's: with SiLU (footnote 3 gives no figures for ReLU) and the paper's widths.
 
-    The numbers of images and epochs may differ. The report shows them in tables.
+    Its numbers of images and epochs may differ from the paper's. The report's tables show both.
     """
     try:
         widths = default_widths(spec.model, spec.data.shape)

@@ -45,7 +45,7 @@ class ClusterOptions(Bounded):
     num_workers: int = 0
     """Data-parallel workers for each model. 0: what suits the cluster."""
     use_gpu: bool = False
-    """Train on GPUs. GPUs are not looked for, since an autoscaling cluster may show none before its workers join."""
+    """Train on GPUs. They are used only if asked for, since an autoscaling cluster may show none before its workers join."""
     cpus_per_worker: float = 0.0
     """CPUs for each worker. 0: what suits the cluster."""
     gpus_per_worker: float = 1.0
@@ -158,7 +158,7 @@ class DataOptions(Bounded):
     split: tuple[str, ...] = ()
     """Which splits of your own data to use: train=NAME test=NAME, where NAME+NAME joins two. Default: found by their names."""
     resize: int = 0
-    """Resize the images so that the shorter side has this many pixels. 0: do not."""
+    """Resize the images so that the shorter side has this many pixels. 0: keep their size."""
     center_crop: bool = False
     """Cut your own pictures to their central square."""
     background: Literal["none", "black", "white"] = "none"

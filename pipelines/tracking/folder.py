@@ -1,4 +1,4 @@
-"""Read the study's folder for MLflow. A failure of the folder raises `FolderError`, which tells it from one of MLflow's."""
+"""Read the study's folder for MLflow. A failure of the folder raises `FolderError`; a failure of MLflow raises other errors."""
 
 import io
 import tempfile
@@ -21,7 +21,7 @@ class FolderError(UserError):
 
 
 class StudyFolder:
-    """A study's files. An absent file is no failure: it raises FileNotFoundError, or gives None or [] where a method says so.
+    """A study's files. An absent file is no failure of the folder: it raises FileNotFoundError, or gives None or [].
 
     Raises:
         FolderError: by every method, where the folder cannot be read or written.

@@ -2,9 +2,9 @@
 
 Each pass compares the files' time stamps with the stamps of the last pass, and writes what is new.
 
-Runs: one parent (the study), one child per model, and children named "UVB over σ". These last have the metric
-``loss_over_sigma`` at step 100 σ: of one metric in several runs MLflow draws one chart, with a line for each run. If noise
-levels are finer than hundredths, the metric is ``loss_over_1000_sigma``, and so on.
+The study has a parent run, one child run for each model, and child runs such as "UVB over σ". MLflow draws one metric of
+several runs as one chart, with a line for each run. So each run over σ has the metric ``loss_over_sigma`` at step 100 σ. If
+noise levels are finer than hundredths, the metric is ``loss_over_1000_sigma``, and so on.
 """
 
 import json
@@ -121,7 +121,7 @@ class Projection:
             self._projected.pop(refused, None)
 
     def _unit(self, name: str, files: Stamps, work: Callable[[], None]) -> None:
-        """Do `work` unless it was done from these very files. Tell the user once if MLflow refuses.
+        """Do `work`, unless it was done from the same files already. Tell the user once if MLflow refuses.
 
         MLflow calls both a refusal and a lost connection an internal error. The third such error in a row counts as a refusal
         if the server answers another request. The third failure in a row to read a file of the study counts in the same way.

@@ -1,4 +1,4 @@
-"""The thread that keeps MLflow up to date with a running study, and where to look at it."""
+"""The thread that keeps MLflow up to date with a running study, and the addresses of the study in MLflow."""
 
 import threading
 

@@ -84,7 +84,7 @@ class Tracker:
                 raise
 
     def sync(self) -> bool:
-        """Project what changed since the last call; True where nothing is left to do. A server that is away raises nothing.
+        """Project what changed since the last call. True: nothing is left to do. If the server is away, nothing is raised.
 
         Logs at most one trained model per call, since that takes a second or more.
         """

@@ -33,7 +33,8 @@ def curve_points(rows: Rows, began: float | None, objective: str = "denoise") ->
 def model_values(losses: Rows, internals: Rows) -> dict[str, dict[str, float]]:
     """spec_id -> the tables' figures as metrics: ``test_loss``, ``test_loss_stderr``, ``kl_noisy``, ...
 
-    The estimator that a model is judged by has the plain names. Another's name is added to its losses: ``test_loss_decoder``.
+    The losses of the estimator that a model is judged by have plain names. Names of other losses end with their estimator:
+    ``test_loss_decoder``.
     """
     values: dict[str, dict[str, float]] = {}
     own = _judged_by_own(losses)
@@ -70,8 +71,8 @@ def experiment_values(task: str, result: Mapping[str, Any]) -> dict[str, float]:
 def lines_over_sigma(losses: Rows) -> dict[str, dict[tuple[str, int], float]]:
     """Line -> (metric, step 100 σ) -> mean over seeds, for lines of several σ: ``loss_over_sigma`` and ``train_…``.
 
-    Each kind of model has a line, and a second one for the paper's figures. The exact references have lines too. If 100 σ is no
-    whole number at some level, the step is a larger multiple of σ, and names the metric: ``loss_over_1000_sigma``.
+    Each kind of model has a line, and a second line for the paper's figures. The exact references have lines too. If 100 σ is
+    not a whole number at every level, the step is a larger multiple of σ. The metric's name has it: ``loss_over_1000_sigma``.
     """
     own = _judged_by_own(losses)
     rows = [row for row in losses if row["estimator"] == own[row["spec_id"]]]

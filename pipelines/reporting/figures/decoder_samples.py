@@ -1,4 +1,4 @@
-"""Figure 4: samples of the decoder, z from the prior; and the VAE's failure figure (Sec. 3.3.2)."""
+"""Figure 4: samples of the decoder with z from the prior. Sec. 3.3.2 has such a figure of the VAE, where it fails."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""What mixing costs: effective samples per 1,000 gradients over the step size, and the cost over σ with a fit."""
+"""The cost of mixing: effective samples per 1,000 gradients over the step size, and gradients per sample over σ with a fit."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

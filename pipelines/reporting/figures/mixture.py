@@ -1,4 +1,4 @@
-"""A Gaussian mixture, where the optimum is known: how near each model came."""
+"""How near each model came to the known optimum of a Gaussian mixture."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

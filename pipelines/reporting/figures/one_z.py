@@ -1,4 +1,4 @@
-"""Figure 2's caption: x̂ with one z against the mean over many."""
+"""x̂ with one z, compared with the mean over many z (Figure 2's caption)."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""What was found: the paired difference of the test losses over sigma with its 95 % interval (Sec. 3.2)."""
+"""The paired difference of the test losses over sigma, with its 95 % interval (Sec. 3.2)."""
 
 from collections.abc import Iterator
 
@@ -39,7 +39,7 @@ def pictures(study: Study) -> Iterator[Picture]:
 
 
 def main_pairs(pairs: pd.DataFrame, losses: pd.DataFrame, asked: frozenset[str]) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Each data set's pairs on the test split in its main condition: UVB minus DEEN, or all others where that is absent."""
+    """Each data set's pairs on the test split, in its main condition: UVB minus DEEN, or all other pairs if there is none."""
     main = set(main_group(losses, asked)["spec_id"])
     for dataset, group in pairs[(pairs["split"] == "test") & pairs["first_id"].isin(main)].groupby("dataset"):
         two = group[group["first"] == "uvb"]

@@ -1,4 +1,4 @@
-"""Figure 3: a walk-jump chain, its classes, and how it moves between them (Sec. 3.4)."""
+"""Figure 3: a walk-jump chain, its classes, and its moves between classes (Sec. 3.4)."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -100,7 +100,7 @@ def _moves(variant: Mapping[str, Any]) -> np.ndarray | None:
 
 
 def trust(values: Mapping[str, Any]) -> str:
-    """A sentence on how far the classes of jumps can be believed, or nothing where that is not known."""
+    """A sentence on how often the classifier is right, or nothing if that is not known."""
     accuracy = values.get("classifier_accuracy")
     if accuracy is None:
         return ""
