@@ -7,18 +7,18 @@ import torch
 
 
 def inside_transform() -> bool:
-    """Whether `torch.func` is transforming the running code (vmap, vjp, jvp). No public function tells."""
+    """Whether `torch.func` is transforming the running code (vmap, vjp, jvp). torch has no public function for this."""
     return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def end_failed_capture(device: int, pool: tuple[int, int]) -> None:
     """Tell CUDA's allocator that a capture into `pool` is over.
 
-    torch 2.11 believes that a failed capture goes on, and would refuse every later capture of the process.
+    Without this call torch 2.11 takes a failed capture for one that goes on, and refuses every later capture of the process.
     """
     torch._C._cuda_endAllocateToPool(device, pool)
 
 
 def cpu_has_bf16() -> bool:
-    """Whether this CPU multiplies bf16 in hardware, by AVX512-BF16 or AMX. No public function tells."""
+    """Whether this CPU multiplies bf16 in hardware, by AVX512-BF16 or AMX. torch has no public function for this."""
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

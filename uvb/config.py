@@ -32,7 +32,7 @@ class Widths:
         return "/".join(parts + [str(w) for w in (self.latent, self.decoder) if w])
 
     def scaled(self, factor: float) -> "Widths":
-        """Widths times `factor`, rounded, at least 1. d_z stays: it is a choice of the model."""
+        """Multiply every width but `latent` by `factor`. The results are rounded, and at least 1."""
         conv = tuple(max(1, round(c * factor)) for c in self.conv)
         decoder = max(1, round(self.decoder * factor)) if self.decoder else 0
         return Widths(conv, max(1, round(self.hidden * factor)), self.latent, decoder)
@@ -63,8 +63,7 @@ def require_config(model: str, config: Any) -> None:
     """Raise `UserError` unless `config` is a frozen dataclass that survives JSON unchanged, since specs are stored."""
     if not dataclasses.is_dataclass(config) or isinstance(config, type) or not _is_frozen(config):
         raise UserError(
-            f"model {model!r}: its config is {config!r}; it must be an instance of a dataclass that is frozen, "
-            "@dataclass(frozen=True)"
+            f"model {model!r}: its config is {config!r}; it must be an instance of a frozen dataclass: @dataclass(frozen=True)"
         )
     try:
         same = config_from_json(type(config), config_to_json(config)) == config and hash(config) is not None
@@ -72,7 +71,7 @@ def require_config(model: str, config: Any) -> None:
         same = False
     if not same:
         raise UserError(
-            f"model {model!r}: a stored {type(config).__name__} would not be read back as it was; "
+            f"model {model!r}: its {type(config).__name__} would change when it is stored as JSON and read again; "
             "its fields must be numbers, strings, booleans, None, or tuples of these"
         )
 

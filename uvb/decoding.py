@@ -25,10 +25,10 @@ def decoded(blob: Any, kind: type[T], what: str) -> T:
 
 
 def parsed(text: str | bytes, what: str) -> Any:
-    """The value of the JSON in `text`. Raises `UserError` if it is no JSON, or nested too deeply."""
+    """The value of the JSON in `text`. Raises `UserError` if `text` is not JSON, or nested too deeply."""
     try:
         return json.loads(text)
     except RecursionError:
         raise UserError(f"{what}: nested too deeply") from None
-    except ValueError as error:  # UnicodeDecodeError is one
+    except ValueError as error:  # includes UnicodeDecodeError
         raise UserError(f"{what} is not valid JSON ({error})") from None

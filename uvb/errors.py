@@ -2,14 +2,14 @@
 
 
 class UserError(Exception):
-    """A user's mistake, told in one line: what was wrong, what is allowed, what to do.
+    """A user's mistake. Its message is one line: what was wrong, what is allowed, what to do.
 
-    Commands print the line and exit with code 2. They catch nothing else that way.
+    Commands print the line and exit with code 2.
     """
 
 
 class Diverged(UserError):
-    """A training whose losses are no longer finite. This is a result of its recipe."""
+    """The losses of a training are no longer finite. The recipe causes this, not a fault of the code."""
 
 
 def one_line(error: BaseException) -> str:

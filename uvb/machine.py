@@ -11,13 +11,13 @@ MOUNT = Path("/sys/fs/cgroup")
 
 
 def usable_cpus() -> int:
-    """How many CPUs this process may use: those of its affinity mask, and no more than a container's quota allows."""
+    """How many CPUs this process may use: as many as its affinity mask has, and no more than a container's quota allows."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, math.floor(min(cpus, cpu_quota()) + 1e-9))
 
 
 def cpu_quota(cgroups: Path = CGROUPS, mount: Path = MOUNT) -> float:
-    """How many CPUs the control groups (version 1 or 2) allow this process, perhaps a fraction; infinite without a limit."""
+    """How many CPUs the control groups (version 1 or 2) allow this process. May be a fraction. Infinite without a limit."""
     quotas = [math.inf]
     for version, group in _groups("cpu", cgroups, mount):
         try:
@@ -33,7 +33,7 @@ def cpu_quota(cgroups: Path = CGROUPS, mount: Path = MOUNT) -> float:
 
 
 def usable_memory(cgroups: Path = CGROUPS, mount: Path = MOUNT) -> int:
-    """How many bytes of memory this process may use: the machine's, or fewer by a container's or a shell's limit."""
+    """How many bytes of memory this process may use: all of the machine's, or fewer if a container or a shell sets a limit."""
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     limits += [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
     for version, group in _groups("memory", cgroups, mount):
@@ -45,7 +45,7 @@ def usable_memory(cgroups: Path = CGROUPS, mount: Path = MOUNT) -> int:
 
 
 def _groups(controller: str, cgroups: Path, mount: Path) -> Iterator[tuple[int, Path]]:
-    """The version and the folder of this process's control group, and of all groups above it, which limit it too."""
+    """Version and folder of this process's control group and of each group above it. All of them limit the process."""
     try:
         lines = cgroups.read_text().splitlines()
     except OSError:  # not Linux

@@ -6,7 +6,11 @@ FILE_SUFFIXES = (".parquet", ".arrow", ".npz", ".npy")
 
 
 def dataset_stem(dataset: str) -> str:
-    """What a data set is called: a known name, a path's last part up to its suffix, or the hub's name and configuration."""
+    """The short name of a data set.
+
+    A known name stays as it is. A path gives its last part without the suffix: ``a/faces.npz`` gives ``faces``. A name of the
+    hub loses its owner and keeps its configuration: ``hf:owner/name:config`` gives ``name-config``.
+    """
     if dataset.startswith("hf:"):
         name, _, config = dataset.removeprefix("hf:").partition(":")
         return "-".join(part for part in (name.rsplit("/", 1)[-1], config) if part)

@@ -1,7 +1,7 @@
 """Keyed randomness: a generator is a pure function of its purpose.
 
-Nothing in this project draws from a global generator. Each draw names its purpose. So every worker draws the same numbers, at
-any time, and also after a resume.
+Nothing in this project draws from a global generator. Each draw names its purpose. So every worker draws the same numbers,
+before and after a resume.
 """
 
 import hashlib
@@ -22,12 +22,12 @@ def key_to_seed(seed: int, *purpose: str | int) -> int:
 def generator(seed: int, *purpose: str | int, device: torch.device | str = "cpu") -> torch.Generator:
     """A fresh ``torch.Generator`` on `device` for the key ``(seed, *purpose)``, e.g. ``(0, "noise", epoch, step)``.
 
-    torch's algorithms on CPU and CUDA differ. So results agree between runs and numbers of workers on one type of device, but
-    not between types.
+    The same key gives the same numbers in every run and on every worker. CPU and CUDA give different numbers, because torch's
+    algorithms differ.
     """
     return torch.Generator(device=device).manual_seed(key_to_seed(seed, *purpose))
 
 
 def normal(shape: tuple[int, ...], seed: int, *purpose: str | int, device: torch.device | str = "cpu") -> Tensor:
-    """Standard normal float32 of `shape` for a key. It is always float32, so every precision sees the same noise."""
+    """Standard normal numbers of `shape` for a key. They are always float32, so every precision sees the same noise."""
     return torch.randn(shape, generator=generator(seed, *purpose, device=device), device=device)

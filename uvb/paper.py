@@ -38,13 +38,13 @@ INTERNALS: dict[tuple[str, str], float] = {
     ("vae", "recon_clean_y_half"): 51.5,
 }
 
-# Fig. 2's caption: the largest difference of a pixel between one z and the mean over 1,000.
+# Fig. 2's caption: how far a pixel of x_hat from one z may be from the mean of x_hat over 1,000 draws of z.
 ONE_Z_BOUND = 0.0068
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How the paper trains (Sec. 3.1): Adam at a constant rate. `widths` are written as `str(uvb.spec.Widths)` does."""
+    """How the paper trains (Sec. 3.1): Adam at a constant rate. `widths` has each model's `Widths` as `str` prints them."""
 
     recipe: str = "paper"
     epochs: int = 400
@@ -75,7 +75,7 @@ def loss(dataset: str, model: str, sigma: float, split: str) -> float | None:
 
 
 def internal(dataset: str, model: str, sigma: float, quantity: str) -> float | None:
-    """Tables 4 and 5 (MNIST at sigma = 1), for the quantities named in docs/file_formats.md."""
+    """Tables 4 and 5 (MNIST at sigma = 1). docs/file_formats.md names the quantities."""
     return INTERNALS.get((model, quantity)) if dataset == "mnist" and _same(sigma, 1.0) else None
 
 

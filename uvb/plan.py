@@ -23,7 +23,7 @@ COMPILE_FROM = 900.0  # seconds; on a CPU, compiling costs up to a minute and sa
 class Plan:
     """Workers, device, precision, compilation, and CPU threads of each worker. No field is left on "auto".
 
-    `graph` replays the forward and the backward pass as one CUDA graph (`uvb.accelerate.cuda_graph`). It needs a single worker.
+    `graph` replays the forward and the backward pass as one CUDA graph (`uvb.accelerate.cuda_graph`), for a single worker.
     `products` computes convolutions of few pixels as matrix products (`uvb.accelerate.products`).
     """
 
@@ -63,14 +63,15 @@ class Plan:
             raise UserError(f"device {self.device}: only cpu and cuda are supported; choose one of them (Apple's GPUs: cpu)")
         if self.device == "cuda" and not torch.cuda.is_available():
             raise UserError(
-                "device cuda: this machine shows no CUDA device; choose another device (a study resumed elsewhere: --replan)"
+                "device cuda: this machine shows no CUDA device; choose another device, "
+                "or add --replan if the study began elsewhere"
             )
         if self.graph and (self.device != "cuda" or self.workers > 1):
             raise UserError(f"the plan has {self.workers} workers on {self.device}; a CUDA graph needs one worker on cuda")
         if self.precision == "bf16" and not has_fast_bf16(self.device):
             raise UserError(
-                f"precision bf16: this {self.device} has no bf16 arithmetic; choose --precision fp32 "
-                "(a study resumed elsewhere: --replan)"
+                f"precision bf16: this {self.device} has no bf16 arithmetic; choose --precision fp32, "
+                "or add --replan if the study began elsewhere"
             )
 
     @contextmanager
@@ -99,13 +100,13 @@ def resolve_plan(
     """Turn wishes into a concrete plan for this machine. "auto" and 0 mean "what is fastest here".
 
     - bf16 is used if the hardware has it.
-    - `torch.compile` is used on CUDA, with one CUDA graph a step if a model has one worker; on a CPU only for long trainings
-      in bf16.
+    - On CUDA `torch.compile` is used. A model with one worker also runs each step as one CUDA graph.
+    - On a CPU `torch.compile` is used only for long trainings in bf16.
     - A CPU computes small convolutions as matrix products (`benchmarks/cpu/small_images.py`).
     - The workers share the machine's cores evenly.
 
     Args:
-        seconds: about how long a training will take. 0: not known, so it counts as short.
+        seconds: about how long a training will take. 0 means "not known" and counts as short.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -127,5 +128,5 @@ def resolve_plan(
 
 
 def has_cpp_compiler() -> bool:
-    """Whether torch.compile finds what it needs on a CPU."""
+    """Whether this machine has the C++ compiler that torch.compile needs on a CPU."""
     return shutil.which(os.environ.get("CXX", "g++")) is not None

@@ -1,4 +1,4 @@
-"""Registries: things by name, from this project and from other installed packages by entry points."""
+"""Registries find things by name. Other installed packages add things by entry points."""
 
 import importlib
 import pkgutil
@@ -15,7 +15,7 @@ class Registry(Generic[_Thing]):
     """The things of one kind by name, e.g. all models.
 
     A plug-in is an entry point in `group`. It names a module whose import registers things. The module is imported when an
-    unknown name is asked for. So the driver and every worker find an installed plug-in.
+    unknown name is asked for, in the driver and in every worker.
 
     Args:
         kind: what error lines call a thing, e.g. "model".
@@ -55,7 +55,7 @@ class Registry(Generic[_Thing]):
         return sorted(self._plugins())
 
     def load_plugin(self, name: str) -> Any:
-        """Import what the entry point `name` names and return it; None if no package has that entry point.
+        """Load the entry point `name` and return its object, or None if no package has that entry point.
 
         Raises:
             UserError: the import fails. The line says why, and which package to mend.

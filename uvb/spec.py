@@ -36,10 +36,10 @@ class Recipe:
         schedule: the learning rate decays to zero ("cosine"), or not at all ("constant").
         warmup: the share of all steps in which the learning rate rises.
         clip: the largest norm of the gradient.
-        ema: the decay with which the weights are averaged. 0: the raw weights are the model.
+        ema: the decay of the running average of the weights, which becomes the model. 0: no average.
         optimizer: see `uvb.training.optimizers`.
         beta2: Adam remembers the squares of gradients for 1 / (1 - beta2) steps.
-        weight_decay: each step shrinks what "muon_conv" trains as matrices by `learning_rate` times this.
+        weight_decay: each step multiplies the matrices of "muon_conv" by 1 - `learning_rate` * `weight_decay`.
     """
 
     name: str
@@ -101,7 +101,7 @@ RECIPES = {
     "muon_conv": dataclasses.replace(_FAST, name="muon_conv", learning_rate=4e-3, optimizer="muon_conv"),
 }
 
-# Fields of a recipe that the first specs did not have.
+# Fields of a recipe that the first specs did not have, with their usual values.
 LATER_FIELDS = {"optimizer": "adam", "beta2": 0.999, "weight_decay": 0.0}
 
 
@@ -176,7 +176,7 @@ class RunSpec:
 
 
 def _config(model: str, blob: dict[str, Any]) -> Config:
-    from uvb.models.registry import get_model  # it imports this module
+    from uvb.models.registry import get_model  # here, because it imports this module
 
     try:
         return config_from_json(type(get_model(model).widths), blob)

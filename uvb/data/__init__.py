@@ -1,4 +1,4 @@
-"""Data sets by name, by path, or of the Hugging Face hub, as sets of uint8 images. Training is not here."""
+"""Load data sets as uint8 images: by name, from a path, or from the Hugging Face hub. Training is not here."""
 
 from uvb.data.image_set import ImageSet
 from uvb.data.registry import dataset_names, load_dataset, register_dataset

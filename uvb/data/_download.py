@@ -1,4 +1,4 @@
-"""Download one file, known by its md5 sum. A slow server is given up soon, and the file is there whole or not at all."""
+"""Download one file, and check its md5 sum. Slow servers are abandoned soon. A file appears only when it is whole."""
 
 import hashlib
 import logging
@@ -31,7 +31,7 @@ def has_md5(path: Path, md5: str) -> bool:
 
 
 def fetch(urls: Sequence[str], target: Path, md5: str) -> None:
-    """Download the file with this md5 sum to `target`, from the first of `urls` that has it, unless it is there already.
+    """Download a file with this md5 sum to `target`, from the first of `urls` that has it. A file that is there already stays.
 
     Raises:
         UserError: no address gave the file. The line has the reason for each address.
@@ -46,7 +46,7 @@ def fetch(urls: Sequence[str], target: Path, md5: str) -> None:
                 with temporary.open("wb") as file:
                     shutil.copyfileobj(response, file, 1 << 20)
                 if not has_md5(temporary, md5):
-                    raise ValueError("the file there has another md5 sum")
+                    raise ValueError("the downloaded file has another md5 sum")
             return
         except _FAILURES as error:
             reasons.append(f"{url}: {one_line(error)}")
@@ -63,7 +63,7 @@ def reachable(url: str) -> bool:
 
 
 def _open(url: str) -> Any:
-    """Open a URL within `PATIENCE`. A socket's own time-out does not count while a name is resolved."""
+    """Open a URL within `PATIENCE`. A thread does it, because a socket's time-out does not cover the resolution of names."""
     answer: Future[Any] = Future()
 
     def ask() -> None:

@@ -19,7 +19,7 @@ def torchvision_datasets() -> Any:
     """The module ``torchvision.datasets``.
 
     On a CPU build of torch, the usual torchvision wheel cannot load its compiled operators. Its import fails because
-    ``torchvision::nms`` has no schema. The data sets use no operators, so this declares the schemas and imports again.
+    ``torchvision::nms`` has no schema. The data sets use no operators, so this function declares the schemas and tries again.
     """
     try:
         return importlib.import_module("torchvision.datasets")
@@ -27,7 +27,7 @@ def torchvision_datasets() -> Any:
         if "torchvision::nms" not in str(error):
             raise
     for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-        del sys.modules[name]  # the failed import left it half imported
+        del sys.modules[name]  # the failed import left half a module
     library = torch.library.Library("torchvision", "DEF")
     for schema in _SCHEMAS:
         library.define(schema)

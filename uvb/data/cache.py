@@ -1,7 +1,7 @@
 """The cache of converted sets: each set under its checksum, and a record of the files it was made from.
 
 sets/<checksum>.safetensors     an image set; data sets with the same images share it
-sources/<fingerprint>.json      which files, read how, gave which set, and the report of what was read
+sources/<fingerprint>.json      the checksum of the set that these source files gave, and the report of reading them
 work/<fingerprint>/             a conversion that is under way, or was interrupted
 """
 
@@ -23,7 +23,7 @@ from uvb.data.image_set import ImageSet
 from uvb.data.report import ReadReport
 from uvb.errors import UserError
 
-SPARE = 1.02  # times a conversion's bytes must be free on the disk
+SPARE = 1.02  # a conversion starts if the disk has this many times its bytes free
 
 
 def cache_folder() -> Path:
@@ -37,7 +37,7 @@ def set_path(checksum: str) -> Path:
 
 
 def find(fingerprint: str, name: str) -> ImageSet | None:
-    """The set that was made from these files; None if there is none, or it is damaged."""
+    """The set that was made from the files of `fingerprint`. None if there is no such set, or it is damaged."""
     try:
         entry = json.loads((cache_folder() / "sources" / f"{fingerprint}.json").read_text())
         return ImageSet.load(set_path(entry["checksum"]), name, ReadReport.from_json(entry["report"]))
@@ -46,7 +46,7 @@ def find(fingerprint: str, name: str) -> ImageSet | None:
 
 
 def keep(fingerprint: str, checksum: str, made: ImageFile, report: ReadReport) -> ImageSet:
-    """Move a sealed file from its workplace into the cache, and note what it was made from; returns the set."""
+    """Move a sealed file from its workplace into the cache, and record which source files gave it. Return the set."""
     adopt(checksum, made.path)
     with writing(), replacing(cache_folder() / "sources" / f"{fingerprint}.json") as temporary:
         temporary.write_text(json.dumps({"checksum": checksum, "report": report.to_json()}, indent=1))
@@ -55,7 +55,12 @@ def keep(fingerprint: str, checksum: str, made: ImageFile, report: ReadReport) -
 
 
 def regrouped(images: ImageSet, name: str, train: Tensor, test: Tensor, report: ReadReport) -> ImageSet:
-    """A memory-mapped set of the training images `train` (n,) and `test` (m,) of another set. It is written once."""
+    """Write a set that divides the training images of another set, unless the cache has it. Return it, memory-mapped.
+
+    Args:
+        train: int64 (n,), which images train.
+        test: int64 (m,), which images become the test set.
+    """
     key = f"{images.checksum}-{hashlib.sha256(test.numpy().tobytes()).hexdigest()[:8]}"
     if (found := find(key, name)) is not None:
         return found
@@ -79,7 +84,7 @@ def adopt(checksum: str, made: Path) -> None:
 
 @contextmanager
 def workplace(key: str) -> Iterator[Path]:
-    """The folder of one conversion. One process of this machine at a time has it, and finds what the one before left there."""
+    """The folder of one conversion. Only one process of this machine uses it at a time. Files of an earlier process stay."""
     folder = cache_folder() / "work" / key
     with writing():
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -110,7 +115,7 @@ def require_space(folder: Path, size: int) -> None:
 
 @contextmanager
 def writing() -> Iterator[None]:
-    """Say in one line that the cache cannot be written."""
+    """Turn an `OSError` of the block into a `UserError` that says in one line that the cache cannot be written."""
     try:
         yield
     except OSError as error:

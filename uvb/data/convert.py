@@ -1,7 +1,7 @@
 """Converting a data set into one file of uint8 rows: in parallel, within bounded memory, and resumable.
 
 Several processes decode pieces of the set and write the images to their rows. A journal names the pieces that are on the
-disk. A conversion that was interrupted continues after them.
+disk. An interrupted conversion goes on with the other pieces.
 """
 
 import json
@@ -30,10 +30,10 @@ from uvb.errors import UserError
 from uvb.machine import usable_cpus
 
 Progress = Callable[[int, int], None]
-"""Called now and then with the number of images that are converted, and of all images."""
+"""Called now and then with two numbers: images converted so far, and all images."""
 
-FEW = 4096  # one process decodes these sooner than others would start
-SYNC_SECONDS = 2.0  # after an interruption, what was written in this time may have to be decoded again
+FEW = 4096  # fewer images are decoded by one process, because starting others takes longer
+SYNC_SECONDS = 2.0  # an interruption loses at most the images of about this time
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Job:
         return Job(pieces, rows, np.cumsum([0, *counts[:-1]]), decoding)
 
     def run(self, piece: int, file: ImageFile, target: Target) -> int:
-        """Decode a piece and write it; returns how many of its images were grey and became colour."""
+        """Decode a piece and write it. Return how many of its images were grey and became colour."""
         at, widened = int(self.starts[piece]), 0
         for block, grey in self.pieces[piece].blocks(self.decoding, target):
             file.write(block, self.rows[at : at + len(block)])
@@ -65,7 +65,7 @@ class Job:
 def convert(
     job: Job, file_of: Callable[[tuple[int, int, int]], ImageFile], folder: Path, progress: Progress | None
 ) -> tuple[ImageFile, int]:
-    """Write all images of a job to a file in `folder`; returns it, and how many images were grey and became colour.
+    """Write all images of a job to a file in `folder`. Return the file, and how many images were grey and became colour.
 
     The first image decides the size. The set is in colour if any image is, and grey otherwise.
 
@@ -85,12 +85,12 @@ def convert(
         try:
             return file, _convert(job, file, target, folder, progress)
         except NeedsChannels as needs:
-            settled = needs.channels == 3  # a grey image does not settle it, since a colour may follow
+            settled = needs.channels == 3  # after a grey image a colour image may still follow
             channels = needs.channels
 
 
 def _convert(job: Job, file: ImageFile, target: Target, folder: Path, progress: Progress | None) -> int:
-    """Write the images that are not on the disk yet; returns how many of all were grey and became colour."""
+    """Write the images that are not on the disk yet. Return how many of all images were grey and became colour."""
     journal = Journal(folder, file, target)
     left = [piece for piece in range(len(job.pieces)) if piece not in journal.done]
     total = len(job.rows)
@@ -100,7 +100,7 @@ def _convert(job: Job, file: ImageFile, target: Target, folder: Path, progress: 
             require_space(folder, total * file.contents.row_bytes)
             file.create()
     try:
-        with closing(_results(job, left, file, target)) as results:  # whatever happens, it ends the processes
+        with closing(_results(job, left, file, target)) as results:  # closing ends the processes, even after an error
             for piece, grey in results:
                 journal.add(piece, grey)
                 done += job.pieces[piece].count
@@ -112,18 +112,18 @@ def _convert(job: Job, file: ImageFile, target: Target, folder: Path, progress: 
 
 
 class Journal:
-    """A file that names the pieces that are on the disk, a line each, and how many of their images became colour."""
+    """A file with one line for each piece on the disk: its number, and how many of its images became colour."""
 
     def __init__(self, folder: Path, file: ImageFile, target: Target) -> None:
         self._path, self._file = folder / "journal", file
         about = json.dumps([file.header().decode("utf-8", "replace"), target.settled])
         lines = self._path.read_text().splitlines() if self._path.exists() and file.path.exists() else []
-        if lines[:1] != [about]:  # nothing is there, or what is there was written for another target
+        if lines[:1] != [about]:  # there is no journal, or it is of another target
             lines = [about]
             with replacing(self._path) as temporary:
                 temporary.write_text(f"{about}\n")
         noted = [line.split() for line in lines[1:]]
-        self.done = {int(words[0]): int(words[1]) for words in noted if words[2:] == ["."]}  # a torn line has no end
+        self.done = {int(words[0]): int(words[1]) for words in noted if words[2:] == ["."]}  # a torn line lacks the dot
         self._waiting: dict[int, int] = {}
         self._synced = time.monotonic()
 
@@ -134,7 +134,7 @@ class Journal:
             self.sync()
 
     def sync(self) -> None:
-        """Bring the images to the disk, and then the lines that name their pieces."""
+        """Flush the images to the disk. Then write the lines that name their pieces."""
         with writing():
             self._file.sync()
             with self._path.open("a") as journal:
@@ -144,7 +144,7 @@ class Journal:
 
 
 def _results(job: Job, left: Sequence[int], file: ImageFile, target: Target) -> Generator[tuple[int, int]]:
-    """Write the pieces in `left`; yield each when it is written, in order, and how many of its images became colour."""
+    """Write the pieces in `left`. Yield in order the number of each written piece, and how many of its images became colour."""
     processes = min(usable_cpus(), len(left))
     if processes < 2 or sum(job.pieces[piece].count for piece in left) < FEW:
         for piece in left:
@@ -152,7 +152,7 @@ def _results(job: Job, left: Sequence[int], file: ImageFile, target: Target) -> 
                 widened = job.run(piece, file, target)
             yield piece, widened
         return
-    # A forked process shares the job's memory. Where forks are not usual, such as on macOS, it gets a copy.
+    # A forked process shares the job's memory. A spawned one, as on macOS, gets a copy.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     pool = ProcessPoolExecutor(processes, context, _begin, (job, file, target, os.getpid()))
     try:

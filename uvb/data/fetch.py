@@ -1,4 +1,4 @@
-"""Fetching an image file in parts. A machine fetches only the parts that it needs, once, and checks each by its SHA-256."""
+"""Fetch an image file in parts. A machine fetches each part that it needs once, and checks its SHA-256."""
 
 import hashlib
 import os
@@ -16,7 +16,7 @@ HEAD = 1 << 16  # bytes that are read before the length of the header is known
 
 
 class Parts:
-    """An image file of which some parts are here. A journal names them, so an interruption costs little.
+    """An image file whose parts arrive one by one. A journal names those that are here, so an interruption costs little.
 
     Args:
         folder: where the file is put together.
@@ -40,7 +40,7 @@ class Parts:
         if self._sums:
             rows = block_ranges(self._train, test, int(metadata["block_rows"]))
             self._ranges = [(start + begin + first * row, (last - first) * row) for first, last in rows]
-        else:  # an old file has no sums; it is fetched as one part, and checked by whoever opens it
+        else:  # an old file has no sums, so it is one part, and `ImageSet.load` checks it
             rows, self._ranges = [(0, self._train + test)], [(start, size - start)]
         self._rows = rows
 
@@ -54,7 +54,10 @@ class Parts:
         return self.here >= set(range(len(self._rows)))
 
     def missing(self, train_images: int | None) -> list[int]:
-        """Missing parts that hold test images, or one of the first `train_images` training images (None: of all)."""
+        """Numbers of the missing parts that hold any test image or any of the first `train_images` training images.
+
+        `train_images` = None means all training images.
+        """
         limit = self._train if train_images is None else train_images
         wanted = {number for number, (first, _) in enumerate(self._rows) if first < limit or first >= self._train}
         return sorted(wanted - self.here)
@@ -90,6 +93,6 @@ class Parts:
             labels = start + min(described["train"]["data_offsets"][0], described["test"]["data_offsets"][0])
             content = self._read(length, labels - length) if labels > length else b""
             if metadata.get("labels") and hashlib.sha256(content).hexdigest() != metadata["labels"]:
-                raise UserError("the study's images are damaged (their labels); write them again by running the study")
+                raise UserError("the study's images are damaged: the labels do not match their checksum; run the study again")
             file.write(content)
         self._journal.write_text("")

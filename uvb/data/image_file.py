@@ -1,7 +1,7 @@
 """Image sets as files: safetensors with checksummed blocks, written row by row in any order, and memory-mapped.
 
 The header's metadata holds the name, the levels, the classes, the brightest pixel, the set's checksum, and a SHA-256 of each
-block of images. The header is written twice, with the same length: at first zeros stand for what is not known yet.
+block of images. The header is written twice, with the same length. The first time, zeros stand for checksums that are unknown.
 """
 
 import hashlib
@@ -37,11 +37,14 @@ class Contents:
     """What a file holds besides pixels.
 
     Attributes:
+        name: what tables and figures call the data set.
         shape: (C, H, W) of an image.
         train_images: number of training images.
         test_images: number of test images.
         train_labels: int64, shape (train_images,), or None.
         test_labels: int64, shape (test_images,), or None.
+        levels: the pixel value that means 1.0.
+        classes: names of the classes by label, or empty.
     """
 
     name: str
@@ -92,12 +95,12 @@ class ImageFile:
                 os.pwrite(file.fileno(), np.ascontiguousarray(run).data, self._pixels_start + row * self.contents.row_bytes)
 
     def sync(self) -> None:
-        """Bring what any process has written to the disk."""
+        """Flush the writes of all processes to the disk."""
         with self.path.open("r+b") as file:
             os.fdatasync(file.fileno())
 
     def seal(self) -> tuple[str, Survey]:
-        """Read all images once more and write their sums into the header; returns the set's checksum and its survey."""
+        """Read all images once more and write their checksums into the header. Return the set's checksum and its survey."""
         held, survey, sums = self.contents, Survey(), list[str]()
         whole = hashlib.sha256(f"levels {held.levels}".encode())
         with ThreadPoolExecutor(2) as pool, self.path.open("rb") as file:
@@ -123,7 +126,7 @@ class ImageFile:
         return checksum, survey
 
     def fill(self, blocks: Iterable[NDArray[np.uint8]]) -> str:
-        """Write all images in order, in blocks, and `seal` the file; returns the set's checksum."""
+        """Write all images in order, in blocks, and `seal` the file. Return the set's checksum."""
         self.create()
         row = 0
         for block in blocks:
@@ -153,7 +156,7 @@ class ImageFile:
 
     @cached_property
     def _labels(self) -> dict[str, bytes]:
-        """The labels as they lie in the file, for the sets that have them."""
+        """The bytes of the labels in the file. A set without labels has no entry."""
         given = {"train_labels": self.contents.train_labels, "test_labels": self.contents.test_labels}
         return {key: np.asarray(labels, np.int64).tobytes() for key, labels in given.items() if labels is not None}
 
@@ -163,24 +166,28 @@ class ImageFile:
 
 
 def block_ranges(train_images: int, test_images: int, block_rows: int) -> list[tuple[int, int]]:
-    """First and last row (exclusive) of every block. None holds images of both sets."""
+    """First and last row (exclusive) of every block. No block holds images of both sets."""
     ends = (0, train_images), (train_images, train_images + test_images)
     return [(at, min(at + block_rows, end)) for begin, end in ends for at in range(begin, end, block_rows)]
 
 
 def read_header(path: Path) -> tuple[dict[str, Any], dict[str, str], int]:
-    """Descriptions of the tensors, metadata, and where the data begin. Raises `UserError` if the file is missing or damaged."""
+    """Read the descriptions of the tensors, the metadata, and the offset in bytes where the data begin.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             (length,) = struct.unpack("<Q", file.read(8))
             if length > min(size, _MAX_HEADER):
-                raise ValueError("its header does not fit into it")
+                raise ValueError("its header is longer than the file")
             head = json.loads(file.read(length))
         metadata = head.pop("__metadata__")
         end = max(tensor["data_offsets"][1] for tensor in head.values())
         if 8 + length + end != size:
-            raise ValueError(f"{8 + length + end:,} bytes should be there, and {size:,} are")
+            raise ValueError(f"it has {size:,} bytes, and its header tells of {8 + length + end:,}")
         return head, metadata, 8 + length
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; an image set written by ImageSet.save is needed") from None
@@ -189,7 +196,11 @@ def read_header(path: Path) -> tuple[dict[str, Any], dict[str, str], int]:
 
 
 def map_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The memory-mapped tensors of a file, and its metadata. A page is read when it is used. Raises as `read_header`."""
+    """The memory-mapped tensors of a file, and its metadata. The system reads a page when it is used.
+
+    Raises:
+        UserError: the file is missing, damaged, or no image set.
+    """
     head, metadata, start = read_header(path)
     mode: Literal["c", "r"] = "c" if path.stat().st_size <= WRITABLE_BYTES else "r"
     tensors = {}

@@ -16,7 +16,7 @@ from uvb.errors import UserError
 from uvb.noise import generator
 
 VERIFIED_BYTES = 1 << 28
-"""A larger file is not read whole at every start. Its blocks are checked when it is made and when it is fetched."""
+"""A start reads and checks smaller files whole. Blocks of a larger file are checked only when it is made or fetched."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,9 +91,9 @@ class ImageSet:
         return digest.hexdigest()[:16]
 
     def validation(self, one_in: int = 5) -> "ImageSet":
-        """A set to choose models by: one in `one_in` training images becomes its test set. The real test set is left out.
+        """A set for model selection. One in `one_in` training images becomes its test set. The real test set is left out.
 
-        The images that are held out are drawn, and are always the same.
+        The held-out images are drawn with a fixed seed, so they are always the same.
 
         Raises:
             UserError: there are fewer than `one_in` training images.
@@ -108,7 +108,7 @@ class ImageSet:
         if report:
             numbers = [None if labels is None else labels.numpy() for labels in (train, test)]
             report = report.held_out(numbers[0], numbers[1], (len(kept), len(held)))
-            if self.train.nbytes > VERIFIED_BYTES:  # a copy in memory would take its bytes in every process
+            if self.train.nbytes > VERIFIED_BYTES:  # every process would need memory for its own copy
                 from uvb.data.cache import regrouped
 
                 return regrouped(self, name, kept, held, report)
@@ -121,7 +121,7 @@ class ImageSet:
         return images.to(dtype) / self.levels
 
     def save(self, path: str | Path) -> None:
-        """Write one safetensors file, whole or not at all. Its header has name, levels, classes and checksums."""
+        """Write one safetensors file. It appears at `path` only when it is whole. Its header has all but pixels and labels."""
         train, test = (None if each is None else each.numpy() for each in (self.train_labels, self.test_labels))
         held = Contents(self.name, self.shape, len(self.train), len(self.test), train, test, self.levels, self.classes)
         with replacing(Path(path)) as temporary:
@@ -131,7 +131,7 @@ class ImageSet:
 
     @staticmethod
     def load(path: str | Path, name: str | None = None, report: ReadReport | None = None) -> "ImageSet":
-        """The inverse of `save`, memory-mapped: a page is read when it is used, and all processes of a machine share it.
+        """The inverse of `save`, memory-mapped. The system reads a page when it is used, and all processes share it.
 
         Args:
             name: replaces the name in the file.
@@ -152,7 +152,7 @@ class ImageSet:
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path}: not an image set, or damaged ({error!r}); write it again") from error
         if sealed:
-            images.__dict__["checksum"] = checksum  # where the cached property keeps it, so nothing is read
+            images.__dict__["checksum"] = checksum  # fills the cached property, which would read all pixels
         elif images.checksum != checksum:
             raise UserError(f"{path}: damaged, its contents do not match its checksum; write it again")
         return images

@@ -18,8 +18,8 @@ DEVIATION = 0.05  # standard deviation of each pixel about its component's mean
 def true_mixture() -> GaussianMixture:
     """The mixture that `load_mixture` draws from: eight components with weights 1/36 to 8/36, in float64.
 
-    The means' pixels are uniform in [0.25, 0.75]. So black and white are five deviations away, and clipping changes one pixel
-    in millions. Rounding to 1/255 adds 1/(12 · 255²) to a pixel's variance, a share of 5e-4, which `variance` includes.
+    The means' pixels are uniform in [0.25, 0.75]. So black and white are at least five deviations away, and clipping changes
+    one pixel in millions. Rounding to 1/255 adds 1/(12 · 255²) to a pixel's variance, a share of 5e-4. `variance` includes it.
     """
     means = 0.25 + 0.5 * torch.rand(COMPONENTS, *SHAPE, generator=generator(0, "mixture", "means"), dtype=torch.float64)
     weights = torch.arange(1, COMPONENTS + 1, dtype=torch.float64)

@@ -25,8 +25,8 @@ BLOCK = 4096  # images that are surveyed at once
 def register_dataset(name: str) -> Callable[[_Loader], _Loader]:
     """Decorator that makes ``fn(data_dir: Path) -> ImageSet`` the loader of `name`.
 
-    A loader that uses the network also takes a keyword ``download: bool``, and stays offline if that is False. Another
-    package registers by an entry point in group ``uvb.datasets``, from the name to the function. It need not import this one.
+    A loader that uses the network also takes a keyword ``download: bool``, and stays offline if that is False. Another package
+    needs no decorator: its entry point in group ``uvb.datasets`` has the name of the data set and points to the loader.
 
     Raises:
         UserError: another function already has the name.
@@ -51,7 +51,7 @@ def load_dataset(
     options: ReadOptions | None = None,
     progress: Progress | None = None,
 ) -> ImageSet:
-    """The images of a name, of the Hugging Face hub, or of a path. ``images.report`` says what was read.
+    """Load images by a name, from the Hugging Face hub, or from a path. ``images.report`` says what was read.
 
     Args:
         name_or_path: e.g. ``"digits"``, ``"hf:owner/name"``, or a path such as ``"./faces"``. A known name wins over a path.
@@ -59,7 +59,7 @@ def load_dataset(
         download: False forbids the network.
         label_column: short for ``options=ReadOptions(label_column=...)``.
         options: how people's own images are read (`uvb.data.readers.own.ReadOptions`).
-        progress: is told how many images are converted, when people's own images are read for the first time.
+        progress: a function that is told how many images are converted. Only people's own images are converted, and only once.
 
     Raises:
         UserError: there is neither such a name nor such a path, or the files are absent, damaged or unfit.
@@ -108,6 +108,6 @@ def _described(images: ImageSet) -> ImageSet:
 
 
 def _plugin(name: str) -> Callable[..., ImageSet] | None:
-    """The loader of a plug-in. Its entry point names the loader itself, or a module whose import registers it."""
+    """The loader of a plug-in, or None. The entry point names the loader itself, or a module whose import registers it."""
     found = DATASETS.load_plugin(name)
     return DATASETS.known.get(name) if found is None or not callable(found) else found

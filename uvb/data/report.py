@@ -34,7 +34,7 @@ class SplitRead:
 
 @dataclass(frozen=True)
 class Skipped:
-    """Things that were not read: why, how many, and one of them."""
+    """Things that were not read: why, how many, and the name of one as an example."""
 
     why: str
     count: int
@@ -90,7 +90,7 @@ class ReadReport:
         return said + [f"warning: {line}" for line in self.warnings]
 
     def held_out(self, train: Labels, test: Labels, counts: tuple[int, int]) -> "ReadReport":
-        """The report of a training set that was divided: a part still trains, the other is held out to choose models by.
+        """The report of a training set that was divided. One part still trains. The other is held out to choose models by.
 
         Args:
             train: labels of the part that trains.
@@ -98,11 +98,11 @@ class ReadReport:
             counts: images of each part.
         """
         origin = self.splits[0].origin
-        origins = f"{origin}: those not held out", f"{origin}: held out to choose by"
+        origins = f"{origin}: those not held out", f"{origin}: held out to choose models by"
         return replace(self, splits=splits_read(origins, counts, (train, test), len(self.classes)))
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON; `from_json` is its inverse."""
+        """Plain JSON types. `from_json` is the inverse."""
         return asdict(self)
 
     @staticmethod
@@ -113,7 +113,7 @@ class ReadReport:
 def splits_read(
     origins: Sequence[str], counts: Sequence[int], labels: Sequence[Labels], classes: int
 ) -> tuple[SplitRead, SplitRead]:
-    """The two sets, the training set first; `classes` is the number of classes."""
+    """Describe the training set and then the test set. `classes` is the number of classes."""
     train, test = (
         SplitRead(role, origin, count, () if found is None else tuple(np.bincount(found, minlength=classes).tolist()))
         for role, origin, count, found in zip(("train", "test"), origins, counts, labels, strict=True)
@@ -127,5 +127,7 @@ def doubts(survey: Survey, test_images: int, levels: int) -> list[str]:
     if survey.brightest <= levels // 2:
         said.append(f"the brightest pixel is {survey.brightest} of {levels}: are the pixels scaled as they should be?")
     if survey.in_both:
-        said.append(f"{survey.in_both:,} of {test_images:,} test images are identical to training images: their loss flatters")
+        said.append(
+            f"{survey.in_both:,} of {test_images:,} test images are identical to training images, so the test loss is too low"
+        )
     return said

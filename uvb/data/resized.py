@@ -25,5 +25,5 @@ def resized(images: ImageSet, side: int) -> ImageSet:
         return found
 
     train, test = smaller(images.train), smaller(images.test)
-    # The loader's report describes the images before, so it is left out.
+    # The loader's report describes the original images, so it is left out.
     return replace(images, name=f"{images.name}-{side}", train=train, test=test, report=None, brightest=None)

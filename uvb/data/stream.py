@@ -1,4 +1,4 @@
-"""Training images for the steps: resident on the device if they fit there, else read ahead by a thread."""
+"""Training images for the steps: resident on the device if they fit there, otherwise read ahead by a thread."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from torch import Tensor
 from uvb.machine import usable_memory
 
 GPU_SHARE = 0.4  # the share of a GPU's free memory that images may take
-RAM_SHARE = 0.5  # the share of the usable memory that a map may take; a larger one is streamed
+RAM_SHARE = 0.5  # the share of the usable memory that a memory-mapped set may take; a larger set is streamed
 AHEAD = 8  # batches that are read before they are asked for
 
 
@@ -38,7 +38,7 @@ def rows_on(pixels: Tensor, device: torch.device) -> Rows:
 
 
 def resident(pixels: Tensor, device: torch.device | str) -> Tensor:
-    """The images on `device` if they fit there, else where they are; for code that takes them block by block."""
+    """Move the images to `device` if they fit there, otherwise return them as they are. The caller takes them in blocks."""
     device = torch.device(device)
     return pixels.to(device) if device.type == "cpu" or fits(pixels, device) else pixels
 

@@ -1,4 +1,4 @@
-"""What is counted of the pixels while a data set passes by in blocks."""
+"""Statistics of a data set's pixels, counted block by block."""
 
 from array import array
 from dataclasses import dataclass, field

@@ -102,7 +102,7 @@ def test_decode_refuses_several_frames() -> None:
     file = io.BytesIO()
     frames = [Image.fromarray(frame) for frame in pixels(3, 4, 4)]
     frames[0].save(file, "GIF", save_all=True, append_images=frames[1:])
-    refused("x has 3 frames; save the one that is meant", file.getvalue())
+    refused("x has 3 frames; save one frame", file.getvalue())
 
 
 @pytest.mark.parametrize(

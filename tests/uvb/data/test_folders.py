@@ -124,7 +124,7 @@ def test_folder_takes_the_splits_chosen_by_hand(tmp_path: Path) -> None:
     assert (len(images.train), len(images.test), images.classes) == (12, 6, ("ant", "bee"))
     assert load_dataset(str(tmp_path)).classes == ("fold1", "fold2", "fold3")  # without --split, they are classes
     for words, said in (
-        (("test=fold2",), "say what trains, too"),
+        (("test=fold2",), "name the training split, too"),
         (("train=fold1", "test=fold1"), "given to both train and test"),
         (("train:fold1",), "give train=NAME test=NAME"),
         (("train=fold1", "test=fold9"), "no split 'fold9'; it has"),

@@ -151,7 +151,7 @@ def test_parquet_leaves_hidden_labels_out(tmp_path: Path) -> None:
     assert images.test_labels is None
     assert images.train_labels is not None
     assert images.classes == ("0", "1")
-    assert warned(images, "all test labels are -1, which means hidden: the test set counts as without labels")
+    assert warned(images, "all test labels are -1, which means hidden: the test labels are left out")
 
 
 def test_parquet_leaves_out_labels_that_are_no_classes(tmp_path: Path) -> None:

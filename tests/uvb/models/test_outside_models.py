@@ -150,10 +150,10 @@ class NoNumber:
 @pytest.mark.parametrize(
     ("config", "match", "line"),
     [
-        (Thawed(), (), r"config is Thawed\(width=3\); it must be an instance of a dataclass that is frozen"),
+        (Thawed(), (), r"config is Thawed\(width=3\); it must be an instance of a frozen dataclass"),
         (Widths, (), "must be an instance"),
         ({"width": 3}, (), "must be an instance"),
-        (WithAList(), (), "a stored WithAList would not be read back as it was; its fields must be numbers"),
+        (WithAList(), (), "its WithAList would change when it is stored as JSON and read again; its fields must be numbers"),
         (Widths((3,), 4), "channels", r"match=\('channels',\); name one field of Widths, or .* of: conv, hidden$"),
         (Widths((3,), 4), ("conv", "hidden", "conv"), "name one field of Widths"),
         (NoNumber(), "kind", r"of: \(none: a field must be a whole number above 0, or a tuple of such numbers\)$"),

@@ -18,8 +18,8 @@ from uvb.data.readers.names import split_of
 from uvb.data.readers.source import Piece, Source, Split, naming_damage
 from uvb.errors import UserError
 
-MAX_WHOLE = 1 << 30  # bytes of an array that can be read only as a whole
-BOMB_RATIO, BOMB_BYTES = 200, 1 << 28  # pictures of this size do not pack so well
+MAX_WHOLE = 1 << 30  # most bytes of an array that cannot be read in blocks
+BOMB_RATIO, BOMB_BYTES = 200, 1 << 28  # no array of images with so many bytes compresses by so large a factor
 BLOCK_BYTES = 1 << 24
 _DAMAGE = (OSError, EOFError, ValueError, TypeError, AttributeError, KeyError, SyntaxError, RuntimeError,
            NotImplementedError, zipfile.BadZipFile, zlib.error)  # fmt: skip
@@ -67,13 +67,13 @@ class ArrayPiece(Piece):
 def read_arrays(path: Path) -> Source:
     """Find the images of an ``.npz`` or ``.npy``.
 
-    The arrays of an ``.npz`` are called like splits: ``train``, ``x_train`` or ``train_images``, and likewise ``val`` and
-    ``test``. Or there is one array, ``images``. Labels are ``y_train`` or ``train_labels``, and ``labels`` or ``y`` beside
-    ``images``. Images are uint8, or floats in [0, 1], which are rounded to 255 levels. Other arrays are not read.
+    The training images of an ``.npz`` are the array ``train``, ``x_train`` or ``train_images``. Their labels are ``y_train`` or
+    ``train_labels``. The same holds for ``val`` and ``test``. Images of no split are the array ``images``, and their labels
+    ``labels`` or ``y``. Images are uint8, or floats in [0, 1], which are rounded to 255 levels. Other arrays are not read.
 
     Raises:
-        UserError: the file is damaged, unpacks to far more than images do, or has no such arrays; or one of them is empty, or
-            of another type or shape.
+        UserError: the file is damaged, unpacks to a suspicious size, or has no array of images. Or an array of images is empty,
+            or of another type or shape.
     """
     headers = _headers(path)
     if path.suffix == ".npy":
@@ -93,14 +93,17 @@ def read_arrays(path: Path) -> Source:
 
 
 def first_array(path: Path) -> NDArray[Any]:
-    """The first array of an ``.npy`` or ``.npz``, whole. Raises `UserError` if there is none, or it is damaged or too large."""
+    """Read the first array of an ``.npy`` or ``.npz``. Raises `UserError` if there is none, or it is damaged or too large."""
     for name, header in _headers(path).items():
         return _whole(path, name, header)
     raise UserError(f"{path}: it holds no array")
 
 
 def _channels_first(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(N, H, W), (N, C, H, W) or (N, H, W, C) to (N, C, H, W). The last axis is C if it is 1, 3 or 4 and the second is not."""
+    """(N, H, W), (N, C, H, W) or (N, H, W, C) to (N, C, H, W).
+
+    The last of four axes is C if its size is 1, 3 or 4, and the size of the second axis is not.
+    """
     if array.ndim == 3:
         return array[:, None]
     if array.shape[-1] in (1, 3, 4) and array.shape[1] not in (1, 3, 4):
@@ -123,7 +126,7 @@ def _headers(path: Path) -> dict[str, Header]:
                 if entry.file_size > BOMB_BYTES and entry.file_size > BOMB_RATIO * max(1, entry.compress_size):
                     raise UserError(
                         f"{path}, array {name!r} unpacks from {entry.compress_size / 1e6:.1f} MB to "
-                        f"{entry.file_size / 1e9:.1f} GB, which images do not; if it is meant, save it by numpy.savez"
+                        f"{entry.file_size / 1e9:.1f} GB, too much for images; if this is intended, save it by numpy.savez"
                     )
                 with archive.open(entry) as file:
                     found[name] = _header(file, entry.file_size, f"{path}, array {name!r}")
@@ -172,7 +175,7 @@ def _piece(path: Path, name: str, header: Header) -> ArrayPiece:
 
 
 def _labels(path: Path, name: str, header: Header, count: int, source: Source) -> NDArray[Any] | None:
-    """The labels (N,); None, with a warning, if an image has several."""
+    """The labels (N,). If images have several labels each, warn and return None."""
     single = header.shape in ((count,), (count, 1))
     if not single and header.shape[:1] == (count,) and not header.dtype.hasobject:
         source.warnings.append(f"array {name!r} has {math.prod(header.shape[1:])} labels per image: labels are left out")
@@ -187,17 +190,17 @@ def _labels(path: Path, name: str, header: Header, count: int, source: Source) -
 
 def _whole(path: Path, name: str, header: Header) -> NDArray[Any]:
     if header.dtype.hasobject:
-        raise UserError(f"{path}: not an array of numbers, but of objects, which are never unpickled")
+        raise UserError(f"{path}: an array of Python objects, which are never unpickled; an array of numbers is needed")
     if header.nbytes > MAX_WHOLE:
         raise UserError(f"{path}: array {name!r} has {header.nbytes:,} bytes; at most {MAX_WHOLE:,} are read at once")
     with _naming_damage(path), _opened(path, name) as file:
         array: NDArray[Any] = npy.read_array(file, allow_pickle=False)
-        file.read(1)  # at the end a zip's checksum is compared
+        file.read(1)  # reading the end makes `zipfile` compare the checksum
         return array
 
 
 def _read_blocks(path: Path, name: str, header: Header, first_only: bool) -> Iterator[NDArray[Any]]:
-    """Blocks of rows, in order; with `first_only` just the first row."""
+    """Yield blocks of rows, in order. With `first_only` yield just the first row."""
     if header.fortran:
         array = _whole(path, name, header)
         yield array[:1] if first_only else array
@@ -210,7 +213,7 @@ def _read_blocks(path: Path, name: str, header: Header, first_only: bool) -> Ite
             rows = min(step, header.shape[0] - start)
             content = file.read(rows * row)
             if len(content) < rows * row:
-                raise EOFError("it ends too early")
+                raise EOFError("the file ends too early")
             yield np.frombuffer(content, header.dtype).reshape(rows, *header.shape[1:])
         if not first_only:
             file.read(1)

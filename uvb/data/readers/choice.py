@@ -1,4 +1,4 @@
-"""Which splits train and which test, in which order, and what their labels are."""
+"""Choose which splits become the training and the test set, the order of the images, and the labels."""
 
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ MOST_CLASSES = 1000
 
 
 class Wanted(NamedTuple):
-    """Names of the splits that the user chose. Empty where the usual names decide."""
+    """Names of the splits that the user chose. An empty field means that the usual names decide."""
 
     train: tuple[str, ...] = ()
     test: tuple[str, ...] = ()
@@ -28,10 +28,10 @@ class Wanted(NamedTuple):
         for word in words:
             role, equals, names = word.partition("=")
             if role not in ("train", "test") or not equals or not names or role in chosen:
-                raise UserError(f"--split {' '.join(words)}: give train=NAME test=NAME; NAME+NAME joins two")
+                raise UserError(f"--split {' '.join(words)}: give train=NAME test=NAME; NAME+NAME joins two splits")
             chosen[role] = tuple(names.split("+"))
         if chosen and "train" not in chosen:
-            raise UserError(f"--split {' '.join(words)}: say what trains, too: train=NAME")
+            raise UserError(f"--split {' '.join(words)}: name the training split, too: train=NAME")
         if shared := set(chosen.get("train", ())) & set(chosen.get("test", ())):
             raise UserError(f"--split: {', '.join(sorted(shared))} is given to both train and test; no image may be in both")
         return Wanted(chosen.get("train", ()), chosen.get("test", ()))
@@ -39,7 +39,10 @@ class Wanted(NamedTuple):
 
 @dataclass
 class Choice:
-    """The splits that train, those that test, and what is left out. Without any to test, a tenth is held out."""
+    """The splits of the training set, those of the test set, and what is left out.
+
+    If `test` is empty, a tenth of the training images becomes the test set (`order_of`).
+    """
 
     train: list[Split]
     test: list[Split]
@@ -51,10 +54,10 @@ class Choice:
 
 
 def choose(source: Source, wanted: Wanted, where: str) -> Choice:
-    """Choose by the user's words, or else by the splits' names.
+    """Choose the splits that the user names, or otherwise those with the usual names.
 
-    The test set is `test`, or `validation` where there is no `test`. Where there are both, validation joins the training set,
-    because a study that selects models holds its own images out.
+    The test set is `test`. If there is no `test`, it is `validation`. If there are both, `validation` joins the training set,
+    because a study that selects models holds out images of its own.
 
     Raises:
         UserError: a wanted split is missing, there is only a test set, or a set is empty.
@@ -69,8 +72,8 @@ def choose(source: Source, wanted: Wanted, where: str) -> Choice:
         chosen = Choice(train + (validation if test and train else []), test or validation)
         if chosen.test and not chosen.train:
             raise UserError(
-                f"{where}: it has {chosen.test[0].origin} to test with, but no train*; add the training images, or say what "
-                "trains by --split train=..."
+                f"{where}: it has a test set ({chosen.test[0].origin}), but no training set; add training images, or name "
+                "their split by --split train=..."
             )
         chosen.train = chosen.train or by_name.get("all", source.splits)
     used = {id(split) for split in (*chosen.train, *chosen.test)}
@@ -90,10 +93,10 @@ def shuffled(count: int) -> NDArray[np.int64]:
 
 
 def order_of(choice: Choice) -> tuple[NDArray[np.int64], int]:
-    """The order of all images, and how many of them train, from the first.
+    """The order of all images, int64 (N,), and the number of training images, which come first.
 
-    The order holds rows of the chosen splits, which are counted one after another. Training images are shuffled, so that the
-    first of them are of all classes. Without a test set the first tenth (rounded, at least two images) becomes the test set.
+    The order holds row numbers. They count through the chosen splits, one after another. Training images are shuffled, so that
+    the first of them are of all classes. Without a test set a tenth (rounded, at least two images) becomes the test set.
     """
     train, test = choice.counts
     order = shuffled(train)
@@ -104,7 +107,7 @@ def order_of(choice: Choice) -> tuple[NDArray[np.int64], int]:
 
 
 class Labels(NamedTuple):
-    """int64 labels of both sets, None for a set without labels; and the names of the classes."""
+    """int64 labels (N,) of both sets, or None for a set without labels. And the names of the classes."""
 
     train: NDArray[np.int64] | None
     test: NDArray[np.int64] | None
@@ -129,7 +132,7 @@ def number_labels(choice: Choice, source: Source, order: NDArray[np.int64], trai
         return Labels(None, None, ())
     values = np.unique(np.concatenate(given))
     if len(values) > MOST_CLASSES:
-        source.warnings.append(f"the labels have {len(values):,} values: if they are numbers of images, leave them out")
+        source.warnings.append(f"the labels have {len(values):,} values: leave them out if each image has its own")
     if train is not None and test is not None and len(unknown := np.setdiff1d(test, train)):
         source.warnings.append(
             f"{len(unknown)} classes of the test set are absent from training, such as {_name(unknown[0], source)}"
@@ -159,7 +162,7 @@ def _require_images(choice: Choice, where: str) -> None:
 
 
 def _joined(splits: list[Split], role: str, source: Source) -> NDArray[Any] | None:
-    """The labels of several splits; None if one of them has none, or if -1 hides them."""
+    """The labels of several splits, joined. None if a split has no labels, or if a label is -1, which means hidden."""
     parts = [split.labels for split in splits]
     known = [part for part in parts if part is not None]
     if not known:
@@ -169,9 +172,9 @@ def _joined(splits: list[Split], role: str, source: Source) -> NDArray[Any] | No
         return None
     labels = np.concatenate(known)
     hidden = int((labels == -1).sum()) if labels.dtype.kind in "iu" else 0
-    if hidden and set(np.unique(labels)) != {-1, 1}:  # of two classes, -1 and 1 are names
+    if hidden and set(np.unique(labels)) != {-1, 1}:  # -1 and 1 alone are two classes
         every = "all" if hidden == len(labels) else f"{hidden:,} of {len(labels):,}"
-        source.warnings.append(f"{every} {role} labels are -1, which means hidden: the {role} set counts as without labels")
+        source.warnings.append(f"{every} {role} labels are -1, which means hidden: the {role} labels are left out")
         return None
     return labels
 

@@ -25,7 +25,7 @@ _GREY = ("1", "L", "LA", "La")
 _COLOUR = ("RGB", "RGBA", "RGBa", "CMYK", "YCbCr", "HSV")
 _ORIENTATION = 0x0112  # the EXIF tag
 
-# A picture above the limit is refused in one line. Pillow's warning would say it twice.
+# A picture above the limit raises an error anyway, so Pillow's warning would say it twice.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
@@ -48,10 +48,11 @@ AS_IT_IS = Decoding()
 
 
 class Target(NamedTuple):
-    """The (C, H, W) that every picture must have: that of the first one.
+    """The shape that every picture must have. The first picture sets it.
 
     Attributes:
         where: what an error calls the first picture.
+        shape: (C, H, W).
         settled: whether C is known to be right for all pictures.
     """
 
@@ -101,7 +102,7 @@ def to_levels(floats: NDArray[Any], where: str, hint: str = "") -> NDArray[np.ui
     """Round floats in [0, 1] to 255 levels.
 
     Args:
-        hint: what the error about another range adds.
+        hint: a phrase that the error about values outside [0, 1] ends with.
 
     Raises:
         UserError: a value is not finite, or outside [0, 1].
@@ -116,21 +117,20 @@ def to_levels(floats: NDArray[Any], where: str, hint: str = "") -> NDArray[np.ui
 
 
 def _check(picture: Image.Image, where: str, target: Target | None) -> None:
-    """Judge what the header says, before the pixels take memory."""
+    """Check the picture's header before its pixels take memory."""
     width, height = picture.size
     if width * height > MAX_PIXELS:
         raise UserError(f"{where} is {width}×{height}; at most {MAX_PIXELS:,} pixels are read, so make it smaller")
-    if target is not None and target.shape[1:] not in ((height, width), (width, height)):  # EXIF may turn it
+    if target is not None and target.shape[1:] not in ((height, width), (width, height)):  # EXIF may rotate the picture
         raise _odd_size(where, (1 if picture.mode in (*_GREY, "I;16", "I", "F") else 3, height, width), target)
     if picture.format in ("GIF", "WEBP", "PNG", "TIFF") and (frames := getattr(picture, "n_frames", 1)) > 1:
-        raise UserError(f"{where} has {frames} frames; save the one that is meant as a picture of its own")
+        raise UserError(f"{where} has {frames} frames; save one frame as a picture")
 
 
 def _odd_size(where: str, shape: tuple[int, ...], target: Target) -> UserError:
     odd, first = (f"{width}×{height} {'grey' if channels == 1 else 'RGB'}" for channels, height, width in (shape, target.shape))
     return UserError(
-        f"{where} is {odd}, but {target.where} is {first}; all images must have one size: --resize N with --center-crop makes "
-        "them so"
+        f"{where} is {odd}, but {target.where} is {first}; all images must have one size: give --resize N with --center-crop"
     )
 
 
@@ -170,7 +170,7 @@ def _from_integers(values: NDArray[np.generic], where: str) -> NDArray[np.uint8]
 
 
 def _fitted(picture: Image.Image, decoding: Decoding) -> Image.Image:
-    """The picture resized and cropped. One that fits already stays as it is."""
+    """The picture resized and cropped. A picture of the right size stays as it is."""
     if decoding.resize and min(picture.size) != decoding.resize:
         scale = decoding.resize / min(picture.size)
         width, height = (max(decoding.resize, round(side * scale)) for side in picture.size)

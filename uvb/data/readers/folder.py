@@ -34,7 +34,7 @@ class FilePiece(EncodedPiece):
     def contents(self) -> Iterator[bytes | Path]:
         for row, name in enumerate(self.names):
             try:
-                with open(f"{self.root}/{name}", "rb", buffering=0) as file:  # making a Path would take a tenth of the time
+                with open(f"{self.root}/{name}", "rb", buffering=0) as file:  # a Path would make this 10 % slower
                     yield file.read()
             except OSError as error:
                 raise UserError(
@@ -52,7 +52,7 @@ def read_folder(listing: Listing, wanted: frozenset[str] = frozenset()) -> Sourc
     the first sub-folder of its split that contains it. Pictures are in the order of their paths.
 
     Args:
-        wanted: names of sub-folders that are splits because the user says so.
+        wanted: names of sub-folders that the user declares to be splits.
 
     Raises:
         UserError: there are no pictures, or some of them lie in sub-folders and others do not.
@@ -82,10 +82,7 @@ def read_folder(listing: Listing, wanted: frozenset[str] = frozenset()) -> Sourc
 
 
 def _wrapper(pictures: list[str]) -> str:
-    """The path of folders that merely wrap the data set.
-
-    Each is alone at its level, and all pictures lie in sub-folders of it.
-    """
+    """The path of the outer folders that hold nothing but one folder each, e.g. ``faces/images/`` around the classes."""
     folders = [folder.split("/") if folder else [] for folder in {name.rpartition("/")[0] for name in pictures}]
     depth = 0
     while all(len(parts) > depth + 1 for parts in folders) and len({parts[depth] for parts in folders}) == 1:
@@ -96,7 +93,7 @@ def _wrapper(pictures: list[str]) -> str:
 
 
 def _splits(names: list[str], wanted: frozenset[str], source: Source) -> dict[str, str]:
-    """Split -> its folder ("" for all). Two folders of one split, such as val and valid, are refused."""
+    """Split -> its folder ("" means all pictures). Raises `UserError` if two folders mean one split, such as val and valid."""
     tops = {name.split("/", 1)[0] for name in names if "/" in name}
     known = {top: split for top in sorted(tops - wanted) if (split := split_of(top))}
     if tops & wanted:
@@ -142,7 +139,7 @@ def _note_unread(listing: Listing, other: list[Found], source: Source) -> None:
     """Say which files are left out, and warn of those that seem to be pictures."""
     lost = [file for file in other if file.suffix in PICTURES_NOT_READ]
     rest = [file for file in other if file.suffix not in PICTURES_NOT_READ]
-    for why, group in (("pictures of other formats", lost), ("files that are no pictures", rest)):
+    for why, group in (("pictures of other formats", lost), ("files that are not pictures", rest)):
         if group:
             source.skipped.append(Skipped(f"{why} ({suffixes(group)})", len(group), group[0].path))
     if lost:

@@ -1,4 +1,4 @@
-"""Hugging Face `datasets`, imported where it is needed, and the data sets of its hub."""
+"""Import the package `datasets` of Hugging Face only when it is needed, and load data sets of its hub."""
 
 import os
 from collections.abc import Iterator
@@ -10,7 +10,11 @@ from uvb.errors import UserError, one_line
 
 
 def import_datasets() -> Any:
-    """The module ``datasets``, without progress bars and log lines. No version since 4 runs a data set's own code."""
+    """The module ``datasets``, without progress bars and log lines. Older versions than 4 may run a data set's own code.
+
+    Raises:
+        UserError: the package is not installed, or too old.
+    """
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         import datasets
@@ -56,7 +60,7 @@ def load_hub(name: str, download: bool = True) -> dict[str, Any]:
     try:
         with nullcontext() if online else offline(datasets):
             return dict(datasets.load_dataset(repository, config or None))
-    except Exception as error:  # the library raises of many kinds
+    except Exception as error:  # the library raises many kinds
         raise UserError(
             f"hf:{name} cannot be read ({one_line(error)}); see the data set's page for its name and configurations"
             if online

@@ -11,11 +11,11 @@ from typing import NamedTuple
 from uvb.data.report import Skipped
 from uvb.errors import UserError
 
-TICK = 0.05  # seconds; the clock of a file system may be as coarse as that
+TICK = 0.05  # seconds; two writes within this time may get the same time stamp
 
 
 class Found(NamedTuple):
-    """A file: its path relative to the folder that was listed, its size, and its times, which change with its content."""
+    """A file: its path relative to the listed folder, its size in bytes, and two times in ns that change with its content."""
 
     path: str
     size: int
@@ -63,7 +63,7 @@ def list_files(path: Path) -> Listing:
         raise UserError(f"cannot read {error.filename or path}: {error.strerror}; make it readable, or move it away") from error
     newest = max((max(file.modified, file.changed) for file in listing.files), default=0) / 1e9
     if 0 <= time.time() - newest < TICK:
-        time.sleep(TICK)  # a file that is written from now on gets another time
+        time.sleep(TICK)  # so that a later write gets another time stamp
     return listing
 
 
@@ -81,7 +81,7 @@ def _walk(folder: Path, prefix: str, listing: Listing, parents: tuple[str, ...])
                 listing.hidden.append(name)
             elif entry.is_dir():
                 real = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
-                if real not in parents:  # a link to a folder above itself would never end
+                if real not in parents:  # following a link to a folder above would never end
                     _walk(Path(entry.path), f"{name}/", listing, (*parents, real))
             elif entry.is_symlink() and not os.path.exists(entry.path):
                 listing.broken.append(name)

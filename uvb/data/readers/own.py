@@ -21,7 +21,7 @@ from uvb.data.survey import Survey
 from uvb.errors import UserError
 from uvb.naming import dataset_stem
 
-VERSION = 1  # counts changes of how files become images; another number converts everything anew
+VERSION = 1  # raise it when the conversion changes, so that every set is converted anew
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,12 @@ class ReadOptions:
 def load_path(path: Path, options: ReadOptions, progress: Progress | None = None) -> ImageSet:
     """Images of a Parquet or Arrow file, a folder of shards, an ``.npz`` or ``.npy``, or a folder of pictures.
 
-    The first time they are converted into the cache (`uvb.data.cache`), where every image is checked. Later the names, sizes
-    and times of the files tell whether the converted set is still theirs. Training images are in a fixed random order. Files
-    without a test set are split nine to one (`uvb.data.readers.choice`).
+    The first call checks every image and writes the converted set into the cache (`uvb.data.cache`). Later calls use that set,
+    as long as the names, sizes and times of the files stay the same. Training images are in a fixed random order. Files without
+    a test set are split nine to one (`uvb.data.readers.choice`).
 
     Raises:
-        UserError: the path is none of these, or its contents are damaged or unfit.
+        UserError: the path is of another kind, or its contents are damaged or unfit.
     """
     path = path.resolve()
     Wanted.parse(options.split)
@@ -60,7 +60,11 @@ def load_path(path: Path, options: ReadOptions, progress: Progress | None = None
 
 
 def load_from_hub(name: str, options: ReadOptions, download: bool = True, progress: Progress | None = None) -> ImageSet:
-    """Images of ``hf:owner/name[:config]``. Raises `UserError` as `load_path` does, or if there is no way to get them."""
+    """Images of ``hf:owner/name[:config]``, converted like those of `load_path`.
+
+    Raises:
+        UserError: the images are damaged or unfit, or there is neither a network nor a copy in the cache.
+    """
     splits, where = load_hub(name, download), f"hf:{name}"
     versions = [f"{split} {dataset._fingerprint} {len(dataset)}" for split, dataset in splits.items()]
     key = Listing(Path(where), []).fingerprint(VERSION, options, *versions)
@@ -70,7 +74,7 @@ def load_from_hub(name: str, options: ReadOptions, download: bool = True, progre
 
 
 def _read(listing: Listing, options: ReadOptions) -> Source:
-    """The source, read by the reader that fits the files."""
+    """Read the source with the reader that fits the files."""
     path, columns = listing.root, Columns(options.image_column, options.label_column)
     if any((file.path or path.name).lower().endswith(SUFFIXES) for file in listing.files):
         return read_tables(listing, columns)
@@ -96,7 +100,7 @@ def _converted(
     progress: Progress | None,
     unchanged: Callable[[], bool],
 ) -> ImageSet:
-    """The converted set of these files. If the cache does not hold it, it is made now."""
+    """The converted set of these files. It is converted now if the cache does not have it."""
     if (found := cache.find(key, name)) is not None:
         return found
     source = read()
@@ -105,7 +109,7 @@ def _converted(
     labels = number_labels(choice, source, order, train_images, where)
     pieces = [piece for split in (*choice.train, *choice.test) for piece in split.pieces]
     with cache.workplace(key) as folder:
-        if (found := cache.find(key, name)) is not None:  # another process made it while this one waited
+        if (found := cache.find(key, name)) is not None:  # another process converted it while this one waited
             return found
 
         def file_of(shape: tuple[int, int, int]) -> ImageFile:
@@ -124,11 +128,11 @@ def _converted(
 def _report(where: str, source: Source, choice: Choice, held: Contents, widened: int, survey: Survey) -> ReadReport:
     warnings = [*source.warnings, *doubts(survey, held.test_images, held.levels)]
     if widened:
-        warnings.append(f"{widened:,} of {held.images:,} images are grey and the others in colour: grey is read as colour")
+        warnings.append(f"{widened:,} of {held.images:,} images are grey and the others in colour: all are read as colour")
     origins = [", ".join(f"{split.count:,} of {split.origin}" if len(splits) > 1 else split.origin for split in splits)
                for splits in (choice.train, choice.test)]  # fmt: skip
     if not choice.test:
-        origins = [f"{origins[0]} (nine tenths, drawn)", f"{origins[0]} (a tenth, drawn: the files have no test set)"]
+        origins = [f"{origins[0]} (a random nine tenths)", f"{origins[0]} (a random tenth, as the files have no test set)"]
     counts, labels = (held.train_images, held.test_images), (held.train_labels, held.test_labels)
     splits = splits_read(origins, counts, labels, len(held.classes))
     return ReadReport(where, source.kind, splits, held.shape, held.levels, survey.darkest, survey.brightest,

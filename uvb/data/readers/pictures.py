@@ -1,4 +1,4 @@
-"""Pictures that a trained model is given, checked and fitted to it."""
+"""Read pictures for a trained model, check them, and fit them to its channels and size."""
 
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,14 @@ from uvb.errors import UserError
 Shape = tuple[int, int, int]
 
 NOISE_REACH = 10.0
-"""How far a noisy pixel may lie outside [0, 1], in sigma. A value beyond that has other units."""
+"""How far a noisy pixel may lie outside [0, 1], in units of sigma. A value farther outside is an error of units."""
 
 
 def read_pictures(path: Path, shape: Shape, sigma: float, decoding: Decoding = AS_IT_IS) -> tuple[Tensor, list[str]]:
     """Read pictures for a model: (N, C, H, W) float32 in units of [0, 1], and their names.
 
     Pictures are decoded as in training, then converted to the model's channels and resized to its size. Arrays (`.npy`,
-    `.npz`) must have its shape, and may hold noise.
+    `.npz`) must have the model's shape, and may be noisy.
 
     Args:
         path: a picture, a folder of pictures, or an array.
@@ -31,13 +31,13 @@ def read_pictures(path: Path, shape: Shape, sigma: float, decoding: Decoding = A
         sigma: the model's noise level, which says how far noisy values may lie outside [0, 1].
 
     Raises:
-        UserError: nothing is there, a file is no picture, or an array does not fit.
+        UserError: there is no picture, a file is not a picture, or an array does not fit.
     """
     if path.suffix in (".npy", ".npz"):
         images = noisy_images(first_array(path), f"{path}: the array", shape, sigma)
         return images, [f"{i:04d}" for i in range(len(images))]
     if shape[0] not in (1, 3):
-        raise UserError(f"this model takes images of {shape[0]} channels, which pictures have not; give an .npy or .npz array")
+        raise UserError(f"this model takes images of {shape[0]} channels, and pictures have 1 or 3; give an .npy or .npz array")
     files = [path]
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and not file.name.startswith("."))
@@ -47,10 +47,10 @@ def read_pictures(path: Path, shape: Shape, sigma: float, decoding: Decoding = A
 
 
 def noisy_images(array: NDArray[Any], what: str, shape: Shape, sigma: float) -> Tensor:
-    """Check an array of images for a model; returns (N, C, H, W) float32 in units of [0, 1].
+    """Check an array of images for a model. Return (N, C, H, W) float32 in units of [0, 1].
 
-    uint8 is divided by 255. Floats stay as they are, noise included. A single image may lack N, a single channel may lack C,
-    and channels may come last.
+    uint8 is divided by 255. Floats stay as they are, noise included. The axis N may be missing for a single image, the axis C
+    may be missing for a single channel, and channels may come last.
 
     Args:
         array: the images.

@@ -18,7 +18,7 @@ BLOCK = 256
 """Images that are held in memory at once."""
 
 PIECE = 512
-"""Images of a piece of encoded pictures. A conversion that was interrupted loses no more than the pieces under way."""
+"""Images in one piece of encoded pictures. An interrupted conversion loses only the pieces that it was working on."""
 
 
 class NeedsChannels(Exception):
@@ -37,7 +37,7 @@ class Piece(ABC):
 
     @abstractmethod
     def blocks(self, decoding: Decoding, target: Target | None) -> Iterator[tuple[NDArray[np.uint8], int]]:
-        """Yield uint8 (n, C, H, W), in order, and how many of the n were grey and became colour.
+        """Yield, in order, n images as uint8 (n, C, H, W), and how many of them were grey and became colour.
 
         Without a target the first block holds only the first image.
 
@@ -92,7 +92,14 @@ def is_grey(image: NDArray[np.uint8]) -> bool:
 
 @dataclass(frozen=True)
 class Split:
-    """One split as its files hold it: its name, where it comes from, its pieces and its labels (N,)."""
+    """One split, such as "train", before conversion.
+
+    Attributes:
+        name: its name in the files.
+        origin: where it comes from, in words.
+        pieces: its images, in order.
+        labels: integers or strings (N,), or None.
+    """
 
     name: str
     origin: str
@@ -109,8 +116,8 @@ class Source:
     """A data set before it is converted.
 
     Attributes:
-        kind: what it is, in words.
-        splits: all that were found. Images without a split's name are the split "all".
+        kind: the kind of its files, in words.
+        splits: all splits that were found. Images that belong to no named split are the split "all".
         class_names: names of the integer labels, if the files give them.
         skipped: what was not read.
         warnings: what is doubtful.
@@ -125,7 +132,7 @@ class Source:
 
 @contextmanager
 def naming_damage(line: Callable[[str], str], *kinds: type[Exception]) -> Iterator[None]:
-    """Turn exceptions of `kinds` into a `UserError`: `line` makes the error line from the exception's message."""
+    """Turn exceptions of `kinds` into a `UserError`. `line` makes its message from the exception's message."""
     try:
         yield
     except UserError:

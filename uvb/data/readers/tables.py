@@ -28,11 +28,11 @@ IMAGE_COLUMNS = ("image", "img", "pixel_values")
 LABEL_COLUMNS = ("label", "labels")
 SUFFIXES = (".parquet", ".arrow")
 _SHARD = re.compile(r"^(?P<stem>.*?)-?(?P<number>\d{3,})-of-(?P<total>\d{3,})")
-_MOST_PIECES = 8  # pieces of one row group; few, since each reads the group from its beginning
+_MOST_PIECES = 8  # of one row group; more would be slow, since each piece reads the group from its beginning
 
 
 class Columns(NamedTuple):
-    """The columns that the user names. None: the usual names are looked for."""
+    """The columns that the user names. None means that the reader looks for the usual names."""
 
     image: str | None = None
     label: str | None = None
@@ -40,7 +40,7 @@ class Columns(NamedTuple):
 
 @dataclass(frozen=True)
 class ParquetPiece(EncodedPiece):
-    """Rows `start` to `start + count` of one row group. Its first row is row `first_row` of the file."""
+    """Rows `start` to `start + count` of one row group. Row `start` of the group is row `first_row` of the file."""
 
     file: str
     column: str
@@ -183,9 +183,9 @@ def _columns(schema: pa.Schema, columns: Columns, where: str) -> tuple[str, str 
 def _labels(
     column: pa.ChunkedArray | None, label: str | None, schema: pa.Schema, where: str, columns: Columns, source: Source
 ) -> NDArray[Any] | None:
-    """Integers or strings (N,); None, with a warning, if the column does not hold a class for each image.
+    """Integers or strings (N,). If the column does not hold a class for each image, warn and return None.
 
-    The names of the classes go to `source`.
+    Warnings and the names of the classes go to `source`.
 
     Raises:
         UserError: the user asked for this column, and it holds no classes.
@@ -222,7 +222,7 @@ def _is_table(name: str) -> bool:
 
 
 def _require_all_shards(files: Sequence[str], root: Path) -> None:
-    """Refuse if shards are missing: a name such as train-00000-of-00002 says how many there are."""
+    """Raise `UserError` if shards are missing. A name such as train-00000-of-00002 says how many there should be."""
     found: dict[tuple[str, int], set[int]] = {}
     for file in files:
         if match := _SHARD.match(str(Path(file).with_suffix(""))):
@@ -232,7 +232,7 @@ def _require_all_shards(files: Sequence[str], root: Path) -> None:
             names = ", ".join(f"{Path(stem).name}-{number:05d}-of-{total:05d}" for number in missing[:3])
             raise UserError(
                 f"{root}: {len(missing)} of {total} shards are missing ({names}{', ...' if len(missing) > 3 else ''}); "
-                "fetch them; if these are all, rename the files that are there"
+                "fetch them, or rename the files if none is missing"
             )
 
 
@@ -250,7 +250,7 @@ def _resolved(folder: Path, columns: Columns, tables: list[str]) -> tuple[dict[s
         features = builder.info.features or {}
         label = columns.label or next((name for name in LABEL_COLUMNS if name in features), None)
         return files, tuple(getattr(features.get(label), "names", None) or ())
-    split: dict[str, list[str]] = {}  # the library chose other files, e.g. since there are more pictures than shards
+    split: dict[str, list[str]] = {}  # the library chose other files, e.g. because there are more pictures than shards
     for table in tables:
         split.setdefault(split_in(Path(table).stem) or "train", []).append(table)
     return split, ()
@@ -277,7 +277,7 @@ def _encoded(column: pa.Array, piece: EncodedPiece, at: int) -> Iterator[bytes |
         path = (column[row].as_py() or {}).get("path") if structs and isinstance(piece, DatasetPiece) else None
         if not path:
             raise UserError(f"{piece.where(at + row)} has no image bytes; each image must lie in the file itself")
-        yield Path(path)  # the library's cache may hold the file itself
+        yield Path(path)  # the library may keep the picture as a file in its cache
 
 
 def _naming_damage(file: str) -> Any:
