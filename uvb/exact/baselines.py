@@ -16,7 +16,9 @@ def mean_image_loss(train: Tensor, x: Tensor, levels: int) -> float:
         x: images (n, C, H, W) of the same kind.
         levels: the pixel value that means 1.
     """
-    total = torch.zeros(train.shape[1:], dtype=torch.float64, device=train.device)  # whole numbers: exact in any order
+    total = torch.zeros(
+        train.shape[1:], dtype=torch.float64, device=train.device
+    )  # sums of whole numbers are exact in any order
     for part in train.split(BLOCK):
         total += part.double().sum(0)
     mean = total / len(train)  # (C, H, W)
@@ -37,10 +39,10 @@ def linear_loss(train: Tensor, x: Tensor, sigma: float, levels: int) -> float:
         train: images (N, C, H, W) as whole numbers in [0, levels], to which the map is fitted.
         x: images (n, C, H, W) of the same kind that are denoised.
         sigma: noise level, in units of pixels in [0, 1].
-        levels: the number that stands for a pixel of 1.
+        levels: the pixel value that means 1.
     """
     mean, variances, axes = principal_axes(train, levels)
-    lost = sigma**2 / (variances + sigma**2)  # the share of each axis that A takes away
+    lost = sigma**2 / (variances + sigma**2)  # 1 - A on each axis
     bias = sum(((part.double().flatten(1) / levels - mean) @ axes * lost).square().sum() for part in x.split(BLOCK)) / len(x)
     return float(bias + sigma**2 * (1 - lost).square().sum())
 

@@ -9,13 +9,13 @@ from torch import Tensor
 from uvb.errors import UserError
 from uvb.models.base import Energy
 
-BLOCK = 2048  # images of y, and of the training set, in one matrix product: 16 MB of weights in float32
+BLOCK = 2048  # images y times training images in one matrix product: 16 MB in float32
 
 
 def posterior_mean(y: Tensor, train: Tensor, sigma: float, *, levels: int = 255, block: int = BLOCK) -> Tensor:
     """E[X | Y = y] for X uniform on `train` and Y = X + N(0, σ² I): the mean of `train` under softmax(-‖y - x_i‖²/2σ²).
 
-    On `train` no model's loss can be lower. On other images its loss is a non-parametric reference and no bound.
+    On `train` no model's loss can be lower. On other images its loss is a non-parametric reference, not a bound.
 
     Args:
         y: (B, C, H, W), float32 or float64. Arithmetic and result have its dtype and device.
@@ -28,7 +28,7 @@ def posterior_mean(y: Tensor, train: Tensor, sigma: float, *, levels: int = 255,
         (B, C, H, W), differentiable in y (autograd then keeps every block).
 
     Raises:
-        UserError: `train` is empty, shapes differ, the dtype is another, or sigma is not above 0.
+        UserError: `train` is empty, shapes differ, `y` has another dtype, or sigma is not above 0.
     """
     _check(y, train, sigma)
     with torch.autocast(y.device.type, enabled=False):  # bf16 logits are wrong by whole nats
@@ -37,7 +37,9 @@ def posterior_mean(y: Tensor, train: Tensor, sigma: float, *, levels: int = 255,
 
 
 def negative_log_density(y: Tensor, train: Tensor, sigma: float, *, levels: int = 255, block: int = BLOCK) -> Tensor:
-    """-log p(y) in nats for X uniform on `train` and Y = X + N(0, σ² I), constants included; arguments as `posterior_mean`.
+    """-log p(y) in nats for X uniform on `train` and Y = X + N(0, σ² I), with all constants.
+
+    Arguments and errors are those of `posterior_mean`.
 
     Returns:
         (B,), differentiable in y (autograd then keeps every block).
@@ -53,8 +55,8 @@ def negative_log_density(y: Tensor, train: Tensor, sigma: float, *, levels: int 
 def working_bytes(batch: int, train_images: int, dimension: int, *, block: int = BLOCK, itemsize: int = 4) -> int:
     """The most bytes that `posterior_mean` needs besides `y` and `train`, without autograd, for d = `dimension` pixels.
 
-    It holds a block of the training set in floating point, logits and weights, three means (so far, of the block, merged), and
-    the result. The whole matrix would take itemsize · batch · train_images.
+    These are a block of the training set in floating point, the logits and the weights, three means (of the blocks so far, of
+    this block, and of both), and the result. The whole (B, N) matrix would take itemsize · batch · train_images.
     """
     rows, columns = min(batch, block), min(train_images, block)
     return itemsize * (columns * dimension + 2 * rows * columns + 3 * rows * dimension + 2 * batch * dimension)
@@ -79,7 +81,7 @@ class EmpiricalBayes(Energy):
         return negative_log_density(y, self.train_images, float(self.sigma), levels=self.levels, block=self.block)
 
     def gradient(self, y: Tensor, eps: Tensor) -> Tensor:
-        """∇f(y) = (y - x̂(y)) / σ², in closed form: no graph through the blocks."""
+        """∇f(y) = (y - x̂(y)) / σ². This closed form needs no autograd through the blocks."""
         x_hat: Tensor = self(y, eps)
         return (y - x_hat) / self.sigma**2
 
@@ -101,7 +103,10 @@ def _check(y: Tensor, train: Tensor, sigma: float) -> None:
 
 
 def _logits(y: Tensor, train: Tensor, sigma: float, levels: int, block: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """For each block, logits -‖y - x_i‖²/2σ² (b, n) without the term in y, which no softmax needs, and images (n, d)."""
+    """Yield for each block the logits -‖y - x_i‖²/2σ² (b, n) and the images (n, d).
+
+    The logits leave out the term ‖y‖²/2σ², because it cancels in a softmax.
+    """
     for part in train.split(block):
         x = part.flatten(1).to(device=y.device, dtype=y.dtype)  # (n, d)
         if not part.is_floating_point():

@@ -61,7 +61,7 @@ class GaussianMixture:
         return (r[:, :, None] * self._component_means(y, sigma)).sum(1).reshape(y.shape)
 
     def score(self, y: Tensor, sigma: float) -> Tensor:
-        """∇ log p(y), from the components rather than by Eq. 2: (B, C, H, W) -> (B, C, H, W)."""
+        """∇ log p(y): (B, C, H, W) -> (B, C, H, W). Computed from the components, so it can check Eq. 2."""
         r = self._log_joint(y, sigma).softmax(1)  # (B, K)
         pull = (self._means() - y.flatten(1)[:, None]) / (self._variances() + sigma**2)  # (B, K, d)
         return (r[:, :, None] * pull).sum(1).reshape(y.shape)
@@ -91,7 +91,7 @@ class GaussianMixture:
 
 
 class MixtureEnergy(Energy):
-    """f(y) = -log p(y) of a mixture with noise; its gradient is minus the closed-form score. Deterministic."""
+    """f(y) = -log p(y) of a mixture with noise. Its gradient has a closed form: minus the score. Deterministic."""
 
     def __init__(self, mixture: GaussianMixture, sigma: float) -> None:
         super().__init__(sigma)

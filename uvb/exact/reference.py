@@ -1,4 +1,4 @@
-"""Losses that need no model: the exact floor of the training loss and the non-parametric test loss at one noise level."""
+"""Losses that need no model, at one noise level: the exact floor of the training loss, and the non-parametric test loss."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from uvb.plan import Plan
 
 @dataclass(frozen=True)
 class Reference:
-    """Losses E‖x - x̂(y)‖², summed over pixels. Standard errors count images, as for models.
+    """Losses E‖x - x̂(y)‖², summed over pixels. Standard errors are over images, as for models.
 
     Attributes:
         floor: loss of the training set's exact posterior mean, on the training set. No training loss can be lower.
@@ -32,13 +32,13 @@ class Reference:
 
 
 def reference(images: ImageSet, sigma: float, config: EvalConfig, plan: Plan, *, train_images: int | None = None) -> Reference:
-    """The exact losses to compare a model's with, on the images and noise of `uvb.experiments.losses`.
+    """The exact losses to compare a model's losses with, on the images and noise of `uvb.experiments.losses`.
 
     Each split costs 4 · images · draws · training images · d floating point operations (MNIST, 10,000 images, one draw:
-    2 TFLOP). Fewer ``config.draws`` are the first of the same draws.
+    2 TFLOP). A smaller ``config.draws`` uses the first of the same draws.
 
     Args:
-        train_images: the number of training images, from the first on, that are the prior (None: all).
+        train_images: how many training images, from the first on, make up the prior. None: all.
     """
     prior = resident(images.train[:train_images], plan.device)  # (N, C, H, W) uint8
 

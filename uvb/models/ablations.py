@@ -1,6 +1,6 @@
-"""Beyond the paper, for open question 1: UVB and DEEN with one part taken away or exchanged, and a U-Net energy.
+"""Beyond the paper, for open question 1: UVB and DEEN with one part removed or exchanged, and a U-Net energy.
 
-Widths that are no part of the question grow until the parameter count is UVB's (`uvb.models.capacity`).
+Other widths of the model grow until it has as many parameters as UVB (`uvb.models.capacity`).
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class UVBWithoutKL(UVB):
 
 @register_model("uvb_no_reconstruction", widths=PAPER_WIDTHS, match="hidden")
 class UVBWithoutReconstruction(Energy):
-    """f(y) = KL[q(z|y), N(0, I)]: UVB's two encoders alone. There is no decoder, and nothing is random."""
+    """f(y) = KL[q(z|y), N(0, I)]: UVB's two encoders alone. There is no decoder, and the energy is deterministic."""
 
     def __init__(self, shape: Shape, widths: Widths, activation: str, sigma: float) -> None:
         super().__init__(sigma)
@@ -43,7 +43,7 @@ class UVBWithoutReconstruction(Energy):
 
 @register_model("deen_uvb_encoder", widths=PAPER_WIDTHS, match="hidden")
 class DEENWithUVBsEncoder(Energy):
-    """f(y) = w · SiLU(encoder(y)) with one of UVB's encoders: DEEN, narrow in its convolutions and wide behind them."""
+    """f(y) = w · SiLU(encoder(y)): DEEN with one of UVB's encoders. Its convolutions are narrow, and its linear layers wide."""
 
     def __init__(self, shape: Shape, widths: Widths, activation: str, sigma: float) -> None:
         super().__init__(sigma)
@@ -57,7 +57,12 @@ class DEENWithUVBsEncoder(Energy):
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """Channels of each level, from the image down, and of the layer that joins the top level again."""
+    """Widths of a U-Net.
+
+    Attributes:
+        channels: channels of each level on the way down, beginning at the image's own size.
+        joined: channels of the last layer on the way up, before the readout.
+    """
 
     channels: tuple[int, ...] = (32, 64, 128)
     joined: int = 64
@@ -67,7 +72,9 @@ class UNetConfig:
 
 
 class UNet(nn.Module):
-    """(B, C, H, W) -> (B, C, H, W): halved by averages on the way down, doubled on the way up, joined at every level."""
+    """(B, C, H, W) -> (B, C, H, W). Each level down halves the sides by averages. Each level up doubles them, and joins the
+    level of that size from the way down.
+    """
 
     def __init__(self, shape: Shape, config: UNetConfig, activation: str) -> None:
         super().__init__()

@@ -9,7 +9,7 @@ from uvb.errors import UserError
 
 
 class SiLU(nn.SiLU):
-    """x times the logistic function of x. Its derivatives are written out where `uvb.accelerate.silu` applies."""
+    """x times the logistic function of x. In bf16 on a CPU `uvb.accelerate.silu` computes its derivatives faster."""
 
     def forward(self, x: Tensor) -> Tensor:
         return silu.silu(x) if silu.applies(x) else super().forward(x)

@@ -16,7 +16,7 @@ from uvb.models.registry import Builder, Model, get_model
 from uvb.spec import Shape
 
 TOLERANCE = 0.01  # the largest relative difference between a matched count and UVB's
-MOST = 1 << 24  # a field of a config is not tried above this
+MOST = 1 << 24  # the largest value that is tried for a field of a config
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -25,12 +25,12 @@ def count_parameters(module: nn.Module) -> int:
 
 
 def parameters(model: str, shape: Shape, widths: Config) -> int:
-    """dim(ϑ) of a model on images of `shape`, without allocating weights. Raises `UserError` if it cannot be built so."""
+    """dim(ϑ) of a model on images of `shape`. No weights are allocated. Raises `UserError` if no such model can be built."""
     return _count(get_model(model).build, shape, widths)
 
 
 def skeleton(model: str, shape: Shape, widths: Config) -> Estimator:
-    """The model on the meta device, which allocates nothing; on the CPU if its constructor reads values of tensors."""
+    """Build the model on the meta device, which allocates no memory, or on the CPU if the meta device fails."""
     return _skeleton(get_model(model).build, shape, widths)
 
 
@@ -72,9 +72,9 @@ def scaled_widths(widths: Any, factor: float) -> Any:
 def matched_widths(model: str, shape: Shape, target: int, tolerance: float = TOLERANCE, start: Any = None) -> Any:
     """The config of `model` on images of `shape` whose parameter count is within `tolerance` of `target`.
 
-    Only the fields that the model names in `match` change. A single field gets the value whose count is nearest. A second,
-    finer field stays as near to its default as possible, between half and twice of it, and the first gets the value whose
-    count is nearest then. The count must not fall when a field grows. Counts are those of built models.
+    Only the fields that the model names in `match` change. A single field gets the value whose count is nearest to `target`.
+    With a second, finer field the search begins at that field's default and goes outwards, from half to twice the default. It
+    ends at the first value at which the first field can reach the tolerance. The count must not fall when a field grows.
 
     Args:
         start: the config in which a single field changes. None: the model's default.
@@ -98,7 +98,10 @@ def matched_widths(model: str, shape: Shape, target: int, tolerance: float = TOL
 
 
 def _fine_variants(entry: Model, start: Config) -> Iterator[list[Config]]:
-    """`start` with other values of the finer field, if there is one: its default first, then pairs farther and farther away."""
+    """Yield `start` with other values of the finer field: the default first, then pairs at growing distance from it.
+
+    Without a finer field yield only `start`.
+    """
     if len(entry.match) == 1:
         yield [start]
         return
@@ -109,7 +112,11 @@ def _fine_variants(entry: Model, start: Config) -> Iterator[list[Config]]:
 
 
 def _nearest(entry: Model, shape: Shape, target: int, config: Config) -> list[tuple[float, int, Config]]:
-    """The two configs between whose counts `target` lies, by the first field of `match`: (error, value, config) each."""
+    """The configs with the largest count below `target` and the smallest above, by the first field of `match`.
+
+    Returns:
+        (relative error of the count, value of the field, config) of each.
+    """
 
     def count(value: int) -> int:
         return _count(entry.build, shape, _with(config, entry.match[0], value))
@@ -136,12 +143,12 @@ def _with(config: Any, name: str, value: int) -> Config:
 
 
 def default_widths(model: str, shape: Shape) -> Any:
-    """The config of `model` on images of `shape`, matched to UVB's count unless the model keeps its own config there.
+    """The config of `model` on images of `shape`, matched to UVB's count. On the shapes in `keep_on` it stays as it is.
 
     DEEN keeps the paper's widths on the paper's two image shapes.
 
     Raises:
-        UserError: the model cannot be built so, or no width fits.
+        UserError: no such model can be built, or no width fits.
     """
     entry = get_model(model)
     if not entry.match or shape in entry.keep_on:
@@ -151,10 +158,9 @@ def default_widths(model: str, shape: Shape) -> Any:
 
 
 def widths_at(model: str, shape: Shape, factor: float) -> Any:
-    """The config of `model` at the capacity of UVB with `factor` times its widths. Factor 1 gives `default_widths`.
+    """The config with which `model` has as many parameters as UVB with `factor` times its widths.
 
-    A model without `match` is scaled by `factor`. The others are matched to UVB's count; those with one field to match are
-    scaled first.
+    Factor 1 gives `default_widths`. A model without `match` is only scaled by `factor`, not matched.
 
     Raises:
         UserError: no width fits.
@@ -163,7 +169,7 @@ def widths_at(model: str, shape: Shape, factor: float) -> Any:
         return default_widths(model, shape)
     if not get_model(model).match:
         return scaled_widths(default_widths(model, shape), factor)
-    # A model with one field to match is scaled first: else its other layers would keep the paper's width.
+    # Scale a model with one field to match first, otherwise its other layers would keep the paper's width.
     start = scaled_widths(get_model(model).widths, factor) if len(get_model(model).match) == 1 else None
     target = parameters("uvb", shape, scaled_widths(default_widths("uvb", shape), factor))
     return matched_widths(model, shape, target, start=start)

@@ -19,9 +19,10 @@ from uvb.spec import RunSpec
 
 
 def save_model(model: Estimator, spec: RunSpec, folder: str | Path, card: dict[str, Any] | None = None) -> Path:
-    """Write model.safetensors, spec.json and card.json into `folder`; returns it.
+    """Write model.safetensors, spec.json and card.json into `folder`. Return the folder.
 
-    The card holds `card`, which is for readers, and a hash of the model's code.
+    Args:
+        card: facts for people. card.json has these and a hash of the model's code.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -57,7 +58,7 @@ def load_spec(folder: str | Path) -> RunSpec:
 def _card(folder: str | Path) -> dict[str, Any]:
     try:
         card = json.loads((Path(folder) / "card.json").read_text())
-    except (OSError, ValueError, RecursionError):  # the card is no part of the model
+    except (OSError, ValueError, RecursionError):  # a model is complete without its card
         return {}
     return card if isinstance(card, dict) else {}
 
@@ -90,7 +91,7 @@ def load(folder: str | Path, device: str = "cpu") -> Estimator:
 
 
 def _require_fitting(spec: RunSpec, path: Path) -> None:
-    """Raise `UserError` unless the header of the weights has the shapes of the model of `spec`. This allocates neither."""
+    """Raise `UserError` unless the file of weights has the tensors and shapes of the model of `spec`. Reads only its header."""
     try:
         with safe_open(path, framework="pt") as file:
             stored = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  # no mapping

@@ -1,4 +1,7 @@
-"""The paper's networks (Sec. 3.1): 3x3 convolutions, stride 1, no padding, with biases. Table 1's counts imply the kernel."""
+"""The paper's networks (Sec. 3.1): 3x3 convolutions, stride 1, no padding, with biases.
+
+The paper does not state the size of the kernel. It follows from the counts in Table 1.
+"""
 
 from torch import Tensor, nn
 
@@ -34,7 +37,7 @@ class Convolution(nn.Conv2d):
 
 
 class FlattenPixels(nn.Module):
-    """(B, C, H, W) -> (B, H W C), channels last. It copies nothing after the fast convolutions, which are channels-last."""
+    """(B, C, H, W) -> (B, H W C), channels last, as the fast convolutions store their outputs. So nothing is copied."""
 
     def forward(self, y: Tensor) -> Tensor:
         return y.permute(0, 2, 3, 1).flatten(1)

@@ -15,7 +15,11 @@ def pretrained_names() -> list[str]:
 
 
 def pretrained(name: str, device: str = "cpu") -> Estimator:
-    """Load the shipped model `name`, e.g. "mnist-uvb", in evaluation mode. It stores bfloat16 weights, which become float32."""
+    """Load the shipped model `name`, e.g. "mnist-uvb", in evaluation mode. The stored bfloat16 weights become float32.
+
+    Raises:
+        UserError: there is no shipped model of that name.
+    """
     if name not in pretrained_names():
         raise UserError(f"no shipped model {name!r}; choose one of: {', '.join(pretrained_names())}")
     return load(SHIPPED / name, device)

@@ -42,10 +42,10 @@ class Model:
         build: ``(shape, config, activation, sigma) -> Estimator``.
         widths: its default config: the paper's `Widths`, or a frozen dataclass of its own.
         objective: the objective of its training by default (`uvb.training.objectives`).
-        match: the fields of its config that change until its parameter count is UVB's (`uvb.models.capacity`): one field,
+        match: the fields of its config that change until it has as many parameters as UVB (`uvb.models.capacity`): one field,
             or a coarse and a fine one. Each is a whole number, or a tuple of whole numbers that keeps its proportions.
             Empty: the config stays as it is.
-        keep_on: image shapes (C, H, W) on which the default config stays all the same.
+        keep_on: image shapes (C, H, W) on which `match` has no effect.
         code: a hash of the source of `build`, read when the model is registered. None: there is no source to read.
 
     Raises:
@@ -104,7 +104,7 @@ def build_model(spec: RunSpec) -> Estimator:
 
 
 def code_changed(model: str, before: str | None) -> bool:
-    """Whether the code of `model` has changed since it had the hash `before`. Then trained weights mean another function.
+    """Whether the code of `model` differs from the code with the hash `before`. Weights trained with that code do not fit then.
 
     False if either hash is unknown.
     """
@@ -113,9 +113,10 @@ def code_changed(model: str, before: str | None) -> bool:
 
 
 def _code_of(build: Builder) -> str | None:
-    """A hash of the source of a builder; of a class with its parents, except `uvb`'s own bases. None: there is no source.
+    """A hash of the source of a builder. None: there is no source.
 
-    Decorators, comments, layout, docstrings, and the functions that the code calls do not count.
+    The hash of a class includes its parents, except those in `_BASES`. It leaves out decorators, comments, layout, docstrings,
+    and the functions that the code calls.
     """
     ours = [each for each in getattr(build, "__mro__", [build]) if not each.__module__.startswith(_BASES)]
     found = []

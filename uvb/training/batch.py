@@ -25,8 +25,8 @@ class Batch(NamedTuple):
 class Batches:
     """This worker's slices of the batches of one training.
 
-    Noise is drawn for the whole batch and then sliced, so every number of workers sees the same. The last batch of an epoch is
-    padded with zeros of weight 0, so that shapes never change.
+    Noise is drawn for the whole batch and then sliced, so the noise does not depend on the number of workers. The last batch of
+    an epoch is padded with zeros of weight 0, so that shapes never change.
     """
 
     def __init__(self, spec: RunSpec, plan: Plan, images: ImageSet, noise_dim: int) -> None:

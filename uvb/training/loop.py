@@ -23,9 +23,16 @@ from uvb.training.step import gradients_of, prepare
 
 @dataclass(frozen=True)
 class Progress:
-    """What `fit` yields: after every epoch, with `metrics`, and about every `pulse_seconds` within one.
+    """What `fit` yields after every epoch, and about every `pulse_seconds` within an epoch.
 
     All workers yield at the same steps, and rank 0 may then save the state.
+
+    Attributes:
+        epoch, step: the next step to take is `step` of `epoch`, both from 0.
+        steps: steps of an epoch.
+        loss: the epoch's mean loss so far.
+        images_per_second: the rate of training.
+        metrics: the numbers of a finished epoch. None within an epoch.
     """
 
     epoch: int
@@ -39,8 +46,8 @@ class Progress:
 def fit(spec: RunSpec, plan: Plan, state: TrainState, images: ImageSet, *, pulse_seconds: float = 5.0) -> Iterator[Progress]:
     """Train `state` in place up to ``spec.recipe.epochs``, yielding `Progress`.
 
-    Under `torch.distributed` every worker calls this with the same arguments and takes its slice of every batch. The result is
-    that of one worker, up to the order of float sums.
+    Under `torch.distributed` every worker calls this with the same arguments and takes its slice of every batch. The result
+    does not depend on the number of workers, except by the order of float sums.
 
     Raises:
         UserError: the loss is no longer finite (the message says where), or the images are not those of the spec.
@@ -123,7 +130,7 @@ def require_finite(state: TrainState, figures: tuple[float, float, float | None,
     train_probe, test_loss, _, _ = figures
     if state.epoch + 1 == state.spec.recipe.epochs and not math.isfinite(train_probe + test_loss):
         raise Diverged(
-            f"{state.spec.label}: training diverged by its end (loss {test_loss}); "
+            f"{state.spec.label}: training diverged in its last epoch (loss {test_loss}); "
             "lower the learning rate, or clip the gradient's norm"
         )
 
@@ -147,7 +154,7 @@ def ema_decay(decay: float, step: int) -> float:
 def gather_losses(state: TrainState) -> float:
     """Sum the workers' shares of `step_losses` on rank 0, and return the epoch's mean loss so far.
 
-    Every step's loss is kept apart and summed once, so the result does not depend on when this is called.
+    Each step's loss has its own place and is summed once, so the result does not depend on when this is called.
 
     Raises:
         UserError: a loss is not finite.

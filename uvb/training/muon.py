@@ -2,7 +2,7 @@
 
 Muon (Jordan et al., 2024) replaces the momentum of a matrix by roughly the nearest semi-orthogonal matrix, so that every
 direction of a layer learns at the same pace. `torch.optim.Muon` takes only linear layers, and iterates on the whole matrix.
-Here the iteration runs on the Gram matrix of the smaller side: 200 x 200 where the paper's encoder has 200 x 61,952.
+This one iterates on the Gram matrix of the smaller side. For the paper's encoder that is 200 x 200 instead of 200 x 61,952.
 """
 
 import math
@@ -21,7 +21,7 @@ ADAMS_SIZE = 0.2  # the root mean square of Adam's step over the learning rate (
 class GramMuon(torch.optim.Optimizer):
     """Muon with Nesterov momentum. A weight with more than two axes counts as a matrix of its first axis by all others.
 
-    Steps are scaled to the size of Adam's, so one learning rate serves both. It computes in the weights' precision.
+    Steps are scaled to the size of Adam's, so one learning rate serves both. The arithmetic has the weights' precision.
 
     Args:
         params: weights of two axes or more.
@@ -62,7 +62,7 @@ class GramMuon(torch.optim.Optimizer):
 
 
 def orthogonalized(matrix: Tensor) -> Tensor:
-    """About U V' of `matrix` (m, n) = U S V'. Of two equal ways it takes the cheaper one."""
+    """Approximately U V' of a matrix (m, n) = U S V'. `through_gram` and `iterated` both compute it; this takes the cheaper."""
     small, large = min(matrix.shape), max(matrix.shape)
     return through_gram(matrix) if 2 * large > 3 * small else iterated(matrix)
 
@@ -79,10 +79,10 @@ def iterated(matrix: Tensor) -> Tensor:
 
 
 def through_gram(matrix: Tensor) -> Tensor:
-    """The same through the Gram matrix G = X X' of the smaller side.
+    """The result of `iterated`, computed through the Gram matrix G = X X' of the smaller side.
 
-    Every iterate is Q X, where Q is a polynomial of G. So the loop updates only Q and the Gram matrix of Q X, which are small,
-    and the large matrix enters two products. Half precision would fail here: rounding makes small eigenvalues of G negative,
+    Every iterate is Q X, where Q is a polynomial of G. So the loop updates only two small matrices: Q, and the Gram matrix of
+    Q X. The large matrix X enters two products. Half precision would fail here: rounding makes small eigenvalues of G negative,
     and the iteration amplifies them.
     """
     a, b, c = COEFFICIENTS

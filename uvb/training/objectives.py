@@ -1,4 +1,4 @@
-"""Training objectives. Each is a module whose forward pass takes the inner gradient and returns the loss, as DDP needs."""
+"""Training objectives: modules that return a loss. The forward pass includes the inner gradient ∇_y f, as DDP needs it."""
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +15,10 @@ class Objective(nn.Module):
 
     Attributes:
         unit: the label of its curves.
-        of_an_energy: it minimizes an energy, so the model must have one.
-        differentiates_twice: for an energy, the gradient goes through ∇_y f, which doubles the cost of a step.
-        trains_the_decoder: the decoder of a latent model learns to reconstruct.
-        judged_by: the first choice among `uvb.measure.losses.denoisers` for judging a model that it trained.
+        of_an_energy: whether it minimizes an energy, so that the model must have one.
+        differentiates_twice: whether it differentiates ∇_y f again, which doubles the cost of a step of an energy.
+        trains_the_decoder: whether the decoder of a latent model learns to reconstruct.
+        judged_by: which of `uvb.measure.losses.denoisers` judges a model of this objective, if the model has it.
     """
 
     unit = "loss, E‖x − x̂(y)‖²"
@@ -79,7 +79,7 @@ def build_objective(name: str, model: Estimator) -> Objective:
     """The objective called `name` on `model`.
 
     Raises:
-        UserError: the name is unknown, or it is an ELBO and the model is no energy.
+        UserError: the name is unknown, or the objective needs an energy and the model is none.
     """
     if name not in OBJECTIVES:
         raise UserError(f"unknown objective {name!r}; choose one of: {', '.join(OBJECTIVES)}")
@@ -89,7 +89,10 @@ def build_objective(name: str, model: Estimator) -> Objective:
 
 
 def require_one_energy_an_image(model: Estimator, x: Tensor) -> None:
-    """Raise UserError if the model has an energy and its shape for `x` (B, C, H, W) is not (B,). A sum would train silently."""
+    """Raise `UserError` if the model is an energy that does not return shape (B,) for `x` (B, C, H, W).
+
+    Training would not notice an energy that is summed over images.
+    """
     if not isinstance(model, Energy):
         return
     with torch.no_grad():
@@ -99,9 +102,9 @@ def require_one_energy_an_image(model: Estimator, x: Tensor) -> None:
 
 
 def freeze_unused(objective: Objective, x: Tensor) -> list[str]:
-    """Freeze the parameters that no gradient reaches, and return their names. One is DEEN's output bias, a constant of f.
+    """Freeze the parameters that get no gradient, e.g. DEEN's output bias, a constant of f. Return their names.
 
-    DDP waits for a gradient of every trainable parameter, and would raise or hang on these.
+    DDP waits for a gradient of every trainable parameter, and would raise or hang without them.
     """
     eps = torch.zeros(len(x), objective.model.noise_dim, dtype=x.dtype, device=x.device)
     objective(x, torch.zeros_like(x), eps, torch.ones(len(x), dtype=x.dtype, device=x.device)).backward()

@@ -1,4 +1,4 @@
-"""The optimizers of a training: Adam, as the paper has it, or Muon for weight matrices and Adam for the rest."""
+"""The optimizers of a training: Adam as in the paper, or Muon for weight matrices and Adam for the rest."""
 
 import torch
 from torch import Tensor, nn
@@ -10,11 +10,11 @@ from uvb.training.muon import GramMuon
 def build_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
     """The optimizers of `model`. Each parameter belongs to one of them.
 
-    Muon (`uvb.training.muon`) takes weight matrices; Adam keeps biases and layers of one output. Muon's steps are scaled to the
-    size of Adam's (Liu et al., 2025), so one learning rate serves both.
+    Muon trains weight matrices. Adam trains biases and layers of one output. Muon's steps are scaled to the size of Adam's (Liu
+    et al., 2025), so one learning rate serves both.
 
-    "muon" is torch's: it takes linear layers only, and always orthogonalizes in bfloat16. "muon_conv" is ours: it takes
-    convolutions too, and computes in the weights' precision.
+    "muon" is torch's: it trains linear layers only, and always orthogonalizes in bfloat16. "muon_conv" is ours
+    (`uvb.training.muon`): it trains convolutions too, and computes in the weights' precision.
     """
     muons = [p for p in model.parameters() if _by_muon(p, recipe)]
     theirs = set(muons)

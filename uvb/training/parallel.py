@@ -1,4 +1,4 @@
-"""What data parallelism needs: a worker's rank, sums over workers, and agreement on when to pause and on what went wrong."""
+"""Data parallelism: a worker's rank, sums over workers, sharing an error with all workers, and agreeing when to pause."""
 
 import time
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def rank_and_world() -> tuple[int, int]:
-    """(0, 1) outside a process group."""
+    """This worker's rank and the number of workers. (0, 1) outside a process group."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
@@ -21,7 +21,7 @@ def sum_over_workers(value: Tensor) -> Tensor:
 
 
 def first_of_all(line: str) -> str:
-    """The first line of any rank that is not empty, on every rank; "" if all are empty."""
+    """Gather each rank's `line`, and return the first that is not empty, on every rank. "" if all are empty."""
     lines = [line]
     if rank_and_world()[1] > 1:
         lines = [""] * rank_and_world()[1]
@@ -30,9 +30,9 @@ def first_of_all(line: str) -> str:
 
 
 class Pacer:
-    """Chooses steps, about every `seconds`, at which all workers pause for what needs a synchronization.
+    """Chooses the steps at which all workers pause to synchronize, about every `seconds`.
 
-    At each pause rank 0 tells the others the step of the next one. Between pauses no worker waits for another.
+    At each pause rank 0 tells the others the step of the next pause. Between pauses no worker waits for another.
     """
 
     def __init__(self, seconds: float, device: torch.device) -> None:

@@ -18,20 +18,20 @@ PROBE_IMAGES = 1024  # images of each split
 class Probe:
     """Measures the averaged weights after each epoch, on fixed images with fixed noise. The workers share the images.
 
-    It takes the objective on images of both splits, and KL and reconstruction on the test images. 1,024 images of a split are
-    enough to compare trainings, and too few to tell the generalization gap: on MNIST at σ = 1 two such sets of images differ by
-    several tenths.
+    It computes the objective on images of both splits, and KL and reconstruction on the test images. 1,024 images of each split
+    are enough to compare trainings. They are too few for the generalization gap: on MNIST at σ = 1 the losses of two such sets
+    of images differ by several tenths.
     """
 
     def __init__(self, spec: RunSpec, plan: Plan, state: TrainState, images: ImageSet) -> None:
         self.plan, self.model = plan, state.averaged
         self.objective = build_objective(spec.objective, state.averaged)
-        count = min(PROBE_IMAGES, len(images.test))  # as many training images as test images, at most
+        count = min(PROBE_IMAGES, len(images.test))  # the same for both splits
         self.train = self._fixed(images.train[: spec.data.train_images], count, images.levels)
         self.test = self._fixed(images.test, count, images.levels)
 
     def _fixed(self, pixels: Tensor, count: int, levels: int) -> tuple[int, list[tuple[Tensor, Tensor, Tensor]]]:
-        """How many images, and this worker's part of them in blocks: x, noise (b, C, H, W), ε (b, noise_dim)."""
+        """The number of images of all workers, and this worker's in blocks: x and noise (b, C, H, W), ε (b, noise_dim)."""
         rank, world = rank_and_world()
         n = min(count, len(pixels))
         x = pixels[torch.randperm(len(pixels), generator=generator(0, "probe"))[:n]].to(self.plan.dtype) / levels

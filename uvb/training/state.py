@@ -26,13 +26,17 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """One epoch, counted from 0 (curves.parquet counts from 1).
+    """The numbers of one epoch. Losses are of the trained objective.
 
-    Losses are of the trained objective. `train_loss` is the mean over the epoch, each step with the weights of that step.
-    `test_loss` is measured at the end of the epoch, with the averaged weights, on fixed images with fixed noise. `train_probe`
-    is the same on training images (None in older files). Their difference is the generalization gap, plus what the two sets of
-    images differ by. `kl` and `recon` (½‖y-μ_y‖²/σ²) are of q(z|y), in nats, and None for models without an encoder. `seconds`
-    is the training time since the start, `time` the unix time at the end of the epoch.
+    Attributes:
+        epoch: counted from 0 (curves.parquet counts from 1).
+        train_loss: the mean over the epoch's steps, each with the weights of that step.
+        test_loss: the loss of the averaged weights at the end of the epoch, on fixed test images with fixed noise.
+        kl: KL of q(z|y) on the same images, in nats. None for a model without an encoder.
+        recon: ½‖y-μ_y‖²/σ² on the same images, in nats. None for a model without an encoder.
+        seconds: training time since the start.
+        time: unix time at the end of the epoch.
+        train_probe: as `test_loss`, on fixed training images. None in older files.
     """
 
     epoch: int
@@ -52,9 +56,9 @@ class TrainState:
 
     Attributes:
         model: the raw weights being trained.
-        averaged: the average of the weights, which is the result; `model` itself if the recipe does not average.
+        averaged: the average of the weights, which is the result. It is `model` itself if the recipe does not average.
         epoch, step: the next step to take is `step` of `epoch`.
-        step_losses: (steps per epoch,), the mean loss of each batch of this epoch. Each of several workers holds its share.
+        step_losses: (steps per epoch,), the mean loss of each batch of this epoch. Several workers hold addends of these sums.
         seconds: training time so far, without checkpoints and start-up.
     """
 
@@ -118,7 +122,7 @@ class TrainState:
 
         Raises:
             DamagedCheckpoint: a file is missing, truncated or altered, or its content is not a checkpoint's.
-            UserError: it belongs to another configuration or to other code of the model. The message names the difference.
+            UserError: the checkpoint is of another spec, or of other code of the model. The message names the difference.
         """
         header = read_header(folder)
         differing = RunSpec.from_json(header.spec).differences(spec)
@@ -128,9 +132,9 @@ class TrainState:
             raise UserError(f"the checkpoint in {folder} is of other code of {spec.model}; revert the change, or remove it")
         if file_sha256(folder / "state.safetensors") != header.sha256:
             raise DamagedCheckpoint(f"{folder}: state.safetensors is damaged (its SHA-256 does not match)")
-        tensors = load_file(folder / "state.safetensors")  # to the CPU: "cuda" would be the first GPU, not this worker's
+        tensors = load_file(folder / "state.safetensors")  # on the CPU, since "cuda" would be the first GPU, not this worker's
         state = TrainState.fresh(spec, plan)
-        own = state.tensors()  # not the optimizer's: it creates its state at the first step
+        own = state.tensors()  # without the optimizers' tensors, which appear at the first step
         known = {name: tensors[name] for name in tensors if name in own or name.startswith(("model/", "averaged/"))}
         unlike = sorted(k for k in own.keys() | known if k not in own or k not in known or own[k].shape != known[k].shape)
         if unlike:
@@ -143,7 +147,7 @@ class TrainState:
         return state
 
     def _restore(self, tensors: dict[str, Tensor]) -> None:
-        """Take weights, averages and the optimizers' moments from `tensors`, as `tensors()` names them."""
+        """Copy weights, averages and the optimizers' moments from `tensors`, whose names are those of `tensors()`."""
         self.model.load_state_dict(_part(tensors, "model/"))
         if self.averaged is not self.model:
             self.averaged.load_state_dict(_part(tensors, "averaged/"))
@@ -159,7 +163,7 @@ class TrainState:
 
 
 class DamagedCheckpoint(Exception):
-    """A checkpoint that must not be used. An earlier one may be whole."""
+    """A checkpoint that must not be used. An earlier checkpoint may be whole."""
 
 
 def steps_per_epoch(spec: RunSpec) -> int:
@@ -169,7 +173,12 @@ def steps_per_epoch(spec: RunSpec) -> int:
 
 @dataclass(frozen=True)
 class Header:
-    """state.json. `sha256` is that of state.safetensors, `json_sha256` that of the rest of this file (older files lack it)."""
+    """The contents of state.json.
+
+    Attributes:
+        sha256: SHA-256 of state.safetensors.
+        json_sha256: SHA-256 of the other fields. None in older files.
+    """
 
     format: int
     spec: dict[str, Any]
@@ -214,7 +223,7 @@ def file_sha256(path: Path) -> str:
 
 
 def _kind(optimizer: torch.optim.Optimizer) -> str:
-    """The prefix of its tensors in a checkpoint, such as adam."""
+    """The prefix of the optimizer's tensors in a checkpoint, such as "adam"."""
     return type(optimizer).__name__.lower()
 
 

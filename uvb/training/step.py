@@ -42,7 +42,7 @@ def prepare(objective: Objective, plan: Plan, shape: tuple[int, int, int, int]) 
         wrong = str(error)
     except Exception as error:  # a bug in the model would repeat at every step and worker, so fail once
         if isinstance(error, MemoryError | torch.OutOfMemoryError) or re.search("CUDA|CUDNN|CUBLAS|memory", str(error)):
-            raise  # the machine's fault, so another try may succeed
+            raise  # the machine may be the cause, so another try may succeed
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         wrong, cause = f"{type(objective.model).__name__} cannot be trained ({reason}); mend it, or leave it out", error
     if wrong := first_of_all(wrong):
@@ -56,7 +56,7 @@ def prepare(objective: Objective, plan: Plan, shape: tuple[int, int, int, int]) 
             warnings.warn(f"torch.compile failed ({type(error).__name__}: {reason}); training eagerly", stacklevel=2)
     if rank_and_world()[1] > 1:
         with plan.autocast(), warnings.catch_warnings():
-            # one channel's strides name the same order; older torch versions have only the deprecated name
+            # Strides of one channel may differ for the same memory. Older torch has no newer name for `broadcast_buffers`.
             warnings.filterwarnings("ignore", message="Grad strides do not match|`broadcast_buffers` is deprecated")
             prepared = DistributedDataParallel(prepared, broadcast_buffers=False, gradient_as_bucket_view=True)
             prepared(*arguments).backward()
@@ -67,7 +67,7 @@ def prepare(objective: Objective, plan: Plan, shape: tuple[int, int, int, int]) 
 def gradients_of(loss_of: nn.Module, plan: Plan, longest: float = math.inf) -> Gradients:
     """A function of a batch that returns the loss and leaves the gradients in ``.grad``, clipped to a total norm of `longest`.
 
-    It is one CUDA graph if the plan says so.
+    It runs as one CUDA graph if the plan says so.
     """
     trained = [p for p in loss_of.parameters() if p.requires_grad]
 

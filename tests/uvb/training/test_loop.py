@@ -180,7 +180,7 @@ def test_fit_refuses_weights_ruined_by_the_last_step(digits, monkeypatch):
     """The loss of every batch was finite, and that of the final weights is not."""
     spec = tiny_spec(digits)
     monkeypatch.setattr("uvb.training.loop.Probe.__call__", lambda self: (math.nan, math.nan, None, None))
-    with pytest.raises(UserError, match="diverged by its end"):
+    with pytest.raises(UserError, match="diverged in its last epoch"):
         train(spec, digits)
 
 
