@@ -21,9 +21,9 @@ Differentiated = Callable[..., tuple[Tensor, Sequence[Tensor]]]  # (parameters, 
 class CompiledObjective(torch.nn.Module):
     """`objective`, compiled. Its forward pass computes the gradients too, and ``loss.backward()`` hands them out.
 
-    The step is traced before it is compiled, so that the compiler sees the derivatives that we write out (`convolution`). By
-    itself it would differentiate twice by torch's rules. A trace fixes the shapes and dtypes of `example`, and also every
-    branch of the model's Python. So its gradient on `example` is compared with the uncompiled one.
+    The step is traced before it is compiled, so that the compiler sees the derivatives that we write out (`convolution`).
+    Without a trace it would take torch's own second derivatives. A trace fixes the shapes and dtypes of `example`, and also the
+    branches that the model's Python takes. So its gradient on `example` is compared with the uncompiled gradient.
 
     Args:
         objective: parameters that no gradient reaches must be frozen (`uvb.training.objectives.freeze_unused`).
@@ -31,7 +31,8 @@ class CompiledObjective(torch.nn.Module):
         example: x, noise (B, C, H, W), ε (B, noise_dim), weight (B,).
 
     Raises:
-        Exception: whatever the tracer or the compiler raises; RuntimeError if the gradients differ.
+        RuntimeError: the gradients differ.
+        Exception: the tracer or the compiler may raise anything.
     """
 
     def __init__(self, objective: Objective, plan: Plan, example: tuple[Tensor, ...]) -> None:

@@ -1,7 +1,7 @@
 """`conv2d` with the second derivative that ∇_θ ∇_y f needs, written out.
 
-Autograd computes the derivative of an input gradient in the weight by a convolution with filters as large as the image, and
-transposes whole activations for it. Here it is one call: an ordinary weight gradient.
+That second derivative differentiates an input gradient in the weight. Autograd computes it by a convolution with filters as
+large as the image, and transposes whole activations. Here it is one call: an ordinary weight gradient.
 """
 
 from collections.abc import Iterator
@@ -22,9 +22,10 @@ _inner: ContextVar[bool] = ContextVar("uvb_inner_gradient", default=False)
 
 @contextmanager
 def inner_gradient() -> Iterator[None]:
-    """Inside this block a backward pass computes ∇_y f, so convolutions leave out the gradients of their weights.
+    """Declare that backward passes inside this block compute ∇_y f, so convolutions need no gradients of their weights.
 
-    `torch.autograd.grad` would ask for them, and `torch.func.vjp` would not. On a CPU the backward pass runs in this thread.
+    `torch.autograd.grad` needs this block, because it would compute these gradients. `torch.func.vjp` would not. The backward
+    pass must run in this thread, as it does on a CPU.
     """
     token = _inner.set(True)
     try:
@@ -36,14 +37,14 @@ def inner_gradient() -> Iterator[None]:
 def convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """`conv2d`, stride 1, no padding: (B, C, H, W) -> (B, D, H - k + 1, W - k + 1), in autocast's dtype if that is on.
 
-    It works channels-last on a CPU and in half precision, as oneDNN's kernels and tensor cores need it. It is a matrix product
-    for few channels in half precision on a GPU (`uvb.accelerate.patches`), and for few pixels on a CPU if the plan says so
-    (`uvb.accelerate.products`).
+    On a CPU and in half precision it works channels-last, which oneDNN's kernels and tensor cores need. Two cases are computed
+    as matrix products: few channels in half precision on a GPU (`uvb.accelerate.patches`), and few pixels on a CPU if the plan
+    says so (`uvb.accelerate.products`).
     """
     device = x.device.type
     if torch.compiler.is_compiling():  # dynamo loses the gradients of a `Function` inside torch.func
         return torch.conv2d(x, weight, bias)
-    frozen = not weight.requires_grad  # ask the parameter itself: its copies inside torch.func do not know
+    frozen = not weight.requires_grad  # before any copy: inside torch.func a copy does not tell
     autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)  # "meta" has none
     if autocast and x.dtype is not torch.float64:
         x, weight, bias = (t.to(torch.get_autocast_dtype(device)) for t in (x, weight, bias))
@@ -52,16 +53,16 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     if device == "cuda" and x.element_size() == 2 and weight.shape[1] < TENSOR_CORES:
         return product(x, weight, bias)
     kernels = Products if products.applies(x, weight.shape[-1]) else Direct
-    if frozen:  # nothing will be differentiated twice
+    if frozen:  # then nothing is differentiated twice
         return torch.conv2d(x, weight, bias) if kernels is Direct else kernels.forward(x, weight, bias)
     y: Tensor = _Convolution.apply(x, weight, bias, kernels)
     return y
 
 
 def channels_last(kernel: Tensor) -> Tensor:
-    """The same kernel (D, C, k, k) laid out channels-last, which makes a convolution with it work channels-last.
+    """Copy a kernel (D, C, k, k) into the layout channels-last. A convolution with it works channels-last.
 
-    It is a clone, because oneDNN reads the layout from strides, and for one channel `contiguous` may keep those of NCHW.
+    It is a clone, because `contiguous` may keep the strides of NCHW for one channel, and oneDNN reads the layout from strides.
     """
     return kernel.movedim(1, -1).clone(memory_format=torch.contiguous_format).movedim(-1, 1)
 

@@ -1,4 +1,4 @@
-"""Memory on a CPU: what one step frees, the next step needs again."""
+"""Memory on a CPU: each step needs the memory again that the last step freed."""
 
 import ctypes
 import sys

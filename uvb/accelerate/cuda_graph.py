@@ -28,7 +28,7 @@ class Graphed:
     every call launches kernel by kernel: slower, with the same numbers.
 
     Args:
-        apart: the relative distance of outputs from those expected; by default over all outputs together.
+        apart: computes the relative distance of outputs from the expected ones. The default takes all outputs together.
     """
 
     def __init__(self, function: Callable[..., Outputs], apart: Callable[[Outputs, Outputs], float] = distance) -> None:
@@ -55,12 +55,12 @@ class Graphed:
         return self.outputs
 
     def _begin(self, arguments: tuple[Tensor, ...]) -> None:
-        """Capture the graph and try it. If that fails, say so and do without it."""
+        """Capture the graph and test it. If that fails, warn and use no graph."""
         try:
             expected = self._capture(arguments)
             if not (apart := self.apart(self._replay(arguments), expected)) <= LARGEST_DISTANCE:  # this form also refuses nan
                 raise RuntimeError(f"its result differs from the uncaptured one by {apart:.2g} of its norm")
-        except Exception as error:  # whatever CUDA, a compiled kernel or a model's own code raises
+        except Exception as error:  # CUDA, a compiled kernel or the model's own code may raise anything
             self.graph, self.outputs, self.inputs, self.given_up = None, (), (), True
             reason = (str(error).splitlines() or [""])[0]
             warnings.warn(f"CUDA graph failed ({type(error).__name__}: {reason}); launching kernel by kernel", stacklevel=3)

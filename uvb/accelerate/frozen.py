@@ -16,9 +16,9 @@ from uvb.plan import Plan
 class Frozen(Energy):
     """A copy of `energy` that gives the same numbers in less time. `energy` must be on the plan's device, in its dtype.
 
-    The weights of networks are cast once. Autocast would cast them at every call, which for few chains is most of the work.
-    (So an energy that reads such weights by itself, say to penalize them, reads them rounded.) If the plan has a CUDA graph,
-    ∇f under `torch.no_grad` is a graph for each shape.
+    The weights of networks are cast once. Autocast would cast them at every call, which for few chains is most of the work. An
+    energy that uses such weights outside their network, e.g. in a penalty, gets them rounded. If the plan has a CUDA graph, ∇f
+    under `torch.no_grad` is one graph for each shape.
     """
 
     def __init__(self, energy: Energy, plan: Plan) -> None:

@@ -11,17 +11,17 @@ Gradients = Callable[..., Tensor]  # (x, noise, eps, weight) -> loss, the parame
 def clip(parameters: Sequence[Tensor], longest: float) -> None:
     """Scale the gradients of one model, in place, so that their total norm is at most `longest`.
 
-    On a CPU gradients that are short enough are not multiplied, which saves a pass over all weights. On a GPU looking at the
-    norm would make the host wait.
+    On a CPU gradients below `longest` are not multiplied, which saves a pass over all weights. On a GPU all are multiplied,
+    because the host would have to wait for the norm.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
     norm = nn.utils.get_total_norm(gradients)
-    if norm.is_cuda or not norm <= longest:  # nan passes here, and is found in the loss
+    if norm.is_cuda or not norm <= longest:  # nan is clipped, too, and noticed later in the loss
         nn.utils.clip_grads_with_norm_(parameters, longest, norm)
 
 
 def distance(got: Sequence[Tensor | None], expected: Sequence[Tensor | None]) -> float:
-    """The norm of the difference over the norm of `expected`; infinite where only one of the two has a gradient."""
+    """The norm of the difference divided by the norm of `expected`. Infinite if a gradient is None in only one of them."""
     if any((a is None) != (b is None) for a, b in zip(got, expected, strict=True)):
         return float("inf")
     one, other = ([g for g in gradients if g is not None] for gradients in (got, expected))

@@ -1,4 +1,4 @@
-"""An image's overlapping patches and their transpose. They make a convolution of few channels one matrix product.
+"""An image's overlapping patches, and the transpose of taking them. With them a convolution is one matrix product.
 
 A GPU's tensor cores take eight channels at a time. The paper's first layers have one or three, and in cuDNN they cost a sixth
 of a step (UVB and DEEN, MNIST, H200). As products they cost less than half of that.
@@ -45,7 +45,8 @@ class Patches(Function):
 class Overlay(Function):
     """(B, h, w, C, k, k) -> (B, C, h + k - 1, w + k - 1): every patch is added where it was taken.
 
-    A sum of k² shifted images gives the same bits every time. torch's own function adds atomically on a GPU, and does not.
+    It sums k² shifted images, so it gives the same bits every time. torch's own function uses atomic additions on a GPU, whose
+    order varies.
     """
 
     generate_vmap_rule = True

@@ -12,12 +12,12 @@ from torch.autograd import Function
 
 
 def applies(x: Tensor) -> bool:
-    """Whether to use `silu` for `x`: in bf16 on a CPU, not compiled (there torch's own is as fast)."""
+    """Whether to use `silu` for `x`: in bf16 on a CPU, unless it is compiled, when torch's own function is as fast."""
     return x.dtype is torch.bfloat16 and x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def silu(x: Tensor) -> Tensor:
-    """φ(x) = x s(x) with the logistic function s. It has two derivatives; the third is an error."""
+    """φ(x) = x s(x) with the logistic function s. It can be differentiated twice. The third derivative raises."""
     y: Tensor = _Silu.apply(x)[0]
     return y
 

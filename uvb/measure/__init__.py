@@ -1,1 +1,1 @@
-"""What is measured of a trained model: losses, internals, mixing, convexity. Pure functions; no drawing."""
+"""Measures of a trained model: losses, internals, mixing, convexity. All are pure functions. Drawing is not here."""

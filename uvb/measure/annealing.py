@@ -12,13 +12,20 @@ from uvb.noise import generator, normal
 from uvb.sampling.chains import as_images, held_noise
 
 RESAMPLES = 400  # samples of the bootstrap over chains
-TOLERANCE = 0.5  # nats; bounds do not meet if they are further apart than this and than three standard errors
+TOLERANCE = 0.5  # nats; the bounds meet if they are at most this far apart, or at most three standard errors
 
 
 @dataclass(frozen=True)
 class Annealing:
-    """How to anneal: `chains` in each direction, through `temperatures` densities. At each a chain takes one trajectory of
-    `leapfrogs` leapfrog steps of length `step` (in units of σ) with a Metropolis test. `batch` chains move at a time."""
+    """How to anneal. At each temperature a chain takes one trajectory with a Metropolis test.
+
+    Attributes:
+        chains: chains in each direction.
+        temperatures: densities that each chain passes through.
+        leapfrogs: leapfrog steps of a trajectory.
+        step: length of a leapfrog step, in units of σ.
+        batch: how many chains go through the network at once.
+    """
 
     chains: int = 64
     temperatures: int = 50
@@ -39,7 +46,7 @@ class Normalizer(NamedTuple):
         log_z: Bennett's estimate from the weights of both directions; `stderr` comes from a bootstrap over chains.
         lower: the forward estimate. Its mean is at most log Z.
         upper: the reverse estimate. Its mean is at least log Z, provided that the reverse chains begin in the energy's density.
-        acceptance: the share of proposals accepted, at the temperature where it is smallest.
+        acceptance: the share of proposals accepted, at the temperature that accepts fewest.
         message: why there is no estimate, or "".
     """
 
@@ -54,7 +61,7 @@ class Normalizer(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """Positions, with the values and gradients of both energies there."""
+    """Positions y, with the value and the gradient of both energies at y."""
 
     y: Tensor
     base: tuple[Tensor, Tensor]
@@ -80,7 +87,7 @@ class Annealer:
 
     Args:
         base: a normalized energy with a method ``sample(n, generator)``.
-        energy: f. A random f is held at the seed's one ε (`uvb.sampling.chains.held_noise`), so it is a function of y alone.
+        energy: f. Its ε is held fixed (`uvb.sampling.chains.held_noise`), so it is a function of y alone.
         seed: keys every draw.
     """
 
@@ -89,7 +96,7 @@ class Annealer:
 
     @torch.no_grad()
     def walk(self, y: Tensor, trajectories: int) -> tuple[Tensor, float]:
-        """Take `trajectories` in exp(-f) from y (B, C, H, W); return where they end, and the share accepted."""
+        """Take `trajectories` in the density exp(-f) from y (B, C, H, W). Return the last positions, and the share accepted."""
         place, shares = self._at(y), []
         for k in range(trajectories):
             place, accepted = self._trajectory(place, 1.0, "walk", k)
@@ -98,15 +105,18 @@ class Annealer:
 
     @torch.no_grad()
     def anneal(self, y: Tensor, *, forward: bool) -> tuple[Tensor, float]:
-        """Go from y (B, C, H, W) to the other density. Returns log weights (B,), each an estimate of log Z, and the share
-        accepted at the temperature where it is smallest."""
+        """Move chains from one density to the other. y (B, C, H, W) are their starts: draws of `base` if `forward`, else of f.
+
+        Returns:
+            Log weights (B,), each an estimate of log Z, and the share accepted at the temperature that accepts fewest.
+        """
         betas = torch.linspace(0, 1, self.config.temperatures + 1, dtype=torch.float64).tolist()
         path = betas if forward else betas[::-1]
         name = "forward" if forward else "reverse"
         place, weights, least = self._at(y), torch.zeros(len(y), dtype=torch.float64, device=y.device), 1.0
         for k, (beta, following) in enumerate(zip(path[:-1], path[1:], strict=True)):
             weights += abs(following - beta) * (place.base[0].double() - place.energy[0].double())
-            if k + 1 < len(path) - 1:  # a move in the last density would change no weight
+            if k + 1 < len(path) - 1:  # a move at the last temperature would not change the weights
                 place, accepted = self._trajectory(place, following, name, k)
                 least = min(least, accepted)
         return weights, least
@@ -119,7 +129,7 @@ class Annealer:
         return _Place(y, self.base.value_and_gradient(y, none), (torch.cat(values), torch.cat(gradients)))
 
     def _trajectory(self, start: _Place, beta: float, *purpose: str | int) -> tuple[_Place, float]:
-        """Take a trajectory of Hamiltonian Monte Carlo in exp(-(1 - β) f₀ - β f); return its ends and the share accepted."""
+        """Take a trajectory of Hamiltonian Monte Carlo in exp(-(1 - β) f₀ - β f). Return its ends and the share accepted."""
         delta, y = self.config.step * float(self.energy.sigma), start.y
         velocity = normal(tuple(y.shape), self.seed, "anneal", *purpose, device=y.device).to(y)
         kinetic, now = 0.5 * velocity.flatten(1).square().sum(1), start

@@ -1,4 +1,4 @@
-"""How far an estimator is from the empirical Bayes one of some energy: the asymmetry of its Jacobian."""
+"""The asymmetry of an estimator's Jacobian. An estimator that comes from an energy (Eq. 3) has none."""
 
 import math
 
@@ -13,9 +13,9 @@ from uvb.noise import generator
 def jacobian_asymmetry(model: Estimator, y: Tensor, *, probes: int = 8, seed: int = 0) -> Mean:
     """‖J − Jᵀ‖ / 2‖J‖ in the Frobenius norm, J = ∂x̂/∂y, over the noisy images `y` (B, C, H, W).
 
-    An energy's estimator y − σ²∇f(y) has a symmetric Jacobian, so 0. A matrix of independent entries has about 0.71, and a
-    rotation by a right angle 1. The norms are means over random probes v of ‖Jv − Jᵀv‖² and ‖Jv‖², common to all models; the
-    error is over images, by the delta method. ε is drawn once for each image.
+    The estimator y − σ²∇f(y) of an energy has a symmetric Jacobian, which gives 0. A matrix of independent entries gives about
+    0.71, and a rotation by a right angle gives 1. The squared norms are means of ‖Jv − Jᵀv‖² and ‖Jv‖² over random probes v,
+    the same for every model. The standard error is over images, by the delta method. ε is drawn once for each image.
 
     Args:
         probes: random directions for each image.

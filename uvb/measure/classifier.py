@@ -1,4 +1,4 @@
-"""A small classifier of clean images. It names the jumps of a chain, so that mixing can be counted in classes."""
+"""A small classifier of clean images. It finds the class of each jump of a chain, so that mixing can be counted in classes."""
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +46,7 @@ def train_classifier(
     Args:
         images: (N, C, H, W), floating point in [0, 1].
         labels: (N,) int64, 0 to classes - 1.
-        classes: how many there are (None: the largest label + 1).
+        classes: number of classes. None: the largest label + 1.
         steps: optimizer steps. 600 take seconds on 8x8 images, and under a minute on 28x28 with two cores.
         noise: standard deviation of the Gaussian noise added to training images, because jumps are smoother than the data.
 
@@ -85,5 +85,5 @@ def classify(model: Classifier, images: Tensor) -> Tensor:
 
 
 def accuracy(model: Classifier, images: Tensor, labels: Tensor) -> float:
-    """The share of images that the model names as `labels` do."""
+    """The share of images (N, C, H, W) whose most probable class is that in `labels` (N,)."""
     return float((classify(model, images) == labels.to(images.device)).double().mean())

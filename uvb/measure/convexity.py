@@ -1,4 +1,4 @@
-"""Strong convexity outside a ball (Eq. 21): the bound of every exact energy, and what an energy shows."""
+"""Strong convexity outside a ball (Eq. 21): measured on pairs of points, and the bound that every exact energy obeys."""
 
 import math
 from typing import NamedTuple
@@ -12,10 +12,10 @@ from uvb.models.base import Energy
 
 
 class Monotonicity(NamedTuple):
-    """The smallest ⟨∇f(y) - ∇f(y'), y - y'⟩ / ‖y - y'‖² over `pairs` pairs at one distance R, beside the exact bound.
+    """The smallest quotient ⟨∇f(y) - ∇f(y'), y - y'⟩ / ‖y - y'‖² of `pairs` pairs at one distance R, and its bound.
 
-    `bound` is (1 - √d/R) / σ². Every exact energy of X in [0, 1]^d obeys it: ∇f(y) = (y - x̂(y))/σ², and two posterior means
-    lie in the cube, so at most √d apart. For R below √d it is negative, and still true.
+    `bound` is (1 - √d/R) / σ². Every exact energy of X in [0, 1]^d obeys it, because ∇f(y) = (y - x̂(y))/σ², and two posterior
+    means lie in the cube, so at most √d apart. The bound also holds for R below √d, where it is negative.
     """
 
     distance: float
@@ -39,8 +39,8 @@ def smallest_monotonicity(
 
     Args:
         centers: (B, C, H, W), e.g. noisy images.
-        directions: (B, C, H, W), made unit vectors u here. Take `sphere` for any direction, or differences of images, along
-            which an energy is least convex.
+        directions: (B, C, H, W), which are scaled to unit vectors u. `sphere` gives random ones. An energy is least convex
+            along differences of images.
         eps: (B, noise_dim), shared by both ends of a pair.
         distances: ‖y - y'‖, each above 0.
     """
@@ -48,7 +48,7 @@ def smallest_monotonicity(
     unit, found = _unit(directions), []
     for distance in distances:
         if not distance > 0:
-            raise UserError(f"distance {distance}: two points must be apart, above 0")
+            raise UserError(f"distance {distance}: the distance of two points must be above 0")
         step = 0.5 * distance * unit
         quotients = monotonicity(energy, centers + step, centers - step, eps)
         bound = (1 - math.sqrt(d) / distance) / sigma**2

@@ -1,4 +1,4 @@
-"""Inside the encoder and decoder: Tables 4 and 5, in every convention that the captions allow."""
+"""KL and reconstruction of a latent model (Tables 4 and 5), in every convention that the captions allow."""
 
 import torch
 from torch import Tensor
@@ -11,9 +11,9 @@ from uvb.models.base import LatentEnergy
 def measure_internals(model: LatentEnergy, noisy: NoisyImages) -> dict[str, Mean]:
     """Means over images, in nats, by name: KL (Table 4) and reconstruction (Table 5).
 
-    ``kl_noisy`` is KL[q(z|y), p(z)] (Table 4), and ``kl_clean`` the same of q(z|x). ``recon_<source>_<target>_<factor>`` is
-    factor · E‖target - μ_y(z)‖² / σ²: z ~ q(z|y) (noisy) or q(z|x) (clean), the target y or x, the factor ½ (half) or 1
-    (full). Table 5's caption writes q(z|x), y and 1/2σ². With noisy y that is at least d/2.
+    ``kl_noisy`` is KL[q(z|y), p(z)] (Table 4), and ``kl_clean`` is KL[q(z|x), p(z)]. ``recon_<source>_<target>_<factor>`` is
+    factor · E‖target - μ_y(z)‖² / σ². The source is "noisy", z ~ q(z|y), or "clean", z ~ q(z|x). The target is y or x. The
+    factor is ½ ("half") or 1 ("full"). Table 5's caption describes ``recon_clean_y_half``, which is at least d/2 for noisy y.
     """
     sigma = model.sigma.item()
 

@@ -16,7 +16,7 @@ from uvb.noise import generator, normal
 from uvb.plan import Plan
 from uvb.training.objectives import OBJECTIVES
 
-BLOCK = 500  # images a block; the noise is keyed by block, so another size would be other noise
+BLOCK = 500  # images of a block; each block has its own key of noise, so another size would change the noise
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]  # (y, eps) -> x_hat
 
@@ -26,8 +26,14 @@ Block = tuple[Tensor, Tensor, Tensor]  # x in [0, 1] (b, C, H, W), y = x + σ no
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """How to measure losses: on at most `train_images` and `test_images` of each split (0: all), with `draws` noise draws
-    of each image, keyed by `seed`."""
+    """How to measure losses.
+
+    Attributes:
+        train_images: most training images to measure on. 0: all.
+        test_images: most test images to measure on. 0: all.
+        draws: noise draws of each image.
+        seed: keys the choice of images and the noise.
+    """
 
     train_images: int = 10_000
     test_images: int = 0
@@ -46,7 +52,8 @@ class Mean:
 def evaluation_images(images: ImageSet, split: str, config: EvalConfig, train_images: int | None = None) -> Tensor:
     """The uint8 images (N, C, H, W) of a split that every model is measured on.
 
-    `train_images` is for models trained on the first images only, this many: the images are drawn from those.
+    Args:
+        train_images: how many training images, from the first on, the models were trained on. Only these are used. None: all.
     """
     pool = images.train[:train_images] if split == "train" else images.test
     limit = config.train_images if split == "train" else config.test_images
@@ -54,7 +61,7 @@ def evaluation_images(images: ImageSet, split: str, config: EvalConfig, train_im
 
 
 def evaluation_indices(available: int, split: str, limit: int, seed: int) -> Tensor:
-    """Which `limit` images of a split to measure on, (n,) int64, sorted. They are drawn: the first may be the easier ones."""
+    """Draw `limit` of the `available` images of a split: (limit,) int64, sorted. The first images alone might be easier."""
     return torch.randperm(available, generator=generator(seed, "eval images", split))[:limit].sort().values
 
 
@@ -66,7 +73,7 @@ class NoisyImages:
         pixels: uint8, (N, C, H, W).
         levels: the pixel value that means 1.
         sigma: noise level.
-        split: what the images are, such as "train" or "test"; a part of the noise's key.
+        split: the name of the images, such as "train" or "test". It is part of the key of the noise.
         config: how many noise draws there are, and their seed.
         plan: the device and the dtype of the blocks.
     """
@@ -126,14 +133,14 @@ def denoisers(model: Estimator) -> dict[str, Denoiser]:
 
 
 def own_estimator(model: str, offered: Collection[str]) -> str:
-    """The estimator that a model is judged by, among those it has `offered`.
+    """The name of the estimator that judges `model`, chosen from the names in `offered`.
 
-    An energy is judged by Eq. 3, and another network by its own estimate. The σ-VAE is trained on clean images alone, so it
-    is judged by its encoder and decoder (Sec. 2.2).
+    Eq. 3 judges an energy. Another network is judged by its own estimate. The σ-VAE is trained on clean images alone, so its
+    encoder and decoder judge it (Sec. 2.2).
     """
     try:
         first = OBJECTIVES[get_model(model).objective].judged_by
-    except UserError:  # the plug-in is gone, and its tables are still here
+    except UserError:  # the model's plug-in is not installed, but its tables remain
         first = "energy"
     ranking = dict.fromkeys((first, "energy", "direct", "decoder"))
     return next((name for name in ranking if name in offered), min(offered))
@@ -152,7 +159,7 @@ def image_losses(denoise: Denoiser, noise_dim: int, noisy: NoisyImages) -> Tenso
 
 
 def clustered_mean(values: Tensor) -> Mean:
-    """The mean of values (N, draws) or (N,), with its standard error over images: nan for one image."""
+    """The mean of values (N, draws) or (N,), with its standard error over images. The error of one image is nan."""
     per_image = values.double().reshape(len(values), -1).mean(1)  # (N,)
     stderr = per_image.std().item() / math.sqrt(len(per_image)) if len(per_image) > 1 else math.nan
     return Mean(per_image.mean().item(), stderr)

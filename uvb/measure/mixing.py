@@ -20,16 +20,16 @@ class MissingArviz(UserError):
 
 
 def classes_visited(labels: Tensor, classes: int) -> Tensor:
-    """How many classes each chain has shown by each jump: labels (T, chains) in [0, classes) or -1 -> (T, chains) int64."""
+    """How many classes each chain has visited by each jump: labels (T, chains) in [0, classes) or -1 -> (T, chains) int64."""
     _check_labels(labels, classes)
     hit = labels[:, :, None] == torch.arange(classes, device=labels.device)
     return hit.int().cummax(0).values.sum(2)
 
 
 def steps_to_visit_all(labels: Tensor, classes: int, steps_between_jumps: int = 1) -> list[int | None]:
-    """Steps of the walk until each chain had shown every class, None for a chain that never did.
+    """Steps of the walk until each chain has visited every class. None for a chain that never does.
 
-    The default counts jumps, and the first jump is jump one.
+    With the default `steps_between_jumps` the result counts jumps, the first as 1.
     """
     complete = classes_visited(labels, classes) == classes  # (T, chains)
     first = complete.int().argmax(0)
@@ -37,7 +37,7 @@ def steps_to_visit_all(labels: Tensor, classes: int, steps_between_jumps: int = 
 
 
 def transition_counts(labels: Tensor, classes: int) -> Tensor:
-    """How often class j followed class i at the next jump of the same chain, in all chains together: (classes, classes)."""
+    """How often class j follows class i at the next jump of a chain, summed over chains: (classes, classes)."""
     _check_labels(labels, classes)
     here, there = labels[:-1].flatten(), labels[1:].flatten()
     both = (here >= 0) & (there >= 0)
@@ -51,9 +51,9 @@ class ChainStatistics:
 
     Attributes:
         integrated_autocorrelation_time: 1 + 2 Σ_t ρ_t, in draws.
-        effective_sample_size: that of the mean over all chains.
-        effective_sample_size_per_step: the same divided by all steps of all chains; 0.01 is one sample in a hundred steps.
-        split_r_hat: R̂ of the chains' halves; near 1 where the chains agree.
+        effective_sample_size: the effective size of all chains together, for the mean.
+        effective_sample_size_per_step: the effective size divided by all steps of all chains.
+        split_r_hat: R̂ of the chains' halves. It is near 1 if the chains agree.
     """
 
     integrated_autocorrelation_time: float
@@ -66,8 +66,8 @@ def chain_statistics(series: Tensor, steps_between: int = 1) -> ChainStatistics:
     """Statistics of a scalar summary (T, chains), recorded every `steps_between` steps. Leave out chains that diverged.
 
     Raises:
-        MissingArviz: without ArviZ.
-        UserError: with fewer than 4 draws, no chain, or values that are not finite.
+        MissingArviz: ArviZ is not installed.
+        UserError: there are fewer than 4 draws, no chain, or values that are not finite.
     """
     if series.dim() != 2 or series.shape[0] < 4 or series.shape[1] < 1:
         raise UserError(f"chain statistics need a (draws, chains) array of at least 4 draws, not {tuple(series.shape)}")
@@ -78,7 +78,7 @@ def chain_statistics(series: Tensor, steps_between: int = 1) -> ChainStatistics:
     if not np.ptp(draws, axis=1).all():
         return ChainStatistics(math.nan, math.nan, math.nan, math.nan)
     size = float(arviz.ess(draws, method="mean"))
-    # Split by hand, so that even one chain has an R̂: that of its halves.
+    # ArviZ needs two chains for R̂. Split by hand, one chain gives two halves.
     half = draws.shape[1] // 2
     halves = np.concatenate([draws[:, :half], draws[:, -half:]])
     r_hat = float(arviz.rhat(halves, method="identity")) if half >= 4 else math.nan
@@ -125,7 +125,7 @@ def _check_labels(labels: Tensor, classes: int) -> None:
 
 
 def _arviz() -> ModuleType:
-    """Import ArviZ without its notice of coming changes."""
+    """Import ArviZ without its warning about future versions."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)

@@ -1,4 +1,4 @@
-"""How good samples are: Fréchet distance, precision and recall, density and coverage, of features. Our own code."""
+"""How good samples are: Fréchet distance, precision and recall, density and coverage of their features."""
 
 import math
 
@@ -9,7 +9,8 @@ from uvb.measure.classifier import EVALUATION_BATCH, Classifier
 from uvb.measure.losses import Mean
 from uvb.noise import generator
 
-NEIGHBOURS, MANIFOLD = 5, 3  # k of density and coverage (Naeem et al. 2020), of precision and recall (Kynkäänniemi et al. 2019)
+NEIGHBOURS = 5  # k of density and coverage (Naeem et al. 2020)
+MANIFOLD = 3  # k of precision and recall (Kynkäänniemi et al. 2019)
 MEASURES = ("frechet", "precision", "recall", "density", "coverage")
 RESAMPLES = 50  # samples of the bootstrap; they give a standard error to 10 %
 
@@ -25,11 +26,11 @@ def features(classifier: Classifier, images: Tensor) -> Tensor:
 class Quality:
     """The five `MEASURES` of fake features against `real` ones, (n, f).
 
-    - Fréchet distance: ‖m - m'‖² + tr(S + S' - 2 (S S')^½), the squared Wasserstein distance of two Gaussians. Finite samples
-      of equal distributions have one above 0, so compare only equal numbers of images.
-    - Precision: the share of fake features within the real ones' nearest-neighbour balls. Recall: the reverse.
-    - Density: in how many real balls a fake feature lies, over k; about 1 if the two are alike. Coverage: the share of real
-      balls with a fake feature inside.
+    - Fréchet distance: ‖m - m'‖² + tr(S + S' - 2 (S S')^½), the squared Wasserstein distance of two Gaussians. It depends on
+      the number of images and is above 0 even for equal distributions, so compare only equal numbers of images.
+    - Precision: the share of fake features inside the nearest-neighbour ball of a real feature. Recall: the reverse.
+    - Density: the mean number of real balls that contain a fake feature, divided by k. It is about 1 for equal distributions.
+    - Coverage: the share of real balls that contain a fake feature.
     """
 
     def __init__(self, real: Tensor, k: int = NEIGHBOURS, k_manifold: int = MANIFOLD) -> None:
@@ -42,7 +43,8 @@ class Quality:
     def __call__(self, groups: Tensor, seed: int = 0) -> list[Mean]:
         """Each measure of fake features (G, m, f), with its standard error by a bootstrap over groups, keyed by `seed`.
 
-        A group is a chain, whose jumps depend on one another, so whole groups are drawn. One group has no error: nan.
+        A group holds the jumps of one chain. These depend on one another, so the bootstrap draws whole groups. The error of a
+        single group is nan.
         """
         count, size = groups.shape[:2]
         drawn = torch.randint(count, (RESAMPLES, count), generator=generator(seed, "quality bootstrap"))
@@ -54,13 +56,13 @@ class Quality:
         return [Mean(value, error) for value, error in zip(found[0].tolist(), errors.tolist(), strict=True)]
 
     def _measured(self, fake: Tensor, times: Tensor) -> Tensor:
-        """The measures (R, 5) of fake features (m, f) of which each counts `times` (R, m)."""
+        """The measures (R, 5) of R samples of fake features (m, f). Sample r contains feature i ``times[r, i]`` times."""
         distance, apart = torch.cdist(self.real, fake), torch.cdist(fake, fake)  # (n, m), (m, m)
         precise, inside = (distance <= self.radii_manifold[:, None]).any(0), distance <= self.radii[:, None]
         rows = []
         for count in times:
             total, drawn = int(count.sum()), count > 0
-            # A copy of a point is not its neighbour, or a bootstrap would shrink the balls.
+            # Leave out copies of a point. Counted as neighbours, they would shrink the balls.
             radii = _radii(apart[drawn][:, drawn], self.k_manifold)
             recall = (distance[:, drawn] <= radii).any(1).double().mean()
             density, coverage = int((count * inside.sum(0)).sum()) / (self.k * total), inside[:, drawn].any(1).double().mean()
@@ -77,7 +79,7 @@ class Quality:
 
 
 def _radii(distance: Tensor, k: int) -> Tensor:
-    """Each point's distance to its k-th nearest other point, (n,), from the distances (n, n) between all."""
+    """The distance of each point to its k-th nearest other point, (n,). `distance` (n, n) has all distances."""
     return distance.kthvalue(min(k, len(distance) - 1) + 1, 1).values
 
 

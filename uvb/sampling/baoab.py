@@ -1,4 +1,4 @@
-"""Underdamped Langevin MCMC by the BAOAB splitting. It is in the author's later work, not in the paper."""
+"""Underdamped Langevin MCMC by the BAOAB splitting, from the author's later work. Not in the paper."""
 
 import math
 
@@ -16,11 +16,12 @@ def baoab_update(
 ) -> tuple[Tensor, Tensor]:
     """One step of dy = v dt, dv = -∇f dt - γ v dt + √(2γ) dW with time step δ and unit mass; all tensors of one shape.
 
-    BAOAB kicks by half a step, drifts by half, refreshes the velocity, drifts and kicks. The last kick of a step and the
-    first of the next use the same gradient, so this function makes them one, and a step costs one gradient. `velocity` is
-    therefore the velocity before the closing half-kick; after it the velocity is v - δ∇f(y)/2.
-    On a quadratic energy the positions have exactly the right variance, for any δ below twice the energy's scale. On other
-    energies the error is second order in δ.
+    BAOAB kicks by half a step, drifts by half a step, refreshes the velocity, drifts and kicks. The last kick of a step and the
+    first kick of the next use the same gradient. This function joins the two, so a step costs one gradient. `velocity` is the
+    velocity before the last kick. After that kick it would be v - δ∇f(y)/2.
+
+    On a quadratic energy y²/2s² the positions have exactly the right variance for any δ < 2s. On other energies the error is
+    second order in δ.
     """
     kicked = velocity - delta * gradient  # B B
     keep = math.exp(-friction * delta)
@@ -36,7 +37,7 @@ def baoab_step(
 ) -> WalkState:
     """One step of every chain. ε and the noise are keyed by (seed, step).
 
-    δ = σ/2 is stable, because the energy of Y curves by at most 1/σ².
+    δ = σ/2 is stable, because the curvature of the energy of Y is at most 1/σ².
     """
     gradient = chain_gradient(energy, state, seed, batch)
     noise = normal(tuple(state.y.shape), seed, "walk", state.step, device=state.y.device).to(state.y)

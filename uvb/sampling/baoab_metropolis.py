@@ -1,4 +1,4 @@
-"""BAOAB with a Metropolis test: the underdamped walk of `uvb.sampling.baoab`, made exact. Not in the paper."""
+"""BAOAB with a Metropolis test, which makes the walk of `uvb.sampling.baoab` exact. Not in the paper."""
 
 import math
 
@@ -18,9 +18,9 @@ def baoab_metropolis_step(
 ) -> WalkState:
     """One BAOAB step as a proposal. A rejected chain stays where it is and reverses its velocity.
 
-    The steps B and A keep volume, and O keeps the velocity's normal density. So the ratio is exp(-work), where work is the
-    change of H = f(y) + ‖v‖²/2 over the steps B and A alone (the shadow work). The test needs the velocity at the end of a
-    step, so that is what `state.velocity` holds here, unlike in `uvb.sampling.baoab`.
+    The steps B and A keep volume, and O keeps the velocity's normal density. So the acceptance ratio is exp(-work), where work
+    is the change of H = f(y) + ‖v‖²/2 over the steps B and A alone (the shadow work). The test needs the velocity after the
+    last kick. So `state.velocity` is that velocity here. In `uvb.sampling.baoab` it is the velocity before the last kick.
     """
     old = here(energy, state, seed, batch)
     noise = normal(tuple(state.y.shape), seed, "walk", state.step, device=state.y.device).to(state.y)

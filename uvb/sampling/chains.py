@@ -20,8 +20,8 @@ class WalkState(NamedTuple):
         velocity: (B, C, H, W), used by the underdamped samplers only (see `uvb.sampling.baoab`).
         step: steps taken so far.
         stopped_at: (B,) int64, the step at which a chain diverged, or -1.
-        accepted: (B,) int64, proposals accepted so far; 0 for a sampler without a Metropolis test.
-        energy: (B,), f(y). A Metropolis sampler keeps it, so that a step costs one gradient. None: not known yet.
+        accepted: (B,) int64, proposals accepted so far. 0 for a sampler without a Metropolis test.
+        energy: (B,), f(y). A Metropolis sampler keeps it, so that a step costs one gradient. None: not computed yet.
         gradient: (B, C, H, W), ∇f(y), kept for the same reason.
     """
 
@@ -60,7 +60,11 @@ def begin_at(y: Tensor, seed: int) -> WalkState:
 
 
 def chain_gradient(energy: Energy, state: WalkState, seed: int, batch: int | None = None) -> Tensor:
-    """∇f(y) where the chains are, (B, C, H, W), with ε keyed by (seed, step), for `batch` chains at a time (None: all)."""
+    """∇f(y) at the chains' positions, (B, C, H, W). ε is keyed by (seed, step).
+
+    Args:
+        batch: how many chains go through the network at once. None: all.
+    """
     latent = generator(seed, "latent", state.step, device=state.y.device)
     eps = draw_latent_noise(energy, len(state.y), latent, state.y)  # (B, noise_dim)
     size = batch or max(1, len(state.y))
@@ -69,15 +73,15 @@ def chain_gradient(energy: Energy, state: WalkState, seed: int, batch: int | Non
 
 
 def held_noise(energy: Energy, n: int, seed: int, like: Tensor) -> Tensor:
-    """One ε ~ N(0, I), keyed by the seed alone and shared by n chains at every step: (n, noise_dim).
+    """One ε ~ N(0, I), keyed by the seed alone, for all n chains and all steps: (n, noise_dim).
 
-    It makes a random energy such as UVB's one function of y, and exp(-f) one density.
+    With ε held fixed, a random energy such as UVB's is a function of y, and exp(-f) is a density.
     """
     return normal((1, energy.noise_dim), seed, "held latent", device=like.device).to(like).expand(n, -1)
 
 
 def advance(state: WalkState, y: Tensor, velocity: Tensor, sigma: Tensor) -> WalkState:
-    """Move chains to (y, velocity). A chain that would not be finite, or would pass `LARGEST_RMS`, stops where it was."""
+    """Move chains to (y, velocity). A chain whose new values are not finite or exceed `LARGEST_RMS` stops at its old place."""
     step = state.step + 1
     rms = torch.maximum(_rms(y), _rms(velocity))
     sound = rms < LARGEST_RMS * sigma.clamp(min=1.0)  # False for nan too

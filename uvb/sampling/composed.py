@@ -14,7 +14,7 @@ from uvb.sampling.chains import begin
 from uvb.sampling.walk_jump import WalkJump, walk_jump
 
 TASKS = ("inpaint", "deblur", "enlarge")
-LEAPFROGS = 7  # with τ = σ/2 they make a quarter turn in directions as wide as σ, so a draw is nearly independent
+LEAPFROGS = 7  # with τ = σ/2 they are a quarter period of directions of scale σ, which makes draws nearly independent
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,17 @@ def measurement(task: str, shape: tuple[int, ...], like: Tensor) -> Measurement:
 
 
 class Conditioned(Energy):
-    """f(y) + ‖v - A y‖² / 2τ²: -log p(y | v) up to a constant. It jumps as its prior does: given y, v says no more of X.
+    """f(y) + ‖v - A y‖² / 2τ², which is -log p(y | v) up to a constant.
+
+    The estimator is that of `prior`, because v depends on X only through y.
 
     Args:
         prior: the energy f.
-        observed: v, one for each image of the batch. So a batch must never be split.
+        observed: v, one for each image of the batch. So the caller must never split a batch.
         tau: τ, above 0.
+
+    Raises:
+        UserError: tau is not above 0.
     """
 
     def __init__(self, prior: Energy, measured: Measurement, observed: Tensor, tau: float) -> None:
@@ -80,7 +85,7 @@ class Restored(NamedTuple):
 
     Attributes:
         y: (T, N, chains, C, H, W), draws of the noisy image.
-        x_hat: the same shape, jumps from there. Their mean estimates X, and their spread shows where v leaves X open.
+        x_hat: the same shape, the jumps from these draws. Their mean estimates X, and their spread is the uncertainty of X.
         acceptance: the share of proposals accepted.
         stopped: how many of all chains diverged.
     """
@@ -100,6 +105,9 @@ def restore(
     Args:
         observed: v, (N, ...), one measurement for each image.
         draws: how many draws of each chain to keep, after `warm_up` trajectories.
+
+    Raises:
+        UserError: every chain diverged.
     """
     many = observed.repeat_interleave(chains, 0)
     energy = Conditioned(prior, measured, many, tau)
@@ -114,7 +122,7 @@ def restore(
         if state.step > warm_up:
             kept.append((state.y, landed.x_hat))
     if not kept:
-        raise UserError("every chain diverged; the energy cannot be walked with this measurement")
+        raise UserError("every chain diverged, so there are no draws; choose another measurement, or another model")
     y, x_hat = (torch.stack(part).reshape(len(kept), len(observed), chains, *shape) for part in zip(*kept, strict=True))
     rate = float(state.accepted.double().mean()) / state.step
     return Restored(y, x_hat, rate, int((~state.alive).sum()))

@@ -18,10 +18,10 @@ from uvb.sampling.registry import register_sampler
 def hmc_step(
     energy: Energy, state: WalkState, seed: int, *, delta: float, leapfrogs: float, batch: int | None = None
 ) -> WalkState:
-    """Draw a velocity, follow dy = v dt, dv = -∇f dt for `leapfrogs` leapfrog steps of length δ, and accept the end with
-    probability min(1, exp(H - H')), H = f(y) + ‖v‖²/2.
+    """Draw a velocity, and follow dy = v dt, dv = -∇f dt for `leapfrogs` leapfrog steps of length δ.
 
-    The energy's ε is the seed's one ε, and the draws are keyed by (seed, step).
+    The end is accepted with probability min(1, exp(H - H')), H = f(y) + ‖v‖²/2. The energy's ε is `held_noise`. The other draws
+    are keyed by (seed, step).
     """
     old = here(energy, state, seed, batch)
     first = normal(tuple(state.y.shape), seed, "walk", state.step, device=state.y.device).to(state.y)
@@ -38,6 +38,6 @@ def hmc_step(
 def mala_step(energy: Energy, state: WalkState, seed: int, *, delta: float, batch: int | None = None) -> WalkState:
     """One step of Eq. 19, y - δ²∇f(y) + √2 δ ε, as a proposal that a Metropolis test accepts or rejects.
 
-    One leapfrog step of length √2 δ is this proposal, and its change of H is minus the log of MALA's ratio.
+    This is `hmc_step` with one leapfrog step of length √2 δ: proposal and acceptance ratio are the same.
     """
     return hmc_step(energy, state, seed, delta=math.sqrt(2) * delta, leapfrogs=1, batch=batch)

@@ -22,9 +22,9 @@ def langevin_update(y: Tensor, gradient: Tensor, noise: Tensor, delta: float) ->
 @register_sampler("langevin", settings=lambda sigma: {"delta": 0.2 * sigma})
 @torch.no_grad()
 def langevin_step(energy: Energy, state: WalkState, seed: int, *, delta: float, batch: int | None = None) -> WalkState:
-    """One step of every chain. ε and the noise are keyed by (seed, step). The velocities stay.
+    """One step of every chain. ε and the noise are keyed by (seed, step). The velocities stay the same.
 
-    δ is the paper's 0.2 (Fig. 3) in units of σ. The energy of Y curves by at most 1/σ², so this step suits every σ.
+    δ is the paper's 0.2 (Fig. 3) in units of σ. The curvature of the energy of Y is at most 1/σ², so this step suits every σ.
     """
     gradient = chain_gradient(energy, state, seed, batch)
     noise = normal(tuple(state.y.shape), seed, "walk", state.step, device=state.y.device).to(state.y)

@@ -1,4 +1,4 @@
-"""The Metropolis test. It makes a walk exact: exp(-f) is the stationary density of its chains at any step size."""
+"""The Metropolis test. It makes a walk exact: at any step size the stationary density of its chains is exp(-f)."""
 
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ class Point(NamedTuple):
 
 
 def point(energy: Energy, y: Tensor, seed: int, batch: int | None) -> Point:
-    """f and ∇f at y with the seed's one ε (`held_noise`), for `batch` chains at a time (None: all)."""
+    """f and ∇f at y, with the ε of `held_noise`. `batch` chains go through the network at once (None: all)."""
     eps, size = held_noise(energy, len(y), seed, y), batch or max(1, len(y))
     parts = [energy.value_and_gradient(part, e) for part, e in zip(y.split(size), eps.split(size), strict=True)]
     values, gradients = zip(*parts, strict=True)
@@ -27,7 +27,7 @@ def point(energy: Energy, y: Tensor, seed: int, batch: int | None) -> Point:
 
 
 def here(energy: Energy, state: WalkState, seed: int, batch: int | None) -> Point:
-    """The point where the chains are. Only the first step of a walk computes a gradient for it."""
+    """The chains' positions, with f and ∇f from `state`. Only the first step of a walk has to compute them."""
     if state.energy is None or state.gradient is None:
         return point(energy, state.y, seed, batch)
     return Point(state.y, state.energy, state.gradient)
@@ -46,7 +46,7 @@ def metropolis_test(
     taken = uniform.to(log_ratio).log() < log_ratio  # False for nan
     wide = as_images(taken, old.y)
     y = torch.where(wide, new.y, old.y)
-    y = torch.where(as_images(old.energy.isfinite(), y), y, torch.nan)  # a chain that has no energy has diverged
+    y = torch.where(as_images(old.energy.isfinite(), y), y, torch.nan)  # without a finite energy a chain has diverged
     moved = advance(state, y, torch.where(wide, *velocity), sigma)
     return moved._replace(
         accepted=state.accepted + (taken & moved.alive),

@@ -36,16 +36,16 @@ class FlowState(NamedTuple):
 def gradient_flow(
     energy: Energy, y: Tensor, eps: Tensor, *, tolerance: float = 1e-4, accuracy: float = 0.5, max_steps: int = 5000
 ) -> Iterator[FlowState]:
-    """Follow dy/dt = -∇f(y) from `y`. Yields the state at the start and after each trial step, until all images converged.
+    """Follow dy/dt = -∇f(y) from `y`. Yield the state at the start and after each trial step, until all images converged.
 
-    Every image has its own step size s of Euler's method. A step is taken if the gradient changes along it by at most
-    `accuracy` of its norm. Then s times the curvature is below `accuracy`, so the step cannot pass the minimum. A step that
-    was taken makes s grow by half, up to σ²; another step halves s. An image has converged when the root mean square of
-    σ² ∇f(y) = y - x̂(y) is below `tolerance`, in units of pixels.
+    This is Euler's method with a step size s for each image. A trial step is accepted if it changes the gradient by at most
+    `accuracy` of its norm. Then s times the curvature is below `accuracy`, so the step cannot pass the minimum. After an
+    accepted step s grows by half, up to σ². After a rejected step s is halved. An image has converged when the root mean square
+    of σ² ∇f(y) = y - x̂(y) is below `tolerance`, in units of pixels.
 
     Args:
         eps: (B, noise_dim), held fixed, so that f is a function of y alone.
-        max_steps: trial steps after which to give up; ``converged`` then says which images did not get there.
+        max_steps: most trial steps. After them ``converged`` is False for the images that need more.
 
     Raises:
         UserError: if tolerance or accuracy is not above 0, or accuracy is not below 1.

@@ -1,4 +1,4 @@
-"""Samplers by name: how chains take a step in Y, and with which settings at a noise level."""
+"""Samplers by name: how chains take a step in Y, and the settings that suit a noise level."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ class Sampler:
 
     Attributes:
         step: one step of every chain, ``(energy, state, seed, *, batch, **settings) -> state``.
-        settings: from σ to its settings by name, with the step size ``delta``; each finite and above 0.
-        gradients: from settings to how many gradients of the energy a step costs.
+        settings: a function of σ that returns the usual settings by name, each finite and above 0. "delta" is the step size.
+        gradients: a function of the settings that returns how many gradients of the energy a step costs.
         exact: whether a Metropolis test makes exp(-f) its stationary density. Such a sampler holds the energy's ε fixed.
     """
 

@@ -23,7 +23,7 @@ class WalkJump:
         delta: step size. In Eq. 19 the time step is δ²; in BAOAB it is δ.
         steps_between_jumps: steps before each jump, also before the first.
         jumps: how many jumps a walk has in all.
-        second_jump: also jump from the jump, x̂(x̂(y)) (Sec. 3.3.1).
+        second_jump: jump twice, to x̂(x̂(y)) (Sec. 3.3.1).
         sampler: a name of `uvb.sampling`: "langevin" (Eq. 19), "baoab" (underdamped), or an exact one such as "mala".
         settings: the sampler's settings besides δ, such as BAOAB's friction γ. A setting that is left out has the value that
             the sampler uses at σ = 1.
@@ -70,12 +70,12 @@ def walk_at(sigma: float, **changes: Any) -> WalkJump:
 
 
 class Jump(NamedTuple):
-    """The places where all B chains land, diverged chains included (see `alive`).
+    """One jump of all B chains. `alive` tells which of them have not diverged.
 
     Attributes:
         step: steps taken before the jump.
         x_hat: (B, C, H, W), x̂(y), or x̂(x̂(y)) with `second_jump`.
-        energy: (B,), f(y) where the jump began, in nats, up to the model's constant.
+        energy: (B,), f(y) before the jump, in nats, up to the model's constant.
         alive: (B,) bool.
     """
 
@@ -92,7 +92,7 @@ def walk_step(energy: Energy, state: WalkState, config: WalkJump, seed: int) -> 
 
 @torch.no_grad()
 def jump(energy: Energy, state: WalkState, config: WalkJump, seed: int) -> Jump:
-    """Jump from where the chains are (Eq. 20); the chains stay.
+    """Jump from the chains' positions (Eq. 20). The chains themselves do not move.
 
     ε is drawn anew for each step, keyed by (seed, step). An exact sampler uses one ε for the whole walk.
     """
@@ -111,15 +111,15 @@ def jump(energy: Energy, state: WalkState, config: WalkJump, seed: int) -> Jump:
 
 
 def walk_jump(energy: Energy, state: WalkState, config: WalkJump, seed: int) -> Iterator[tuple[WalkState, Jump]]:
-    """Walk from `state` (see `uvb.sampling.chains.begin`) to the last jump of `config`. Yields the state and where it lands.
+    """Walk from `state` (see `uvb.sampling.chains.begin`) to the last jump of `config`. Yield the state and the jump each time.
 
     A walk that continues from an earlier walk's state gives the same numbers as one long walk. A chain that diverges stops,
-    and ``state.stopped_at`` has its step. Once every chain has diverged the walk ends, and no chain of its last jump is alive.
+    and ``state.stopped_at`` has its step. The walk ends early, after a jump, if every chain has diverged.
     """
     last = config.jumps * config.steps_between_jumps
-    some = bool(state.alive.any())
-    while state.step < last and some:
+    any_alive = bool(state.alive.any())
+    while state.step < last and any_alive:
         state = walk_step(energy, state, config, seed)
         if state.step % config.steps_between_jumps == 0:
             yield state, jump(energy, state, config, seed)
-            some = bool(state.alive.any())  # only at jumps, because this waits for the GPU
+            any_alive = bool(state.alive.any())  # only at jumps, because this waits for the GPU

@@ -54,5 +54,5 @@ def test_sphere_has_unit_norm_and_mean_zero() -> None:
 
 
 def test_smallest_monotonicity_refuses_a_distance_of_zero() -> None:
-    with pytest.raises(UserError, match="two points must be apart"):
+    with pytest.raises(UserError, match="the distance of two points must be above 0"):
         smallest_monotonicity(EmpiricalBayes(CORNERS, 0.5), CORNERS, CORNERS, torch.empty(2, 0), [0.0])
