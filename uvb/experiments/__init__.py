@@ -1,4 +1,4 @@
-"""Experiments on trained models, one a file. Importing this package registers them."""
+"""Experiments on trained models, one in each file. Importing this package registers them."""
 
 from uvb.experiments.registry import (
     Context,

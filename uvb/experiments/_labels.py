@@ -1,4 +1,4 @@
-"""The classifier that names images in experiments. A process trains it once for a data set, always with the same result."""
+"""The classifier that finds the class of an image. A process trains it once for a data set, always with the same result."""
 
 import torch
 from torch import Tensor
@@ -11,13 +11,13 @@ from uvb.spec import RunSpec
 
 STEPS = 300  # 98 % on clean digits and MNIST
 ACCURACY_IMAGES = 1000
-TRAINING_IMAGES = 100_000  # more than its steps can see
+TRAINING_IMAGES = 100_000  # more than the classifier sees in `STEPS` steps
 
 _trained: dict[tuple[str, int, str], Classifier] = {}
 
 
 def labeller(context: Context) -> Classifier | None:
-    """A classifier of clean training images, keyed by the context's seed; None where the data set has no labels."""
+    """A classifier trained on clean training images, keyed by the context's seed. None if the data set has no labels."""
     images, device = context.images, context.plan.device
     if images.train_labels is None or images.test_labels is None:
         return None
@@ -38,7 +38,7 @@ def labels_of(classifier: Classifier | None, images: Tensor) -> list[int] | None
 
 @torch.no_grad()
 def accuracies(classifier: Classifier, model: Estimator, spec: RunSpec, context: Context) -> dict[str, float]:
-    """The share of test images that the classifier names right: of clean ones, of their x̂(y) and of their x̂(x̂(y))."""
+    """The share of test images that the classifier gets right: of clean images, of their x̂(y) and of their x̂(x̂(y))."""
     labels = context.images.test_labels
     assert labels is not None
     noisy = context.noisy(spec, limit=context.shortened(ACCURACY_IMAGES, least=100))

@@ -18,11 +18,13 @@ DISTANCES = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0)  # in units of √d
                      gradients=lambda spec, context: 2 * context.shortened(PAIRS, least=8) * len(DISTANCES))  # fmt: skip
 @torch.no_grad()
 def convexity(model: Estimator, spec: RunSpec, context: Context) -> Result:
-    """`bound`, `measured` and `exact`, each [[R, m]]. `bound` is (1 - √d/R)/σ². `measured` is the smallest quotient of
-    Eq. 21 that was seen at R or beyond, and `exact` the same of the training set's exact energy on the same pairs.
+    """`bound`, `measured` and `exact`, each a list of [R, m].
 
-    Pairs lie about noisy test images. Half of them lie along differences of two test images, where an energy is least
-    convex, and half along any direction. The smallest quotient *seen* can refute a value of m, but cannot prove one.
+    `bound` is (1 - √d/R)/σ². `measured` is the model's smallest quotient of Eq. 21 at distance R or farther. `exact` is that
+    of the training set's exact energy, on the same pairs.
+
+    Pairs have a noisy test image at their centre. Half of them lie along differences of two test images, where an energy is
+    least convex, and half along random directions. The smallest *measured* quotient can refute a value of m, but not prove it.
     """
     assert isinstance(model, Energy)
     images, plan = context.images, context.plan
@@ -40,7 +42,9 @@ def convexity(model: Estimator, spec: RunSpec, context: Context) -> Result:
     for name, energy in (("measured", model), ("exact", context.exact_energy(spec))):
         eps = context.latent_noise(energy, centers, "convexity latent")
         found = smallest_monotonicity(energy, centers, directions, eps, distances)
-        beyond = torch.tensor([each.smallest for each in found]).flip(0).cummin(0).values.flip(0)  # at R or farther
+        beyond = (
+            torch.tensor([each.smallest for each in found]).flip(0).cummin(0).values.flip(0)
+        )  # the smallest at R or farther
         scalars[name] = [[each.distance, value] for each, value in zip(found, beyond.tolist(), strict=True)]
         scalars["bound"] = [[each.distance, each.bound] for each in found]
     return Result(scalars)

@@ -1,4 +1,4 @@
-"""Figure 2: clean, noisy, x̂(y), x̂(x̂(y)) of a few test images; the same images and noise for every model."""
+"""Figure 2: clean, noisy, x̂(y), x̂(x̂(y)) of a few test images. Every model gets the same images and noise."""
 
 import torch
 
@@ -11,7 +11,7 @@ from uvb.spec import RunSpec
 @register_experiment("denoise_rows", scaled=False, gradients=lambda spec, context: 2 * ROWS)
 @torch.no_grad()
 def denoise_rows(model: Estimator, spec: RunSpec, context: Context) -> Result:
-    """Arrays clean, noisy, xhat, xhat2, each (N, C, H, W), with x̂ by the estimator that the model is judged by."""
+    """Arrays clean, noisy, xhat, xhat2, each (N, C, H, W). x̂ is the estimator that `own_estimator` chooses."""
     clean, y = context.shown_images(spec)
     eps = context.latent_noise(model, y, "rows latent")
     offered = denoisers(model)

@@ -14,19 +14,19 @@ from uvb.sampling.chains import held_noise
 from uvb.spec import RunSpec
 
 IMAGES, BATCH = 1000, 250
-OTHER_DATA = ("digits", "mnist")  # data sets of handwritten digits, which fit one another when resized
+OTHER_DATA = ("digits", "mnist")  # data sets of handwritten digits; each can stand for the other after resizing
 
 
 @register_experiment("detection", needs="energy", where="largest",
                      gradients=lambda spec, context: 6 * context.estimates(limit=context.shortened(IMAGES, 50)))  # fmt: skip
 @torch.no_grad()
 def detection(model: Estimator, spec: RunSpec, context: Context) -> Result:
-    """`rows`: [{set, input, energy, auroc, stderr}], AUROC of f for test images against each other set.
+    """`rows`: [{set, input, energy, auroc, stderr}], AUROC of f for test images against each of several other sets.
 
-    `input` is "noisy" (f(y) with y = x + σ noise; the energy is a density of such y) or "clean" (f(x)). `energy` is "model",
-    or "exact" for the training set's. The other sets are made of the test images (transposed, inverted, pixels shuffled), of
-    nothing (constants, uniform noise), or of another data set's images, resized. `absent` names data sets that this machine
-    does not have. A random energy is held at one ε.
+    `input` is "noisy" (f(y) with y = x + σ noise, for which the energy is trained) or "clean" (f(x)). `energy` is "model", or
+    "exact" for the exact energy of the training set. Some sets are changed test images (transposed, inverted, pixels shuffled).
+    Some are synthetic (constants, uniform noise). Some are resized images of another data set. `absent` names data sets that
+    this machine does not have. ε is held fixed.
     """
     assert isinstance(model, Energy)
     images, plan = context.images, context.plan
@@ -50,7 +50,7 @@ def detection(model: Estimator, spec: RunSpec, context: Context) -> Result:
 
 
 def other_sets(x: Tensor, images: ImageSet, seed: int, data_dir: str) -> tuple[dict[str, Tensor], list[str]]:
-    """Sets of images that are not of the data, each (n, C, H, W) in [0, 1] as x; and the data sets that are missing here."""
+    """Sets of other images, each (n, C, H, W) in [0, 1] like `x`, and the names of data sets that are missing here."""
     g, (n, channels, height, width) = generator(seed, "other sets"), x.shape
     order = torch.rand(n, 1, height * width, generator=g).argsort(2)
     found = {

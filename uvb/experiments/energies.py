@@ -16,8 +16,8 @@ IMAGES = 2000
 def energies(model: Estimator, spec: RunSpec, context: Context) -> Result:
     """Arrays f_clean, f_xhat, f_noisy: f(x), f(x̂(y)), f(y) of the same test images and ε, (N,), in nats.
 
-    An energy's zero is arbitrary, so only differences within one model have a meaning. `noisy_above_clean` is the share of
-    images with f(y) > f(x).
+    An energy has an arbitrary constant, so only differences within one model have a meaning. `noisy_above_clean` is the share
+    of images with f(y) > f(x).
     """
     assert isinstance(model, Energy)
 

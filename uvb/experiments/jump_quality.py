@@ -1,4 +1,4 @@
-"""How good jumps are as images, between the floor of real images and the ceiling of denoised ones."""
+"""How good jumps are as images, compared with real test images and with denoised ones."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ REFERENCE = 1500  # training images
 
 
 def _gradients(spec: RunSpec, context: Context) -> float:
-    jump, counted = STEPS + 1.5, 3 * (JUMPS - UNCOUNTED) / JUMPS  # a second jump; a test image denoised twice
+    jump, counted = STEPS + 1.5, 3 * (JUMPS - UNCOUNTED) / JUMPS  # 3: a second jump, and a test image denoised twice
     return context.shortened(CHAINS, least=4) * JUMPS * (jump + counted)
 
 
@@ -32,9 +32,14 @@ def _gradients(spec: RunSpec, context: Context) -> float:
 def jump_quality(model: Estimator, spec: RunSpec, context: Context) -> Result:
     """`rows`: [{images, count, and each of `MEASURES` with its _stderr}], all against the same training images.
 
-    `images` are "jumps" x̂(y) and "second jumps" x̂(x̂(y)) of chains; "test images", the floor; "denoised", x̂(y) of noisy
-    test images, the ceiling of what jumps can be; and "denoised twice". All sets have the same size, in groups as large as a
-    chain. Errors come from a bootstrap over groups. Features are those of the study's own classifier.
+    `images` is one of
+
+    - "jumps" and "second jumps": x̂(y) and x̂(x̂(y)) of chains.
+    - "test images": real images. No samples can be expected to be better.
+    - "denoised" and "denoised twice": x̂(y) and x̂(x̂(y)) of noisy test images. No jumps can be expected to be better.
+
+    All sets have the same size, in groups as large as a chain. Errors come from a bootstrap over groups. Features are those of
+    the study's own classifier.
     """
     assert isinstance(model, Energy)
     classifier = labeller(context)
@@ -57,7 +62,7 @@ def jump_quality(model: Estimator, spec: RunSpec, context: Context) -> Result:
     training = context.images.to_unit(context.images.train[rows].to(context.plan.device))
     quality = Quality(features(classifier, training))
     if len(sets["test images"]) < 2:
-        scalars["message"] += "; " * bool(scalars["message"]) + "there are too few test images for an error of their measures"
+        scalars["message"] += "; " * bool(scalars["message"]) + "there are too few test images for standard errors"
     for name, images in sets.items():
         groups = features(classifier, images.flatten(0, 1)).reshape(*images.shape[:2], -1)
         row: dict[str, Any] = {"images": name, "count": groups.shape[0] * groups.shape[1]}
@@ -68,7 +73,7 @@ def jump_quality(model: Estimator, spec: RunSpec, context: Context) -> Result:
 
 
 def _of_test_images(energy: Energy, spec: RunSpec, context: Context, like: Tensor) -> dict[str, Tensor]:
-    """Test images and their x̂(y), in the shape of `like` (G, m, C, H, W). A small test set gives fewer images."""
+    """Test images, their x̂(y) and their x̂(x̂(y)), shaped like `like` (G, m, C, H, W). A small test set gives fewer groups."""
     count, per_group = like.shape[:2]
     x = context.test_images(count * per_group)
     count = max(1, len(x) // per_group)

@@ -1,4 +1,4 @@
-"""-log p(y) of noisy test images: an energy given its log Z, beside the training set's exact density and a Gaussian."""
+"""-log p(y) of noisy test images by an energy and its log Z, compared with the training set's exact density and a Gaussian."""
 
 import math
 from dataclasses import replace
@@ -22,7 +22,7 @@ WALK = 20  # trajectories in the energy's density before the reverse chains begi
 
 
 def annealing_for(spec: RunSpec, context: Context) -> Annealing:
-    """More temperatures for more pixels and less noise; 20 for digits at σ = 1, 70 for MNIST."""
+    """How to anneal. More pixels and less noise need more temperatures: 20 for digits at σ = 1, 70 for MNIST."""
     temperatures = 20 * math.sqrt(math.prod(spec.data.shape) / 64) / min(1.0, spec.sigma)
     return Annealing(context.shortened(CHAINS, least=4), max(2, round(temperatures * context.scale)))
 
@@ -33,22 +33,24 @@ def _gradients(spec: RunSpec, context: Context) -> float:
     return config.chains * (2 * config.gradients + WALK * config.leapfrogs) + 0.5 * images
 
 
-# A study measures the largest noise level by default. All levels cost a search's time, so it measures them only when asked.
+# A study measures the largest noise level by default. All levels take as long as a search, so it measures them only when asked.
 @register_experiment("likelihood_over_sigma", needs="energy", default=False, gradients=_gradients)
 @register_experiment("likelihood", needs="energy", where="largest", gradients=_gradients)
 @torch.no_grad()
 def likelihood(model: Estimator, spec: RunSpec, context: Context) -> Result:
-    """`rows`: [{density, nll, stderr, bits}] of "model", "exact" and "gaussian", in nats and in bits per pixel. The density is
-    of pixels in [0, 1], so values may be below 0.
+    """`rows`: [{density, nll, stderr, bits}] of "model", "exact" and "gaussian", in nats and in bits per pixel.
 
-    A random energy is held at the seed's one ε, so that exp(-f) is one density. `log_z`, `lower` and `upper` are annealed
-    from the Gaussian with the mean and covariance of Y, and back. The way back begins with 20 trajectories of the energy from
-    noisy training images; `upper` is a bound only if they end in the energy's density. Where the bounds do not meet,
-    `message` says so and the model has no number. `excess` is -log p(y) of the model minus that of the exact density, on the
-    same noisy images. Arrays: each image's -log p(y), (N,), its mean over the noise draws.
+    The density is of pixels in [0, 1], so values may be below 0. ε is held fixed, so that exp(-f) is a density.
+
+    `log_z`, `lower` and `upper` come from annealing in both directions between the energy and the Gaussian with the mean and
+    covariance of Y. The reverse chains begin with 20 trajectories of the energy from noisy training images. `upper` is a bound
+    only if these reach the energy's density. If the bounds do not meet, `message` says so and the model has no number.
+
+    `excess` is -log p(y) of the model minus that of the exact density, on the same noisy images. Arrays model, exact and
+    gaussian, (N,), hold each image's -log p(y), averaged over the noise draws.
     """
     assert isinstance(model, Energy)
-    if context.plan.precision == "bf16":  # its rounding would be whole nats of log Z
+    if context.plan.precision == "bf16":  # its rounding errors would be whole nats of log Z
         context = replace(context, plan=replace(context.plan, precision="fp32"))
     plan, config, energy = context.plan, annealing_for(spec, context), Frozen(model, context.plan)
     like = torch.zeros(1, device=plan.device, dtype=plan.dtype)

@@ -18,7 +18,7 @@ from uvb.spec import RunSpec
 CHAINS, GRADIENTS = 16, 800  # every setting gets 800 gradients per chain
 WARM_UP = 0.25  # the share of a chain that is not counted
 AXES = 3  # principal components of the data that must mix
-CONVERGED = 1.05  # chains count as mixed where split-R̂ is below this
+CONVERGED = 1.05  # chains count as mixed if split-R̂ is below this
 
 Grid = dict[str, list[dict[str, float]]]  # sampler -> settings, in units of σ; the paper's walk is Langevin with 0.2
 GRID: Grid = {
@@ -38,10 +38,11 @@ SHORT: Grid = {  # over all noise levels
 def mixing(model: Estimator, spec: RunSpec, context: Context, grid: Grid = GRID) -> Result:
     """`rows`: [{sampler, settings, ess_per_gradient, split_rhat, acceptance, message}], settings in units of σ.
 
-    All settings get the same number of gradients and the same starts in Unif[0, 1]^d. The first quarter is not counted. The
-    series are y along the data's first three principal components. `ess_per_gradient` is a chain's effective samples over
-    its gradients, the smallest of the three, and `split_rhat` the largest of the three. Where chains diverged or never moved,
-    or where split-R̂ is not below 1.05, a setting has a message and no `ess_per_gradient`. `best` is the row with the most.
+    All settings get the same number of gradients and the same starts in Unif[0, 1]^d. The first quarter is not counted. Three
+    series are measured: y along the data's first three principal components. `ess_per_gradient` is the effective sample size
+    per gradient, the smallest of the three. `split_rhat` is the largest of the three. A setting has a message and no
+    `ess_per_gradient` if chains diverged or never moved, or if split-R̂ is not below 1.05. `best` is the row with the largest
+    `ess_per_gradient`.
     """
     assert isinstance(model, Energy)
     energy = Frozen(model, context.plan)
@@ -67,7 +68,7 @@ register_experiment("mixing_over_sigma", needs="energy", default=False, gradient
 
 
 def _settings(sigma: float, grid: Grid) -> Iterator[tuple[WalkJump, dict[str, float]]]:
-    """Walks at σ. Lengths in the grid are multiplied by σ and rates divided by it; counts stay."""
+    """Yield the walks at σ, each with its settings in units of σ. A length is multiplied by σ, and a rate is divided by σ."""
     powers = {"delta": 1, "friction": -1}
     for sampler, each in grid.items():
         for units in each:

@@ -15,24 +15,25 @@ MAX_STEPS = 500  # trial steps; the flows of trained models end within a hundred
                      gradients=lambda spec, context: 1.5 * ROWS * min(100, context.shortened(MAX_STEPS, least=50)))  # fmt: skip
 @torch.no_grad()
 def nebula(model: Estimator, spec: RunSpec, context: Context) -> Result:
-    """Arrays noisy, step1, step2, attractor (N, C, H, W), and energy (steps, N) along the flow. Where there are labels, also
-    classes (steps, N) of x̂(y_t) along it.
+    """Arrays noisy, step1, step2, attractor (N, C, H, W), and energy (steps, N) along the flow.
 
-    Each image keeps one ε, so that f is a function of y alone. `labels_before` are the classes of x̂(y), `labels_second` of
-    x̂(x̂(y)), and `labels_after` of the attractors. `converged` says which flows ended within the steps allowed, and
-    `flow_time` when, in units of σ².
+    If the data set has labels, also array classes (steps, N): the class of x̂(y_t) along the flow. Each image keeps one ε, so
+    that f is a function of y alone.
+
+    `labels_before` are the classes of x̂(y), `labels_second` those of x̂(x̂(y)), and `labels_after` those of the attractors.
+    `converged` tells which flows ended within the allowed steps. `flow_time` is the time of each flow, in units of σ².
     """
     assert isinstance(model, Energy)
     _, y = context.shown_images(spec)
     eps = context.latent_noise(model, y, "rows latent")
-    step1 = model(y, eps)  # Fig. 2c and 2d: each is a step of size σ² down the gradient
+    step1 = model(y, eps)  # Fig. 2c and 2d: each x̂ is a step of size σ² down the gradient
     step2 = model(step1, eps)
     classifier = labeller(context)
     energy, classes = [], []
     for state in gradient_flow(model, y, eps, max_steps=context.shortened(MAX_STEPS, least=50)):
         energy.append(state.energy)
         if classifier is not None:
-            x_hat = state.y - spec.sigma**2 * state.gradient  # Eq. 3, which a classifier of clean images can name
+            x_hat = state.y - spec.sigma**2 * state.gradient  # Eq. 3; the classifier knows only clean images
             classes.append(torch.tensor(labels_of(classifier, x_hat)))
     arrays = {"noisy": y, "step1": step1, "step2": step2, "attractor": state.y, "energy": torch.stack(energy)}
     if classes:

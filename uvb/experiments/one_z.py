@@ -1,4 +1,4 @@
-"""Figure 2's caption: x̂ with one z against the mean over many."""
+"""Figure 2's caption: x̂ with one z, compared with the mean of x̂ over many z."""
 
 import torch
 

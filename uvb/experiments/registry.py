@@ -44,13 +44,13 @@ class Context:
         return max(least, round(count * self.scale))
 
     def estimates(self, split: str = "test", limit: int | None = None) -> int:
-        """How many images `noisy` has. Without a `limit` each counts once for every noise draw."""
+        """How many estimates x̂(y) the images of `noisy` cost: every noise draw of each image, or with a `limit` only one."""
         pool, config = len(self.images.train if split == "train" else self.images.test), self.evaluation
         chosen = config.train_images if split == "train" else config.test_images
         return min(limit, pool) if limit else min(chosen or pool, pool) * config.draws
 
     def noisy(self, spec: RunSpec, split: str = "test", limit: int | None = None) -> NoisyImages:
-        """Images of a split with noise at the spec's σ: those of the loss tables, or at most `limit` of the split."""
+        """Images of a split with noise at the spec's σ: the images of the loss tables, or at most `limit` images."""
         config = self.evaluation if limit is None else replace(self.evaluation, train_images=limit, test_images=limit)
         return NoisyImages.of(self.images, split, spec.sigma, config, self.plan, spec.data.train_images)
 
@@ -74,7 +74,7 @@ class Context:
         return normal((len(y), model.noise_dim), self.seed, *purpose).to(y)
 
     def chains(self, count: int, spec: RunSpec) -> WalkState:
-        """`count` chains at Unif[0, 1]^d."""
+        """`count` chains that begin at Unif[0, 1]^d."""
         return begin(count, spec.data.shape, self.seed, device=self.plan.device, dtype=self.plan.dtype)
 
     def exact_energy(self, spec: RunSpec) -> EmpiricalBayes:
@@ -100,12 +100,13 @@ class Experiment:
     """A registered experiment.
 
     Attributes:
-        needs: the kind of model it applies to.
+        needs: the class of models that it can run on.
         where: "every" trained model, or only those at the study's "largest" σ.
         default: whether a study runs it without being asked.
         data: the one data set it is for (None: any).
         scaled: whether the context's `scale` changes its numbers.
-        gradients: about how many gradients of one image's energy it takes. x̂(y) is one, an energy alone a half.
+        gradients: a function that estimates how many gradients of one image's energy it takes. x̂(y) counts as one gradient,
+            an energy alone as a half.
     """
 
     name: str

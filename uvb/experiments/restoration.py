@@ -1,4 +1,4 @@
-"""Composition: inpainting, deblurring and enlarging test images by an energy and a known measurement."""
+"""Inpainting, deblurring and enlarging of test images, by an energy that is composed with a known measurement."""
 
 import numpy as np
 import torch
@@ -26,9 +26,11 @@ def restoration(model: Estimator, spec: RunSpec, context: Context) -> Result:
     """`rows`: [{task, energy, loss, stderr, coverage, acceptance, message}] for the model and the exact energy.
 
     A test image x is measured as v = A y + τ noise, with y = x + σ noise and τ = σ/2. `loss` is ‖x - x̂‖² with x̂ the mean of
-    all jumps. The row of task "none" has the loss of x̂(y): what is reached by seeing all of y. `coverage` is the share of the
-    pixels of y inside their 90 % intervals: about 0.9 where the energy is the data's. Arrays, each (N, C, H, W): clean, and
-    for each task measured (what v says of each pixel), mean and spread (standard deviation) of the jumps.
+    all jumps. The row of task "none" has the loss of x̂(y), for which all of y is known. `coverage` is the share of the pixels
+    of y inside their 90 % intervals. It is about 0.9 if the energy is right.
+
+    Arrays, each (N, C, H, W): clean, and for each task `measured` (v as a picture), `mean` and `spread` (standard deviation) of
+    the jumps.
     """
     assert isinstance(model, Energy)
     images, plan = context.images, context.plan
@@ -62,7 +64,7 @@ def restoration(model: Estimator, spec: RunSpec, context: Context) -> Result:
 def coverage(y: Tensor, draws: Tensor, level: float = LEVEL) -> float:
     """The share of pixels of y (N, C, H, W) that lie in the central interval of their draws (T, N, chains, C, H, W).
 
-    The ends are quantiles at p (n + 1) of n draws ("weibull"), so a few draws of the right density cover as much as many.
+    The ends are quantiles at p (n + 1) of n draws ("weibull"). With these the expected coverage does not depend on n.
     """
     drawn, true = draws.transpose(1, 2).flatten(0, 1).cpu().numpy(), y.cpu().numpy()  # (T * chains, N, C, H, W)
     low, high = np.quantile(drawn, (0.5 - level / 2, 0.5 + level / 2), axis=0, method="weibull")
@@ -75,7 +77,7 @@ def _row(task: str, energy: str, **found: object) -> dict[str, object]:
 
 
 def _measured(x: Tensor, y: Tensor, found: Restored) -> dict[str, object]:
-    """What a row says of posterior draws, given the true images x and y."""
+    """The numbers of a row, from posterior draws and the true images x and y."""
     if found.stopped:
         return {"message": f"{found.stopped} chains diverged"}
     if found.acceptance == 0:
@@ -89,7 +91,7 @@ def _loss(x: Tensor, x_hat: Tensor) -> dict[str, object]:
 
 
 def picture(measured: Measurement, observed: Tensor, x: Tensor) -> Tensor:
-    """v as an image of x's size: grey where nothing is measured, and every small pixel a square."""
+    """v as a picture of the size of x. Missing pixels are grey, and a pixel of a smaller v becomes a square."""
     if observed.shape[2:] != x.shape[2:]:
         observed = torch.nn.functional.interpolate(observed, x.shape[2:], mode="nearest")
     return torch.where(measured.seen > 0, observed, 0.5 * torch.ones_like(x))

@@ -1,4 +1,4 @@
-"""How far a model's estimator is from the training set's exact posterior mean (Eq. 1), and so its score from the exact one."""
+"""The distance of a model's estimator from the training set's exact posterior mean (Eq. 1), and that of their scores."""
 
 import torch
 from torch import Tensor

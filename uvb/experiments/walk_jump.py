@@ -44,7 +44,7 @@ def _gradients(spec: RunSpec, context: Context, sampler: str) -> float:
 def walk_jump(model: Estimator, spec: RunSpec, context: Context, sampler: str = "langevin") -> Result:
     """Walk eight chains for 1,000 steps from Unif[0, 1]^d without warm-up, and jump (Eq. 20) every ten steps.
 
-    The sampler has its own settings at σ. `walked` says what comes back.
+    The sampler has its own settings at σ. `walked` describes the result.
     """
     return walked(model, spec, context, walk_at(spec.sigma, sampler=sampler, jumps=context.shortened(JUMPS, least=8)))
 
@@ -61,10 +61,15 @@ for name in sampler_names():
 def walked(model: Estimator, spec: RunSpec, context: Context, config: WalkJump) -> Result:
     """Walk, jump, and measure the jumps x̂(y) ("jump") and x̂(x̂(y)) ("second_jump").
 
-    Arrays: jumps, jumps2 (T, C, H, W) of the first chain; labels, labels2 (T, chains), -1 where a chain had diverged;
-    energy (T, chains), f(y) at the jumps; scores, scores2 (T, sound chains), the jumps on their first principal component.
-    Chain statistics are of the scores and of the energy. They leave out every chain that diverged. `acceptance` is the share
-    of proposals that the Metropolis test accepted, null for a sampler without one. `message` says what went wrong.
+    Arrays, those with a 2 of the second jump:
+
+    - jumps, jumps2 (T, C, H, W): the jumps of the first chain.
+    - labels, labels2 (T, chains): their classes, -1 after a chain diverged.
+    - energy (T, chains): f(y) before the jumps.
+    - scores, scores2 (T, sound chains): the jumps on their first principal component.
+
+    Chain statistics are of the scores and of the energy, over chains that never diverged. `acceptance` is the share of
+    proposals accepted, null for a sampler without a Metropolis test. `message` says what went wrong.
     """
     assert isinstance(model, Energy)
     chains = context.shortened(CHAINS, least=2)
@@ -106,7 +111,7 @@ def walked(model: Estimator, spec: RunSpec, context: Context, config: WalkJump) 
 
 
 def acceptance(config: WalkJump, state: WalkState) -> float | None:
-    """The share of proposals accepted, over the chains that never diverged; None for a sampler without a test."""
+    """The share of proposals accepted, over the chains that never diverged. None for a sampler without a Metropolis test."""
     if not get_sampler(config.sampler).exact or not bool(state.alive.any()):
         return None
     return float(state.accepted[state.alive].double().mean()) / state.step
@@ -121,8 +126,10 @@ def trouble(accepted: float | None, stopped: list[int]) -> str:
 
 
 def covered(labels: Tensor | None, steps: int, classifier: Classifier | None) -> dict[str, Any]:
-    """What the classes of jumps (T, chains) show: those that the first chain visited, and the transitions of all chains.
-    All is null without a classifier."""
+    """Statistics of the classes of jumps (T, chains): how many the first chain visited, and the transitions of all chains.
+
+    Without a classifier all are None.
+    """
     if labels is None or classifier is None:
         return {"classes_visited": None, "steps_to_all": None, "transition": None}
     k = classifier.classes
@@ -137,7 +144,7 @@ def covered(labels: Tensor | None, steps: int, classifier: Classifier | None) ->
 
 
 def statistics(series: Tensor, steps: int) -> dict[str, float | None]:
-    """Chain statistics of a series (T, chains) of sound chains; null where they are not defined."""
+    """Chain statistics of a series (T, chains) of sound chains. A statistic that is not defined is None."""
     found: dict[str, float | None] = dict.fromkeys(("iat", "ess_per_step", "split_rhat"))
     if len(series) < LEAST_DRAWS or series.shape[1] == 0 or not bool(series.isfinite().all()):
         return found
