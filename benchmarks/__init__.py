@@ -1,1 +1,1 @@
-"""Speed and its checks, as ratios within one run: `python -m benchmarks.bench`."""
+"""Measure speed, as ratios within one run, and check what is fast: `python -m benchmarks.bench`."""

@@ -2,9 +2,9 @@
 
     python -m benchmarks.bench [--quick] [--only step exact] [--study outputs/digits]
 
-Each runs in its own process and prints one JSON row per line. The rows go to results/speed/<machine>.json and .md. Rows
-that this run did not measure stay, with their own time and commit. With --quick, a rehearsal, they go below build/. Run nothing
-else meanwhile.
+Each benchmark runs in its own process and prints one JSON row per line. The rows go to results/speed/<machine>.json and .md.
+Rows that this run did not measure stay, with their own time and commit. --quick is a rehearsal, whose rows go below build/. Run
+nothing else at the same time.
 """
 
 import argparse
@@ -27,10 +27,10 @@ PLACE = ROOT / "results" / "speed"
 
 
 def measured(name: str, quick: bool) -> Iterator[Row]:
-    """Yield the rows of one benchmark as it prints them; print everything else that it prints.
+    """Yield the rows that one benchmark prints, as they come. Pass its other lines on to stdout.
 
     Raises:
-        RuntimeError: it failed.
+        RuntimeError: the benchmark failed.
     """
     command = [sys.executable, "-m", f"benchmarks.{name}", *(["--quick"] if quick else [])]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
@@ -45,7 +45,7 @@ def measured(name: str, quick: bool) -> Iterator[Row]:
 
 
 def study_rows(folders: list[Path]) -> list[Row]:
-    """Rows of the wall time of finished studies and their stages, from timings.json."""
+    """Rows of the wall times of finished studies and of their stages, from timings.json."""
     found: list[Row] = []
     for folder in folders:
         path = folder / "timings.json"
@@ -97,7 +97,7 @@ def cells(row: Row) -> list[str]:
 
 
 def write(rows: list[Row], place: Path) -> None:
-    """Write <machine>.json and <machine>.md, whole or not at all, for each machine in `rows`."""
+    """Write <machine>.json and <machine>.md for each machine in `rows`, and keep the rows that are there already."""
     place.mkdir(parents=True, exist_ok=True)
     for where in dict.fromkeys(row["machine"] for row in rows):
         path = place / f"{re.sub('[^a-z0-9]+', '-', where.split(', torch')[0].lower()).strip('-')}.json"

@@ -17,7 +17,7 @@ from uvb.exact.empirical_bayes import posterior_mean, working_bytes
 from uvb.noise import generator, normal
 
 SIGMA = 1.0
-SIDE_BY_SIDE = 1000  # noisy images of the comparison; the first-written estimator holds copies of the whole matrix
+SIDE_BY_SIDE = 1000  # noisy images of the comparison; the first-written estimator needs too much memory for more
 
 
 def first_written(y: Tensor, train: Tensor) -> Tensor:
@@ -28,7 +28,7 @@ def first_written(y: Tensor, train: Tensor) -> Tensor:
 
 
 def mnist(train_images: int, test_images: int) -> tuple[str, Tensor, Tensor]:
-    """Return a name, training pixels and test pixels: MNIST's if it lies beside the checkout, else random ones."""
+    """Return a name, training pixels and test pixels: of MNIST if it lies beside the checkout, otherwise random."""
     try:
         images = load_dataset("mnist", ROOT.parent / "shared" / "data", download=False)
         return "mnist", images.train[:train_images], images.test[:test_images]
@@ -39,14 +39,14 @@ def mnist(train_images: int, test_images: int) -> tuple[str, Tensor, Tensor]:
 
 
 def rows(device: str, quick: bool = False) -> list[Row]:
-    """Rows of the seconds for all images, of the bytes, and of the comparison with the first-written one on fewer images."""
+    """Rows of the seconds and bytes for all images, and of the comparison with the first-written estimator on fewer images."""
     n, b, part = (5000, 500, 250) if quick else (60_000, 10_000, SIDE_BY_SIDE)
     name, train, test = mnist(n, b)
     train = train.to(device)
     y = test.to(device).float() / 255 + SIGMA * normal(tuple(test.shape), 0, "noise", device=device)
     few = y[:part]
-    # Warm up. CUDA loads every kernel, so it gets several blocks. A CPU's process keeps freed memory, which would hide what the
-    # whole needs, so it gets few images.
+    # Warm up. On CUDA take several blocks, to load every kernel. On a CPU take few images: the process keeps freed memory, so a
+    # large warm-up would hide how much the measured call needs.
     posterior_mean(*((few, train[: len(train) // 4]) if device == "cuda" else (few[:32], train[:1024])), SIGMA)
     reset_peak(device)
     before = peak(device)

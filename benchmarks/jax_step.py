@@ -1,4 +1,4 @@
-"""The same networks and training step in JAX, jitted: a reference on a GPU. Only this file needs JAX.
+"""The same networks and the same training step in JAX, jitted, as a reference on a GPU. Only this file needs JAX.
 
 Weights come from the torch model, so that a test can compare loss and gradients number for number. The step is timed in a
 process of its own, apart from torch's memory and CUDA libraries.
@@ -54,7 +54,7 @@ def _conv_net(p: Params, name: str, y: Any, dtype: Any) -> Any:
 
 
 def deen_energy(p: Params, y: Any, eps: Any, sigma: float, dtype: Any) -> Any:
-    """(B,)"""
+    """DEEN's energy, (B,)."""
     return _conv_net(p, "net", y, dtype)[:, 0]
 
 
@@ -131,7 +131,7 @@ def time_steps(
 
 
 def loss_and_gradients(model: Estimator, name: str, x: Any, noise: Any, eps: Any, dtype: str = "fp32") -> tuple[float, Params]:
-    """Loss and parameter gradients for torch tensors x, noise (B, C, H, W), eps (B, noise_dim); gradients as numpy."""
+    """Loss and parameter gradients, as numpy arrays, for torch tensors x, noise (B, C, H, W) and eps (B, noise_dim)."""
     loss = loss_of(name, float(model.sigma), {"fp32": jnp.float32, "bf16": jnp.bfloat16}[dtype])
     as_jax = [jnp.asarray(t.detach().cpu().to(torch.float32).numpy()) for t in (x, noise, eps)]
     value, gradients = jax.jit(jax.value_and_grad(loss))(from_torch(model), *as_jax)

@@ -48,7 +48,7 @@ def seconds_side_by_side(
 ) -> dict[str, list[float]]:
     """Seconds of each step, timed `repeats` times in turn, so that a slow spell of the machine slows all of them.
 
-    Each time is the mean of `inner` calls; the device is awaited once, at their end.
+    Each time is the mean of `inner` calls, until the device has ended all of them.
     """
     times: dict[str, list[float]] = {name: [] for name in steps}
     for step in steps.values():
@@ -120,7 +120,7 @@ def wait(device: str) -> None:
 
 
 class DeviceLost(RuntimeError):
-    """A CUDA error that the process does not survive. Later failures in the process come from it."""
+    """A CUDA error after which the process cannot use the device. It causes all later failures."""
 
 
 def require_alive(device: str) -> None:
@@ -154,6 +154,7 @@ def row(
 def figure(
     name: str, value: float, unit: str, reference: str | None = None, ratio: float | None = None, spread: float | None = None
 ) -> Row:
+    """Make a row from a value. It notes the machine, the time and the commit."""
     return {
         "name": name, "value": value, "unit": unit, "reference": reference, "ratio": ratio, "spread": spread,
         "machine": machine(), "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "commit": commit(),
@@ -179,7 +180,7 @@ def machine() -> str:
 
 @cache
 def commit() -> str:
-    """The measured commit, with "+" where the tree differs from it. `transfer pack` notes it for a GPU machine."""
+    """The measured commit, with "+" if the tree differs from it. A GPU machine without it reads the note of `transfer pack`."""
     packed = ROOT / ".gpu_data" / "commit.txt"
     git = ["git", "-C", str(ROOT)]
     try:

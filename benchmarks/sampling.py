@@ -2,7 +2,7 @@
 
 python -m benchmarks.sampling [--quick]
 
-Each side runs in a process of its own, and they step in turn.
+Each side runs in its own process, and the sides step in turn.
 """
 
 import math
@@ -29,7 +29,7 @@ def first_written_step(energy: Energy, y: Tensor) -> Tensor:
     """Eq. 19 as one would first write it: autograd also tracks the weights, and noise comes from the global generator."""
     y = y.detach().requires_grad_()
     eps = torch.randn(len(y), energy.noise_dim, device=y.device)
-    with setting(nets, "convolve", torch.conv2d):  # ours has its derivatives written out
+    with setting(nets, "convolve", torch.conv2d):  # torch's own derivatives, not our hand-written ones
         (gradient,) = torch.autograd.grad(energy.energy(y, eps).sum(), y)
     return y.detach() - DELTA**2 * gradient + math.sqrt(2) * DELTA * torch.randn_like(y)
 
@@ -37,7 +37,7 @@ def first_written_step(energy: Energy, y: Tensor) -> Tensor:
 def walks(kind: str, device: str, sizes: tuple[int, ...]) -> dict[str, Step]:
     """Build one walk step for each number of chains.
 
-    `kind` is "first" (the first-written loop), or the precision of ours.
+    `kind` is "first" (the first-written loop), or the precision of our loop.
     """
     energy = get_model("uvb").build(SHAPE, get_model("uvb").widths, "silu", 1.0).to(device)
     assert isinstance(energy, Energy)

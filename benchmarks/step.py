@@ -1,10 +1,10 @@
-"""Time the training step on a CPU: against a first-written fp32 step, as a share of the peak, and with the loop around it.
+"""Time the training step on a CPU, and compare it with a first-written fp32 step, with the CPU's peak, and with the whole loop.
 
 python -m benchmarks.step [--quick] [--models uvb deen] [--data mnist cifar10] [--repeats 5] [--threads 0]
 
-In bf16 our step is timed uncompiled and compiled (long trainings compile: `uvb.plan.resolve_plan`). Each side runs in a process
-of its own, with its own memory settings (`uvb.accelerate.cpu`), and they step in turn. With `--threads 1` the seconds are the
-CPU's, which other load hardly changes. On a GPU, `benchmarks/gpu/run.py` times more ways of writing the step.
+In bf16 our step is timed uncompiled and compiled, because long trainings compile (`uvb.plan.resolve_plan`). Each side runs in
+its own process, with its own memory settings (`uvb.accelerate.cpu`), and the sides step in turn. `--threads 1` measures CPU
+time, which other load hardly changes. On a GPU, `benchmarks/gpu/run.py` times more ways of writing the step.
 """
 
 import argparse
@@ -34,7 +34,7 @@ TRIES = 3  # tries of each product; the quickest counts
 
 
 def loop_epoch(name: str, shape: Shape, plan: Plan) -> Step:
-    """Build an epoch of `uvb.training.loop.fit` on random images: data, noise, learning rate, probe and all."""
+    """Build an epoch of `uvb.training.loop.fit` on random images, with data, noise, learning rate and probe."""
     count = LOOP_STEPS * BATCH
     images = random_images(shape, count, test=max(1, PROBE_IMAGES * count // 60_000))
     spec = spec_on(images, name, RECIPES["fast"].changed(batch_size=BATCH), widths=get_model(name).widths)
@@ -63,7 +63,7 @@ def side(kind: str, name: str, data: str, threads: int) -> dict[str, Step]:
 
 
 def compiled_actions(model: Energy, shape: Shape, plan: Plan) -> dict[str, Step]:
-    """Actions: compile as on a new machine, then step."""
+    """Two actions: "compile", with an empty cache as on a new machine, and then "step"."""
     made: list[Step] = []
 
     def compile() -> None:
@@ -74,7 +74,7 @@ def compiled_actions(model: Energy, shape: Shape, plan: Plan) -> dict[str, Step]
 
 
 def step_rows(name: str, data: str, precision: str, repeats: int, threads: int, compiles: bool) -> list[Row]:
-    """Rows of the step against the reference, its share of the peak, and the loop against the bare step."""
+    """Rows of the step beside the reference, of its share of the peak, and of the loop beside the bare step."""
     kinds = ["reference", precision, *(["compiled"] if compiles else [])]
     reference, ours, *compiled = (Side(side, kind, name, data, threads, cpu_time=threads == 1) for kind in kinds)
     compilation = [each.time("compile") for each in compiled]
@@ -112,7 +112,7 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", default=["mnist", "cifar10"], choices=["mnist", "cifar10"])
     parser.add_argument("--precision", default=cpu_precision(), choices=["bf16", "fp32"])
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=0, help="0: one a CPU")
+    parser.add_argument("--threads", type=int, default=0, help="0: one for each CPU")
     args = parser.parse_args()
     if args.quick:
         args.models, args.data, args.repeats = ["uvb"], ["mnist"], 2

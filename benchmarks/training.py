@@ -21,7 +21,7 @@ SHAPES: dict[str, Shape] = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "cifar10"
 
 
 def add_comparison(parser: argparse.ArgumentParser, dataset: str) -> None:
-    """Add the options that every comparison of models takes: where, which images, which models, at which noise levels."""
+    """Add the options that every comparison of models takes: folder, images, models and noise levels."""
     add = parser.add_argument
     add("--folder", type=Path, required=True)
     add("--dataset", default=dataset)
@@ -44,12 +44,12 @@ def cpu_precision() -> Precision:
 
 
 def cpu_plan(threads: int = 0) -> Plan:
-    """The plan of an uncompiled training on this machine's CPU; 0 threads: one a CPU."""
+    """The plan of an uncompiled training on this machine's CPU. `threads` = 0 means one for each CPU."""
     return Plan(precision=cpu_precision(), threads=threads or usable_cpus())
 
 
 def random_images(shape: Shape, count: int, test: int = 8) -> ImageSet:
-    """A set of `count` random training images; the first `test` of them are its test images too."""
+    """A set of `count` random training images. The first `test` of them are also its test images."""
     pixels = torch.randint(0, 256, (count, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     return ImageSet("random", pixels, pixels[:test])
 
@@ -58,7 +58,7 @@ def spec_on(
     images: ImageSet, model: str, recipe: Recipe, *, widths: Widths | None = None, sigma: float = 1.0, train_images: int = 0,
     seed: int = 0,
 ) -> RunSpec:  # fmt: skip
-    """The training of `model` on `images`; by default with the data set's widths and all training images."""
+    """The training of `model` on `images`, by default with the model's default widths and all training images."""
     data = DataRef(images.name, images.checksum, images.shape, train_images or len(images.train))
     widths = widths or default_widths(model, images.shape)
     return RunSpec(data, model, widths, sigma, get_model(model).objective, recipe, seed=seed)

@@ -40,7 +40,7 @@ def fall_over_last_third(curve: list[float]) -> float:
 
 
 def best(folder: Path) -> str:
-    """A table of the first two models at each noise level and pairing of recipes, and a figure of their difference."""
+    """A table of the losses of two models at each noise level and pair of recipes, and a figure of the difference."""
     rows = json.loads((folder / "comparison.json").read_text())["compared"]
     pair = next(name for name in rows[0] if " - " in name)
     ours, theirs = pair.split(" - ")
@@ -66,11 +66,11 @@ def best(folder: Path) -> str:
 
 
 def searched(folder: Path) -> str:
-    """A table of each model's best recipe on held-out images, and of its trainings on all images so far, best model first."""
+    """A table with a row for each model, the best first: its best recipe on held-out images, and its test losses so far."""
     rows = rows_of(folder)
     best = {}
     for row in sorted((row for row in rows if row["held_out"]), key=lambda row: -row["loss"]):
-        best[row["model"]] = row  # the last one is the best
+        best[row["model"]] = row  # the rows are sorted, so the best comes last
     lines = ["| model | parameters | recipe | held-out loss, one training | test losses |", "|---|---:|---|---:|---:|"]
     for name, row in sorted(best.items(), key=lambda item: item[1]["loss"]):
         spec = RunSpec.from_json(row["spec"])
@@ -82,8 +82,9 @@ def searched(folder: Path) -> str:
 
 
 def half_interval(apart: dict[str, float], trainings: int) -> float:
-    """Half of the 95 % interval of a difference: Student's t for the number of
-    trainings, variance over trainings plus variance over images.
+    """Half of the 95 % interval of a difference, by Student's t for the number of trainings.
+
+    Its variance is that over trainings plus that over images.
     """
     t = float(student.ppf(0.975, trainings - 1))
     return t * math.hypot(apart["half_interval_over_trainings"] / t, apart["stderr_over_images"])

@@ -2,12 +2,12 @@
 
 python -m benchmarks.cpu.data [--quick] [--only convert open train large] [--large-gb 20] [--folder FOLDER]
 
-    convert  50,000 PNGs of 32×32: seconds and memory, against decoding them into memory by threads, as this project once did
-    open     1.3 million images (4 GB): seconds, and private memory, of a process that opens the converted set
-    train    images/s of the paper's UVB from the map, against the same images in memory
-    large    20 GB on 4 GB (ulimit -d): losses of the first steps, against the same images made in memory
+    convert  50,000 PNGs of 32×32: seconds and memory. Reference: threads decode them into memory, as this project once did
+    open     1.3 million images (4 GB): seconds and private memory of a process that opens the converted set
+    train    images/s of the paper's UVB from the memory-mapped file. Reference: the same images in memory
+    large    20 GB of images with 4 GB of memory (ulimit -d): losses of the first steps. Reference: the same images in memory
 
-Each side runs in a process of its own. FOLDER (by default a temporary one) needs 30 GB, which are freed at the end.
+Each side of a comparison runs in its own process. FOLDER (by default a temporary one) needs 30 GB, which are freed at the end.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def patterns() -> NDArray[np.uint8]:
 
 
 def made(rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Synthetic images (n, 3, 32, 32) of these row numbers: a pattern, made lighter, with the number in its corner."""
+    """Synthetic images (n, 3, 32, 32) of these row numbers: a lightened pattern with the row number in a corner."""
     images = patterns()[rows % PATTERNS]
     images += (rows // PATTERNS).astype(np.uint8)[:, None, None, None]
     images[:, 0, 0, :4] = (rows[:, None] >> np.array([0, 8, 16, 24])) & 255
@@ -77,7 +77,7 @@ def write_pngs(folder: Path, count: int) -> None:
 
 
 def write_set(path: Path, count: int, test: int = 1024) -> str:
-    """Write a converted set of `count` images, the last `test` for testing; return its checksum."""
+    """Write a converted set of `count` images, of which the last `test` are test images. Return its checksum."""
     rows = (np.arange(at, min(at + 8192, count)) for at in range(0, count, 8192))
     return ImageFile(path, Contents("synthetic", SHAPE, count - test, test)).fill(map(made, rows))
 
@@ -86,7 +86,7 @@ def write_set(path: Path, count: int, test: int = 1024) -> str:
 
 
 def private_bytes(pid: int) -> int:
-    """Bytes of memory of a process and its children, without the page cache, which the system can take back."""
+    """Bytes of memory of a process and its children. The page cache does not count, since the system can free it."""
     total = 0
     with suppress(OSError):
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
@@ -122,7 +122,7 @@ class Peak:
 
 
 def side(name: str, *arguments: object, cache: Path, limit: int = 0) -> dict[str, Any]:
-    """Run a side in a process of its own, with at most `limit` bytes of data (0: no limit); return what it prints."""
+    """Run a side of a comparison in its own process, with at most `limit` bytes of data (0: no limit). Return its output."""
     command = [sys.executable, "-m", "benchmarks.cpu.data", "--side", name, *map(str, arguments)]
 
     def restrict() -> None:
@@ -142,7 +142,7 @@ def side(name: str, *arguments: object, cache: Path, limit: int = 0) -> dict[str
 
 
 def decode_into_memory(folder: str) -> dict[str, Any]:
-    """Read a folder as this project once did: threads decode every picture into one array, which is shuffled and hashed."""
+    """Read a folder as this project once did: threads decode every picture into one array. It is then shuffled and hashed."""
     started = time.perf_counter()
     with Peak() as peak:
         files = sorted(path for path in Path(folder).rglob("*") if path.suffix == ".png" and path.is_file())
@@ -178,7 +178,7 @@ def open_set(path: str) -> dict[str, Any]:
 
 
 def first_steps(images: ImageSet, widths: Widths | None, train_images: int, steps: int) -> tuple[list[float], list[float]]:
-    """Seconds and losses of the first steps of UVB's training; the seconds without the first."""
+    """Train UVB for some steps. Return the seconds of each step but the first, and the losses of all."""
     spec = spec_on(images, "uvb", RECIPES["fast"].changed(epochs=1), widths=widths, train_images=train_images)
     plan = cpu_plan()
     state, seconds = TrainState.fresh(spec, plan), []
@@ -192,7 +192,7 @@ def first_steps(images: ImageSet, widths: Widths | None, train_images: int, step
 
 
 def train_side(path: str, kind: str, steps: str, paper: str) -> dict[str, Any]:
-    """Train the paper's UVB, or a narrow one, on the whole set; `kind` is "map" or "memory"."""
+    """Train UVB on the whole set, with the paper's widths or narrow ones. `kind` is "map" or "memory"."""
     images = ImageSet.load(path)
     checksum = images.checksum
     if kind == "memory":
@@ -215,14 +215,14 @@ class MadeAgain:
 
 
 def large_side(path: str, kind: str, train_images: str, steps: str) -> dict[str, Any]:
-    """Train a few steps: from the "disk", or from "memory", where images are made again or, if few, lie in one tensor."""
+    """Train a few steps. `kind` is "disk", or "memory": one tensor of all images, or images made anew if they are many."""
     images, count = ImageSet.load(path), int(train_images)
     reads = type(rows_on(images.train[:count], torch.device("cpu"))).__name__
     rows = rows_on
     if kind == "memory":
-        whole = count > 1_000_000
-        tensor = torch.empty(0) if whole else torch.from_numpy(made(np.arange(count)))
-        rows = lambda pixels, device: MadeAgain() if whole else Resident(tensor)  # noqa: E731  # one line, used once
+        many = count > 1_000_000
+        tensor = torch.empty(0) if many else torch.from_numpy(made(np.arange(count)))
+        rows = lambda pixels, device: MadeAgain() if many else Resident(tensor)  # noqa: E731  # one line, used once
     with setting(batch, "rows_on", rows):
         _, losses = first_steps(images, NARROW, count, int(steps))
     return {"losses": losses, "reads": reads, "limit": usable_memory()}
@@ -300,7 +300,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", nargs="*", choices=list(STAGES), default=list(STAGES))
     parser.add_argument("--folder", type=Path, default=None)
-    parser.add_argument("--large-gb", type=float, default=None, help="size of the large set, on a fifth of it as memory")
+    parser.add_argument("--large-gb", type=float, default=None, help="size of the large set; memory is limited to a fifth")
     parser.add_argument("--side", nargs="+", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.side:

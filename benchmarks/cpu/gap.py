@@ -1,13 +1,13 @@
-"""Measure the generalization gap sharply: on the same images, inside and outside of the training set (open question 2).
+"""Measure the generalization gap precisely: on the same images, inside and outside of the training set (open question 2).
 
 python -m benchmarks.cpu.gap --folder OUT --dataset mnist --data-dir DATA --resize 14 --width 0.125
     [--sizes 500 2000 8000 30000] [--steps 2000 8000] [--sigmas 0.3 0.6 1.0] [--best '{"uvb": {...}, "deen": {...}}']
 
 Two models train on disjoint halves of n images each, by the same recipe and seed. Both then denoise each half, with the same
-noise. An image's gap is the loss of the model that did not train on it, minus the loss of the model that did. In the mean over
-both halves it does not matter whether one half is easier. Each row tells the standard error over images, the error of the noise
-draws, and the gap of each half. The same command continues an interrupted run. OUT receives gaps.jsonl, with one row for each
-model, n, length and noise level.
+noise. An image's gap is the loss of the model that did not train on it, minus the loss of the model that did. The mean over
+both halves does not depend on which half is easier. Each row has the standard error over images, the error of the noise draws,
+and the gap of each half. The same command continues an interrupted run. OUT receives gaps.jsonl, with one row for each model,
+n, length and noise level.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def arguments() -> argparse.Namespace:
 
 
 def halves(images: ImageSet, n: int) -> tuple[Tensor, Tensor]:
-    """Two disjoint sets of `n` training images, (n, C, H, W) each; a set of fewer images is the beginning of a larger one."""
+    """Two disjoint sets of `n` training images, (n, C, H, W) each. A smaller set is the beginning of a larger one."""
     order = torch.randperm(len(images.train), generator=generator(0, "halves"))
     return images.train[order[0::2][:n]], images.train[order[1::2][:n]]
 

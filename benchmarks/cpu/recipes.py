@@ -2,10 +2,10 @@
 
 python -m benchmarks.cpu.recipes --dataset digits --folder OUT [--epochs 11] [--sigmas 0.3 0.6 1.0] [--seeds 3]
 
-All models get the same search: every optimizer at every rate, then the best of these with one thing changed. The search
-trains at the largest noise level with `--search-seeds` seeds, and judges by a fifth of the training images. The comparison
-trains on all training images, measures on the whole test set, and pairs the first model with each other one. The same command
-continues where it stopped. OUT receives trainings.jsonl (one line per training) and comparison.json.
+The search is the same for all models. It tries every optimizer at every rate, and then changes one setting of the best at a
+time. It trains at the largest noise level with `--search-seeds` seeds, and judges by a fifth of the training images. The
+comparison trains on all training images, measures on the whole test set, and pairs the first model with each of the others. The
+same command continues where it stopped. OUT receives trainings.jsonl (one line per training) and comparison.json.
 """
 
 import argparse
@@ -42,7 +42,7 @@ ONE_CHANGE: dict[str, dict[str, Any]] = {
     "ema": {"ema": 0.99},
 }
 
-Choice = dict[str, Any]  # what of the recipe `fast` is changed
+Choice = dict[str, Any]  # changes to the recipe `fast`
 
 
 def arguments() -> argparse.Namespace:
@@ -50,7 +50,7 @@ def arguments() -> argparse.Namespace:
     add_comparison(parser, "digits")
     add = parser.add_argument
     add("--epochs", type=int, default=11)
-    add("--search-epochs", type=int, default=0, help="of each training of the search (0: as --epochs)")
+    add("--search-epochs", type=int, default=0, help="epochs of each training of the search (0: as --epochs)")
     add("--batch-size", type=int, default=64)
     add("--seeds", type=int, default=3, help="trainings of each model, recipe and noise level in the comparison")
     add("--search-seeds", type=int, default=2)
@@ -58,17 +58,17 @@ def arguments() -> argparse.Namespace:
     add("--optimizers", nargs="+", default=["adam", "muon_conv"])
     add("--changes", nargs="*", choices=[*ONE_CHANGE, "memory"], default=["batch", "clip", "memory"])
     add("--eval-draws", type=int, default=4)
-    add("--eval-images", type=int, default=0, help="of the held-out images in the search (0: all)")
+    add("--eval-images", type=int, default=0, help="how many held-out images the search measures on (0: all)")
     add("--threads", type=int, default=0)
     add("--search-only", action="store_true")
-    add("--best-only", action="store_true", help="compare best against best only, and not at a shared recipe")
+    add("--best-only", action="store_true", help="compare each model at its best recipe only")
     found = '{"uvb": {"optimizer": "muon_conv", "learning_rate": 0.004}, "deen": ...}'
     add("--best", type=json.loads, help=f"skip the search: {found}")
     return parser.parse_args()
 
 
 class Trainings:
-    """Trains what it is asked for, once, and remembers the losses in files."""
+    """Runs each training once, and keeps the losses in files."""
 
     def __init__(self, asked: argparse.Namespace) -> None:
         self.asked = asked
@@ -81,7 +81,7 @@ class Trainings:
         self.done: dict[tuple[str, bool], dict[str, Any]] = {(row["spec_id"], row["held_out"]): row for row in rows}
 
     def loss(self, model: str, choice: Choice, sigma: float, seed: int, *, held_out: bool) -> dict[str, Any]:
-        """A row with the mean loss on the held-out or test images; infinite where training diverged."""
+        """A row with the mean loss on the held-out or test images. The loss is infinite if the training diverged."""
         asked, images = self.asked, self.held_out if held_out else self.images
         epochs = (held_out and asked.search_epochs) or asked.epochs
         recipe = RECIPES["fast"].changed(**{"batch_size": asked.batch_size, **choice, "epochs": epochs})
@@ -117,7 +117,10 @@ class Trainings:
         return row
 
     def difference(self, ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> dict[str, float]:
-        """The mean of ours - theirs over pairs of one seed, half its 95 % interval over trainings, its error over images."""
+        """The mean of ours - theirs over pairs of trainings with the same seed, and its errors.
+
+        The errors are half the 95 % interval over trainings, and the standard error over images.
+        """
         pairs = list(zip(ours, theirs, strict=True))
         apart = [a["loss"] - b["loss"] for a, b in pairs]
         per_image = torch.stack([self.per_image(a) - self.per_image(b) for a, b in pairs]).mean(0)
@@ -133,26 +136,26 @@ class Trainings:
 
 
 def asymmetry_of(model: Estimator, images: ImageSet, sigma: float) -> float:
-    """The asymmetry of the model's Jacobian on 64 noisy test images; 0 for an energy, up to rounding."""
+    """The asymmetry of the model's Jacobian on 64 noisy test images. An energy has 0, up to rounding."""
     x = images.to_unit(images.test[:64])
     return jacobian_asymmetry(model.eval(), x + sigma * normal(tuple(x.shape), 0, "asymmetry")).value
 
 
 def interval(values: list[float]) -> float:
-    """Half of the 95 % interval of their mean."""
+    """Half of the 95 % interval of the mean of `values`."""
     count = len(values)
     return float(student.ppf(0.975, count - 1)) * statistics.stdev(values) / math.sqrt(count) if count > 1 else math.nan
 
 
 def changed(best: Choice, name: str) -> Choice:
-    """`best` with the one thing changed that `name` says."""
-    if name == "memory":  # Adam's memory of squared gradients. Our Muon has none, so its weight decay changes
+    """`best` with one change, which `name` names."""
+    if name == "memory":  # Adam's memory of squared gradients. Our Muon has no such memory, so change its weight decay
         return best | ({"beta2": 0.95} if best["optimizer"] == "adam" else {"weight_decay": 0.1})
     return best | ONE_CHANGE[name]
 
 
 def search(trainings: Trainings, asked: argparse.Namespace, model: str) -> list[tuple[float, Choice]]:
-    """The mean held-out loss of every recipe that was tried, the best first."""
+    """The mean held-out loss of every recipe that the search tries, the best first."""
 
     def mean(choice: Choice) -> float:
         seeds = range(asked.search_seeds)
@@ -186,7 +189,7 @@ def main() -> None:
 
 
 def compare(trainings: Trainings, asked: argparse.Namespace, best: dict[str, Choice]) -> Iterator[list[dict[str, Any]]]:
-    """Make a row for each noise level and pairing of recipes. After each, yield all rows so far, so that they can be saved."""
+    """Make a row for each noise level and pairing of recipes. Yield all rows so far after each, so that they can be saved."""
     pairings = {"best against best": best}
     if not asked.best_only:
         fast = {"optimizer": "adam", "learning_rate": RECIPES["fast"].learning_rate}

@@ -1,4 +1,4 @@
-"""Make a small model folder of a training by `speedrun.py`: weights in bfloat16, their loss measured anew, and a card.
+"""Make a small model folder from a training of `speedrun.py`. Weights become bfloat16, and their loss is measured again.
 
 python -m benchmarks.cpu.ship TRAINING OUT --title "UVB on MNIST" --command "python ..." --commit HASH
 """

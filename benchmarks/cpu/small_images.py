@@ -1,6 +1,6 @@
 """Time narrow networks on 8x8 images: convolutions as matrix products against torch's own kernels.
 
-python -m benchmarks.cpu.small_images            # a Markdown table: the least milliseconds of many steps, and ratios
+python -m benchmarks.cpu.small_images     # prints a Markdown table: milliseconds of the fastest of many steps, and ratios
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""Train one model on a CPU without Ray, measure it, and say when it reached which loss.
+"""Train one model on a CPU without Ray, measure it, and record when it first reached each of several losses.
 
 python -m benchmarks.cpu.speedrun --data-dir DATA --folder OUT [--model uvb] [--epochs 10] [--learning-rate 0.004] ...
 
 The same command continues an interrupted training. `--held-out` trains on four fifths of the training images and measures on
-the rest, so the test set chooses no recipe. OUT becomes a study's folder, and receives result.json (recipe, curve, losses,
-machine) and model/, which `uvb.load` reads.
+the rest, so the choice of a recipe never uses the test set. OUT becomes a study's folder, and receives result.json (recipe,
+curve, losses, machine) and model/, which `uvb.load` reads.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from uvb.plan import Plan
 from uvb.spec import OPTIMIZERS, Recipe, RunSpec
 from uvb.training.loop import Progress
 
-# Test losses for which we record when they were first reached. Chosen for UVB on MNIST at sigma = 1.
+# Test losses whose first time is recorded. They suit UVB on MNIST at sigma = 1.
 THRESHOLDS = (17.0, 16.5, 16.0, 15.5, 15.0)
 
 
@@ -43,7 +43,7 @@ def arguments() -> argparse.Namespace:
     add("--width", type=float, default=1.0, help="1: the paper's widths")
     add("--sigma", type=float, default=1.0)
     add("--seed", type=int, default=0)
-    add("--held-out", action="store_true", help="choose by a fifth of the training images; the test set stays unseen")
+    add("--held-out", action="store_true", help="measure on a fifth of the training images, not on the test set")
     add("--train-images", type=int, default=0, help="number of images to train on, the first of the set (0: all)")
     add("--epochs", type=int, default=10)
     add("--optimizer", choices=OPTIMIZERS, default="muon_conv")
@@ -60,7 +60,7 @@ def arguments() -> argparse.Namespace:
     add("--threads", type=int, default=0)
     add("--checkpoint-seconds", type=float, default=120.0)
     add("--eval-draws", type=int, default=4)
-    add("--eval-images", type=int, default=0, help="of the test (or held-out) images (0: all)")
+    add("--eval-images", type=int, default=0, help="how many test (or held-out) images to measure on (0: all)")
     add("--eval-train-images", type=int, default=2000)
     return parser.parse_args()
 
@@ -77,7 +77,7 @@ def spec_of(asked: argparse.Namespace, images: ImageSet) -> RunSpec:
 
 
 def show(progress: Progress) -> bool:
-    """Print how the training stands; never ask for a pause."""
+    """Print the progress of the training. Return False, which never asks for a pause."""
     row = progress.metrics
     said = f"epoch {progress.epoch} step {progress.step}/{progress.steps} loss {progress.loss:.3f}"
     print(said, f"test {row.test_loss:.3f} KL {row.kl or 0:.0f}" if row else "", flush=True)
@@ -85,7 +85,7 @@ def show(progress: Progress) -> bool:
 
 
 def reached(curves: list[Mapping[str, Any]]) -> dict[str, float]:
-    """Seconds of training, for each threshold that was reached, until the first epoch that ended with a test loss no higher."""
+    """For each threshold that was reached: seconds of training until the end of the first epoch whose test loss reached it."""
     times = {t: [row["seconds"] for row in curves if row["test_loss"] <= t] for t in THRESHOLDS}
     return {f"{t:g}": seconds[0] for t, seconds in times.items() if seconds}
 
@@ -110,7 +110,7 @@ def main() -> None:
     plan = Plan(precision=precision, compile=asked.compile, threads=best.threads)
     store, folder = Store(asked.folder), f"models/{spec.spec_id}"
     lay_out(store, images, {spec: plan})
-    store.remove(f"{folder}/failed.json")  # an earlier call's
+    store.remove(f"{folder}/failed.json")  # of an earlier call
     print(f"{spec.label} {spec.spec_id}: {plan}", flush=True)
     if Training(spec, plan, store, asked.checkpoint_seconds, watch=show).run()["outcome"] != "done":
         sys.exit(store.read_json(f"{folder}/failed.json")["error"])

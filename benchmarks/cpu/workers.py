@@ -1,4 +1,4 @@
-"""Time steps with one worker of two threads and with two workers of one: what data parallelism costs on this machine.
+"""Time steps with one worker on all CPUs and with two workers on half of them each: the cost of data parallelism.
 
 python -m benchmarks.cpu.workers [--quick]
 

@@ -64,7 +64,7 @@ def check_spec(images: ImageSet, model: str, widths: Widths | None, batch: int) 
 
 
 def batch_of(spec: RunSpec, model: Estimator, images: ImageSet, device: str, key: int = 0) -> tuple[Tensor, ...]:
-    """x and noise (B, C, H, W), ε (B, noise_dim), weight (B,), float32; others for each key."""
+    """x and noise (B, C, H, W), ε (B, noise_dim), weight (B,), float32. Each key gives another batch."""
     b = spec.recipe.batch_size
     x = images.train[key * b : (key + 1) * b].to(device).float() / images.levels
     noise = normal(tuple(x.shape), 0, "check noise", key, device=device)
@@ -140,7 +140,7 @@ def graphed(spec: RunSpec, images: ImageSet) -> Check:
 
 
 def graphed_walk(spec: RunSpec, images: ImageSet) -> Check:
-    """Compare ∇f of a frozen energy, plain and as a CUDA graph, with the energy's own. No step may wait for the GPU."""
+    """Compare ∇f of a frozen energy, with and without a CUDA graph, with the original. No step may wait for the GPU."""
     plan = Plan(device="cuda", precision="bf16")
     energy = build_model(spec).to("cuda")
     assert isinstance(energy, Energy)
@@ -162,7 +162,7 @@ def graphed_walk(spec: RunSpec, images: ImageSet) -> Check:
 
 
 def keyed_noise(device: str) -> Check:
-    """Draw twice with one key and once with another: the same numbers, then other ones, all standard normal."""
+    """Draw twice with one key and once with another. The first two must agree, the third must differ, all standard normal."""
     a, b, c = (normal((1 << 20,), 0, "check", key, device=device) for key in (1, 1, 2))
     mean, variance = float(a.mean()), float(a.var())
     same, apart = bool(torch.equal(a, b)), not bool(torch.equal(a, c))
@@ -172,7 +172,7 @@ def keyed_noise(device: str) -> Check:
 def resume(spec: RunSpec, images: ImageSet, device: str, *, compile: bool, graph: bool = False) -> Check:
     """Save a training in mid-epoch and continue it: the result must equal that of the uninterrupted training to the bit.
 
-    Where it does not, the check says how far apart they are, and whether cuDNN's deterministic algorithms help.
+    If the results differ, the check says how much, and whether cuDNN's deterministic algorithms help.
     """
     check = resumed(spec, images, device, compile, graph)
     if not check["ok"] and device == "cuda":
@@ -207,7 +207,7 @@ def resumed(spec: RunSpec, images: ImageSet, device: str, compile: bool, graph: 
 
 
 def no_host_sync(spec: RunSpec, images: ImageSet) -> Check:
-    """Run an epoch: no step may make the host wait for the GPU, apart from the pauses for reports."""
+    """Run an epoch. No step may make the host wait for the GPU, apart from the pauses for reports."""
     plan = Plan(device="cuda", precision="bf16", compile=True, graph=True)
     torch._dynamo.reset()
     state = TrainState.fresh(dataclasses.replace(spec, recipe=dataclasses.replace(spec.recipe, epochs=1)), plan)
@@ -223,5 +223,5 @@ def no_host_sync(spec: RunSpec, images: ImageSet) -> Check:
             torch.cuda.set_sync_debug_mode("default")
     places = [f"{Path(w.filename).name}:{w.lineno}" for w in caught if "synchroniz" in str(w.message)]
     found = {place: places.count(place) for place in sorted(set(places))}
-    per_step = [place for place, count in found.items() if count >= 2]  # an epoch's end happens once
+    per_step = [place for place, count in found.items() if count >= 2]  # the end of the epoch waits once
     return {"ok": not per_step, "places": found}

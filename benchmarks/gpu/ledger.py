@@ -25,8 +25,8 @@ class Ledger:
     """Rows of benchmarks (bench.json), checks (checks.json) and failures (failures.json), each written at once.
 
     Args:
-        folders: where earlier calls left these files, the newest last; that one is written to.
-        left: seconds left; a job that needs more is not begun.
+        folders: where earlier calls left these files, the newest last. The last one is written to.
+        left: returns the seconds that are left. A job that needs more does not begin.
         send: called after each job, with its name.
     """
 
@@ -43,20 +43,20 @@ class Ledger:
         self.failures: dict[str, str] = newest(folders, "failures.json") or {}  # "<machine>: <job>" -> why
 
     def known(self, job: str) -> bool:
-        """Whether a job ran or failed on this kind of machine. A job that ends with "/" is known by any row below it."""
+        """Whether a job ran or failed on this kind of machine. A job like "exact/" ran if any row's name begins with it."""
         names = {row["name"] for row in self.rows if row["machine"] == machine()}
         names |= {name for name, check in self.checks.items() if check["machine"] == machine()}
         names |= {name.removeprefix(f"{machine()}: ") for name in self.failures}
         return job in names or (job.endswith("/") and any(name.startswith(job) for name in names))
 
     def check(self, job: str, run: Callable[[], Check]) -> None:
-        """Run a check unless it is known or the time is up. A check that raises is not ok and says why."""
+        """Run a check unless it is known or the time is up. A check that raises is recorded as not ok, with the reason."""
         if self.known(job) or self.left() < 0:
             return
         started = time.monotonic()
         try:
             found = run()
-        except Exception as error:  # the others still run
+        except Exception as error:  # so that the other checks still run
             found = {"ok": False, "error": f"{type(error).__name__}: {error}"}
         seconds = round(time.monotonic() - started, 2)
         say(f"{'ok  ' if found['ok'] else 'FAIL'} {job} ({seconds} s) {json.dumps(found)[:400]}")
@@ -64,7 +64,7 @@ class Ledger:
         self._written(job)
 
     def measure(self, job: str, run: Callable[[], Iterable[Row]], seconds: float = 0.0) -> None:
-        """Run a benchmark unless it is known or fewer than `seconds` are left. If it raises, that is noted as a failure."""
+        """Run a benchmark unless it is known or fewer than `seconds` are left. An exception is recorded as a failure."""
         if self.known(job) or self.left() < seconds:
             return
         try:
@@ -86,7 +86,7 @@ class Ledger:
 
 
 def newest(folders: Sequence[Path], name: str) -> Any:
-    """The content of the last file `name` in `folders`; None where none has it."""
+    """The content of the file `name` in the last folder that has it, or None."""
     found = [folder / name for folder in folders if (folder / name).exists()]
     return json.loads(found[-1].read_text()) if found else None
 
@@ -102,5 +102,5 @@ def machine_json(device: str) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a file whole or not at all; numbers that are not finite become null."""
+    """Write a file atomically. Numbers that are not finite become null."""
     study_files.write_json(path, json.loads(json.dumps(value), parse_constant=lambda _: None))

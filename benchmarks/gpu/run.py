@@ -1,13 +1,13 @@
-"""Do the most valuable thing first on a lent GPU: checks, the step, the headline training, then the rest of each.
+"""Check, time and train on a lent GPU, the most valuable first: checks, the step, the headline training, then the rest.
 
     python3 -m benchmarks.gpu.run --minutes 9 --out $OUT          (docs/gpu.md has the whole procedure)
 
-Call it again until nothing is left to do. It stops by itself before --minutes are over. It needs the packages of `uvb` alone
-and, for its reference step, JAX; no Ray, no MLflow. Images come from .gpu_data/.
+Call it again until nothing is left to do. It stops by itself before --minutes are over. It needs only the packages of `uvb`,
+without Ray and MLflow, and JAX for its reference step. Images come from .gpu_data/.
 
 Finished work goes to --out at once (results*.tar.gz, summary.json). `benchmarks.gpu.transfer collect` unpacks it into
-results/h200/, and what lies there is not done again. An unfinished training stays on that machine's disk (--place): the next
-call continues it on the same machine, and starts it over on a fresh one.
+results/h200/. Later calls do not repeat the work in that folder. An unfinished training stays on the GPU machine's disk
+(--place). The next call continues it on the same machine, and starts it over on a fresh one.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import exact, sampling
-from benchmarks.gpu import warm  # before torch compiles: it sets how many threads do
+from benchmarks.gpu import warm  # sets the number of compiler threads, before torch compiles
 from benchmarks.gpu.checks import FIRST, the_checks
 from benchmarks.gpu.ledger import Ledger, say, write_json
 from benchmarks.gpu.trainings import in_order_of_value, key_of, rehearsal
@@ -70,7 +70,7 @@ class Lease:
         return self.started + 60 * self.args.minutes - RESERVE_SECONDS - time.monotonic()
 
     def everything(self) -> str:
-        """Do all in order of value; returns why the call ends."""
+        """Do all work in order of value. Return why the call ends."""
         if self.device == "cuda" or self.widths:
             self.compile_all()
         self.check(first=True)
@@ -80,7 +80,7 @@ class Lease:
         for spec in specs[:HEADLINE]:
             if ended := self.train(spec, only=("losses",)):
                 return ended
-        self.measure("mnist", "jax-bf16")  # the headline does not wait for it: JAX compiles long
+        self.measure("mnist", "jax-bf16")  # after the headline, because JAX compiles for long
         for name, benchmark in (("exact", exact), ("sampling", sampling)) if "steps" in self.args.phases else ():
             run = partial(benchmark.rows, self.device, quick=self.widths is not None)
             self.ledger.measure(f"{name}/", run, VARIANT_SECONDS)
@@ -96,7 +96,7 @@ class Lease:
         return "everything is done"
 
     def compile_all(self) -> None:
-        """Compile all that the rest needs, at the same time; only once on each machine."""
+        """Compile in parallel what the other work needs, once on each machine."""
         mark = self.args.place / "compiled"
         if mark.exists():
             return
@@ -107,7 +107,7 @@ class Lease:
             self.ledger.measure(found["name"], partial(iter, [found]))
 
     def check(self, *, first: bool) -> None:
-        """Run the checks; with `first` only those that decide on a training's plan."""
+        """Run the checks. With `first` run only those that decide on the plan of a training."""
         if "checks" in self.args.phases:
             batch = 32 if self.widths else 128
             options = {"widths": self.widths, "batch": batch, "compile": self.device == "cuda"}
@@ -133,11 +133,11 @@ class Lease:
                 self.ledger.measure(f"step/{steps.at}-{name}", partial(steps.rows, name), needed)
 
     def train(self, spec: RunSpec, only: Sequence[str] = ()) -> str | None:
-        """Train and measure (`only`: no other experiments); return why the call must end here, or None."""
+        """Train a model and run its experiments, or those in `only`. Return why the call must end here, or None."""
         model = f"models/{spec.spec_id}"
         if finished(self.args.tree, spec.spec_id) or finished(self.study, spec.spec_id):
             return None
-        if self.store.exists(f"{model}/failed.json"):  # it would fail here again
+        if self.store.exists(f"{model}/failed.json"):  # it would fail again
             return None
         if self.left() < 0:
             return f"time is up before {key_of(spec)}"
@@ -147,15 +147,15 @@ class Lease:
         training = Training(spec, plan, self.store, SAVE_SECONDS, watch=self.watch)
         try:
             ended = training.run()["outcome"]
-        except Exception as error:  # out of memory, say: the other trainings continue
+        except Exception as error:  # such as out of memory, so that the other trainings go on
             ended = "failed"
             self.store.write_json(f"{model}/failed.json", {"error": f"{type(error).__name__}: {error}"})
-        for note in training.notes:  # a compiler or graph that fell back says so
+        for note in training.notes:  # e.g. that the compiler or the graph failed
             say(f"  {note}")
         if ended == "failed":
             why = self.store.read_json(f"{model}/failed.json")["error"]
             say(f"  FAILED: {why}")
-            if "diverged" in why:  # a result
+            if "diverged" in why:  # this is a result, so the training counts as finished
                 self.store.write_json(f"{model}/measured.json", {"tasks": []})
         whole = ended == "done" and self.experiments(spec, only)
         self.send(f"after {key_of(spec)}")
@@ -165,17 +165,17 @@ class Lease:
             self.ledger.measure(name, partial(loop_share, spec, plan, self.store, self.device), VARIANT_SECONDS)
         if whole or ended == "failed":
             return None
-        return f"time is up in {key_of(spec)}; call again within half a minute, and it goes on"
+        return f"time is up in {key_of(spec)}; call again within half a minute to continue it"
 
     def watch(self, progress: Progress) -> bool:
-        """Say where the training is; ask for a pause when the time is up."""
+        """Print the progress of the training. Return whether the time is up, which asks for a pause."""
         if time.monotonic() - self.said > SAY_SECONDS or progress.metrics:
             self.said = time.monotonic()
             say(f"  epoch {progress.epoch}, loss {progress.loss:.3f}, {progress.images_per_second:.0f} images/s")
         return self.left() < 0
 
     def experiments(self, spec: RunSpec, only: Sequence[str]) -> bool:
-        """Measure in fp32 without TF32; at σ = 1 all experiments, else the default ones. False where the time was up."""
+        """Measure in fp32 without TF32: all experiments at σ = 1, else the default ones. Return False if the time is up."""
         names = experiment_names(default_only=spec.sigma != 1.0)
         names = [n for n in names if spec.sigma == 1.0 or get_experiment(n).where == "every"]
         settings = Settings(EvalConfig(), Plan(device=self.device))
@@ -193,7 +193,7 @@ class Lease:
         return not left
 
     def send(self, note: str) -> None:
-        """Put into --out what the checkout lacks."""
+        """Write to --out the work that the checkout does not have yet."""
         here = sorted(path.name for path in (self.study / "models").glob("*"))
         new = [spec_id for spec_id in here if not finished(self.args.tree, spec_id)]
         bundle(self.study, self.args.out, new)
@@ -203,7 +203,7 @@ class Lease:
 
 
 def plan_for(model: str, ledger: Ledger, device: str) -> Plan:
-    """The fastest way of this model's step that was measured here and passed its checks; if none was, compiled, no graph."""
+    """The fastest plan that was timed on this machine and passed its checks. If none was timed: compiled, without a graph."""
     if device == "cpu":
         return Plan(precision="fp32")
     family = "deen" if model == "deen" else "uvb"  # the VAEs are UVB's network
@@ -223,7 +223,7 @@ def way_of(plan: Plan) -> str:
 
 
 def loop_share(spec: RunSpec, plan: Plan, store: Store, device: str) -> Iterator[Row]:
-    """Images/s of the whole training, data, noise and probe included, over those of the bare step."""
+    """The speed of the whole training, with data, noise and probe, as a share of the speed of the bare step."""
     at = f"{spec.model}/{spec.data.name}/{device}-{way_of(plan)}"
     rates = [epoch["images_per_s"] for epoch in store.read_json(f"models/{spec.spec_id}/curves.json")["rows"]]
     model = build_model(spec).to(device)
@@ -243,7 +243,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--place", type=Path, default=Path("/tmp/uvb_gpu"), help="this machine's own disk")
     parser.add_argument("--tree", type=Path, default=RESULTS, help="results of earlier leases")
     parser.add_argument("--phases", type=lambda text: text.split(","), default=PHASES, help=f"which of {', '.join(PHASES)}")
-    parser.add_argument("--only", default="", help="only trainings whose 'data model recipe sigma' holds this")
+    parser.add_argument("--only", default="", help="only trainings whose 'data model recipe sigma' contains this")
     parser.add_argument("--again", action="store_true", help="repeat checks, step benchmarks and trainings that failed")
     parser.add_argument("--list", action="store_true", help="print the trainings in order and their state, and stop")
     parser.add_argument("--tiny", action="store_true", help="a rehearsal with tiny networks, on the CPU too")
@@ -270,7 +270,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         note = lease.everything()
     except DeviceLost as error:
-        note = f"the GPU answers no more ({error}); call again"
+        note = f"the GPU no longer answers ({error}); call again"
     lease.send(note)
     say(f"{note}; {(time.monotonic() - lease.started) / 60:.1f} minutes")
 

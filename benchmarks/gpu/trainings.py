@@ -1,4 +1,4 @@
-"""Which trainings a lent GPU does, the most telling first."""
+"""The trainings for a lent GPU, the most informative first."""
 
 import dataclasses
 from typing import Any
@@ -9,8 +9,8 @@ from uvb.models import get_model
 from uvb.spec import RECIPES, RunSpec, Widths
 
 EPOCHS = 40  # the aim: the paper's losses of 400 epochs in at most this many
-RATES = {"fast": 5e-4, "muon": 2e-3}  # peaks; the recipes' own were found in short trainings and are too high for these
-TRIED: tuple[dict[str, Any], ...] = (  # instead of `fast`, for UVB
+RATES = {"fast": 5e-4, "muon": 2e-3}  # peak rates; the recipes' own are from short trainings, and too high for these
+TRIED: tuple[dict[str, Any], ...] = (  # changes to `fast` that are tried for UVB
     {"learning_rate": 1e-3, "clip": 10.0},
     {"learning_rate": 1e-3},
     {"learning_rate": 1e-3, "batch_size": 128},

@@ -31,8 +31,8 @@ from uvb.experiments.walk_jump import statistics
 
 PACKED = ROOT / ".gpu_data"
 RESULTS = ROOT / "results" / "h200"
-PACKED_LIMIT = 50 * 2**20  # 64 MiB travel; the rest is for the working tree
-ARCHIVE_LIMIT = 15 * 2**20  # a file that comes back may have 16 MiB
+PACKED_LIMIT = 50 * 2**20  # a lease takes 64 MiB along, and the working tree needs the rest
+ARCHIVE_LIMIT = 15 * 2**20  # a lease sends back files of at most 16 MiB
 ARRAYS_BYTES = 600_000  # the most bytes of arrays kept for each experiment
 LEDGER = ("bench.json", "checks.json", "failures.json")
 
@@ -63,12 +63,12 @@ def unpack(place: Path, scratch: Path) -> dict[str, ImageSet]:
 
 
 def files_of(study: Path, spec_id: str) -> list[Path]:
-    """A model's own JSON files and its experiments' results; weights and checkpoints stay behind."""
+    """A model's own JSON files and its experiments' results, without weights and checkpoints."""
     return sorted([*(study / "models" / spec_id).glob("*.json"), *study.glob(f"tasks/*/{spec_id}/*")])
 
 
 def bundle(study: Path, out: Path, spec_ids: Sequence[str]) -> None:
-    """Put the ledger and those models into out/results*.tar.gz; a new archive begins where one would grow too large."""
+    """Put the ledger and the models `spec_ids` into out/results*.tar.gz. Begin a new archive before one becomes too large."""
     parts: list[list[tuple[str, bytes]]] = [[]]
     for files in ([study / name for name in LEDGER], *(files_of(study, spec_id) for spec_id in spec_ids)):
         together = [(str(path.relative_to(study)), slim(path)) for path in files if path.exists()]
@@ -87,7 +87,7 @@ def bundle(study: Path, out: Path, spec_ids: Sequence[str]) -> None:
 
 
 def slim(path: Path) -> bytes:
-    """A file's content. Large arrays become float16; beyond ARRAYS_BYTES the largest are left out."""
+    """A file's content. Large arrays become float16. The largest are left out if the file would exceed ARRAYS_BYTES."""
     if path.suffix != ".safetensors":
         return path.read_bytes()
     arrays: dict[str, Tensor] = {}
@@ -106,7 +106,7 @@ def finished(study: Path, spec_id: str) -> bool:
 
 
 def collect(source: Path, target: Path) -> Iterator[str]:
-    """Copy what the archives below `source` hold into `target`; yields the name of each."""
+    """Copy the contents of the archives below `source` into `target`. Yield the name of each file or model."""
     target.mkdir(parents=True, exist_ok=True)
     for archive in sorted(source.rglob("results*.tar.gz")):
         with TemporaryDirectory() as scratch:
@@ -131,7 +131,7 @@ def collect(source: Path, target: Path) -> Iterator[str]:
 
 
 def merged(new: Path, old: Path) -> Any:
-    """The content of `new`, and what only `old` has: rows by machine and name, checks and failures by name."""
+    """The content of `new`, and what only `old` has. Rows are told apart by machine and name, checks and failures by name."""
     blob = json.loads(new.read_text())
     before = json.loads(old.read_text()) if old.exists() else None
     if not before:

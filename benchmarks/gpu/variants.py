@@ -1,7 +1,6 @@
-"""The training step, written several ways and timed side by side; one way is JAX's.
+"""The training step, written in several ways that are timed side by side. One of them is in JAX.
 
-A step of the paper's network is forward pass, inner gradient, backward pass, clipping, Adam and the average of the weights,
-on a batch that lies ready.
+A step is forward pass, inner gradient, backward pass, clipping, Adam and the average of the weights, on a batch that is ready.
 """
 
 import dataclasses
@@ -30,14 +29,13 @@ from uvb.training.step import gradients_of, prepare
 
 BATCH = 128
 REFERENCE = "eager fp32, as first written"
-# Passes over the weights that no fusion avoids, four bytes each: Adam reads p, g, m, v and writes p, m, v; the average is read
-# and written; the backward pass writes g. Activations are not counted, so
-# the roofline's time is a lower bound.
+# Passes over the weights that no fusion avoids, of four bytes each. Adam reads p, g, m, v and writes p, m, v. The average is
+# read and written. The backward pass writes g. Activations are not counted, so the roofline's time is a lower bound.
 PASSES = 10
 
-FAST = ("graph-compile-bf16", "graph-eager-bf16", "compile-bf16", "eager-bf16")  # ways that a plan can name, likeliest first
-# For comparison, in this order: cuDNN tries all its algorithms; torch.compile on torch's own second derivatives; those
-# derivatives uncompiled; JAX.
+FAST = ("graph-compile-bf16", "graph-eager-bf16", "compile-bf16", "eager-bf16")  # what a plan can choose
+# For comparison, in this order: cuDNN that tries all its algorithms, torch.compile with torch's own second derivatives, these
+# derivatives without compilation, and JAX.
 OTHERS = ("graph-compile-bf16-cudnn-benchmark", "graph-dynamo-bf16", "graph-eager-bf16-torch-derivatives", "jax-fp32")
 JAX_SECONDS = 90  # for one precision, compilation included
 VARIANT_SECONDS = 40  # for a compilation and its timing
@@ -52,13 +50,16 @@ def batch_for(model: Estimator, shape: Shape, device: str, batch: int) -> tuple[
 
 
 def first_written(model: Energy, shape: Shape, device: str, batch: int) -> Step:
-    """The step one would first write: autograd.grad inside, plain Adam, fp32 with torch's defaults; no clipping, no average."""
+    """The step as one would first write it: autograd.grad inside, plain Adam, fp32 with torch's defaults.
+
+    It neither clips gradients nor averages weights.
+    """
     x, noise, eps, _ = batch_for(model, shape, device, batch)
     adam = torch.optim.Adam(model.parameters(), lr=1e-4)
 
     def step() -> torch.Tensor:
         y = (x + model.sigma * noise).requires_grad_()
-        with setting(nets, "convolve", torch.conv2d):  # ours has hand-written second derivatives; here torch's own are wanted
+        with setting(nets, "convolve", torch.conv2d):  # torch's own second derivatives, not our hand-written ones
             (gradient,) = torch.autograd.grad(model.energy(y, eps).sum(), y, create_graph=True)
         loss = (x - y + model.sigma**2 * gradient).square().sum() / len(x)
         adam.zero_grad()
@@ -70,7 +71,7 @@ def first_written(model: Energy, shape: Shape, device: str, batch: int) -> Step:
 
 
 def our_step(model: Estimator, shape: Shape, plan: Plan, batch: int, objective: str = "denoise", dynamo: bool = False) -> Step:
-    """The step of `uvb.training.loop.fit`; with `dynamo`, torch.compile takes the place of our own compilation."""
+    """The step of `uvb.training.loop.fit`. With `dynamo` plain torch.compile replaces our own compilation."""
     arguments = batch_for(model, shape, plan.device, batch)
     loss_of = prepare(build_objective(objective, model), plan, (batch, *shape))
     if dynamo:
@@ -91,7 +92,7 @@ def our_step(model: Estimator, shape: Shape, plan: Plan, batch: int, objective: 
 
 
 def variant(name: str, model: Estimator, shape: Shape, device: str, batch: int) -> Step:
-    """Our step in the way that `name` says: compiled, captured and warmed up."""
+    """Our step in the variant `name`, compiled, captured and warmed up."""
     torch._dynamo.reset()
     plan = Plan(device=device, precision="bf16", compile="-compile" in f"-{name}", graph=name.startswith("graph-"))
     ours = "torch-derivatives" not in name and "dynamo" not in name
@@ -128,7 +129,7 @@ class Steps:
     """The steps of one network on one data set. Each variant is timed beside the first-written fp32 step.
 
     Args:
-        peak: what `ceilings` measured.
+        peak: the result of `ceilings`.
     """
 
     model: str
@@ -161,9 +162,7 @@ class Steps:
         yield row(f"step/{self.at}-eager-fp32", seconds_side_by_side({"": self.eager}, **self.few, device=self.device)[""])
 
     def rows(self, name: str) -> Iterator[Row]:
-        """Rows of a variant: its step time and speed-up over the first-written step, its shares of peak and roofline, and the
-        seconds until it was ready.
-        """
+        """Rows of a variant: step time and speed-up, shares of peak and roofline, and the seconds until it was ready."""
         started = time.monotonic()
         if name.startswith("jax-"):
             times, begun = self.jax_apart(name.removeprefix("jax-"))
@@ -174,7 +173,7 @@ class Steps:
             both = seconds_side_by_side({"eager": self.eager, "fast": step}, **self.few, device=self.device)
             times, against = both["fast"], both["eager"]
         flops = 6 * self.batch * forward_flops(self.model, SHAPES[self.data], self.widths or get_model(self.model).widths)
-        # JAX computes fp32 convolutions in TF32, and perhaps matrix products too. So compare it with the TF32 peak.
+        # JAX computes fp32 convolutions, and perhaps matrix products, in TF32. So compare it with the TF32 peak.
         precision = "bf16" if "bf16" in name else "tf32" if "tf32" in self.peak else "fp32"
         weights = sum(p.numel() for p in self.build().parameters())
         median = statistics.median(times)

@@ -1,4 +1,4 @@
-"""Compile the steps that `run.py` will need, all at once, into the compiler's cache: on a lent GPU minutes count.
+"""Compile the steps that `run.py` will need into the compiler's cache, all at once, since the GPU is lent for minutes.
 
     python3 -m benchmarks.gpu.warm uvb mnist 128      (compiles one step; prints the seconds it took)
 
@@ -16,12 +16,12 @@ from pathlib import Path
 
 from benchmarks.measure import ROOT, Row, figure
 
-# Few threads each, since several processes compile at once. The number is part of the cache's key, so `gpu/run.py` must use
-# the same.
+# Few threads each, since several processes compile at once. The number is part of the cache's key, so `run.py` must use the
+# same number.
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "4")
 
 SECONDS = 110.0  # for all jobs; the rest is compiled where it is needed
-# Model, data, batch; in bf16. 128 for checks and benchmarks, 64 (`fast`) for trainings.
+# Model, data and batch of each step, in bf16. Checks and benchmarks use batch 128. Trainings use 64, as the recipe `fast` does.
 JOBS = (
     *(("uvb", "mnist", 128), ("deen", "mnist", 128), ("uvb", "mnist", 64), ("deen", "mnist", 64), ("vae", "mnist", 64)),
     *(("uvb", "cifar10", 128), ("deen", "cifar10", 128)),
@@ -29,7 +29,7 @@ JOBS = (
 
 
 def warm(model: str, data: str, batch: int, widths: str = "") -> dict[str, object]:
-    """Compile one step, alone in a process; the seconds are those of tracing, compiling and the first call."""
+    """Compile one step, alone in a process. The seconds are those of tracing, compiling and the first call."""
     import torch
 
     from benchmarks.gpu.variants import our_step
