@@ -1,4 +1,4 @@
-"""Named spaces to sweep over, without training. A new one is a file in `paper` or `tuning`, or an entry point in `uvb.spaces`.
+"""Named spaces: lists of trainings to sweep over. Add one as a file in `paper` or `tuning`, or an entry point in `uvb.spaces`.
 
 ```python
 @register_space("my_space")                     # kind="choice" or "search": judged by held-out images

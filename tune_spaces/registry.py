@@ -16,7 +16,7 @@ _widths = lru_cache(widths_at)  # a space asks for the same few widths many time
 
 @dataclass(frozen=True)
 class Base:
-    """What all trainings of a space share, except for what the space varies.
+    """The configuration from which a space makes its trainings. A training differs from it only in what the space varies.
 
     `sigmas` and `seeds` are those that the user asks for. A space that does not vary sigma takes the largest.
     """

@@ -1,4 +1,4 @@
-"""What the paper compares, and what its remarks and questions ask: one space per file. No space here chooses anything."""
+"""Spaces for the paper's tables, remarks and open questions, one in each file. They compare models and choose nothing."""
 
 from uvb.registry import import_files
 

@@ -10,6 +10,6 @@ MODELS = ("uvb", "uvb_laplace", "uvb_laplace_matched")
 def remark4(base: Base) -> list[RunSpec]:
     """UVB with a Gaussian decoder, and with Laplace decoders of scale b = σ and σ/√2, at the largest noise level.
 
-    The paper does not give its scale. At σ/√2 the Laplace density has variance σ².
+    The paper does not give the scale that it used. At σ/√2 the Laplace density has variance σ².
     """
     return [base.spec(model, seed=seed) for model in MODELS for seed in base.seeds]

@@ -1,4 +1,4 @@
-"""Section 3.1.1: the paper's learning rate and ten times as much, each with smaller batches too."""
+"""Section 3.1.1: the paper's learning rate and ten times that rate, at batch sizes 32, 64 and 128."""
 
 import itertools
 
@@ -13,7 +13,8 @@ BATCHES = (32, 64, 128)
 def sec311(base: Base) -> list[RunSpec]:
     """Adam at a constant 1e-4 (the paper's) and 1e-3 (which it calls unstable), batch 32, 64, 128, at the largest noise level.
 
-    Only the epochs are the base recipe's: there is no warm-up, clipping or averaging. The report names trainings that diverge.
+    From the base recipe only the number of epochs is taken. There is no warm-up, clipping or averaging. The report names
+    trainings that diverge.
     """
     found = []
     for model, rate, batch in itertools.product(base.models, RATES, BATCHES):
