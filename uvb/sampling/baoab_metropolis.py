@@ -7,7 +7,7 @@ import torch
 from uvb.models.base import Energy
 from uvb.noise import normal
 from uvb.sampling.chains import WalkState
-from uvb.sampling.metropolis import here, metropolis_test, point, squares
+from uvb.sampling.metropolis import current_point, metropolis_test, point, squares
 from uvb.sampling.registry import register_sampler
 
 
@@ -22,7 +22,7 @@ def baoab_metropolis_step(
     is the change of H = f(y) + ‖v‖²/2 over the steps B and A alone (the shadow work). The test needs the velocity after the
     last kick. So `state.velocity` is that velocity here. In `uvb.sampling.baoab` it is the velocity before the last kick.
     """
-    old = here(energy, state, seed, batch)
+    old = current_point(energy, state, seed, batch)
     noise = normal(tuple(state.y.shape), seed, "walk", state.step, device=state.y.device).to(state.y)
     keep = math.exp(-friction * delta)
     kicked = state.velocity - 0.5 * delta * old.gradient  # B

@@ -83,7 +83,7 @@ def held_noise(energy: Energy, n: int, seed: int, like: Tensor) -> Tensor:
 def advance(state: WalkState, y: Tensor, velocity: Tensor, sigma: Tensor) -> WalkState:
     """Move chains to (y, velocity). A chain whose new values are not finite or exceed `LARGEST_RMS` stops at its old place."""
     step = state.step + 1
-    rms = torch.maximum(_rms(y), _rms(velocity))
+    rms = torch.maximum(rms_of(y), rms_of(velocity))
     sound = rms < LARGEST_RMS * sigma.clamp(min=1.0)  # False for nan too
     stopped_at = torch.where(state.alive & ~sound, step, state.stopped_at)
     moves = as_images(stopped_at == NEVER, y)
@@ -96,5 +96,6 @@ def as_images(values: Tensor, like: Tensor) -> Tensor:
     return values.reshape(-1, *[1] * (like.dim() - 1))
 
 
-def _rms(y: Tensor) -> Tensor:
+def rms_of(y: Tensor) -> Tensor:
+    """The root mean square of each image's pixels: (B, C, H, W) -> (B,)."""
     return y.flatten(1).square().mean(1).sqrt()

@@ -7,7 +7,7 @@ import torch
 from uvb.models.base import Energy
 from uvb.noise import normal
 from uvb.sampling.chains import WalkState
-from uvb.sampling.metropolis import here, metropolis_test, point, squares
+from uvb.sampling.metropolis import current_point, metropolis_test, point, squares
 from uvb.sampling.registry import register_sampler
 
 
@@ -23,7 +23,7 @@ def hmc_step(
     The end is accepted with probability min(1, exp(H - H')), H = f(y) + ‖v‖²/2. The energy's ε is `held_noise`. The other draws
     are keyed by (seed, step).
     """
-    old = here(energy, state, seed, batch)
+    old = current_point(energy, state, seed, batch)
     first = normal(tuple(state.y.shape), seed, "walk", state.step, device=state.y.device).to(state.y)
     new, last = old, first
     for _ in range(round(leapfrogs)):

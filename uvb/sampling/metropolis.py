@@ -26,7 +26,7 @@ def point(energy: Energy, y: Tensor, seed: int, batch: int | None) -> Point:
     return Point(y, torch.cat(values), torch.cat(gradients))
 
 
-def here(energy: Energy, state: WalkState, seed: int, batch: int | None) -> Point:
+def current_point(energy: Energy, state: WalkState, seed: int, batch: int | None) -> Point:
     """The chains' positions, with f and ∇f from `state`. Only the first step of a walk has to compute them."""
     if state.energy is None or state.gradient is None:
         return point(energy, state.y, seed, batch)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from uvb.errors import UserError
 from uvb.models.base import Energy
+from uvb.sampling.chains import as_images, rms_of
 
 
 class FlowState(NamedTuple):
@@ -55,7 +56,7 @@ def gradient_flow(
     largest = float(energy.sigma) ** 2
     gradient, zeros = energy.gradient(y, eps), y.new_zeros(len(y))
     state = FlowState(y, gradient, energy.energy(y, eps), zeros, zeros + 0.1 * largest, zeros.long(), zeros.bool())
-    state = state._replace(converged=_rms(largest * gradient) < tolerance)
+    state = state._replace(converged=rms_of(largest * gradient) < tolerance)
     yield state
     for _ in range(max_steps):
         moving = (~state.converged).nonzero().flatten()
@@ -70,9 +71,9 @@ def _trial_step(
 ) -> FlowState:
     """Try one step for the images at the indices `moving`. The others stay."""
     old, step = state.gradient[moving], state.step_size[moving]
-    y = state.y[moving] - step.reshape(-1, *[1] * (old.dim() - 1)) * old
+    y = state.y[moving] - as_images(step, old) * old
     gradient = energy.gradient(y, eps[moving])
-    taken = _rms(gradient - old) <= accuracy * _rms(old)  # False for nan, so a bad step is halved
+    taken = rms_of(gradient - old) <= accuracy * rms_of(old)  # False for nan, so a bad step is halved
     at = moving[taken]
     step_size = torch.where(taken, (1.5 * step).clamp(max=largest), 0.5 * step)
     return FlowState(
@@ -82,9 +83,5 @@ def _trial_step(
         time=state.time.index_add(0, at, step[taken]),
         step_size=state.step_size.index_copy(0, moving, step_size),
         steps=state.steps.index_add(0, at, torch.ones_like(at)),
-        converged=state.converged.index_fill(0, at[_rms(largest * gradient[taken]) < tolerance], True),
+        converged=state.converged.index_fill(0, at[rms_of(largest * gradient[taken]) < tolerance], True),
     )
-
-
-def _rms(y: Tensor) -> Tensor:
-    return y.flatten(1).square().mean(1).sqrt()
