@@ -43,7 +43,7 @@ def loop_epoch(name: str, shape: Shape, plan: Plan) -> Step:
 
 
 def side(kind: str, name: str, data: str, threads: int) -> dict[str, Step]:
-    """Build the actions of one side: the first-written step, ours in a precision ("bf16", "fp32"), or ours "compiled"."""
+    """Build the actions of one side. `kind` is "reference" (the first-written step), our precision, or "compiled"."""
     torch.set_num_threads(threads)
     shape, known = SHAPES[data], get_model(name)
     model = known.build(shape, known.widths, "silu", 1.0)

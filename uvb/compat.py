@@ -14,7 +14,7 @@ def inside_transform() -> bool:
 def end_failed_capture(device: int, pool: tuple[int, int]) -> None:
     """Tell CUDA's allocator that a capture into `pool` is over.
 
-    Without this call torch 2.11 takes a failed capture for one that goes on, and refuses every later capture of the process.
+    Without this call torch 2.11 believes that the capture still goes on, and refuses every later capture of the process.
     """
     torch._C._cuda_endAllocateToPool(device, pool)
 

@@ -27,7 +27,7 @@ LOSSES: dict[tuple[str, str, str], tuple[float, ...]] = {
     ("cifar10", "deen", "test"): (15.5, 21.5, 27.1, 32.8, 38.0, 43.0, 48.1, 52.7),
 }
 
-# Remark 4: training loss of UVB with a Laplace decoder on MNIST, sigma = 1. The paper does not give its scale b.
+# Remark 4: training loss of UVB with a Laplace decoder on MNIST, sigma = 1. The paper does not give the scale b.
 LAPLACE_TRAIN_LOSS = 58.4
 
 # Tables 4 and 5, MNIST, sigma = 1: (model, quantity). Table 5 is |y - decoder(z)|^2 / 2 sigma^2 with z from q(z|x).

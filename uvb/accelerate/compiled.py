@@ -12,7 +12,7 @@ from uvb.accelerate.gradients import distance
 from uvb.plan import Plan, Precision
 from uvb.training.objectives import Objective
 
-# How far the gradient may be from the uncompiled one, relative: fused kernels round less often.
+# The largest distance between the compiled and the uncompiled gradient, relative to its norm. Fused kernels round less often.
 LARGEST_DISTANCE: dict[Precision, float] = {"fp64": 1e-8, "fp32": 1e-2, "bf16": 5e-2}  # fp32 may be TF32 on a GPU
 
 Differentiated = Callable[..., tuple[Tensor, Sequence[Tensor]]]  # (parameters, *batch) -> loss, gradients

@@ -44,8 +44,8 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     device = x.device.type
     if torch.compiler.is_compiling():  # dynamo loses the gradients of a `Function` inside torch.func
         return torch.conv2d(x, weight, bias)
-    frozen = not weight.requires_grad  # before any copy: inside torch.func a copy does not tell
-    autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)  # "meta" has none
+    frozen = not weight.requires_grad  # asked before the casts: inside torch.func a copy does not tell
+    autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)  # "meta" has no autocast
     if autocast and x.dtype is not torch.float64:
         x, weight, bias = (t.to(torch.get_autocast_dtype(device)) for t in (x, weight, bias))
     if device == "cpu" or x.element_size() == 2:

@@ -17,7 +17,7 @@ from uvb.errors import UserError, one_line
 PATIENCE = 8.0
 """Seconds to wait for an answer, and then for each piece of the file."""
 
-_FAILURES = (OSError, HTTPException, ValueError)  # URLError and time-outs are OSErrors; so is a full disk
+_FAILURES = (OSError, HTTPException, ValueError)  # OSError includes URLError, time-outs and a full disk
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ def has_md5(path: Path, md5: str) -> bool:
 
 
 def fetch(urls: Sequence[str], target: Path, md5: str) -> None:
-    """Download a file with this md5 sum to `target`, from the first of `urls` that has it. A file that is there already stays.
+    """Download a file with this md5 sum to `target`, from the first of `urls` that has it. A `target` with this sum stays.
 
     Raises:
         UserError: no address gave the file. The line has the reason for each address.

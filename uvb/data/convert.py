@@ -70,7 +70,7 @@ def convert(
     The first image decides the size. The set is in colour if any image is, and grey otherwise.
 
     Args:
-        file_of: the file for images of a (C, H, W).
+        file_of: returns the file for images of shape (C, H, W).
         folder: the workplace. It also holds the journal, and what an interrupted conversion left.
 
     Raises:

@@ -16,7 +16,7 @@ from uvb.errors import UserError
 from uvb.noise import generator
 
 VERIFIED_BYTES = 1 << 28
-"""A start reads and checks smaller files whole. Blocks of a larger file are checked only when it is made or fetched."""
+"""Smaller files are read and checked at every start. Blocks of larger files are checked only when they are made or fetched."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -80,7 +80,7 @@ def load_dataset(
     options = replace(options, decoding=replace(options.decoding, resize=0))
     if options != ReadOptions():
         changed = ", ".join(f.name for f in fields(options) if getattr(options, f.name) != getattr(ReadOptions(), f.name))
-        raise UserError(f"{changed}: only for your own images; data set {name_or_path!r} brings its labels and splits")
+        raise UserError(f"{changed}: only for your own images; data set {name_or_path!r} has labels and splits of its own")
     takes_download = "download" in inspect.signature(loader).parameters
     images = loader(Path(data_dir), **({"download": download} if takes_download else {}))
     if not isinstance(images, ImageSet):

@@ -56,7 +56,7 @@ class ReadReport:
         mean: the mean pixel of the training set, in units of [0, 1].
         classes: names of the classes, in the order of their numbers. Empty without labels.
         skipped: what was not read.
-        warnings: what is doubtful, a line each.
+        warnings: one line for each thing that is doubtful.
     """
 
     source: str
@@ -122,7 +122,7 @@ def splits_read(
 
 
 def doubts(survey: Survey, test_images: int, levels: int) -> list[str]:
-    """What is doubtful about the pixels, a line each."""
+    """One line for each thing about the pixels that is doubtful."""
     said = []
     if survey.brightest <= levels // 2:
         said.append(f"the brightest pixel is {survey.brightest} of {levels}: are the pixels scaled as they should be?")

@@ -11,7 +11,7 @@ BLOCK = 4096  # images that are resized at once
 
 
 def resized(images: ImageSet, side: int) -> ImageSet:
-    """`images` with a shorter side of `side` pixels, named ``NAME-SIDE``. A pixel is the mean of the pixels that it covers."""
+    """`images` with a shorter side of `side` pixels, named ``NAME-SIDE``. A new pixel is the mean of the old ones in it."""
     height, width = images.shape[1:]
     if side == min(height, width):
         return images

@@ -13,7 +13,7 @@ from uvb.machine import usable_memory
 
 GPU_SHARE = 0.4  # the share of a GPU's free memory that images may take
 RAM_SHARE = 0.5  # the share of the usable memory that a memory-mapped set may take; a larger set is streamed
-AHEAD = 8  # batches that are read before they are asked for
+AHEAD = 8  # batches that are read in advance
 
 
 class Rows(Protocol):
@@ -30,7 +30,7 @@ class Rows(Protocol):
 def rows_on(pixels: Tensor, device: torch.device) -> Rows:
     """The uint8 images for use on `device`: as one tensor there, or streamed to it if they are too large.
 
-    On a CPU a memory-mapped set is used from its map. The pixels are the same in every case.
+    On a CPU a memory-mapped set stays memory-mapped. The pixels are the same in every case.
     """
     if device.type == "cuda":
         return Resident(pixels.to(device)) if fits(pixels, device) else Streamed(pixels, device)

@@ -9,7 +9,7 @@ BLOCK, LARGE_BLOCK = 500, 5000  # images that are summed at once
 
 
 def mean_image_loss(train: Tensor, x: Tensor, levels: int) -> float:
-    """E‖x − m‖² of the mean image m of `train`, summed over pixels; the noise does not matter.
+    """E‖x − m‖² of the mean image m of `train`, summed over pixels. It does not depend on the noise.
 
     Args:
         train: images (N, C, H, W) as whole numbers in [0, levels], whose mean is m.
@@ -31,7 +31,7 @@ def noisy_image_loss(sigma: float, shape: tuple[int, ...]) -> float:
 
 
 def linear_loss(train: Tensor, x: Tensor, sigma: float, levels: int) -> float:
-    """E‖x − m − A (y − m)‖², summed over pixels, of the affine map that is best for `train`; the noise is integrated exactly.
+    """E‖x − m − A (y − m)‖², summed over pixels, of the affine map that is best for `train`. The mean over the noise is exact.
 
     m is the mean image and C the covariance of `train`, and A = C (C + σ² I)⁻¹. This is the Bayes estimator of a Gaussian.
 
@@ -48,7 +48,7 @@ def linear_loss(train: Tensor, x: Tensor, sigma: float, levels: int) -> float:
 
 
 def principal_axes(images: Tensor, levels: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean (d,), variances (d,), ascending, and axes (d, d), one in a column, of images (N, C, H, W) of whole numbers."""
+    """Mean (d,), ascending variances (d,), and axes (d, d) as columns, of images (N, C, H, W) of whole numbers."""
     d = math.prod(images.shape[1:])
     total, products = torch.zeros(d, dtype=torch.float64), torch.zeros(d, d, dtype=torch.float64)
     for part in images.split(LARGE_BLOCK):

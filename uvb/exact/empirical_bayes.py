@@ -126,8 +126,8 @@ def _block_mean(y: Tensor, train: Tensor, sigma: float, levels: int, block: int)
     mean: Tensor | None = None
     total: Tensor | None = None
     for logits, x in _logits(y, train, sigma, levels, block):
-        # With one shift by the row's maximum, one exponential serves the mean and the sum. Weights below exp(floor) change no
-        # sum, but at small sigma they would be subnormal numbers, which slow the matrix product down several times.
+        # Shift each row by its maximum, so that one exponential gives both the mean and the sum. Weights below exp(floor)
+        # do not change a sum, but at small sigma they would be subnormal numbers, which slow the product down several times.
         top = logits.detach().amax(1, keepdim=True)
         weights = torch.exp((logits - top).clamp_min(floor))  # (b, n)
         summed = weights.sum(1, keepdim=True)

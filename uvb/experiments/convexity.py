@@ -1,4 +1,4 @@
-"""Eq. 21: how strongly convex an energy is between points a distance R apart, learned and exact."""
+"""Eq. 21: how strongly convex an energy is between points at distance R, for the model and for the exact energy."""
 
 import math
 

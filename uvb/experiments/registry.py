@@ -44,7 +44,7 @@ class Context:
         return max(least, round(count * self.scale))
 
     def estimates(self, split: str = "test", limit: int | None = None) -> int:
-        """How many estimates x̂(y) the images of `noisy` cost: every noise draw of each image, or with a `limit` only one."""
+        """How many estimates x̂(y) all of `noisy` costs: one for each image and noise draw, or with a `limit` one per image."""
         pool, config = len(self.images.train if split == "train" else self.images.test), self.evaluation
         chosen = config.train_images if split == "train" else config.test_images
         return min(limit, pool) if limit else min(chosen or pool, pool) * config.draws

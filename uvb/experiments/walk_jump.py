@@ -61,7 +61,7 @@ for name in sampler_names():
 def walked(model: Estimator, spec: RunSpec, context: Context, config: WalkJump) -> Result:
     """Walk, jump, and measure the jumps x̂(y) ("jump") and x̂(x̂(y)) ("second_jump").
 
-    Arrays, those with a 2 of the second jump:
+    Arrays, where a 2 in the name means the second jump:
 
     - jumps, jumps2 (T, C, H, W): the jumps of the first chain.
     - labels, labels2 (T, chains): their classes, -1 after a chain diverged.

@@ -11,8 +11,8 @@ from uvb.measure.losses import Mean
 def auroc(inside: Tensor, outside: Tensor) -> Mean:
     """P(outside > inside) + P(equal)/2 for scores (n,) and (m,), with DeLong's standard error (1988).
 
-    At 1 every score outside is above every score inside. At 1/2 the scores say nothing, and below it they mislead. The error
-    is nan where a set has one score.
+    At 1 every score outside is above every score inside. At 1/2 the scores say nothing, and below 1/2 they mislead. The error
+    is nan if a set has only one score.
     """
     of_inside = 1 - _placements(inside, outside)  # (n,): the share of `outside` above each, ties halved
     of_outside = _placements(outside, inside)  # (m,)

@@ -108,7 +108,7 @@ def principal_component(images: Tensor) -> Tensor:
 
 
 def power_law(x: list[float], y: list[float]) -> tuple[float, float, float]:
-    """Least squares of log y = a + p log x: e^a, p, and the standard error of p. Two points have no error: nan."""
+    """Least squares of log y = a + p log x: e^a, p, and the standard error of p, which is nan for two points."""
     u, v = torch.tensor(x, dtype=torch.float64).log(), torch.tensor(y, dtype=torch.float64).log()
     spread = float((u - u.mean()).square().sum())
     power = float(((u - u.mean()) * (v - v.mean())).sum()) / spread

@@ -104,7 +104,7 @@ def build_model(spec: RunSpec) -> Estimator:
 
 
 def code_changed(model: str, before: str | None) -> bool:
-    """Whether the code of `model` differs from the code with the hash `before`. Weights trained with that code do not fit then.
+    """Whether the code of `model` differs from the code with the hash `before`, so that weights of that code do not fit.
 
     False if either hash is unknown.
     """

@@ -14,7 +14,7 @@ from uvb.sampling.registry import register_sampler
 def baoab_update(
     y: Tensor, velocity: Tensor, gradient: Tensor, noise: Tensor, delta: float, friction: float
 ) -> tuple[Tensor, Tensor]:
-    """One step of dy = v dt, dv = -∇f dt - γ v dt + √(2γ) dW with time step δ and unit mass; all tensors of one shape.
+    """One step of dy = v dt, dv = -∇f dt - γ v dt + √(2γ) dW with time step δ and unit mass. All tensors have one shape.
 
     BAOAB kicks by half a step, drifts by half a step, refreshes the velocity, drifts and kicks. The last kick of a step and the
     first kick of the next use the same gradient. This function joins the two, so a step costs one gradient. `velocity` is the

@@ -113,7 +113,7 @@ def restore(
     energy = Conditioned(prior, measured, many, tau)
     shape = tuple(measured.seen.shape)
     state = begin(len(many), shape, seed, device=observed.device, dtype=observed.dtype)
-    step = 0.5 * (float(energy.sigma) ** -2 + tau**-2) ** -0.5  # half the scale of the largest curvature, 1/σ² + 1/τ²
+    step = 0.5 * (float(energy.sigma) ** -2 + tau**-2) ** -0.5  # half of c^(-1/2), c = 1/σ² + 1/τ² the largest curvature
     walk = WalkJump(delta=step, steps_between_jumps=1, jumps=warm_up + draws, sampler="hmc", settings={"leapfrogs": LEAPFROGS},
                     batch=None)  # fmt: skip
     kept: list[tuple[Tensor, Tensor]] = []

@@ -20,8 +20,8 @@ def hmc_step(
 ) -> WalkState:
     """Draw a velocity, and follow dy = v dt, dv = -∇f dt for `leapfrogs` leapfrog steps of length δ.
 
-    The end is accepted with probability min(1, exp(H - H')), H = f(y) + ‖v‖²/2. The energy's ε is `held_noise`. The other draws
-    are keyed by (seed, step).
+    The end is accepted with probability min(1, exp(H - H')), where H = f(y) + ‖v‖²/2 at the start, and H' at the end. The
+    energy's ε is `held_noise`. The other draws are keyed by (seed, step).
     """
     old = current_point(energy, state, seed, batch)
     first = normal(tuple(state.y.shape), seed, "walk", state.step, device=state.y.device).to(state.y)

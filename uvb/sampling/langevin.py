@@ -12,7 +12,7 @@ from uvb.sampling.registry import register_sampler
 
 
 def langevin_update(y: Tensor, gradient: Tensor, noise: Tensor, delta: float) -> Tensor:
-    """y - δ² ∇f(y) + √2 δ ε, Eq. 19; all tensors of one shape.
+    """y - δ² ∇f(y) + √2 δ ε, Eq. 19. All tensors have one shape.
 
     On the energy y²/2s² its stationary variance is s² / (1 - δ²/2s²): an error of first order in the time step δ².
     """

@@ -58,7 +58,8 @@ class TrainState:
         model: the raw weights being trained.
         averaged: the average of the weights, which is the result. It is `model` itself if the recipe does not average.
         epoch, step: the next step to take is `step` of `epoch`.
-        step_losses: (steps per epoch,), the mean loss of each batch of this epoch. Several workers hold addends of these sums.
+        step_losses: (steps per epoch,), the mean loss of each batch of this epoch. With several workers each has a share, and
+            the sum of the shares is the loss.
         seconds: training time so far, without checkpoints and start-up.
     """
 
@@ -89,7 +90,7 @@ class TrainState:
         return self.epoch * steps_per_epoch(self.spec) + self.step
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every tensor of the state by name. Two trainings are the same if and only if these are."""
+        """Every tensor of the state by name. Two trainings are the same if and only if these tensors are."""
         named = {f"model/{k}": v for k, v in self.model.state_dict().items()}
         if self.averaged is not self.model:
             named |= {f"averaged/{k}": v for k, v in self.averaged.state_dict().items()}
@@ -121,7 +122,7 @@ class TrainState:
         """Read what `save` wrote.
 
         Raises:
-            DamagedCheckpoint: a file is missing, truncated or altered, or its content is not a checkpoint's.
+            DamagedCheckpoint: a file is missing, truncated or altered, or it is not a checkpoint.
             UserError: the checkpoint is of another spec, or of other code of the model. The message names the difference.
         """
         header = read_header(folder)

@@ -81,7 +81,7 @@ def gradients_of(loss_of: nn.Module, plan: Plan, longest: float = math.inf) -> G
             clip(trained, longest)
         return loss.detach(), *(p.grad for p in trained)
 
-    # compare the gradients alone: next to the loss they would be small
+    # compare only the gradients, because the loss is much larger and would hide them
     computed = Graphed(loss_and_gradients, lambda a, b: distance(a[1:], b[1:])) if plan.graph else loss_and_gradients
 
     def gradients(*batch: Tensor) -> Tensor:

@@ -279,7 +279,7 @@ def test_load_dataset_lists_the_known_names_for_an_unknown_one(tmp_path: Path) -
     fails("no data set 'mnst': neither a known name .*cifar10, digits.*mnist", "mnst")
     fails("nor an existing path", tmp_path / "absent.npz")
     fails("no data set ''", "")
-    fails("brings its labels", "digits", label_column="label")
+    fails("has labels and splits of its own", "digits", label_column="label")
 
 
 def test_register_dataset_loads_by_name_and_refuses_a_taken_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ _DAMAGE = (OSError, EOFError, ValueError, TypeError, AttributeError, KeyError, S
 
 
 class Header(NamedTuple):
-    """What an array says of itself before it is read. Its values begin at byte `start`."""
+    """The header of an array, which is read before its values. The values begin at byte `start`."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]

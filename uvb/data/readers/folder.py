@@ -130,7 +130,8 @@ def _classes(names: list[str], folder: str, root: Path) -> NDArray[np.str_] | No
         return None
     if stray:
         raise UserError(
-            f"{root / folder / stray[0]} lies beside subfolders of images; put all images in subfolders (their labels), or none"
+            f"{root / folder / stray[0]} lies beside subfolders of images; "
+            "put all images in subfolders, which are their labels, or none"
         )
     return np.asarray([name.split("/", 1)[0] for name in inside], np.str_)
 

@@ -10,7 +10,7 @@ from uvb.errors import UserError, one_line
 
 
 def import_datasets() -> Any:
-    """The module ``datasets``, without progress bars and log lines. Older versions than 4 may run a data set's own code.
+    """The module ``datasets``, without progress bars and log lines. Versions before 4 may run a data set's own code.
 
     Raises:
         UserError: the package is not installed, or too old.
@@ -46,7 +46,7 @@ def offline(datasets: Any) -> Iterator[None]:
 def load_hub(name: str, download: bool = True) -> dict[str, Any]:
     """The `datasets.Dataset` of each split of ``owner/name[:config]``, memory-mapped.
 
-    It is downloaded if there is a network, and otherwise taken from the library's cache.
+    The data set is downloaded if there is a network, and otherwise taken from the library's cache.
 
     Raises:
         UserError: there is no such data set, or there is neither a network nor a copy in the cache.
@@ -60,7 +60,7 @@ def load_hub(name: str, download: bool = True) -> dict[str, Any]:
     try:
         with nullcontext() if online else offline(datasets):
             return dict(datasets.load_dataset(repository, config or None))
-    except Exception as error:  # the library raises many kinds
+    except Exception as error:  # the library raises many kinds of exceptions
         raise UserError(
             f"hf:{name} cannot be read ({one_line(error)}); see the data set's page for its name and configurations"
             if online

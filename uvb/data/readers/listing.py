@@ -45,7 +45,7 @@ class Listing:
         return digest.hexdigest()[:24]
 
     def skipped(self) -> list[Skipped]:
-        """What no reader looks at."""
+        """The files that no reader reads, grouped by the reason."""
         groups = (("links to nothing", self.broken), ("hidden files and folders", self.hidden))
         return [Skipped(why, len(names), names[0]) for why, names in groups if names]
 

@@ -109,7 +109,7 @@ def read_tables(listing: Listing, columns: Columns) -> Source:
 
 
 def from_datasets(splits: Mapping[Any, Any], columns: Columns, kind: str, name: str) -> Source:
-    """The source of a `datasets.Dataset` for each split."""
+    """Make a source from one `datasets.Dataset` for each split."""
     source = Source(kind, [])
     for split, dataset in splits.items():
         pieces, labels = _from_dataset(dataset, f"{name}, {split}", columns, source)
@@ -276,7 +276,7 @@ def _encoded(column: pa.Array, piece: EncodedPiece, at: int) -> Iterator[bytes |
             continue
         path = (column[row].as_py() or {}).get("path") if structs and isinstance(piece, DatasetPiece) else None
         if not path:
-            raise UserError(f"{piece.where(at + row)} has no image bytes; each image must lie in the file itself")
+            raise UserError(f"{piece.where(at + row)} has no image bytes; each image must be stored in the file itself")
         yield Path(path)  # the library may keep the picture as a file in its cache
 
 
