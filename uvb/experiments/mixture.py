@@ -19,9 +19,10 @@ from uvb.spec import RunSpec
 def mixture(model: Estimator, spec: RunSpec, context: Context) -> Result:
     """`rows`: one row {model, sigma, loss, stderr, optimum, mean_predictor, score_error, excess_share}.
 
-    All numbers are of the test set under the noise of the loss tables. `optimum` is the loss of the true posterior mean, and
-    `mean_predictor` that of the mixture's mean. `stderr` is the standard error of loss - optimum (paired), `excess_share` is
-    (loss - optimum) / (mean_predictor - optimum), and `score_error` is E‖s_model(y) - ∇log p(y)‖² with s = (x̂ - y)/σ².
+    All numbers are of the test set under the noise of the loss tables. `optimum` is the loss of the true posterior mean.
+    `mean_predictor` is the loss of the mixture's mean. `stderr` is the standard error of the paired difference loss - optimum.
+    `excess_share` is (loss - optimum) / (mean_predictor - optimum). `score_error` is E‖s_model(y) - ∇log p(y)‖² with
+    s = (x̂ - y)/σ².
 
     Raises:
         UserError: the images are not those of the data set "mixture".
