@@ -8,6 +8,7 @@ import json
 import os
 import random
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -36,6 +37,8 @@ class Chaos:
 
     times: dict[str, int] = field(default_factory=dict)
     """How often each kind happens: --times worker 6 storage 1. No other kinds happen. Empty: the numbers in chaos_kinds.py."""
+    rounds: int = 1
+    """Studies disturbed in turn. Each has all the blows, at moments of its own, and is recorded when it ends."""
     seed: int = 0
     frozen_seconds: float = 60.0
     """How long a worker is stopped."""
@@ -122,9 +125,29 @@ def emptied(folder: Path) -> Path:
     return folder
 
 
-def compare_disturbed(chaos: Chaos, folder: Path, nodes: Nodes) -> list[Blow]:
-    """Run the study undisturbed and disturbed, compare the two, and record the results."""
+def compare_all(chaos: Chaos, folder: Path, nodes: Nodes) -> list[Blow]:
+    """Run the study undisturbed once, and `rounds` disturbed studies. A round that fails does not end the others.
+
+    Raises:
+        ChaosError: a round failed.
+    """
     calm, seconds = undisturbed(chaos, folder, nodes)
+    blows, failed = [], dict[int, str]()
+    for seed in range(chaos.seed, chaos.seed + chaos.rounds):
+        try:
+            blows += compare_disturbed(replace(chaos, seed=seed), calm, seconds, folder, nodes)
+        except (AssertionError, subprocess.TimeoutExpired) as error:
+            failed[seed] = str(error)
+            print(f"the round of seed {seed} failed: {error}", flush=True)
+            end_marked(nodes.mark)
+            nodes.restart()
+    if failed:
+        raise ChaosError("\n".join(f"seed {seed}: {said}" for seed, said in failed.items()))
+    return blows
+
+
+def compare_disturbed(chaos: Chaos, calm: Path, seconds: float, folder: Path, nodes: Nodes) -> list[Blow]:
+    """Run the study disturbed, compare it with the undisturbed one, which took `seconds`, and record what was found."""
     rough, skipped = emptied(folder / "disturbed"), dict[str, str]()
     with needed(chaos.times, rough, skipped) as (server, disk):
         started = time.monotonic()
@@ -161,7 +184,7 @@ def run_chaos(chaos: Chaos) -> None:
     nodes = Nodes(os.environ.get(MARK) or uuid4().hex)
     try:
         nodes.start(scratch)
-        blows = compare_disturbed(replace(chaos, times=times), folder, nodes)
+        blows = compare_all(replace(chaos, times=times), folder, nodes)
         (folder / "blows.json").write_text(json.dumps([asdict(blow) for blow in blows], indent=1))
     finally:
         nodes.stop()

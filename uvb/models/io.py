@@ -17,6 +17,8 @@ from uvb.models.base import Estimator
 from uvb.models.registry import build_model, code_changed, get_model
 from uvb.spec import RunSpec
 
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # what weights may be stored in
+
 
 def save_model(model: Estimator, spec: RunSpec, folder: str | Path, card: dict[str, Any] | None = None) -> Path:
     """Write model.safetensors, spec.json and card.json into `folder`. Return the folder.
@@ -47,7 +49,7 @@ def load_spec(folder: str | Path) -> RunSpec:
     """The spec of the model in `folder`. Raises `UserError` if there is none."""
     path = Path(folder) / "spec.json"
     try:
-        return RunSpec.from_json(json.loads(path.read_text()))
+        return RunSpec.from_json(json.loads(_text(path)))
     except (OSError, ValueError, RecursionError, UserError) as error:  # RecursionError: JSON nested thousands deep
         raise UserError(
             f"{folder} holds no trained model ({type(error).__name__} reading spec.json); give a folder with "
@@ -55,9 +57,16 @@ def load_spec(folder: str | Path) -> RunSpec:
         ) from error
 
 
+def _text(path: Path) -> str:
+    """The text of a file. Raises OSError where `path` is a pipe, which would never answer, or a folder."""
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path.name} is not a file")
+    return path.read_text()
+
+
 def _card(folder: str | Path) -> dict[str, Any]:
     try:
-        card = json.loads((Path(folder) / "card.json").read_text())
+        card = json.loads(_text(Path(folder) / "card.json"))
     except (OSError, ValueError, RecursionError):  # a model is complete without its card
         return {}
     return card if isinstance(card, dict) else {}
@@ -77,6 +86,7 @@ def load(folder: str | Path, device: str = "cpu") -> Estimator:
     model = build_model(spec)
     try:
         weights = load_file(path)
+        _require_floats(weights, model)
         dtypes = {weights[name].dtype for name, _ in model.named_parameters() if name in weights}
         stored = max(dtypes, key=lambda dtype: dtype.itemsize)  # half precision is for storing only
         model.to(stored if stored.itemsize > 2 else torch.float32).load_state_dict(weights)
@@ -90,9 +100,18 @@ def load(folder: str | Path, device: str = "cpu") -> Estimator:
     return model.to(device).eval().requires_grad_(False)
 
 
+def _require_floats(weights: Mapping[str, Tensor], model: Estimator) -> None:
+    """Raise ValueError where the model has floats and the file has not. PyTorch would convert them and lose what they say."""
+    for name, own in model.state_dict().items():
+        if name in weights and (weights[name].dtype in FLOATS) != (own.dtype in FLOATS):
+            raise ValueError(f"{name} is stored as {weights[name].dtype}; the model's is {own.dtype}")
+
+
 def _require_fitting(spec: RunSpec, path: Path) -> None:
     """Raise `UserError` unless the file of weights has the tensors and shapes of the model of `spec`. Reads only its header."""
     try:
+        if path.exists() and not path.is_file():
+            raise OSError(f"{path.name} is not a file")
         with safe_open(path, framework="pt") as file:
             stored = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  # no mapping
     except (OSError, SafetensorError) as error:

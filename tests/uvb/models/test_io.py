@@ -1,10 +1,12 @@
 """Loading a model's folder: what does not fit is refused before it takes memory."""
 
 import json
+import os
 import resource
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 import uvb
@@ -57,3 +59,25 @@ def test_load_refuses_weights_that_are_not_finite(folder: Path) -> None:
 def test_load_refuses_json_nested_thousands_deep(folder: Path) -> None:
     (folder / "spec.json").write_text("[" * 100_000 + "]" * 100_000)
     assert "holds no trained model" in refused(folder)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.bool, torch.complex64, torch.int32])
+def test_load_refuses_weights_that_are_not_plain_floats(folder: Path, dtype: torch.dtype) -> None:
+    """PyTorch would take booleans and complex numbers for floats, and cannot tell whether 8-bit floats are finite."""
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: weight.to(dtype) for name, weight in weights.items()}, folder / "model.safetensors")
+    assert f"is stored as {dtype}" in refused(folder)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", ["spec.json", "model.safetensors"])
+def test_load_refuses_a_pipe_at_once(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    assert "cannot be loaded" in refused(folder) or "holds no trained model" in refused(folder)
+
+
+def test_load_ignores_a_card_that_is_a_pipe(folder: Path) -> None:
+    (folder / "card.json").unlink()
+    os.mkfifo(folder / "card.json")
+    uvb.load(folder)
