@@ -13,7 +13,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tests.end_to_end.chaos import disturb, moments
+from tests.end_to_end import chaos
+from tests.end_to_end.chaos import Chaos, compare_all, disturb, moments
 from tests.end_to_end.chaos_attack import LAST_SHARE, Attack, Blow, TooLate
 from tests.end_to_end.chaos_cluster import ChaosError, Driver, Nodes
 from tests.end_to_end.chaos_kinds import KINDS
@@ -81,6 +82,24 @@ def test_record_says_kinds_counts_and_equal_tables(tmp_path: Path) -> None:
     }  # fmt: skip
     assert (first["blows"], first["equal_tables"], first["skipped"]) == (3, "losses (4 x 9)", {"storage": "no mount"})
     assert first["commit"]
+
+
+def test_rounds_go_on_after_one_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each round has its own seed. A failed one gets a new cluster after it, and is told at the end."""
+    told: list[object] = []
+
+    def compare(asked: Chaos, *_: object) -> list[Blow]:
+        told.append(asked.seed)
+        if asked.seed == 8:
+            raise ChaosError("losses differ")
+        return [Blow("", 1, 1.0, "")]
+
+    monkeypatch.setattr(chaos, "undisturbed", lambda *_: (tmp_path, 1.0))
+    monkeypatch.setattr(chaos, "compare_disturbed", compare)
+    monkeypatch.setattr(Nodes, "restart", lambda self: told.append("restart"))
+    with pytest.raises(ChaosError, match=r"^seed 8: losses differ$"):
+        compare_all(Chaos(seed=7, rounds=3), tmp_path, Nodes("no process has this mark"))
+    assert told == [7, 8, "restart", 9]
 
 
 class Worker:
