@@ -1,6 +1,6 @@
 """Time the tables, the report and MLflow's first sync for a study of many models.
 
-Then time the report of a study with many classes, and print the size of two of its figures.
+Then time the report of a study with many classes, and print the size of three of its figures.
 
 python -m benchmarks.cpu.many_models [--models 1000] [--classes 2000] [--mlflow]
 
@@ -105,7 +105,8 @@ def main() -> None:
         make_classes(classes, args.classes)
         timed("report", classes)
         figures = [*classes.glob("figures/*.svg")]
-        sizes = {name: sum(f.stat().st_size for f in figures if f.name.startswith(name)) for name in ("classes", "transitions")}
+        names = ("classes", "transitions", "nebula_classes")
+        sizes = {name: sum(f.stat().st_size for f in figures if f.name.startswith(name)) for name in names}
         print(", ".join(f"{name}: {size / 1e3:,.0f} kB" for name, size in sizes.items()))
 
 

@@ -15,6 +15,9 @@ ROWS = {
     "noisy": "noisy y", "step1": "one step of σ², x̂(y)", "step2": "two steps, x̂(x̂(y))", "attractor": "attractor",
 }  # fmt: skip
 
+SHOWN_STAYS = 1000  # stays in a class, in one figure: where there are more, fewer images are drawn
+WORDED = 1 / 40  # a stay in a class is labelled if it lasts this share of the flow or longer
+
 
 def draw_energy(energy: np.ndarray, model: str) -> Chart:
     """The energy (steps, N) along the flow: the mean, and the range of the middle nine tenths of the images."""
@@ -28,6 +31,8 @@ def draw_energy(energy: np.ndarray, model: str) -> Chart:
 
 def draw_classes(classes: np.ndarray, shown: int = 20) -> Chart:
     """The class (steps, N) of x̂ along the flow, one row per image. Hovering tells the class."""
+    stays = np.cumsum([1 + np.count_nonzero(np.diff(row)) for row in classes.T[:shown]])
+    shown = max(1, int(np.searchsorted(stays, SHOWN_STAYS, side="right")))
     rows = [
         {"image": image + 1, "from": begin, "to": end, "class": str(int(classes[begin, image]))}
         for image in range(min(shown, classes.shape[1]))
@@ -40,7 +45,8 @@ def draw_classes(classes: np.ndarray, shown: int = 20) -> Chart:
     places = {"y": y, "x": x, "x2": {"field": "to"}}
     bar = {"mark": {"type": "bar", "opacity": 0.7}, "encoding": {**places, "color": colour, "tooltip": tooltip}}
     mark = {"type": "text", "align": "left", "dx": 3, "fontSize": 9, "clip": True}
-    words = {"mark": mark, "encoding": {"y": y, "x": x, "text": {"field": "class"}}}
+    long = [{"filter": f"datum.to - datum.from >= {WORDED * len(classes)}"}]
+    words = {"mark": mark, "transform": long, "encoding": {"y": y, "x": x, "text": {"field": "class"}}}
     return Chart({"width": WIDTH, "height": {"step": 15}, "data": {"values": rows}, "layer": [bar, words]})
 
 
@@ -70,5 +76,5 @@ def pictures(study: Study) -> Iterator[Picture]:
             figure = draw_energy(arrays["energy"], spec.model)
             yield Picture(f"nebula_energy_{spec.spec_id}", f"{who}. Energy along the flow.", figure)
         if "classes" in arrays and len(arrays["classes"]) > 1:
-            caption = f"{who}. Class of x̂(y) along the flow, one row per image.{believed}"
+            caption = f"{who}. Class of x̂(y) along the flow, one row for each of the first images.{believed}"
             yield Picture(f"nebula_classes_{spec.spec_id}", caption, draw_classes(arrays["classes"]))

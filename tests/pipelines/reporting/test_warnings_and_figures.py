@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipelines.files.study_files import StudyFiles
-from pipelines.reporting.figures import Study, drawings, style
+from pipelines.reporting.figures import Study, drawings, nebula, style
 from pipelines.reporting.figures.images import grid_of_images, rows_of_images
 from pipelines.reporting.figures.walk_jump import _moves, draw_classes, draw_transitions
 from pipelines.reporting.page import build_report
@@ -114,3 +114,14 @@ def test_images_have_square_pixels(width: tuple[int, int]) -> None:
             data = base64.b64decode(image.get("href", "").partition(",")[2])
             pixels = int.from_bytes(data[16:20], "big") / int.from_bytes(data[20:24], "big")
             assert float(image.get("width", 0)) / float(image.get("height", 1)) == pytest.approx(pixels, rel=1e-4)
+
+
+def test_flow_of_many_classes_is_drawn_in_bounded_size() -> None:
+    """Classes that change at every step: few images are drawn, and no stay is long enough for a label."""
+    random = np.random.default_rng(0)
+    chart = nebula.draw_classes(random.integers(0, 2000, (500, 512)))
+    rows = chart.spec["data"]["values"]
+    assert 0 < len(rows) <= nebula.SHOWN_STAYS
+    assert {row["image"] for row in rows} == {1, 2}
+    calm = nebula.draw_classes(np.zeros((500, 512), int))
+    assert [row["image"] for row in calm.spec["data"]["values"]] == list(range(1, 21))
