@@ -135,7 +135,7 @@ def _check_database(uri: str) -> None:
     try:
         engine = create_engine(uri)
     except ModuleNotFoundError as error:
-        raise refused(uri, f"the Python package {error.name} is not installed; install it, or") from error
+        raise refused(uri, f"the Python package {error.name} is missing; install it") from error
     except (ArgumentError, ValueError) as error:
         raise refused(uri, "it is malformed") from error
     answers: list[Exception | None] = []

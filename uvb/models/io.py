@@ -1,6 +1,7 @@
 """A trained model as a folder: weights in safetensors, spec and card in JSON. Loading runs no pickled code."""
 
 import json
+import math
 import re
 import warnings
 from collections.abc import Mapping
@@ -78,7 +79,7 @@ def load(folder: str | Path, device: str = "cpu") -> Estimator:
     Weights that are stored in half precision become float32. Warns if the model's code has changed since the training.
 
     Raises:
-        UserError: the folder holds no model, its weights do not fit its spec, or a weight is not finite.
+        UserError: the folder holds no model, its weights or their σ do not fit its spec, or a weight is not finite.
     """
     spec = load_spec(folder)
     path = Path(folder) / "model.safetensors"
@@ -94,6 +95,9 @@ def load(folder: str | Path, device: str = "cpu") -> Estimator:
         raise UserError(f"the weights in {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
     if broken := [name for name, weight in weights.items() if not bool(weight.isfinite().all())]:
         raise UserError(f"the weights in {folder} are not finite ({broken[0]}); train the model again, at a lower rate")
+    sigma = weights.get("sigma")
+    if sigma is not None and not math.isclose(float(sigma), spec.sigma, rel_tol=0.01):  # it may be stored in half precision
+        raise UserError(f"the weights in {folder} are of σ = {float(sigma):g}, and its spec.json says {spec.sigma:g}")
     if code_changed(spec.model, _card(folder).get("code")):
         warnings.warn(f"the code of {spec.model} has changed since {folder} was trained: this is another model", stacklevel=2)
     model.spec = spec

@@ -56,6 +56,12 @@ def test_load_refuses_weights_that_are_not_finite(folder: Path) -> None:
     assert f"not finite ({name})" in refused(folder)
 
 
+def test_load_refuses_weights_of_another_sigma(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    save_file(weights | {"sigma": 2 * weights["sigma"]}, folder / "model.safetensors")
+    assert f"are of σ = {2 * float(weights['sigma']):g}" in refused(folder)
+
+
 def test_load_refuses_json_nested_thousands_deep(folder: Path) -> None:
     (folder / "spec.json").write_text("[" * 100_000 + "]" * 100_000)
     assert "holds no trained model" in refused(folder)
