@@ -173,7 +173,6 @@ def main() -> None:
     asked = arguments()
     trainings = Trainings(asked)
     searched = {} if asked.best else {model: search(trainings, asked, model) for model in asked.models}
-    best = asked.best or {model: found[0][1] for model, found in searched.items()}
     for model, found in searched.items():
         print(model, "best:", *[f"{loss:.4f} {choice}" for loss, choice in found[:3]], sep="\n  ", flush=True)
     result: dict[str, Any] = {
@@ -183,9 +182,30 @@ def main() -> None:
         "width": asked.width,
         "search": {m: [{"loss": loss, "choice": choice} for loss, choice in found] for m, found in searched.items()},
     }
-    for rows in [[]] if asked.search_only else compare(trainings, asked, best):
+    if asked.search_only:
+        (asked.folder / "comparison.json").write_text(json.dumps(result, indent=1))
+        return
+    best = {
+        model: lasting(trainings, model, [asked.best[model]] if asked.best else [choice for _, choice in searched[model]])
+        for model in asked.models
+    }
+    for rows in compare(trainings, asked, best):
         result["compared"] = rows
         (asked.folder / "comparison.json").write_text(json.dumps(result, indent=1))
+
+
+def lasting(trainings: Trainings, model: str, choices: list[Choice]) -> Choice:
+    """The first of `choices`, best first, by which no training of the comparison diverges.
+
+    A recipe that is best after the search's few epochs may diverge later. Then the search's next one takes its place.
+    """
+    asked = trainings.asked
+    for choice in choices:
+        trained = itertools.product(asked.sigmas, range(asked.seeds))
+        rows = [trainings.loss(model, choice, sigma, seed, held_out=False) for sigma, seed in trained]
+        if all(math.isfinite(row["loss"]) for row in rows):
+            return choice
+    raise SystemExit(f"{model} diverges by every recipe of the search; give lower --rates")
 
 
 def compare(trainings: Trainings, asked: argparse.Namespace, best: dict[str, Choice]) -> Iterator[list[dict[str, Any]]]:
