@@ -1,6 +1,9 @@
 """Walk-jump sampling with a trained energy in this process, as far as memory allows."""
 
 import math
+import sys
+import time
+from collections.abc import Iterable, Iterator
 
 import torch
 from rich.progress import track
@@ -12,8 +15,9 @@ from uvb.machine import usable_memory
 from uvb.models.base import Energy
 from uvb.plan import Plan
 from uvb.sampling.chains import WalkState, begin
-from uvb.sampling.walk_jump import WalkJump, walk_jump
+from uvb.sampling.walk_jump import Jump, WalkJump, walk_jump
 
+LINE_SECONDS = 5.0  # between two lines of progress where there is no terminal
 WALK_ARRAYS = 4  # arrays of all chains: positions, velocities, gradients, noise. The jumps and their copy come on top.
 
 
@@ -33,7 +37,7 @@ def walked(energy: Energy, walk: WalkJump, chains: int, seed: int, plan: Plan) -
     """
     state = start = begin(chains, energy.spec.data.shape, seed, device=plan.device)
     jumps = []
-    for now, jump in track(walk_jump(Frozen(energy, plan), start, walk, seed), "jumps", walk.jumps, transient=True):
+    for now, jump in shown(walk_jump(Frozen(energy, plan), start, walk, seed), walk.jumps):
         state = now
         if not bool(jump.alive.any()):
             break
@@ -45,3 +49,16 @@ def walked(energy: Energy, walk: WalkJump, chains: int, seed: int, plan: Plan) -
         first = min(int(state.stopped_at[chain]) for chain in diverged)
         print(f"{len(diverged)} of {chains} chains diverged, the first at step {first}; try a smaller --delta")
     return torch.stack(jumps), state
+
+
+def shown(jumps: Iterable[tuple[WalkState, Jump]], total: int) -> Iterator[tuple[WalkState, Jump]]:
+    """`jumps`, with a bar on a terminal, and elsewhere a line of progress now and then."""
+    if sys.stdout.isatty():
+        yield from track(jumps, "jumps", total, transient=True)
+        return
+    told = time.monotonic()
+    for count, each in enumerate(jumps, 1):
+        if time.monotonic() - told >= LINE_SECONDS:
+            told = time.monotonic()
+            print(f"{count} of {total} jumps", flush=True)
+        yield each

@@ -41,6 +41,12 @@ def test_sample_writes_pictures_that_its_seed_decides(model, tmp_path):
         assert animation.n_frames == 3
 
 
+def test_sample_tells_its_progress_in_a_pipe(model, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("pipelines.executor.walking.LINE_SECONDS", 0.0)
+    sample(Sample(model, chains=2, jumps=3, steps_between_jumps=2, out=tmp_path / "walk"))
+    assert "1 of 3 jumps\n2 of 3 jumps\n3 of 3 jumps\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("channels", "pictures"), [(1, True), (2, False), (3, True), (5, False)])
 def test_sample_writes_arrays_for_any_number_of_channels(channels, pictures, digits, tmp_path, capsys):
     shape = (channels, 8, 8)

@@ -1,20 +1,38 @@
-"""Figure 2: clean, noisy, x̂(y), x̂(x̂(y)) of a few test images. Every model gets the same images and noise."""
+"""Figure 2: clean, noisy, x̂(y), x̂(x̂(y)) of a few test images, the same for every model. And a few samples at each σ."""
 
 import torch
+from torch import Tensor
 
+from uvb.accelerate.frozen import Frozen
 from uvb.experiments.registry import ROWS, Context, Result, register_experiment
 from uvb.measure.losses import denoisers, own_estimator
-from uvb.models.base import Estimator
+from uvb.models.base import Energy, Estimator
+from uvb.sampling.walk_jump import walk_at, walk_jump
 from uvb.spec import RunSpec
 
+STEPS = 20  # of the walk, between two samples
 
-@register_experiment("denoise_rows", scaled=False, gradients=lambda spec, context: 2 * ROWS)
+
+@register_experiment("denoise_rows", scaled=False, gradients=lambda spec, context: (STEPS + 3.5) * ROWS)
 @torch.no_grad()
 def denoise_rows(model: Estimator, spec: RunSpec, context: Context) -> Result:
-    """Arrays clean, noisy, xhat, xhat2, each (N, C, H, W). x̂ is the estimator that `own_estimator` chooses."""
+    """Arrays clean, noisy, xhat, xhat2, each (N, C, H, W). x̂ is the estimator that `own_estimator` chooses.
+
+    An energy also has samples: the jumps of one chain that begins as uniform noise, until it has N or diverges.
+    """
     clean, y = context.shown_images(spec)
     eps = context.latent_noise(model, y, "rows latent")
     offered = denoisers(model)
     denoise = offered[own_estimator(spec.model, offered)]
     x_hat = denoise(y, eps)
-    return Result({"sigma": spec.sigma}, {"clean": clean, "noisy": y, "xhat": x_hat, "xhat2": denoise(x_hat, eps)})
+    arrays = {"clean": clean, "noisy": y, "xhat": x_hat, "xhat2": denoise(x_hat, eps)}
+    if isinstance(model, Energy) and (samples := one_chain(model, spec, context)):
+        arrays["samples"] = torch.cat(samples).float()
+    return Result({"sigma": spec.sigma}, arrays)
+
+
+def one_chain(model: Energy, spec: RunSpec, context: Context) -> list[Tensor]:
+    """The jumps of one chain, each (1, C, H, W)."""
+    walk = walk_at(spec.sigma, jumps=ROWS, steps_between_jumps=STEPS)
+    jumps = walk_jump(Frozen(model, context.plan), context.chains(1, spec), walk, context.seed)
+    return [landed.x_hat for _, landed in jumps if bool(landed.alive.all())]

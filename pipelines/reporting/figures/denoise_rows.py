@@ -10,8 +10,6 @@ from pipelines.reporting.figures.style import label
 from pipelines.reporting.numbers import level
 from pipelines.reporting.statistics import main_group, main_models, own_estimator
 
-SAMPLES = 12  # samples of a walk in the opening strip
-
 
 @register("legible", title="What they see, and what they answer", needs="denoise_rows", order=15)
 def legible(study: Study) -> Iterator[Picture]:
@@ -33,21 +31,14 @@ def legible(study: Study) -> Iterator[Picture]:
         arrays = found[first[0]["spec_id"]]
         rows = [("clean x", arrays["clean"]), ("noisy y", arrays["noisy"])]
         rows += [(f"x̂(y), {label(row['model'])}, test loss {row['loss']:.3g}", found[row["spec_id"]]["xhat"]) for row in first]
-        walks = _walks(study, str(dataset), [row["model"] for row in first])
+        walks = [
+            (f"samples, {label(row['model'])}", found[row["spec_id"]]["samples"])
+            for row in first
+            if "samples" in found[row["spec_id"]]
+        ]
         caption = f"{dataset}, σ = {level(sigma)}. Test images. Every model got the same noisy copies."
-        caption += " Samples are jumps of one chain that began as uniform noise." if walks else ""
+        caption += " Samples are jumps of one chain that began as uniform noise, a jump every 20 steps." if walks else ""
         yield Picture(f"legible_{dataset}", caption, rows_of_images([*rows, *walks]), "clean, noisy, denoised, sampled")
-
-
-def _walks(study: Study, dataset: str, models: list[str]) -> list[tuple[str, np.ndarray]]:
-    """Samples of each model at the smallest noise level at which it walked, where they are most legible."""
-    walks = [(m.spec, r.arrays) for suffix, m, r in study.files.walks() if not suffix and "jumps" in r.arrays]
-    walks = [(s, a) for s, a in walks if s.data.name == dataset and s.model in models]
-    smallest = {s.model: (s, a["jumps"]) for s, a in sorted(walks, key=lambda walk: (-walk[0].sigma, -walk[0].seed))}
-    return [
-        (f"samples, {label(s.model)}, σ = {level(s.sigma)}", jumps[:: max(1, len(jumps) // SAMPLES)][-SAMPLES:])
-        for s, jumps in (smallest[model] for model in models if model in smallest)
-    ]
 
 
 @register("denoise_rows", title="Denoising", paper="Fig. 2", needs="denoise_rows", order=40)

@@ -57,8 +57,8 @@ class Shaken(LatentEnergy):
     def __init__(self) -> None:
         super().__init__(sigma=1.0)
 
-    def forward(self, y: Tensor, eps: Tensor) -> Tensor:
-        return y + 0.1 * eps[:, :1, None, None]
+    def energy(self, y: Tensor, eps: Tensor) -> Tensor:
+        return -0.1 * eps[:, 0] * y.flatten(1).sum(1)
 
 
 class Identity(Estimator):

@@ -13,6 +13,7 @@ from uvb.data import ImageSet
 from uvb.exact.empirical_bayes import EmpiricalBayes
 from uvb.exact.reference import reference
 from uvb.experiments import Context, _labels, get_experiment
+from uvb.experiments.registry import ROWS
 from uvb.measure.classifier import classify
 from uvb.measure.convexity import smallest_monotonicity
 from uvb.measure.losses import EvalConfig
@@ -178,3 +179,12 @@ def test_reference_equals_the_losses_of_the_exact_estimator(images: ImageSet) ->
     every = reference(images, 0.7, dataclasses.replace(EVALUATION, test_images=0), FP64, train_images=100)
     assert every.mean_predictor == pytest.approx(sum(squares) / len(squares))
     assert found.floor < found.nonparametric < 2 * found.mean_predictor
+
+
+def test_denoise_rows_sample_a_gaussian_by_one_chain(images: ImageSet) -> None:
+    """Langevin (Eq. 19) from uniform noise, in the experiment's own key; each jump halves the distance to the mean."""
+    samples = run("denoise_rows", Gaussian(mean=0.3, variance=2.0), images).arrays["samples"]
+    assert samples.shape == (ROWS, *images.shape)
+    spread = 2 * (samples[9:] - 0.3)  # of the chain itself, which is N(0.3, 2) once it has forgotten its start
+    assert spread.std() == pytest.approx(2**0.5, rel=0.35)
+    assert not torch.equal(samples[-1], samples[-2])
