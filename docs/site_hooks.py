@@ -69,6 +69,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
             return f"{picture}[{text}]({up}{COPIES}{path}{anchor})"
         if address:
             return f"[{text}]({address}/blob/main/{path}{anchor})"
-        return text if path in text else f"{text} (`{path}`)"
+        known = path in text or Path(path).parent.name == text  # a study's README, by the study's name
+        return text if known else f"{text} (`{path}`)"
 
     return LINK.sub(outside, markdown)

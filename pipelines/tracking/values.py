@@ -121,11 +121,11 @@ def first_page(losses: Rows, pairs: Rows) -> tuple[dict[str, float], str]:
 
 
 def in_a_line(study: str, losses: Rows, values: Mapping[str, float]) -> str:
-    """A study's numbers in a few words: ``digits, σ = 1: UVB 3.791, DEEN 3.899``."""
+    """A study's numbers in a few words, the losses first, since MLflow cuts it: ``UVB 3.791, DEEN 3.899 (digits, σ = 1)``."""
     told = [f"{name.partition('/')[2]} {value:.4g}" for name, value in values.items() if name.startswith("test_loss/")]
     order = {"UVB": 0, "DEEN": 1}
     told.sort(key=lambda text: order.get(text.split()[0], 2))
-    return f"{study}, σ = {max(row['sigma'] for row in losses):g}: {', '.join(told)}"
+    return f"{', '.join(told)} ({study}, σ = {max(row['sigma'] for row in losses):g})"
 
 
 def source_tags(provenance: Mapping[str, Any]) -> dict[str, str]:

@@ -30,10 +30,8 @@ def test_site_makes_up_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GITHUB_REPOSITORY", raising=False)
     config = HOOKS["on_config"]({"repo_url": None})
     assert HOOKS["on_page_content"]("<p>", page=page("notebooks/sample_and_denoise.ipynb"), config=config) == "<p>"
-    assert (
-        HOOKS["on_page_markdown"]("[keep](../pipelines/keep.py)", page=page("results.md"), config=config)
-        == "keep (`pipelines/keep.py`)"
-    )
+    told = "[keep](../pipelines/keep.py), [cifar10](../results/studies/cifar10/README.md)"
+    assert HOOKS["on_page_markdown"](told, page=page("results.md"), config=config) == "keep (`pipelines/keep.py`), cifar10"
 
 
 def test_site_takes_the_address_from_githubs_own_ci(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,7 +101,7 @@ def test_mlflow_first_page_shows_the_numbers_of_the_study(chrome, projected):
     address, _, _ = projected
     page = open_page(chrome, [], viewport={"width": 1500, "height": 900})
     page.goto(address)
-    page.get_by_text("digits, σ = 1: UVB 4, DEEN 5").first.wait_for()
+    page.get_by_text("UVB 4, DEEN 5 (digits, σ = 1)").first.wait_for()
 
 
 def test_sigma_view_has_no_empty_section(chrome, projected):

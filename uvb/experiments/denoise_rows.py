@@ -13,7 +13,7 @@ from uvb.spec import RunSpec
 STEPS = 20  # of the walk, between two samples
 
 
-@register_experiment("denoise_rows", scaled=False, gradients=lambda spec, context: (STEPS + 3.5) * ROWS)
+@register_experiment("denoise_rows", gradients=lambda spec, context: (context.shortened(STEPS) + 3.5) * ROWS)
 @torch.no_grad()
 def denoise_rows(model: Estimator, spec: RunSpec, context: Context) -> Result:
     """Arrays clean, noisy, xhat, xhat2, each (N, C, H, W). x̂ is the estimator that `own_estimator` chooses.
@@ -33,6 +33,6 @@ def denoise_rows(model: Estimator, spec: RunSpec, context: Context) -> Result:
 
 def one_chain(model: Energy, spec: RunSpec, context: Context) -> list[Tensor]:
     """The jumps of one chain, each (1, C, H, W)."""
-    walk = walk_at(spec.sigma, jumps=ROWS, steps_between_jumps=STEPS)
+    walk = walk_at(spec.sigma, jumps=ROWS, steps_between_jumps=context.shortened(STEPS))
     jumps = walk_jump(Frozen(model, context.plan), context.chains(1, spec), walk, context.seed)
     return [landed.x_hat for _, landed in jumps if bool(landed.alive.all())]

@@ -113,7 +113,7 @@ def test_tracker_projects_a_whole_study(uri, store, tmp_path):
     _assert_lines_over_sigma(uri, runs)
     client = open_client(uri)
     tags = client.get_experiment_by_name("uvb").tags
-    assert tags["mlflow.note.content"].startswith("digits, σ = 1: UVB 4, DEEN 5 · [Its models in a table](")
+    assert tags["mlflow.note.content"].startswith("UVB 4, DEEN 5 (digits, σ = 1) · [Its models in a table](")
     for view, path in tracker.view_paths.items():
         key = path.split("viewStateShareKey=")[1].split("&")[0]
         shown = json.loads(tags[f"mlflow.sharedViewState.{key}"])

@@ -183,7 +183,7 @@ def test_reference_equals_the_losses_of_the_exact_estimator(images: ImageSet) ->
 
 def test_denoise_rows_sample_a_gaussian_by_one_chain(images: ImageSet) -> None:
     """Langevin (Eq. 19) from uniform noise, in the experiment's own key; each jump halves the distance to the mean."""
-    samples = run("denoise_rows", Gaussian(mean=0.3, variance=2.0), images).arrays["samples"]
+    samples = run("denoise_rows", Gaussian(mean=0.3, variance=2.0), images, scale=1.0).arrays["samples"]
     assert samples.shape == (ROWS, *images.shape)
     spread = 2 * (samples[9:] - 0.3)  # of the chain itself, which is N(0.3, 2) once it has forgotten its start
     assert spread.std() == pytest.approx(2**0.5, rel=0.35)
