@@ -1,4 +1,4 @@
-"""The same networks and the same training step in JAX, jitted, as a reference on a GPU. Only this file needs JAX.
+"""The networks and the training step of this project in JAX, jitted, as a reference on a GPU. Only this file needs JAX.
 
 Weights come from the torch model, so that a test can compare loss and gradients number for number. The step is timed in a
 process of its own, apart from torch's memory and CUDA libraries.
@@ -142,7 +142,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Print the seconds of steps, and of the first call, as JSON.")
     parser.add_argument("model")
     parser.add_argument("dtype", choices=["fp32", "bf16"])
-    parser.add_argument("sizes", type=json.loads, help="shape, widths, batch, repeats, inner, as JSON")
+    parser.add_argument("sizes", type=json.loads, help="device, shape, widths, batch, repeats, inner, as JSON")
     args = parser.parse_args()
     sizes = args.sizes
     if sizes["device"] == "cuda" and jax.default_backend() != "gpu":

@@ -45,9 +45,9 @@ def command(
     except CommandFailed as error:
         line, code = f"error: {error}", 1
     except KeyboardInterrupt:
-        line, code = "\ninterrupted" + "; the same command goes on from here" * resumes, 130
+        line, code = "\ninterrupted" + "; run the same command again to continue" * resumes, 130
     except Exception as error:
-        line, code = f"error that nobody foresaw: {last_line(error)}; its traceback is in {log_error(error)}", 1
+        line, code = f"unexpected error: {last_line(error)}; its traceback is in {log_error(error)}", 1
     print(line, file=sys.stderr)
     leave(code, at_once=True)
 

@@ -33,7 +33,7 @@ def keep(config: Keep) -> None:
     from pipelines.files.store import Store
     from pipelines.files.study_files import StudyFiles
 
-    files = StudyFiles(config.study)  # raises if this is no study
+    files = StudyFiles(config.study)  # raises if this is not a study
     missing = [name for name in KEPT if not (config.study / name).exists()]
     if missing:
         raise UserError(f"{config.study} has no {', '.join(missing)} yet: let the study end first")
@@ -42,7 +42,7 @@ def keep(config: Keep) -> None:
     if here == there or here in there.parents or there in here.parents:
         raise UserError(f"{target} and the study overlap, so a copy would damage the study: choose another --out, e.g. results")
     if target.exists() and not _is_copy(target):
-        raise UserError(f"{target} is no copy of a study: remove it, or choose another --out")
+        raise UserError(f"{target} is not a copy of a study: remove it, or choose another --out")
     with Store(there.parent).folder(there.name) as copy:  # the older copy stays until the new one is whole
         for name in KEPT:
             source = config.study / name

@@ -1,6 +1,6 @@
 """What the paper reports, as data: Tables 1-5, Remark 4, and the settings of Sec. 3.1.1.
 
-Every lookup returns None if the paper has no figure, so a table can show the paper's values beside ours.
+Every lookup returns None if the paper does not report the number, so a table can show the paper's values beside ours.
 """
 
 from dataclasses import dataclass

@@ -32,7 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=100)
     steps, images = parser.parse_args().steps, load_dataset("digits")
-    print("| model, precision | own kernels, ms | products, ms | speed-up |\n|---|---:|---:|---:|")
+    print("| model, precision | torch's kernels, ms | products, ms | speed-up |\n|---|---:|---:|---:|")
     for name in ("uvb", "deen", "vae"):
         spec = spec_on(images, name, RECIPES["fast"])
         for precision in ("fp32", "bf16") if has_fast_bf16("cpu") else ("fp32",):

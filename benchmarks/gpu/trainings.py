@@ -8,8 +8,8 @@ from uvb.data import ImageSet, load_dataset
 from uvb.models import get_model
 from uvb.spec import RECIPES, RunSpec, Widths
 
-EPOCHS = 40  # the aim: the paper's losses of 400 epochs in at most this many
-RATES = {"fast": 5e-4, "muon": 2e-3}  # peak rates; the recipes' own are from short trainings, and too high for these
+EPOCHS = 40  # the aim: reach in at most this many what the paper reaches in 400
+RATES = {"fast": 5e-4, "muon": 2e-3}  # peak rates; the recipes' own suit shorter trainings and are too high here
 TRIED: tuple[dict[str, Any], ...] = (  # changes to `fast` that are tried for UVB
     {"learning_rate": 1e-3, "clip": 10.0},
     {"learning_rate": 1e-3},
@@ -17,7 +17,7 @@ TRIED: tuple[dict[str, Any], ...] = (  # changes to `fast` that are tried for UV
     {"learning_rate": 2.5e-4},
     {},
 )
-SIGMAS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)  # after 1.0: the largest first, where the paper's gap is widest
+SIGMAS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)  # after 1.0; descending, since the paper's gap is widest at large σ
 
 
 def paper_spec(images: ImageSet, model: str, sigma: float, recipe: str, **changes: Any) -> RunSpec:
@@ -32,7 +32,7 @@ def paper_spec(images: ImageSet, model: str, sigma: float, recipe: str, **change
 
 
 def in_order_of_value(sets: dict[str, ImageSet]) -> list[RunSpec]:
-    """Every training of the paper's tables that the data sets allow."""
+    """The trainings for the paper's tables on the data sets in `sets`, the most informative first."""
     specs: list[RunSpec] = []
     if mnist := sets.get("mnist"):
         recipes = [RECIPES["fast"].changed(epochs=EPOCHS, **changes) for changes in TRIED]

@@ -46,7 +46,7 @@ def cluster_address(wanted: str) -> str | None:
         wanted: "local", "auto", an address, or "" for a running cluster if there is one.
 
     Raises:
-        UserError: this is no address of a cluster; or it is "auto" and no cluster runs.
+        UserError: this is not the address of a cluster; or it is "auto" and no cluster runs.
     """
     if wanted == "local":
         return None
@@ -183,7 +183,7 @@ def require_alive() -> None:
     dead = compat.dead_processes() if compat.started_here() else _silent(node.gcs_address, node.raylet_socket_name)
     if dead:
         what = "its control server" if "gcs_server" in dead else "its process on this machine (the raylet)"
-        raise CommandFailed(f"Ray lost {what}; the same command goes on from the last checkpoints")
+        raise CommandFailed(f"Ray lost {what}; run the same command again to continue from the last checkpoints")
 
 
 def _silent(address: str, socket_name: str) -> list[str]:

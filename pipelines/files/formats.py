@@ -157,7 +157,7 @@ def read_object(path: Path, kind: Any = dict[str, Any]) -> dict[str, Any]:
     """The JSON object in a file, checked against the type `kind`; {} where there is no such file.
 
     Raises:
-        UserError: the file is no regular file, cannot be read, is no JSON, or has content of another type.
+        UserError: the file is not a regular file, cannot be read, is not JSON, or has content of another type.
     """
     try:
         if path.exists() and not path.is_file():  # reading a pipe might wait for its writer for ever

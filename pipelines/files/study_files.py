@@ -91,7 +91,7 @@ class StudyFiles:
 
     def __post_init__(self) -> None:
         if not (self.root / "models").is_dir():
-            raise UserError(f"{self.root} is no study: it has no models/ folder; give a folder as full_study.py writes it")
+            raise UserError(f"{self.root} is not a study: it has no models/ folder; give a folder as full_study.py writes it")
 
     @cached_property
     def study(self) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def build_report(study_dir: Path) -> Path:
     figures that need more than numbers.
 
     Raises:
-        UserError: the folder is no study, one of its files is damaged, or it cannot be written.
+        UserError: the folder is not a study, one of its files is damaged, or it cannot be written.
     """
     files = StudyFiles(Path(study_dir))
     tables = make_tables(files) if files.kept else build_tables(files.root)

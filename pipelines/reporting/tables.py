@@ -143,7 +143,7 @@ def make_tables(files: StudyFiles) -> dict[str, pd.DataFrame]:
 
 
 def build_tables(study: Path) -> dict[str, pd.DataFrame]:
-    """Write every table of a study under `tables/` and return them by name. Raises UserError if `study` is no study."""
+    """Write every table of a study under `tables/` and return them by name. Raises UserError if `study` is not a study."""
     files = StudyFiles(study)
     built = make_tables(files)
     for name, table in built.items():

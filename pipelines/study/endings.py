@@ -1,4 +1,4 @@
-"""What ends a study early: a signal, an outage, or an error that nobody foresaw."""
+"""What ends a study early: a signal, an outage, or an unexpected error."""
 
 import signal
 import threading
@@ -22,7 +22,7 @@ def translated(store: Store) -> Iterator[None]:
 
     Raises:
         UserError: the user made a mistake, or a store does not answer.
-        CommandFailed: Ray died, or nobody foresaw the error; its traceback is then in a log file.
+        CommandFailed: Ray died, or the error is unexpected; its traceback is then in a log file.
     """
     try:
         yield
@@ -32,12 +32,12 @@ def translated(store: Store) -> Iterator[None]:
         if isinstance(error, RayError | ConnectionError):
             require_alive()
         elif isinstance(error, OSError) and not (store.local_path and store.exists("study.json")):
-            line = f"lost {masked(store.uri)}: {last_line(error)}; once it answers, the same command goes on"
+            line = f"lost {masked(store.uri)}: {last_line(error)}; once it answers, run the same command again to continue"
             raise UserError(line) from error
         log = log_error(error, store)
         raise CommandFailed(
-            f"an error that nobody foresaw ended the study ({last_line(error)}); its traceback is in {log}; "
-            "the same command goes on from here"
+            f"an unexpected error ended the study ({last_line(error)}); its traceback is in {log}; "
+            "run the same command again to continue"
         ) from error
 
 

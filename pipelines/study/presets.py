@@ -25,7 +25,7 @@ def preset_text(config: Any) -> str:
 
 
 def read_preset(path: Path, kind: type[Config]) -> Config:
-    """The options in the YAML file `path`. The others keep their defaults.
+    """The options in the YAML file `path`. Options that are not in it keep their defaults.
 
     Raises:
         UserError: the file cannot be read, an option is unknown, or a value is of another type.

@@ -61,7 +61,7 @@ def refused(uri: str, why: str) -> UserError:
 def _check_server(uri: str) -> None:
     try:
         parts = urlsplit(uri)
-        sound = bool(parts.hostname) and parts.port != 0  # `port` raises where it is no number up to 65535
+        sound = bool(parts.hostname) and parts.port != 0  # `port` raises if it is not a number up to 65535
     except ValueError as error:
         raise refused(uri, str(error)) from error
     if not sound:

@@ -21,7 +21,7 @@ class FolderError(UserError):
 
 
 class StudyFolder:
-    """A study's files. An absent file is no failure of the folder: it raises FileNotFoundError, or gives None or [].
+    """A study's files. An absent file is not a failure of the folder: it raises FileNotFoundError, or gives None or [].
 
     Raises:
         FolderError: by every method, where the folder cannot be read or written.

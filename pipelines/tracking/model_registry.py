@@ -86,7 +86,7 @@ def _location(client: "MlflowClient", source: str) -> str:
 
 
 def _inner(folder: Path) -> Path:
-    """Our folder among the artifacts of a pyfunc; or `folder` itself, if it is no pyfunc."""
+    """Our folder among the artifacts of a pyfunc; or `folder` itself, if it is not a pyfunc."""
     return next((p.parent for p in sorted(folder.glob("artifacts/*/model.safetensors"))), folder)
 
 

@@ -70,7 +70,7 @@ def export(study: Path, kind: str, folder: Path) -> int:
     """Write a study's trainings into the sink `kind` of `SINKS`; return how many there are.
 
     Raises:
-        UserError: `study` is no study, one of its files is damaged, or the sink's package is not installed.
+        UserError: `study` is not a study, one of its files is damaged, or the sink's package is not installed.
     """
     files = StudyFiles(study)
     tables = make_tables(files)

@@ -20,7 +20,7 @@ LOSSES = ("train_loss", "test_loss", "train_probe")  # columns of a training cur
 def curve_points(rows: Rows, began: float | None, objective: str = "denoise") -> Iterator[Point]:
     """Every number of the curves, except epoch and clock, as ``epoch/<name>``. Its step is the epoch, its time the row's own.
 
-    Losses in nats are named ``epoch/test_loss_elbo_y`` and the like, since a chart of MLflow's has one unit.
+    Losses in nats are named ``epoch/test_loss_elbo_y`` and the like, since an MLflow chart has one unit.
     """
     nats = {} if objective == "denoise" else {name: f"{name}_{objective}" for name in LOSSES}
     for row in rows:

@@ -22,7 +22,7 @@ TRIAL, TASK = "ray::ImplicitFunc", "ray::run_task"
 FULL = "No space left on device; free some space there"
 MISSED = "cannot be reached"
 FULL_SECONDS = 2.0  # a checkpoint is due every 0.5 s
-RETRY_SECONDS = 20.0  # Ray tells of a second attempt within seconds, where there is one
+RETRY_SECONDS = 20.0  # Ray reports a second attempt within seconds, if there is one
 MORE_MEGABYTES = 100
 PHASES = ("training", "measurements", "report")
 

@@ -194,7 +194,7 @@ for number in (signal.SIGINT, signal.SIGHUP):
 print("ready", flush=True)
 time.sleep(60)
 """
-GOES_ON = "interrupted; the same command goes on from here"
+GOES_ON = "interrupted; run the same command again to continue"
 
 
 @pytest.mark.parametrize("kind", ["hangup", "impatient"])

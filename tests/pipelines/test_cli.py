@@ -130,11 +130,11 @@ def test_command_refuses_python_without_docstrings(tmp_path: Path) -> None:
     assert done.stderr.decode().startswith("error: Python runs without docstrings")
 
 
-def test_command_names_the_log_of_an_unforeseen_error(tmp_path: Path) -> None:
+def test_command_names_the_log_of_an_unexpected_error(tmp_path: Path) -> None:
     done = python(BROKEN, tmp_path, "--how", "bug")
     line = done.stderr.decode()
     assert done.returncode == 1
-    assert line.startswith("error that nobody foresaw: ZeroDivisionError: thought of http://***@host; its traceback is in ")
+    assert line.startswith("unexpected error: ZeroDivisionError: thought of http://***@host; its traceback is in ")
     assert line.count("\n") == 1
     log = Path(line.strip().rpartition(" ")[2])
     text = log.read_text()

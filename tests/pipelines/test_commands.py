@@ -137,7 +137,7 @@ def test_keep_copies_a_study_without_weights(tmp_path):
     numbers = {p.relative_to(study) for p in study.glob("tasks/*/*/result.json")}
     assert numbers == {p.relative_to(kept) for p in kept.glob("tasks/**/*") if p.is_file()} != set()
     assert not list(kept.rglob("*.safetensors"))
-    with pytest.raises(UserError, match="no study"):
+    with pytest.raises(UserError, match="not a study"):
         keep(Keep(tmp_path, tmp_path / "results"))
 
 

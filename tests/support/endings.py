@@ -12,8 +12,8 @@ from typing import Any
 
 import psutil
 
-INTERRUPTED = "interrupted; the same command goes on from here"
-LOST = "; the same command goes on from the last checkpoints"
+INTERRUPTED = "interrupted; run the same command again to continue"
+LOST = "; run the same command again to continue from the last checkpoints"
 SOON = 60.0  # seconds; Ray itself waits this long for its control server
 PAUSE = 0.5  # seconds between two signals
 

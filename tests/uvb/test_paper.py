@@ -1,4 +1,4 @@
-"""The paper's figures as typed in `uvb.paper`, against the paper's own text."""
+"""The numbers typed in `uvb.paper`, against the paper's own text."""
 
 import itertools
 import re
@@ -9,7 +9,7 @@ import numpy as np
 from uvb import paper
 
 
-def test_paper_lookups_return_none_where_the_paper_has_no_figure() -> None:
+def test_paper_lookups_return_none_where_the_paper_has_no_number() -> None:
     assert paper.loss("mnist", "uvb", 0.7, "test") == 9.27
     assert paper.loss("cifar10", "deen", 1.0, "test") == 52.7
     assert paper.loss("mnist", "uvb_laplace", 1.0, "train") == 58.4
@@ -35,7 +35,7 @@ def test_paper_gap_grows_with_the_noise() -> None:
             assert gap[-1] > 4.8
 
 
-def test_paper_figures_are_those_of_its_text(shared: Path) -> None:
+def test_paper_numbers_are_those_of_its_text(shared: Path) -> None:
     """Tables 1 to 5, Remark 4 and Fig. 2's caption as typed in `uvb.paper`, against the paper's own text."""
     text = (shared / "paper" / "unnormalized_variational_bayes.md").read_text()
 
@@ -50,7 +50,7 @@ def test_paper_figures_are_those_of_its_text(shared: Path) -> None:
     assert tuple(header) == paper.SIGMAS
     for (split, model), row in zip(itertools.product(("train", "test"), ("uvb", "deen")), mnist, strict=True):
         assert tuple(row) == paper.LOSSES["mnist", model, split]
-    header, *cifar = rows("Table 3: CIFAR10")  # each cell holds UVB's and DEEN's
+    header, *cifar = rows("Table 3: CIFAR10")  # each cell holds two losses: UVB's, then DEEN's
     assert tuple(header) == paper.SIGMAS
     for split, row in zip(("train", "test"), cifar, strict=True):
         assert tuple(row[::2]) == paper.LOSSES["cifar10", "uvb", split]

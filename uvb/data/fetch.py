@@ -24,7 +24,7 @@ class Parts:
         read: reads from the original.
 
     Raises:
-        UserError: the original is no image file, or is damaged.
+        UserError: the original is not an image file, or is damaged.
     """
 
     def __init__(self, folder: Path, size: int, read: Read) -> None:

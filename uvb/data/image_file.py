@@ -1,7 +1,7 @@
 """Image sets as files: safetensors with checksummed blocks, written row by row in any order, and memory-mapped.
 
 The header's metadata holds the name, the levels, the classes, the brightest pixel, the set's checksum, and a SHA-256 of each
-block of images. The header is written twice, with the same length. The first time, zeros stand for checksums that are unknown.
+block of images. The header is written twice, with the same length. The first time, zeros stand for checksums not yet known.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from torch import Tensor
 from uvb.data.survey import Survey
 from uvb.errors import UserError, one_line
 
-BLOCK_BYTES = 1 << 26  # bytes of images under one SHA-256
+BLOCK_BYTES = 1 << 26  # bytes of images that share one SHA-256
 WRITABLE_BYTES = 1 << 30  # a larger map is read-only: the system reserves memory for a writable one
 TENSORS = ("train", "test", "train_labels", "test_labels")
 _MAX_HEADER = 1 << 27
@@ -66,7 +66,7 @@ class Contents:
 
     @property
     def block_rows(self) -> int:
-        """Images under one SHA-256."""
+        """The number of images that share one SHA-256."""
         return max(1, BLOCK_BYTES // self.row_bytes)
 
     @property
@@ -187,7 +187,7 @@ def read_header(path: Path) -> tuple[dict[str, Any], dict[str, str], int]:
         metadata = head.pop("__metadata__")
         end = max(tensor["data_offsets"][1] for tensor in head.values())
         if 8 + length + end != size:
-            raise ValueError(f"it has {size:,} bytes, and its header tells of {8 + length + end:,}")
+            raise ValueError(f"it has {size:,} bytes, but its header describes {8 + length + end:,}")
         return head, metadata, 8 + length
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; an image set written by ImageSet.save is needed") from None
@@ -199,7 +199,7 @@ def map_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The memory-mapped tensors of a file, and its metadata. The system reads a page when it is used.
 
     Raises:
-        UserError: the file is missing, damaged, or no image set.
+        UserError: the file is missing, damaged, or not an image set.
     """
     head, metadata, start = read_header(path)
     mode: Literal["c", "r"] = "c" if path.stat().st_size <= WRITABLE_BYTES else "r"

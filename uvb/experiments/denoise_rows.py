@@ -1,4 +1,4 @@
-"""Figure 2: clean, noisy, x̂(y), x̂(x̂(y)) of a few test images, the same for every model. And a few samples at each σ."""
+"""Figure 2: clean, noisy, x̂(y), x̂(x̂(y)) of a few test images, which are the same for every model; and samples."""
 
 import torch
 from torch import Tensor

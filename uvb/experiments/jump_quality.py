@@ -21,7 +21,8 @@ REFERENCE = 1500  # training images
 
 
 def _gradients(spec: RunSpec, context: Context) -> float:
-    jump, counted = STEPS + 1.5, 3 * (JUMPS - UNCOUNTED) / JUMPS  # 3: a second jump, and a test image denoised twice
+    # A counted jump costs 3 more: a second jump, and a test image denoised twice.
+    jump, counted = STEPS + 1.5, 3 * (JUMPS - UNCOUNTED) / JUMPS
     return context.shortened(CHAINS, least=4) * JUMPS * (jump + counted)
 
 
@@ -38,8 +39,8 @@ def jump_quality(model: Estimator, spec: RunSpec, context: Context) -> Result:
     - "test images": real images. No samples can be expected to be better.
     - "denoised" and "denoised twice": x̂(y) and x̂(x̂(y)) of noisy test images. No jumps can be expected to be better.
 
-    All sets have the same size, in groups as large as a chain. Errors come from a bootstrap over groups. Features are those of
-    the study's own classifier.
+    Every set has a group for each chain, with as many images as the chain has counted jumps. If there are too few test images,
+    their sets have fewer groups. Errors come from a bootstrap over groups. Features are those of the study's own classifier.
     """
     assert isinstance(model, Energy)
     classifier = labeller(context)

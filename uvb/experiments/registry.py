@@ -55,11 +55,14 @@ class Context:
         return NoisyImages.of(self.images, split, spec.sigma, config, self.plan, spec.data.train_images)
 
     def test_images(self, limit: int) -> Tensor:
-        """At most `limit` test images, uint8 (n, C, H, W), the same for every model."""
+        """At most `limit` test images, uint8 (n, C, H, W). Every model gets the same ones."""
         return evaluation_images(self.images, "test", replace(self.evaluation, test_images=limit))
 
     def shown_images(self, spec: RunSpec) -> tuple[Tensor, Tensor]:
-        """Figure 2's images x and y = x + σ noise, each (N, C, H, W) with N ≤ `ROWS`; the same for every model and σ."""
+        """Figure 2's images x and y = x + σ noise, each (N, C, H, W) with N ≤ `ROWS`.
+
+        Every model and every σ gets the same x and the same noise.
+        """
         available = len(self.images.test)
         chosen = torch.randperm(available, generator=generator(self.seed, "rows"))[: min(ROWS, available)]
         clean = self.images.test[chosen].to(self.plan.device, self.plan.dtype) / self.images.levels

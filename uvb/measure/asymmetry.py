@@ -1,4 +1,4 @@
-"""The asymmetry of an estimator's Jacobian. An estimator that comes from an energy (Eq. 3) has none."""
+"""The asymmetry of an estimator's Jacobian. It is zero if the estimator comes from an energy (Eq. 3)."""
 
 import math
 
@@ -14,8 +14,8 @@ def jacobian_asymmetry(model: Estimator, y: Tensor, *, probes: int = 8, seed: in
     """‖J − Jᵀ‖ / 2‖J‖ in the Frobenius norm, J = ∂x̂/∂y, over the noisy images `y` (B, C, H, W).
 
     The estimator y − σ²∇f(y) of an energy has a symmetric Jacobian, which gives 0. A matrix of independent entries gives about
-    0.71, and a rotation by a right angle gives 1. The squared norms are means of ‖Jv − Jᵀv‖² and ‖Jv‖² over random probes v,
-    the same for every model. The standard error is over images, by the delta method. ε is drawn once for each image.
+    0.71, and a rotation by a right angle gives 1. The squared norms are means of ‖Jv − Jᵀv‖² and ‖Jv‖² over random probes v.
+    Every model gets the same probes. The standard error is over images, by the delta method. ε is drawn once for each image.
 
     Args:
         probes: random directions for each image.

@@ -41,7 +41,7 @@ class Model:
     Attributes:
         build: ``(shape, config, activation, sigma) -> Estimator``.
         widths: its default config: the paper's `Widths`, or a frozen dataclass of its own.
-        objective: the objective of its training by default (`uvb.training.objectives`).
+        objective: its default training objective (`uvb.training.objectives`).
         match: the fields of its config that change until it has as many parameters as UVB (`uvb.models.capacity`): one field,
             or a coarse and a fine one. Each is a whole number, or a tuple of whole numbers that keeps its proportions.
             Empty: the config stays as it is.
@@ -49,7 +49,7 @@ class Model:
         code: a hash of the source of `build`, read when the model is registered. None: there is no source to read.
 
     Raises:
-        UserError: the config is no frozen dataclass of plain values, or `match` names a field that cannot grow.
+        UserError: the config is not a frozen dataclass of plain values, or `match` names a field that cannot grow.
     """
 
     name: str
@@ -104,7 +104,7 @@ def build_model(spec: RunSpec) -> Estimator:
 
 
 def code_changed(model: str, before: str | None) -> bool:
-    """Whether the code of `model` differs from the code with the hash `before`, so that weights of that code do not fit.
+    """Whether the code of `model` has changed since its hash was `before`, so that weights trained then no longer fit.
 
     False if either hash is unknown.
     """
@@ -139,7 +139,7 @@ def _require_match(model: str, config: Config, match: tuple[str, ...]) -> None:
     able = [f.name for f in fields(config) if _can_grow(getattr(config, f.name))]
     if len(match) > 2 or not set(match) <= set(able):
         raise UserError(
-            f"model {model!r}: match={match!r}; name one field of {type(config).__name__}, or a coarse and a fine one, of: "
+            f"model {model!r}: match={match!r}; name one field of {type(config).__name__}, or two (coarse, fine), out of: "
             f"{', '.join(able) or '(none: a field must be a whole number above 0, or a tuple of such numbers)'}"
         )
 

@@ -16,7 +16,7 @@ def legible(study: Study) -> Iterator[Picture]:
     """One strip for each data set, at the largest noise level at which models tell the images from their mean.
 
     Such a level has a model with a test loss under half of the mean image's. If there is none, the smallest level is shown.
-    The last rows are samples of the models that walked, each at the smallest noise level at which it walked.
+    The last rows are samples of these models at that level, if the study has them.
     """
     losses = main_group(study.tables["losses"], study.files.asked)
     test = own_estimator(losses[losses["split"] == "test"])

@@ -56,7 +56,7 @@ def draw_classes(labels: np.ndarray, steps_per_jump: int) -> Chart:
 
 @register("walk_jump", title="Walk-jump sampling", paper="Fig. 3", needs="walk_jump", order=50)
 def pictures(study: Study) -> Iterator[Picture]:
-    """For each model that walked: the walk as a film, its jumps, its classes over time, and the moves between them."""
+    """For each model with a walk: the walk as a film, its jumps, its classes over time, and the moves between them."""
     for suffix, model, result in study.files.walks():
         values, arrays = result.values, result.arrays
         key, every = f"{model.spec_id}{suffix}", values["steps_per_jump"]

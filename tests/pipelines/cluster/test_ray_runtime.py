@@ -150,7 +150,7 @@ def test_require_alive_notices_dead_processes_of_a_local_ray(monkeypatch: pytest
     require_alive()
     for kind, said in (("raylet", "raylet"), ("gcs_server", "control server")):
         node.dead_processes = lambda kind=kind: [("dashboard", 1), (kind, 2)]
-        with pytest.raises(CommandFailed, match=f"Ray lost its .*{said}.*the same command goes on"):
+        with pytest.raises(CommandFailed, match=f"Ray lost its .*{said}.*run the same command again to continue"):
             require_alive()
 
 

@@ -324,7 +324,11 @@ def test_build_comparison_writes_one_page(study: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("args", "message"),
-    [(Args(()), "no study given"), (Args((Path("a"),), Path("x.html")), "own folder"), (Args((Path("nowhere"),)), "no study")],
+    [
+        (Args(()), "no study given"),
+        (Args((Path("a"),), Path("x.html")), "own folder"),
+        (Args((Path("nowhere"),)), "not a study"),
+    ],
 )
 def test_report_refuses_wrong_arguments_in_one_line(args: Args, message: str) -> None:
     with pytest.raises(UserError, match=message):
@@ -341,7 +345,7 @@ def test_report_command_prints_its_path_or_one_line(bare: Path, tmp_path: Path) 
     bad = subprocess.run([*script, "none"], capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
     assert bad.returncode == 2
     assert bad.stderr.count("\n") == 1
-    assert bad.stderr.startswith("error: none is no study")
+    assert bad.stderr.startswith("error: none is not a study")
 
 
 def test_cells_print_the_digits_that_errors_allow() -> None:

@@ -205,7 +205,7 @@ def test_write_table_refuses_other_columns(tmp_path: Path) -> None:
 
 
 def test_build_tables_refuses_what_is_no_study_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no study"):
+    with pytest.raises(UserError, match="not a study"):
         build_tables(tmp_path)
     folder = tmp_path / "models" / "abc"
     folder.mkdir(parents=True)

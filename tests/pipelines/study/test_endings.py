@@ -26,12 +26,12 @@ def test_translated_passes_clear_errors_on(tmp_path: Path) -> None:
         assert ends(Store(tmp_path), error) is error
 
 
-def test_translated_logs_an_unforeseen_error(tmp_path: Path) -> None:
+def test_translated_logs_an_unexpected_error(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.write_json("study.json", {})
     for error in (ZeroDivisionError("so"), OSError("not the store's doing")):
         line = str(ends(store, error))
-        assert "nobody foresaw" in line
+        assert "unexpected error" in line
         assert str(tmp_path / "errors.log") in line
         assert "\n" not in line
     assert (tmp_path / "errors.log").read_text().count("Traceback") == 2
@@ -40,7 +40,7 @@ def test_translated_logs_an_unforeseen_error(tmp_path: Path) -> None:
 def test_translated_names_a_lost_store(tmp_path: Path) -> None:
     error = ends(Store(tmp_path / "gone"), OSError("no route to host"))
     assert isinstance(error, UserError)
-    assert "no route to host; once it answers, the same command goes on" in str(error)
+    assert "no route to host; once it answers, run the same command again to continue" in str(error)
 
 
 def test_translated_asks_whether_ray_has_died(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -153,14 +153,14 @@ def test_folder_follows_links_to_folders_once(tmp_path: Path) -> None:
     assert (len(images.train) + len(images.test), images.classes) == (8, ("ant", "bee"))
 
 
-def test_folder_counts_links_to_nothing(tmp_path: Path) -> None:
+def test_folder_counts_broken_links(tmp_path: Path) -> None:
     put_classes(tmp_path, 8, "ant")
     for path in sorted(tmp_path.rglob("*.png"))[::2]:
         path.unlink()
         os.symlink("absent", path)
     images = load_dataset(str(tmp_path))
     assert len(images.train) + len(images.test) == 4
-    assert warned(images, "4 files are links to nothing and are left out, such as ant/000.png")
+    assert warned(images, "4 files are broken links and are left out, such as ant/000.png")
 
 
 def test_folder_reads_every_format_that_pillow_decodes_by_itself(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Data sets of the hub, without a network: they come from the library's cache, or end in one line. Also names of splits."""
+"""Data sets of the hub, without a network: read from the library's cache, or refused in one line. Also names of splits."""
 
 import time
 from pathlib import Path
@@ -24,7 +24,7 @@ def test_load_hub_refuses_an_unknown_set_soon_in_one_line() -> None:
 
 
 def test_load_hub_reads_the_librarys_cache_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cache is made as a download leaves it: `datasets` keeps a data set under owner___name."""
+    """The test builds the cache that a download would leave: `datasets` keeps a data set under owner___name."""
     write_parquet(tmp_path / "clone/train-0.parquet", [png(a) for a in pixels(8, 4, 4)], label=[0, 1] * 4)
     write_parquet(tmp_path / "clone/test-0.parquet", [png(a) for a in pixels(4, 4, 4, seed=1)], label=[0, 1] * 2)
     prepared = datasets.load_dataset(str(tmp_path / "clone"), cache_dir=str(tmp_path / "prepared"))

@@ -25,15 +25,15 @@ def test_noisy_image_loss_is_the_variance_of_the_noise() -> None:
     assert noise.square().sum(1).mean().item() == pytest.approx(noisy_image_loss(0.5, (1, 8, 8)), rel=0.02)
 
 
-def test_linear_loss_of_its_own_images_is_the_wiener_filters() -> None:
-    """For the images it is fitted to, the least loss is Σ λ σ² / (λ + σ²) over the covariance's eigenvalues λ."""
+def test_linear_loss_of_its_own_images_is_that_of_the_wiener_filter() -> None:
+    """On the images to which the map is fitted, its loss is Σ λ σ² / (λ + σ²) over the eigenvalues λ of their covariance."""
     x = torch.randint(0, 17, (1300, 1, 3, 4), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     variances = torch.linalg.eigvalsh((x.double() / 16).flatten(1).T.cov(correction=0))
     expected = (variances * 0.49 / (variances + 0.49)).sum().item()
     assert linear_loss(x, x, 0.7, 16) == pytest.approx(expected, rel=1e-9)
 
 
-def test_linear_loss_approaches_the_mean_images_where_the_noise_is_large() -> None:
+def test_linear_loss_approaches_mean_image_loss_for_large_noise() -> None:
     digits = load_dataset("digits", "unused")
     mean = mean_image_loss(digits.train, digits.test, digits.levels)
     assert linear_loss(digits.train, digits.test, 100.0, digits.levels) == pytest.approx(mean, rel=1e-3)

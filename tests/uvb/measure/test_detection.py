@@ -18,7 +18,7 @@ def test_auroc_counts_pairs() -> None:
     assert found.stderr == pytest.approx(math.sqrt(variance))
 
 
-def test_auroc_of_scores_apart_swapped_and_alike() -> None:
+def test_auroc_of_separated_swapped_and_equal_scores() -> None:
     low, high = torch.arange(5.0), torch.arange(10.0, 14.0)
     assert (auroc(low, high).value, auroc(high, low).value, auroc(low, low).value) == (1.0, 0.0, 0.5)
     assert auroc(low, high).stderr == 0

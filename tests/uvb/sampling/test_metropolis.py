@@ -1,4 +1,4 @@
-"""Samplers with a Metropolis test. They are exact where Langevin has a known bias, also for a random energy at one ε."""
+"""Samplers with a Metropolis test. They are exact where Langevin has a known bias, and for a random energy at fixed ε."""
 
 import math
 
@@ -95,7 +95,7 @@ def test_acceptance_rate_rises_to_one_with_smaller_steps(sampler: str) -> None:
 
 @pytest.mark.parametrize("sampler", EXACT)
 def test_metropolis_samplers_hold_one_epsilon_for_all_chains_and_steps(sampler: str) -> None:
-    """The chains of a random energy have its density at the seed's ε, and jump with that ε."""
+    """All chains sample the density of a random energy at one ε, which the seed determines, and jump with that ε."""
     energy = RandomCenter(1.0)
     eps = held_noise(energy, 3000, 0, torch.zeros(1))
     assert torch.equal(eps, eps[:1].expand_as(eps))
@@ -108,7 +108,7 @@ def test_metropolis_samplers_hold_one_epsilon_for_all_chains_and_steps(sampler: 
 
 @pytest.mark.parametrize(("sampler", "gradients"), [("mala", 1), ("baoab_metropolis", 1), ("hmc", 4)])
 def test_step_costs_the_gradients_it_declares(sampler: str, gradients: int) -> None:
-    """The first step costs one more, for the start."""
+    """The first step costs one more gradient, that at the start."""
     counted = []
 
     class Counting(RandomCenter):

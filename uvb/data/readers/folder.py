@@ -64,7 +64,7 @@ def read_folder(listing: Listing, wanted: frozenset[str] = frozenset()) -> Sourc
         else:
             other.append(file)
     if not pictures:
-        broken = f", {len(listing.broken)} links to nothing" if listing.broken else ""
+        broken = f", {len(listing.broken)} broken links" if listing.broken else ""
         raise UserError(
             f"{listing.root}: no images ({len(listing.files)} other files{broken}); give a folder of pictures, such "
             "as PNG or JPEG, or of Parquet shards"
@@ -146,6 +146,4 @@ def _note_unread(listing: Listing, other: list[Found], source: Source) -> None:
     if lost:
         source.warnings.append(f"{len(lost)} pictures ({suffixes(lost)}) cannot be read and are left out; convert them to PNG")
     if listing.broken:
-        source.warnings.append(
-            f"{len(listing.broken)} files are links to nothing and are left out, such as {listing.broken[0]}"
-        )
+        source.warnings.append(f"{len(listing.broken)} files are broken links and are left out, such as {listing.broken[0]}")

@@ -46,7 +46,7 @@ class Listing:
 
     def skipped(self) -> list[Skipped]:
         """The files that no reader reads, grouped by the reason."""
-        groups = (("links to nothing", self.broken), ("hidden files and folders", self.hidden))
+        groups = (("broken links", self.broken), ("hidden files and folders", self.hidden))
         return [Skipped(why, len(names), names[0]) for why, names in groups if names]
 
 
