@@ -78,7 +78,7 @@ def _fits(costs: Costs) -> Iterator[str]:
         said = []
         if len(known) > 2:
             _, power, error = power_law(list(known), list(known.values()))
-            said.append(f"{label(model)}: cost grows as σ to the power {power:.1f} ± {error:.1f}.")
+            said.append(f"{label(model)}: the cost of one effective sample goes as σ to the power {power:.1f} ± {error:.1f}.")
         if stuck := [level(sigma) for sigma in costs[model] if sigma not in known]:
             said.append(f"{label(model)}: no setting reached R̂ < 1.05 at σ = {', '.join(stuck)}.")
         yield " ".join(said)
