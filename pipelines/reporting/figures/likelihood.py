@@ -52,6 +52,8 @@ def _line(density: str, x: list[float], y: list[float], error: list[float]) -> S
 def pictures(study: Study) -> Iterator[Picture]:
     """A picture for each data set and seed, and one of de Bruijn's identity where several noise levels were measured."""
     for data, seed, found in study.by_data("likelihood", "likelihood_over_sigma"):
+        if not any(result.arrays for _, result in found):
+            continue  # a kept copy has no arrays: its kept figure stays
         yield Picture(f"likelihood_{data}_{seed}", _caption(data, found), draw(found), f"-log p(y) over sigma on {data}")
         rows = identity_rows(study.tables["losses"], found)
         if rows:

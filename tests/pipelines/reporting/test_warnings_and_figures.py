@@ -11,7 +11,9 @@ import pytest
 
 from pipelines.files.study_files import StudyFiles
 from pipelines.reporting.figures import Study, drawings, nebula, style
+from pipelines.reporting.figures.chart import Series, lines
 from pipelines.reporting.figures.images import grid_of_images, rows_of_images
+from pipelines.reporting.figures.svg import to_svg
 from pipelines.reporting.figures.walk_jump import _moves, draw_classes, draw_transitions
 from pipelines.reporting.page import build_report
 from pipelines.reporting.tables import build_tables
@@ -125,3 +127,11 @@ def test_flow_of_many_classes_is_drawn_in_bounded_size() -> None:
     assert {row["image"] for row in rows} == {1, 2}
     calm = nebula.draw_classes(np.zeros((500, 512), int))
     assert [row["image"] for row in calm.spec["data"]["values"]] == list(range(1, 21))
+
+
+def test_lines_without_a_finite_value_say_so_in_a_small_picture() -> None:
+    svg = to_svg(lines([Series("a", [1.0], [float("nan")], colour="#123456")], "x", "y"), "name")
+    assert "no finite value to draw" in svg
+    width, height = map(float, re.findall(r'viewBox="0 0 (\S+) (\S+)"', svg)[0])
+    assert width < 600
+    assert height < 200
