@@ -160,7 +160,8 @@ def gaps(folder: Path) -> str:
                     linestyle="-" if steps == max(lengths) else "--", marker="o", label=f"{model}, {steps:,} steps",
                 )  # fmt: skip
         axes.axhline(0, color="grey", linewidth=0.8)
-        axes.set(xscale="log", yscale="symlog", xlabel="training images, n", title=f"σ = {sigma:g}")
+        axes.set_yscale("symlog", linthresh=0.01)
+        axes.set(xscale="log", xlabel="training images, n", title=f"σ = {sigma:g}")
         axes.grid(alpha=0.3)
     plots[0][0].set(ylabel="loss outside − loss inside, the same images")
     plots[0][-1].legend(fontsize=7)

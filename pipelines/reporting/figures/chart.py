@@ -108,8 +108,8 @@ def lines(
     shown = [s for s in series if s.rows]
     rows = [row for s in shown for row in s.rows]
     if not rows:  # a legend of nothing would make the picture infinitely large
-        said = {"type": "text", "color": css("faint"), "text": "no finite value to draw"}
-        return Chart({"width": WIDTH, "height": 40, "data": {"values": [{}]}, "mark": said})
+        message = {"type": "text", "color": css("faint"), "text": "no finite value to draw"}
+        return Chart({"width": WIDTH, "height": 40, "data": {"values": [{}]}, "mark": message})
     names = [s.name for s in shown]
 
     def scale(values: list[Any]) -> dict[str, Any]:
