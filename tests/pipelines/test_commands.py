@@ -174,8 +174,9 @@ def test_keep_replaces_nothing_but_an_older_copy(tmp_path):
     build_report(study)
     before = sorted(study.rglob("*"))
     other = fake_study.make(tmp_path / "others" / "digits-full", experiments=False)
-    (tmp_path / "mine" / "digits-full").mkdir(parents=True)
-    for out, said in ((study.parent, "overlap"), (study, "overlap"), (other.parent, "no copy"), (tmp_path / "mine", "no copy")):
+    mine = tmp_path / "mine"
+    (mine / "digits-full").mkdir(parents=True)
+    for out, said in ((study.parent, "overlap"), (study, "overlap"), (other.parent, "not a copy"), (mine, "not a copy")):
         with pytest.raises(UserError, match=said):
             keep(Keep(study, out))
     (tmp_path / "link").symlink_to(study.parent)

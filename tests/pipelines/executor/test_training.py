@@ -113,7 +113,7 @@ def test_study_warns_of_a_model_whose_code_has_changed(store: Store, digits: Ima
     assert "the code of uvb has changed since it was trained" in capsys.readouterr().out
     reference, _ = tasks_for([spec], ["losses"])
     run_task(reference, store, Settings(StudyConfig().evaluation, Plan()))
-    measure(study, StudyConfig(), ["losses"], layout)
+    measure(study, StudyConfig(), ["losses"], layout, "data")
     assert study.failures == [
         "uvb is not measured: its code has changed since training; revert the change, or choose another --study"
     ]
