@@ -74,7 +74,7 @@ def test_full_disk_loses_nothing(small_disk: SmallDisk, tmp_path: Path, digits: 
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (["--num-workers", "5000"], r"asked for 5000 workers of 1 CPU each, and this machine has \d+ CPUs?"),
+        (["--num-workers", "5000"], r"asked for 5,000 workers of 1 CPU each, and this machine has \d+ CPUs?"),
         (
             ["--cpus-per-worker", "5000"],
             r"asked for \d workers? of 5000 CPUs each, and this machine has \d+ CPUs?.*one node has",
