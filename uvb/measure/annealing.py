@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from uvb.measure.gaussian_fit import GaussianFit
 from uvb.models.base import Energy
 from uvb.noise import generator, normal
 from uvb.sampling.chains import as_images, held_noise
@@ -143,15 +144,15 @@ class Annealer:
         return now.where(taken, start), float(taken.double().mean())
 
 
-def normalizer(base: Energy, energy: Energy, start: Tensor, config: Annealing, seed: int) -> Normalizer:
+def normalizer(base: GaussianFit, energy: Energy, start: Tensor, config: Annealing, seed: int) -> Normalizer:
     """log Z = log ∫ exp(-f(y)) dy.
 
     Args:
-        base: a normalized energy with ``sample``, such as `uvb.measure.gaussian_fit.GaussianFit`.
+        base: a Gaussian, whose log Z is zero.
         start: (B, C, H, W), where the reverse chains begin. `upper` is a bound only if these are draws of exp(-f).
     """
     annealer = Annealer(base, energy, config, seed)
-    y = base.sample(config.chains, generator(seed, "anneal base", device=start.device))  # type: ignore[operator]
+    y = base.sample(config.chains, generator(seed, "anneal base", device=start.device))
     forward, accepted = annealer.anneal(y, forward=True)
     reverse, accepted_back = annealer.anneal(start, forward=False)
     return combined(forward.cpu(), reverse.cpu(), min(accepted, accepted_back))

@@ -24,9 +24,9 @@ def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def said(config: StudyConfig, held_out: bool = False) -> list[str]:
-    console = Console(file=io.StringIO(), width=200)
-    read_images(config, Screen(console), held_out)
-    return console.file.getvalue().splitlines()  # type: ignore[attr-defined]  # a StringIO
+    written = io.StringIO()
+    read_images(config, Screen(Console(file=written, width=200)), held_out)
+    return written.getvalue().splitlines()
 
 
 def test_reading_says_splits_counts_classes_and_doubts(pictures: Path) -> None:

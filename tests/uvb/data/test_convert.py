@@ -20,6 +20,7 @@ from safetensors import safe_open
 from tests.support.data_helpers import fails, pixels, png, put, put_classes, same_images, seed_zero_order, write_parquet
 from uvb.data import ImageSet, cache, convert, image_file, image_set, load_dataset
 from uvb.data.image_file import Contents, ImageFile
+from uvb.data.readers.decode import Target
 from uvb.errors import UserError
 
 
@@ -174,9 +175,9 @@ def _running(pid: int) -> bool:
 def test_convert_refuses_files_that_change_while_it_reads(faces: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = convert.Job.run
 
-    def meddled(*arguments: object) -> int:
+    def meddled(job: convert.Job, piece: int, file: ImageFile, target: Target) -> int:
         put(faces / "ant" / "new.png", png(pixels(1, 4, 4, seed=5)[0]))
-        return run(*arguments)  # type: ignore[arg-type]
+        return run(job, piece, file, target)
 
     monkeypatch.setattr(convert.Job, "run", meddled)
     fails("its files changed while they were read; run again", faces)

@@ -21,8 +21,10 @@ from uvb.errors import UserError
 MAX_WHOLE = 1 << 30  # most bytes of an array that cannot be read in blocks
 BOMB_RATIO, BOMB_BYTES = 200, 1 << 28  # no array of images with so many bytes compresses by so large a factor
 BLOCK_BYTES = 1 << 24
-_DAMAGE = (OSError, EOFError, ValueError, TypeError, AttributeError, KeyError, SyntaxError, RuntimeError,
-           NotImplementedError, zipfile.BadZipFile, zlib.error)  # fmt: skip
+_DAMAGE = (
+    OSError, EOFError, ValueError, TypeError, AttributeError, KeyError, SyntaxError, zipfile.BadZipFile, zlib.error,
+    RuntimeError,  # zipfile raises it for encrypted members, and its subclass for unknown kinds of compression
+)  # fmt: skip
 
 
 class Header(NamedTuple):
