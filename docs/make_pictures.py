@@ -26,10 +26,10 @@ COLUMNS = 10  # images in the strip, one of each class
 
 @dataclass(frozen=True)
 class Pictures:
-    """The strip (clean, noisy, by UVB, by DEEN), the walk, and screenshots of pages."""
+    """Draw the strip (clean, noisy, denoised by UVB and by DEEN) and the walk, and take screenshots of pages."""
 
     data_dir: Path = Path("data")
-    """Where MNIST lies, or is downloaded to."""
+    """The folder of MNIST. If MNIST is not there, it is downloaded to this folder."""
     pages: tuple[str, ...] = ()
     """Also take screenshots: NAME=ADDRESS, e.g. report=outputs/digits/report.html. Chromium must be installed."""
 

@@ -16,7 +16,7 @@ COPIES = "repository/"
 
 
 def target(page: str, link: str) -> str:
-    """The path, from the repository's root, of the file that `link` on docs/`page` names; "" if it is in docs/ or no file."""
+    """The path, from the repository's root, that `link` on docs/`page` names. "" if it is in docs/, a URL, or absolute."""
     if "://" in link or link.startswith(("mailto:", "/")):
         return ""
     path = os.path.normpath(os.path.join("docs", os.path.dirname(page), link))
@@ -24,7 +24,7 @@ def target(page: str, link: str) -> str:
 
 
 def on_config(config: Any, **_: Any) -> Any:
-    """Take the project's address from `repo_url` in mkdocs.yml, else from GitHub's own CI. Everything below asks `repo_url`."""
+    """If mkdocs.yml has no `repo_url`, set it from the variable of GitHub's CI. The hooks below read `repo_url`."""
     if not config["repo_url"] and (name := os.environ.get("GITHUB_REPOSITORY")):
         config["repo_url"] = GITHUB + name
     return config
@@ -45,7 +45,7 @@ def on_files(files: Files, config: Any, **_: Any) -> Files:
 
 
 def on_page_content(html: str, page: Any, config: Any, **_: Any) -> str:
-    """Head a notebook with a link that opens it in Colab, where the project has an address at GitHub."""
+    """Put a link above a notebook that opens it in Colab. Do nothing if the project has no address at GitHub."""
     address, uri = (config["repo_url"] or "").rstrip("/"), page.file.src_uri
     if not (uri.endswith(".ipynb") and address.startswith(GITHUB)):
         return html
@@ -55,7 +55,10 @@ def on_page_content(html: str, page: Any, config: Any, **_: Any) -> str:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
-    """Point links that leave docs/ at the copies, or else at the repository. Without an address of it, show the file's name."""
+    """Rewrite links that leave docs/: to the copy in the site, or else to the repository.
+
+    If the repository has no address, replace the link by its text and the file's name.
+    """
     uri = page.file.src_uri
     up = "../" * uri.count("/")
     address = (config["repo_url"] or "").rstrip("/")

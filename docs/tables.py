@@ -1,7 +1,7 @@
 """Write the tables of the results pages from the committed results: `python docs/tables.py`.
 
 A page marks each place with ``<!-- table: NAME ARGUMENTS -->`` and ``<!-- end -->``. This script replaces the table between the
-marks, so every figure is rounded once, from the Parquet and JSON files in `results/`. A test checks that the pages are current.
+marks, and rounds each number from the Parquet and JSON files in `results/`. A test checks that the pages are current.
 """
 
 import json
@@ -73,8 +73,10 @@ def energies(study: str | Path) -> pd.DataFrame:
 
 
 def losses(study: str, split: str) -> list[str]:
-    """One row for each σ: the losses of UVB and DEEN (one training each), their paired difference, the paper's difference, and
-    the exact reference (floor on train, posterior mean on test).
+    """One row for each σ, with one training of each model.
+
+    A row has the losses of UVB and DEEN, their paired difference, the paper's difference, and the exact reference: the floor on
+    training images, the loss of the posterior mean on test images.
     """
     found, pairs, exact = energies(study), read(study, "pairs"), read(study, "references")
     pairs = pairs[(pairs.split == split) & (pairs["first"] == "uvb") & (pairs.second == "deen")]
@@ -95,7 +97,7 @@ def losses(study: str, split: str) -> list[str]:
 
 
 def seeds(study: str) -> list[str]:
-    """The test difference of several trainings: its mean, and its 95 % interval over trainings and images."""
+    """The difference UVB − DEEN of test losses over several trainings, with its mean and its 95 % interval."""
     pairs = read(study, "pairs")
     pairs = pairs[(pairs.split == "test") & (pairs["first"] == "uvb") & (pairs.second == "deen")]
     rows = []
@@ -120,7 +122,7 @@ def seeds(study: str) -> list[str]:
 
 
 def best(study: str) -> list[str]:
-    """UVB minus DEEN over σ, each at its best recipe and both at `fast`, as `benchmarks.cpu.recipes` compared them."""
+    """UVB minus DEEN over σ: each at its best recipe, and both at `fast`. `benchmarks.cpu.recipes` measured these."""
     compared = json.loads((STUDIES / study / "comparison.json").read_text())["compared"]
     found = {(row["recipes"], row["sigma"]): row for row in compared}
     rows = []
@@ -171,7 +173,7 @@ def gpu_models() -> Iterator[tuple[str, dict[str, Any], dict[str, str]]]:
 
 
 def gpu_trainings() -> list[str]:
-    """UVB on the GPU, by peak rate."""
+    """One row for each training of UVB on the GPU, in the order of their peak rates."""
     found = sorted(gpu_models(), key=lambda model: model[1]["learning_rate"])
     rows = [[f"`{name}`", f"{r['learning_rate']:g}", c["test"], c["train"], c["kl"], c["seconds"]] for name, r, c in found]
     return markdown(["id", "peak rate", "test", "train", "KL, nats", "seconds of training"], rows)
@@ -215,7 +217,7 @@ def studies(kind: str) -> list[str]:
 
 
 def search(study: str) -> list[str]:
-    """Test losses of a search by recipe and model. A cell is empty where the training was stopped early or not asked for."""
+    """Test losses of a search by recipe and model. A cell is empty where the training was stopped early or never began."""
     found = energies(ROOT / "results" / "recipe-search" / study)
     found = found[found.split == "test"]
     names = found.recipe + ", batch " + found.batch_size.astype(str)
@@ -247,7 +249,7 @@ def steps(machine: str) -> list[str]:
 
 
 def rates(machine: str, *kinds: str) -> list[str]:
-    """Rows of these kinds of benchmark."""
+    """The rows of a machine whose names begin with one of `kinds`."""
     found = json.loads((ROOT / "results" / "speed" / f"{machine}.json").read_text())
     rows = []
     for row in found:

@@ -1,8 +1,8 @@
-"""Run experiments on one trained model, without a study: its numbers as JSON, one file for each experiment.
+"""Run experiments on one trained model, without a study. Write the numbers of each experiment to a JSON file.
 
     python examples/measure_model.py pretrained:mnist-uvb --experiments detection likelihood --out outputs/mnist-uvb
 
-The data set is the one that the model was trained on, by its name.
+The script loads the data set that the model was trained on.
 """
 
 import argparse

@@ -2,7 +2,7 @@
 
     python examples/train_one.py --model uvb --sigma 0.5 --epochs 2 --out outputs/one
 
-Stop it and run it again: it goes on from the last checkpoint. `pipelines/report.py` can read the folder as a study.
+You may stop the script. The same command continues from the last checkpoint. `pipelines/report.py` can read the folder as a study.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from uvb.training.loop import Progress
 
 
 def show(progress: Progress) -> bool:
-    """Print each epoch. False: do not pause the training."""
+    """Print each epoch. Return False, so that the training never pauses."""
     if progress.metrics:
         print(f"epoch {progress.epoch + 1}: train {progress.loss:.3f}, test {progress.metrics.test_loss:.3f}", flush=True)
     return False

@@ -2,7 +2,7 @@
 #
 #   source examples/uvb_completion.bash
 #
-# Commands, then their options as --help lists them, then files.
+# It completes commands, the options that --help lists, and files.
 declare -A _uvb_options
 
 _uvb() {
@@ -11,7 +11,7 @@ _uvb() {
   if [ "$COMP_CWORD" = 1 ]; then
     COMPREPLY=($(compgen -W "$(uvb --help | sed -n 's/^  \([a-z]*\) .*/\1/p')" -- "$word"))
   elif [[ $word == -* ]]; then
-    # The options of a command are asked for once: its --help takes a second.
+    # --help takes a second, so ask for each command's options only once.
     [ -n "${_uvb_options[$command]:-}" ] || _uvb_options[$command]=$(uvb "$command" --help | grep -oE -- '--[a-z][a-z-]*' | sort -u)
     COMPREPLY=($(compgen -W "${_uvb_options[$command]}" -- "$word"))
   fi
