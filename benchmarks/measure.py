@@ -10,7 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -43,26 +43,30 @@ def no_fallback() -> Iterator[None]:
         yield
 
 
+def seconds_of(step: Step, device: str, inner: int = 1, clock: Callable[[], float] = time.perf_counter) -> float:
+    """Seconds of one call of `step`: the mean over `inner` calls, until the device has ended all of them."""
+    wait(device)
+    started = clock()
+    for _ in range(inner):
+        step()
+    wait(device)
+    return (clock() - started) / inner
+
+
+def in_turn(timers: list[Callable[[], float]], *, repeats: int, warm_up: int = 1) -> list[list[float]]:
+    """For each timer the `repeats` times that it returns. The timers run in turn, so a slow spell of the machine slows all."""
+    for timer in timers * warm_up:
+        timer()
+    rounds = [[timer() for timer in timers] for _ in range(repeats)]
+    return [list(times) for times in zip(*rounds, strict=True)]
+
+
 def seconds_side_by_side(
     steps: dict[str, Step], *, repeats: int, inner: int = 1, warm_up: int = 2, device: str = "cpu"
 ) -> dict[str, list[float]]:
-    """Seconds of each step, timed `repeats` times in turn, so that a slow spell of the machine slows all of them.
-
-    Each time is the mean of `inner` calls, until the device has ended all of them.
-    """
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for step in steps.values():
-        for _ in range(warm_up):
-            step()
-    for _ in range(repeats):
-        for name, step in steps.items():
-            wait(device)
-            started = time.perf_counter()
-            for _ in range(inner):
-                step()
-            wait(device)
-            times[name].append((time.perf_counter() - started) / inner)
-    return times
+    """Seconds of each step, timed in turn in this process (`seconds_of`, `in_turn`)."""
+    timers = [partial(seconds_of, step, device, inner) for step in steps.values()]
+    return dict(zip(steps, in_turn(timers, repeats=repeats, warm_up=warm_up), strict=True))
 
 
 SIDE_SECONDS = 300.0  # the longest one action of a side may take
@@ -99,19 +103,7 @@ def _serve(pipe: Connection, build: Callable[..., dict[str, Step]], args: tuple,
     clock = time.thread_time if cpu_time else time.perf_counter  # the backward pass runs on the calling thread too
     actions = build(*args)
     while asked := pipe.recv():
-        wait(device)
-        started = clock()
-        actions[asked]()
-        wait(device)
-        pipe.send(clock() - started)
-
-
-def in_turn(turns: list[tuple[Side, str]], *, repeats: int, warm_up: int = 1) -> list[list[float]]:
-    """Seconds of each (side, action), timed `repeats` times in turn, as `seconds_side_by_side` does."""
-    for side, action in turns * warm_up:
-        side.time(action)
-    rounds = [[side.time(action) for side, action in turns] for _ in range(repeats)]
-    return [list(times) for times in zip(*rounds, strict=True)]
+        pipe.send(seconds_of(actions[asked], device, clock=clock))
 
 
 def wait(device: str) -> None:

@@ -67,9 +67,8 @@ def rows(device: str, quick: bool = False) -> list[Row]:
     few = {1: 21, 10: 5, 100: 9, 1000: 5} if device == "cpu" else {1: 50, 10: 50, 100: 50, 1000: 20}
     found: list[Row] = []
     for chains in sizes:
-        first, *times = in_turn(
-            [(each, str(chains)) for each in sides.values()], repeats=3 if quick else few[chains], warm_up=2
-        )
+        timers = [partial(each.time, str(chains)) for each in sides.values()]
+        first, *times = in_turn(timers, repeats=3 if quick else few[chains], warm_up=2)
         for precision, ours in zip(kinds[1:], times, strict=True):
             name = f"sampling/uvb/mnist/{chains}-chains/{device}-{precision}"
             found.append(row(name, ours, "first-written loop, fp32", first, unit="chain steps/s", work=chains))

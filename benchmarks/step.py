@@ -78,9 +78,9 @@ def step_rows(name: str, data: str, precision: str, repeats: int, threads: int, 
     kinds = ["reference", precision, *(["compiled"] if compiles else [])]
     reference, ours, *compiled = (Side(side, kind, name, data, threads, cpu_time=threads == 1) for kind in kinds)
     compilation = [each.time("compile") for each in compiled]
-    products = [(ours, f"product {size}") for size in PRODUCTS for _ in range(TRIES)]
-    steps = [(each, "step") for each in (reference, ours, *compiled)]
-    timed = in_turn([*steps, (ours, "epoch"), *products], repeats=repeats)
+    products = [partial(ours.time, f"product {size}") for size in PRODUCTS for _ in range(TRIES)]
+    steps = [partial(each.time, "step") for each in (reference, ours, *compiled)]
+    timed = in_turn([*steps, partial(ours.time, "epoch"), *products], repeats=repeats)
     for each in (reference, ours, *compiled):
         each.close()
     (first, step, *fused), (epoch, *multiplied) = timed[: len(steps)], timed[len(steps) :]
