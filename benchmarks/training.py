@@ -1,7 +1,9 @@
-"""Trainings that several benchmarks share: random images, specs, plans, and a model's own losses."""
+"""What several benchmarks share: options, images, specs, plans, trainings and a model's own losses."""
 
 import argparse
+import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,12 +12,14 @@ from uvb.data import ImageSet, load_dataset
 from uvb.data.readers.decode import Decoding
 from uvb.data.readers.own import ReadOptions
 from uvb.machine import usable_cpus
-from uvb.measure.losses import EvalConfig, NoisyImages, denoisers, image_losses
+from uvb.measure.losses import EvalConfig, NoisyImages, clustered_mean, denoisers, image_losses
 from uvb.models import get_model
 from uvb.models.base import Estimator
 from uvb.models.capacity import default_widths
 from uvb.plan import Plan, Precision, has_fast_bf16
 from uvb.spec import DataRef, Recipe, RunSpec, Shape, Widths
+from uvb.training.loop import fit
+from uvb.training.state import TrainState
 
 SHAPES: dict[str, Shape] = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
 
@@ -64,6 +68,14 @@ def spec_on(
     return RunSpec(data, model, widths, sigma, get_model(model).objective, recipe, seed=seed)
 
 
+def trained(spec: RunSpec, plan: Plan, images: ImageSet) -> TrainState:
+    """The state at the end of a training in this process. The training writes no files."""
+    state = TrainState.fresh(spec, plan)
+    for _ in fit(spec, plan, state, images, pulse_seconds=1e9):
+        pass
+    return state
+
+
 def own_losses(
     model: Estimator, spec: RunSpec, images: ImageSet, split: str, config: EvalConfig, plan: Plan
 ) -> tuple[str, Tensor]:
@@ -71,3 +83,15 @@ def own_losses(
     name, denoise = next(iter(denoisers(model).items()))
     noisy = NoisyImages.of(images, split, spec.sigma, config, plan, spec.data.train_images)
     return name, image_losses(denoise, model.noise_dim, noisy).mean(1)
+
+
+def own_loss(model: Estimator, spec: RunSpec, images: ImageSet, split: str, config: EvalConfig, plan: Plan) -> dict[str, Any]:
+    """The mean of `own_losses` with its standard error, and the numbers of images and draws."""
+    name, losses = own_losses(model, spec, images, split, config, plan)
+    mean = clustered_mean(losses)
+    return {"estimator": name, "loss": mean.value, "stderr": mean.stderr, "images": len(losses), "draws": config.draws}
+
+
+def json_lines(path: Path) -> list[dict[str, Any]]:
+    """The rows of a .jsonl file. None if the file does not exist yet."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []

@@ -20,6 +20,7 @@ from typing import Any
 import matplotlib as mpl
 from scipy.stats import t as student
 
+from benchmarks.training import json_lines
 from pipelines.cluster.cost_model import image_flops
 from uvb.models.capacity import parameters
 from uvb.spec import RunSpec
@@ -28,10 +29,6 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 LEAST_FALL = 0.005  # a training is long enough if its loss falls by less than this share over its last third
-
-
-def rows_of(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "trainings.jsonl").read_text().splitlines()]
 
 
 def fall_over_last_third(curve: list[float]) -> float:
@@ -67,7 +64,7 @@ def best(folder: Path) -> str:
 
 def searched(folder: Path) -> str:
     """A table with a row for each model, the best first: its best recipe on held-out images, and its test losses so far."""
-    rows = rows_of(folder)
+    rows = json_lines(folder / "trainings.jsonl")
     best = {}
     for row in sorted((row for row in rows if row["held_out"]), key=lambda row: -row["loss"]):
         best[row["model"]] = row  # the rows are sorted, so the best comes last
@@ -98,7 +95,7 @@ def parts(folder: Path, sigma: float) -> str:
     """A table of the models, and a plot of test loss against the arithmetic of one training (TFLOP)."""
     compared = json.loads((folder / "comparison.json").read_text())["compared"]
     row = next(one for one in compared if one["recipes"] == "best against best" and one["sigma"] == sigma)
-    trainings = [one for one in rows_of(folder) if not one["held_out"] and one["sigma"] == sigma]
+    trainings = [one for one in json_lines(folder / "trainings.jsonl") if not one["held_out"] and one["sigma"] == sigma]
     models = [name for name, found in row.items() if isinstance(found, dict) and "choice" in found]
     models.sort(key=lambda name: row[name]["loss"])
     first = next(name.split(" - ")[0] for name in row if " - " in name)
@@ -142,7 +139,7 @@ def parts(folder: Path, sigma: float) -> str:
 
 def gaps(folder: Path) -> str:
     """A table of gaps, and a figure of the gap over the number of training images."""
-    rows = [json.loads(line) for line in (folder / "gaps.jsonl").read_text().splitlines()]
+    rows = json_lines(folder / "gaps.jsonl")
     lengths, sigmas = sorted({row["steps"] for row in rows}), sorted({row["sigma"] for row in rows})
     lines = ["| σ | steps | n | model | gap | loss outside |", "|---:|---:|---:|---|---:|---:|"]
     figure, plots = plt.subplots(1, len(sigmas), figsize=(3.4 * len(sigmas), 3.4), squeeze=False)

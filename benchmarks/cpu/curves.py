@@ -8,13 +8,11 @@ import argparse
 import json
 from pathlib import Path
 
-import matplotlib as mpl
+from matplotlib import pyplot as plt
 
+from benchmarks.cpu.answers import save
 from pipelines.cluster.cost_model import image_flops
 from uvb.spec import RunSpec
-
-mpl.use("Agg")
-from matplotlib import pyplot as plt
 
 COLOURS = {"uvb": "#1f77b4", "deen": "#d62728"}
 
@@ -24,7 +22,6 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("results", type=Path, nargs="+")
     asked = parser.parse_args()
-    mpl.rcParams["svg.hashsalt"] = "uvb"
     figure, (over_images, over_flops) = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True)
     for path in asked.results:
         result = json.loads(path.read_text())
@@ -41,8 +38,7 @@ def main() -> None:
     for axes in (over_images, over_flops):
         axes.grid(alpha=0.3, which="both")
     over_images.legend(fontsize=8)
-    figure.tight_layout()
-    figure.savefig(asked.out, metadata={"Date": None})
+    save(figure, asked.out)
 
 
 if __name__ == "__main__":

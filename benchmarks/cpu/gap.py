@@ -11,6 +11,7 @@ n, length and noise level.
 """
 
 import argparse
+import itertools
 import json
 import math
 import time
@@ -19,15 +20,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.training import add_comparison, compared_images, cpu_plan, spec_on
+from benchmarks.training import add_comparison, compared_images, cpu_plan, json_lines, spec_on, trained
 from uvb.data import ImageSet
 from uvb.measure.losses import EvalConfig, NoisyImages, clustered_mean, denoisers, image_losses
 from uvb.models.base import Estimator
 from uvb.models.capacity import widths_at
 from uvb.noise import generator
 from uvb.spec import RECIPES
-from uvb.training.loop import fit
-from uvb.training.state import TrainState
 
 
 def arguments() -> argparse.Namespace:
@@ -49,25 +48,21 @@ def halves(images: ImageSet, n: int) -> tuple[Tensor, Tensor]:
     return images.train[order[0::2][:n]], images.train[order[1::2][:n]]
 
 
-def trained(asked: argparse.Namespace, model: str, sigma: float, steps: int, seen: Tensor, images: ImageSet) -> Estimator:
+def model_of(asked: argparse.Namespace, model: str, sigma: float, steps: int, seen: Tensor, images: ImageSet) -> Estimator:
     """The averaged model after `steps` steps on the images `seen`."""
     data = ImageSet(f"{images.name}-half", seen, images.test, levels=images.levels)
-    choice = asked.best.get(model, {})
-    recipe = RECIPES["fast"].changed(**choice)
+    recipe = RECIPES["fast"].changed(**asked.best.get(model, {}))
     recipe = recipe.changed(epochs=max(1, round(steps / math.ceil(len(seen) / recipe.batch_size))))
     widths = widths_at(model, data.shape, asked.width)
-    spec, plan = spec_on(data, model, recipe, widths=widths, sigma=sigma), cpu_plan(asked.threads)
-    state = TrainState.fresh(spec, plan)
-    for _ in fit(spec, plan, state, data, pulse_seconds=1e9):
-        pass
-    return state.averaged.eval()
+    spec = spec_on(data, model, recipe, widths=widths, sigma=sigma)
+    return trained(spec, cpu_plan(asked.threads), data).averaged.eval()
 
 
 def gap(asked: argparse.Namespace, model: str, sigma: float, steps: int, n: int, images: ImageSet) -> dict[str, Any]:
     """The gap of one model, size, length and noise level."""
     started = time.monotonic()
     parts = halves(images, n)
-    models = [trained(asked, model, sigma, steps, part, images) for part in parts]
+    models = [model_of(asked, model, sigma, steps, part, images) for part in parts]
     config, plan = EvalConfig(draws=asked.eval_draws), cpu_plan(asked.threads)
     apart, outside = [], []
     for half, part in enumerate(parts):
@@ -93,18 +88,15 @@ def main() -> None:
     asked.folder.mkdir(parents=True, exist_ok=True)
     images = compared_images(asked)
     file = asked.folder / "gaps.jsonl"
-    done = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-    for n in asked.sizes:
-        for steps in asked.steps:
-            for sigma in asked.sigmas:
-                for model in asked.models:
-                    key = {"model": model, "sigma": sigma, "n": n, "steps": steps}
-                    if any(key.items() <= row.items() for row in done):
-                        continue
-                    row = gap(asked, model, sigma, steps, n, images)
-                    with file.open("a") as out:
-                        out.write(json.dumps(row) + "\n")
-                    print(json.dumps(row), flush=True)
+    done = json_lines(file)
+    for n, steps, sigma, model in itertools.product(asked.sizes, asked.steps, asked.sigmas, asked.models):
+        key = {"model": model, "sigma": sigma, "n": n, "steps": steps}
+        if any(key.items() <= row.items() for row in done):
+            continue
+        row = gap(asked, model, sigma, steps, n, images)
+        with file.open("a") as out:
+            out.write(json.dumps(row) + "\n")
+        print(json.dumps(row), flush=True)
 
 
 if __name__ == "__main__":

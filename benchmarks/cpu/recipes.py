@@ -22,7 +22,7 @@ from scipy.stats import t as student
 from torch import Tensor
 
 from benchmarks.measure import machine
-from benchmarks.training import add_comparison, compared_images, cpu_plan, own_losses, spec_on
+from benchmarks.training import add_comparison, compared_images, cpu_plan, json_lines, own_losses, spec_on, trained
 from uvb.data import ImageSet
 from uvb.errors import Diverged
 from uvb.exact.baselines import linear_loss
@@ -32,8 +32,6 @@ from uvb.models.base import Estimator
 from uvb.models.capacity import widths_at
 from uvb.noise import normal
 from uvb.spec import RECIPES
-from uvb.training.loop import fit
-from uvb.training.state import TrainState
 
 ONE_CHANGE: dict[str, dict[str, Any]] = {
     "batch": {"batch_size": 128},
@@ -77,8 +75,7 @@ class Trainings:
         self.plan = cpu_plan(asked.threads)
         self.file, self.losses = asked.folder / "trainings.jsonl", asked.folder / "losses"
         self.losses.mkdir(parents=True, exist_ok=True)
-        rows = map(json.loads, self.file.read_text().splitlines() if self.file.exists() else [])
-        self.done: dict[tuple[str, bool], dict[str, Any]] = {(row["spec_id"], row["held_out"]): row for row in rows}
+        self.done = {(row["spec_id"], row["held_out"]): row for row in json_lines(self.file)}
 
     def loss(self, model: str, choice: Choice, sigma: float, seed: int, *, held_out: bool) -> dict[str, Any]:
         """A row with the mean loss on the held-out or test images. The loss is infinite if the training diverged."""
@@ -92,9 +89,7 @@ class Trainings:
         started, cpu = time.monotonic(), time.process_time()
         mean, stderr, curve, asymmetry = math.inf, math.nan, [], None
         try:
-            state = TrainState.fresh(spec, self.plan)
-            for _ in fit(spec, self.plan, state, images, pulse_seconds=1e9):
-                pass
+            state = trained(spec, self.plan, images)
             config = EvalConfig(test_images=asked.eval_images if held_out else 0, draws=asked.eval_draws)
             _, per_image = own_losses(state.averaged.eval(), spec, images, "test", config, self.plan)
             torch.save(per_image, self.losses / f"{spec.spec_id}.pt")

@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from benchmarks.measure import machine
-from benchmarks.training import own_losses
+from benchmarks.training import own_loss
 from uvb.data import load_dataset
-from uvb.measure.losses import EvalConfig, clustered_mean
+from uvb.measure.losses import EvalConfig
 from uvb.models.io import load, load_spec
 from uvb.plan import Plan, usable_cpus
 
@@ -32,11 +32,9 @@ def rounded(training: Path, out: Path) -> None:
 
 def measured(out: Path, data_dir: Path, draws: int) -> dict[str, Any]:
     """The test loss of the shipped weights, computed in float32."""
-    spec, config = load_spec(out), EvalConfig(draws=draws)
+    spec = load_spec(out)
     images = load_dataset(spec.data.name, data_dir=data_dir)
-    name, losses = own_losses(load(out), spec, images, "test", config, Plan(threads=usable_cpus()))
-    mean = clustered_mean(losses)
-    return {"estimator": name, "loss": mean.value, "stderr": mean.stderr, "images": len(losses), "draws": draws}
+    return own_loss(load(out), spec, images, "test", EvalConfig(draws=draws), Plan(threads=usable_cpus()))
 
 
 def card(result: dict[str, Any], shipped: dict[str, Any], asked: argparse.Namespace, size: int) -> str:

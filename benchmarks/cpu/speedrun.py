@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import machine
-from benchmarks.training import cpu_plan, own_losses, spec_on
+from benchmarks.training import cpu_plan, own_loss, spec_on
 from pipelines.executor.training import Training, lay_out
 from pipelines.files.store import Store
 from uvb.data import ImageSet, load_dataset
-from uvb.measure.losses import EvalConfig, clustered_mean
+from uvb.measure.losses import EvalConfig
 from uvb.models.capacity import parameters, widths_at
 from uvb.models.io import load
 from uvb.plan import Plan
@@ -90,16 +90,6 @@ def reached(curves: list[Mapping[str, Any]]) -> dict[str, float]:
     return {f"{t:g}": seconds[0] for t, seconds in times.items() if seconds}
 
 
-def measured(folder: Path, spec: RunSpec, plan: Plan, images: ImageSet, config: EvalConfig) -> dict[str, Any]:
-    """The model's own loss on both splits, as `uvb.experiments.losses` measures it."""
-    found: dict[str, Any] = {}
-    for split in ("train", "test"):
-        _, losses = own_losses(load(folder), spec, images, split, config, plan)
-        mean = clustered_mean(losses)
-        found[split] = {"loss": mean.value, "stderr": mean.stderr, "images": len(losses), "draws": config.draws}
-    return found
-
-
 def main() -> None:
     asked = arguments()
     images = load_dataset(asked.dataset, data_dir=asked.data_dir)
@@ -117,7 +107,7 @@ def main() -> None:
     shutil.copytree(asked.folder / folder / "model", asked.folder / "model", dirs_exist_ok=True)
     done, curves = (store.read_json(f"{folder}/{name}.json") for name in ("done", "curves"))
     config = EvalConfig(asked.eval_train_images, asked.eval_images, asked.eval_draws)
-    started = time.monotonic()
+    started, model = time.monotonic(), load(asked.folder / "model")
     result = {
         "spec_id": spec.spec_id,
         "spec": spec.to_json(),
@@ -127,7 +117,7 @@ def main() -> None:
         "beside_other_work": bool(os.environ.get("UVB_BACKGROUND")),
         "seconds": done["seconds"],
         "held_out": asked.held_out,
-        "losses": measured(asked.folder / "model", spec, plan, images, config),
+        "losses": {split: own_loss(model, spec, images, split, config, plan) for split in ("train", "test")},
         "reached": reached(curves["rows"]),
         "curves": curves["rows"],
         "seconds_measuring": time.monotonic() - started,

@@ -6,6 +6,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,7 @@ from pipelines.files import study_files
 Check = dict[str, Any]  # {"ok": bool, ...numbers}
 
 
-def say(text: str) -> None:
-    print(text, flush=True)
+say = partial(print, flush=True)
 
 
 class Ledger:
