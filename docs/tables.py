@@ -72,18 +72,23 @@ def energies(study: str | Path) -> pd.DataFrame:
     return rows[rows.estimator.isin(["energy", "direct"])]
 
 
+def pairs(study: str, split: str) -> pd.DataFrame:
+    """The paired differences UVB − DEEN on a split."""
+    rows = read(study, "pairs")
+    return rows[(rows.split == split) & (rows["first"] == "uvb") & (rows.second == "deen")]
+
+
 def losses(study: str, split: str) -> list[str]:
     """One row for each σ, with one training of each model.
 
     A row has the losses of UVB and DEEN, their paired difference, the paper's difference, and the exact reference: the floor on
     training images, the loss of the posterior mean on test images.
     """
-    found, pairs, exact = energies(study), read(study, "pairs"), read(study, "references")
-    pairs = pairs[(pairs.split == split) & (pairs["first"] == "uvb") & (pairs.second == "deen")]
+    found, paired, exact = energies(study), pairs(study, split), read(study, "references")
     rows = []
     for sigma in sorted(found.sigma.unique()):
         here = found[(found.sigma == sigma) & (found.split == split)].set_index("model")
-        (pair,), (known,) = (t[t.sigma == sigma].itertuples() for t in (pairs, exact))
+        (pair,), (known,) = (t[t.sigma == sigma].itertuples() for t in (paired, exact))
         dataset = pair.dataset
         of_paper = [paper.loss(dataset, model, sigma, split) for model in ("uvb", "deen")]
         gap = "" if None in of_paper else f"{of_paper[0] - of_paper[1]:+.2f}".replace("-", "−")
@@ -98,18 +103,15 @@ def losses(study: str, split: str) -> list[str]:
 
 def seeds(study: str) -> list[str]:
     """The difference UVB − DEEN of test losses over several trainings, with its mean and its 95 % interval."""
-    pairs = read(study, "pairs")
-    pairs = pairs[(pairs.split == "test") & (pairs["first"] == "uvb") & (pairs.second == "deen")]
     rows = []
-    for sigma, group in pairs.sort_values(["sigma", "seed"]).groupby("sigma"):
-        n, differences = len(group), group.difference
+    for sigma, group in pairs(study, "test").sort_values(["sigma", "seed"]).groupby("sigma"):
+        n, differences, mean = len(group), group.difference, group.difference.mean()
         over_trainings = differences.std() / math.sqrt(n)
         error = math.hypot(over_trainings, group.stderr.mean())
         half = student.ppf(0.975, n - 1) * error
-        each = ", ".join(f"{d:+.3f}".replace("-", "−") for d in differences)
-        ends = ", ".join(f"{e:+.3f}".replace("-", "−") for e in (differences.mean() - half, differences.mean() + half))
-        deviations = [f"{differences.std():.3f}", f"{group.stderr.mean():.3f}"]
-        rows.append([f"{sigma:g}", each, f"{differences.mean():+.3f}".replace("-", "−"), f"[{ends}]", *deviations])
+        each, ends = (", ".join(number(d, sign=True) for d in some) for some in (differences, (mean - half, mean + half)))
+        deviations = [number(differences.std()), number(group.stderr.mean())]
+        rows.append([f"{sigma:g}", each, number(mean, sign=True), f"[{ends}]", *deviations])
     head = [
         "σ",
         "UVB − DEEN, each training",
