@@ -131,8 +131,8 @@ def best(study: str) -> list[str]:
     for sigma in sorted({sigma for _, sigma in found}):
         own = found["best against best", sigma]
         losses = [f"{own[model]['loss']:.3f}" for model in ("uvb", "deen")]
-        pairs = (found[recipes, sigma] for recipes in ("best against best", "all at fast"))
-        rows.append([f"{sigma:g}", *losses, *(interval_of(row["uvb - deen"], row["trainings"]) for row in pairs)])
+        both = (found[recipes, sigma] for recipes in ("best against best", "all at fast"))
+        rows.append([f"{sigma:g}", *losses, *(interval_of(row["uvb - deen"], row["trainings"]) for row in both)])
     return markdown(["σ", "UVB", "DEEN", "UVB − DEEN, each at its best", "UVB − DEEN, both at `fast`"], rows)
 
 

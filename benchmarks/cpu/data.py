@@ -22,7 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -48,8 +48,6 @@ FULL = {"png": 50_000, "open": 1_300_000, "large": 6_600_000, "steps": 6, "turns
 QUICK = {"png": 300, "open": 3_000, "large": 6_000, "steps": 3, "turns": 1, "limit": 4 << 30, "paper": 0}
 NARROW = Widths(conv=(4, 8), hidden=16, latent=8, decoder=32)
 PATTERNS = 1021
-
-# ------------------------------------------------------------------------------------------------ images that can be made again
 
 
 @cache
@@ -82,9 +80,6 @@ def write_set(path: Path, count: int, test: int = 1024) -> str:
     return ImageFile(path, Contents("synthetic", SHAPE, count - test, test)).fill(map(made, rows))
 
 
-# ------------------------------------------------------------------------------------------------------------------- measuring
-
-
 def private_bytes(pid: int) -> int:
     """Bytes of memory of a process and its children. The page cache does not count, since the system can free it."""
     total = 0
@@ -97,28 +92,26 @@ def private_bytes(pid: int) -> int:
     return total
 
 
-class Peak:
-    """How much the private memory of this process and its children grows within a block."""
+@contextmanager
+def watched_memory() -> Iterator[list[int]]:
+    """Collect how far the private memory of this process and its children grows above its size at the start of the block."""
+    before, grown, end = private_bytes(os.getpid()), [0], threading.Event()
 
-    def __enter__(self) -> "Peak":
-        self.before = self.most = private_bytes(os.getpid())
-        self.stop = threading.Event()
-        self.thread = threading.Thread(target=self._watch)
-        self.thread.start()
-        return self
+    def look() -> None:
+        grown.append(private_bytes(os.getpid()) - before)
 
-    def _watch(self) -> None:
-        while not self.stop.wait(0.05):
-            self.most = max(self.most, private_bytes(os.getpid()))
+    def watch() -> None:
+        while not end.wait(0.05):
+            look()
 
-    def __exit__(self, *_: object) -> None:
-        self.stop.set()
-        self.thread.join()
-        self.most = max(self.most, private_bytes(os.getpid()))
-
-    @property
-    def bytes(self) -> int:
-        return self.most - self.before
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield grown
+    finally:
+        end.set()
+        thread.join()
+        look()
 
 
 def side(name: str, *arguments: object, cache: Path, limit: int = 0) -> dict[str, Any]:
@@ -138,13 +131,10 @@ def side(name: str, *arguments: object, cache: Path, limit: int = 0) -> dict[str
     return told
 
 
-# ----------------------------------------------------------------------------------------------------------------------- sides
-
-
 def decode_into_memory(folder: str) -> dict[str, Any]:
     """Read a folder as this project once did: threads decode every picture into one array. It is then shuffled and hashed."""
     started = time.perf_counter()
-    with Peak() as peak:
+    with watched_memory() as grown:
         files = sorted(path for path in Path(folder).rglob("*") if path.suffix == ".png" and path.is_file())
         pixels = np.empty((len(files), *SHAPE), np.uint8)
 
@@ -158,14 +148,14 @@ def decode_into_memory(folder: str) -> dict[str, Any]:
         order = torch.randperm(len(files), generator=torch.Generator().manual_seed(0))
         train = torch.from_numpy(pixels)[order]
         checksum = ImageSet("once", train[len(train) // 10 :], train[: len(train) // 10]).checksum
-    return {"seconds": time.perf_counter() - started, "bytes": peak.bytes, "checksum": checksum}
+    return {"seconds": time.perf_counter() - started, "bytes": max(grown), "checksum": checksum}
 
 
 def convert_folder(folder: str) -> dict[str, Any]:
     started = time.perf_counter()
-    with Peak() as peak:
+    with watched_memory() as grown:
         images = load_dataset(folder)
-    return {"seconds": time.perf_counter() - started, "bytes": peak.bytes, "images": len(images.train) + len(images.test)}
+    return {"seconds": time.perf_counter() - started, "bytes": max(grown), "images": len(images.train) + len(images.test)}
 
 
 def open_set(path: str) -> dict[str, Any]:
@@ -231,9 +221,6 @@ def large_side(path: str, kind: str, train_images: str, steps: str) -> dict[str,
 SIDES: dict[str, Callable[..., dict[str, Any]]] = {
     "decode": decode_into_memory, "convert": convert_folder, "open": open_set, "train": train_side, "large": large_side,
 }  # fmt: skip
-
-
-# ----------------------------------------------------------------------------------------------------------------------- stages
 
 
 def convert_rows(folder: Path, sizes: dict[str, int]) -> Iterator[Row]:
