@@ -2,9 +2,9 @@
 
     python -m benchmarks.bench [--quick] [--only step exact] [--study outputs/digits]
 
-Each benchmark runs in its own process and prints one JSON row per line. The rows go to results/speed/<machine>.json and .md.
-Rows that this run did not measure stay, with their own time and commit. --quick is a rehearsal, whose rows go below build/. Run
-nothing else at the same time.
+Each benchmark runs in its own process and prints one JSON row per line. This script writes the rows to
+results/speed/<machine>.json and .md. It keeps rows that this run did not measure, with their own time and commit. --quick is a
+rehearsal and writes to build/bench-quick/. Run nothing else at the same time.
 """
 
 import argparse
@@ -27,7 +27,7 @@ PLACE = ROOT / "results" / "speed"
 
 
 def measured(name: str, quick: bool) -> Iterator[Row]:
-    """Yield the rows that one benchmark prints, as they come. Pass its other lines on to stdout.
+    """Run one benchmark and yield the rows that it prints, as they come. Copy its other lines to stdout.
 
     Raises:
         RuntimeError: the benchmark failed.
@@ -58,7 +58,7 @@ def study_rows(folders: list[Path]) -> list[Row]:
         found.append(figure(f"study/{folder.name}/wall", total, "s") | own)
         for name, seconds in parts.items():
             found.append(figure(f"study/{folder.name}/{name}", seconds, "s", "wall", seconds / total) | own)
-        # Models that train at the same time are summed, so this may exceed the wall time of the stage.
+        # This sum counts models that trained at the same time, so it may exceed the wall time of the stage.
         pure = sum(json.loads(done.read_text())["seconds"] for done in folder.glob("models/*/done.json"))
         found.append(figure(f"study/{folder.name}/training, steps summed over models", pure, "s", "wall", pure / total) | own)
     return found
@@ -71,7 +71,7 @@ def gpu_rows() -> list[Row]:
 
 
 def merged(old: list[Row], new: list[Row]) -> list[Row]:
-    """Join `new` with the rows of `old` that it lacks, in the order of names."""
+    """The rows of `new`, and the rows of `old` with other names, sorted by name."""
     rows = {row["name"]: row for row in (*old, *new)}
     return [rows[name] for name in sorted(rows)]
 

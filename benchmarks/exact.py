@@ -39,7 +39,7 @@ def mnist(train_images: int, test_images: int) -> tuple[str, Tensor, Tensor]:
 
 
 def rows(device: str, quick: bool = False) -> list[Row]:
-    """Rows of the seconds and bytes for all images, and of the comparison with the first-written estimator on fewer images."""
+    """The seconds and bytes for all images, and a comparison with the first-written estimator on fewer images."""
     n, b, part = (5000, 500, 250) if quick else (60_000, 10_000, SIDE_BY_SIDE)
     name, train, test = mnist(n, b)
     train = train.to(device)

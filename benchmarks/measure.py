@@ -75,8 +75,8 @@ SIDE_SECONDS = 300.0  # the longest one action of a side may take
 class Side:
     """One side of a comparison in its own process, so that each side has its own memory settings.
 
-    `build(*args)` runs there and returns the actions by name; it must be importable. With `cpu_time` the seconds are CPU time
-    of the calling thread.
+    `build(*args)` runs in that process and returns the actions by name. `build` must be importable. With `cpu_time` the seconds
+    are CPU time of the thread that runs the actions.
     """
 
     def __init__(self, build: Callable[..., dict[str, Step]], *args: Any, device: str = "cpu", cpu_time: bool = False) -> None:
@@ -172,7 +172,10 @@ def machine() -> str:
 
 @cache
 def commit() -> str:
-    """The measured commit, with "+" if the tree differs from it. A GPU machine without it reads the note of `transfer pack`."""
+    """The measured commit, with "+" if the tree differs from it.
+
+    A GPU machine may lack the repository. There `transfer pack` has left the commit's name in a file.
+    """
     packed = ROOT / ".gpu_data" / "commit.txt"
     git = ["git", "-C", str(ROOT)]
     try:
@@ -187,7 +190,7 @@ def commit() -> str:
 
 
 def print_rows(text: str | None, rows: Callable[..., Iterable[Row]]) -> None:
-    """Run a benchmark from the command line: take --quick and --device, print one JSON row per line."""
+    """The command line of a benchmark: read --quick and --device, run `rows`, and print one JSON row per line."""
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

@@ -1,4 +1,4 @@
-"""Time walk-jump sampling: Langevin steps per second with 1, 100 and 1,000 chains, against a first-written loop.
+"""Time walk-jump sampling with 1, 100 and 1,000 chains: Langevin steps per second, compared with a first-written loop.
 
 python -m benchmarks.sampling [--quick]
 

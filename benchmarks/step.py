@@ -28,9 +28,9 @@ from uvb.training.loop import fit
 from uvb.training.probe import PROBE_IMAGES
 from uvb.training.state import TrainState
 
-LOOP_STEPS = 4  # steps of the timed epoch; its probe has as many images per step as MNIST's
-PRODUCTS = (2048, 4096)  # sizes of matrix products; the best stands for the peak
-TRIES = 3  # tries of each product; the quickest counts
+LOOP_STEPS = 4  # steps of the timed epoch. Its probe is so small that it costs as much per step as MNIST's
+PRODUCTS = (2048, 4096)  # sizes of matrix products. The fastest product gives the CPU's peak
+TRIES = 3  # how often each product is timed
 
 
 def loop_epoch(name: str, shape: Shape, plan: Plan) -> Step:
@@ -43,7 +43,7 @@ def loop_epoch(name: str, shape: Shape, plan: Plan) -> Step:
 
 
 def side(kind: str, name: str, data: str, threads: int) -> dict[str, Step]:
-    """Build the actions of one side. `kind` is "reference" (the first-written step), our precision, or "compiled"."""
+    """Build the actions of one side. `kind` is "reference" (the first-written step), or ours: "fp32", "bf16" or "compiled"."""
     torch.set_num_threads(threads)
     shape, known = SHAPES[data], get_model(name)
     model = known.build(shape, known.widths, "silu", 1.0)
@@ -74,7 +74,7 @@ def compiled_actions(model: Energy, shape: Shape, plan: Plan) -> dict[str, Step]
 
 
 def step_rows(name: str, data: str, precision: str, repeats: int, threads: int, compiles: bool) -> list[Row]:
-    """Rows of the step beside the reference, of its share of the peak, and of the loop beside the bare step."""
+    """Rows that compare our step with the reference and with the peak, and the training loop with the bare step."""
     kinds = ["reference", precision, *(["compiled"] if compiles else [])]
     reference, ours, *compiled = (Side(side, kind, name, data, threads, cpu_time=threads == 1) for kind in kinds)
     compilation = [each.time("compile") for each in compiled]

@@ -62,14 +62,14 @@ def spec_on(
     images: ImageSet, model: str, recipe: Recipe, *, widths: Widths | None = None, sigma: float = 1.0, train_images: int = 0,
     seed: int = 0,
 ) -> RunSpec:  # fmt: skip
-    """The training of `model` on `images`, by default with the model's default widths and all training images."""
+    """The spec of a training of `model` on `images`. By default it has the model's default widths and all training images."""
     data = DataRef(images.name, images.checksum, images.shape, train_images or len(images.train))
     widths = widths or default_widths(model, images.shape)
     return RunSpec(data, model, widths, sigma, get_model(model).objective, recipe, seed=seed)
 
 
 def trained(spec: RunSpec, plan: Plan, images: ImageSet) -> TrainState:
-    """The state at the end of a training in this process. The training writes no files."""
+    """Train a model in this process, without writing files. Return the state at the end."""
     state = TrainState.fresh(spec, plan)
     for _ in fit(spec, plan, state, images, pulse_seconds=1e9):
         pass
@@ -93,5 +93,5 @@ def own_loss(model: Estimator, spec: RunSpec, images: ImageSet, split: str, conf
 
 
 def json_lines(path: Path) -> list[dict[str, Any]]:
-    """The rows of a .jsonl file. None if the file does not exist yet."""
+    """The rows of a .jsonl file. The list is empty if the file does not exist yet."""
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []

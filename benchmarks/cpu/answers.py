@@ -1,4 +1,4 @@
-"""Draw tables and figures for three questions, from what `recipes` and `gap` wrote.
+"""Make tables and figures for three questions from the files that `recipes` and `gap` wrote.
 
 Best against best: which model has the lower test loss, each with its best recipe?
 Open question 1: is UVB's advantage its parametrization or its optimization?
@@ -28,7 +28,7 @@ from uvb.spec import RunSpec
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
-LEAST_FALL = 0.005  # a training is long enough if its loss falls by less than this share over its last third
+LEAST_FALL = 0.005  # if the loss falls by a larger share over the last third of a training, the training was too short
 
 
 def fall_over_last_third(curve: list[float]) -> float:
@@ -63,7 +63,7 @@ def best(folder: Path) -> str:
 
 
 def searched(folder: Path) -> str:
-    """A table with a row for each model, the best first: its best recipe on held-out images, and its test losses so far."""
+    """A table of the models, the best first: each with its best recipe on held-out images, and its test losses so far."""
     rows = json_lines(folder / "trainings.jsonl")
     best = {}
     for row in sorted((row for row in rows if row["held_out"]), key=lambda row: -row["loss"]):
@@ -81,7 +81,7 @@ def searched(folder: Path) -> str:
 def half_interval(apart: dict[str, float], trainings: int) -> float:
     """Half of the 95 % interval of a difference, by Student's t for the number of trainings.
 
-    Its variance is that over trainings plus that over images.
+    The variance of the difference is its variance over trainings plus its variance over images.
     """
     t = float(student.ppf(0.975, trainings - 1))
     return t * math.hypot(apart["half_interval_over_trainings"] / t, apart["stderr_over_images"])

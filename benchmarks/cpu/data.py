@@ -132,7 +132,7 @@ def side(name: str, *arguments: object, cache: Path, limit: int = 0) -> dict[str
 
 
 def decode_into_memory(folder: str) -> dict[str, Any]:
-    """Read a folder as this project once did: threads decode every picture into one array. It is then shuffled and hashed."""
+    """Read a folder as this project once did: threads decode every picture into one array. The array is shuffled and hashed."""
     started = time.perf_counter()
     with watched_memory() as grown:
         files = sorted(path for path in Path(folder).rglob("*") if path.suffix == ".png" and path.is_file())
@@ -193,7 +193,7 @@ def train_side(path: str, kind: str, steps: str, paper: str) -> dict[str, Any]:
 
 
 class MadeAgain:
-    """Training images that are made anew each time they are asked for."""
+    """Training images that are computed again at every access."""
 
     def __init__(self) -> None:
         self.device = torch.device("cpu")
@@ -205,7 +205,10 @@ class MadeAgain:
 
 
 def large_side(path: str, kind: str, train_images: str, steps: str) -> dict[str, Any]:
-    """Train a few steps. `kind` is "disk", or "memory": one tensor of all images, or images made anew if they are many."""
+    """Train a few steps. `kind` is "disk" or "memory".
+
+    "memory" keeps all images in one tensor, or computes them at every access if there are more than a million.
+    """
     images, count = ImageSet.load(path), int(train_images)
     reads = type(rows_on(images.train[:count], torch.device("cpu"))).__name__
     rows = rows_on

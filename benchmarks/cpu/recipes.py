@@ -2,10 +2,11 @@
 
 python -m benchmarks.cpu.recipes --dataset digits --folder OUT [--epochs 11] [--sigmas 0.3 0.6 1.0] [--seeds 3]
 
-The search is the same for all models. It tries every optimizer at every rate, and then changes one setting of the best at a
-time. It trains at the largest noise level with `--search-seeds` seeds, and judges by a fifth of the training images. The
-comparison trains on all training images, measures on the whole test set, and pairs the first model with each of the others. The
-same command continues where it stopped. OUT receives trainings.jsonl (one line per training) and comparison.json.
+The search is the same for all models. It tries every optimizer at every rate. Then it changes one setting of the best recipe at
+a time. It trains at the largest noise level with `--search-seeds` seeds. It holds out a fifth of the training images, and
+compares the losses on them. The comparison then trains on all training images, measures on the whole test set, and pairs the
+first model with each other model. The same command continues where it stopped. The script writes OUT/trainings.jsonl (one line
+per training) and OUT/comparison.json.
 """
 
 import argparse
@@ -137,14 +138,14 @@ def asymmetry_of(model: Estimator, images: ImageSet, sigma: float) -> float:
 
 
 def interval(values: list[float]) -> float:
-    """Half of the 95 % interval of the mean of `values`."""
+    """Half the width of the 95 % interval of the mean of `values`."""
     count = len(values)
     return float(student.ppf(0.975, count - 1)) * statistics.stdev(values) / math.sqrt(count) if count > 1 else math.nan
 
 
 def changed(best: Choice, name: str) -> Choice:
-    """`best` with one change, which `name` names."""
-    if name == "memory":  # Adam's memory of squared gradients. Our Muon has no such memory, so change its weight decay
+    """`best` with the change called `name`."""
+    if name == "memory":  # how long Adam averages squared gradients. Muon does not average them, so change its weight decay
         return best | ({"beta2": 0.95} if best["optimizer"] == "adam" else {"weight_decay": 0.1})
     return best | ONE_CHANGE[name]
 
@@ -190,9 +191,9 @@ def main() -> None:
 
 
 def lasting(trainings: Trainings, model: str, choices: list[Choice]) -> Choice:
-    """The first of `choices`, best first, by which no training of the comparison diverges.
+    """The first recipe in `choices` with which no training of the comparison diverges. `choices` has the best recipe first.
 
-    A recipe that is best after the search's few epochs may diverge later. Then the search's next one takes its place.
+    A recipe that was best in the short trainings of the search may diverge in a longer training.
     """
     asked = trainings.asked
     for choice in choices:
@@ -200,11 +201,11 @@ def lasting(trainings: Trainings, model: str, choices: list[Choice]) -> Choice:
         rows = [trainings.loss(model, choice, sigma, seed, held_out=False) for sigma, seed in trained]
         if all(math.isfinite(row["loss"]) for row in rows):
             return choice
-    raise SystemExit(f"{model} diverges by every recipe of the search; give lower --rates")
+    raise SystemExit(f"{model} diverges with every recipe of the search; give lower --rates")
 
 
 def compare(trainings: Trainings, asked: argparse.Namespace, best: dict[str, Choice]) -> Iterator[list[dict[str, Any]]]:
-    """Make a row for each noise level and pairing of recipes. Yield all rows so far after each, so that they can be saved."""
+    """Compute a row for each noise level and pairing of recipes. After each row yield all rows so far, so they can be saved."""
     pairings = {"best against best": best}
     if not asked.best_only:
         fast = {"optimizer": "adam", "learning_rate": RECIPES["fast"].learning_rate}

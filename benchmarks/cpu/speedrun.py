@@ -3,7 +3,7 @@
 python -m benchmarks.cpu.speedrun --data-dir DATA --folder OUT [--model uvb] [--epochs 10] [--learning-rate 0.004] ...
 
 The same command continues an interrupted training. `--held-out` trains on four fifths of the training images and measures on
-the rest, so the choice of a recipe never uses the test set. OUT becomes a study's folder, and receives result.json (recipe,
+the rest, so that you can choose a recipe without the test set. OUT becomes a study's folder. It also gets result.json (recipe,
 curve, losses, machine) and model/, which `uvb.load` reads.
 """
 

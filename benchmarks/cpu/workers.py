@@ -1,4 +1,4 @@
-"""Time steps with one worker on all CPUs and with two workers on half of them each: the cost of data parallelism.
+"""Measure what data parallelism costs: time steps with one worker on all CPUs, and with two workers on half of the CPUs each.
 
 python -m benchmarks.cpu.workers [--quick]
 

@@ -57,7 +57,7 @@ def the_checks(
 
 
 def check_spec(images: ImageSet, model: str, widths: Widths | None, batch: int) -> RunSpec:
-    """A training of two epochs of a few steps, the last batch short, with every feature of a recipe."""
+    """A training of two epochs of a few steps. The last batch is short, and the recipe uses every feature."""
     recipe = Recipe("check", epochs=2, batch_size=batch, learning_rate=1e-3, schedule="cosine", warmup=0.2, clip=100.0, ema=0.9)
     count = min(len(images.train), 5 * batch - batch // 3)
     return spec_on(images, model, recipe, widths=widths or get_model(model).widths, train_images=count)
@@ -122,7 +122,7 @@ def compiled(spec: RunSpec, images: ImageSet, device: str, precision: Precision)
 
 
 def graphed(spec: RunSpec, images: ImageSet) -> Check:
-    """Compare the CUDA graph with the same code launched piece by piece, on new inputs each time."""
+    """Compare the CUDA graph with the same code launched kernel by kernel, on new inputs each time."""
     torch._dynamo.reset()
     check: Check = {"ok": True}
     plan = Plan(device="cuda", precision="bf16", compile=True)
@@ -140,7 +140,10 @@ def graphed(spec: RunSpec, images: ImageSet) -> Check:
 
 
 def graphed_walk(spec: RunSpec, images: ImageSet) -> Check:
-    """Compare ∇f of a frozen energy, with and without a CUDA graph, with the original. No step may wait for the GPU."""
+    """Compare ∇f of a frozen energy, with and without a CUDA graph, with ∇f of the original energy.
+
+    Then check that a Langevin step does not make the host wait for the GPU.
+    """
     plan = Plan(device="cuda", precision="bf16")
     energy = build_model(spec).to("cuda")
     assert isinstance(energy, Energy)
@@ -162,7 +165,10 @@ def graphed_walk(spec: RunSpec, images: ImageSet) -> Check:
 
 
 def keyed_noise(device: str) -> Check:
-    """Draw twice with one key and once with another. The first two must agree, the third must differ, all standard normal."""
+    """Draw twice with one key and once with another. The first two draws must agree, and the third must differ.
+
+    The first draw must have the mean and variance of standard normal numbers.
+    """
     a, b, c = (normal((1 << 20,), 0, "check", key, device=device) for key in (1, 1, 2))
     mean, variance = float(a.mean()), float(a.var())
     same, apart = bool(torch.equal(a, b)), not bool(torch.equal(a, c))
@@ -170,7 +176,7 @@ def keyed_noise(device: str) -> Check:
 
 
 def resume(spec: RunSpec, images: ImageSet, device: str, *, compile: bool, graph: bool = False) -> Check:
-    """Save a training in mid-epoch and continue it: the result must equal that of the uninterrupted training to the bit.
+    """Save a training in mid-epoch and continue it. The result must equal that of the uninterrupted training to the bit.
 
     If the results differ, the check says how much, and whether cuDNN's deterministic algorithms help.
     """
@@ -207,7 +213,7 @@ def resumed(spec: RunSpec, images: ImageSet, device: str, compile: bool, graph: 
 
 
 def no_host_sync(spec: RunSpec, images: ImageSet) -> Check:
-    """Run an epoch. No step may make the host wait for the GPU, apart from the pauses for reports."""
+    """Run an epoch, and check that no step makes the host wait for the GPU."""
     plan = Plan(device="cuda", precision="bf16", compile=True, graph=True)
     torch._dynamo.reset()
     state = TrainState.fresh(dataclasses.replace(spec, recipe=dataclasses.replace(spec.recipe, epochs=1)), plan)

@@ -22,7 +22,7 @@ say = partial(print, flush=True)
 
 
 class Ledger:
-    """Rows of benchmarks (bench.json), checks (checks.json) and failures (failures.json), each written at once.
+    """Rows of benchmarks (bench.json), checks (checks.json) and failures (failures.json). Every job updates these files.
 
     Args:
         folders: where earlier calls left these files, the newest last. The last one is written to.
@@ -43,7 +43,7 @@ class Ledger:
         self.failures: dict[str, str] = newest(folders, "failures.json") or {}  # "<machine>: <job>" -> why
 
     def known(self, job: str) -> bool:
-        """Whether a job ran or failed on this kind of machine. A job like "exact/" ran if any row's name begins with it."""
+        """Whether a job ran or failed on this kind of machine. A job like "exact/" ran if a row's name begins with "exact/"."""
         names = {row["name"] for row in self.rows if row["machine"] == machine()}
         names |= {name for name, check in self.checks.items() if check["machine"] == machine()}
         names |= {name.removeprefix(f"{machine()}: ") for name in self.failures}

@@ -1,4 +1,4 @@
-"""Check, time and train on a lent GPU, the most valuable first: checks, the step, the headline training, then the rest.
+"""Run checks, timings and trainings on a lent GPU, in order of value: checks, the step, the main training, then the rest.
 
     python3 -m benchmarks.gpu.run --minutes 9 --out $OUT          (docs/gpu.md has the whole procedure)
 
@@ -44,14 +44,14 @@ from uvb.training.loop import Progress
 
 TINY = Widths(conv=(3, 4), hidden=6, latent=5, decoder=7)  # the networks of a rehearsal
 PHASES = ("checks", "steps", "trainings")
-HEADLINE = 1  # trainings that come first, measured by their losses alone
+HEADLINE = 1  # how many trainings come first. Before the other work, only their losses are measured
 SAVE_SECONDS = 120.0  # between checkpoints on the machine's disk
 SAY_SECONDS = 15.0
 RESERVE_SECONDS = 20.0  # kept for saving and bundling when the time is up
 
 
 class Lease:
-    """One call on a lent machine."""
+    """One call of this script on a lent machine."""
 
     def __init__(self, args: argparse.Namespace, sets: dict[str, ImageSet], specs: Sequence[RunSpec]) -> None:
         self.args, self.sets = args, sets
@@ -80,7 +80,7 @@ class Lease:
         for spec in specs[:HEADLINE]:
             if ended := self.train(spec, only=("losses",)):
                 return ended
-        self.measure("mnist", "jax-bf16")  # after the headline, because JAX compiles for long
+        self.measure("mnist", "jax-bf16")  # after the main training, because JAX compiles for long
         for name, benchmark in (("exact", exact), ("sampling", sampling)) if "steps" in self.args.phases else ():
             run = partial(benchmark.rows, self.device, quick=self.widths is not None)
             self.ledger.measure(f"{name}/", run, VARIANT_SECONDS)
@@ -175,7 +175,7 @@ class Lease:
         return self.left() < 0
 
     def experiments(self, spec: RunSpec, only: Sequence[str]) -> bool:
-        """Measure in fp32 without TF32: all experiments at σ = 1, else the default ones. Return False if the time is up."""
+        """Measure in fp32 without TF32: all experiments at σ = 1, default ones at other σ. Return False if the time is up."""
         names = experiment_names(default_only=spec.sigma != 1.0)
         names = [n for n in names if spec.sigma == 1.0 or get_experiment(n).where == "every"]
         settings = Settings(EvalConfig(), Plan(device=self.device))

@@ -3,8 +3,8 @@
     python -m benchmarks.gpu.transfer pack --data ../shared/data     before a lease: .gpu_data/, which git ignores
     python -m benchmarks.gpu.transfer collect FOLDER                 after a call: FOLDER holds the files of $OUT
 
-A finished training replaces an unfinished one, and is never replaced. The newest check wins, and so does the newest row of each
-kind of GPU.
+`collect` replaces an unfinished training, and never a finished one. It keeps the newest check of each name, and the newest row
+of each name and kind of GPU.
 """
 
 import argparse
@@ -131,7 +131,7 @@ def collect(source: Path, target: Path) -> Iterator[str]:
 
 
 def merged(new: Path, old: Path) -> Any:
-    """The content of `new`, and what only `old` has. Rows are told apart by machine and name, checks and failures by name."""
+    """The content of `new`, and the entries that only `old` has. A row's key is machine and name; other entries have a name."""
     blob = json.loads(new.read_text())
     before = json.loads(old.read_text()) if old.exists() else None
     if not before:

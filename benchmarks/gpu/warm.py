@@ -1,9 +1,9 @@
-"""Compile the steps that `run.py` will need into the compiler's cache, all at once, since the GPU is lent for minutes.
+"""Compile all steps that `run.py` will need at the same time, and so fill the compiler's cache.
 
     python3 -m benchmarks.gpu.warm uvb mnist 128      (compiles one step; prints the seconds it took)
 
-A compiler chooses kernels by timing them. Such times mean little while other processes compile, so the choices
-are thrown away.
+The compiler times kernels to choose among them. While other processes compile, these times are wrong. So this script deletes
+the choices.
 """
 
 import json
@@ -20,7 +20,7 @@ from benchmarks.measure import ROOT, Row, figure
 # same number.
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "4")
 
-SECONDS = 110.0  # for all jobs; the rest is compiled where it is needed
+SECONDS = 110.0  # for all jobs. What is not compiled by then is compiled at its first use
 # Model, data and batch of each step, in bf16. Checks and benchmarks use batch 128. Trainings use 64, as the recipe `fast` does.
 JOBS = (
     *(("uvb", "mnist", 128), ("deen", "mnist", 128), ("uvb", "mnist", 64), ("deen", "mnist", 64), ("vae", "mnist", 64)),
