@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ["UVB_CACHE"] = tempfile.mkdtemp(prefix="uvb-test-cache-")
-os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks a network
+os.environ["HF_HUB_OFFLINE"] = "1"  # tests use no network
 os.environ["HF_HOME"] = os.environ["UVB_CACHE"]
 atexit.register(shutil.rmtree, os.environ["UVB_CACHE"], ignore_errors=True)
 torch.set_num_threads(1)
@@ -55,15 +55,15 @@ def store(tmp_path: Path, digits: ImageSet) -> "Store":
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished study with made-up figures (`fake_study`)."""
-    from tests.support import fake_study  # imports pipelines, which tests of uvb must not need
+    """The folder of a finished study with made-up numbers (`fake_study`)."""
+    from tests.support import fake_study  # imported here, because it imports pipelines, which tests of uvb do not need
 
     return fake_study.make(tmp_path_factory.mktemp("full") / "digits")
 
 
 @pytest.fixture(scope="module")
 def page(study: Path) -> str:
-    """The report of that study."""
+    """The report of the fixture `study`."""
     from pipelines.reporting.page import build_report
 
     return build_report(study).read_text()

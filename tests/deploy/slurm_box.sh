@@ -3,12 +3,12 @@
 #
 #   slurm_box.sh FOLDER COMMAND...
 #
-# Needs root, and Debian's packages slurmctld, slurmd, slurm-client, munge and iproute2. Each node has its own processes,
-# network, host name and Ray folder; they share the disk, as the nodes of a cluster share a file system. No address outside
-# can be reached, and everything ends with COMMAND, whose exit code this script returns.
+# It needs root, and Debian's packages slurmctld, slurmd, slurm-client, munge and iproute2. Each node has its own processes,
+# network, host name and Ray folder. The nodes share the disk, as the nodes of a real cluster share a file system. They can
+# reach no outside address. When COMMAND ends, the cluster ends, and this script returns COMMAND's exit code.
 set -euo pipefail
 
-node() {  # on a node, in its own namespaces
+node() {  # runs in the namespaces of one node
   mount -t tmpfs tmpfs "$BOX/ray"
   mount -t tmpfs tmpfs /sys/fs/cgroup  # slurmd needs the folder, though nothing here uses control groups
   mkdir -p "$BOX/spool.$1"

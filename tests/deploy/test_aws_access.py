@@ -21,7 +21,7 @@ OURS = {"ec2:ResourceTag/ray-cluster-name": "uvb-study"}
 
 
 def resolved(value: Any) -> Any:
-    """A part of the template with CloudFormation's functions worked out."""
+    """A part of the template after CloudFormation's functions are evaluated."""
     if isinstance(value, list):
         return [resolved(each) for each in value]
     if not isinstance(value, dict):
@@ -45,7 +45,7 @@ def many(value: Any) -> list[Any]:
 
 
 def holds(operator: str, key: str, wanted: Any, context: dict[str, str]) -> bool:
-    """Whether one condition of a statement holds."""
+    """Whether a request with these `context` keys meets one condition of a statement."""
     if key not in context:
         return operator.endswith("IfExists")
     given = context[key]
@@ -141,7 +141,7 @@ def test_network_has_no_more_addresses_than_the_cluster_needs() -> None:
     subnet = ipaddress.ip_network(RESOURCES["Subnet"]["Properties"]["CidrBlock"])
     machines = subnet.num_addresses - 5
     assert 1 + CLUSTER["max_workers"] <= machines <= 11
-    assert RESOURCES["Network"]["Properties"]["CidrBlock"] == str(subnet), "no room for a second subnet"
+    assert RESOURCES["Network"]["Properties"]["CidrBlock"] == str(subnet), "a second subnet would add addresses"
 
 
 def test_cluster_yaml_uses_the_network_and_types_of_the_template() -> None:
@@ -156,4 +156,4 @@ def test_no_statement_allows_everything() -> None:
     for statement in HEAD:
         assert "*" not in many(statement["Action"])
         if "*" in many(statement["Resource"]):
-            assert statement["Action"] == "ec2:Describe*", "reading alone"
+            assert statement["Action"] == "ec2:Describe*", "only reading is allowed on all resources"

@@ -44,7 +44,7 @@ def test_head_has_no_gpu_and_workers_come_on_demand() -> None:
 
 
 def test_ports_are_closed_to_the_world() -> None:
-    assert "IpPermissions" not in CONFIG["provider"]["security_group"], "Ray's own rules: SSH, and nodes among themselves"
+    assert "IpPermissions" not in CONFIG["provider"]["security_group"], "Ray's own rules admit SSH, and traffic between nodes"
     commands = " ".join(CONFIG["head_start_ray_commands"] + CONFIG["worker_start_ray_commands"])
     assert "--dashboard-host=127.0.0.1" in commands
     assert "0.0.0.0" not in commands

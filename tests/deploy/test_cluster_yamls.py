@@ -1,4 +1,4 @@
-"""deploy/ray_cluster.gcp.yaml and .azure.yaml: valid for Ray and their clouds, and otherwise equal to ray_cluster.yaml."""
+"""deploy/ray_cluster.gcp.yaml and .azure.yaml are valid for Ray and their clouds, and otherwise equal ray_cluster.yaml."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""docs/cluster.md has a block of commands that submits a study as a job. It runs here against a head on this machine."""
+"""docs/cluster.md has commands that submit a study as a job. The tests run these commands against a head on this machine."""
 
 import re
 import shutil
@@ -39,7 +39,7 @@ class Head:
     dashboard: int
 
     def submit(self, replaced: dict[str, str]) -> "subprocess.CompletedProcess[str]":
-        """Run the documented block with this head's address, a folder for a bucket, and `replaced`."""
+        """Run the documented commands with this head's address, a folder in place of the bucket, and `replaced`."""
         block = documented_block()
         ours = {
             "http://127.0.0.1:8265": f"http://127.0.0.1:{self.dashboard}",
@@ -55,7 +55,7 @@ class Head:
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
-    folder, mark = Path(tempfile.mkdtemp(prefix="jb")), uuid4().hex  # short: Ray makes sockets below it
+    folder, mark = Path(tempfile.mkdtemp(prefix="jb")), uuid4().hex  # a short path, because Ray makes sockets below it
     for name in ("laptop", "home", "ray"):
         (folder / name).mkdir()
     laptop = clean_environment(folder / "laptop", mark)

@@ -1,6 +1,6 @@
-"""deploy/kuberay.yaml, against a short form of KubeRay 1.7's RayJob schema and of the operator's rules.
+"""Check deploy/kuberay.yaml against a short form of KubeRay 1.7's RayJob schema and of the operator's rules.
 
-The file was also checked once against the operator's whole CRD, with unknown fields refused: no error.
+The file also passed a check against the operator's whole CRD once. That check refused unknown fields.
 """
 
 import copy

@@ -63,7 +63,7 @@ def test_recipes_use_flags_the_study_has() -> None:
     assert used <= known, f"unknown: {used - known}"
 
 
-def test_recipes_name_nothing_of_one_persons_machine() -> None:
+def test_recipes_name_no_path_of_one_persons_machine() -> None:
     for path in RECIPES:
         assert not re.search(r"/(work|root|Users)/|/home/(?!ray\b)", path.read_text()), path.name
 

@@ -1,4 +1,4 @@
-"""deploy/slurm.sbatch, run by a real Slurm of two nodes on this machine."""
+"""A real Slurm with two nodes on this machine runs deploy/slurm.sbatch."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ NEEDED = ("slurmctld", "slurmd", "sbatch", "munged", "ip", "unshare")
 
 
 def why_not() -> str:
-    """Why Slurm cannot be run here; empty where it can."""
+    """The reason why Slurm cannot run here. "" if it can."""
     missing = [name for name in NEEDED if shutil.which(name) is None]
     if missing:
         return f"no {', '.join(missing)}: apt-get install slurmctld slurmd slurm-client munge iproute2"
@@ -33,7 +33,7 @@ def why_not() -> str:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder with a short path: Ray makes sockets below it."""
+    """A folder with a short path, because Ray makes sockets below it."""
     made = Path(tempfile.mkdtemp(prefix="sl"))
     (made / "home").mkdir()
     yield made
@@ -41,9 +41,9 @@ def folder() -> Iterator[Path]:
 
 
 def submit(folder: Path, *arguments: str, venv: Path = Path(sys.prefix)) -> tuple[int, str]:
-    """Submit the batch script on the cluster's login node and wait; returns its exit code and what it printed."""
+    """Submit the batch script on the cluster's login node and wait. Return the job's exit code and output."""
     if reason := why_not():
-        pytest.skip(reason)  # the cluster is made here, which takes root and Slurm's own programs
+        pytest.skip(reason)  # the cluster on this machine needs root and Slurm's programs
     environment = clean_environment(folder / "home", uuid4().hex) | {
         "PYTHONPATH": str(ROOT), "UVB_VENV": str(venv), "UVB_STORAGE": str(folder / "studies"),
         "UVB_RAY_TMP": str(folder / "ray/t"),
@@ -80,7 +80,7 @@ def test_sbatch_trains_a_study_on_two_nodes(folder: Path) -> None:
     assert code == 0, said
     assert "the cluster (2 nodes) has 4 CPUs" in said
     assert (folder / "studies" / "slurm" / "report.html").is_file()
-    assert (folder / "home" / ".ray" / "auth_token").stat().st_mode & 0o077 == 0, "the token is its owner's alone"
+    assert (folder / "home" / ".ray" / "auth_token").stat().st_mode & 0o077 == 0, "only its owner may read the token"
 
 
 @pytest.mark.nightly  # two Slurm nodes on one machine; on a busy machine they may be too slow

@@ -1,4 +1,4 @@
-"""docs/paper_map.md is true: its files exist, its commands are accepted, and nothing of the paper is left out."""
+"""docs/paper_map.md names files that exist, commands that are accepted, and every numbered part of the paper."""
 
 import re
 import shlex

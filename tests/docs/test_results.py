@@ -18,7 +18,7 @@ def test_tables_are_those_of_the_committed_results() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_lead_to_existing_files(page: Path) -> None:
     text = page.read_text()
     links = {link.split("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link}
     assert sorted(link for link in links if link and not (page.parent / link).exists()) == []

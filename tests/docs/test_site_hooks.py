@@ -1,4 +1,4 @@
-"""The links in the documentation's pages, if the project has an address on the web and if it has none."""
+"""The links in the documentation's pages, with and without an address of the project on the web."""
 
 import runpy
 from types import SimpleNamespace
@@ -26,7 +26,7 @@ def test_site_links_colab_and_files_once_the_project_has_an_address() -> None:
     assert linked == "[keep](https://github.com/somebody/uvb-study/blob/main/pipelines/keep.py)"
 
 
-def test_site_makes_up_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_site_links_no_repository_without_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GITHUB_REPOSITORY", raising=False)
     config = HOOKS["on_config"]({"repo_url": None})
     assert HOOKS["on_page_content"]("<p>", page=page("notebooks/sample_and_denoise.ipynb"), config=config) == "<p>"

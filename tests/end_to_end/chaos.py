@@ -1,7 +1,7 @@
-"""Run a study undisturbed, then run the same study and disturb it again and again. The tables of both must be equal.
+"""Run a study undisturbed, then run the same study and disturb it many times. The tables of both must be equal.
 
 `make chaos`, or `python -m tests.end_to_end.chaos --help`. chaos_kinds.py has the kinds of disturbance. A disturbance counts
-when the study has gone on after it.
+once the study has continued after it.
 """
 
 import json
@@ -38,7 +38,7 @@ class Chaos:
     times: dict[str, int] = field(default_factory=dict)
     """How often each kind happens: --times worker 6 storage 1. No other kinds happen. Empty: the numbers in chaos_kinds.py."""
     rounds: int = 1
-    """Studies disturbed in turn. Each has all the blows, at moments of its own, and is recorded when it ends."""
+    """How many studies are disturbed in turn. Each has all disturbances, at its own moments, and is recorded when it ends."""
     seed: int = 0
     frozen_seconds: float = 60.0
     """How long a worker is stopped."""
@@ -55,7 +55,10 @@ class Chaos:
 
 
 def moments(times: dict[str, int], chance: random.Random) -> Iterator[tuple[str, float]]:
-    """The kinds in the order that they happen, each with its share of the training. After the training the share is 1."""
+    """Yield the kinds in the order in which they happen, each with the share of the training that must be done first.
+
+    After the training the share is 1.
+    """
     for phase in PHASES:
         names = [name for name, count in times.items() for _ in range(count) if KINDS[name].phase == phase]
         chance.shuffle(names)
@@ -76,7 +79,7 @@ def disturb(attack: Attack, times: dict[str, int]) -> list[Blow]:
                 blow = KINDS[name].strike(attack)
                 break
             except TooLate as said:
-                print(f"{name} came {said}; once more", flush=True)
+                print(f"{name} came {said}; trying again", flush=True)
         blow.kind = name
         blows.append(blow)
         said = f"{name} ({blow.at}, process {blow.pid}); back after {blow.recovery_seconds:.1f} s; {blow.evidence}"
@@ -102,7 +105,7 @@ def needed(times: dict[str, int], folder: Path, skipped: dict[str, str]) -> Iter
 
 
 def undisturbed(chaos: Chaos, folder: Path, nodes: Nodes) -> tuple[Path, float]:
-    """The undisturbed study's folder, and its seconds. The study runs now, unless `calm` names its folder."""
+    """Run the undisturbed study, unless `calm` names its folder. Return its folder, and how many seconds it took."""
     calm = Path(chaos.calm or folder / "calm").resolve()
     if not chaos.calm:
         driver = Driver(emptied(calm), [*arguments(chaos), "--storage", str(calm)], nodes.mark)
@@ -110,7 +113,7 @@ def undisturbed(chaos: Chaos, folder: Path, nodes: Nodes) -> tuple[Path, float]:
         driver.wait(20 * chaos.patience)
     seconds = read_json(calm / "digits" / "timings.json").get("total_seconds")
     if seconds is None:
-        raise ChaosError(f"{calm} holds no study named digits that ran to its end; leave --calm out, and it runs first")
+        raise ChaosError(f"{calm} holds no finished study named digits; leave out --calm to run that study first")
     print(f"undisturbed: {seconds:.0f} s", flush=True)
     return calm / "digits", seconds
 
@@ -147,7 +150,7 @@ def compare_all(chaos: Chaos, folder: Path, nodes: Nodes) -> list[Blow]:
 
 
 def compare_disturbed(chaos: Chaos, calm: Path, seconds: float, folder: Path, nodes: Nodes) -> list[Blow]:
-    """Run the study disturbed, compare it with the undisturbed one, which took `seconds`, and record what was found."""
+    """Run a disturbed study, and compare it with the undisturbed study in `calm`, which took `seconds`. Record the result."""
     rough, skipped = emptied(folder / "disturbed"), dict[str, str]()
     with needed(chaos.times, rough, skipped) as (server, disk):
         started = time.monotonic()
@@ -174,13 +177,13 @@ def run_chaos(chaos: Chaos) -> None:
     """Set up a cluster, compare a disturbed study with an undisturbed one, and leave nothing behind.
 
     Raises:
-        ChaosError: something was lost.
+        ChaosError: a study did not recover, or its tables differ from those of the undisturbed study.
     """
     times = chaos.times or {name: kind.times for name, kind in KINDS.items()}
     if unknown := set(times) - set(KINDS):
         raise SystemExit(f"--times knows {', '.join(KINDS)}, not {', '.join(sorted(unknown))}")
     folder = Path(chaos.keep).resolve() if chaos.keep else Path(tempfile.mkdtemp(prefix="chaos"))
-    scratch = Path(tempfile.mkdtemp(prefix="c"))  # short, for Ray's sockets
+    scratch = Path(tempfile.mkdtemp(prefix="c"))  # a short path, because Ray makes sockets below it
     nodes = Nodes(os.environ.get(MARK) or uuid4().hex)
     try:
         nodes.start(scratch)

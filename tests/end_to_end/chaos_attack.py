@@ -1,4 +1,4 @@
-"""What every kind of chaos needs: looking at a study, and waiting until its training goes on."""
+"""What every kind of chaos needs: functions that look at a study, and that wait until its training goes on."""
 
 import json
 import random
@@ -16,11 +16,11 @@ from tests.support.mlflow_server import MlflowServer
 from tests.support.small_disk import SmallDisk
 
 WORKER = "ray::RayTrainWorker"  # how Ray names its processes
-LAST_SHARE = 0.9  # a model trained further is not attacked: it might end before the blow is felt
+LAST_SHARE = 0.9  # do not attack a model after this share of its training: it might end before the blow takes effect
 
 
 class TooLate(Exception):
-    """The training or the task ended before the blow was felt, so the blow does not count."""
+    """The training or the task ended before the blow took effect, so the blow does not count."""
 
 
 @dataclass
@@ -108,7 +108,7 @@ class Attack:
         return f"{spec['model']} after step {round(now['epoch'] * steps)} of {steps * self.epochs}"
 
     def scene(self, title: str = WORKER) -> Scene:
-        """The scene now. Raises TooLate if no model trains."""
+        """Look at the study now. Raises TooLate if no model trains."""
         model, processes = self.training(), titled(self.nodes.mark, title)
         if not self.starts(model) or not processes:
             raise TooLate("when no model was training")
@@ -127,7 +127,7 @@ class Attack:
         return bool(titled(self.nodes.mark, WORKER))
 
     def moving(self, since: float) -> bool:
-        """Whether a model reported steps made after `since`, or all are done."""
+        """Whether a model reported steps that it made after `since`, or all models are done."""
         models = self.progress().values()
         return all(m["done"] for m in models) or any(m["time"] > since and m.get("images_per_s") for m in models)
 
@@ -148,7 +148,7 @@ class Attack:
             time.sleep(pause)
         if seconds:
             raise TooLate(f"when {what} could no longer come")
-        raise ChaosError(f"waited {self.patience:.0f} s for {what}, in vain; now at {self.where()}:\n{self.driver.said()}")
+        raise ChaosError(f"no sign of {what} after {self.patience:.0f} s; now at {self.where()}:\n{self.driver.said()}")
 
     def begun_again(self, scene: Scene, pid: int, note: str = "") -> Blow:
         """Wait until a new process trains the scene's model. Raises TooLate if the model's training has ended instead."""

@@ -23,7 +23,7 @@ class ChaosError(AssertionError):
 
 @dataclass
 class Driver:
-    """`full_study.py` in another process. After a kill it is run again."""
+    """The study's driver: `full_study.py` in another process. After a kill, `start` runs it again."""
 
     folder: Path
     arguments: list[str]
@@ -56,13 +56,13 @@ class Driver:
             raise ChaosError(f"the driver ended with code {code}:\n{self.said()}")
 
     def said(self) -> str:
-        """Its output since its last start."""
+        """The driver's output since its last start."""
         return (self.folder / "driver.log").read_text().rpartition("--- start")[2]
 
 
 @dataclass
 class Nodes:
-    """A Ray cluster of several nodes on this machine; a process belongs to the node of its raylet."""
+    """A Ray cluster of several nodes on this machine. Each node has its own raylet, which starts the node's processes."""
 
     mark: str
     cluster: Any = None

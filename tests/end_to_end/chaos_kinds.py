@@ -1,7 +1,7 @@
 """The kinds of chaos. After each of them, the study must go on and end like an undisturbed study.
 
-Each kind is a function. It strikes, waits until the study goes on, and returns the `Blow`. If the study did not feel the blow,
-the function raises `TooLate` and is called again.
+Each kind is a function. It strikes, waits until the study goes on, and returns the `Blow`. If the blow came too late to have an
+effect, the function raises `TooLate` and is called again.
 """
 
 import os
@@ -71,7 +71,7 @@ def worker(attack: Attack) -> Blow:
 
 @kind(times=4)
 def checkpoint(attack: Attack) -> Blow:
-    """A train worker is killed while it writes a checkpoint. The half-written folder is the proof."""
+    """A train worker is killed while it writes a checkpoint. A half-written folder proves it."""
     watched: list[psutil.Process] = []
     refreshed = 0.0
 
@@ -87,7 +87,7 @@ def checkpoint(attack: Attack) -> Blow:
                     process.kill()
                     process.wait(10)
                     left = [folder for folder in writing if folder.exists()]
-                    if left:  # else the checkpoint had just got its name
+                    if left:  # else the checkpoint had just been renamed to its final name
                         return process.pid, "/".join(left[0].parts[-3:])
         return None
 
@@ -106,7 +106,7 @@ def trial(attack: Attack) -> Blow:
 
 @kind(times=3)
 def node(attack: Attack) -> Blow:
-    """A whole node is killed, and a new one joins."""
+    """A whole node is killed, and a new node joins."""
     scene, nodes = attack.scene(), attack.nodes.with_workers(WORKER)
     if not nodes:
         raise TooLate("when no node had workers")
@@ -148,7 +148,7 @@ def frozen(attack: Attack) -> Blow:
     victim.suspend()
     time.sleep(attack.frozen_seconds)
     now = time.time()
-    with suppress(psutil.Error):  # Ray may have given it up and ended it
+    with suppress(psutil.Error):  # Ray may have ended it in the meantime
         victim.resume()
     blow = attack.went_on(scene, victim.pid, "", since=now)
     blow.evidence = f"stopped for {attack.frozen_seconds:.0f} s, starts {scene.starts} -> {attack.starts(scene.model)}"
@@ -188,7 +188,7 @@ def storage(attack: Attack) -> Blow:
 
 @kind(times=3, phase="measurements")
 def task(attack: Attack) -> Blow:
-    """A measurement is killed while it runs. If it ended just before, the kill hits an idle process and restarts nothing."""
+    """A measurement is killed while it runs. If it has just ended, the kill hits an idle process, and nothing restarts."""
     from ray.util.state import list_tasks
     from ray.util.state.exception import RayStateApiException
 
@@ -202,13 +202,13 @@ def task(attack: Attack) -> Blow:
         attack.random.shuffle(running)
         for process in running:
             with suppress(psutil.Error):
-                if " ".join(process.cmdline()).startswith(TASK):  # still, now
+                if " ".join(process.cmdline()).startswith(TASK):  # look again right before the kill
                     process.kill()
                     return process
         return None
 
     def retried() -> int:
-        with suppress(RayStateApiException):  # a busy dashboard: asked again
+        with suppress(RayStateApiException):  # the dashboard is busy, so ask again later
             now = attempts()
             return now if now > before else 0
         return 0
@@ -222,7 +222,7 @@ def task(attack: Attack) -> Blow:
 
 @kind(times=1, phase="report")
 def report(attack: Attack) -> Blow:
-    """The driver is killed when it has just begun to write tables, figures and report. timings.json shows that moment."""
+    """The driver is killed when it has just written timings.json, and begins to write tables, figures and report."""
     told, page = attack.study / "timings.json", attack.study / "report.html"
     before = told.stat().st_mtime_ns if told.exists() else 0
     begun = lambda: told.exists() and told.stat().st_mtime_ns > before  # noqa: E731

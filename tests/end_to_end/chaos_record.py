@@ -1,4 +1,4 @@
-"""Compare the studies of a chaos run, look for traces that must not stay, and record the run."""
+"""Compare the studies of a chaos run, look for traces of the disturbances, and record the run."""
 
 import collections
 import json
@@ -19,7 +19,7 @@ RECORD = ROOT / "results" / "chaos" / "runs.json"
 
 def require_same(calm: Path, rough: Path) -> str:
     """Raise ChaosError unless all tables of two studies are equal to the last bit. Returns which tables these are."""
-    from pipelines.reporting.same import added, differences  # late: it configures Ray
+    from pipelines.reporting.same import added, differences  # imported late, because it configures Ray
 
     if wrong := [*differences(calm, rough), *added(calm, rough)]:
         raise ChaosError("\n".join(wrong))

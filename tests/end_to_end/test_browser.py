@@ -1,4 +1,4 @@
-"""What a person sees: a study in MLflow's own pages, and report.html, in a real browser."""
+"""MLflow's pages of a study, and report.html, in a real browser."""
 
 import shutil
 
@@ -123,7 +123,7 @@ def report(tmp_path_factory):
 @pytest.mark.parametrize(
     ("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")], ids=lambda v: str(v)
 )
-def test_report_opens_clean_at_every_width_and_in_the_dark(chrome, report, width, scheme):
+def test_report_opens_without_problems_at_every_width_and_in_the_dark(chrome, report, width, scheme):
     problems: list[str] = []
     page = open_page(chrome, problems, viewport={"width": width, "height": 800}, color_scheme=scheme)
     page.goto(report.as_uri())
@@ -158,7 +158,7 @@ def test_report_chart_shows_values_and_zooms(chrome, report):
     assert not problems
 
 
-def test_report_chain_moves_and_rests(chrome, report):
+def test_report_film_moves_unless_the_reader_wants_less_motion(chrome, report):
     page = open_page(chrome, [], viewport={"width": 1280, "height": 900})
     page.goto(report.as_uri())
     film = page.locator("figure[id^=film_] svg").first

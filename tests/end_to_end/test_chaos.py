@@ -1,4 +1,4 @@
-"""What the chaos run (`make chaos`) compares, counts and refuses. test_disturbed_studies.py has a short chaos run."""
+"""What `make chaos` compares, counts and refuses. test_disturbed_studies.py has a short run of it."""
 
 import dataclasses
 import json
@@ -32,7 +32,7 @@ def study(folder: Path, **changes: float) -> Path:
     return folder
 
 
-def test_require_same_sees_the_last_bit_and_no_more(tmp_path: Path) -> None:
+def test_require_same_sees_the_last_bit_but_no_run_ids_and_times(tmp_path: Path) -> None:
     calm = study(tmp_path / "calm")
     assert "losses (1 rows)" in require_same(calm, study(tmp_path / "other_run_and_time"))
     with pytest.raises(ChaosError, match=r"losses\.loss: 1 of 1 rows differ"):
@@ -85,7 +85,7 @@ def test_record_says_kinds_counts_and_equal_tables(tmp_path: Path) -> None:
 
 
 def test_rounds_go_on_after_one_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each round has its own seed. A failed one gets a new cluster after it, and is told at the end."""
+    """Each round has its own seed. After a failed round the cluster is restarted. The error at the end names that round."""
     told: list[object] = []
 
     def compare(asked: Chaos, *_: object) -> list[Blow]:
@@ -139,11 +139,11 @@ def set_workers(monkeypatch: pytest.MonkeyPatch, workers: list[Worker]) -> None:
 
 
 @pytest.mark.parametrize("ended", [False, True])
-def test_blow_counts_only_where_its_model_was_begun_again(attack: Attack, monkeypatch: pytest.MonkeyPatch, ended: bool) -> None:
+def test_blow_counts_only_if_its_model_was_begun_again(attack: Attack, monkeypatch: pytest.MonkeyPatch, ended: bool) -> None:
     """A blow restarts nothing if its model's training has just ended. The next model then begins as usual."""
 
     def felt() -> None:
-        workers[:] = [Worker(felt)]  # of the model begun again, or of the next one
+        workers[:] = [Worker(felt)]  # it trains the same model again, or the next one
         if ended:
             (attack.study / "models" / "a" / "done.json").write_text("{}")
             progress(attack.study, "b")
@@ -160,7 +160,7 @@ def test_blow_counts_only_where_its_model_was_begun_again(attack: Attack, monkey
         assert (blow.evidence, blow.restarts) == ("new process 7, starts 1 -> 2", 1)
 
 
-def test_disturb_tries_again_what_came_too_late(attack: Attack, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disturb_repeats_a_blow_that_came_too_late(attack: Attack, monkeypatch: pytest.MonkeyPatch) -> None:
     left = [TooLate("at first"), None]
 
     def strike(_: Attack) -> Blow:

@@ -1,4 +1,4 @@
-"""`ray up`, `ray submit` and `ray job submit` on this machine. They run the package that was shipped, not this checkout."""
+"""`ray up`, `ray submit` and `ray job submit` on this machine. They run the package that `ray up` shipped, not the checkout."""
 
 import copy
 import os
@@ -57,11 +57,11 @@ def local_yaml(folder: Path, port: int, dashboard: int, ray_folder: Path) -> Pat
         "head_setup_commands": [],
     }
     stop, start = config["head_start_ray_commands"]
-    assert stop == "ray stop"  # not run here: it would end every Ray of this machine
+    assert stop == "ray stop"  # the test leaves this out, because it would end every Ray on this machine
     start = start.replace("--port=6379 --object-manager-port=8076", f"--port={port} --dashboard-port={dashboard} --num-cpus=2")
     assert str(port) in start
-    # Everything listens on loopback alone. The agent's port is given, too: another Ray on this machine may have the usual one,
-    # and then this Ray would take no jobs.
+    # All servers listen only on loopback. The agent needs its own port. If another Ray on this machine used it too, this
+    # Ray would accept no jobs.
     client, agent = free_ports(2)
     start += f" --node-ip-address=127.0.0.1 --temp-dir={ray_folder} --ray-client-server-port={client}"
     start += f" --dashboard-agent-listen-port={agent}"
@@ -73,7 +73,7 @@ def local_yaml(folder: Path, port: int, dashboard: int, ray_folder: Path) -> Pat
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    folder = Path(tempfile.mkdtemp(prefix="uvb"))  # short: Ray makes sockets below it
+    folder = Path(tempfile.mkdtemp(prefix="uvb"))  # a short path, because Ray makes sockets below it
     laptop, home, ray_folder = folder / "l", folder / "h", folder / "r"
     for each in (laptop, home, ray_folder):
         each.mkdir()
@@ -115,7 +115,7 @@ def test_ray_submit_runs_the_study(cluster: Cluster) -> None:
     assert str(cluster.home / "site") in where.stdout, "the package that ran is the one that was shipped"
 
 
-def test_ray_job_tells_a_request_that_cannot_be_met(cluster: Cluster) -> None:
+def test_ray_job_refuses_a_request_that_cannot_be_met(cluster: Cluster) -> None:
     """tests/deploy/test_job_submit.py has jobs that train, jobs that fail and a wrong token."""
     address = ["--address", f"http://127.0.0.1:{cluster.dashboard}"]
     done = cluster.ray("job", "submit", *address, "--", "python", "-m", "pipelines.full_study", *TINY[:-1], "50")

@@ -24,13 +24,13 @@ from tests.support.marked import MARK, end_marked, marked, titled
 from tests.support.studies import SIZE_ARGUMENTS, study
 
 pytestmark = pytest.mark.slow
-# Left out are kinds that take a minute or more. test_sudden_ends.py kills Ray's two processes.
+# Without kinds that take a minute or more, and without kills of Ray's two processes, which test_sudden_ends.py tests.
 ONCE = [name for name in KINDS if name not in ("frozen", "report", "raylet", "control_server")]
 
 
 @pytest.fixture(scope="module")
 def two_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder of `studies.study` with two workers, undisturbed. No test may change it."""
+    """The folder of an undisturbed `studies.study` with two workers. No test may change it."""
     folder, mark = tmp_path_factory.mktemp("two"), uuid4().hex
     try:
         assert study(folder, mark, "--num-workers", "2").wait(600) == 0, (folder / "out.txt").read_text()
@@ -71,7 +71,7 @@ def test_study_survives_and_ends_the_same(tmp_path: Path, two_workers: Path, mar
     start = lambda: study(rough, mark, "--num-workers", "2")  # noqa: E731
     process = start()
     wait_for(lambda: (rough / "digits" / "study.json").exists(), process)
-    assert start().wait(timeout=120) == 2  # one study of a name at a time
+    assert start().wait(timeout=120) == 2  # a second driver of the same study is refused
     assert "is already run by" in (rough / "out.txt").read_text()
     wait_for(lambda: list(rough.glob("digits/models/*/state/0*/state.json")), process)
     titled(mark, WORKER)[0].kill()
@@ -105,7 +105,7 @@ def test_study_survives_and_ends_the_same(tmp_path: Path, two_workers: Path, mar
     assert sorted(run_statuses(rough)) == sorted(run_statuses(quiet))  # continued, not duplicated
     assert set(run_statuses(quiet)) == {"FINISHED"}
 
-    # once more: nothing is left to do
+    # A further run has nothing left to do.
     before = contents(rough, "models/*/*.json") | contents(rough, "tasks/*/*/*")
     assert "2 of 2 models are trained already" in finish(start(), rough)
     assert contents(rough, "models/*/*.json") | contents(rough, "tasks/*/*/*") == before
@@ -118,9 +118,9 @@ def states(folder: Path) -> list[Path]:
 
 @pytest.mark.timeout(1200)
 def test_study_skips_damaged_and_refuses_foreign_checkpoints(tmp_path: Path, mark: str, two_workers: Path) -> None:
-    """The driver is killed and its newest checkpoint is cut short. The study uses the one before it and says so.
+    """The driver is killed and the newest checkpoint is cut short. The study uses the checkpoint before it and says so.
 
-    The losses of its one worker equal those of the undisturbed study with two workers, but for rounding.
+    The study has one worker. Its losses equal those of the undisturbed study with two workers up to rounding.
     """
     rough = tmp_path / "rough"
     killed = study(rough, mark, "--num-workers", "1")
@@ -141,14 +141,14 @@ def test_study_skips_damaged_and_refuses_foreign_checkpoints(tmp_path: Path, mar
     foreign.parent.mkdir()
     subprocess.run(["cp", "-r", older, foreign], check=True)
 
-    assert study(rough, mark, "--num-workers", "1").wait(600) == 1, "one model was refused, so the study is not whole"
+    assert study(rough, mark, "--num-workers", "1").wait(600) == 1, "one model was refused, so the study must fail"
     said = (rough / "out.txt").read_text()
     assert f"checkpoint {newest.name} is not used" in said
     assert f"going on from step {int(older.name)} " in said
     names = {path.name: json.loads((path / "spec.json").read_text())["model"] for path in other.parent.iterdir()}
     assert re.search(rf"failed: .*another configuration \(.*model: {names[half_trained]} != {names[other.name]}", said)
 
-    (foreign / "state.json").unlink()  # the study asked to remove it
+    (foreign / "state.json").unlink()  # the error message asked for this
     foreign.rename(tmp_path / "removed")
     assert study(rough, mark, "--num-workers", "1").wait(600) == 0, (rough / "out.txt").read_text()
     assert [name for name in os.listdir(rough / "digits") if name == "ray"] == []
@@ -156,7 +156,7 @@ def test_study_skips_damaged_and_refuses_foreign_checkpoints(tmp_path: Path, mar
 
 
 def require_equal_but_for_rounding(one_worker: Path, two_workers: Path) -> None:
-    """Data parallelism changes rounding only: at the precision of a run the losses agree within 0.5 %."""
+    """Data parallelism changes only rounding, so the losses agree within 0.5 %."""
     tables = []
     for workers, folder in ((1, one_worker), (2, two_workers)):
         plans = [json.loads(path.read_text()) for path in folder.glob("digits/models/*/plan.json")]

@@ -82,7 +82,7 @@ def study(package: Path, folder: Path, command: str, *arguments: str) -> Path:
     assert done.returncode == 0, done.stdout + done.stderr
     report = Path(done.stdout.splitlines()[-1])
     assert report == folder / "out" / command / "report.html"
-    assert "my energy" in report.read_text()  # its printed name
+    assert "my energy" in report.read_text()  # the report writes names with spaces
     return report.parent
 
 
@@ -191,7 +191,7 @@ print([round(float(y.mean()), 6) for y in moved])
 
 
 def test_registries_find_a_new_file_in_its_folder(tmp_path):
-    """docs/architecture.md, last table: a new thing has one place, and no other file lists its name."""
+    """The last table of docs/architecture.md holds: an addition is one new file, and no other file lists its name."""
     for package in ("uvb", "tune_spaces"):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
     for path, text in FILES.items():

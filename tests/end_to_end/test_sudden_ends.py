@@ -1,4 +1,4 @@
-"""A study on one machine that ends early: Ray's processes are killed, the terminal is closed, or Ctrl-C is pressed often."""
+"""A study on one machine ends early: a process of Ray is killed, the terminal is closed, or Ctrl-C is pressed repeatedly."""
 
 import time
 from pathlib import Path

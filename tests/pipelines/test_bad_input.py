@@ -29,7 +29,7 @@ COMMANDS = {
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A working directory with damaged data, a file in place of a folder, and a model."""
+    """A working directory with damaged data, and with a file where a command may expect a folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     (tmp_path / "bad.npz").write_bytes(b"PK\x03\x04 cut off")
@@ -46,7 +46,7 @@ def place(tmp_path, monkeypatch):
 
 
 def refused(place, monkeypatch, capsys, name: str, *arguments: str) -> str:
-    """Run a command; return its one line of error. It must write nothing."""
+    """Run a command. Return its one line of error. The command must write nothing."""
     before = sorted(place.rglob("*"))
     monkeypatch.setattr(sys, "argv", [name, *arguments])
     with pytest.raises(SystemExit) as end:

@@ -1,4 +1,4 @@
-"""Every number that a user can give has a range; outside it, the command ends in one line and exit code 2."""
+"""Every number that a user can give has a range. Outside its range the command ends in one line and exit code 2."""
 
 import dataclasses
 import re
@@ -33,7 +33,7 @@ CASES = [(config, name) for config in POSITIONAL for name in numbers_of(config)]
 
 
 def outside(name: str) -> list[str]:
-    """Numbers just outside an option's range and far outside, as a user would type them."""
+    """Numbers just outside and far outside an option's range, as a user would type them."""
     bounds = RANGES[name]
     whole = isinstance(bounds.low, int) and isinstance(bounds.high, int)
     just = [str(bounds.low - 1), str(bounds.high + 1)] if whole else [str(bounds.low / 2), str(bounds.high * 2)]

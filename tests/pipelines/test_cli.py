@@ -59,7 +59,7 @@ def help_of(command: str, folder: Path) -> str:
 
 
 @pytest.mark.parametrize("command", ["sample", "denoise", "restore", "report", "export", "keep"])
-def test_help_names_what_a_command_is_given(command: str, tmp_path: Path) -> None:
+def test_help_names_arguments_by_their_meaning(command: str, tmp_path: Path) -> None:
     usage = help_of(command, tmp_path).splitlines()[0]
     given = re.findall(r"(?<=[\] ])[A-Z]+(?= |$)", re.sub(r"\[--[^]]*\]", "", usage))
     assert set(given) & {"STUDY", "MODEL"}
@@ -114,17 +114,17 @@ def test_command_ends_in_one_line_and_an_exit_code(how: str, code: int, said: st
 
 @pytest.mark.parametrize("before", [{}, {"NO_PROXY": "intra.net"}, {"no_proxy": "intra.net", "NO_PROXY": "other"}])
 def test_requests_to_this_machine_bypass_a_proxy(before: dict[str, str], tmp_path: Path) -> None:
-    """The state API frees the CPUs of a killed trial by such a request."""
+    """Ray's state API sends such requests. The study needs it to free the CPUs of a killed trial."""
     code = "import pipelines, requests; print(requests.utils.get_environ_proxies('http://127.0.0.1:8265'))"
     plain = {name: value for name, value in ENVIRONMENT.items() if not name.lower().endswith("_proxy")}
     proxied = plain | {"http_proxy": "http://127.0.0.1:9"} | before
     assert python(code, tmp_path, env=proxied).stdout == b"{}\n"
-    code = code.replace("127.0.0.1:8265", "a.intra.net")  # what the user excepted stays excepted
+    code = code.replace("127.0.0.1:8265", "a.intra.net")  # the user's own exceptions stay
     assert (python(code, tmp_path, env=proxied).stdout == b"{}\n") == bool(before)
 
 
 def test_command_refuses_python_without_docstrings(tmp_path: Path) -> None:
-    """Ray cannot be imported then."""
+    """Ray cannot be imported without docstrings."""
     done = python(BROKEN, tmp_path, "--how", "user", env=ENVIRONMENT | {"PYTHONOPTIMIZE": "2"})
     assert done.returncode == 2
     assert done.stderr.decode().startswith("error: Python runs without docstrings")

@@ -78,7 +78,7 @@ def test_denoise_resizes_cleans_and_writes_pictures(model, tmp_path):
 
 
 def test_denoise_takes_arrays_without_a_channel_axis(model, tmp_path):
-    """The arrays of a data set's .npz may lack that axis too."""
+    """The .npz of a data set may also lack the channel axis."""
     for name, shape in (("flat", (2, 8, 8)), ("whole", (2, 1, 8, 8))):
         np.save(tmp_path / f"{name}.npy", np.linspace(0, 1, 128, dtype=np.float32).reshape(shape))
         denoise(Denoise(model, tmp_path / f"{name}.npy", out=tmp_path / name))
@@ -169,7 +169,7 @@ def test_keep_refuses_a_name_that_leads_out_of_its_folder(tmp_path, name):
 
 
 def test_keep_replaces_nothing_but_an_older_copy(tmp_path):
-    """keep.py refuses folders that overlap the study. It never replaces another study or other folder of the same name."""
+    """keep.py refuses folders that overlap the study. It never replaces another study, or another folder, of the same name."""
     study = fake_study.make(tmp_path / "outputs" / "digits-full", experiments=False)
     build_report(study)
     before = sorted(study.rglob("*"))

@@ -25,9 +25,9 @@ def chromium() -> str | None:
 
 @contextmanager
 def browser() -> Iterator[Browser]:
-    """A headless browser; its pages reach this machine only."""
+    """A headless browser. Its pages can reach only this machine."""
     with sync_playwright() as playwright:
-        # no sandbox: a container's root has none; no GPU: there is none
+        # Chromium refuses its sandbox to root, as in a container, and there is no GPU.
         launched = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox", "--disable-gpu"])
         yield launched
         launched.close()
@@ -57,7 +57,7 @@ def close_assistant(page: Page) -> None:
 
 
 def take_pictures(study: Path, store: Path, docs: Path) -> None:
-    """docs/mlflow_runs.png and docs/mlflow_sigma.png from a finished study."""
+    """Draw mlflow_runs.png and mlflow_sigma.png from a finished study."""
     from pipelines.tracking.views import view_paths
 
     said = json.loads((study / "mlflow.json").read_text())

@@ -1,4 +1,4 @@
-"""Ways to end a study early, and what the study must then print and leave."""
+"""Ways to end a study early, and what the study must print and leave behind."""
 
 import signal
 import sqlite3
@@ -20,7 +20,7 @@ PAUSE = 0.5  # seconds between two signals
 
 @dataclass(frozen=True)
 class Ending:
-    """What ends a study, and its exit code, its last line, and the status of its open MLflow runs."""
+    """What ends a study, and what must follow: its exit code, its last line, and the status of its open MLflow runs."""
 
     code: int
     said: str
@@ -39,7 +39,7 @@ ENDINGS = {
 
 
 def end(ending: Ending, driver: "subprocess.Popen[Any]", of_ray: Callable[[str], psutil.Process]) -> int:
-    """Kill the victim, or send the signals to the driver. Returns the id of that process.
+    """Kill the victim, or send the signals to the driver. Return the id of the process that was killed or got the signals.
 
     Args:
         of_ray: finds a process of the driver's Ray by its name.

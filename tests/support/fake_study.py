@@ -30,12 +30,12 @@ SHAPES = {"digits": ((1, 8, 8), 1500), "mnist": ((1, 28, 28), 60_000), "cifar10"
 # model: (test loss minus floor at sigma = 1, test loss minus training loss)
 EXCESS = {"uvb": (0.40, 0.05), "deen": (0.55, 0.02), "uvb_laplace": (1.2, 0.01), "vae": (1.40, 0.01), "sigma_vae": (1.3, 0.02)}
 IMAGES = 200
-# UVB has every experiment. The others have only those that a report compares.
+# Each model's experiments. UVB is not listed, because it has all of them.
 MEASURED = {"deen": ("denoise_rows", "energies", "walk_jump"), "vae": ("decoder_samples", "denoise_rows")}
 
 
 def floor(sigma: float) -> float:
-    """Something like the floor of digits: 3.25 at sigma = 1."""
+    """About the floor of digits: 3.25 at sigma = 1."""
     return 3.25 * sigma**2.4
 
 
@@ -70,7 +70,7 @@ def result(root: Path, task: str, key: str, blob: Any, **arrays: np.ndarray) -> 
 
 
 def add_model(root: Path, of: RunSpec, *, epochs: int = 12, excess: tuple[float, float] | None = None) -> None:
-    """A trained model with its losses, and its internals where it has a latent."""
+    """Write a trained model with its losses and, if it has a latent, its internals."""
     rng = np.random.default_rng([round(of.sigma * 1000), of.seed, *map(ord, of.model)])
     over, gap = excess or EXCESS[of.model]
     scale, latent = of.sigma**1.5, of.model != "deen"

@@ -1,4 +1,4 @@
-"""Files of a small study for the tests of MLflow. Its models are untrained, and its figures are easy to recognize."""
+"""Files of a small study for the tests of MLflow. Its models are untrained, and its numbers are easy to recognize."""
 
 import atexit
 import tempfile
@@ -53,7 +53,7 @@ def complete(store: Store, spec: RunSpec, epochs: int = 4) -> None:
 
 
 def write_tables(store: Store, specs: list[RunSpec], scratch: Path) -> None:
-    """Test loss 3 + σ for UVB and 4 + σ for DEEN, train losses 0.5 less, floor σ; a decoder's loss of 99 beside them."""
+    """Write tables: test loss 3 + σ for UVB and 4 + σ for DEEN, train losses 0.5 less, floor σ, and decoder losses of 99."""
     rows = []
     for spec in specs:
         for split in ("train", "test"):
@@ -84,7 +84,7 @@ def open_tracker(uri, store, warnings=None, **options):
 
 
 def snapshot(uri, deleted=False):
-    """All that MLflow holds of the experiment, in a form that can be compared."""
+    """What MLflow has stored of the experiment, in a form that tests can compare."""
     from mlflow.entities import ViewType
 
     client = open_client(uri)

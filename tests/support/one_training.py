@@ -1,4 +1,4 @@
-"""A training in this process, which a test can run and interrupt."""
+"""Trainings in this process, which a test can run and interrupt."""
 
 from pathlib import Path
 

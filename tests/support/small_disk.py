@@ -1,4 +1,4 @@
-"""A real file system of few megabytes, which can be filled and enlarged."""
+"""A real file system of a few megabytes, which a test can fill and enlarge."""
 
 import os
 import subprocess
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 class CannotMount(Exception):
-    """This process may not mount file systems; the message says what `mount` said."""
+    """This process may not mount file systems. The message has the output of `mount`."""
 
 
 class SmallDisk:
@@ -24,7 +24,7 @@ class SmallDisk:
             raise CannotMount(f"no file system can be mounted here ({done.stderr.strip()})")
 
     def fill(self) -> Path:
-        """Write a file that takes all the room there is."""
+        """Write a file that fills the disk."""
         path = self.path / f"filler-{self.megabytes}"
         with open(path, "wb", buffering=0) as file:
             size = 1 << 16

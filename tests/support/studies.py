@@ -1,4 +1,4 @@
-"""Small whole studies, and how a test runs one as a process of its own."""
+"""Small whole studies, and a function that runs one in its own process."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ SIZE_ARGUMENTS = [word for name, value in SIZE.items() for word in (f"--{name}",
 
 
 def study(folder: Path, mark: str, *more: str) -> "subprocess.Popen[str]":
-    """Start the study of `make chaos`, of two models, in `folder`/digits; its output goes to out.txt."""
+    """Start the study of two models that `make chaos` runs, in `folder`/digits. Its output goes to out.txt."""
     folder.mkdir(exist_ok=True)
     command = [sys.executable, str(ROOT / "pipelines" / "full_study.py"), *STUDY, *SIZE_ARGUMENTS, "--address", "local"]
     with open(folder / "out.txt", "a") as out:

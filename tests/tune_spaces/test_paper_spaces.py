@@ -71,7 +71,7 @@ def test_sec311_uses_the_papers_optimizer(base: Base) -> None:
 
 
 def test_every_space_trains_a_step_with_finite_gradients(digits: ImageSet) -> None:
-    """For the networks, activations and objectives of every space, at full width, no gradient is missing or infinite."""
+    """At full width no network, activation or objective of a space has a missing or infinite gradient."""
     data = DataRef(digits.name, digits.checksum, digits.shape, 4)
     base = Base(data, ("uvb", "deen"), (1.0,), (0,), RECIPES["fast"])
     kinds = {(s.model, s.widths, s.activation, s.objective): s for name in space_names() for s in get_space(name).specs(base)}

@@ -1,4 +1,4 @@
-"""Spaces, how their trainings are judged, and the commands that train them; without a Ray cluster."""
+"""Spaces, how their trainings are judged, and the commands that train them. These tests need no Ray cluster."""
 
 import dataclasses
 import json
@@ -106,7 +106,7 @@ def test_sweep_chooses_by_held_out_images_and_never_by_the_test_set(
 def test_run_study_holds_out_training_images(
     held_out: bool, name: str, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Tested on the images that `run_study` gives to the space."""
+    """The test looks at the images that `run_study` gives to the space."""
     seen: list[ImageSet] = []
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("pipelines.study.session.dry_run", lambda *_: "")

@@ -1,4 +1,4 @@
-"""The numbers typed in `uvb.paper`, against the paper's own text."""
+"""The numbers that are typed in `uvb.paper`, compared with the paper's text."""
 
 import itertools
 import re
@@ -24,7 +24,7 @@ def test_paper_lookups_return_none_where_the_paper_has_no_number() -> None:
 
 
 def test_paper_gap_grows_with_the_noise() -> None:
-    """Losses rise with sigma. From sigma = 0.5 on, the gap between DEEN and UVB rises, too. So typing errors would show."""
+    """Losses rise with sigma. From sigma = 0.5 on, the gap between DEEN and UVB rises too. A typing error would break this."""
     for row in paper.LOSSES.values():
         assert len(row) == len(paper.SIGMAS)
         assert list(row) == sorted(row)
@@ -36,7 +36,7 @@ def test_paper_gap_grows_with_the_noise() -> None:
 
 
 def test_paper_numbers_are_those_of_its_text(shared: Path) -> None:
-    """Tables 1 to 5, Remark 4 and Fig. 2's caption as typed in `uvb.paper`, against the paper's own text."""
+    """Compare Tables 1 to 5, Remark 4 and Fig. 2's caption."""
     text = (shared / "paper" / "unnormalized_variational_bayes.md").read_text()
 
     def numbers(line: str) -> list[float]:

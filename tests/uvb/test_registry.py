@@ -1,4 +1,4 @@
-"""Registries: things of this project, and of other installed packages by entry points."""
+"""Registries find what this project registers, and what other installed packages register by entry points."""
 
 from pathlib import Path
 

@@ -69,7 +69,7 @@ def test_spec_of_another_version_is_refused_in_one_line(digits, change):
 
 
 def test_spec_id_of_a_committed_training_is_its_folders_name():
-    """A field that was added later changes no spec_id."""
+    """If a field is added to the spec, the ids of older trainings must stay."""
     folders = [path.parent for path in (ROOT / "results" / "h200" / "models").glob("*/spec.json")]
     assert len(folders) >= 3
     for folder in folders:

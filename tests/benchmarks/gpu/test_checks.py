@@ -1,4 +1,4 @@
-"""The GPU's checks on a CPU: they pass, and they can fail."""
+"""The checks for the GPU, run on a CPU. They pass for right gradients and fail for wrong ones."""
 
 import pytest
 import torch

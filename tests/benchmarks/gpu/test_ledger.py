@@ -1,4 +1,4 @@
-"""The ledger: it measures nothing twice on one kind of machine, and continues after a failure."""
+"""The ledger measures nothing twice on one kind of machine, and continues after a failure."""
 
 import json
 
@@ -51,7 +51,7 @@ def test_ledger_begins_no_job_without_time_for_it(tmp_path):
 
 
 def test_ledger_records_only_the_job_that_lost_the_device(tmp_path, monkeypatch):
-    """The job is recorded as failed, so that the next call skips it."""
+    """The ledger records the job as failed, so that the next call skips it."""
 
     def lost(device):
         raise measure.DeviceLost("an illegal memory access was encountered")

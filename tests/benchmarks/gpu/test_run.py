@@ -15,7 +15,7 @@ from uvb.plan import Plan
 
 @pytest.fixture
 def call(tmp_path, monkeypatch):
-    """Call the script on tiny networks, with few experiments; return its summary."""
+    """Call the script on tiny networks, with few experiments. Return its summary."""
     monkeypatch.setattr(run, "experiment_names", lambda default_only: ["losses", "internals"])
     monkeypatch.setattr(run.warm, "rows", lambda *_: [a_row("compile/x", 1.0, measure.machine())])
 
@@ -114,7 +114,7 @@ def test_plan_is_compiled_without_a_graph_where_nothing_was_measured(tmp_path):
     assert run.plan_for("uvb", ledger, "cuda") == Plan(device="cuda", precision="bf16", compile=True)
 
 
-def test_trainings_are_distinct_and_the_most_telling_first(digits):
+def test_trainings_are_distinct_and_the_most_informative_first(digits):
     specs = in_order_of_value({"mnist": digits, "cifar10": digits})
     first = [f"{model} fast, learning_rate=0.0005 1" for model in ("uvb", "deen", "vae")]
     first.insert(1, "uvb muon, learning_rate=0.002 1")
@@ -124,8 +124,8 @@ def test_trainings_are_distinct_and_the_most_telling_first(digits):
     assert len(set(ids)) == len(ids) == 27
 
 
-def test_warm_tells_of_compilations_that_fail_or_take_too_long(monkeypatch, capsys):
-    """Each job is a process of its own, so the others continue."""
+def test_warm_reports_compilations_that_fail_or_take_too_long(monkeypatch, capsys):
+    """Each job runs in its own process, so the other jobs continue."""
     assert list(warm.rows("", (("nothing", "mnist", 2),))) == []
     monkeypatch.setattr(warm, "SECONDS", 0.0)
     assert list(warm.rows("", (("uvb", "mnist", 2),))) == []

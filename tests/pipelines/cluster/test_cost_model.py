@@ -1,4 +1,4 @@
-"""The cost model against measurements, against itself, and against the page made from it."""
+"""The cost model against measurements, closed forms, and the page that is made from it."""
 
 import dataclasses
 import json
@@ -51,8 +51,8 @@ def test_forward_flops_of_one_convolution_match_a_count_by_hand() -> None:
     assert forward_flops("deen", MNIST, one) - one.hidden * linear == 2 * 9 * 128 * 26 * 26
 
 
-def test_forward_flops_fall_back_on_two_a_parameter(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model that looks at values cannot run on the meta device. Its study continues."""
+def test_forward_flops_fall_back_on_two_per_parameter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that reads values cannot run on the meta device. A study must not fail because of this."""
     build = get_model("deen").build
 
     def looking(*arguments: object) -> torch.nn.Module:
@@ -131,7 +131,7 @@ def test_document_equals_the_page() -> None:
 
 
 def test_estimated_seconds_are_timed_steps_and_probes(digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """3 epochs of 1,500 images are 36 steps of 128 and 3 probes of 2 × 297 images: 36 × 0.5 s + 1782 × 0.001 s."""
+    """3 epochs of 1,500 images have 36 steps of 128 images, and 3 probes of 2 × 297 images: 36 × 0.5 s + 1782 × 0.001 s."""
     recipe = RECIPES["fast"].changed(epochs=3, batch_size=128)
     spec = dataclasses.replace(
         tiny_spec(digits), recipe=recipe, data=dataclasses.replace(tiny_spec(digits).data, train_images=1500)
@@ -156,7 +156,7 @@ def test_paces_times_one_process_per_worker(workers: int, digits: ImageSet) -> N
 
 
 def test_fitted_machine_has_the_measured_step() -> None:
-    """To that step, the cost model adds the cost of more GPU workers and of checkpoints."""
+    """The cost model adds the costs of more GPU workers and of checkpoints to the measured step."""
     for work in (paper_work("uvb"), paper_work("deen")):
         machine = fitted_machine(work, 0.6)
         assert step_seconds(work, machine) == pytest.approx(0.6)

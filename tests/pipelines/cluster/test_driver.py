@@ -16,7 +16,7 @@ from tests.support.one_training import PLAN, train
 from uvb.data import ImageSet
 
 
-def test_stopped_early_marks_models_that_another_command_trains(store: Store, digits: ImageSet) -> None:
+def test_stopped_early_marks_models_until_a_command_does_not_search(store: Store, digits: ImageSet) -> None:
     specs = [tiny_spec(digits, seed=seed) for seed in range(3)]
     train(specs[0], store)
     trial = SimpleNamespace(config={"group": 0})
@@ -35,7 +35,7 @@ def test_stopped_early_marks_models_that_another_command_trains(store: Store, di
     assert Training(specs[1], PLAN, store, 1e9, 0).run()["outcome"] == "done"
 
 
-def test_early_deaths_give_a_group_up_in_one_line(store: Store, digits: ImageSet) -> None:
+def test_early_deaths_give_up_a_group_in_one_line(store: Store, digits: ImageSet) -> None:
     specs = [tiny_spec(digits, seed=seed) for seed in range(3)]
     train(specs[0], store)
     blobs, error = [spec.to_json() for spec in specs], RuntimeError("no module\nnamed plugin")
@@ -53,11 +53,11 @@ def test_early_deaths_give_a_group_up_in_one_line(store: Store, digits: ImageSet
     assert line.startswith(f"{specs[2].label}: its workers died {STUCK_LIMIT} times before they began")
     assert "named plugin" in line
     assert "\n" not in line
-    prepare(Running(digits, specs, store), StudyConfig())  # a new session counts anew
+    prepare(Running(digits, specs, store), StudyConfig())  # a new session counts from zero
     assert EarlyDeaths(store.uri, blobs).seen.get("stuck", 0) == 0
 
 
-def test_early_deaths_do_not_count_what_training_counted(store: Store, digits: ImageSet) -> None:
+def test_early_deaths_ignore_workers_that_had_begun_to_train(store: Store, digits: ImageSet) -> None:
     spec = tiny_spec(digits)
     deaths = EarlyDeaths(store.uri, [spec.to_json()])
     for step in range(2 * STUCK_LIMIT):  # each worker wrote its progress before it died

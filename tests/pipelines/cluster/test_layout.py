@@ -1,4 +1,4 @@
-"""Layout and groups without a Ray cluster: how trainings share the machines."""
+"""Layouts and groups say how trainings share the machines. These tests need no Ray cluster."""
 
 import dataclasses
 import itertools
@@ -59,7 +59,7 @@ def test_layout_refuses_a_worker_larger_than_every_node(digits: ImageSet) -> Non
         choose_layout(StudyConfig(cpus_per_worker=3.0), has, some_specs(digits))
 
 
-def test_capacity_expects_nodes_like_those_there_are(digits: ImageSet) -> None:
+def test_capacity_expects_further_nodes_of_the_present_size(digits: ImageSet) -> None:
     growing = Capacity(10, 0, ((4, 0),), cluster=True)
     assert growing.node_cpus == [4, 4, 2]
     assert Capacity(8, 0, ((0, 0),), cluster=True).node_cpus == [8]
@@ -74,13 +74,13 @@ def test_layout_of_two_cpus(digits: ImageSet) -> None:
 
 @pytest.mark.parametrize(("cpus", "workers", "threads"), [(1, 1, 1), (2, 1, 2), (2, 2, 1), (4, 1, 4), (4, 2, 2), (16, 1, 16)])
 def test_layout_gives_a_worker_as_many_threads_as_cpus(digits: ImageSet, cpus: int, workers: int, threads: int) -> None:
-    """A trial takes a hundredth of a CPU. This does not cost a worker a whole thread."""
+    """A trial takes a hundredth of a CPU, but its worker keeps all threads."""
     layout = choose_layout(StudyConfig(num_workers=workers, concurrent_trials=1), capacity(cpus), some_specs(digits))
     assert layout.threads == threads
 
 
 def test_layout_puts_a_gpu_worker_on_one_node(digits: ImageSet) -> None:
-    """Two nodes of one GPU have no place for a worker of two GPUs, and places for two workers of 0.7. More is refused."""
+    """Two nodes of one GPU have no place for a worker of two GPUs, and places for two workers of 0.7 GPUs but not three."""
     has = Capacity(16, 2, ((8, 1), (8, 1)), cluster=True)
     specs = some_specs(digits)
     with pytest.raises(UserError, match=r"2 GPUs per worker.*ask for at most 1"):
@@ -132,7 +132,7 @@ def test_make_groups_joins_small_models_but_not_searches(digits: ImageSet) -> No
     assert len(make_groups({Plan(workers=2): specs}, layout, one_each=False)) == 1
     assert len(make_groups({Plan(workers=2): specs}, layout, one_each=True)) == len(specs)
     many = [dataclasses.replace(s, recipe=dataclasses.replace(s.recipe, epochs=10**8)) for s in specs]
-    assert len(make_groups({Plan(workers=2): many}, layout, one_each=False)) == len(specs)  # each large model gets its own
+    assert len(make_groups({Plan(workers=2): many}, layout, one_each=False)) == len(specs)  # each large model has its own group
 
 
 def test_stored_plan_is_honoured_or_refused(digits: ImageSet) -> None:
@@ -149,7 +149,7 @@ def test_stored_plan_is_honoured_or_refused(digits: ImageSet) -> None:
 
 
 def test_new_plan_compiles_long_trainings(digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All of them must be long, since all get one plan."""
+    """All trainings share one plan, so all of them must be long."""
     monkeypatch.setattr("uvb.plan.has_fast_bf16", lambda device: True)
     monkeypatch.setattr("uvb.plan.has_cpp_compiler", lambda: True)
     short = some_specs(digits)

@@ -1,4 +1,4 @@
-"""A training that cannot fit into memory is refused with both figures."""
+"""A training that cannot fit into memory is refused. The error says how much memory it needs, and how much there is."""
 
 import dataclasses
 
@@ -29,7 +29,7 @@ def test_training_bytes_grow_with_weights_and_with_the_images_of_a_worker(digits
     assert one == 2 * two == 4 * 32 * (activations(spec.model, spec.data.shape, spec.widths) + 64)
 
 
-def test_memory_check_refuses_what_does_not_fit_with_both_figures(digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_check_says_what_is_needed_and_what_there_is(digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
     small = tiny_spec(digits)
     large = dataclasses.replace(small, widths=Widths((320, 640, 1280), 20000, 100, 20000))
     assert training_bytes(large, 2) > 6e8

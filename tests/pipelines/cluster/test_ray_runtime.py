@@ -26,7 +26,7 @@ def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def port():
-    """The port of a gRPC server, which stands for a cluster."""
+    """The port of a gRPC server, which stands in for a cluster."""
     server = grpc.server(ThreadPoolExecutor(1))
     number = server.add_insecure_port("127.0.0.1:0")
     server.start()
@@ -75,7 +75,7 @@ def test_cluster_address_heeds_auto_and_local_in_the_variable(port: int, monkeyp
     assert cluster_address("") is None
 
 
-def test_cluster_address_takes_what_answers(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cluster_address_accepts_an_address_that_answers(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     address = f"127.0.0.1:{port}"
     assert cluster_address(address) == address
     assert cluster_address("") is None
@@ -99,7 +99,7 @@ def test_start_ray_refuses_a_folder_too_long_for_sockets(monkeypatch: pytest.Mon
         start_ray(None)
 
 
-def test_private_folder_opens_to_its_owner_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_private_folder_opens_only_to_its_owner(monkeypatch: pytest.MonkeyPatch) -> None:
     with tempfile.TemporaryDirectory() as parent:
         monkeypatch.setenv("RAY_TMPDIR", parent)
         folder = Path(private_folder()).parent
@@ -121,7 +121,7 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_token_is_made_and_kept_for_its_owner_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_token_is_kept_where_only_its_owner_can_read_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     token = tmp_path / ".ray" / "auth_token"
     private_token(create=False)
@@ -135,7 +135,7 @@ def test_token_is_made_and_kept_for_its_owner_alone(monkeypatch: pytest.MonkeyPa
     assert (mode(token), token.read_text()) == (0o600, made)
 
 
-def test_token_lives_in_the_environment_where_home_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_token_is_kept_in_the_environment_if_home_is_not_writable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("HOME", str(tmp_path / "file"))
     monkeypatch.setenv("RAY_AUTH_TOKEN", "")

@@ -65,7 +65,7 @@ def test_checkpoint_of_another_configuration_is_refused_by_name(store: Store, di
 
 
 def test_checkpoint_is_used_after_the_store_failed_for_a_moment(digits: ImageSet, monkeypatch) -> None:
-    """The worker dies, and the next one continues from the checkpoint instead of beginning anew."""
+    """The worker dies, and the next worker continues from the checkpoint. It does not begin anew."""
     spec, store = tiny_spec(digits), Store(f"memory://{uuid4().hex}/study")
     save_images(store, digits)
     with pytest.raises(Killed):
@@ -111,7 +111,7 @@ def test_checkpoint_of_other_code_is_refused_with_the_difference(store: Store, d
 
 
 def rewritten(folder: Path, **changes: object) -> None:
-    """Change fields of a state.json, as a bad disk would: its hash stays. None removes a field."""
+    """Change fields of a state.json but not its hash, as a bad disk would. None removes a field."""
     path = folder / "state.json"
     blob = json.loads(path.read_text()) | changes
     path.write_text(json.dumps({key: value for key, value in blob.items() if value is not None}))
@@ -130,8 +130,8 @@ def rewritten(folder: Path, **changes: object) -> None:
         {"format": 99, "json_sha256": None},
     ],
 )
-def test_checkpoint_with_wrong_content_is_passed_over(store: Store, digits: ImageSet, changes: dict[str, object]) -> None:
-    """The SHA-256 of the tensors is right. The hash of the JSON is there, or missing as in older versions."""
+def test_checkpoint_with_wrong_content_is_skipped(store: Store, digits: ImageSet, changes: dict[str, object]) -> None:
+    """The SHA-256 of the tensors is right. The hash of the JSON is wrong, or missing as in older versions."""
     spec = dataclasses.replace(tiny_spec(digits), recipe=dataclasses.replace(tiny_spec(digits).recipe, epochs=4))
     with pytest.raises(Killed):
         Interrupted(spec, store, 3).run()
@@ -152,8 +152,10 @@ def test_checkpoint_without_a_hash_of_its_json_is_used(store: Store, digits: Ima
     assert train(spec, store).history["start"] == newest.name
 
 
-def test_checkpoint_that_kills_its_reader_is_given_up(store: Store, digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker that dies before its first step counts as stuck, too."""
+def test_training_is_given_up_if_its_checkpoint_kills_workers(
+    store: Store, digits: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that dies before its first step also counts as stuck."""
     spec = tiny_spec(digits)
     with pytest.raises(Killed):
         Interrupted(spec, store, 1).run()

@@ -1,4 +1,4 @@
-"""The measurements after a training: which there are, and when they are repeated."""
+"""The measurements after a training: which ones a study makes, and when it repeats them."""
 
 import dataclasses
 import math
@@ -47,7 +47,7 @@ def test_unfinished_repeats_what_was_measured_with_other_settings(store: Store, 
     exact = store.read_json(f"{tasks[0].folder}/result.json")
     rows = store.read_json(f"{tasks[1].folder}/result.json")["rows"]
     ours = {(r["split"], r["estimator"]): r["loss"] for r in rows}
-    assert exact["floor"] < ours["train", "energy"]  # nothing is below the floor
+    assert exact["floor"] < ours["train", "energy"]  # no estimator is below the floor
     assert exact["floor"] < exact["nonparametric"]
 
 

@@ -1,4 +1,4 @@
-"""A training in one process: how it ends, and what the study then does."""
+"""A training in one process: how it ends, and what the study does then."""
 
 import dataclasses
 import json
@@ -67,7 +67,7 @@ def test_training_that_was_killed_ends_bit_identical(store: Store, tmp_path: Pat
     assert not (folder_of(store, spec) / "state").exists()
 
 
-def test_done_training_tells_its_figures(store: Store, digits: ImageSet) -> None:
+def test_done_json_has_the_numbers_of_the_training(store: Store, digits: ImageSet) -> None:
     spec = tiny_spec(digits)
     training = train(spec, store)
     done = json.loads((folder_of(store, spec) / "done.json").read_text())
@@ -137,7 +137,7 @@ def test_training_fails_once_on_damaged_images(store: Store, digits: ImageSet) -
     assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "failed"
     assert "damaged" in json.loads((folder_of(store, spec) / "failed.json").read_text())["error"]
     save_images(store, digits)
-    assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "failed"  # for this session
+    assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "failed"  # this session does not try again
     prepare(Running(digits, [spec], store), StudyConfig())
     assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "done"
 
@@ -169,7 +169,7 @@ def test_training_that_always_dies_at_one_place_is_given_up(
 def test_training_given_up_is_tried_again_by_the_next_session(
     store: Store, digits: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another program may have taken the memory. It may be gone now, so the next session counts from zero."""
+    """Another program may have used all memory and ended since then. So the next session counts from zero."""
     spec = tiny_spec(digits)
     with monkeypatch.context() as ill:
         ill.setattr(TrainState, "fresh", lambda *_: (_ for _ in ()).throw(Killed))
@@ -185,7 +185,7 @@ def test_training_interrupted_often_is_not_given_up(store: Store, digits: ImageS
     spec = tiny_spec(digits)
     with monkeypatch.context() as ill:
         ill.setattr(TrainState, "fresh", lambda *_: (_ for _ in ()).throw(Killed))
-        for _ in range(STUCK_LIMIT + 1):  # each in a session of its own
+        for _ in range(STUCK_LIMIT + 1):  # each try is in its own session
             prepare(Running(digits, [spec], store), StudyConfig())
             with pytest.raises(Killed):
                 Training(spec, PLAN, store, 1e9, 0).run()

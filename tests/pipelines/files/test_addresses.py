@@ -1,4 +1,4 @@
-"""Addresses of stores: secrets are masked, silent stores are refused soon, and paths stay inside their folder."""
+"""Addresses of stores: secrets are masked, stores that do not answer are refused soon, and paths stay inside their folder."""
 
 import json
 import time
@@ -139,7 +139,7 @@ def test_store_create_never_replaces(tmp_path: Path) -> None:
         assert store.read_bytes("lock.json") == b"mine"
 
 
-def test_store_find_json_does_without_damaged_files(tmp_path: Path) -> None:
+def test_store_find_json_ignores_damaged_files(tmp_path: Path) -> None:
     from pipelines.files.formats import Curves
 
     store = Store(tmp_path)

@@ -56,7 +56,7 @@ def remote(monkeypatch):
     return Store(f"memory://{uuid4().hex}/study")
 
 
-def test_heartbeat_lock_refuses_and_frees(remote):
+def test_heartbeat_lock_refuses_a_second_driver_and_is_removed_at_the_end(remote):
     with study_lock(remote, "digits") as check:
         with pytest.raises(UserError, match="already run by process"), study_lock(remote, "digits"):
             pytest.fail("two hold it")
@@ -114,7 +114,7 @@ def test_heartbeat_lock_is_free_when_its_holder_is_gone(remote, change, free):
 def test_heartbeat_lock_notices_that_it_was_stolen(remote):
     with study_lock(remote, "digits") as check:
         thief = {**lock._identity(), "place": "elsewhere", "host": "thief"}
-        for _ in range(20):  # a beat may just be writing
+        for _ in range(20):  # again and again, because the holder's heartbeat may overwrite it
             remote.write_json(LOCK, thief)
             time.sleep(0.02)
         time.sleep(0.1)

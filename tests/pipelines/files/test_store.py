@@ -45,7 +45,7 @@ def test_store_reads_what_it_wrote(store):
         store.read_bytes("models/b/blob")
 
 
-def test_store_travels_to_workers_as_its_address(store):
+def test_store_is_pickled_as_its_address(store):
     store.write_bytes("deep/down", b"x")
     copy = pickle.loads(pickle.dumps(store))
     assert copy.read_bytes("deep/down") == b"x"
@@ -137,7 +137,7 @@ def test_store_upload_that_breaks_off_never_looks_whole(tmp_path, monkeypatch):
     assert not whole.is_complete("model")
 
 
-def test_store_keeps_the_old_bytes_of_a_killed_writer_and_sweeps_its_litter(tmp_path):
+def test_store_keeps_the_old_file_if_a_writer_is_killed_and_sweeps_the_new_one(tmp_path):
     store = Store(tmp_path)
     store.write_bytes("tables/losses.parquet", b"old")
     code = (
@@ -178,7 +178,7 @@ def test_require_writable_refuses_at_the_start(tmp_path):
 
 
 def test_store_puts_options_behind_every_path():
-    """Such an option names an S3 server of your own."""
+    """Users name their own S3 server by such an option."""
     store = Store("s3://bucket/studies/?region=x&endpoint_override=http%3A%2F%2Fhost")
     inner = Store(store.join("models", "abc"))
     assert inner.uri == "s3://bucket/studies/models/abc?region=x&endpoint_override=http%3A%2F%2Fhost"

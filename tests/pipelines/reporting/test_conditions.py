@@ -1,4 +1,4 @@
-"""Which trainings a report shows if a folder holds several conditions, commands or measurements."""
+"""Which trainings a report shows if a folder has trainings of several conditions, commands or measurements."""
 
 import dataclasses
 import json
@@ -115,7 +115,7 @@ def test_main_group_is_of_the_last_commands_widths(tmp_path: Path) -> None:
 
 
 def test_tables_leave_out_what_was_measured_with_other_settings(tmp_path: Path) -> None:
-    """If the tables kept them, they would average seeds measured on different images."""
+    """Otherwise the tables would average seeds that were measured on different images."""
     specs = [fake_study.spec("uvb", seed=seed) for seed in range(3)]
     for spec, settings in zip(specs, "aab", strict=True):
         fake_study.add_model(tmp_path, spec)

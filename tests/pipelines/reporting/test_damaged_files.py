@@ -1,4 +1,4 @@
-"""A study with files of wrong content: the report refuses them at once, in one line."""
+"""The report refuses a study whose files have wrong content, at once and in one line."""
 
 import os
 import re

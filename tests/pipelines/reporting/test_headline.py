@@ -170,7 +170,7 @@ def test_pair_table_has_the_headlines_interval(tmp_path: Path) -> None:
 
 
 def test_summary_is_the_headline_and_the_losses_at_a_few_noise_levels(study: Path) -> None:
-    """The losses are those of the table; digits at eight noise levels are shown at four."""
+    """The losses are those of the table. Of the eight noise levels the summary shows four."""
     losses = build_tables(study)["losses"]
     sentence, head, *rows, mean_image = summary(study)
     assert sentence.startswith("At σ = 1.0 on digits, UVB is lower than DEEN")

@@ -79,7 +79,7 @@ def test_page_is_whole_and_loads_nothing(page: str) -> None:
 
 
 def test_page_shows_all_charts_without_its_scripts(study: Path, page: str) -> None:
-    """Each chart is a picture. A script can draw it again from data in the page, which hold the same numbers."""
+    """Each chart is a picture. A script can draw the chart again from data in the page, which have the same numbers."""
     scripts = re.findall(r"<script( [^>]*)?>(.*?)</script>", page, re.S)
     charts = [json.loads(text) for kind, text in scripts if "json" in kind]
     assert len(scripts) == len(charts) + 2

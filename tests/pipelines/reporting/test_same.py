@@ -1,4 +1,4 @@
-"""`report.py --same`: two studies are the same if all numbers in their tables are."""
+"""`report.py --same` calls two studies the same if all numbers in their tables are equal."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The report's warnings, and how its figures are drawn."""
+"""The report's warnings, and the drawing of its figures."""
 
 import base64
 import json
@@ -58,8 +58,8 @@ def test_curves_draw_one_epoch_as_a_point(tmp_path: Path) -> None:
     assert 1 in points["strokeOpacity"]["scale"]["range"]
 
 
-def test_strip_of_a_kept_copy_is_left_to_the_kept_drawing(tmp_path: Path) -> None:
-    """A copy has the numbers of `denoise_rows`, and none of its arrays."""
+def test_strip_of_a_copy_without_arrays_is_not_drawn_again(tmp_path: Path) -> None:
+    """A copy has the numbers of `denoise_rows`, but none of its arrays."""
     study = fake_study.make(tmp_path / "digits")
     strip = next(d for d in drawings() if d.name == "legible")
     assert list(strip.pictures(Study(StudyFiles(study), build_tables(study))))
@@ -68,7 +68,7 @@ def test_strip_of_a_kept_copy_is_left_to_the_kept_drawing(tmp_path: Path) -> Non
     assert list(strip.pictures(Study(StudyFiles(study), build_tables(study)))) == []
 
 
-def test_report_of_a_copy_older_than_the_strip_opens_with_its_kept_rows(tmp_path: Path) -> None:
+def test_report_of_a_copy_without_a_strip_begins_with_its_denoised_rows(tmp_path: Path) -> None:
     study = fake_study.make(tmp_path / "digits")
     build_report(study)
     captions = json.loads((study / "figures/captions.json").read_text())
@@ -86,7 +86,7 @@ def test_report_of_a_copy_older_than_the_strip_opens_with_its_kept_rows(tmp_path
 
 
 def test_style_gives_no_two_models_the_same_colour_and_marker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plug-ins take the spare colours in turn, and another marker each time round."""
+    """Plug-ins take the spare colours in turn. When the colours repeat, the plug-ins get other markers."""
     names = [f"mine_{i}" for i in range(40)]
     monkeypatch.setattr(style, "model_names", lambda: ["uvb", *names])
     style._spare_place.cache_clear()
@@ -119,7 +119,7 @@ def test_images_have_square_pixels(width: tuple[int, int]) -> None:
 
 
 def test_flow_of_many_classes_is_drawn_in_bounded_size() -> None:
-    """Classes that change at every step: few images are drawn, and no stay is long enough for a label."""
+    """The classes change at every step. So only few images are drawn, and no class lasts long enough for a label."""
     random = np.random.default_rng(0)
     chart = nebula.draw_classes(random.integers(0, 2000, (500, 512)))
     rows = chart.spec["data"]["values"]

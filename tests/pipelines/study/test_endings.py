@@ -1,4 +1,4 @@
-"""A study that ends early: its line and its log; nothing stays RUNNING."""
+"""A study that ends early: the line that it prints, its log, and the signals that it heeds."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""A study's images: saved once, mended if damaged; each machine fetches the parts that it needs, once."""
+"""A study saves its images once, and mends a damaged file. Each machine fetches each part that it needs once."""
 
 from pathlib import Path
 
@@ -75,7 +75,7 @@ def test_load_images_refuses_a_damaged_part_and_mends_it(
 
 
 def test_load_images_fetches_a_file_of_an_earlier_version_whole(store: Store, images: ImageSet, tmp_path: Path) -> None:
-    """Such a file has no checksums of parts, and its tensors are in another order."""
+    """Such a file has no checksums of its parts, and its tensors are in another order."""
     from safetensors.torch import save_file
 
     tensors = {

@@ -55,9 +55,9 @@ def test_progress_counts_work_and_tells_each_line_once(store: Store, digits: Ima
 
 
 def test_time_left_counts_the_measurements(store: Store, digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half the training took 10 s, so the rest takes 10 s. Measurements of as much work as the whole training take 20 s.
+    """Half of the training took 10 s, so the other half takes 10 s. Measurements with as much work as the training take 20 s.
 
-    Measurements that were timed take the timed seconds.
+    If the measurements were timed, the timed seconds count instead.
     """
     spec = tiny_spec(digits)
     work, clock_says = training_flops(spec), iter((100.0, 110.0, 110.0))
@@ -78,7 +78,10 @@ def test_time_left_counts_the_measurements(store: Store, digits: ImageSet, monke
 
 
 def test_progress_counts_only_this_sessions_work(store: Store, digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The earlier session was killed at three quarters, with a checkpoint at the half. Now 10 s repeat a quarter."""
+    """An earlier session was killed at three quarters of the training, and left a checkpoint at half.
+
+    This session trains the third quarter again, in 10 s.
+    """
     spec = tiny_spec(digits)
     epochs, clock_says = spec.recipe.epochs, iter((100.0, 110.0))
     monkeypatch.setattr("pipelines.study.progress.time", SimpleNamespace(monotonic=lambda: next(clock_says), time=time.time))
@@ -109,7 +112,7 @@ def test_progress_counts_only_this_sessions_work(store: Store, digits: ImageSet,
     assert progress.gained() == pytest.approx(training_flops(spec) / 4)
 
 
-def test_progress_never_rounds_up_to_all(store: Store, digits: ImageSet) -> None:
+def test_progress_never_rounds_up_to_100_percent(store: Store, digits: ImageSet) -> None:
     spec = tiny_spec(digits)
     store.write_json(f"models/{spec.spec_id}/progress.json", {"epoch": 0.996 * spec.recipe.epochs})
     assert "(99%)" in TrainingProgress([spec], store).view()[1]

@@ -1,4 +1,4 @@
-"""The origin of a result is the code's own commit, and not that of a repository around it."""
+"""A result names the commit of the code that made it, and not the commit of a repository around that code."""
 
 import subprocess
 from pathlib import Path
@@ -18,7 +18,7 @@ def commit(folder: Path) -> str:
 
 
 def test_git_revision_is_of_the_checkout_that_holds_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The revision tells changed files. Code that is installed inside another repository has no revision."""
+    """The revision says whether files have changed. Code that is installed inside another repository has no revision."""
     for code in (tmp_path / "checkout" / "pipelines" / "study", tmp_path / "other" / "venv" / "pipelines" / "study"):
         code.mkdir(parents=True)
         (code / "provenance.py").write_text("1\n")

@@ -1,4 +1,4 @@
-"""A study tells on the screen what it has read, and keeps it for its report."""
+"""A study prints what it has read, and keeps these facts for its report."""
 
 import io
 from pathlib import Path

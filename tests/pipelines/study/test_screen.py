@@ -1,4 +1,4 @@
-"""What a study prints where there is no terminal."""
+"""What a study prints if its output is not a terminal."""
 
 import io
 

@@ -102,7 +102,7 @@ def test_check_refuses_files_that_are_not_mlflows_and_leaves_them_alone(tmp_path
         "folder": "Is a directory",
     }
     before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
-    check_tracking_uri(f"sqlite:///{tmp_path}/older")  # written a moment ago: another process may be making it
+    check_tracking_uri(f"sqlite:///{tmp_path}/older")  # accepted while it is new, because another process may be making it
     for path in before:
         os.utime(path, (0, 0))
     for name, why in said.items():

@@ -1,4 +1,4 @@
-"""Models in MLflow: logged as a folder and a pyfunc, and fetched again unchanged. Nothing is pickled."""
+"""A study logs models to MLflow as a folder and a pyfunc, and can fetch them unchanged. It pickles nothing."""
 
 import pickle
 import shutil
@@ -93,7 +93,7 @@ def test_log_model_pickles_nothing_and_load_unpickles_nothing(logged, monkeypatc
     mlflow.pyfunc.load_model(path)
 
 
-def test_log_model_logs_once_and_redoes_a_torn_upload(logged):
+def test_log_model_logs_once_and_repeats_an_interrupted_upload(logged):
     client, uri, found = logged
     run_id, folder = found["uvb"]
     first = models.log_model(client, run_id, folder)
@@ -148,7 +148,7 @@ def test_register_best_names_models_by_data_set_where_there_are_several(logged):
 
 
 def test_register_best_never_mixes_two_sets_of_images(logged):
-    """Two data sets have the same name, in one table or in two studies of the same name."""
+    """Two data sets may have the same name: in one table, or in two studies of the same name."""
     client, _, found = logged
     rows = [("a", 4.0, "c" * 64), ("b", 3.0, "d" * 64)]
     losses = pd.DataFrame(rows, columns=["spec_id", "loss", "checksum"])

@@ -1,4 +1,4 @@
-"""Other trackers get the same metrics, steps and numbers as MLflow."""
+"""TensorBoard and Weights & Biases get the same metrics, steps and numbers as MLflow."""
 
 import json
 from pathlib import Path

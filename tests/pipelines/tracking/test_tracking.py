@@ -1,4 +1,4 @@
-"""The projection of a study into a real SQLite store of MLflow."""
+"""The tracker copies a study into a real SQLite store of MLflow."""
 
 import json
 import time
@@ -51,7 +51,7 @@ def test_tracker_tags_a_later_commands_settings(uri, store):
     assert seen == [("4", None), ("2", None), ("4", "8"), ("2", "1"), ("4", "4"), ("2", "2")]
 
 
-def test_default_tracking_uri_is_what_a_plain_mlflow_ui_shows(monkeypatch, tmp_path):
+def test_default_tracking_uri_is_the_default_of_mlflow_ui(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert default_tracking_uri() == f"sqlite:///{tmp_path}/mlflow.db"

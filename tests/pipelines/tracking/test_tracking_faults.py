@@ -1,4 +1,4 @@
-"""MLflow or the study's folder fails. The user is told once which of them failed, and MLflow catches up later."""
+"""MLflow or the study's folder fails. The tracker tells the user once which of them failed, and MLflow catches up later."""
 
 import shutil
 import time

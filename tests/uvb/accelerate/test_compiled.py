@@ -1,4 +1,4 @@
-"""The step as one compiled graph: it has the uncompiled loss and gradients, or it is refused."""
+"""The compiled step has the loss and gradients of the uncompiled step, or it is refused."""
 
 import functools
 
@@ -28,7 +28,7 @@ def batch_of(spec, model, key):
     [("fp64", 1e-12, "eager"), ("bf16", 1e-12, "eager"), pytest.param("bf16", 2e-2, "inductor", marks=pytest.mark.slow)],
 )
 def test_compiled_step_equals_the_eager_step(digits, name, precision, bound, backend, monkeypatch):
-    """Loss and gradients of a trace are equal nearly to the bit. Those of compiled code are equal up to bf16's rounding."""
+    """A trace has the same loss and gradients nearly to the bit. Compiled code has them up to the rounding of bf16."""
     compile = torch.compile
     monkeypatch.setattr(torch, "compile", lambda module, **options: compile(module, backend=backend, **options))
     spec, plan = tiny_spec(digits, name), Plan(precision=precision, compile=True)
@@ -66,7 +66,7 @@ def test_prepare_trains_eagerly_if_the_model_branches_on_data(digits):
 
 
 def test_prepare_refuses_a_trace_with_another_gradient(digits, monkeypatch):
-    """The model's Python code gives another number at every call. A trace keeps the first number."""
+    """The model multiplies by another number at every call. A trace keeps one number."""
     monkeypatch.setattr(torch, "compile", lambda module, **_: module)
     spec = tiny_spec(digits)
     model, calls = build_model(spec), []

@@ -1,4 +1,4 @@
-"""What happens if no CUDA graph can be captured, or a graph is wrong. `benchmarks/gpu/checks.py` tests real graphs."""
+"""What the step does if no CUDA graph can be captured, or if a graph is wrong. `benchmarks/gpu/checks.py` tests real graphs."""
 
 import pytest
 import torch
@@ -33,7 +33,7 @@ def test_fit_goes_on_without_a_graph_that_cannot_be_captured(digits, model):
 
 
 class Replayed(Graphed):
-    """A graph whose replay computes the results times `factor` into its own memory. None: the results are missing."""
+    """Stands in for a graph. Its replay gives the results times `factor`. If `factor` is None, the results are missing."""
 
     factor: float | None = 1.0
 
@@ -68,7 +68,7 @@ def test_graphed_refuses_a_graph_with_other_results(factor, refused, recwarn):
 
 @pytest.mark.parametrize(("factor", "refused"), [(1.0, False), (1.1, True)])
 def test_gradients_of_compares_a_graphs_gradients_without_the_loss(monkeypatch, recwarn, factor, refused):
-    """The loss is so large that a common tolerance would hide wrong gradients."""
+    """The loss is so large that one tolerance for loss and gradients would hide wrong gradients."""
 
     class OtherGradients(Replayed):
         def _changed(self, output):

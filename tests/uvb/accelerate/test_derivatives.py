@@ -1,4 +1,4 @@
-"""The derivatives written out in `accelerate/convolution` and `accelerate/silu`, against autograd, in float64 and bf16."""
+"""The derivatives that `accelerate/convolution` and `accelerate/silu` write out, against autograd, in float64 and bf16."""
 
 import pytest
 import torch
@@ -63,7 +63,7 @@ def test_convolution_and_its_input_gradient_have_forward_derivatives_in_the_weig
 
 
 def test_convolve_has_no_filter_as_large_as_the_image_in_its_second_derivative():
-    """Our rule is one weight gradient. Autograd's own rule convolves with the activations as a filter."""
+    """Our rule computes one weight gradient. Autograd's rule uses the activations as a filter."""
     x, weight, bias = draws(2, 3, 9, 9, key="x"), draws(4, 3, 3, 3, key="w").requires_grad_(), draws(4, key="b")
 
     class Filters(TorchDispatchMode):
@@ -84,7 +84,7 @@ def test_convolve_has_no_filter_as_large_as_the_image_in_its_second_derivative()
 
 @pytest.mark.parametrize("layer", [convolve, product])
 def test_convolution_in_forward_mode_equals_reverse_mode(digits, layer, monkeypatch):
-    """torch.func.hessian of an energy, forward over reverse, equals reverse over reverse."""
+    """torch.func.hessian takes forward over reverse mode. It must equal reverse over reverse mode."""
     monkeypatch.setattr(nets, "convolve", layer)
     model = build_model(tiny_spec(digits, "deen")).double()
     y, eps = draws(1, *digits.shape, key="y"), draws(1, 0, key="e")
@@ -107,9 +107,9 @@ def test_convolution_in_forward_mode_equals_reverse_mode(digits, layer, monkeypa
 
 @pytest.mark.parametrize("name", ["uvb", "deen", "vae", "direct"])
 def test_fast_derivatives_are_as_exact_as_autograds_in_bf16(digits, name, monkeypatch):
-    """Gradients of a bf16 step with our derivatives and with autograd's, both compared with float64.
+    """Compare the gradients of a bf16 step with float64: once with our derivatives, and once with autograd's.
 
-    The error of ours is at most a quarter larger.
+    The error of our derivatives is at most a quarter larger.
     """
     gradients = {}
     for path in ("exact", "plain", "fast"):
@@ -131,7 +131,7 @@ def test_fast_derivatives_are_as_exact_as_autograds_in_bf16(digits, name, monkey
 
 
 def test_convolve_of_one_channel_answers_channels_last():
-    """oneDNN reads the layout from strides, which are ambiguous for one channel. A wrong guess costs transpositions."""
+    """oneDNN reads the layout from strides, which are ambiguous for one channel. If it guesses wrong, it transposes."""
     net = nn.Conv2d(1, 8, 3)
     with torch.autocast("cpu", torch.bfloat16):
         y = convolve(torch.rand(2, 1, 6, 6), net.weight, net.bias)

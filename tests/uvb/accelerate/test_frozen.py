@@ -1,4 +1,4 @@
-"""A frozen energy gives the numbers of the energy itself, to the bit."""
+"""A frozen energy gives the same bits as the energy itself."""
 
 import pytest
 import torch
@@ -36,7 +36,7 @@ def test_frozen_equals_the_energy(digits, name, precision):
 
 
 def test_frozen_gradients_of_several_batches_do_not_overwrite_each_other(digits, monkeypatch):
-    """Five chains, two at a time, need two graphs. One of them is used twice, and its memory is reused."""
+    """Five chains, two at a time, need two graphs. The graph of two chains runs twice and reuses its memory."""
     monkeypatch.setattr(frozen, "Graphed", Replayed)
     energy = build_model(tiny_spec(digits, "uvb"))
     assert isinstance(energy, Energy)

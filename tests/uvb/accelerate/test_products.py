@@ -1,4 +1,4 @@
-"""Convolutions of few pixels as matrix products: they give the same numbers and derivatives. A plan chooses them."""
+"""Convolutions of few pixels as matrix products give the same numbers and derivatives. A plan chooses them."""
 
 import dataclasses
 
@@ -69,7 +69,7 @@ def test_products_apply_to_few_pixels_on_a_cpu_and_not_in_old_plans():
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", ["uvb", "deen"])
 def test_inner_gradient_by_autograd_equals_vjp_to_the_bit(digits, name, precision, monkeypatch):
-    """Loss and gradients of all parameters. On a CPU a model takes autograd's inner gradient, which costs less."""
+    """The loss and the gradients of all parameters are the same. On a CPU a model uses autograd, which costs less."""
     spec, plan, found = tiny_spec(digits, name), Plan(precision=precision), []
     for inside in (False, True):
         monkeypatch.setattr("uvb.models.base.inside_transform", lambda inside=inside: inside)

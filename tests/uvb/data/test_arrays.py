@@ -17,7 +17,7 @@ def test_npz_takes_uint8_as_it_is(tmp_path: Path) -> None:
     train, test = pixels(5, 4, 6), pixels(2, 4, 6, seed=1)
     np.savez_compressed(tmp_path / "a.npz", x_train=train, x_test=test, y_train=np.arange(5)[:, None], y_test=np.arange(2))
     images = load_dataset(str(tmp_path / "a.npz"))
-    order = seed_zero_order(5)  # the first images are of all classes, however the file is sorted
+    order = seed_zero_order(5)  # images are shuffled, so a few of them have all classes even if the file is sorted
     assert np.array_equal(images.train[:, 0].numpy(), train[order])
     assert np.array_equal(images.test[:, 0].numpy(), test)
     assert images.train_labels is not None
@@ -25,7 +25,7 @@ def test_npz_takes_uint8_as_it_is(tmp_path: Path) -> None:
 
 
 def test_number_labels_leaves_no_gaps(tmp_path: Path) -> None:
-    """Labels that begin at 1 would give a class that never occurs. Ids would give a huge transition matrix."""
+    """Labels that began at 1 would leave class 0 empty, and large ids would make a huge transition matrix."""
     named = {"x_train": pixels(4, 4, 4), "x_test": pixels(2, 4, 4), "y_train": [-2, 1_000_000, 7, 7], "y_test": [7, 3]}
     np.savez(tmp_path / "a.npz", **named)
     images = load_dataset(str(tmp_path / "a.npz"))
@@ -55,7 +55,7 @@ def test_npz_finds_the_channels_first_or_last(tmp_path: Path) -> None:
     for channels in (1, 3, 4):  # a last axis of 2 is a width
         np.savez(tmp_path / f"{channels}.npz", images=pixels(10, 5, 6, channels))
         assert load_dataset(str(tmp_path / f"{channels}.npz")).shape == (channels, 5, 6)
-    for first in ((1, 6, 2), (1, 5, 3), (3, 3, 3)):  # if the first axis may be the channels, it is
+    for first in ((1, 6, 2), (1, 5, 3), (3, 3, 3)):  # where both the first and last axis may be channels, the first is
         np.savez(tmp_path / "first.npz", images=pixels(10, *first))
         assert load_dataset(str(tmp_path / "first.npz")).shape == first
 
@@ -119,7 +119,7 @@ def test_npz_does_not_read_other_objects(tmp_path: Path) -> None:
 
 
 def test_npz_refuses_bombs_and_false_headers_before_they_take_memory(tmp_path: Path) -> None:
-    """One megabyte unpacks to a gigabyte; one header claims terabytes."""
+    """One file of a megabyte unpacks to a gigabyte. The header of another file claims terabytes."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (1 << 30, 1, 1)})
     with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as bomb, bomb.open("images.npy", "w") as file:

@@ -1,6 +1,6 @@
 """The cache of converted sets. A set is converted once, in parallel, and again if its files change.
 
-A killed conversion is continued; it never looks finished.
+After a kill the next command continues the conversion. An unfinished conversion never looks finished.
 """
 
 import json
@@ -37,7 +37,7 @@ def faces(tmp_path: Path) -> Path:
 
 
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """A list. From now on, each piece that this process decodes is appended to it."""
+    """Return a list. From now on, the number of each piece that this process decodes is appended to the list."""
     seen: list[int] = []
     run = convert.Job.run
     monkeypatch.setattr(convert.Job, "run", lambda self, piece, *rest: (seen.append(piece), run(self, piece, *rest))[1])
@@ -90,7 +90,7 @@ def test_cache_mends_a_damaged_file(faces: Path, empty_cache: Path, damage: str)
 
 
 def test_convert_gives_the_same_set_with_many_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sets are equal, too, if a late image is in colour, so that all images must be read again."""
+    """A late image is in colour, so all images must be read again. Even then the sets are equal."""
     array = pixels(3000, 2, 2)
     images: list[bytes | None] = [png(image) for image in array]
     images[2900] = png(pixels(1, 2, 2, 3)[0])
@@ -193,7 +193,7 @@ def test_cache_says_in_one_line_that_it_cannot_be_written(faces: Path, tmp_path:
 
 
 def test_image_set_load_does_not_read_a_large_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its checksum comes from the header. A flipped pixel is noticed when the file is fetched, not when it is loaded."""
+    """The checksum comes from the header. A flipped pixel is noticed when the file is fetched, not when it is loaded."""
     monkeypatch.setattr(image_set, "VERIFIED_BYTES", 0)
     images = ImageSet("small", torch.from_numpy(pixels(6, 1, 4, 4)), torch.from_numpy(pixels(2, 1, 4, 4)), classes=("a", "b"))
     path = tmp_path / "images.safetensors"

@@ -133,7 +133,7 @@ def test_digits_have_the_documented_split_of_all_1797_images() -> None:
 
 
 def test_digits_keep_the_known_loss_of_the_mean_and_the_checksum() -> None:
-    """4.74 was measured before this code was written. Stored models name the checksum, so it may change only on purpose."""
+    """4.74 was measured before this code was written. Stored models name the checksum, so it must not change by accident."""
     images = load_dataset("digits")
     assert mean_predictor_loss(images) == pytest.approx(4.74, abs=0.02)
     assert images.checksum == "a928b79a01505c9d"

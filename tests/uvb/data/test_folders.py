@@ -210,7 +210,7 @@ def test_folder_resizes_and_crops_to_one_size(tmp_path: Path) -> None:
     assert sorted(torch.cat([images.train, images.test])[:, 0, 3, 3].tolist()) == [0, 1, 2, 3]
 
 
-# What is doubtful
+# Warnings
 
 
 def test_folder_warns_of_dark_pictures(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Data sets of the hub, without a network: read from the library's cache, or refused in one line. Also names of splits."""
+"""Without a network, data sets of the hub are read from the library's cache, or refused in one line. Also names of splits."""
 
 import time
 from pathlib import Path

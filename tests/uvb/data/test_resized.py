@@ -1,4 +1,4 @@
-"""A data set with a name, at another size."""
+"""Named data sets, resized."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Training from memory, from a map and from a stream gives the same bits."""
+"""Training from memory, from a memory-mapped file and from a stream gives the same bits."""
 
 from pathlib import Path
 
@@ -72,7 +72,7 @@ def test_streamed_gives_the_rows_of_the_tensor_for_any_worker_and_step(world: in
 
 
 def test_streamed_reads_only_a_few_batches_ahead() -> None:
-    """If an epoch is begun again or never finished, no thread stays."""
+    """No thread stays if an epoch is begun again or never finished."""
     import threading
 
     before = threading.active_count()
@@ -89,14 +89,14 @@ def test_streamed_reads_only_a_few_batches_ahead() -> None:
     pytest.fail("a thread is still there")
 
 
-def test_streamed_refuses_rows_that_were_not_announced() -> None:
+def test_streamed_refuses_rows_out_of_order() -> None:
     streamed = Streamed(torch.zeros(20, 1, 1, 1, dtype=torch.uint8), CPU)
     streamed.begin(torch.arange(20), 10, 0, slice(0, 10))
     with pytest.raises(IndexError, match="not the next ones"):
         streamed[torch.tensor([7])]
 
 
-def test_rows_on_a_cpu_uses_a_small_set_where_it_is() -> None:
+def test_rows_on_a_cpu_does_not_copy_a_small_set() -> None:
     pixels = torch.zeros(20, 1, 1, 1, dtype=torch.uint8)
     rows = rows_on(pixels, CPU)
     assert isinstance(rows, Resident)

@@ -1,4 +1,4 @@
-"""Estimates that need no training: their losses against known numbers."""
+"""The losses of estimates that need no training, against known numbers."""
 
 import pytest
 import torch

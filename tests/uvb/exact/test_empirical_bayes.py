@@ -41,7 +41,7 @@ def test_posterior_mean_of_float32_and_uint8_agrees_with_float64() -> None:
 
 
 def test_negative_log_density_has_its_constants() -> None:
-    """Compared with the density written out."""
+    """The expected value is the density, written out."""
     train, y, sigma = images(30, "train"), images(11, "y"), 0.4
     noise = torch.distributions.Normal(torch.zeros((), dtype=y.dtype), sigma)
     each = noise.log_prob((y[:, None] - train).flatten(2)).sum(2)  # (B, N)
@@ -105,14 +105,17 @@ def loss(images: ImageSet, x: Tensor, sigma: float, draws: int) -> float:
 
 
 def test_posterior_mean_has_the_known_losses_on_digits(digits: ImageSet) -> None:
-    """Measured before this code: at σ = 1 a floor of 3.25 on the training set, a non-parametric 3.34 on the test set."""
+    """At σ = 1 it has 3.25 on training images and 3.34 on test images, as measured before this code was written."""
     assert loss(digits, digits.train, 1.0, draws=4) == pytest.approx(3.25, abs=0.05)
     assert loss(digits, digits.test, 1.0, draws=20) == pytest.approx(3.34, abs=0.05)
 
 
 @pytest.mark.slow
 def test_posterior_mean_has_the_known_losses_on_mnist(shared: Path) -> None:
-    """Measured before this code: at σ = 1 a floor of 3.63 and a non-parametric 21.7. Here: 2,000 images, one draw."""
+    """At σ = 1 it has 3.63 on training images and 21.7 on test images, as measured before this code was written.
+
+    This test measures 2,000 images with one draw.
+    """
     mnist = load_dataset("mnist", shared / "data", download=False)
     assert loss(mnist, mnist.train[:2000], 1.0, draws=1) == pytest.approx(3.63, abs=0.4)
     assert loss(mnist, mnist.test[:2000], 1.0, draws=1) == pytest.approx(21.7, abs=1.0)

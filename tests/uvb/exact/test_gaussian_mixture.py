@@ -40,7 +40,7 @@ def test_log_prob_equals_torch_distributions(isotropic: bool) -> None:
 
 @pytest.mark.parametrize("isotropic", [True, False])
 def test_score_equals_autograd_and_eq_2(isotropic: bool) -> None:
-    """∇ log p by autograd, in closed form, and from the posterior mean (Eq. 2), for energies and mixtures."""
+    """Compare ∇ log p by autograd, in closed form, and from the posterior mean (Eq. 2)."""
     m, eps = mixture(isotropic), torch.empty(20, 0)
     energy = m.energy(0.3).double()
     sigma = float(energy.sigma)
@@ -54,14 +54,14 @@ def test_score_equals_autograd_and_eq_2(isotropic: bool) -> None:
 
 
 def test_bayes_loss_of_one_gaussian_is_closed_form() -> None:
-    """Σ_d v σ²/(v + σ²), exact."""
+    """The loss is exactly Σ_d v σ²/(v + σ²)."""
     loss = bayes_loss(gaussian(torch.tensor([0.25])), 0.5)
     assert loss.value == pytest.approx(6 * 0.25 * 0.25 / 0.5)
     assert loss.standard_error == 0
 
 
 def test_bayes_loss_of_a_split_gaussian_is_closed_form() -> None:
-    """Two halves of a Gaussian are that Gaussian. They take the Monte Carlo path, whose result has no spread here."""
+    """Two equal components are one Gaussian. They take the Monte Carlo path, whose result has no spread here."""
     v = torch.tensor([0.25, 0.25])
     halves = GaussianMixture(torch.tensor([0.5, 0.5]), torch.full((2, *SHAPE), 0.5), v)
     assert bayes_loss(halves, 0.5, draws=100).value == pytest.approx(bayes_loss(gaussian(v[:1]), 0.5).value, rel=1e-5)

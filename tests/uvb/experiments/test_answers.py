@@ -61,7 +61,7 @@ def test_nebula_of_a_gaussian_ends_at_its_mean(images: ImageSet) -> None:
 
 
 def test_nebula_gives_the_flow_time_in_units_of_sigma_squared(images: ImageSet) -> None:
-    """t/σ² with t the sum of the steps. For a Gaussian energy y - m decays about as exp(-t/s²)."""
+    """The flow time is t/σ², where t is the sum of the steps. For a Gaussian energy y - m decays about as exp(-t/s²)."""
     model = Gaussian(mean=0.3, variance=1.0, sigma=0.5)
     result = run("nebula", model, images, scale=1.0)
     arrays, values = result.arrays, result.scalars
@@ -155,7 +155,7 @@ def test_score_error_is_in_units_of_the_score(images: ImageSet) -> None:
 
 
 def test_score_error_on_training_images_is_the_excess_over_the_floor(digits: ImageSet) -> None:
-    """E‖x - x̂‖² - floor = E‖x̂ - x̂_exact‖²: two different sums, equal within their errors."""
+    """E‖x - x̂‖² - floor and E‖x̂ - x̂_exact‖² are different sums. They are equal within their errors."""
     context = Context(digits, FP64, EvalConfig(draws=1), scale=1.0)
     spec = tiny_spec(digits, data=DataRef("digits", digits.checksum, digits.shape, len(digits.train)))
     model = Gaussian(mean=0.3, variance=1.2)
@@ -163,7 +163,7 @@ def test_score_error_on_training_images_is_the_excess_over_the_floor(digits: Ima
     floor = reference(digits, 1.0, EvalConfig(draws=1), FP64)
     loss = next(r for r in get_experiment("losses").run(model, spec, context).scalars["rows"] if r["split"] == "train")
     assert loss["loss"] - floor.floor == pytest.approx(error["error"], abs=5 * (loss["stderr"] + floor.floor_stderr))
-    assert error["error"] > 20 * (loss["stderr"] + floor.floor_stderr)  # otherwise the line above would say little
+    assert error["error"] > 20 * (loss["stderr"] + floor.floor_stderr)  # else the tolerance above would be too wide
 
 
 def test_reference_equals_the_losses_of_the_exact_estimator(images: ImageSet) -> None:
@@ -182,7 +182,7 @@ def test_reference_equals_the_losses_of_the_exact_estimator(images: ImageSet) ->
 
 
 def test_denoise_rows_sample_a_gaussian_by_one_chain(images: ImageSet) -> None:
-    """Langevin (Eq. 19) from uniform noise, in the experiment's own key; each jump halves the distance to the mean."""
+    """The chain walks by Langevin (Eq. 19) from uniform noise. Each jump halves the distance to the mean."""
     samples = run("denoise_rows", Gaussian(mean=0.3, variance=2.0), images, scale=1.0).arrays["samples"]
     assert samples.shape == (ROWS, *images.shape)
     spread = 2 * (samples[9:] - 0.3)  # of the chain itself, which is N(0.3, 2) once it has forgotten its start

@@ -46,7 +46,7 @@ def test_detection_of_the_exact_energy_is_the_same_in_both_rows(images: ImageSet
 
 
 def test_detection_with_a_wide_gaussian_ranks_by_distance(images: ImageSet) -> None:
-    """Its energy is the distance to grey 0.3, so constants have the lowest energies of all: the known failure."""
+    """The energy is the distance to grey 0.3, so constants have the lowest energies. This is a known failure of energies."""
     rows = run("detection", Gaussian(), images).scalars["rows"]
     clean = {row["set"]: row["auroc"] for row in rows if row["input"] == "clean" and row["energy"] == "model"}
     assert clean["constants"] < 0.4

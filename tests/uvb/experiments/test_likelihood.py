@@ -1,4 +1,4 @@
-"""-log p(y) of energies with a known log Z, and of an energy that has no log Z."""
+"""-log p(y) for energies with a known log Z, and for an energy that has none."""
 
 import dataclasses
 
@@ -12,7 +12,7 @@ from uvb.exact.empirical_bayes import EmpiricalBayes
 
 
 class Raised(EmpiricalBayes):
-    """The exact energy of the training set, raised by 7 nats: the same density."""
+    """The exact energy of the training set plus 7 nats. It has the same density."""
 
     def energy(self, y: Tensor, eps: Tensor) -> Tensor:
         return super().energy(y, eps) + 7
@@ -25,7 +25,7 @@ class Pit(Gaussian):
         return super().energy(y, eps) - 2 * y[:, 0, 0, 0].square()
 
 
-def test_likelihood_of_the_exact_energy_is_exact_whatever_its_zero(images: ImageSet) -> None:
+def test_likelihood_of_the_exact_energy_is_exact_after_a_constant_is_added(images: ImageSet) -> None:
     """The excess over the exact density is the error of log Z. tiny_spec trains on the first 100 images."""
     values = run("likelihood", Raised(images.train[:100], 1.0, levels=images.levels), images, scale=1.0).scalars
     assert values["message"] == ""
@@ -38,7 +38,7 @@ def test_likelihood_of_the_exact_energy_is_exact_whatever_its_zero(images: Image
 
 
 def test_likelihood_of_a_gaussian_is_its_normal_density(images: ImageSet) -> None:
-    """N(0.3, 1.2 I), whose log Z has a closed form."""
+    """The log Z of N(0.3, 1.2 I) has a closed form."""
     model = Gaussian(mean=0.3, variance=1.2)
     result = run("likelihood", model, images, scale=1.0)
     assert result.scalars["log_z"] == pytest.approx(32 * torch.tensor(2.4 * torch.pi).log().item(), abs=0.06)

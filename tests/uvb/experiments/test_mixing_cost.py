@@ -1,4 +1,4 @@
-"""The cost of mixing, on energies for which it is known or does not exist."""
+"""The cost of mixing, for energies with a known cost, and for chains that do not mix."""
 
 import pytest
 import torch
@@ -37,7 +37,7 @@ def test_mixing_gives_a_message_and_no_number_if_chains_diverge_stick_or_do_not_
 
 
 def test_mixing_settings_scale_with_sigma(images: ImageSet) -> None:
-    """On an energy of y/σ alone a setting in units of σ costs the same at every σ."""
+    """If an energy depends only on y/σ, a setting in units of σ costs the same at every σ."""
 
     class Scaled(Gaussian):
         def energy(self, y: Tensor, eps: Tensor) -> Tensor:

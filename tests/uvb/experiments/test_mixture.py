@@ -22,7 +22,7 @@ def mixture() -> ImageSet:
 
 
 def test_mixture_images_have_the_moments_of_the_mixture(mixture: ImageSet) -> None:
-    """Within 5 standard errors and without clipping; labels are the components."""
+    """The moments agree within 5 standard errors, no pixel is clipped, and the labels are the components."""
     truth, n = true_mixture(), len(mixture.train)
     assert 0 < int(mixture.train.min()) < int(mixture.train.max()) < mixture.levels
     x = mixture.train.double() / mixture.levels
@@ -54,7 +54,7 @@ def test_mixture_excess_of_the_true_energy_is_zero(mixture: ImageSet) -> None:
 
 
 def test_uvb_learns_the_score_of_a_mixture(mixture: ImageSet) -> None:
-    """Its excess loss falls to 5 % of (mean predictor - optimum) or less. An untrained net is far from that."""
+    """UVB's excess loss falls to at most 5 % of (mean predictor - optimum). Before training it is above 100 %."""
     widths = Widths(conv=(4,), hidden=32, latent=8, decoder=64)
     recipe = Recipe("short", epochs=5, batch_size=100, learning_rate=1e-2, schedule="cosine", warmup=0.05, clip=100.0, ema=0.99)
     data = DataRef(mixture.name, mixture.checksum, mixture.shape, len(mixture.train))

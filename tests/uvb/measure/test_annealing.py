@@ -21,7 +21,7 @@ LOG_Z = 123.4
 
 
 class Lowered(Energy):
-    """A mixture's energy (whose log Z is 0) minus `LOG_Z`. So its log Z is `LOG_Z`."""
+    """A mixture's energy minus `LOG_Z`. The mixture's energy has log Z = 0, so this energy has log Z = `LOG_Z`."""
 
     def __init__(self, mixture: GaussianMixture, sigma: float) -> None:
         super().__init__(sigma)

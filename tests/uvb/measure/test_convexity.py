@@ -14,7 +14,7 @@ DISTANCES = [1.0, 2.1, 4.0, 20.0]
 
 
 def test_bound_holds_for_exact_energies() -> None:
-    """Images lie in the cube. The bound holds in every direction and at every distance."""
+    """If the images lie in the cube, the bound holds in every direction and at every distance."""
     train = torch.rand(12, *SHAPE, generator=generator(0, "train"), dtype=torch.float64)
     centers = 0.5 + normal((300, *SHAPE), 0, "centers").double()
     directions = sphere(centers, generator(0, "directions"))
@@ -25,7 +25,7 @@ def test_bound_holds_for_exact_energies() -> None:
 
 
 def test_bound_is_reached_by_two_opposite_corners() -> None:
-    """Two images in opposite corners and little noise: the posterior means at the two ends are √d apart, the worst case."""
+    """The images are two opposite corners, and σ is small. So the posterior means of two points are up to √d apart."""
     energy = EmpiricalBayes(CORNERS, 0.1)
     found = smallest_monotonicity(energy, CORNERS[:1] + 0.5, CORNERS[1:], torch.empty(1, 0), [2.1, 4.0])
     for each in found:

@@ -10,7 +10,7 @@ from uvb.noise import generator
 
 
 def test_auroc_counts_pairs() -> None:
-    """Six pairs: 3 > 1, 3 > 2, 2 > 1, and 2 = 2; 0 is above none."""
+    """There are six pairs. 3 > 1, 3 > 2 and 2 > 1 count 1, and 2 = 2 counts ½. 0 is above no score."""
     found = auroc(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 2.0, 0.0]))
     assert found.value == pytest.approx(3.5 / 6)
     # Placements: inside 2/3 and 1/2, outside 1, 3/4 and 0.
@@ -26,7 +26,7 @@ def test_auroc_of_separated_swapped_and_equal_scores() -> None:
 
 
 def test_auroc_of_gaussians_has_the_known_value_and_error() -> None:
-    """Φ(Δ/√2) for N(0, 1) and N(Δ, 1); the error is the spread over repetitions."""
+    """For N(0, 1) and N(Δ, 1) the AUROC is Φ(Δ/√2). Its error is the spread over repetitions."""
     g, found = generator(0, "scores"), []
     for _ in range(400):
         found.append(auroc(torch.randn(60, generator=g), 1 + torch.randn(90, generator=g)))

@@ -40,7 +40,7 @@ def mean_and_error(values):
 
 @pytest.mark.parametrize("name", ["uvb", "uvb_laplace", "vae"])
 def test_measure_internals_gives_tables_4_and_5_in_every_convention(digits, name):
-    """One image at a time, with the KL of torch.distributions."""
+    """The test computes one image at a time, with the KL of torch.distributions."""
     model = build_model(tiny_spec(digits, name, sigma=SIGMA)).double()
     noisy = nine_images(digits)
     values = defaultdict(lambda: [[] for _ in range(N)])

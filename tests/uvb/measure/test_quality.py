@@ -17,7 +17,7 @@ def measured(real: Tensor, fake: Tensor, *neighbours: int) -> dict[str, float]:
 
 
 def test_frechet_distance_of_gaussians() -> None:
-    """‖m - m'‖² + Σ (s - s')² where covariances are diag(s²), from their exact sample moments."""
+    """If the covariances are diag(s²), the distance is ‖m - m'‖² + Σ (s - s')². These samples have exactly such moments."""
     z = normal((4000, 3), 0, "z").double()
     z = (z - z.mean(0)) @ torch.linalg.inv(torch.linalg.cholesky(torch.cov(z.T))).T  # mean 0 and covariance I, exactly
     spread, shift = torch.tensor([1.0, 2.0, 0.5]).double(), torch.tensor([3.0, 0.0, -1.0]).double()
@@ -28,7 +28,7 @@ def test_frechet_distance_of_gaussians() -> None:
 
 
 def test_neighbour_measures_match_a_count_by_hand() -> None:
-    """Real at 0, 1, 2, 10 on a line with k = 1: radii 1, 1, 1, 8. Fake at 0.5, 20."""
+    """Real points lie at 0, 1, 2 and 10 on a line. For k = 1 their radii are 1, 1, 1 and 8. Fake points lie at 0.5 and 20."""
     real, fake = (torch.tensor(v).double()[:, None] for v in ([0.0, 1.0, 2.0, 10.0], [0.5, 20.0]))
     found = measured(real, fake, 1, 1)
     assert found["precision"] == 0.5  # 0.5 lies in the balls of 0 and 1; 20 in none
@@ -54,7 +54,7 @@ def test_quality_tells_samples_alike_apart_and_collapsed() -> None:
 
 
 def test_bootstrap_of_precision_is_its_standard_error_over_groups() -> None:
-    """Half of 20 groups lie within the real features: precision is a mean of 20 zeros and ones, so its error is 0.5/√20."""
+    """Half of 20 groups lie within the real features. So precision is a mean of 20 zeros and ones, with the error 0.5/√20."""
     g = generator(0, "features")
     real = torch.randn(200, 2, generator=g, dtype=torch.float64)
     groups = 0.1 * torch.randn(20, 7, 2, generator=g, dtype=torch.float64)
@@ -68,7 +68,7 @@ def test_bootstrap_of_precision_is_its_standard_error_over_groups() -> None:
 
 
 def test_bootstrap_does_not_take_a_copy_for_a_neighbour() -> None:
-    """Two chains with the real features themselves: drawing one of them twice leaves the balls of its points as large."""
+    """Both chains are near the real features. If the bootstrap draws one twice, the balls of its points must not shrink."""
     real = torch.arange(12.0).double()[:, None]
     recall = Quality(real, 1, 1)(torch.stack([real, real + 0.25]))[MEASURES.index("recall")]
     assert (recall.value, recall.stderr) == (1.0, 0.0)

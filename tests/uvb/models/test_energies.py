@@ -1,4 +1,4 @@
-"""Networks and energies: the paper's counts, derivatives in float64, identities."""
+"""Networks and energies: the paper's parameter counts, derivatives in float64, and identities."""
 
 import pytest
 import torch
@@ -51,8 +51,7 @@ def test_default_widths_match_uvb_within_one_percent(model, shape):
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 16, 16)])
 @pytest.mark.parametrize("factor", [0.25, 0.5, 1.0])
 def test_matched_widths_has_the_hidden_layer_nearest_to_the_papers(shape, factor):
-    """Count parameters by Table 1's formula for every triple of widths 1:2:4, with every hidden layer from half to twice the
-    paper's."""
+    """Count parameters by Table 1's formula, for all widths 1:2:4 and all hidden layers from half to twice the paper's."""
     target = parameters("uvb", shape, scaled_widths(get_model("uvb").widths, factor))
     c, h, w = shape
     unit, hidden = torch.arange(2, 512, dtype=torch.float64)[:, None], torch.arange(50, 201, dtype=torch.float64)[None]
@@ -75,7 +74,7 @@ def test_widths_scale_and_impossible_widths_are_refused():
 
 @pytest.mark.parametrize("name", [n for n in model_names() if n != "direct"])
 def test_energy_has_correct_first_and_second_derivatives(name):
-    """gradcheck and gradgradcheck of f in y, then dL/dϑ against central differences along one direction."""
+    """Check f's derivatives in y by gradcheck and gradgradcheck, and dL/dϑ by a central difference along one direction."""
     model = tiny(name)
     y, eps = inputs(model.noise_dim, batch=2)
     assert isinstance(model, Energy)
@@ -102,7 +101,7 @@ def test_energy_has_correct_first_and_second_derivatives(name):
 
 
 def test_energy_forward_is_y_minus_sigma_squared_times_the_gradient():
-    """Eq. 3, with the inner gradient from torch.autograd.grad, an independent way."""
+    """Eq. 3. torch.autograd.grad gives the expected inner gradient."""
     model = tiny("uvb", sigma=0.7)
     y, eps = inputs(model.noise_dim)
     y.requires_grad_()

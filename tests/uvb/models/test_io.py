@@ -1,4 +1,4 @@
-"""Loading a model's folder: what does not fit is refused before it takes memory."""
+"""Loading refuses a model's folder that does not fit, before it takes memory."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def refused(folder: Path) -> str:
 
 @pytest.mark.parametrize("hidden", [10**6, 10**9, 10**18])
 def test_load_refuses_widths_unlike_the_weights_without_allocating_them(folder: Path, hidden: int) -> None:
-    """A spec of terabytes takes no memory, since its shapes are compared with the file's header first."""
+    """A spec of terabytes takes no memory, because its shapes are first compared with the file's header."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     rewrite(folder, hidden=hidden)
     assert "spec" in refused(folder)

@@ -1,4 +1,4 @@
-"""Trained weights belong to one version of the code: the model's class and its parents, as registered."""
+"""Trained weights belong to one version of the code of the model's class and its parents."""
 
 import dataclasses
 import importlib.util
@@ -34,7 +34,7 @@ class Mine(Energy):
 
 
 def test_load_warns_and_resume_refuses_when_the_code_changed(digits, tmp_path, monkeypatch):
-    """Comments and layout do not count. With another function, a checkpoint is refused and a trained model warns."""
+    """A change of comments or layout does not count. After a change of a function, resume refuses, and loading warns."""
     spec = dataclasses.replace(tiny_spec(digits, "deen"), model="mine")
 
     def write(name: str, code: str) -> None:

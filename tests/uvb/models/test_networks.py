@@ -29,7 +29,7 @@ def conv_net(weights, name, y, act):
         height, width = y.shape[2] - 2, y.shape[3] - 2
         y = act((w.flatten(1) @ patches + b[:, None]).reshape(len(y), -1, height, width))
     (w, b), (w_out, b_out) = layers[-2:]
-    pixels = y.permute(0, 2, 3, 1).reshape(len(y), -1)  # (B, H W C); this order only names the weights
+    pixels = y.permute(0, 2, 3, 1).reshape(len(y), -1)  # (B, H W C), the order of the linear layer's weights
     return act(pixels @ w.T + b) @ w_out.T + b_out
 
 

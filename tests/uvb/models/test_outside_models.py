@@ -31,7 +31,7 @@ MODULE = "tests.support.outside_models"
 
 @pytest.fixture
 def outside(tmp_path, monkeypatch):
-    """An installed package with one entry point, which names the module of the models. Afterwards it is gone."""
+    """An installed package with one entry point, which names the module of the models. The fixture removes it at the end."""
     install(tmp_path, "outside", "outside_of_a_test", "", **{"uvb.models": f"outside = {MODULE}"})
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(MODELS, "known", dict(MODELS.known))
@@ -97,7 +97,7 @@ def test_spec_outlives_the_package_of_its_model(outside, digits, monkeypatch):
 
 
 def test_kl_of_a_mixture_prior_is_that_of_the_integral(outside):
-    """In one dimension, the mean estimate over z ~ q is ∫ q log q/p on a grid, within five standard errors."""
+    """In one dimension the mean estimate over z ~ q equals ∫ q log q/p on a grid within five standard errors."""
     model = get_model("uvb_mixture").build((1, 8, 8), Widths((2,), 3, 1, 4), "silu", 1.0).double()
     mu, lam = torch.tensor([[0.7]], dtype=torch.float64), torch.tensor([[-1.0]], dtype=torch.float64)
     q, normal = torch.distributions.Normal(mu, torch.exp(lam / 2)), torch.distributions.Normal

@@ -1,4 +1,4 @@
-"""Samplers with a Metropolis test. They are exact where Langevin has a known bias, and for a random energy at fixed ε."""
+"""Samplers with a Metropolis test are exact where Langevin has a known bias, and for a random energy at fixed ε."""
 
 import math
 
@@ -34,7 +34,7 @@ def test_exact_samplers_are_baoab_metropolis_hmc_and_mala() -> None:
 
 @pytest.mark.parametrize("sampler", EXACT)
 def test_metropolis_samplers_have_the_variance_of_a_gaussian_at_a_large_step(sampler: str) -> None:
-    """Langevin's variance at this step is s² / (1 - δ²/2s²) = 1.37 s². With a test it is s², within the error."""
+    """At this step Langevin's variance is s² / (1 - δ²/2s²) = 1.37 s². With a Metropolis test it is s², within the error."""
     energy = GaussianMixture(torch.ones(1), torch.full((1, *SHAPE), 0.5), torch.tensor([0.25])).energy(1.0)
     start = begin_at(0.5 + math.sqrt(1.25) * normal((20_000, *SHAPE), 1, "start"), 0)
     for name, expected in (("langevin", 1.25 / (1 - 0.82**2 / 2.5)), (sampler, 1.25)):
@@ -108,7 +108,7 @@ def test_metropolis_samplers_hold_one_epsilon_for_all_chains_and_steps(sampler: 
 
 @pytest.mark.parametrize(("sampler", "gradients"), [("mala", 1), ("baoab_metropolis", 1), ("hmc", 4)])
 def test_step_costs_the_gradients_it_declares(sampler: str, gradients: int) -> None:
-    """The first step costs one more gradient, that at the start."""
+    """The first step costs one more gradient, at the starting point."""
     counted = []
 
     class Counting(RandomCenter):

@@ -64,7 +64,7 @@ def test_flow_with_small_steps_solves_the_differential_equation() -> None:
 
 
 def test_flow_takes_each_image_to_its_own_attractor() -> None:
-    """The mixture has two components far apart. Each image goes to the nearer one, whatever the rest of its batch does."""
+    """The mixture has two components far apart. Each image goes to the nearer component, independently of the other images."""
     means = torch.stack([torch.zeros(SHAPE), torch.ones(SHAPE)])
     pair = GaussianMixture(torch.tensor([0.5, 0.5]), means, torch.tensor([1e-4, 1e-4]))
     y = torch.stack([torch.full(SHAPE, v) for v in (0.4, 0.6, 0.1, 0.9, 0.0)])
@@ -74,7 +74,7 @@ def test_flow_takes_each_image_to_its_own_attractor() -> None:
 
 
 def test_flow_keeps_the_noise_of_each_image() -> None:
-    """An image flows in a batch as it would alone: to the minimum of the energy at its own ε."""
+    """In a batch each image flows as it would alone, to the minimum of the energy at its own ε."""
 
     class Shifted(Energy):
         """f(y; ε) = ‖y - ε₀‖²/2, with its minimum at ε₀ in every pixel."""

@@ -34,7 +34,7 @@ def langevin_variance(s2: float, delta: float) -> float:
 
 
 def baoab_covariance(s2: float, delta: float, friction: float) -> Tensor:
-    """Stationary covariance of position and velocity at the end of a step: solve S = A S Aᵀ + b bᵀ, then take the half-kick."""
+    """Stationary covariance of position and velocity after a step: solve S = A S Aᵀ + b bᵀ, then apply the half-kick."""
 
     def step(y: Tensor, v: Tensor, noise: Tensor) -> Tensor:
         return torch.stack(baoab_update(y, v, y / s2, noise, delta, friction))
@@ -55,13 +55,13 @@ def test_langevin_has_the_known_variance(delta: float) -> None:
 @pytest.mark.parametrize("delta", [0.2, 0.5, 1.0])
 @pytest.mark.parametrize("friction", [0.3, 5.0])
 def test_baoab_has_the_known_moments(delta: float, friction: float) -> None:
-    """Positions have variance s² exactly, velocities 1 - δ²/4s². They are uncorrelated."""
+    """Positions have variance s² exactly, and velocities 1 - δ²/4s². Positions and velocities are uncorrelated."""
     expected = torch.diag(torch.tensor([1.3, 1 - delta**2 / 5.2], dtype=torch.float64))
     torch.testing.assert_close(baoab_covariance(1.3, delta, friction), expected)
 
 
 def test_discretization_error_is_first_order_for_langevin_and_second_for_baoab() -> None:
-    """Half the time step (δ² for Langevin, δ for BAOAB) halves the one error and quarters the other."""
+    """Half the time step (δ² for Langevin, δ for BAOAB) halves Langevin's error and quarters BAOAB's."""
     langevin = [langevin_variance(1.0, math.sqrt(h)) - 1 for h in (0.02, 0.01)]
     baoab = [float(baoab_covariance(1.0, h, 1.0)[1, 1]) - 1 for h in (0.2, 0.1)]
     assert langevin[0] / langevin[1] == pytest.approx(2, rel=0.01)
@@ -69,7 +69,7 @@ def test_discretization_error_is_first_order_for_langevin_and_second_for_baoab()
 
 
 def test_baoab_is_more_exact_than_langevin_on_a_mixture() -> None:
-    """Variance of the two-component mixture ±1.5 + N(0, 1) in one dimension, 60,000 chains."""
+    """60,000 chains measure the variance of the mixture ±1.5 + N(0, 1) in one dimension."""
 
     def bias(config: WalkJump) -> float:
         pair = GaussianMixture(torch.tensor([0.5, 0.5]), torch.tensor([-1.5, 1.5]).reshape(2, 1, 1, 1), torch.zeros(2))
@@ -129,7 +129,7 @@ def test_walk_continued_from_a_saved_state_is_the_same_walk(sampler: str, tmp_pa
 
 
 def test_chain_gradient_draws_new_latent_noise_for_every_step_and_chain() -> None:
-    """With Eq. 17's energy, z is sampled at every step: Eq. 19 with a stochastic gradient."""
+    """Eq. 17's energy samples z at every step, so Eq. 19 uses a stochastic gradient."""
     state = begin(2, SHAPE, 0)._replace(y=torch.zeros(2, *SHAPE))
     now, later = (chain_gradient(RandomCenter(1.0), state._replace(step=step), seed=0) for step in (0, 1))
     assert not torch.equal(now, later)
@@ -160,7 +160,7 @@ def test_walk_stops_a_diverging_chain_alone(sampler: str) -> None:
     bad = sound._replace(y=sound.y.index_fill(0, torch.tensor(1), 60.0))
     first = walk_step(Cliff(1.0), bad, config, 0)
     assert first.alive.tolist() == [True, False, True, True]
-    assert torch.equal(first.y[1], bad.y[1]), "it stays at its last finite position"
+    assert torch.equal(first.y[1], bad.y[1]), "a stopped chain stays at its last finite position"
     (end_bad, jump_bad), (end, _) = (list(walk_jump(Cliff(1.0), s, config, 0))[-1] for s in (bad, sound))
     assert end_bad.stopped_at.tolist() == [-1, 1, -1, -1]
     assert jump_bad.alive.tolist() == [True, False, True, True]
@@ -234,7 +234,7 @@ def test_walk_jump_refuses_bad_settings_in_one_line(bad: dict[str, Any], line: s
 
 @pytest.mark.parametrize("sampler", sampler_names())
 def test_walk_at_scales_with_sigma(sampler: str) -> None:
-    """On an energy of y/σ alone, positions and time scale with σ."""
+    """If an energy depends only on y/σ, positions and time scale with σ."""
 
     class Scaled(Energy):
         def energy(self, y: Tensor, eps: Tensor) -> Tensor:

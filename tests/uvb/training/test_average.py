@@ -9,7 +9,7 @@ from uvb.training.state import TrainState
 
 
 def test_average_carries_no_history(digits):
-    """Outside no_grad an average would keep the graph of every step, and memory would grow with each."""
+    """Without no_grad the average would keep the graph of every step, and memory would grow at each step."""
     spec, plan = tiny_spec(digits), Plan()
     state = TrainState.fresh(spec, plan)
     for _ in fit(spec, plan, state, digits):

@@ -45,8 +45,9 @@ def same(a: TrainState, b: TrainState) -> None:
 
 @pytest.mark.parametrize(("clip", "ema"), [(float("inf"), 0.0), (1.58, 0.0), (float("inf"), 0.3), (1.58, 0.3)])
 def test_fit_is_adam_on_the_denoising_loss(digits, clip, ema):
-    """Two epochs against a loop by hand: gradient in y by torch.autograd.grad; clipping and averaging one weight at a time.
-    The decay of 0.3 exceeds (1 + t)/(10 + t), the decay at the start, until the fourth step.
+    """Compare two epochs with a loop written out: autograd's gradient in y, and clipping and averaging of each weight.
+
+    The decay at the start is (1 + t)/(10 + t). It is below 0.3 until the fourth step.
     """
     spec = tiny_spec(digits, recipe=dataclasses.replace(tiny_spec(digits).recipe, clip=clip, ema=ema))
     state, _ = train(spec, digits)
@@ -89,7 +90,7 @@ def test_fit_is_adam_on_the_denoising_loss(digits, clip, ema):
     assert [row.train_loss for row in state.curves] == pytest.approx(means, rel=1e-6)
 
 
-@pytest.mark.parametrize("name", [n for n in model_names() if "laplace" not in n])  # Remark 4: those barely learn
+@pytest.mark.parametrize("name", [n for n in model_names() if "laplace" not in n])  # Laplace models barely learn (Remark 4)
 def test_fit_lowers_the_loss_of_every_model(digits, name):
     spec = tiny_spec(digits, name)
     spec = dataclasses.replace(spec, recipe=dataclasses.replace(spec.recipe, epochs=4, learning_rate=1e-2))
@@ -105,7 +106,7 @@ def test_fit_lowers_the_loss_of_every_model(digits, name):
     [*itertools.product(("uvb", "deen"), ("adam",), ("fp32", "fp64")), ("uvb", "muon", "fp32"), ("deen", "muon", "fp64")],
 )
 def test_fit_resumed_from_any_yield_is_the_same_to_the_bit(digits, tmp_path, name, optimizer, precision):
-    """The training is saved at every yield, also within epochs. Each saved state is loaded into new objects and finished."""
+    """Save the training at every yield, also within epochs. Load each state into new objects, and finish the training."""
     spec, plan = tiny_spec(digits, name), Plan(precision=precision)
     spec = dataclasses.replace(spec, recipe=dataclasses.replace(spec.recipe, optimizer=optimizer))
     whole, _ = train(spec, digits, plan)
@@ -122,7 +123,7 @@ def test_fit_resumed_from_any_yield_is_the_same_to_the_bit(digits, tmp_path, nam
 
 
 def test_tied_weights_are_saved_and_stay_tied(digits, tmp_path, monkeypatch):
-    """An energy uses one layer twice. safetensors refuses tensors that share memory, in the state and in the model."""
+    """An energy uses one layer twice. safetensors refuses tensors that share memory, so state and model store one of them."""
 
     class Tied(Energy):
         def __init__(self, shape, widths, activation, sigma):
@@ -206,7 +207,7 @@ def test_averaged_model_copies_the_buffers_of_the_trained_one(digits):
 
 
 def test_fit_refuses_a_model_that_raises_before_the_first_step(digits, monkeypatch):
-    """The model would raise again, so this is a user's error. Too little memory is none: a second try may find more."""
+    """The model would raise again, so this is a user's error. Too little memory is not, because a second try may find more."""
     spec = tiny_spec(digits)
     for error, expected in ((AttributeError("no attribute 'nothere'"), UserError), (torch.OutOfMemoryError(), None)):
         monkeypatch.setattr(Energy, "forward", lambda *_, error=error: (_ for _ in ()).throw(error))
@@ -239,14 +240,14 @@ def spec_of(digits, model):
 
 
 def nearness(spec):
-    """How close the weights of different numbers of workers are in float64; Muon orthogonalizes in bfloat16."""
+    """How far the weights may differ between numbers of workers in float64. Muon orthogonalizes in bfloat16."""
     return 1e-9 if spec.recipe.optimizer == "adam" else 0.01 * spec.recipe.learning_rate
 
 
 def worker(rank: int, world: int, folder: str, compile: bool = False) -> None:
     torch.set_num_threads(1)
     warnings.filterwarnings("error", message="torch.compile failed")
-    torch.compile = functools.partial(torch.compile, backend="eager")  # to DDP, a trace that is not compiled looks the same
+    torch.compile = functools.partial(torch.compile, backend="eager")  # DDP treats a trace like compiled code
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet-{world}", rank=rank, world_size=world)
     digits, plan = load_dataset("digits"), Plan(workers=world, precision="fp64", compile=compile)
     for model in MODELS:
@@ -265,10 +266,10 @@ def worker(rank: int, world: int, folder: str, compile: bool = False) -> None:
 
 
 def test_fit_with_any_number_of_workers_trains_the_same_model(digits, tmp_path):
-    """1, 2 and 3 gloo processes in float64 have weights equal to 1e-9, also DEEN's unused bias. 3 does not divide the batch.
+    """1, 2 and 3 gloo processes in float64 train weights that agree to 1e-9. 3 does not divide the batch.
 
-    Muon orthogonalizes in bfloat16, where the last bit of a sum may decide a rounding. So Muon's weights agree to a twentieth
-    of a step. A training that resumes within an epoch equals the uninterrupted one bit for bit.
+    Muon orthogonalizes in bfloat16, where the last bit of a sum can change a rounding. So Muon's weights agree only to a
+    twentieth of a step. A training that resumes within an epoch equals the uninterrupted one bit for bit.
     """
     alone = {model: train(spec_of(digits, model), digits)[0] for model in MODELS}
     for world in (2, 3):
@@ -300,7 +301,7 @@ def test_fit_with_compiled_workers_trains_the_same_model(digits, tmp_path):
 
 @pytest.mark.parametrize("epoch", [0, 1])
 def test_probe_measures_both_splits_alike(digits, epoch):
-    """`train_probe` and `test_loss`, written out: averaged weights, fixed images, the same noise."""
+    """The test writes out `train_probe` and `test_loss`: averaged weights, fixed images, the same noise."""
     spec = tiny_spec(digits)
     state = TrainState.fresh(spec, FP64)
     for progress in fit(spec, FP64, state, digits):
@@ -316,7 +317,7 @@ def test_probe_measures_both_splits_alike(digits, epoch):
 
 
 def test_probe_measures_the_encoder_on_noisy_test_images(digits):
-    """`kl` and `recon`, ½‖y - μ_y(z)‖²/σ², at σ ≠ 1, by torch.distributions. DEEN has neither."""
+    """At σ ≠ 1 torch.distributions gives the expected `kl`. `recon` is ½‖y - μ_y(z)‖²/σ². DEEN has neither."""
     spec = tiny_spec(digits, sigma=0.5)
     state, _ = train(spec, digits)
     model, n = state.averaged, len(digits.test)

@@ -1,4 +1,4 @@
-"""Muon's step through the Gram matrix, and that it equals the usual step."""
+"""Muon's step through the Gram matrix equals the usual step."""
 
 import math
 
@@ -18,7 +18,7 @@ MUON = Recipe("m", epochs=1, batch_size=64, learning_rate=1e-2, optimizer="muon_
 
 
 def random_matrix(rows, columns, dtype, falling=0.0):
-    """Singular values fall by `falling` orders of magnitude."""
+    """A random matrix whose singular values fall by `falling` orders of magnitude."""
     generator = torch.Generator().manual_seed(rows * columns)
     u, _, vh = torch.linalg.svd(torch.randn(rows, columns, generator=generator, dtype=torch.float64), full_matrices=False)
     values = torch.logspace(0, -falling, min(rows, columns), dtype=torch.float64)
@@ -57,14 +57,14 @@ def test_orthogonalized_has_no_scale_and_maps_zero_to_zero():
     ("shape", "falling", "rounding"), [((50, 15488), 0.0, 2e-6), ((500, 100), 1.0, 4e-6), ((50, 2000), 3.0, 1e-3)]
 )
 def test_gram_form_equals_direct_iteration_to_float32_rounding(shape, falling, rounding):
-    """The Gram form is less exact if singular values fall to a thousandth: their squares are near float32's rounding."""
+    """If singular values fall to a thousandth, the Gram form is less exact: their squares are near float32's rounding."""
     matrix = random_matrix(*shape, torch.float32, falling=falling)
     apart = (through_gram(matrix) - iterated(matrix)).norm() / iterated(matrix).norm()
     assert float(apart) < rounding
 
 
 def test_step_of_a_rank_one_gradient_is_known():
-    """Its one singular value is 1 after division by the norm, so the step is 0.2 lr sqrt(4) quintic(1) u v'."""
+    """The only singular value is 1 after division by the norm, so the step is 0.2 lr sqrt(4) quintic(1) u v'."""
     weight = torch.nn.Parameter(torch.zeros(2, 4, dtype=torch.float64))
     weight.grad = torch.tensor([[3.0, 0, 0, 0], [0, 0, 0, 0]], dtype=torch.float64)
     GramMuon([weight], lr=0.1).step()
@@ -84,7 +84,7 @@ def test_convolution_steps_as_its_matrix_of_output_channels():
 
 
 def test_nesterov_momentum_adds_up_over_two_steps():
-    """Parallel gradients of 1 and 3: the direction stays, and the buffer is 0.95 * 0.05 * 1 + 0.05 * 3."""
+    """The gradients are parallel, with sizes 1 and 3. So the direction stays, and the buffer is 0.95 * 0.05 * 1 + 0.05 * 3."""
     direction = random_matrix(3, 5, torch.float64)
     weight = torch.nn.Parameter(torch.zeros(3, 5, dtype=torch.float64))
     muon = GramMuon([weight], lr=0.1)

@@ -54,7 +54,7 @@ def test_muon_steps_by_a_semi_orthogonal_matrix_of_adams_size():
 
 @pytest.mark.parametrize("beta2", [0.999, 0.9])
 def test_adam_divides_by_its_average_of_squares(beta2):
-    """After gradients 1 and 3: the second step is lr m / sqrt(v), with both averages corrected (Kingma & Ba, 2015)."""
+    """After gradients of 1 and 3 the second step is lr m / sqrt(v), with both averages corrected (Kingma & Ba, 2015)."""
     layer, lr = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64), 1e-2
     (adam,) = build_optimizers(layer, Recipe("r", epochs=1, learning_rate=lr, beta2=beta2))
     for gradient in (1.0, 3.0):
