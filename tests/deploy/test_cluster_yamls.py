@@ -1,4 +1,4 @@
-"""deploy/ray_cluster.gcp.yaml and .azure.yaml are valid for Ray and their clouds, and otherwise equal ray_cluster.yaml."""
+"""Ray accepts the YAML of each cloud. Google's and Azure's fit their clouds, and otherwise equal ray_cluster.yaml."""
 
 import copy
 import json
@@ -15,7 +15,6 @@ from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
 from tests.deploy.deployment import DEPLOY
 from tests.support.builders import ROOT
 
-AWS = yaml.safe_load((ROOT / "ray_cluster.yaml").read_text())
 CLOUDS = ["gcp", "azure"]
 PRIVATE = Path(ray.autoscaler.__file__).parent / "_private"
 # Fields of Compute Engine's instances.insert, and of the parts that we use (its public REST reference).
@@ -29,7 +28,8 @@ GCP_FIELDS = {
 
 
 def config(cloud: str) -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.safe_load((DEPLOY / f"ray_cluster.{cloud}.yaml").read_text())
+    path = ROOT / "ray_cluster.yaml" if cloud == "aws" else DEPLOY / f"ray_cluster.{cloud}.yaml"
+    loaded: dict[str, Any] = yaml.safe_load(path.read_text())
     return loaded
 
 
@@ -38,20 +38,22 @@ def prepared(loaded: dict[str, Any]) -> dict[str, Any]:
     return ready
 
 
-@pytest.mark.parametrize("cloud", CLOUDS)
+@pytest.mark.parametrize("cloud", ["aws", *CLOUDS])
 def test_ray_accepts_cluster_yaml(cloud: str) -> None:
     assert config(cloud)["provider"]["type"] == cloud
     validate_config(prepared(config(cloud)))
 
 
-@pytest.mark.parametrize("cloud", CLOUDS)
-def test_ray_refuses_cluster_yaml_with_an_unknown_key(cloud: str) -> None:
+@pytest.mark.parametrize("cloud", ["aws", *CLOUDS])
+@pytest.mark.parametrize("broken", [{"max_worker": 8}, {"available_node_types": {"cpu_head": {"node_config": {}}}}])
+def test_ray_refuses_cluster_yaml_with_mistakes(cloud: str, broken: dict[str, Any]) -> None:
     with pytest.raises(jsonschema.ValidationError):
-        validate_config(prepared({**config(cloud), "max_worker": 8}))
+        validate_config(prepared({**config(cloud), **broken}))
 
 
-@pytest.mark.parametrize("cloud", CLOUDS)
+@pytest.mark.parametrize("cloud", ["aws", *CLOUDS])
 def test_autoscaler_finds_an_image_for_each_kind_of_node(cloud: str) -> None:
+    """`ray up` starts version 2 of the autoscaler. It needs a general image besides the images of head and workers."""
     scaling = AutoscalingConfig(prepared(config(cloud)), skip_content_hash=True)
     for kind in config(cloud)["available_node_types"]:
         assert scaling.get_docker_config(kind)["image"].startswith("rayproject/ray:")
@@ -63,12 +65,12 @@ def test_autoscaler_finds_an_image_for_each_kind_of_node(cloud: str) -> None:
     "worker_start_ray_commands", "idle_timeout_minutes", "head_node_type",
 ])  # fmt: skip
 def test_cluster_yaml_ships_and_starts_as_on_aws(cloud: str, key: str) -> None:
-    assert config(cloud)[key] == AWS[key]
+    assert config(cloud)[key] == config("aws")[key]
 
 
 @pytest.mark.parametrize("cloud", CLOUDS)
 def test_cluster_yaml_runs_the_same_image_with_the_token(cloud: str) -> None:
-    docker, aws = config(cloud)["docker"], dict(AWS["docker"])
+    docker, aws = config(cloud)["docker"], config("aws")["docker"]
     ours, theirs = docker.pop("run_options"), aws.pop("run_options")
     assert docker == aws
     assert "--env RAY_AUTH_MODE=token" in ours
