@@ -8,13 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from pipelines.executor.training import Training
 from pipelines.files.store import Store
 from pipelines.study.images import save_images
 from tests.support.builders import ROOT, tiny_spec
-from tests.support.one_training import PLAN, folder_of, train, weights
+from tests.support.one_training import PLAN, folder_of, require_same_weights, train
 from tests.support.small_disk import CannotMount, SmallDisk
 from uvb.data import ImageSet
 from uvb.training.state import TrainState
@@ -69,8 +68,7 @@ def test_full_disk_loses_nothing(small_disk: SmallDisk, tmp_path: Path, digits: 
     second = train(spec, store)
     assert any(re.search(r"going on from step [1-9]", note) for note in second.notes)
     train(spec, calm)
-    wanted = weights(folder_of(calm, spec))
-    assert all(torch.equal(value, wanted[name]) for name, value in weights(folder).items())
+    require_same_weights(spec, store, calm)
 
 
 @pytest.mark.slow

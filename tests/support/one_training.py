@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from pipelines.executor.training import Training
@@ -33,6 +34,12 @@ class Interrupted(Training):
             raise Killed
 
 
+def interrupt(spec: RunSpec, store: Store, pulses: int = 1) -> None:
+    """Train until the process "dies" after `pulses` yields of `fit`."""
+    with pytest.raises(Killed):
+        Interrupted(spec, store, pulses).run()
+
+
 def train(spec: RunSpec, store: Store) -> Training:
     training = Training(spec, PLAN, store, 1e9, 0)
     assert training.run()["outcome"] == "done"
@@ -46,3 +53,10 @@ def folder_of(store: Store, spec: RunSpec) -> Path:
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load(folder / "model").state_dict()
+
+
+def require_same_weights(spec: RunSpec, one: Store, other: Store) -> None:
+    """Raise AssertionError unless a training ended with the same weights in two studies, to the bit."""
+    a, b = weights(folder_of(one, spec)), weights(folder_of(other, spec))
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in b)

@@ -12,15 +12,14 @@ from pipelines.executor.training import KEPT_STATES, STUCK_LIMIT, Training
 from pipelines.files.store import Store
 from pipelines.study.images import save_images
 from tests.support.builders import tiny_spec
-from tests.support.one_training import PLAN, Interrupted, Killed, folder_of, train, weights
+from tests.support.one_training import PLAN, Killed, folder_of, interrupt, require_same_weights, train
 from uvb.data import ImageSet
 from uvb.training.state import TrainState
 
 
 def test_checkpoints_are_few_and_the_newest_whole_one_is_used(store: Store, tmp_path: Path, digits: ImageSet) -> None:
     spec = dataclasses.replace(tiny_spec(digits), recipe=dataclasses.replace(tiny_spec(digits).recipe, epochs=5))
-    with pytest.raises(Killed):
-        Interrupted(spec, store, 4).run()
+    interrupt(spec, store, pulses=4)
     states = sorted((folder_of(store, spec) / "state").iterdir())
     assert len(states) == KEPT_STATES
     damaged = states[-1] / "state.safetensors"
@@ -32,21 +31,18 @@ def test_checkpoints_are_few_and_the_newest_whole_one_is_used(store: Store, tmp_
     whole = Store(tmp_path / "whole")
     save_images(whole, digits)
     train(spec, whole)
-    a, b = weights(folder_of(store, spec)), weights(folder_of(whole, spec))
-    assert all(torch.equal(a[name], b[name]) for name in b)
+    require_same_weights(spec, store, whole)
 
 
 def test_checkpoint_saved_after_damaged_ones_is_kept(store: Store, digits: ImageSet) -> None:
     """All old checkpoints are damaged, so the training began anew. Its first checkpoint has a smaller step than theirs."""
     spec = dataclasses.replace(tiny_spec(digits), recipe=dataclasses.replace(tiny_spec(digits).recipe, epochs=5))
-    with pytest.raises(Killed):
-        Interrupted(spec, store, 4).run()
+    interrupt(spec, store, pulses=4)
     folder = folder_of(store, spec) / "state"
     damaged = {state.name for state in folder.iterdir()}
     for name in damaged:
         (folder / name / "state.json").write_text("{")
-    with pytest.raises(Killed):
-        Interrupted(spec, store, 1).run()
+    interrupt(spec, store)
     (kept,) = {state.name for state in folder.iterdir()} - damaged
     assert kept < min(damaged)
     assert train(spec, store).history["start"] == kept
@@ -55,8 +51,7 @@ def test_checkpoint_saved_after_damaged_ones_is_kept(store: Store, digits: Image
 def test_checkpoint_of_another_configuration_is_refused_by_name(store: Store, digits: ImageSet) -> None:
     spec = tiny_spec(digits)
     other = dataclasses.replace(spec, sigma=0.5)
-    with pytest.raises(Killed):
-        Interrupted(other, store, 1).run()
+    interrupt(other, store)
     (folder_of(store, other) / "state").rename(folder_of(store, spec).parent / "moved")
     folder_of(store, spec).mkdir()
     (folder_of(store, spec).parent / "moved").rename(folder_of(store, spec) / "state")
@@ -68,8 +63,7 @@ def test_checkpoint_is_used_after_the_store_failed_for_a_moment(digits: ImageSet
     """The worker dies, and the next worker continues from the checkpoint. It does not begin anew."""
     spec, store = tiny_spec(digits), Store(f"memory://{uuid4().hex}/study")
     save_images(store, digits)
-    with pytest.raises(Killed):
-        Interrupted(spec, store, 1).run()
+    interrupt(spec, store)
     with monkeypatch.context() as away:
         away.setattr(TrainState, "load", lambda *_: (_ for _ in ()).throw(OSError("curl: 28")))
         with pytest.raises(OSError, match="curl"):
@@ -81,8 +75,7 @@ def test_checkpoint_is_used_after_the_store_failed_for_a_moment(digits: ImageSet
 
 def test_checkpoints_that_stay_unreadable_fail_the_model_and_are_kept(store: Store, digits: ImageSet, monkeypatch) -> None:
     spec = tiny_spec(digits)
-    with pytest.raises(Killed):
-        Interrupted(spec, store, 1).run()
+    interrupt(spec, store)
     before = store.stamps(f"models/{spec.spec_id}/state")
     monkeypatch.setattr(TrainState, "load", lambda *_: (_ for _ in ()).throw(PermissionError("not for you")))
     for _ in range(STUCK_LIMIT - 1):
@@ -95,8 +88,7 @@ def test_checkpoints_that_stay_unreadable_fail_the_model_and_are_kept(store: Sto
 
 def test_checkpoint_of_other_code_is_refused_with_the_difference(store: Store, digits: ImageSet, monkeypatch) -> None:
     spec = tiny_spec(digits)
-    with pytest.raises(Killed):
-        Interrupted(spec, store, 1).run()
+    interrupt(spec, store)
     fresh = TrainState.fresh
 
     def with_a_layer_more(*args: object) -> TrainState:
@@ -133,8 +125,7 @@ def rewritten(folder: Path, **changes: object) -> None:
 def test_checkpoint_with_wrong_content_is_skipped(store: Store, digits: ImageSet, changes: dict[str, object]) -> None:
     """The SHA-256 of the tensors is right. The hash of the JSON is wrong, or missing as in older versions."""
     spec = dataclasses.replace(tiny_spec(digits), recipe=dataclasses.replace(tiny_spec(digits).recipe, epochs=4))
-    with pytest.raises(Killed):
-        Interrupted(spec, store, 3).run()
+    interrupt(spec, store, pulses=3)
     before, newest = sorted((folder_of(store, spec) / "state").iterdir())
     rewritten(newest, **changes)
     resumed = train(spec, store)
@@ -145,8 +136,7 @@ def test_checkpoint_with_wrong_content_is_skipped(store: Store, digits: ImageSet
 def test_checkpoint_without_a_hash_of_its_json_is_used(store: Store, digits: ImageSet) -> None:
     """Older versions wrote such checkpoints."""
     spec = tiny_spec(digits)
-    with pytest.raises(Killed):
-        Interrupted(spec, store, 1).run()
+    interrupt(spec, store)
     (newest,) = (folder_of(store, spec) / "state").iterdir()
     rewritten(newest, json_sha256=None)
     assert train(spec, store).history["start"] == newest.name
@@ -157,8 +147,7 @@ def test_training_is_given_up_if_its_checkpoint_kills_workers(
 ) -> None:
     """A worker that dies before its first step also counts as stuck."""
     spec = tiny_spec(digits)
-    with pytest.raises(Killed):
-        Interrupted(spec, store, 1).run()
+    interrupt(spec, store)
     monkeypatch.setattr(TrainState, "load", lambda *_: (_ for _ in ()).throw(Killed))
     for _ in range(STUCK_LIMIT):
         with pytest.raises(Killed):

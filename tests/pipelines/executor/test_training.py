@@ -18,7 +18,7 @@ from pipelines.study.images import images_path, load_images, save_images
 from pipelines.study.running import Running
 from pipelines.study.stages import measure, plan, prepare
 from tests.support.builders import tiny_spec
-from tests.support.one_training import PLAN, Interrupted, Killed, folder_of, train, weights
+from tests.support.one_training import PLAN, Killed, folder_of, interrupt, require_same_weights, train, weights
 from uvb.data import ImageSet
 from uvb.errors import UserError
 from uvb.models.capacity import parameters
@@ -41,8 +41,7 @@ def test_load_images_refuses_damage_that_save_images_mends(store: Store, digits:
 
 def test_training_that_was_killed_ends_bit_identical(store: Store, tmp_path: Path, digits: ImageSet) -> None:
     spec = tiny_spec(digits)
-    with pytest.raises(Killed):
-        Interrupted(spec, store, 1).run()
+    interrupt(spec, store)
     assert not (folder_of(store, spec) / "done.json").exists()
     resumed = train(spec, store)
     assert resumed.history["starts"] == 2
@@ -51,8 +50,7 @@ def test_training_that_was_killed_ends_bit_identical(store: Store, tmp_path: Pat
     whole = Store(tmp_path / "whole")
     save_images(whole, digits)
     train(spec, whole)
-    a, b = weights(folder_of(store, spec)), weights(folder_of(whole, spec))
-    assert all(torch.equal(a[name], b[name]) for name in b)
+    require_same_weights(spec, store, whole)
     rows = [json.loads((folder_of(s, spec) / "curves.json").read_text())["rows"] for s in (store, whole)]
     assert [[r[k] for k in ("epoch", "train_loss", "test_loss", "kl")] for r in rows[0]] == [
         [r[k] for k in ("epoch", "train_loss", "test_loss", "kl")] for r in rows[1]
@@ -151,22 +149,7 @@ def test_training_that_diverges_fails(store: Store, digits: ImageSet) -> None:
     assert not (folder_of(store, spec) / "done.json").exists()
 
 
-def test_training_that_always_dies_at_one_place_is_given_up(
-    store: Store, digits: ImageSet, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    spec = tiny_spec(digits)
-
-    def die(*_: object) -> None:
-        raise Killed
-
-    monkeypatch.setattr(TrainState, "fresh", die)
-    for _ in range(STUCK_LIMIT):
-        with pytest.raises(Killed):
-            Training(spec, PLAN, store, 1e9, 0).run()
-    assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "failed"
-
-
-def test_training_given_up_is_tried_again_by_the_next_session(
+def test_training_that_always_dies_is_given_up_until_the_next_session(
     store: Store, digits: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another program may have used all memory and ended since then. So the next session counts from zero."""
@@ -218,8 +201,7 @@ def test_training_that_was_paused_ends_bit_identical(store: Store, tmp_path: Pat
 
     lay_out(whole, digits, {spec: PLAN})
     train(spec, whole)
-    a, b = weights(folder_of(store, spec)), weights(folder_of(whole, spec))
-    assert all(torch.equal(a[name], b[name]) for name in b)
+    require_same_weights(spec, store, whole)
 
 
 def test_training_reports_on_the_epochs_asked_for(store: Store, digits: ImageSet) -> None:
