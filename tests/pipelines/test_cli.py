@@ -156,17 +156,12 @@ def test_command_spells_letters_that_a_terminal_lacks(encoding: str, shown: str,
 
 
 @pytest.mark.parametrize(
-    "shell", ["{python} | head -1", "{python} >&-", "{python} <&-", "{python} >&- 2>&- <&-", "{python} >/dev/full"]
+    "shell", ["{run} | head -1", "{run} >&-", "{run} <&-", "{run} >&- 2>&- <&-", "{run} >/dev/full", "{help} | head -1"]
 )
 def test_command_survives_closed_streams(shell: str, tmp_path: Path) -> None:
     (tmp_path / "run.py").write_text(BROKEN + "\n")
-    line = f"set -o pipefail; {shell.format(python=f'{sys.executable} run.py')}"
-    done = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, timeout=60, check=False)
-    assert (done.returncode, done.stderr) == (0, b"")
-
-
-def test_help_survives_a_reader_that_leaves(tmp_path: Path) -> None:
-    line = f"set -o pipefail; {sys.executable} {ROOT / 'pipelines' / 'full_study.py'} --help | head -1"
+    programs = {"run": "run.py", "help": f"{ROOT / 'pipelines' / 'full_study.py'} --help"}
+    line = "set -o pipefail; " + shell.format(**{name: f"{sys.executable} {words}" for name, words in programs.items()})
     done = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
 
