@@ -1,1 +1,1 @@
-"""Measure speed, as ratios within one run, and check what is fast: `python -m benchmarks.bench`."""
+"""Measure speed, as ratios within one run (`python -m benchmarks.bench`). Check that fast code is right (`gpu/checks.py`)."""

@@ -1,7 +1,7 @@
 """The networks and the training step of this project in JAX, jitted, as a reference on a GPU. Only this file needs JAX.
 
-Weights come from the torch model, so that a test can compare loss and gradients number for number. The step is timed in a
-process of its own, apart from torch's memory and CUDA libraries.
+Weights come from the torch model, so that a test can compare all numbers of loss and gradients. The step is timed in its own
+process, because torch's memory and CUDA libraries could disturb it.
 """
 
 import argparse
@@ -105,7 +105,7 @@ def make_step(name: str, sigma: float, dtype: Any, rate: float = 1e-4, ema: floa
 def time_steps(
     model: Estimator, name: str, shape: tuple[int, int, int], dtype: str, batch: int = 128, repeats: int = 20, inner: int = 5
 ) -> tuple[list[float], float]:
-    """Seconds of a step (`repeats` means over `inner` steps, after warm-up), and seconds of the first call, which compiles."""
+    """Seconds of a step after warm-up, as `repeats` means over `inner` steps, and seconds of the first call, which compiles."""
     sigma = float(model.sigma)
     p = from_torch(model)
     zeros = {k: jnp.zeros_like(v) for k, v in p.items()}

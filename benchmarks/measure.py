@@ -54,7 +54,7 @@ def seconds_of(step: Step, device: str, inner: int = 1, clock: Callable[[], floa
 
 
 def in_turn(timers: list[Callable[[], float]], *, repeats: int, warm_up: int = 1) -> list[list[float]]:
-    """For each timer the `repeats` times that it returns. The timers run in turn, so a slow spell of the machine slows all."""
+    """Run all timers `repeats` times in turn, so that a slow spell of the machine slows all. Return each timer's times."""
     for timer in timers * warm_up:
         timer()
     rounds = [[timer() for timer in timers] for _ in range(repeats)]
@@ -116,7 +116,7 @@ class DeviceLost(RuntimeError):
 
 
 def require_alive(device: str) -> None:
-    """Raise DeviceLost if the device no longer answers. The caller records the failure before it calls this."""
+    """Raise DeviceLost if the device no longer answers. Callers record a failure before they call this."""
     try:
         wait(device)
     except RuntimeError as error:

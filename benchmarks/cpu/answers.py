@@ -63,7 +63,7 @@ def best(folder: Path) -> str:
 
 
 def searched(folder: Path) -> str:
-    """A table of the models, the best first: each with its best recipe on held-out images, and its test losses so far."""
+    """A table of the models, the best first, with each model's best recipe on held-out images and its test losses so far."""
     rows = json_lines(folder / "trainings.jsonl")
     best = {}
     for row in sorted((row for row in rows if row["held_out"]), key=lambda row: -row["loss"]):

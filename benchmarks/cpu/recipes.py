@@ -132,7 +132,7 @@ class Trainings:
 
 
 def asymmetry_of(model: Estimator, images: ImageSet, sigma: float) -> float:
-    """The asymmetry of the model's Jacobian on 64 noisy test images. An energy has 0, up to rounding."""
+    """The asymmetry of the model's Jacobian on 64 noisy test images. It is 0 for an energy, up to rounding."""
     x = images.to_unit(images.test[:64])
     return jacobian_asymmetry(model.eval(), x + sigma * normal(tuple(x.shape), 0, "asymmetry")).value
 

@@ -85,7 +85,7 @@ def show(progress: Progress) -> bool:
 
 
 def reached(curves: list[Mapping[str, Any]]) -> dict[str, float]:
-    """For each threshold that was reached: seconds of training until the end of the first epoch whose test loss reached it."""
+    """Each threshold that a test loss reached, and the seconds of training until the end of the first epoch that reached it."""
     times = {t: [row["seconds"] for row in curves if row["test_loss"] <= t] for t in THRESHOLDS}
     return {f"{t:g}": seconds[0] for t, seconds in times.items() if seconds}
 

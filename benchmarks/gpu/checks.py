@@ -96,7 +96,7 @@ def distance(a: Tensor, exact: Tensor) -> float:
 
 
 def gradients(spec: RunSpec, images: ImageSet, device: str) -> Check:
-    """Compare fp32, TF32 (torch's default for convolutions) and bf16 gradients with float64, relative to its norm."""
+    """Compare the fp32, TF32 (torch's default for convolutions) and bf16 gradients with the float64 gradient, over its norm."""
     weights = build_model(spec).to(device)
     arguments = batch_of(spec, weights, images, device)
     loss, exact = flat_gradient(spec, Plan(device=device, precision="fp64"), arguments, weights)
@@ -111,7 +111,7 @@ def gradients(spec: RunSpec, images: ImageSet, device: str) -> Check:
 
 
 def compiled(spec: RunSpec, images: ImageSet, device: str, precision: Precision) -> Check:
-    """Compare the compiled gradient with the eager one; fp32 computes without TF32."""
+    """Compare the compiled gradient with the eager one. fp32 is computed without TF32."""
     weights = build_model(spec).to(device)
     arguments = batch_of(spec, weights, images, device, key=1)
     with setting(torch.backends.cudnn, "allow_tf32", False):

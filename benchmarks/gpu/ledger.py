@@ -56,7 +56,7 @@ class Ledger:
         started = time.monotonic()
         try:
             found = run()
-        except Exception as error:  # so that the other checks still run
+        except Exception as error:  # record it, so that the other checks still run
             found = {"ok": False, "error": f"{type(error).__name__}: {error}"}
         seconds = round(time.monotonic() - started, 2)
         say(f"{'ok  ' if found['ok'] else 'FAIL'} {job} ({seconds} s) {json.dumps(found)[:400]}")

@@ -147,7 +147,7 @@ class Lease:
         training = Training(spec, plan, self.store, SAVE_SECONDS, watch=self.watch)
         try:
             ended = training.run()["outcome"]
-        except Exception as error:  # such as out of memory, so that the other trainings go on
+        except Exception as error:  # e.g. out of memory: record it, so that the other trainings go on
             ended = "failed"
             self.store.write_json(f"{model}/failed.json", {"error": f"{type(error).__name__}: {error}"})
         for note in training.notes:  # e.g. that the compiler or the graph failed

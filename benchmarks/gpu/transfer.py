@@ -48,7 +48,7 @@ def pack(images: ImageSet, place: Path) -> Path:
 
 
 def unpack(place: Path, scratch: Path) -> dict[str, ImageSet]:
-    """Read every packed data set, by name; checksums are verified."""
+    """Read all packed data sets and verify their checksums. Return the sets by name."""
     scratch.mkdir(parents=True, exist_ok=True)
     sets: dict[str, ImageSet] = {}
     for packed in sorted(place.glob("*.safetensors.xz")):

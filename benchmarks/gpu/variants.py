@@ -1,4 +1,4 @@
-"""The training step, written in several ways that are timed side by side. One of them is in JAX.
+"""Several variants of the training step, which are timed side by side. One of them is in JAX.
 
 A step is forward pass, inner gradient, backward pass, clipping, Adam and the average of the weights, on a batch that is ready.
 """

@@ -14,7 +14,7 @@ import yaml
 from tests.deploy.deployment import DEPLOY
 from tests.support.builders import ROOT
 
-# A dict lists the allowed fields; ! marks required fields. A set lists the allowed values, and a list has the elements' type.
+# A dict lists the allowed fields. ! marks required ones. A set lists the allowed values. A list has the type of its elements.
 QUANTITIES = {"*": (str, int)}
 CONTAINER = {
     "name!": str, "image!": str, "command": [str], "args": [str], "env": [{"name!": str, "value": str, "valueFrom": dict}],

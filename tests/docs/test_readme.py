@@ -1,4 +1,4 @@
-"""README's first block of Python runs as it stands."""
+"""README's first block of Python runs unchanged."""
 
 import re
 

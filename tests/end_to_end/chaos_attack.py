@@ -120,7 +120,7 @@ class Attack:
         A blow between two models restarts neither of them, so there would be no restart to count.
         """
         if self.share() == 1.0:
-            raise ChaosError("all models were trained too early: give more --epochs, or fewer kinds")
+            raise ChaosError("all models were trained before the last blow: give more --epochs, or fewer kinds")
         now = self.progress().get(self.training(), {})
         if self.share() < moment or not now.get("images_per_s") or now["epoch"] > LAST_SHARE * self.epochs:
             return False
@@ -155,7 +155,7 @@ class Attack:
 
         def evidence() -> str:
             found = self.progress()[scene.model]
-            # The process need not be younger than the blow: Ray may use one that has long been idle.
+            # The new process may be older than the blow, because Ray may use one that was idle.
             born = [process for process in titled(self.nodes.mark, scene.title) if process not in scene.processes]
             if found["starts"] > scene.starts and born:
                 return f"new process {born[0].pid}, starts {scene.starts} -> {found['starts']}{note}"

@@ -78,7 +78,7 @@ class Nodes:
         self.restart()
 
     def restart(self) -> None:
-        """Start the cluster, in place of one that is broken."""
+        """Stop the cluster if there is one, and start a new cluster."""
         from ray.cluster_utils import Cluster
 
         self.stop()
@@ -105,7 +105,7 @@ class Nodes:
         return [node for node in self.workers if self.process(node, "raylet").pid in parents]
 
     def kill(self, node: Any) -> int:
-        """Kill a node's raylet and all it started, as a power cut would. Returns the raylet's process id."""
+        """Kill a node's raylet and all processes that it started, as a power cut would. Returns the raylet's process id."""
         raylet = self.process(node, "raylet")
         for process in [raylet, *raylet.children(recursive=True)]:
             with suppress(psutil.NoSuchProcess):

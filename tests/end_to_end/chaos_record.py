@@ -30,9 +30,9 @@ def require_same(calm: Path, rough: Path) -> str:
 
 
 def require_no_traces(folder: Path, blows: list[Blow]) -> None:
-    """Raise ChaosError if a half-written file is left, files count too few restarts, or MLflow's runs are wrong.
+    """Raise ChaosError if a half-written file is left, if files count too few restarts, or if MLflow's runs are wrong.
 
-    Runs are wrong if a run is there twice, is still RUNNING, or misses an epoch of its model's curve.
+    Runs are wrong if a run exists twice, is still RUNNING, or lacks an epoch of its model's curve.
     """
     study = folder / "digits"
     left = [str(path.relative_to(study)) for path in study.rglob(".tmp-*")]

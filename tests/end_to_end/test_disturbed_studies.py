@@ -102,7 +102,7 @@ def test_study_survives_and_ends_the_same(tmp_path: Path, two_workers: Path, mar
     assert len(losses[losses.estimator == "energy"]) == 2 * 2  # two models, two splits
     assert losses[losses.split == "train"].floor.notna().all()
     assert "references" in require_same(quiet / "digits", rough / "digits")
-    assert sorted(run_statuses(rough)) == sorted(run_statuses(quiet))  # continued, not duplicated
+    assert sorted(run_statuses(rough)) == sorted(run_statuses(quiet))  # no run exists twice
     assert set(run_statuses(quiet)) == {"FINISHED"}
 
     # A further run has nothing left to do.

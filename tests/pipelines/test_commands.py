@@ -142,7 +142,7 @@ def test_keep_copies_a_study_without_weights(tmp_path):
 
 
 def test_report_redraws_a_kept_study(tmp_path):
-    """The new report has the same tables, headline and figures. For figures that need arrays, it shows the kept drawings."""
+    """The new report has the same tables, headline and figures. Where a figure needs arrays, it shows the old drawing."""
     study = fake_study.make(tmp_path / "digits")
     before = build_report(study).read_text()
     keep(Keep(study, tmp_path / "results"))

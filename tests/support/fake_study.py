@@ -82,7 +82,7 @@ def add_model(root: Path, of: RunSpec, *, epochs: int = 12, excess: tuple[float,
     write(folder / "done.json", {"parameters": count_parameters(of.model, of.data.shape, of.widths), "seconds": seconds})
     write(folder / "curves.json", {"rows": [_epoch(e, final, gap, scale, latent, rng) for e in range(1, epochs + 1)]})
 
-    common = np.random.default_rng(round(of.sigma * 1000)).gamma(6, size=(2, IMAGES))  # the images: some are hard
+    common = np.random.default_rng(round(of.sigma * 1000)).gamma(6, size=(2, IMAGES))  # some images are harder than others
     rows, arrays = [], {}
     for index, split in enumerate(("train", "test")):
         for estimator in ("energy", "decoder") if latent else ("energy",):

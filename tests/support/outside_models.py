@@ -12,7 +12,7 @@ from uvb.models.uvb import PAPER_WIDTHS, UVB
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """Channels of each level, from the image down, and those of the layer that joins the levels again."""
+    """The channels of each level, from the image down, and the channels of the layer that joins the levels."""
 
     channels: tuple[int, ...] = (16, 32)
     joined: int = 64

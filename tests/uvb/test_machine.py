@@ -10,7 +10,7 @@ from uvb.machine import cpu_quota, usable_cpus
 
 
 def groups(folder: Path, lines: str, files: dict[str, str]) -> tuple[Path, Path]:
-    """A /proc/self/cgroup and a mount, as Linux shows them."""
+    """Write a file like Linux's /proc/self/cgroup, and a folder of control groups. Return both paths."""
     mount = folder / "fs"
     mount.mkdir()
     for name, text in files.items():

@@ -1,4 +1,4 @@
-"""A whole run of the GPU script, rehearsed on the CPU: what it trains, measures, records and skips."""
+"""The GPU script, rehearsed on the CPU: what it trains, measures, records and skips."""
 
 import json
 

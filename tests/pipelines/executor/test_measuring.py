@@ -52,7 +52,7 @@ def test_unfinished_repeats_what_was_measured_with_other_settings(store: Store, 
 
 
 def test_unfinished_repeats_models_trained_again(store: Store, digits: ImageSet) -> None:
-    """References belong to no model and are not repeated."""
+    """References belong to no model, so they are not repeated."""
     spec = tiny_spec(digits)
     train(spec, store)
     tasks = tasks_for([spec], ["losses"])
@@ -76,7 +76,7 @@ def test_settings_key_changes_with_every_setting_that_changes_a_number() -> None
 
 
 def test_write_result_writes_null_for_a_number_that_does_not_exist(tmp_path: Path, digits: ImageSet) -> None:
-    """Readers get NaN back, and the report names the missing numbers in one line."""
+    """Readers get NaN for null, and the report names the missing numbers in one line."""
     store, spec = Store(tmp_path), tiny_spec(digits)
     for name, blob in (("spec", spec.to_json()), ("done", {"seconds": 1.0, "time": 2.0})):
         store.write_json(f"models/{spec.spec_id}/{name}.json", blob)

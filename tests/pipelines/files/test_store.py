@@ -118,7 +118,7 @@ def test_store_upload_that_breaks_off_never_looks_whole(tmp_path, monkeypatch):
         store.download("model")
 
     class CannotDelete:
-        """The store's file system, in which the deletion of a folder stops halfway."""
+        """The store's file system, but the deletion of a folder fails."""
 
         def __getattr__(self, name):
             return getattr(whole.fs, name)
@@ -177,7 +177,7 @@ def test_require_writable_refuses_at_the_start(tmp_path):
     assert os.listdir(tmp_path / "ok") == []
 
 
-def test_store_puts_options_behind_every_path():
+def test_store_appends_options_to_every_path():
     """Users name their own S3 server by such an option."""
     store = Store("s3://bucket/studies/?region=x&endpoint_override=http%3A%2F%2Fhost")
     inner = Store(store.join("models", "abc"))

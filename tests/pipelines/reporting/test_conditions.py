@@ -18,7 +18,10 @@ from uvb.models.capacity import widths_at
 
 
 def test_main_group_is_of_the_last_command(tmp_path: Path) -> None:
-    """First a command with eight epochs, then one with twenty and fewer models. Without study.json, ties go to more epochs."""
+    """The first command has eight epochs. The last command has twenty epochs and fewer models.
+
+    Without study.json the main group has the most models, and ties go to more epochs.
+    """
     short, long = (fake_study.spec("uvb").recipe.changed(epochs=n) for n in (8, 20))
     specs = [dataclasses.replace(fake_study.spec(m, s), recipe=short) for m in ("uvb", "deen") for s in (0.5, 1.0)]
     last = [dataclasses.replace(fake_study.spec(m), recipe=long) for m in ("uvb", "deen")]
@@ -45,7 +48,7 @@ def test_over_seeds_keeps_two_rates_of_a_recipe_apart(tmp_path: Path) -> None:
 
 
 def test_own_estimator_of_the_sigma_vae_is_its_decoder(tmp_path: Path) -> None:
-    """The σ-VAE, trained on clean images, denoises through encoder and decoder (Sec. 2.2). The VAE on Y has an energy of Y."""
+    """The σ-VAE is trained on clean images and denoises by encoder and decoder (Sec. 2.2). The VAE on Y has an energy of Y."""
     for model in ("sigma_vae", "vae", "deen"):
         fake_study.add_model(tmp_path, fake_study.spec(model))
     files = StudyFiles(tmp_path)
@@ -64,7 +67,7 @@ def test_losses_leave_out_the_papers_figure_for_other_widths(tmp_path: Path) -> 
 
 
 def test_losses_leave_out_images_that_have_changed(tmp_path: Path) -> None:
-    """Losses on old and new images cannot be compared, so only those of the last command are shown."""
+    """Losses on old and new images cannot be compared, so the tables show only losses of the last command."""
     old = fake_study.spec("uvb")
     new = dataclasses.replace(old, data=dataclasses.replace(old.data, checksum="other"))
     for spec in (old, new):

@@ -42,7 +42,7 @@ def test_headline_is_what_the_files_say(study: Path, page: str) -> None:
     [(0.05, "cannot be told apart", ("uvb", "deen")), (1.0, "DEEN is lower than UVB by 1.00", ("deen", "uvb"))],
 )
 def test_headline_names_the_lower_model_first(study: Path, shift: float, verdict: str, order: tuple[str, str]) -> None:
-    """The losses are named in the same order."""
+    """The headline gives the losses in the same order."""
     tables = build_tables(study)
     pairs = tables["pairs"].assign(difference=shift, low=shift - 0.1, high=shift + 0.1, stderr=0.05)
     rows = tables["losses"].query("split == 'test' and sigma == 1.0 and estimator == 'energy'").set_index("model")["loss"]
@@ -99,7 +99,7 @@ def test_lone_headline_is_of_the_largest_noise_level(tmp_path: Path) -> None:
 
 
 def test_headline_and_pair_table_include_other_models(tmp_path: Path) -> None:
-    """The other models are in the headline and in their own table. A model without a match is named."""
+    """The headline and a table of their own have the other models. A note names a model without a match."""
     for sigma, model in itertools.product((0.5, 1.0), ("uvb", "deen", "uvb_laplace")):
         fake_study.add_model(tmp_path, fake_study.spec(model, sigma))
     fake_study.add_model(tmp_path, fake_study.spec("vae", widths=widths_at("vae", (1, 8, 8), 0.25)))

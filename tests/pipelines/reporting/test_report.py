@@ -272,7 +272,7 @@ def test_figures_take_their_colours_from_the_page(page: str) -> None:
 
 
 def test_rows_of_images_keep_their_pixels() -> None:
-    """The picture in the SVG has the array's own pixels; the page enlarges it."""
+    """The picture in the SVG has the pixels of the array. The page enlarges it."""
     images = np.random.default_rng(0).uniform(size=(3, 1, 8, 8)).astype(np.float32)
     canvas = strip(images)
     assert canvas.shape == (8, 26, 4)

@@ -190,7 +190,7 @@ def test_frame_refuses_a_broken_row(change: dict[str, object], message: str) -> 
 
 
 def test_read_table_reads_every_table_that_is_kept() -> None:
-    """Copies in results/ were written by older versions."""
+    """Older versions wrote the copies in results/."""
     paths = sorted((ROOT / "results" / "studies").glob("*/tables/*.parquet"))
     assert len(paths) > 40
     for path in paths:

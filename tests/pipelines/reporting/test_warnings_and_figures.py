@@ -23,7 +23,7 @@ from uvb.errors import UserError
 
 
 def test_report_warns_of_short_trainings_and_of_models_worse_than_a_constant(tmp_path: Path) -> None:
-    """A training was too short if its loss still falls in its last tenth. The constant is the mean image (loss 4.74)."""
+    """A training was too short if its loss still falls in its last tenth. The constant answer is the mean image (loss 4.74)."""
     good, short, bad = (fake_study.spec("uvb", sigma) for sigma in (0.5, 0.6, 1.0))
     for spec, epochs, over in ((good, 12, 0.4), (short, 2, 0.4), (bad, 12, 2.0)):
         fake_study.add_model(tmp_path, spec, epochs=epochs, excess=(over, 0.0))

@@ -39,7 +39,7 @@ def test_images_come_back_from_a_remote_store(store: Store, images: ImageSet) ->
     back = load_images(store.uri, images.checksum)
     assert torch.equal(back.train, images.train)
     assert torch.equal(back.test, images.test)
-    save_images(store, images)  # they are there already
+    save_images(store, images)  # the second time it writes nothing
 
 
 def test_load_images_fetches_each_needed_part_once(store: Store, images: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,7 +50,7 @@ def test_lines_over_sigma_give_every_noise_level_a_step(sigmas, metric, steps):
 
 
 def test_curve_points_name_losses_by_their_unit():
-    """The VAE's losses are in nats, so they need another chart: an MLflow chart has one unit."""
+    """An MLflow chart has one unit. The VAE's losses are in nats, so they need another chart."""
     rows = [{"epoch": 1, "test_loss": 33.0, "kl": 0.9, "time": 2.0}]
     names = lambda objective: [name for name, *_ in curve_points(rows, None, objective)]  # noqa: E731
     assert names("denoise") == ["epoch/test_loss", "epoch/kl"]

@@ -130,7 +130,7 @@ def test_tracker_projects_a_whole_study(uri, store, tmp_path):
         "split",
         "estimator",
         "loss",
-    ]  # the columns that are seen without scrolling
+    ]  # a reader sees these columns without scrolling
     assert len(table["data"]) == 16
     assert parent["tags"]["mlflow.source.name"] == "pipelines/full_study.py"
     assert parent["history"]["test_loss/UVB"][-1][1] == 4.0  # at the largest noise level
@@ -138,7 +138,7 @@ def test_tracker_projects_a_whole_study(uri, store, tmp_path):
 
 
 def _assert_lines_over_sigma(uri, runs):
-    """Each line has a run, in the report's colours, which is a child of the study's run."""
+    """Each line has its own run, in the report's colours. These runs are children of the study's run."""
     colours = {n: runs[f"{n} over σ"]["tags"]["mlflow.runColor"] for n in ("UVB", "DEEN", "floor")}
     assert colours == {"UVB": colour("uvb"), "DEEN": colour("deen"), "floor": FAINT}, "not the report's colours"
     lines = {n: runs[f"{n} over σ"]["history"] for n in ("UVB", "DEEN", "floor")}

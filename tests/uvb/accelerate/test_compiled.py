@@ -84,7 +84,7 @@ def test_prepare_refuses_a_trace_with_another_gradient(digits, monkeypatch):
 
 @pytest.mark.slow
 def test_prepare_compiles_more_than_eight_networks_in_a_process(digits, monkeypatch, recwarn):
-    """By default Dynamo refuses the ninth compilation of a function, and a worker may train more models in turn."""
+    """By default Dynamo refuses the ninth compilation of a function. But a worker may train more than eight models in turn."""
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
     for hidden in range(6, 17):
         model = get_model("deen").build((1, 9, 11), Widths(conv=(3,), hidden=hidden), "silu", 1.0)

@@ -130,7 +130,7 @@ def test_fast_derivatives_are_as_exact_as_autograds_in_bf16(digits, name, monkey
     assert error["fast"] != error["plain"]  # equal errors would mean that the fast path was not used
 
 
-def test_convolve_of_one_channel_answers_channels_last():
+def test_convolve_of_one_channel_returns_channels_last():
     """oneDNN reads the layout from strides, which are ambiguous for one channel. If it guesses wrong, it transposes."""
     net = nn.Conv2d(1, 8, 3)
     with torch.autocast("cpu", torch.bfloat16):

@@ -1,4 +1,4 @@
-"""Gradients: their rounding, compared with float64, and their norm."""
+"""The rounding of gradients, compared with float64, and clipping by their norm."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def test_gradients_in_bf16_equal_float64_within_rounding(digits):
 
 @pytest.mark.parametrize("longest", [0.1, 1e3])
 def test_clip_equals_torchs_own(longest):
-    """The gradients are equal to the bit, for norms above and below the limit. A parameter without a gradient is skipped."""
+    """The clipped gradients are equal to the bit, for norms above and below the limit. One parameter has no gradient."""
     draw = generator(0, "clip")
     gradients = [torch.randn(3, 4, generator=draw), torch.randn(7, generator=draw), None]
     sides = [[torch.nn.Parameter(torch.zeros(1) if g is None else torch.zeros_like(g)) for g in gradients] for _ in range(2)]

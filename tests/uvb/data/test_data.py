@@ -150,7 +150,7 @@ def mnist_dir(tmp_path: Path) -> Path:
 
 @needs_mnist
 def test_mnist_reads_its_files_without_network(mnist_dir: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """0.1307 is MNIST's well-known mean pixel; 52.9 is the loss of the mean image, on the scale of the paper's losses."""
+    """0.1307 is MNIST's well-known mean pixel. 52.9 is the loss of the mean image, summed over pixels as in the paper."""
     images = load_dataset("mnist", mnist_dir, download=False)
     assert (images.train.shape, images.test.shape) == ((60_000, 1, 28, 28), (10_000, 1, 28, 28))
     assert images.train_labels is not None
@@ -184,7 +184,7 @@ def test_mnist_refuses_soon_without_network_and_leaves_nothing(tmp_path: Path, m
     assert list(tmp_path.iterdir()) == []
 
 
-def test_fetch_gives_a_silent_server_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fetch_gives_up_on_a_silent_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download_module, "PATIENCE", 0.2)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -236,7 +236,7 @@ def test_mnist_downloads_absent_files(
 
 
 def test_cifar10_reads_torchvisions_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A small archive in the official layout: a row of 3072 bytes is an image, as its red, green and blue planes."""
+    """A small archive has the official layout: a row of 3072 bytes has the red, green and blue planes of an image."""
     source = torchvision_datasets().CIFAR10
     names = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
     rows = {name: pixels(2, 3072, seed=i) for i, name in enumerate(names)}

@@ -1,4 +1,4 @@
-"""The decoder: what each kind of picture becomes, and what is refused before it takes memory."""
+"""What the decoder makes of each kind of picture, and what it refuses before it takes memory."""
 
 import io
 import struct
@@ -53,7 +53,10 @@ def test_decode_converts_cmyk() -> None:
 
 
 def test_decode_composites_transparent_pictures_on_the_background() -> None:
-    """Half-transparent grey 200 is 200 + 55 · (1 - 128/255) on white and 200 · 128/255 on black. Clear is the background."""
+    """Half-transparent grey 200 is 200 + 55 · (1 - 128/255) on white and 200 · 128/255 on black.
+
+    A fully transparent pixel takes the colour of the background.
+    """
     array = np.array([[[200, 128], [200, 0]]], np.uint8)
     picture = io.BytesIO()
     Image.fromarray(array, "LA").save(picture, "PNG")
@@ -72,7 +75,7 @@ def test_decode_refuses_a_transparent_colour_without_a_background() -> None:
 
 @pytest.mark.parametrize(("orientation", "turns"), [(1, 0), (6, 1), (3, 2), (8, 3)])
 def test_decode_turns_pictures_upright(orientation: int, turns: int) -> None:
-    """EXIF's orientation 6 means a quarter turn clockwise, 3 means two, 8 means three."""
+    """In EXIF orientation 6 means one quarter turn clockwise, 3 means two quarter turns, and 8 means three."""
     exif = Image.Exif()
     exif[274] = orientation
     lossless = encoded(np.rot90(COLOUR, turns).copy(), "WEBP", lossless=True, exif=exif)
@@ -89,7 +92,7 @@ def test_decode_resizes_the_shorter_side_and_crops_the_middle() -> None:
 
 
 def test_decode_refuses_a_declared_size_before_it_decodes() -> None:
-    """A PNG of a few bytes whose header says 50,000 × 50,000 pixels."""
+    """The header of a PNG of a few bytes says 50,000 × 50,000 pixels."""
     header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
     chunk = b"IHDR" + header
     bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))

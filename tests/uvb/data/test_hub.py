@@ -44,7 +44,7 @@ def test_load_hub_reads_the_librarys_cache_offline(tmp_path: Path, monkeypatch: 
     assert images.report.source == "hf:owner/name"
 
 
-def test_load_hub_asks_no_network_if_download_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_hub_uses_no_network_if_download_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
     def asked(url: str) -> bool:
         raise AssertionError(f"asked for {url}")
 

@@ -29,6 +29,6 @@ def test_load_dataset_resizes_a_named_set_and_reports_the_new_size() -> None:
     assert (digits.name, digits.levels, len(digits.test)) == ("digits-4", 16, 297)
 
 
-def test_load_dataset_crops_no_named_set(tmp_path: Path) -> None:
+def test_load_dataset_refuses_to_crop_a_named_set(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="decoding: only for your own images"):
         load_dataset("digits", tmp_path, options=ReadOptions(decoding=Decoding(resize=4, center_crop=True)))

@@ -1,4 +1,4 @@
-"""The exact Bayes estimator of a finite set, against a naive estimator, autograd, and losses measured before this code."""
+"""The exact Bayes estimator of a finite set, against a naive estimator, autograd, and losses that were measured earlier."""
 
 from pathlib import Path
 from typing import Any

@@ -75,7 +75,7 @@ def test_bayes_loss_of_a_mixture_is_its_mean_squared_error() -> None:
     errors = (x - m.posterior_mean(y, sigma)).square().flatten(1).sum(1)
     spread = math.hypot(loss.standard_error, float(errors.std()) / math.sqrt(n))
     assert abs(loss.value - float(errors.mean())) < 4 * spread
-    assert loss == bayes_loss(m, sigma), "keyed draws repeat"
+    assert loss == bayes_loss(m, sigma), "the same key must give the same draws"
     assert loss.value < mean_predictor_loss(m)
 
 
@@ -83,7 +83,7 @@ def test_bayes_loss_error_is_the_spread_of_repeats() -> None:
     m = mixture()
     found = [bayes_loss(m, 0.5, draws=1500, seed=seed) for seed in range(40)]
     spread = torch.tensor([loss.value for loss in found]).std().item()
-    assert found[0].standard_error == pytest.approx(spread, rel=0.4)  # 40 repeats tell a spread to 11 %
+    assert found[0].standard_error == pytest.approx(spread, rel=0.4)  # the spread of 40 repeats has an error of 11 %
 
 
 def test_mean_predictor_loss_is_the_variance_of_samples() -> None:

@@ -84,7 +84,7 @@ def test_convexity_takes_half_its_pairs_along_differences_of_images(images: Imag
     run("convexity", Gaussian(), images, scale=1.0)
     x = images.test.double().flatten(1) / images.levels
     differences = F.normalize(x[:, None] - x[None], dim=2).reshape(-1, 64)  # between any two test images
-    found = (F.normalize(seen[0].flatten(1), dim=1) @ differences.T).max(1).values  # 1: along one of them
+    found = (F.normalize(seen[0].flatten(1), dim=1) @ differences.T).max(1).values  # 1 if it is along a difference
     torch.testing.assert_close(found[0::2], torch.ones_like(found[0::2]))
     assert found[1::2].max() < 0.9
     assert torch.equal(seen[0], seen[1])  # the model and the exact energy see the same pairs
@@ -185,6 +185,6 @@ def test_denoise_rows_sample_a_gaussian_by_one_chain(images: ImageSet) -> None:
     """The chain walks by Langevin (Eq. 19) from uniform noise. Each jump halves the distance to the mean."""
     samples = run("denoise_rows", Gaussian(mean=0.3, variance=2.0), images, scale=1.0).arrays["samples"]
     assert samples.shape == (ROWS, *images.shape)
-    spread = 2 * (samples[9:] - 0.3)  # of the chain itself, which is N(0.3, 2) once it has forgotten its start
+    spread = 2 * (samples[9:] - 0.3)  # undo the halving: the chain is N(0.3, 2) once it has forgotten its start
     assert spread.std() == pytest.approx(2**0.5, rel=0.35)
     assert not torch.equal(samples[-1], samples[-2])

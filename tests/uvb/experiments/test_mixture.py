@@ -48,7 +48,7 @@ def test_mixture_excess_of_the_true_energy_is_zero(mixture: ImageSet) -> None:
     x = mixture.test.double() / mixture.levels
     center = (truth.weights.reshape(-1, 1, 1, 1) * truth.means).sum(0)
     assert row["mean_predictor"] == pytest.approx((x - center).square().flatten(1).sum(1).mean().item())
-    spread = row["mean_predictor"] / len(mixture.test) ** 0.5  # losses of images spread at most about as wide as their mean
+    spread = row["mean_predictor"] / len(mixture.test) ** 0.5  # the losses of images spread at most about by their mean
     assert row["optimum"] == pytest.approx(best.value, abs=5 * spread)
     assert row["mean_predictor"] == pytest.approx(mean_predictor_loss(truth), abs=5 * spread)
 
@@ -66,6 +66,6 @@ def test_uvb_learns_the_score_of_a_mixture(mixture: ImageSet) -> None:
     [after] = get_experiment("mixture").run(state.averaged, spec, context).scalars["rows"]
     assert before["excess_share"] > 1
     assert 0 < after["excess_share"] <= 0.05
-    # The excess is the squared distance to the optimum, σ⁴ times that of the scores (Eq. 2), up to a mean-zero term.
+    # The excess is ‖x̂ - x̂*‖² up to a term of mean zero, and ‖x̂ - x̂*‖² = σ⁴ ‖score - score*‖² (Eq. 2).
     excess = after["loss"] - after["optimum"]
     assert excess == pytest.approx(0.5**4 * after["score_error"], abs=5 * after["stderr"])

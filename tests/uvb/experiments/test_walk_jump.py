@@ -68,7 +68,7 @@ def test_walk_jump_names_diverged_chains_and_leaves_them_out(
 
 
 def test_walk_jump_gives_an_acceptance_only_for_metropolis_samplers(images: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A message says so if nothing is accepted."""
+    """If no proposal is accepted, a message says so."""
     assert run("walk_jump", Gaussian(), images).scalars["acceptance"] is None
     sound = run("walk_jump_mala", Gaussian(), images).scalars
     assert 0.2 < sound["acceptance"] < 1

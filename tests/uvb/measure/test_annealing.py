@@ -51,7 +51,7 @@ def noisy(mixture: GaussianMixture, n: int, sigma: float) -> Tensor:
 
 @pytest.mark.parametrize("sigma", [1.0, 0.5, 0.3])
 def test_log_z_of_a_mixture_in_64_dimensions_is_right_to_0_05_nats(sigma: float) -> None:
-    """Eight components, annealed from the Gaussian with the mean and covariance of Y."""
+    """The mixture has eight components. The chains begin at the Gaussian with the mean and covariance of Y."""
     mixture, config = true_mixture(), Annealing(chains=256, temperatures=100)
     base = fit_gaussian(load_dataset("mixture"), sigma, 20_000, torch.zeros(1).double())
     found = normalizer(base, Lowered(mixture, sigma), noisy(mixture, 256, sigma), config, 0)
@@ -110,7 +110,7 @@ def test_fit_gaussian_has_the_moments_of_y() -> None:
 
 
 def test_entropy_growth_of_a_gaussian_is_its_closed_form() -> None:
-    """h = d/2 log(v + σ²) + constant, and L = d v σ²/(v + σ²)."""
+    """The entropy is d/2 log(v + σ²) + constant, and the Bayes loss is d v σ²/(v + σ²)."""
     sigmas, v, d = [0.1 * k for k in range(3, 11)], 0.2, 64
     grown = entropy_growth(sigmas, [d * v * s**2 / (v + s**2) for s in sigmas], d)
     expected = [0.5 * d * math.log((v + b * b) / (v + a * a)) for a, b in zip(sigmas, sigmas[1:], strict=False)]

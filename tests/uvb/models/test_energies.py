@@ -225,7 +225,7 @@ def test_latent_energy_encodes_to_its_latent_width(name):
 
 @pytest.mark.parametrize(("name", "noisy"), [("elbo_y", True), ("elbo_x", False)])
 def test_elbo_y_is_the_energy_of_y_and_elbo_x_of_x(name, noisy):
-    """Eq. 14: the energy of y = x + σ noise. Eq. 10: that of x, for any noise. Each image has its weight."""
+    """Eq. 14 has the energy of y = x + σ noise. Eq. 10 has the energy of x for any noise. Each image has its weight."""
     model = tiny("vae", sigma=0.8)
     noise, eps = inputs(model.noise_dim)
     x, weight = normal((3, *SHAPE), 0, "clean").double().sigmoid(), torch.tensor([0.5, 0.25, 0.0], dtype=torch.float64)

@@ -82,7 +82,7 @@ def energy(name, w, y, eps, act):
 @pytest.mark.parametrize("activation", ["silu", "relu"])
 @pytest.mark.parametrize("name", model_names())
 def test_model_is_its_equation(name, activation):
-    """The energy, and y - σ²∇f by autograd of the formula. The direct denoiser is its autoencoder."""
+    """The model has the formula's energy, and the estimate y - σ²∇f. The direct denoiser is an autoencoder."""
     torch.manual_seed(0)
     model = get_model(name).build(SHAPE, tiny_config(name), activation, SIGMA).double()
     act = {"silu": silu, "relu": lambda a: a.clamp(min=0)}[activation]

@@ -13,7 +13,7 @@ from uvb.noise import normal
 
 @pytest.mark.parametrize("name", uvb.pretrained_names())
 def test_pretrained_denoises_better_than_the_noise_itself(name: str) -> None:
-    """The squared error of x̂(y) is less than half that of y, which is σ² a pixel."""
+    """The squared error of x̂(y) is less than half of the squared error of y, which is σ² per pixel."""
     model = uvb.pretrained(name)
     x = torch.zeros(4, *model.spec.data.shape)
     y = x + model.sigma * normal(tuple(x.shape), 0, "test")

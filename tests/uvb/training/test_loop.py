@@ -178,7 +178,7 @@ def test_fit_says_in_one_line_where_it_diverged(digits):
 
 
 def test_fit_refuses_weights_ruined_by_the_last_step(digits, monkeypatch):
-    """The loss of every batch was finite, and that of the final weights is not."""
+    """The loss of every batch was finite, but the loss of the final weights is not."""
     spec = tiny_spec(digits)
     monkeypatch.setattr("uvb.training.loop.Probe.__call__", lambda self: (math.nan, math.nan, None, None))
     with pytest.raises(UserError, match="diverged in its last epoch"):
@@ -307,7 +307,7 @@ def test_probe_measures_both_splits_alike(digits, epoch):
     for progress in fit(spec, FP64, state, digits):
         if progress.metrics and len(state.curves) == epoch + 1:
             break
-    model, count = state.averaged, 100  # all training images; they are fewer than the test images
+    model, count = state.averaged, 100  # all training images of the spec, fewer than the test images
     got = (state.curves[epoch].train_probe, state.curves[epoch].test_loss)
     for loss, pixels, n in zip(got, (digits.train[:count], digits.test), (count, len(digits.test)), strict=True):
         order = torch.randperm(len(pixels), generator=generator(0, "probe"))
