@@ -1,7 +1,9 @@
-"""Named spaces: lists of trainings to sweep over. Add one as a file in `paper` or `tuning`, or an entry point in `uvb.spaces`.
+"""Named spaces. A space is a list of trainings to sweep over.
+
+To add a space, write a file in `paper` or `tuning`, or declare an entry point in the group `uvb.spaces`:
 
 ```python
-@register_space("my_space")                     # kind="choice" or "search": judged by held-out images
+@register_space("my_space")                     # or kind="choice", or kind="search"; see `Space`
 def my_space(base: Base) -> list[RunSpec]:
     return [base.spec(model, sigma) for model in base.models for sigma in (0.5, 1.0)]
 ```

@@ -18,7 +18,7 @@ _widths = lru_cache(widths_at)  # a space asks for the same few widths many time
 class Base:
     """The configuration from which a space makes its trainings. A training differs from it only in what the space varies.
 
-    `sigmas` and `seeds` are those that the user asks for. A space that does not vary sigma takes the largest.
+    The user sets `sigmas` and `seeds`. A space that does not vary sigma uses the largest.
     """
 
     data: DataRef
@@ -34,7 +34,7 @@ class Base:
         return max(self.sigmas)
 
     def spec(self, model: str, sigma: float | None = None, **changes: Any) -> RunSpec:
-        """The training of `model` at `sigma` (None: the largest). `changes` replace fields of the RunSpec."""
+        """The spec for training `model` at `sigma` (None: the largest sigma). `changes` replace fields of the spec."""
         spec = RunSpec(
             self.data, model, _widths(model, self.data.shape, self.width), self.largest_sigma if sigma is None else sigma,
             get_model(model).objective, self.recipe, self.activation, self.seeds[0],
@@ -49,8 +49,8 @@ Kind = Literal["table", "choice", "search"]
 class Space:
     """A registered space, of one of three kinds.
 
-    - A "table" trains everything to its end and is judged by the test set.
-    - A "choice" trains everything to its end, to choose something. It is judged by held-out training images.
+    - A "table" finishes every training, and compares the models by the test set.
+    - A "choice" finishes every training, and compares them by held-out training images, in order to choose one.
     - A "search" is a choice that stops the worst trainings early (ASHA).
     """
 

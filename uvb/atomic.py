@@ -1,4 +1,4 @@
-"""Files and folders that get their name only when they are whole."""
+"""Write files and folders atomically: each gets its name only when it is complete."""
 
 import os
 import shutil
@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-TEMPORARY = ".tmp-"  # how the names of half-written files and folders begin
+TEMPORARY = ".tmp-"  # the names of incomplete files and folders begin with this
 
 
 @contextmanager
 def replacing(target: Path, *, durable: bool = True) -> Iterator[Path]:
     """Yield a new path beside `target`. It is renamed to `target` when the block ends, or deleted if the block raises.
 
-    The block makes a file or a folder at that path. Until then an earlier `target` stays.
+    The block makes a file or a folder at that path. An earlier `target` stays in place until the block ends.
 
     Args:
         durable: wait until the bytes are on the disk, so that a power cut leaves either the old version or the new one.

@@ -1,6 +1,6 @@
-"""Private functions of torch, each with the reason why no public one will do.
+"""Private functions of torch. Each docstring says why no public function will do.
 
-They were tried with torch 2.11 to 2.13. After an update of torch run ``python -m pytest tests/uvb``, which tests each of them.
+They work with torch 2.11 to 2.13. After an update of torch run ``python -m pytest tests/uvb``, which tests each of them.
 """
 
 import torch
@@ -14,7 +14,8 @@ def inside_transform() -> bool:
 def end_failed_capture(device: int, pool: tuple[int, int]) -> None:
     """Tell CUDA's allocator that a capture into `pool` is over.
 
-    Without this call torch 2.11 believes that the capture still goes on, and refuses every later capture of the process.
+    Without this call torch 2.11 acts as if the capture still went on, and refuses every later capture in this process. torch
+    has no public function for this.
     """
     torch._C._cuda_endAllocateToPool(device, pool)
 

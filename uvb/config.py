@@ -1,4 +1,4 @@
-"""A model's own configuration: any frozen dataclass of numbers, strings, booleans and tuples of these."""
+"""A model's configuration: any frozen dataclass of numbers, strings, booleans, None and tuples of these."""
 
 import dataclasses
 import json
@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from uvb.errors import UserError
 
-Config = Any  # a frozen dataclass; each model has its own
+Config = Any  # a frozen dataclass; each model declares its class
 _Config = TypeVar("_Config")
 
 
@@ -18,7 +18,7 @@ class Widths:
     Attributes:
         conv: channels of each convolution.
         hidden: units of the linear layer after them.
-        latent: d_z. 0: the network has no latent variable.
+        latent: d_z, the dimension of z. 0: the network has no latent variable.
         decoder: units of the decoder's hidden layer. 0: there is no decoder.
     """
 
@@ -32,7 +32,7 @@ class Widths:
         return "/".join(parts + [str(w) for w in (self.latent, self.decoder) if w])
 
     def scaled(self, factor: float) -> "Widths":
-        """Multiply every width but `latent` by `factor`. The results are rounded, and at least 1."""
+        """Multiply every width except `latent` by `factor`, and round to a whole number of at least 1."""
         conv = tuple(max(1, round(c * factor)) for c in self.conv)
         decoder = max(1, round(self.decoder * factor)) if self.decoder else 0
         return Widths(conv, max(1, round(self.hidden * factor)), self.latent, decoder)
@@ -40,7 +40,7 @@ class Widths:
 
 @dataclass(frozen=True)
 class UnknownConfig:
-    """The config of a model that is not installed here. It keeps the JSON that was read, so the spec keeps its identity."""
+    """The config of a model that is not installed here. It keeps the JSON text, so the spec keeps its spec_id."""
 
     text: str
 
@@ -60,7 +60,7 @@ def config_from_json(kind: type[_Config], blob: dict[str, Any]) -> _Config:
 
 
 def require_config(model: str, config: Any) -> None:
-    """Raise `UserError` unless `config` is a frozen dataclass that survives JSON unchanged, since specs are stored."""
+    """Raise `UserError` unless `config` is a frozen dataclass that can be written to JSON and read back unchanged."""
     if not dataclasses.is_dataclass(config) or isinstance(config, type) or not _is_frozen(config):
         raise UserError(
             f"model {model!r}: its config is {config!r}; it must be an instance of a frozen dataclass: @dataclass(frozen=True)"

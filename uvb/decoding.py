@@ -1,4 +1,4 @@
-"""JSON as typed values. An error is one line that names the place."""
+"""Read JSON as typed values. An error is one line that says where the JSON is wrong."""
 
 import json
 from typing import Any, TypeVar
@@ -11,12 +11,12 @@ T = TypeVar("T")
 
 
 def decoded(blob: Any, kind: type[T], what: str) -> T:
-    """Convert `blob`, of JSON types, to `kind`: a dataclass, a TypedDict, or any other type hint.
+    """Convert `blob`, which has JSON types, to `kind`: a dataclass, a TypedDict, or any other type hint.
 
-    Fields that `kind` does not have are left out. A whole number may stand for a float.
+    Fields that `kind` does not have are ignored. An integer is accepted where `kind` has a float.
 
     Raises:
-        UserError: a field is missing or of another type. The line begins with `what` and names the field.
+        UserError: a field is missing or has another type. The message begins with `what` and names the field.
     """
     try:
         return msgspec.convert(blob, kind)

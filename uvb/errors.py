@@ -9,7 +9,7 @@ class UserError(Exception):
 
 
 class Diverged(UserError):
-    """The losses of a training are no longer finite. The recipe causes this, not a fault of the code."""
+    """The losses of a training are no longer finite. The recipe is the cause, not a bug."""
 
 
 def one_line(error: BaseException) -> str:

@@ -11,13 +11,13 @@ MOUNT = Path("/sys/fs/cgroup")
 
 
 def usable_cpus() -> int:
-    """How many CPUs this process may use: as many as its affinity mask has, and no more than a container's quota allows."""
+    """The number of CPUs that this process may use: those in its affinity mask, but no more than a container's quota."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, math.floor(min(cpus, cpu_quota()) + 1e-9))
 
 
 def cpu_quota(cgroups: Path = CGROUPS, mount: Path = MOUNT) -> float:
-    """How many CPUs the control groups (version 1 or 2) allow this process. May be a fraction. Infinite without a limit."""
+    """The number of CPUs that control groups (version 1 or 2) allow. It may be a fraction. It is infinite without a limit."""
     quotas = [math.inf]
     for version, group in _groups("cpu", cgroups, mount):
         try:
@@ -33,7 +33,7 @@ def cpu_quota(cgroups: Path = CGROUPS, mount: Path = MOUNT) -> float:
 
 
 def usable_memory(cgroups: Path = CGROUPS, mount: Path = MOUNT) -> int:
-    """How many bytes of memory this process may use: all of the machine's, or fewer if a container or a shell sets a limit."""
+    """The bytes of memory that this process may use: all of the machine's, or fewer if a container or a shell sets a limit."""
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     limits += [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
     for version, group in _groups("memory", cgroups, mount):
@@ -45,7 +45,7 @@ def usable_memory(cgroups: Path = CGROUPS, mount: Path = MOUNT) -> int:
 
 
 def _groups(controller: str, cgroups: Path, mount: Path) -> Iterator[tuple[int, Path]]:
-    """Version and folder of this process's control group and of each group above it. All of them limit the process."""
+    """Yield the version and the folder of this process's control group, and of each group above it. All limit the process."""
     try:
         lines = cgroups.read_text().splitlines()
     except OSError:  # not Linux
@@ -58,6 +58,6 @@ def _groups(controller: str, cgroups: Path, mount: Path) -> Iterator[tuple[int, 
             version, roots = 1, [mount / controllers, mount / controller]
         else:
             continue
-        for root in roots:  # in a container the mount may begin at this process's own group
+        for root in roots:  # in a container `root` itself may already be this process's group
             group = root / path.strip("/")
             yield from ((version, each) for each in [group, *group.parents] if each.is_relative_to(root))

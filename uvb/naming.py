@@ -8,8 +8,9 @@ FILE_SUFFIXES = (".parquet", ".arrow", ".npz", ".npy")
 def dataset_stem(dataset: str) -> str:
     """The short name of a data set.
 
-    A known name stays as it is. A path gives its last part without the suffix: ``a/faces.npz`` gives ``faces``. A name of the
-    hub loses its owner and keeps its configuration: ``hf:owner/name:config`` gives ``name-config``.
+    The name of a known data set stays as it is. A path gives its last part without the suffix: ``a/faces.npz`` gives ``faces``.
+    A name on the Hugging Face hub gives the name and the configuration, without the owner: ``hf:owner/name:config`` gives
+    ``name-config``.
     """
     if dataset.startswith("hf:"):
         name, _, config = dataset.removeprefix("hf:").partition(":")

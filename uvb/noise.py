@@ -1,7 +1,6 @@
-"""Keyed randomness: a generator is a pure function of its purpose.
+"""Keyed randomness: a seed and a purpose, such as "noise" at one step, determine the random numbers.
 
-Nothing in this project draws from a global generator. Each draw names its purpose. So every worker draws the same numbers,
-before and after a resume.
+Nothing in this project draws from a global generator. So every worker draws the same numbers, also after a resume.
 """
 
 import hashlib
@@ -11,9 +10,9 @@ from torch import Tensor
 
 
 def key_to_seed(seed: int, *purpose: str | int) -> int:
-    """A 63-bit seed hashed from ``(seed, *purpose)``. Another key gives an unrelated seed.
+    """A 63-bit seed hashed from the key ``(seed, *purpose)``. Another key gives an unrelated seed.
 
-    torch's CPU generator keeps the low 32 bits, so two keys give the same stream with a chance of 2⁻³².
+    torch's CPU generator uses only the low 32 bits, so two keys give the same numbers with probability 2⁻³².
     """
     digest = hashlib.sha256("/".join(str(part) for part in (seed, *purpose)).encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
@@ -22,8 +21,8 @@ def key_to_seed(seed: int, *purpose: str | int) -> int:
 def generator(seed: int, *purpose: str | int, device: torch.device | str = "cpu") -> torch.Generator:
     """A fresh ``torch.Generator`` on `device` for the key ``(seed, *purpose)``, e.g. ``(0, "noise", epoch, step)``.
 
-    The same key gives the same numbers in every run and on every worker. CPU and CUDA give different numbers, because torch's
-    algorithms differ.
+    The same key gives the same numbers in every run and on every worker. CPU and CUDA give different numbers, because torch
+    uses different algorithms there.
     """
     return torch.Generator(device=device).manual_seed(key_to_seed(seed, *purpose))
 

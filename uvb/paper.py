@@ -1,13 +1,13 @@
-"""What the paper reports, as data: Tables 1-5, Remark 4, and the settings of Sec. 3.1.1.
+"""The numbers that the paper reports: Tables 1-5, Remark 4, and the settings of Sec. 3.1.1.
 
-Every lookup returns None if the paper does not report the number, so a table can show the paper's values beside ours.
+Every lookup returns None if the paper does not report the number.
 """
 
 from dataclasses import dataclass
 
 SIGMAS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
-# Table 1: dim(vartheta), to two digits.
+# Table 1: dim(ϑ), the number of parameters, to two digits.
 PARAMETERS: dict[tuple[str, str], float] = {
     ("mnist", "uvb"): 2.7e7,
     ("mnist", "deen"): 2.6e7,
@@ -38,13 +38,13 @@ INTERNALS: dict[tuple[str, str], float] = {
     ("vae", "recon_clean_y_half"): 51.5,
 }
 
-# Fig. 2's caption: how far a pixel of x_hat from one z may be from the mean of x_hat over 1,000 draws of z.
+# Fig. 2's caption: the largest difference in a pixel between x_hat with one z and the mean of x_hat over 1,000 draws of z.
 ONE_Z_BOUND = 0.0068
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How the paper trains (Sec. 3.1): Adam at a constant rate. `widths` has each model's `Widths` as `str` prints them."""
+    """How the paper trains (Sec. 3.1): Adam at a constant rate. `widths` has ``str(Widths(...))`` of each model."""
 
     recipe: str = "paper"
     epochs: int = 400
@@ -60,12 +60,12 @@ SETTINGS = Settings()
 
 
 def parameters(dataset: str, model: str) -> float | None:
-    """Table 1, to two digits."""
+    """The number of parameters in Table 1, to two digits."""
     return PARAMETERS.get((dataset, model))
 
 
 def loss(dataset: str, model: str, sigma: float, split: str) -> float | None:
-    """Tables 2 and 3, and Remark 4 for the Laplace decoder. `split` is "train" or "test"."""
+    """A loss of Tables 2 and 3, or of Remark 4 for the Laplace decoder. `split` is "train" or "test"."""
     if model.startswith("uvb_laplace"):
         return LAPLACE_TRAIN_LOSS if (dataset, split) == ("mnist", "train") and _same(sigma, 1.0) else None
     row = LOSSES.get((dataset, model, split))
@@ -75,7 +75,7 @@ def loss(dataset: str, model: str, sigma: float, split: str) -> float | None:
 
 
 def internal(dataset: str, model: str, sigma: float, quantity: str) -> float | None:
-    """Tables 4 and 5 (MNIST at sigma = 1). docs/file_formats.md names the quantities."""
+    """A number of Tables 4 and 5 (MNIST at sigma = 1). docs/file_formats.md explains the names of the quantities."""
     return INTERNALS.get((model, quantity)) if dataset == "mnist" and _same(sigma, 1.0) else None
 
 

@@ -1,4 +1,4 @@
-"""Plan: how a training runs. It is resolved once, stored beside the model, and used again on resume."""
+"""Plan: how a training runs. It is made once, stored beside the model, and used again when the training resumes."""
 
 import dataclasses
 import os
@@ -16,15 +16,15 @@ from uvb.errors import UserError
 from uvb.machine import usable_cpus
 
 Precision = Literal["fp32", "bf16", "fp64"]
-COMPILE_FROM = 900.0  # seconds; on a CPU, compiling costs up to a minute and saves 3 to 30 %
+COMPILE_FROM = 900.0  # seconds of training; compiling for a CPU takes up to a minute and saves 3 to 30 % of the time
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Workers, device, precision, compilation, and CPU threads of each worker. No field is left on "auto".
+    """Workers, device, precision, compilation, and CPU threads of each worker. No field says "auto".
 
-    `graph` replays the forward and the backward pass as one CUDA graph (`uvb.accelerate.cuda_graph`), for a single worker.
-    `products` computes convolutions of few pixels as matrix products (`uvb.accelerate.products`).
+    With `graph` the forward and the backward pass run as one CUDA graph (`uvb.accelerate.cuda_graph`). This needs a single
+    worker. With `products` convolutions of few pixels are computed as matrix products (`uvb.accelerate.products`).
     """
 
     workers: int = 1
@@ -44,7 +44,7 @@ class Plan:
         try:
             return Plan(**blob)
         except TypeError as error:
-            raise UserError(f"a plan that this version cannot read ({error}); use --replan to choose anew") from error
+            raise UserError(f"this version cannot read the stored plan ({error}); use --replan to make a new one") from error
 
     def __str__(self) -> str:
         threads = f", {self.threads} thread{'s' * (self.threads > 1)} each" if self.device == "cpu" else ""
@@ -58,7 +58,7 @@ class Plan:
         return torch.float64 if self.precision == "fp64" else torch.float32
 
     def require_honourable(self) -> None:
-        """Raise `UserError` if this machine cannot do what the plan says. A plan is never changed silently."""
+        """Raise `UserError` if this machine cannot run the plan. A plan is never changed silently."""
         if self.device not in ("cpu", "cuda"):
             raise UserError(f"device {self.device}: only cpu and cuda are supported; choose one of them (Apple's GPUs: cpu)")
         if self.device == "cuda" and not torch.cuda.is_available():
@@ -70,13 +70,13 @@ class Plan:
             raise UserError(f"the plan has {self.workers} workers on {self.device}; a CUDA graph needs one worker on cuda")
         if self.precision == "bf16" and not has_fast_bf16(self.device):
             raise UserError(
-                f"precision bf16: this {self.device} has no bf16 arithmetic; choose --precision fp32, "
+                f"precision bf16: this machine's {self.device} has no bf16 arithmetic; choose --precision fp32, "
                 "or add --replan if the study began elsewhere"
             )
 
     @contextmanager
     def autocast(self) -> Iterator[None]:
-        """Compute as the plan says: in bf16 by autocast, and small convolutions as matrix products."""
+        """Inside this block, compute as the plan says: in bf16 by autocast, and small convolutions as matrix products."""
         with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.precision == "bf16"), products(self.products):
             yield
 
@@ -97,16 +97,19 @@ def resolve_plan(
     threads: int = 0,
     seconds: float = 0.0,
 ) -> Plan:
-    """Turn wishes into a concrete plan for this machine. "auto" and 0 mean "what is fastest here".
+    """Make a concrete plan for this machine. "auto" and 0 mean "what is fastest here".
 
     - bf16 is used if the hardware has it.
-    - On CUDA `torch.compile` is used. A model with one worker also runs each step as one CUDA graph.
-    - On a CPU `torch.compile` is used only for long trainings in bf16.
+    - CUDA uses `torch.compile`. With one worker it also runs each step as one CUDA graph.
+    - A CPU uses `torch.compile` only for long trainings in bf16.
     - A CPU computes small convolutions as matrix products (`benchmarks/cpu/small_images.py`).
     - The workers share the machine's cores evenly.
 
     Args:
-        seconds: about how long a training will take. 0 means "not known" and counts as short.
+        seconds: about how long a training will take. 0: not known, which is treated as short.
+
+    Raises:
+        UserError: this machine cannot run the plan.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,4 +1,4 @@
-"""Registries find things by name. Other installed packages add things by entry points."""
+"""Registries: find models, data sets and the like by name. Other installed packages can add to them by entry points."""
 
 import importlib
 import pkgutil
@@ -12,13 +12,13 @@ _Thing = TypeVar("_Thing")
 
 
 class Registry(Generic[_Thing]):
-    """The things of one kind by name, e.g. all models.
+    """All things of one kind by name, e.g. all models.
 
-    A plug-in is an entry point in `group`. It names a module whose import registers things. The module is imported when an
-    unknown name is asked for, in the driver and in every worker.
+    A plug-in is an entry point in `group` that names a module. Importing the module registers its things. The registry imports
+    it when somebody asks for an unknown name. This happens in the driver and in every worker.
 
     Args:
-        kind: what error lines call a thing, e.g. "model".
+        kind: what error messages call a thing, e.g. "model".
         group: the entry-point group, e.g. "uvb.models".
     """
 
@@ -27,11 +27,11 @@ class Registry(Generic[_Thing]):
         self.known: dict[str, _Thing] = {}
 
     def add(self, name: str, thing: _Thing) -> None:
-        """Register `thing` by `name`. It replaces an earlier thing of that name."""
+        """Register `thing` under `name`, in place of any earlier thing of that name."""
         self.known[name] = thing
 
     def names(self) -> list[str]:
-        """All names, sorted. Those of plug-ins are included without loading them."""
+        """All names, sorted. They include the names of plug-ins, which are not loaded for this."""
         return sorted({*self.known, *self._plugins()})
 
     def find(self, name: str) -> _Thing | None:
@@ -39,7 +39,7 @@ class Registry(Generic[_Thing]):
         if name not in self.known:
             if name in self._plugins():
                 self.load_plugin(name)
-            else:  # one module may register several names
+            else:  # a plug-in may register more names than that of its entry point
                 self.load_plugins()
         return self.known.get(name)
 
@@ -58,7 +58,7 @@ class Registry(Generic[_Thing]):
         """Load the entry point `name` and return its object, or None if no package has that entry point.
 
         Raises:
-            UserError: the import fails. The line says why, and which package to mend.
+            UserError: the import fails. The message says why, and which package to mend.
         """
         point = self._plugins().get(name)
         if point is None:

@@ -1,4 +1,4 @@
-"""RunSpec: what is trained. Frozen, serializable, and named by its own hash."""
+"""RunSpec: what is trained. A spec is frozen, can be stored as JSON, and is named by its hash."""
 
 import dataclasses
 import hashlib
@@ -20,7 +20,7 @@ OPTIMIZERS = ("adam", "muon", "muon_conv")
 
 @dataclass(frozen=True)
 class DataRef:
-    """Which images: a data set's name, the checksum of its contents, its shape, and how many training images are used."""
+    """The images: a data set's name, the checksum of its contents, the shape of an image, and how many images train."""
 
     name: str
     checksum: str
@@ -34,9 +34,9 @@ class Recipe:
 
     Attributes:
         schedule: the learning rate decays to zero ("cosine"), or not at all ("constant").
-        warmup: the share of all steps in which the learning rate rises.
-        clip: the largest norm of the gradient.
-        ema: the decay of the running average of the weights, which becomes the model. 0: no average.
+        warmup: the learning rate rises over this share of all steps.
+        clip: longer gradients are scaled down to this norm.
+        ema: the decay of an exponential moving average of the weights. This average becomes the model. 0: no average.
         optimizer: see `uvb.training.optimizers`.
         beta2: Adam remembers the squares of gradients for 1 / (1 - beta2) steps.
         weight_decay: each step multiplies the matrices of "muon_conv" by 1 - `learning_rate` * `weight_decay`.
@@ -55,7 +55,7 @@ class Recipe:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("learning_rate", "warmup", "clip", "ema", "beta2", "weight_decay"):  # 1 and 1.0 must have one hash
+        for name in ("learning_rate", "warmup", "clip", "ema", "beta2", "weight_decay"):  # so that 1 and 1.0 hash alike
             object.__setattr__(self, name, float(getattr(self, name)))
         averaging = f"warmup={self.warmup}, clip={self.clip}, ema={self.ema}"
         decays = self.weight_decay == 0 or (0 < self.weight_decay < math.inf and self.optimizer == "muon_conv")
@@ -74,9 +74,9 @@ class Recipe:
                 raise UserError(f"recipe {self.name!r}: {line}")
 
     def changed(self, **changes: Any) -> "Recipe":
-        """The recipe with fields changed. Its name says which, e.g. ``fast, learning_rate=0.001``.
+        """A copy of this recipe with some fields changed. Its name says which, e.g. ``fast, learning_rate=0.001``.
 
-        The name leaves out epochs and batch size, since tables show them beside it.
+        The name leaves out epochs and batch size, because tables show them in columns of their own.
         """
         new = dataclasses.replace(self, **changes)
         named = {k: v for k, v in changes.items() if k not in ("name", "epochs", "batch_size") and v != getattr(self, k)}
@@ -101,7 +101,7 @@ RECIPES = {
     "muon_conv": dataclasses.replace(_FAST, name="muon_conv", learning_rate=4e-3, optimizer="muon_conv"),
 }
 
-# Fields of a recipe that the first specs did not have, with their usual values.
+# The first specs did not have these fields of a recipe. Their defaults are left out of the hash.
 LATER_FIELDS = {"optimizer": "adam", "beta2": 0.999, "weight_decay": 0.0}
 
 
@@ -140,7 +140,7 @@ class RunSpec:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types. A `clip` of inf becomes null.
 
-        Fields that were added later are left out if they have their usual value, so that older specs keep their hash.
+        The fields in `LATER_FIELDS` are left out if they have their default value, so that older specs keep their hash.
         """
         blob = json.loads(json.dumps(self._fields()))
         for name, usual in LATER_FIELDS.items():
@@ -165,7 +165,7 @@ class RunSpec:
             rest = {k: v for k, v in blob.items() if k not in ("data", "widths", "recipe")}
             return RunSpec(data=DataRef(**data), widths=widths, recipe=Recipe(**recipe), **rest)
         except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"a spec that this version cannot read ({type(error).__name__}: {error})") from error
+            raise UserError(f"this version cannot read the stored spec ({type(error).__name__}: {error})") from error
 
     def differences(self, other: "RunSpec") -> list[str]:
         """The fields in which two specs differ, with both values, e.g. ``sigma: 0.5 != 1.0``."""
@@ -176,11 +176,11 @@ class RunSpec:
 
 
 def _config(model: str, blob: dict[str, Any]) -> Config:
-    from uvb.models.registry import get_model  # here, because it imports this module
+    from uvb.models.registry import get_model  # imported here, because that module imports this one
 
     try:
         return config_from_json(type(get_model(model).widths), blob)
-    except UserError:  # files outlive the package that a model came from
+    except UserError:  # the package of the model may no longer be installed
         known = blob.keys() == {f.name for f in dataclasses.fields(Widths)}
         return config_from_json(Widths, blob) if known else UnknownConfig(json.dumps(blob, sort_keys=True))
 

@@ -64,7 +64,7 @@ def test_spec_id_is_the_same_for_1_and_1_0(digits):
 
 @pytest.mark.parametrize("change", [{"momentum": 0.9}, {"recipe": {"name": "x"}}, {"data": 3}])
 def test_spec_of_another_version_is_refused_in_one_line(digits, change):
-    with pytest.raises(UserError, match="a spec that this version cannot read"):
+    with pytest.raises(UserError, match="this version cannot read the stored spec"):
         RunSpec.from_json(tiny_spec(digits).to_json() | change)
 
 

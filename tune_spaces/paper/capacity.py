@@ -1,4 +1,4 @@
-"""Loss against parameters: UVB with ½, 1 and 2 times its widths, and every other model with as many parameters."""
+"""Loss against the number of parameters: UVB at ½, 1 and 2 times its widths, and every other model at the same counts."""
 
 from tune_spaces.registry import Base, register_space
 from uvb.models.capacity import widths_at
@@ -9,9 +9,10 @@ MULTIPLIERS = (0.5, 1.0, 2.0)
 
 @register_space("capacity")
 def capacity(base: Base) -> list[RunSpec]:
-    """Every model with ½, 1 and 2 times the widths, at the largest noise level.
+    """Every model at ½, 1 and 2 times the base width, at the largest noise level.
 
-    Counts match within 1 %, except where DEEN has the paper's widths: 2 % fewer on MNIST and 12 % fewer on CIFAR-10.
+    At each size the models' parameter counts match within 1 %. The exception is DEEN where it has the paper's widths: it has
+    2 % fewer parameters on MNIST and 12 % fewer on CIFAR-10.
     """
     return [
         base.spec(model, widths=widths_at(model, base.data.shape, factor * base.width), seed=seed)

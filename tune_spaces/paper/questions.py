@@ -1,4 +1,4 @@
-"""Open question 1: how much of UVB's gain comes from encoder and decoder, from the energy, and from sampling z?"""
+"""Open question 1: how much of UVB's gain comes from the autoencoder, how much from the energy, how much from sampling z?"""
 
 from tune_spaces.registry import Base, register_space
 from uvb.spec import RunSpec
@@ -10,7 +10,7 @@ MODELS = ("uvb", "uvb_mean", "quadratic_ae", "direct", "deen")
 def questions(base: Base) -> list[RunSpec]:
     """UVB, UVB with z = μ, a quadratic autoencoder energy, a direct denoiser and DEEN, all at the largest noise level.
 
-    They have their default widths, which match UVB's count. On the paper's image shapes DEEN has the paper's widths instead:
-    2 % fewer parameters on MNIST and 12 % fewer on CIFAR-10.
+    Each model has its default widths, which give it as many parameters as UVB. On the paper's image shapes DEEN has the
+    paper's widths instead. So it has 2 % fewer parameters on MNIST and 12 % fewer on CIFAR-10.
     """
     return [base.spec(model, seed=seed) for model in MODELS for seed in base.seeds]

@@ -13,7 +13,7 @@ FRACTIONS = (1 / 8, 1 / 4, 1 / 2, 1.0)
 def train_size(base: Base) -> list[RunSpec]:
     """Every model on 1/8, 1/4, 1/2 and all of the images, with the same number of steps, at the largest noise level.
 
-    With equal epochs a small set would get fewer steps, and its training would not be finished.
+    With the same number of epochs, a small set would get fewer steps, and its training would end too early.
     """
     recipe, images = base.recipe, base.data.train_images
     steps = recipe.epochs * math.ceil(images / recipe.batch_size)

@@ -1,4 +1,4 @@
-"""Searches for a recipe. They are the same for every model, so that comparisons stay fair."""
+"""Spaces that search for a recipe. Every model is trained with the same candidates, so comparisons are fair."""
 
 import itertools
 import math
@@ -14,7 +14,7 @@ SCHEDULES: tuple[Literal["constant", "cosine"], ...] = ("constant", "cosine")
 
 @register_space("recipe", kind="search")
 def recipe(base: Base) -> list[RunSpec]:
-    """Learning rate x batch x schedule for every model, at the largest noise level. ASHA stops the worst early."""
+    """Learning rate x batch size x schedule for every model, at the largest noise level. ASHA stops the worst early."""
     found = []
     for model, rate, batch, schedule in itertools.product(base.models, RATES, BATCHES, SCHEDULES):
         chosen = base.recipe.changed(learning_rate=rate, batch_size=batch, schedule=schedule)
@@ -24,10 +24,10 @@ def recipe(base: Base) -> list[RunSpec]:
 
 @register_space("recipe_details", kind="choice")
 def recipe_details(base: Base) -> list[RunSpec]:
-    """The base recipe, and variants of it with one change each, at the largest noise level.
+    """The base recipe and variants of it, at the largest noise level. Each variant changes one field.
 
-    A search compares short trainings, where a schedule that decays looks worse than it is. Here each training runs to its end.
-    So use the recipe that the space `recipe` found as the base.
+    Set the base recipe to the one that the space `recipe` found. That search stops most trainings early, and then a decaying
+    schedule looks worse than it is. Here every training finishes.
     """
     now = base.recipe
     changes: list[dict[str, Any]] = [{}]

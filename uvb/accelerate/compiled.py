@@ -1,4 +1,4 @@
-"""A step's loss and gradients as one compiled graph: forward pass, inner gradient, and the backward pass through both."""
+"""Compile a step's loss and gradients to one graph: forward pass, inner gradient, and the backward pass through both."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,27 +12,30 @@ from uvb.accelerate.gradients import distance
 from uvb.plan import Plan, Precision
 from uvb.training.objectives import Objective
 
-# The largest distance between the compiled and the uncompiled gradient, relative to its norm. Fused kernels round less often.
-LARGEST_DISTANCE: dict[Precision, float] = {"fp64": 1e-8, "fp32": 1e-2, "bf16": 5e-2}  # fp32 may be TF32 on a GPU
+# The largest allowed distance of the compiled gradient from the uncompiled one, relative to the norm of the latter.
+# They differ because fused kernels round less often. On a GPU fp32 may mean TF32.
+LARGEST_DISTANCE: dict[Precision, float] = {"fp64": 1e-8, "fp32": 1e-2, "bf16": 5e-2}
 
 Differentiated = Callable[..., tuple[Tensor, Sequence[Tensor]]]  # (parameters, *batch) -> loss, gradients
 
 
 class CompiledObjective(torch.nn.Module):
-    """`objective`, compiled. Its forward pass computes the gradients too, and ``loss.backward()`` hands them out.
+    """A compiled objective. Its forward pass also computes the gradients, and ``loss.backward()`` only hands them out.
 
-    The step is traced before it is compiled, so that the compiler sees the derivatives that we write out (`convolution`).
-    Without a trace it would take torch's own second derivatives. A trace fixes the shapes and dtypes of `example`, and also the
-    branches that the model's Python takes. So its gradient on `example` is compared with the uncompiled gradient.
+    The step is traced before it is compiled, so that the compiler sees our hand-written derivatives (`convolution`). Without
+    a trace the compiler would use torch's second derivatives. A trace is valid only for the shapes and dtypes of `example`,
+    and for the branches that the model's Python code took. So the compiled gradient on `example` is compared with the
+    uncompiled one.
 
     Args:
-        objective: parameters that no gradient reaches must be frozen (`uvb.training.objectives.freeze_unused`).
-        plan: gives the precision of the trace.
+        objective: the objective to compile. Its parameters that get no gradient must be frozen
+            (`uvb.training.objectives.freeze_unused`).
+        plan: the device and the precision.
         example: x, noise (B, C, H, W), ε (B, noise_dim), weight (B,).
 
     Raises:
-        RuntimeError: the gradients differ.
-        Exception: the tracer or the compiler may raise anything.
+        RuntimeError: the compiled and the uncompiled gradient differ.
+        Exception: the tracer or the compiler failed. They may raise anything.
     """
 
     def __init__(self, objective: Objective, plan: Plan, example: tuple[Tensor, ...]) -> None:
@@ -50,15 +53,15 @@ class CompiledObjective(torch.nn.Module):
         # The trace contains the casts, so the compiler must not add them again.
         without_autocast = torch.autocast(plan.device, enabled=False)
         self.differentiated: Differentiated = without_autocast(torch.compile(trace, fullgraph=True, dynamic=False))
-        # Dynamo refuses after 8 compilations of a function, and a process may train more models than that.
+        # By default dynamo compiles a function at most 8 times, but a process may train more models.
         with torch.no_grad(), torch._dynamo.config.patch(recompile_limit=1000, accumulated_recompile_limit=1000):
             _, got = self.differentiated(self.trained, *example)
         _, expected = differentiated(self.trained, *example)
-        if not (apart := distance(got, expected)) <= LARGEST_DISTANCE[plan.precision]:  # this form also refuses nan
+        if not (apart := distance(got, expected)) <= LARGEST_DISTANCE[plan.precision]:  # "not <=" is also true for nan
             raise RuntimeError(f"its gradient differs from the uncompiled one by {apart:.2g} of its norm")
 
     def forward(self, *batch: Tensor) -> Tensor:
-        """The loss of a batch, as `Objective.forward`."""
+        """The loss of a batch. The arguments are those of `Objective.forward`."""
         loss: Tensor = _LossAndGradients.apply(self.differentiated, len(batch), *batch, *self.trained)
         return loss
 
@@ -72,6 +75,9 @@ class _LossAndGradients(Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
-        """`g` is 1 (`loss.backward()`), and multiplying by it would cost one more pass over all weights."""
-        gradients, ctx.gradients = ctx.gradients, None  # drop the reference, so that .grad takes them without a copy
+        """Return the gradients that the forward pass computed.
+
+        `g` is always 1, because only `loss.backward()` calls this. Multiplying by `g` would cost a pass over all weights.
+        """
+        gradients, ctx.gradients = ctx.gradients, None  # with no other reference left, .grad takes them without a copy
         return None, None, *[None] * ctx.inputs, *gradients

@@ -1,7 +1,7 @@
-"""`conv2d` with the second derivative that ∇_θ ∇_y f needs, written out.
+"""`conv2d` with a hand-written second derivative, which ∇_θ ∇_y f needs.
 
-That second derivative differentiates an input gradient in the weight. Autograd computes it by a convolution with filters as
-large as the image, and transposes whole activations. Here it is one call: an ordinary weight gradient.
+This is the derivative of the input gradient with respect to the weight. Autograd would compute it by a convolution with
+filters as large as the image, and would transpose whole activations. Here one call computes it as an ordinary weight gradient.
 """
 
 from collections.abc import Iterator
@@ -16,16 +16,16 @@ from torch.autograd import Function
 from uvb.accelerate import products
 from uvb.accelerate.patches import product
 
-TENSOR_CORES = 8  # channels that tensor cores take at a time in half precision
+TENSOR_CORES = 8  # tensor cores process channels in groups of this size in half precision
 _inner: ContextVar[bool] = ContextVar("uvb_inner_gradient", default=False)
 
 
 @contextmanager
 def inner_gradient() -> Iterator[None]:
-    """Declare that backward passes inside this block compute ∇_y f, so convolutions need no gradients of their weights.
+    """Declare that backward passes inside this block compute only ∇_y f. Convolutions then skip their weight gradients.
 
-    `torch.autograd.grad` needs this block, because it would compute these gradients. `torch.func.vjp` would not. The backward
-    pass must run in this thread, as it does on a CPU.
+    Use it around `torch.autograd.grad`, which would otherwise compute the weight gradients too. `torch.func.vjp` does not need
+    it. The backward pass must run in this thread, as it does on a CPU.
     """
     token = _inner.set(True)
     try:
@@ -35,16 +35,16 @@ def inner_gradient() -> Iterator[None]:
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """`conv2d`, stride 1, no padding: (B, C, H, W) -> (B, D, H - k + 1, W - k + 1), in autocast's dtype if that is on.
+    """`conv2d`, stride 1, no padding: (B, C, H, W) -> (B, D, H - k + 1, W - k + 1). Under autocast y has autocast's dtype.
 
-    On a CPU and in half precision it works channels-last, which oneDNN's kernels and tensor cores need. Two cases are computed
+    The layout is channels-last on a CPU, for oneDNN's kernels, and in half precision, for tensor cores. Two cases are computed
     as matrix products: few channels in half precision on a GPU (`uvb.accelerate.patches`), and few pixels on a CPU if the plan
     says so (`uvb.accelerate.products`).
     """
     device = x.device.type
     if torch.compiler.is_compiling():  # dynamo loses the gradients of a `Function` inside torch.func
         return torch.conv2d(x, weight, bias)
-    frozen = not weight.requires_grad  # asked before the casts: inside torch.func a copy does not tell
+    frozen = not weight.requires_grad  # read before the casts, because inside torch.func a cast copy does not show it
     autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)  # "meta" has no autocast
     if autocast and x.dtype is not torch.float64:
         x, weight, bias = (t.to(torch.get_autocast_dtype(device)) for t in (x, weight, bias))
@@ -53,16 +53,16 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     if device == "cuda" and x.element_size() == 2 and weight.shape[1] < TENSOR_CORES:
         return product(x, weight, bias)
     kernels = Products if products.applies(x, weight.shape[-1]) else Direct
-    if frozen:  # then nothing is differentiated twice
+    if frozen:  # the weight needs no gradient, so nothing is differentiated twice
         return torch.conv2d(x, weight, bias) if kernels is Direct else kernels.forward(x, weight, bias)
     y: Tensor = _Convolution.apply(x, weight, bias, kernels)
     return y
 
 
 def channels_last(kernel: Tensor) -> Tensor:
-    """Copy a kernel (D, C, k, k) into the layout channels-last. A convolution with it works channels-last.
+    """Copy a kernel (D, C, k, k) into the channels-last layout. A convolution with this copy works channels-last.
 
-    It is a clone, because `contiguous` may keep the strides of NCHW for one channel, and oneDNN reads the layout from strides.
+    oneDNN reads the layout from the strides. For one channel `contiguous` may keep the strides of NCHW, so this clones.
     """
     return kernel.movedim(1, -1).clone(memory_format=torch.contiguous_format).movedim(-1, 1)
 
@@ -76,7 +76,7 @@ class Direct:
 
     @staticmethod
     def gradients(g: Tensor, x: Tensor, weight: Tensor, wanted: list[bool]) -> tuple[Tensor | None, ...]:
-        """The gradients of ⟨g, conv2d(x, weight) + bias⟩ in x, weight and bias; None where not wanted."""
+        """The gradients of ⟨g, conv2d(x, weight) + bias⟩ with respect to x, weight and bias. Each is None if not wanted."""
         one, zero = [1, 1], [0, 0]
         found: tuple[Tensor | None, ...] = torch.ops.aten.convolution_backward(
             g, x, weight, [len(weight)], one, zero, one, False, zero, 1, wanted
@@ -115,7 +115,7 @@ class _Convolution(Function):
     def backward(ctx: Any, g: Tensor) -> Any:
         x, weight = ctx.saved_tensors
         wanted = list(ctx.needs_input_grad[:3])
-        if _inner.get() or wanted == [True, False, False]:  # this is ∇_y f, which is differentiated again
+        if _inner.get() or wanted == [True, False, False]:  # this pass computes ∇_y f, which is differentiated again
             return _InputGradient.apply(g, x, weight, ctx.kernels), None, None, None
         return *ctx.kernels.gradients(g, x, weight, wanted), None
 
@@ -131,7 +131,7 @@ class _Convolution(Function):
 
 
 class _InputGradient(Function):
-    """g, weight -> the transposed convolution of g. Linear in both; x gives only its shape."""
+    """The transposed convolution of g with weight. It is linear in g and in weight. Of x only the shape matters."""
 
     @staticmethod
     def forward(g: Tensor, x: Tensor, weight: Tensor, kernels: type[Direct]) -> Tensor:
@@ -162,7 +162,7 @@ class _InputGradient(Function):
 
 
 def _transposed(g: Tensor, x: Tensor, weight: Tensor, kernels: type[Direct] = Direct) -> Tensor:
-    """The gradient of ⟨g, conv2d(x, weight)⟩ in x."""
+    """The gradient of ⟨g, conv2d(x, weight)⟩ with respect to x."""
     gradient = kernels.gradients(g, x, weight, [True, False, False])[0]
     assert gradient is not None
     return gradient

@@ -1,4 +1,4 @@
-"""A function of tensors as one CUDA graph, so that the device never waits for the host's launches."""
+"""Run a function of tensors as one CUDA graph, so that the device never waits for the host to launch kernels."""
 
 import contextlib
 import gc
@@ -11,24 +11,25 @@ from torch import Tensor
 from uvb.accelerate.gradients import distance
 from uvb.compat import end_failed_capture
 
-WARM_UP = 3  # calls before the capture, in which kernels are compiled and chosen
-# largest relative difference between the graph's result and a plain call's; not 0, since kernels may add in another order
+WARM_UP = 3  # calls before the capture; they compile and choose the kernels
+# The largest allowed relative difference between the graph's result and a plain call's. Kernels may add in another order.
 LARGEST_DISTANCE = 1e-2
 
 Outputs = tuple[Tensor | None, ...]
 
 
 class Graphed:
-    """`function`, captured at the first call and replayed from then on.
+    """A function that the first call captures as a CUDA graph, and that later calls replay.
 
-    Every call must bring tensors of the first call's shapes and dtypes, under the same autocast. The outputs lie in the
-    graph's memory, and the next call overwrites them. They may be changed in place.
+    Every call must pass tensors of the first call's shapes and dtypes, under the same autocast. The outputs lie in the
+    graph's memory, and the next call overwrites them. The caller may change them in place.
 
-    The first replay is compared with an ordinary call. If the capture fails or the results differ, a warning says so, and
-    every call launches kernel by kernel: slower, with the same numbers.
+    The first replay is compared with an ordinary call. If the capture fails or the results differ, there is a warning, and
+    all calls run without a graph. They are slower but give the same numbers.
 
     Args:
-        apart: computes the relative distance of outputs from the expected ones. The default takes all outputs together.
+        apart: computes the relative distance of outputs from the expected outputs. The default is the distance of all outputs
+            as one vector.
     """
 
     def __init__(self, function: Callable[..., Outputs], apart: Callable[[Outputs, Outputs], float] = distance) -> None:
@@ -49,7 +50,9 @@ class Graphed:
         assert self.graph is not None
         for held, given in zip(self.inputs, arguments, strict=True):
             if (held.shape, held.dtype) != (given.shape, given.dtype):  # a copy would broadcast or round
-                raise ValueError(f"a graph of {held.dtype} {tuple(held.shape)} was given {given.dtype} {tuple(given.shape)}")
+                raise ValueError(
+                    f"the CUDA graph takes {held.dtype} {tuple(held.shape)}, not {given.dtype} {tuple(given.shape)}"
+                )
             held.copy_(given)
         self.graph.replay()
         return self.outputs
@@ -58,7 +61,7 @@ class Graphed:
         """Capture the graph and test it. If that fails, warn and use no graph."""
         try:
             expected = self._capture(arguments)
-            if not (apart := self.apart(self._replay(arguments), expected)) <= LARGEST_DISTANCE:  # this form also refuses nan
+            if not (apart := self.apart(self._replay(arguments), expected)) <= LARGEST_DISTANCE:  # also true for nan
                 raise RuntimeError(f"its result differs from the uncaptured one by {apart:.2g} of its norm")
         except Exception as error:  # CUDA, a compiled kernel or the model's own code may raise anything
             self.graph, self.outputs, self.inputs, self.given_up = None, (), (), True
@@ -66,7 +69,7 @@ class Graphed:
             warnings.warn(f"CUDA graph failed ({type(error).__name__}: {reason}); launching kernel by kernel", stacklevel=3)
 
     def _capture(self, arguments: tuple[Tensor, ...]) -> Outputs:
-        """Make the graph, and return the outputs of the last call before it."""
+        """Capture the graph. Return the outputs of the last ordinary call before the capture."""
         self.inputs = tuple(a.clone() for a in arguments)
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
@@ -80,7 +83,7 @@ class Graphed:
             # the outer context restores the stream if a capture fails at its end
             with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(graph, pool=pool):
                 self.outputs = self.function(*self.inputs)
-        except Exception:  # raised again below
+        except Exception:
             with contextlib.suppress(Exception):
                 end_failed_capture(torch.cuda.current_device(), pool)
             raise

@@ -1,4 +1,4 @@
-"""An energy whose weights no longer change, prepared for a long walk."""
+"""Prepare an energy whose weights no longer change for long Markov chains."""
 
 import copy
 from collections.abc import Callable
@@ -14,11 +14,11 @@ from uvb.plan import Plan
 
 
 class Frozen(Energy):
-    """A copy of `energy` that gives the same numbers in less time. `energy` must be on the plan's device, in its dtype.
+    """A copy of `energy` that gives the same numbers in less time. `energy` must have the plan's device and dtype.
 
-    The weights of networks are cast once. Autocast would cast them at every call, which for few chains is most of the work. An
-    energy that uses such weights outside their network, e.g. in a penalty, gets them rounded. If the plan has a CUDA graph, ∇f
-    under `torch.no_grad` is one graph for each shape.
+    In bf16 the weights of networks are cast only once. Autocast would cast them at every call, and with few chains this would
+    be most of the work. If the energy also uses such a weight outside its network, e.g. in a penalty, it uses the rounded
+    weight. If the plan has a CUDA graph, one graph for each shape computes ∇f under `torch.no_grad`.
     """
 
     def __init__(self, energy: Energy, plan: Plan) -> None:
@@ -28,7 +28,7 @@ class Frozen(Energy):
         self.held = copy.deepcopy(energy).requires_grad_(False)
         if plan.precision == "bf16":
             for net in self.held.modules():
-                if isinstance(net, (ConvNet, Decoder)):  # other modules may use their weights in another way
+                if isinstance(net, (ConvNet, Decoder)):  # other modules may need their weights in full precision
                     net.to(torch.bfloat16)
         self._graphs: dict[tuple[Any, ...], Callable[[Tensor, Tensor], tuple[Tensor | None, ...]]] = {}
 

@@ -1,27 +1,27 @@
-"""A step's gradients: how to clip them, and how far apart two of them are."""
+"""Clip the gradients of a step, and measure how far apart two sets of gradients are."""
 
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-Gradients = Callable[..., Tensor]  # (x, noise, eps, weight) -> loss, the parameters' gradients left in .grad
+Gradients = Callable[..., Tensor]  # (x, noise, eps, weight) -> loss; leaves the parameters' gradients in .grad
 
 
 def clip(parameters: Sequence[Tensor], longest: float) -> None:
     """Scale the gradients of one model, in place, so that their total norm is at most `longest`.
 
-    On a CPU gradients below `longest` are not multiplied, which saves a pass over all weights. On a GPU all are multiplied,
-    because the host would have to wait for the norm.
+    On a CPU, gradients that are short enough are not multiplied. This saves a pass over all weights. On a GPU the gradients are
+    always multiplied, because the host would have to wait for the norm before it could decide.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
     norm = nn.utils.get_total_norm(gradients)
-    if norm.is_cuda or not norm <= longest:  # nan is clipped, too, and noticed later in the loss
+    if norm.is_cuda or not norm <= longest:  # "not <=" is also true for nan; the training loop finds nan in the loss
         nn.utils.clip_grads_with_norm_(parameters, longest, norm)
 
 
 def distance(got: Sequence[Tensor | None], expected: Sequence[Tensor | None]) -> float:
-    """The norm of the difference divided by the norm of `expected`. Infinite if a gradient is None in only one of them."""
+    """The norm of the difference divided by the norm of `expected`. It is infinite if a gradient is None on one side only."""
     if any((a is None) != (b is None) for a, b in zip(got, expected, strict=True)):
         return float("inf")
     one, other = ([g for g in gradients if g is not None] for gradients in (got, expected))

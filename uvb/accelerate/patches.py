@@ -1,7 +1,7 @@
-"""An image's overlapping patches, and the transpose of taking them. With them a convolution is one matrix product.
+"""Extract an image's overlapping patches, so that a convolution becomes one matrix product.
 
-A GPU's tensor cores take eight channels at a time. The paper's first layers have one or three, and in cuDNN they cost a sixth
-of a step (UVB and DEEN, MNIST, H200). As products they cost less than half of that.
+A GPU's tensor cores take eight channels at a time, but the paper's first layers have one or three input channels. In cuDNN
+these layers cost a sixth of a step (UVB and DEEN, MNIST, H200). As matrix products they cost less than half of that.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from torch.autograd import Function
 def product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """`conv2d`, stride 1, no padding: (B, C, H, W), (D, C, k, k) -> (B, D, H - k + 1, W - k + 1), channels-last.
 
-    It can be differentiated any number of times: patches and their transpose are each other's derivative.
+    It can be differentiated any number of times, because `Patches` and `Overlay` are linear and transposes of each other.
     """
     taken: Tensor = Patches.apply(x, weight.shape[-1])
     return F.linear(taken.flatten(3), weight.flatten(1), bias).movedim(-1, 1)
@@ -43,10 +43,10 @@ class Patches(Function):
 
 
 class Overlay(Function):
-    """(B, h, w, C, k, k) -> (B, C, h + k - 1, w + k - 1): every patch is added where it was taken.
+    """(B, h, w, C, k, k) -> (B, C, h + k - 1, w + k - 1): add every patch at its place in the image.
 
-    It sums k² shifted images, so it gives the same bits every time. torch's own function uses atomic additions on a GPU, whose
-    order varies.
+    The result is a sum of k² shifted images, so it has the same bits every time. On a GPU torch's own function adds atomically,
+    in an order that varies.
     """
 
     generate_vmap_rule = True

@@ -1,7 +1,7 @@
-"""Convolutions of few pixels as matrix products, on a CPU.
+"""Compute convolutions with few output pixels as matrix products, on a CPU.
 
-oneDNN's kernels are made for large images. In the last layers of 8x8 images they take up to 40 times as long as a product of
-the image's patches with the kernel (`benchmarks/cpu/small_images.py`).
+oneDNN's kernels are made for large images. In the last layers of a network for 8x8 images they take up to 40 times as long as
+the product of the image's patches with the kernel (`benchmarks/cpu/small_images.py`).
 """
 
 from collections.abc import Iterator
@@ -11,14 +11,14 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 
-FEW_PIXELS = 16  # at outputs of 4x4 pixels and below the products win, in fp32 and in bf16
+FEW_PIXELS = 16  # products are faster for outputs of at most 4x4 pixels, in fp32 and in bf16
 
 _enabled: ContextVar[bool] = ContextVar("uvb_products", default=False)
 
 
 @contextmanager
 def products(enabled: bool) -> Iterator[None]:
-    """Convolve images of few pixels by matrix products inside this block, if `enabled`."""
+    """If `enabled`, compute convolutions with few output pixels as matrix products inside this block."""
     token = _enabled.set(enabled)
     try:
         yield
@@ -27,7 +27,7 @@ def products(enabled: bool) -> Iterator[None]:
 
 
 def applies(x: Tensor, kernel: int) -> bool:
-    """Whether a convolution of x (B, C, H, W) should be a matrix product: if enabled, on a CPU, with few pixels."""
+    """Whether to convolve x (B, C, H, W) by a matrix product: if `products` enables it, on a CPU, with few output pixels."""
     few = (x.shape[-2] - kernel + 1) * (x.shape[-1] - kernel + 1) <= FEW_PIXELS
     return few and _enabled.get() and x.device.type == "cpu"
 
@@ -41,7 +41,7 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
 
 
 def input_gradient(g: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-    """The gradient of ⟨g, convolution(x, weight)⟩ in x: (B, D, h, w) -> (B, C, H, W). x gives only its shape."""
+    """The gradient of ⟨g, convolution(x, weight)⟩ with respect to x, (B, C, H, W). Of x only the shape is used."""
     k, (batch, _, h, w) = weight.shape[-1], g.shape
     parts = (_rows(g) @ _matrix(weight)).reshape(batch, h, w, k, k, x.shape[1])
     found = parts.new_zeros(batch, x.shape[2], x.shape[3], x.shape[1])
@@ -52,7 +52,7 @@ def input_gradient(g: Tensor, x: Tensor, weight: Tensor) -> Tensor:
 
 
 def weight_gradient(g: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-    """The gradient of ⟨g, convolution(x, weight)⟩ in the weight, (D, C, k, k). `weight` gives only its shape."""
+    """The gradient of ⟨g, convolution(x, weight)⟩ with respect to `weight`, (D, C, k, k), of which only the shape is used."""
     d, c, k, _ = weight.shape
     return (_rows(g).T @ _patches(x, k)).reshape(d, k, k, c).permute(0, 3, 1, 2)
 

@@ -1,7 +1,7 @@
-"""SiLU in bf16 on a CPU, with the two derivatives that ∇_θ ∇_y f needs, written out.
+"""SiLU in bf16 on a CPU, with hand-written first and second derivatives, which ∇_θ ∇_y f needs.
 
-Autograd's second derivative takes a dozen passes over memory. Here both derivatives come from two tensors that the forward
-pass keeps: s(x) and φ'(x).
+Autograd's second derivative takes a dozen passes over memory. Here the forward pass keeps s(x) and φ'(x), and both derivatives
+are computed from these.
 """
 
 from typing import Any
@@ -12,12 +12,12 @@ from torch.autograd import Function
 
 
 def applies(x: Tensor) -> bool:
-    """Whether to use `silu` for `x`: in bf16 on a CPU. Compiled code uses torch's own function, which is as fast there."""
+    """Whether to use `silu` for `x`: in bf16 on a CPU, unless the code is compiled. There torch's own function is as fast."""
     return x.dtype is torch.bfloat16 and x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def silu(x: Tensor) -> Tensor:
-    """φ(x) = x s(x) with the logistic function s. It can be differentiated twice. The third derivative raises."""
+    """φ(x) = x s(x) with the logistic function s. It can be differentiated twice. A third time raises RuntimeError."""
     y: Tensor = _Silu.apply(x)[0]
     return y
 
@@ -64,7 +64,7 @@ class _SiluGradient(Function):
 
 
 class _SiluSecond(Function):
-    """v, g, x -> v φ'(x), v g φ''(x), and φ'' = s + φ' - 2 s φ', so g φ'' = (1 - s) g φ' + s (g - g φ')."""
+    """v, g, x -> v φ'(x), v g φ''(x). The code uses g φ'' = (1 - s) g φ' + s (g - g φ'), from φ'' = s + φ' - 2 s φ'."""
 
     generate_vmap_rule = True
 
