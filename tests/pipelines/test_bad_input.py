@@ -63,7 +63,7 @@ STUDY = {
     "--dataset nowhere": r"no data set 'nowhere'.*digits",
     "--dataset bad.npz": "bad.npz.*damaged",
     "--dataset bad.parquet": "bad.parquet.*damaged",
-    "--dataset pictures": "images in it: 1; at least four are needed",
+    "--dataset pictures": "number of images: 1; at least four are needed",
     "--dataset empty": "no images .*; give a folder of pictures",
     "--dataset nan.npz": "NaN",
     "--models uvb nonesuch": r"unknown model 'nonesuch'; choose one of: .*deen",

@@ -1,4 +1,4 @@
-"""Load data sets as uint8 images: by name, from a path, or from the Hugging Face hub. Training is not here."""
+"""Load data sets as uint8 images: by name, from a path, or from the Hugging Face hub."""
 
 from uvb.data.image_set import ImageSet
 from uvb.data.registry import dataset_names, load_dataset, register_dataset

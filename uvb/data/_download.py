@@ -1,4 +1,4 @@
-"""Download one file, and check its md5 sum. Slow servers are abandoned soon. A file appears only when it is whole."""
+"""Download one file and check its md5 sum. Give up on slow servers after seconds. A file appears only when it is complete."""
 
 import hashlib
 import logging
@@ -15,7 +15,7 @@ from uvb.atomic import replacing
 from uvb.errors import UserError, one_line
 
 PATIENCE = 8.0
-"""Seconds to wait for an answer, and then for each piece of the file."""
+"""Seconds to wait for a server's answer, and then for each piece of the file."""
 
 _FAILURES = (OSError, HTTPException, ValueError)  # OSError includes URLError, time-outs and a full disk
 
@@ -31,10 +31,10 @@ def has_md5(path: Path, md5: str) -> bool:
 
 
 def fetch(urls: Sequence[str], target: Path, md5: str) -> None:
-    """Download a file with this md5 sum to `target`, from the first of `urls` that has it. A `target` with this sum stays.
+    """Download a file with this md5 sum to `target`, from the first of `urls` that has it. Skip this if `target` has the sum.
 
     Raises:
-        UserError: no address gave the file. The line has the reason for each address.
+        UserError: the file could not be downloaded from any address. The message has the reason for each address.
     """
     if has_md5(target, md5):
         return
@@ -54,16 +54,16 @@ def fetch(urls: Sequence[str], target: Path, md5: str) -> None:
 
 
 def reachable(url: str) -> bool:
-    """Whether a server answers at `url`, even with an error."""
+    """Whether a server answers at `url`. An HTTP error counts as an answer."""
     try:
         _open(url).close()
     except _FAILURES as error:
-        return getattr(error, "code", None) is not None  # an HTTP status is an answer
+        return getattr(error, "code", None) is not None  # only HTTP errors have a code
     return True
 
 
 def _open(url: str) -> Any:
-    """Open a URL within `PATIENCE`. A thread does it, because a socket's time-out does not cover the resolution of names."""
+    """Open a URL within `PATIENCE`, in a thread, because the time-out of a socket does not cover the name lookup (DNS)."""
     answer: Future[Any] = Future()
 
     def ask() -> None:
@@ -72,7 +72,7 @@ def _open(url: str) -> Any:
         except Exception as error:
             answer.set_exception(error)
 
-    threading.Thread(target=ask, daemon=True).start()  # a daemon, so that the process can end while it waits
+    threading.Thread(target=ask, daemon=True).start()  # a daemon, so that the process can end while the thread waits
     try:
         return answer.result(PATIENCE + 1)
     except TimeoutError as error:

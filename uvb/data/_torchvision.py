@@ -11,14 +11,14 @@ _SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
-_libraries: list[torch.library.Library] = []  # when a Library is collected, its schemas are lost
+_libraries: list[torch.library.Library] = []  # keeps each Library alive, because its schemas are lost when it is collected
 
 
 @cache
 def torchvision_datasets() -> Any:
     """The module ``torchvision.datasets``.
 
-    On a CPU build of torch, the usual torchvision wheel cannot load its compiled operators. Its import fails because
+    On a CPU build of torch, the usual torchvision wheel cannot load its compiled operators. Then importing it fails, because
     ``torchvision::nms`` has no schema. The data sets use no operators, so this function declares the schemas and tries again.
     """
     try:
@@ -27,7 +27,7 @@ def torchvision_datasets() -> Any:
         if "torchvision::nms" not in str(error):
             raise
     for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-        del sys.modules[name]  # the failed import left half a module
+        del sys.modules[name]  # the failed import left incomplete modules
     library = torch.library.Library("torchvision", "DEF")
     for schema in _SCHEMAS:
         library.define(schema)

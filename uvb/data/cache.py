@@ -1,8 +1,8 @@
-"""The cache of converted sets: each set under its checksum, and a record of the files it was made from.
+"""The cache of converted image sets, each named by its checksum, with records of the source files.
 
 sets/<checksum>.safetensors     an image set; data sets with the same images share it
-sources/<fingerprint>.json      the checksum of the set that these source files gave, and the report of reading them
-work/<fingerprint>/             a conversion that is under way, or was interrupted
+sources/<fingerprint>.json      the checksum of the set made from these source files, and the report of reading them
+work/<fingerprint>/             the working folder of a running or interrupted conversion
 """
 
 import fcntl
@@ -23,21 +23,21 @@ from uvb.data.image_set import ImageSet
 from uvb.data.report import ReadReport
 from uvb.errors import UserError
 
-SPARE = 1.02  # a conversion starts if the disk has this many times its bytes free
+SPARE = 1.02  # a conversion starts only if the disk has this many times the set's bytes free
 
 
 def cache_folder() -> Path:
-    """``UVB_CACHE``, by default ``~/.cache/uvb``."""
+    """The folder in the environment variable ``UVB_CACHE``, by default ``~/.cache/uvb``."""
     return Path(os.environ.get("UVB_CACHE") or "~/.cache/uvb").expanduser()
 
 
 def set_path(checksum: str) -> Path:
-    """Where the set with this checksum belongs."""
+    """The path of the set with this checksum, whether or not it exists."""
     return cache_folder() / "sets" / f"{checksum}.safetensors"
 
 
 def find(fingerprint: str, name: str) -> ImageSet | None:
-    """The set that was made from the files of `fingerprint`. None if there is no such set, or it is damaged."""
+    """The set that was made from source files with this fingerprint. None if there is no such set, or it is damaged."""
     try:
         entry = json.loads((cache_folder() / "sources" / f"{fingerprint}.json").read_text())
         return ImageSet.load(set_path(entry["checksum"]), name, ReadReport.from_json(entry["report"]))
@@ -46,7 +46,7 @@ def find(fingerprint: str, name: str) -> ImageSet | None:
 
 
 def keep(fingerprint: str, checksum: str, made: ImageFile, report: ReadReport) -> ImageSet:
-    """Move a sealed file from its workplace into the cache, and record which source files gave it. Return the set."""
+    """Move a sealed file from its working folder into the cache, and record its source files. Return the set."""
     adopt(checksum, made.path)
     with writing(), replacing(cache_folder() / "sources" / f"{fingerprint}.json") as temporary:
         temporary.write_text(json.dumps({"checksum": checksum, "report": report.to_json()}, indent=1))
@@ -55,11 +55,13 @@ def keep(fingerprint: str, checksum: str, made: ImageFile, report: ReadReport) -
 
 
 def regrouped(images: ImageSet, name: str, train: Tensor, test: Tensor, report: ReadReport) -> ImageSet:
-    """Write a set that divides the training images of another set, unless the cache has it. Return it, memory-mapped.
+    """Divide the training images of a set into a new training and a new test set. Return the new set, memory-mapped.
+
+    The new set is written into the cache, unless the cache already has it.
 
     Args:
-        train: int64 (n,), which images train.
-        test: int64 (m,), which images become the test set.
+        train: int64 (n,), the indices of the images that train.
+        test: int64 (m,), the indices of the images that become the test set.
     """
     key = f"{images.checksum}-{hashlib.sha256(test.numpy().tobytes()).hexdigest()[:8]}"
     if (found := find(key, name)) is not None:
@@ -75,7 +77,7 @@ def regrouped(images: ImageSet, name: str, train: Tensor, test: Tensor, report: 
 
 
 def adopt(checksum: str, made: Path) -> None:
-    """Move a whole file to its place in the cache."""
+    """Move a complete file to its place in the cache."""
     with writing():
         target = set_path(checksum)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -84,7 +86,10 @@ def adopt(checksum: str, made: Path) -> None:
 
 @contextmanager
 def workplace(key: str) -> Iterator[Path]:
-    """The folder of one conversion. Only one process of this machine uses it at a time. Files of an earlier process stay."""
+    """Yield the working folder of one conversion, with the files of an interrupted one.
+
+    Only one process of this machine can hold the folder at a time. The others wait.
+    """
     folder = cache_folder() / "work" / key
     with writing():
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -97,7 +102,7 @@ def workplace(key: str) -> Iterator[Path]:
 
 
 def clear(folder: Path) -> None:
-    """Remove a workplace."""
+    """Remove a working folder and its lock."""
     shutil.rmtree(folder, ignore_errors=True)
     with suppress(OSError):
         folder.with_name(f"{folder.name}.lock").unlink()
@@ -108,14 +113,14 @@ def require_space(folder: Path, size: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < SPARE * size:
         raise UserError(
-            f"converting the images takes {size / 1e9:.1f} GB in {cache_folder()}, where {free / 1e9:.1f} GB are free; "
+            f"the converted images need {size / 1e9:.1f} GB in {cache_folder()}, where {free / 1e9:.1f} GB are free; "
             "free some space, or set UVB_CACHE to a folder on a larger disk"
         )
 
 
 @contextmanager
 def writing() -> Iterator[None]:
-    """Turn an `OSError` of the block into a `UserError` that says in one line that the cache cannot be written."""
+    """Turn an `OSError` in this block into a `UserError` that says that the cache cannot be written."""
     try:
         yield
     except OSError as error:

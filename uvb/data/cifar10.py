@@ -19,10 +19,10 @@ from uvb.errors import UserError
 def load_cifar10(data_dir: Path, download: bool = True) -> ImageSet:
     """Load 50,000 training and 10,000 test images, (3, 32, 32), from torchvision's files in `data_dir`.
 
-    torchvision checks the files' md5 sums at each load, before it unpickles anything.
+    At each load torchvision checks the files' md5 sums before it unpickles anything.
 
     Raises:
-        UserError: the archive cannot be downloaded, or cannot be unpacked.
+        UserError: the archive cannot be downloaded or unpacked.
     """
     source = torchvision_datasets().CIFAR10
     archive = data_dir / source.filename

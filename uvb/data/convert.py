@@ -1,7 +1,7 @@
-"""Converting a data set into one file of uint8 rows: in parallel, within bounded memory, and resumable.
+"""Convert a data set into one file of uint8 images, in parallel and with bounded memory. Conversions can be resumed.
 
-Several processes decode pieces of the set and write the images to their rows. A journal names the pieces that are on the
-disk. An interrupted conversion goes on with the other pieces.
+Several processes decode pieces of the set. Each writes its images to their rows of the file. A journal lists the pieces that
+are on the disk. An interrupted conversion continues with the other pieces.
 """
 
 import json
@@ -30,31 +30,31 @@ from uvb.errors import UserError
 from uvb.machine import usable_cpus
 
 Progress = Callable[[int, int], None]
-"""Called now and then with two numbers: images converted so far, and all images."""
+"""A function that is called now and then with two numbers: the images converted so far, and all images."""
 
-FEW = 4096  # fewer images are decoded by one process, because starting others takes longer
-SYNC_SECONDS = 2.0  # an interruption loses at most the images of about this time
+FEW = 4096  # one process decodes fewer images than this, because starting others would take longer
+SYNC_SECONDS = 2.0  # an interruption loses at most about this much work
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a process needs to know: what to read, and which row of the file each image belongs to."""
+    """What to read, and to which row of the file each image is written."""
 
     pieces: Sequence[Piece]
-    rows: NDArray[np.int64]  # (N,): the row of each image, in the order of the pieces
-    starts: NDArray[np.int64]  # (pieces,): where each piece begins in `rows`
+    rows: NDArray[np.int64]  # (N,): the row of each image; images are in the order of the pieces
+    starts: NDArray[np.int64]  # (pieces,): the index in `rows` of each piece's first image
     decoding: Decoding
 
     @staticmethod
     def of(pieces: Sequence[Piece], order: NDArray[np.int64], decoding: Decoding) -> "Job":
-        """The job that puts image ``order[k]`` into row k."""
+        """The job that writes image ``order[k]`` to row k."""
         rows = np.empty_like(order)
         rows[order] = np.arange(len(order))
         counts = [piece.count for piece in pieces]
         return Job(pieces, rows, np.cumsum([0, *counts[:-1]]), decoding)
 
     def run(self, piece: int, file: ImageFile, target: Target) -> int:
-        """Decode a piece and write it. Return how many of its images were grey and became colour."""
+        """Decode a piece and write it. Return how many of its grey images were converted to colour."""
         at, widened = int(self.starts[piece]), 0
         for block, grey in self.pieces[piece].blocks(self.decoding, target):
             file.write(block, self.rows[at : at + len(block)])
@@ -65,16 +65,16 @@ class Job:
 def convert(
     job: Job, file_of: Callable[[tuple[int, int, int]], ImageFile], folder: Path, progress: Progress | None
 ) -> tuple[ImageFile, int]:
-    """Write all images of a job to a file in `folder`. Return the file, and how many images were grey and became colour.
+    """Write all images of a job to a file in `folder`. Return the file, and how many grey images were converted to colour.
 
-    The first image decides the size. The set is in colour if any image is, and grey otherwise.
+    All images must have the size of the first. The set is in colour if any image is in colour, and grey otherwise.
 
     Args:
-        file_of: returns the file for images of shape (C, H, W).
-        folder: the workplace. It also holds the journal, and what an interrupted conversion left.
+        file_of: a function that returns the file for images of shape (C, H, W).
+        folder: the working folder, with the journal and the images of an interrupted conversion, if there was one.
 
     Raises:
-        UserError: an image is damaged or does not fit. The line names the first such image.
+        UserError: an image is damaged or does not fit. The message names the first such image.
     """
     block, _ = next(job.pieces[0].blocks(job.decoding, None))
     channels, height, width = block.shape[1:]
@@ -85,12 +85,12 @@ def convert(
         try:
             return file, _convert(job, file, target, folder, progress)
         except NeedsChannels as needs:
-            settled = needs.channels == 3  # after a grey image a colour image may still follow
+            settled = needs.channels == 3  # if a colour image was found, C = 3 is final
             channels = needs.channels
 
 
 def _convert(job: Job, file: ImageFile, target: Target, folder: Path, progress: Progress | None) -> int:
-    """Write the images that are not on the disk yet. Return how many of all images were grey and became colour."""
+    """Write the images that are not on the disk yet. Return how many of all images were converted from grey to colour."""
     journal = Journal(folder, file, target)
     left = [piece for piece in range(len(job.pieces)) if piece not in journal.done]
     total = len(job.rows)
@@ -112,29 +112,29 @@ def _convert(job: Job, file: ImageFile, target: Target, folder: Path, progress: 
 
 
 class Journal:
-    """A file with one line for each piece on the disk: its number, and how many of its images became colour."""
+    """A file with one line for each piece on the disk: its number, and how many of its images were converted to colour."""
 
     def __init__(self, folder: Path, file: ImageFile, target: Target) -> None:
         self._path, self._file = folder / "journal", file
         about = json.dumps([file.header().decode("utf-8", "replace"), target.settled])
         lines = self._path.read_text().splitlines() if self._path.exists() and file.path.exists() else []
-        if lines[:1] != [about]:  # there is no journal, or it is of another target
+        if lines[:1] != [about]:  # there is no journal, or it belongs to another target
             lines = [about]
             with replacing(self._path) as temporary:
                 temporary.write_text(f"{about}\n")
         noted = [line.split() for line in lines[1:]]
-        self.done = {int(words[0]): int(words[1]) for words in noted if words[2:] == ["."]}  # a torn line lacks the dot
+        self.done = {int(words[0]): int(words[1]) for words in noted if words[2:] == ["."]}  # a half-written line has no dot
         self._waiting: dict[int, int] = {}
         self._synced = time.monotonic()
 
     def add(self, piece: int, widened: int) -> None:
-        """Note a piece that was written. The journal names it once its bytes are on the disk."""
+        """Note a piece that was written. `sync` adds it to the journal, after its bytes are on the disk."""
         self._waiting[piece] = widened
         if time.monotonic() - self._synced > SYNC_SECONDS:
             self.sync()
 
     def sync(self) -> None:
-        """Flush the images to the disk. Then write the lines that name their pieces."""
+        """Flush the images to the disk. Then write the journal's lines for their pieces."""
         with writing():
             self._file.sync()
             with self._path.open("a") as journal:
@@ -144,7 +144,7 @@ class Journal:
 
 
 def _results(job: Job, left: Sequence[int], file: ImageFile, target: Target) -> Generator[tuple[int, int]]:
-    """Write the pieces in `left`. Yield in order the number of each written piece, and how many of its images became colour."""
+    """Write the pieces in `left`, in order. Yield each piece's number, and how many of its images were converted to colour."""
     processes = min(usable_cpus(), len(left))
     if processes < 2 or sum(job.pieces[piece].count for piece in left) < FEW:
         for piece in left:
@@ -152,7 +152,7 @@ def _results(job: Job, left: Sequence[int], file: ImageFile, target: Target) -> 
                 widened = job.run(piece, file, target)
             yield piece, widened
         return
-    # A forked process shares the job's memory. A spawned one, as on macOS, gets a copy.
+    # A forked process shares the memory of the job. A spawned process, as on macOS, gets a copy.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     pool = ProcessPoolExecutor(processes, context, _begin, (job, file, target, os.getpid()))
     try:
@@ -172,7 +172,7 @@ _mine: tuple[Job, ImageFile, Target]  # set in each process of the pool
 
 
 def _begin(job: Job, file: ImageFile, target: Target, parent: int) -> None:
-    """Set up a process of the pool. It leaves Ctrl-C to its parent, and ends when the parent ends."""
+    """Set up a process of the pool. It ignores Ctrl-C, which its parent handles, and ends when the parent ends."""
     global _mine
     _mine = job, file, target
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -187,7 +187,7 @@ def _end_with(parent: int) -> None:
 
 
 def _run(piece: int) -> int | Exception:
-    """Write a piece. A fault is returned instead of raised, so that the parent sees it without this process's traceback."""
+    """Write a piece. Return an error instead of raising it, so that the parent raises it without this process's traceback."""
     job, file, target = _mine
     try:
         with writing():

@@ -1,4 +1,4 @@
-"""scikit-learn's digits: handwriting of 8×8 pixels that comes with the package."""
+"""The digits of scikit-learn: handwritten digits of 8×8 pixels, which come with the package."""
 
 from pathlib import Path
 
@@ -14,10 +14,10 @@ TRAIN_IMAGES = 1_500
 
 @register_dataset("digits")
 def load_digits(data_dir: Path) -> ImageSet:
-    """Load 1,500 training and 297 test images, (1, 8, 8), pixels 0 to 16. `data_dir` is not used.
+    """Load 1,500 training and 297 test images, (1, 8, 8), with pixels from 0 to 16. `data_dir` is not used.
 
-    The order is ``torch.randperm(1797)`` by a CPU generator of seed 0. The first 1,500 images train. In this order the
-    training mean has the known test loss of 4.74.
+    The images are ordered by ``torch.randperm(1797)`` with a CPU generator of seed 0. The first 1,500 train. With this split,
+    the mean training image has a test loss of 4.74.
     """
     from sklearn.datasets import load_digits as sklearn_digits
 

@@ -1,4 +1,4 @@
-"""Fetch an image file in parts. A machine fetches each part that it needs once, and checks its SHA-256."""
+"""Fetch an image file in parts. A machine fetches only the parts that it needs, each once, and checks their SHA-256."""
 
 import hashlib
 import os
@@ -10,18 +10,18 @@ from uvb.data.image_file import block_ranges, read_header
 from uvb.errors import UserError
 
 Read = Callable[[int, int], bytes]
-"""(offset, bytes) -> the bytes."""
+"""(offset, number of bytes) -> the bytes."""
 
-HEAD = 1 << 16  # bytes that are read before the length of the header is known
+HEAD = 1 << 16  # the first read has this many bytes, because the length of the header is not known yet
 
 
 class Parts:
-    """An image file whose parts arrive one by one. A journal names those that are here, so an interruption costs little.
+    """An image file that is fetched part by part. A journal lists the parts that are here, so an interruption costs little.
 
     Args:
-        folder: where the file is put together.
+        folder: the folder of the local file.
         size: bytes of the whole file.
-        read: reads from the original.
+        read: a function that reads from the original file.
 
     Raises:
         UserError: the original is not an image file, or is damaged.
@@ -40,7 +40,7 @@ class Parts:
         if self._sums:
             rows = block_ranges(self._train, test, int(metadata["block_rows"]))
             self._ranges = [(start + begin + first * row, (last - first) * row) for first, last in rows]
-        else:  # an old file has no sums, so it is one part, and `ImageSet.load` checks it
+        else:  # an old file has no checksums, so it is fetched as one part, and `ImageSet.load` checks it
             rows, self._ranges = [(0, self._train + test)], [(start, size - start)]
         self._rows = rows
 
@@ -54,16 +54,16 @@ class Parts:
         return self.here >= set(range(len(self._rows)))
 
     def missing(self, train_images: int | None) -> list[int]:
-        """Numbers of the missing parts that hold any test image or any of the first `train_images` training images.
+        """The numbers of the parts that are needed but not here.
 
-        `train_images` = None means all training images.
+        The needed parts hold any test image, or any of the first `train_images` training images (None: all of them).
         """
         limit = self._train if train_images is None else train_images
         wanted = {number for number, (first, _) in enumerate(self._rows) if first < limit or first >= self._train}
         return sorted(wanted - self.here)
 
     def fetch(self, number: int) -> None:
-        """Read one part, check it, and put it in its place. Raises `UserError` if it is damaged."""
+        """Read one part, check it, and write it to its place. Raises `UserError` if it is damaged."""
         at, size = self._ranges[number]
         content = self._read(at, size)
         if self._sums and hashlib.sha256(content).hexdigest() != self._sums[number]:
@@ -79,7 +79,7 @@ class Parts:
                 journal.write(f"{number}\n")
 
     def _begin(self, size: int) -> None:
-        """Fetch header and labels, and make room for the rest."""
+        """Fetch the header and the labels, and reserve room for the images."""
         head = self._read(0, min(size, HEAD))
         length = 8 + int.from_bytes(head[:8], "little")
         if length > size:

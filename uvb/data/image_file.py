@@ -1,7 +1,8 @@
-"""Image sets as files: safetensors with checksummed blocks, written row by row in any order, and memory-mapped.
+"""The file format of an image set: safetensors with a checksum for each block of images. Files are read memory-mapped.
 
 The header's metadata holds the name, the levels, the classes, the brightest pixel, the set's checksum, and a SHA-256 of each
-block of images. The header is written twice, with the same length. The first time, zeros stand for checksums not yet known.
+block of images. The rows can be written in any order. The header is written twice, with the same length: first with zeros for
+the checksums, and again when the checksums are known.
 """
 
 import hashlib
@@ -26,7 +27,7 @@ from uvb.data.survey import Survey
 from uvb.errors import UserError, one_line
 
 BLOCK_BYTES = 1 << 26  # bytes of images that share one SHA-256
-WRITABLE_BYTES = 1 << 30  # a larger map is read-only: the system reserves memory for a writable one
+WRITABLE_BYTES = 1 << 30  # larger files are mapped read-only, because the system reserves memory for a writable map
 TENSORS = ("train", "test", "train_labels", "test_labels")
 _MAX_HEADER = 1 << 27
 _TYPES: dict[str, Any] = {"U8": np.uint8, "I64": np.int64}
@@ -82,13 +83,13 @@ class ImageFile:
     contents: Contents
 
     def create(self) -> None:
-        """Write header and labels, and make room for the images."""
+        """Write the header and the labels, and reserve room for the images."""
         with self.path.open("wb") as file:
             file.write(self.header() + b"".join(self._labels.values()))
             file.truncate(self._pixels_start + self.contents.images * self.contents.row_bytes)
 
     def write(self, images: NDArray[np.uint8], rows: NDArray[np.int64]) -> None:
-        """Write (n, C, H, W) to `rows` (n,)."""
+        """Write images (n, C, H, W) to the rows (n,) of the file."""
         jumps = np.flatnonzero(np.diff(rows) != 1) + 1
         with self.path.open("r+b", buffering=0) as file:
             for row, run in zip(rows[[0, *jumps]].tolist(), np.split(images, jumps), strict=True):
@@ -100,7 +101,7 @@ class ImageFile:
             os.fdatasync(file.fileno())
 
     def seal(self) -> tuple[str, Survey]:
-        """Read all images once more and write their checksums into the header. Return the set's checksum and its survey."""
+        """Read all images once more, and write their checksums into the header. Return the set's checksum and a `Survey`."""
         held, survey, sums = self.contents, Survey(), list[str]()
         whole = hashlib.sha256(f"levels {held.levels}".encode())
         with ThreadPoolExecutor(2) as pool, self.path.open("rb") as file:
@@ -126,7 +127,7 @@ class ImageFile:
         return checksum, survey
 
     def fill(self, blocks: Iterable[NDArray[np.uint8]]) -> str:
-        """Write all images in order, in blocks, and `seal` the file. Return the set's checksum."""
+        """Create the file, write all images in order, and `seal` the file. Return the set's checksum."""
         self.create()
         row = 0
         for block in blocks:
@@ -135,7 +136,7 @@ class ImageFile:
         return self.seal()[0]
 
     def header(self, checksum: str = "0" * 16, brightest: int = 0, sums: tuple[str, ...] = ()) -> bytes:
-        """The file's first bytes. Their number does not depend on the arguments."""
+        """The bytes of the header. Their number does not depend on the arguments."""
         held = self.contents
         metadata = {
             "name": held.name, "levels": str(held.levels), "classes": json.dumps(held.classes), "checksum": checksum,
@@ -156,7 +157,7 @@ class ImageFile:
 
     @cached_property
     def _labels(self) -> dict[str, bytes]:
-        """The bytes of the labels in the file. A set without labels has no entry."""
+        """The labels as bytes, by the names of their tensors. A split without labels has no entry."""
         given = {"train_labels": self.contents.train_labels, "test_labels": self.contents.test_labels}
         return {key: np.asarray(labels, np.int64).tobytes() for key, labels in given.items() if labels is not None}
 
@@ -166,13 +167,13 @@ class ImageFile:
 
 
 def block_ranges(train_images: int, test_images: int, block_rows: int) -> list[tuple[int, int]]:
-    """First and last row (exclusive) of every block. No block holds images of both sets."""
+    """The first row and the end (exclusive) of every block. No block mixes training and test images."""
     ends = (0, train_images), (train_images, train_images + test_images)
     return [(at, min(at + block_rows, end)) for begin, end in ends for at in range(begin, end, block_rows)]
 
 
 def read_header(path: Path) -> tuple[dict[str, Any], dict[str, str], int]:
-    """Read the descriptions of the tensors, the metadata, and the offset in bytes where the data begin.
+    """Read the header: the descriptions of the tensors, the metadata, and the byte at which the data begin.
 
     Raises:
         UserError: the file is missing or damaged.
@@ -196,7 +197,7 @@ def read_header(path: Path) -> tuple[dict[str, Any], dict[str, str], int]:
 
 
 def map_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The memory-mapped tensors of a file, and its metadata. The system reads a page when it is used.
+    """The memory-mapped tensors of a file, and its metadata. The system reads a page only when it is used.
 
     Raises:
         UserError: the file is missing, damaged, or not an image set.

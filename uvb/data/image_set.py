@@ -16,12 +16,12 @@ from uvb.errors import UserError
 from uvb.noise import generator
 
 VERIFIED_BYTES = 1 << 28
-"""Smaller files are read and checked at every start. Blocks of larger files are checked only when they are made or fetched."""
+"""A smaller file is read and checked at every load. A larger file is checked only when it is made or fetched."""
 
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Training and test images with integer pixels. A pixel of the paper, in [0, 1], is ``value / levels``.
+    """Training and test images with integer pixels. Divided by `levels` they are the paper's pixels, in [0, 1].
 
     Args:
         name: what tables and figures call the data set.
@@ -31,11 +31,11 @@ class ImageSet:
         test_labels: int64, shape (M,), or None.
         levels: the pixel value that means 1.0: 255, or 16 for scikit-learn's digits.
         classes: names of the classes by label, or empty.
-        report: what was read, if the reader reports it.
-        brightest: the largest pixel value. None: all pixels are read to find it.
+        report: what was read, if a reader reported it.
+        brightest: the largest pixel value. None: it is found by reading all pixels.
 
     Raises:
-        UserError: a set is empty, shapes or types do not fit, or a pixel is above `levels`.
+        UserError: a split is empty, shapes or types do not fit, or a pixel is above `levels`.
     """
 
     name: str
@@ -91,7 +91,7 @@ class ImageSet:
         return digest.hexdigest()[:16]
 
     def validation(self, one_in: int = 5) -> "ImageSet":
-        """A set for model selection. One in `one_in` training images becomes its test set. The real test set is left out.
+        """A set for model selection: one in `one_in` training images becomes its test set. The real test images are not in it.
 
         The held-out images are drawn with a fixed seed, so they are always the same.
 
@@ -108,7 +108,7 @@ class ImageSet:
         if report:
             numbers = [None if labels is None else labels.numpy() for labels in (train, test)]
             report = report.held_out(numbers[0], numbers[1], (len(kept), len(held)))
-            if self.train.nbytes > VERIFIED_BYTES:  # every process would need memory for its own copy
+            if self.train.nbytes > VERIFIED_BYTES:  # indexing would give every process its own copy in memory
                 from uvb.data.cache import regrouped
 
                 return regrouped(self, name, kept, held, report)
@@ -117,11 +117,11 @@ class ImageSet:
         )
 
     def to_unit(self, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Pixels in [0, 1], as networks see them: ``images / levels``, of any shape, on the device of `images`."""
+        """Pixels in [0, 1] for the networks: ``images / levels``. The shape and the device stay."""
         return images.to(dtype) / self.levels
 
     def save(self, path: str | Path) -> None:
-        """Write one safetensors file. It appears at `path` only when it is whole. Its header has all but pixels and labels."""
+        """Write the set as one safetensors file. It appears at `path` only when it is complete. `report` is not saved."""
         train, test = (None if each is None else each.numpy() for each in (self.train_labels, self.test_labels))
         held = Contents(self.name, self.shape, len(self.train), len(self.test), train, test, self.levels, self.classes)
         with replacing(Path(path)) as temporary:
@@ -131,14 +131,14 @@ class ImageSet:
 
     @staticmethod
     def load(path: str | Path, name: str | None = None, report: ReadReport | None = None) -> "ImageSet":
-        """The inverse of `save`, memory-mapped. The system reads a page when it is used, and all processes share it.
+        """Read what `save` wrote, memory-mapped. The system reads a page when it is used, and all processes share the memory.
 
         Args:
             name: replaces the name in the file.
             report: what was read when the file was made.
 
         Raises:
-            UserError: the file is missing, damaged, of another kind, or does not match its checksum.
+            UserError: the file is missing, damaged, or no image set, or it does not match its checksum.
         """
         tensors, header = map_tensors(Path(path))
         sealed = "blocks" in header and Path(path).stat().st_size > VERIFIED_BYTES
@@ -152,7 +152,7 @@ class ImageSet:
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path}: not an image set, or damaged ({error!r}); write it again") from error
         if sealed:
-            images.__dict__["checksum"] = checksum  # fills the cached property, which would read all pixels
+            images.__dict__["checksum"] = checksum  # fill the cached property, because computing it would read all pixels
         elif images.checksum != checksum:
             raise UserError(f"{path}: damaged, its contents do not match its checksum; write it again")
         return images

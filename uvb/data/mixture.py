@@ -1,4 +1,4 @@
-"""A Gaussian mixture as a data set. Its density, its score and the best possible loss are known."""
+"""The data set "mixture": images from a Gaussian mixture. Its density, its score and the best possible loss are known."""
 
 from pathlib import Path
 
@@ -18,8 +18,9 @@ DEVIATION = 0.05  # standard deviation of each pixel about its component's mean
 def true_mixture() -> GaussianMixture:
     """The mixture that `load_mixture` draws from: eight components with weights 1/36 to 8/36, in float64.
 
-    The means' pixels are uniform in [0.25, 0.75]. So black and white are at least five deviations away, and clipping changes
-    one pixel in millions. Rounding to 1/255 adds 1/(12 · 255²) to a pixel's variance, a share of 5e-4. `variance` includes it.
+    The pixels of the means are uniform in [0.25, 0.75], at least five standard deviations from black and white. So clipping
+    changes one pixel in millions. Rounding to 1/255 adds 1/(12 · 255²) to the variance of a pixel, a relative change of 5e-4.
+    The variances of the mixture include it.
     """
     means = 0.25 + 0.5 * torch.rand(COMPONENTS, *SHAPE, generator=generator(0, "mixture", "means"), dtype=torch.float64)
     weights = torch.arange(1, COMPONENTS + 1, dtype=torch.float64)
@@ -29,7 +30,7 @@ def true_mixture() -> GaussianMixture:
 
 @register_dataset("mixture")
 def load_mixture(data_dir: Path) -> ImageSet:
-    """Draw 20,000 training and 2,000 test images, (1, 8, 8), of `true_mixture`. Labels are the components' numbers."""
+    """Draw 20,000 training and 2,000 test images, (1, 8, 8), from `true_mixture`. The label is the component's number."""
     train, train_labels = _draw(TRAIN_IMAGES, "train")
     test, test_labels = _draw(TEST_IMAGES, "test")
     return ImageSet("mixture", train, test, train_labels, test_labels, LEVELS)

@@ -19,14 +19,16 @@ _Loader = TypeVar("_Loader", bound=Callable[..., ImageSet])
 DATASETS: Registry[Callable[..., ImageSet]] = Registry("data set", "uvb.datasets")
 dataset_names = DATASETS.names
 """All names that `load_dataset` knows, sorted."""
-BLOCK = 4096  # images that are surveyed at once
+BLOCK = 4096  # images that a survey reads at once
 
 
 def register_dataset(name: str) -> Callable[[_Loader], _Loader]:
     """Decorator that makes ``fn(data_dir: Path) -> ImageSet`` the loader of `name`.
 
-    A loader that uses the network also takes a keyword ``download: bool``, and stays offline if that is False. Another package
-    needs no decorator: its entry point in group ``uvb.datasets`` has the name of the data set and points to the loader.
+    A loader that uses the network also takes a keyword ``download: bool``. If it is False, the loader must stay offline.
+
+    Another package needs no decorator. It declares an entry point in the group ``uvb.datasets``: the name of the data set, and
+    where its loader is.
 
     Raises:
         UserError: another function already has the name.
@@ -54,12 +56,13 @@ def load_dataset(
     """Load images by a name, from the Hugging Face hub, or from a path. ``images.report`` says what was read.
 
     Args:
-        name_or_path: e.g. ``"digits"``, ``"hf:owner/name"``, or a path such as ``"./faces"``. A known name wins over a path.
-        data_dir: where named data sets keep their files.
+        name_or_path: e.g. ``"digits"``, ``"hf:owner/name"``, or a path such as ``"./faces"``. Known names go before paths.
+        data_dir: the folder of the files of named data sets.
         download: False forbids the network.
         label_column: short for ``options=ReadOptions(label_column=...)``.
-        options: how people's own images are read (`uvb.data.readers.own.ReadOptions`).
-        progress: a function that is told how many images are converted. Only people's own images are converted, and only once.
+        options: how to read images from a path or from the hub (`uvb.data.readers.own.ReadOptions`).
+        progress: a function that is called with the number of converted images. Images from a path or from the hub are
+            converted when they are first loaded.
 
     Raises:
         UserError: there is neither such a name nor such a path, or the files are absent, damaged or unfit.
@@ -91,7 +94,7 @@ def load_dataset(
 
 
 def _described(images: ImageSet) -> ImageSet:
-    """The same set with a report of what it holds."""
+    """The same set with a report of its contents."""
     survey, sets = Survey(), (images.train, images.test)
     for pixels, train in zip(sets, (True, False), strict=True):
         for block in pixels.split(BLOCK):
@@ -108,6 +111,6 @@ def _described(images: ImageSet) -> ImageSet:
 
 
 def _plugin(name: str) -> Callable[..., ImageSet] | None:
-    """The loader of a plug-in, or None. The entry point names the loader itself, or a module whose import registers it."""
+    """The loader of a plug-in, or None. The entry point names the loader itself, or a module that registers the loader."""
     found = DATASETS.load_plugin(name)
     return DATASETS.known.get(name) if found is None or not callable(found) else found

@@ -1,4 +1,4 @@
-"""ReadReport: what was read of a data set. Commands print it before they train, and the study's report shows it."""
+"""ReadReport: what was read of a data set. Commands print it before they train. The study's report shows it too."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -12,7 +12,7 @@ from uvb.decoding import decoded
 
 Labels = NDArray[np.int64] | None
 
-MOST_NAMES = 12  # classes that a line names
+MOST_NAMES = 12  # `ReadReport.lines` names at most this many classes
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class SplitRead:
 
 @dataclass(frozen=True)
 class Skipped:
-    """Things that were not read: why, how many, and the name of one as an example."""
+    """Things of one kind that were not read: why, how many, and the name of one as an example."""
 
     why: str
     count: int
@@ -46,13 +46,13 @@ class ReadReport:
     """What was read of a data set.
 
     Attributes:
-        source: the name or path that was asked for.
-        kind: what was found there, in words.
+        source: the data set's name or path, as the user gave it.
+        kind: what kind of data was found there, in words.
         splits: the training set and the test set.
         shape: (C, H, W) of an image.
         levels: the pixel value that means 1.0.
         darkest: the smallest pixel value.
-        brightest: the largest.
+        brightest: the largest pixel value.
         mean: the mean pixel of the training set, in units of [0, 1].
         classes: names of the classes, in the order of their numbers. Empty without labels.
         skipped: what was not read.
@@ -72,7 +72,7 @@ class ReadReport:
     warnings: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
-        """The report in plain lines. Warnings come last and begin with "warning:"."""
+        """The report as lines of text. Warnings come last and begin with "warning:"."""
         channels, height, width = self.shape
         colour = {1: "grey", 3: "RGB"}.get(channels, f"{channels} channels")
         said = [f"data: {self.source} ({self.kind}), {width}×{height} {colour}"]
@@ -90,12 +90,12 @@ class ReadReport:
         return said + [f"warning: {line}" for line in self.warnings]
 
     def held_out(self, train: Labels, test: Labels, counts: tuple[int, int]) -> "ReadReport":
-        """The report of a training set that was divided. One part still trains. The other is held out to choose models by.
+        """The report of this data set after part of its training images were held out for model selection.
 
         Args:
-            train: labels of the part that trains.
-            test: labels of the part held out.
-            counts: images of each part.
+            train: labels of the images that still train.
+            test: labels of the images held out.
+            counts: numbers of the images that train, and of those held out.
         """
         origin = self.splits[0].origin
         origins = f"{origin}: those not held out", f"{origin}: held out to choose models by"
@@ -113,7 +113,10 @@ class ReadReport:
 def splits_read(
     origins: Sequence[str], counts: Sequence[int], labels: Sequence[Labels], classes: int
 ) -> tuple[SplitRead, SplitRead]:
-    """Describe the training set and then the test set. `classes` is the number of classes."""
+    """Describe the training set and the test set. Each argument has the training set's value first.
+
+    `classes` is the number of classes.
+    """
     train, test = (
         SplitRead(role, origin, count, () if found is None else tuple(np.bincount(found, minlength=classes).tolist()))
         for role, origin, count, found in zip(("train", "test"), origins, counts, labels, strict=True)
@@ -122,7 +125,7 @@ def splits_read(
 
 
 def doubts(survey: Survey, test_images: int, levels: int) -> list[str]:
-    """One line for each thing about the pixels that is doubtful."""
+    """One warning for each doubtful thing about the pixels."""
     said = []
     if survey.brightest <= levels // 2:
         said.append(f"the brightest pixel is {survey.brightest} of {levels}: are the pixels scaled as they should be?")

@@ -1,4 +1,4 @@
-"""A data set at another size."""
+"""Resize a data set."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ BLOCK = 4096  # images that are resized at once
 
 
 def resized(images: ImageSet, side: int) -> ImageSet:
-    """`images` with a shorter side of `side` pixels, named ``NAME-SIDE``. A new pixel is the mean of the old ones in it."""
+    """Resize images to `side` pixels on the shorter side, by means over areas. The new set is called ``NAME-SIDE``."""
     height, width = images.shape[1:]
     if side == min(height, width):
         return images

@@ -1,4 +1,4 @@
-"""Training images for the steps: resident on the device if they fit there, otherwise read ahead by a thread."""
+"""Give training images to the training steps: from the device if they fit there, otherwise read ahead by a thread."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -11,26 +11,26 @@ from torch import Tensor
 
 from uvb.machine import usable_memory
 
-GPU_SHARE = 0.4  # the share of a GPU's free memory that images may take
-RAM_SHARE = 0.5  # the share of the usable memory that a memory-mapped set may take; a larger set is streamed
-AHEAD = 8  # batches that are read in advance
+GPU_SHARE = 0.4  # images may take up to this share of a GPU's free memory
+RAM_SHARE = 0.5  # a memory-mapped set may take up to this share of the usable memory; a larger set is streamed
+AHEAD = 8  # batches to read in advance
 
 
 class Rows(Protocol):
-    """Training images (N, C, H, W), indexed by (n,) int64 on `device`."""
+    """Training images (N, C, H, W), indexed by an int64 tensor (n,) on `device`."""
 
     device: torch.device
 
     def __getitem__(self, index: Tensor) -> Tensor: ...
 
     def begin(self, order: Tensor, size: int, step: int, mine: slice) -> None:
-        """Announce the next batches: rows ``order[k * size : (k + 1) * size][mine]`` of batch k = step, step + 1, ..."""
+        """Announce the next batches: batch k = step, step + 1, ... has the rows ``order[k * size : (k + 1) * size][mine]``."""
 
 
 def rows_on(pixels: Tensor, device: torch.device) -> Rows:
-    """The uint8 images for use on `device`: as one tensor there, or streamed to it if they are too large.
+    """Prepare uint8 images for training on `device`: as one tensor on the device, or streamed if they are too large.
 
-    On a CPU a memory-mapped set stays memory-mapped. The pixels are the same in every case.
+    On a CPU a memory-mapped set stays memory-mapped. Both ways give the same pixels.
     """
     if device.type == "cuda":
         return Resident(pixels.to(device)) if fits(pixels, device) else Streamed(pixels, device)
@@ -38,7 +38,7 @@ def rows_on(pixels: Tensor, device: torch.device) -> Rows:
 
 
 def resident(pixels: Tensor, device: torch.device | str) -> Tensor:
-    """Move the images to `device` if they fit there, otherwise return them as they are. The caller takes them in blocks."""
+    """Move the images to `device` if they fit there, otherwise return them as they are. Then the caller must move blocks."""
     device = torch.device(device)
     return pixels.to(device) if device.type == "cpu" or fits(pixels, device) else pixels
 
@@ -61,7 +61,7 @@ class Resident:
 
 
 class Streamed:
-    """Images that a thread gathers ahead of the steps, into pinned memory if they go to a GPU.
+    """Images that a thread collects before the steps need them, in pinned memory if they go to a GPU.
 
     Args:
         pixels: uint8 (N, C, H, W), on the CPU.
@@ -92,7 +92,7 @@ class Streamed:
         self._pool.shutdown(wait=False)
 
     def _read_next(self) -> None:
-        """Let the thread read the next batch that was announced."""
+        """Let the thread read the next announced batch, if there is one."""
         for index in self._coming:
             self._ahead.append((index, self._pool.submit(_gather, self.pixels, index, self.target.type == "cuda")))
             return

@@ -12,8 +12,8 @@ class Survey:
     """The range and the mean of the pixels, and how many test images are also training images.
 
     Attributes:
-        darkest: the smallest pixel value seen.
-        brightest: the largest.
+        darkest: the smallest pixel value so far.
+        brightest: the largest pixel value so far.
     """
 
     darkest: int = 255
@@ -38,6 +38,6 @@ class Survey:
 
     @property
     def in_both(self) -> int:
-        """Test images that equal a training image bit for bit, counted by hash."""
+        """The number of test images that equal a training image bit for bit, counted by hash."""
         train, test = (np.frombuffer(hashes, np.int64) if hashes else np.empty(0, np.int64) for hashes in self._hashes)
         return int(np.isin(test, train).sum())

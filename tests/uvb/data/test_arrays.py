@@ -69,7 +69,7 @@ def test_npz_finds_the_channels_first_or_last(tmp_path: Path) -> None:
         ({"images": np.full((4, 4, 4), -0.25)}, "floats from -0.25"),
         ({"images": np.zeros((2, 4, 4), np.int64)}, "is int64; uint8"),
         ({"images": pixels(0, 4, 4)}, "'images' is empty"),
-        ({"images": pixels(3, 4, 4)}, "images in it: 3; at least four"),
+        ({"images": pixels(3, 4, 4)}, "number of images: 3; at least four"),
         ({"train": pixels(4, 4, 4), "test": pixels(1, 4, 4)}, "its test set has one image"),
         ({"images": pixels(4, 4)}, r"shape \(4, 4\)"),
         ({"train": pixels(2, 4, 4), "test": pixels(2, 4, 5)}, "must have one size"),
@@ -110,7 +110,7 @@ def test_npz_joins_three_splits_and_leaves_out_several_labels_an_image(tmp_path:
     np.savez(tmp_path / "a.npz", **arrays, **many)
     images = load_dataset(str(tmp_path / "a.npz"))
     assert (len(images.train), len(images.test), images.train_labels) == (9, 2, None)
-    assert warned(images, "array 'train_labels' has 3 labels per image: labels are left out")
+    assert warned(images, "array 'train_labels' has 3 labels per image; they are left out")
 
 
 def test_npz_does_not_read_other_objects(tmp_path: Path) -> None:

@@ -180,7 +180,7 @@ def test_convert_refuses_files_that_change_while_it_reads(faces: Path, monkeypat
         return run(job, piece, file, target)
 
     monkeypatch.setattr(convert.Job, "run", meddled)
-    fails("its files changed while they were read; run again", faces)
+    fails(": files changed while they were read; run again", faces)
 
 
 def test_cache_says_in_one_line_that_it_cannot_be_written(faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,7 +64,7 @@ def test_decode_composites_transparent_pictures_on_the_background() -> None:
     on_black = decode(picture.getvalue(), "x", Decoding(background="black"))
     assert np.abs(on_white[0, 0].astype(int) - [227, 255]).max() <= 1
     assert np.abs(on_black[0, 0].astype(int) - [100, 0]).max() <= 1
-    refused("x is transparent in places; .*--background black, or white", picture.getvalue())
+    refused("x is partly transparent; .*--background black, or white", picture.getvalue())
 
 
 def test_decode_refuses_a_transparent_colour_without_a_background() -> None:
@@ -105,7 +105,7 @@ def test_decode_refuses_several_frames() -> None:
     file = io.BytesIO()
     frames = [Image.fromarray(frame) for frame in pixels(3, 4, 4)]
     frames[0].save(file, "GIF", save_all=True, append_images=frames[1:])
-    refused("x has 3 frames; save one frame", file.getvalue())
+    refused("x has 3 frames, but a picture must have one; save one frame", file.getvalue())
 
 
 @pytest.mark.parametrize(

@@ -55,13 +55,13 @@ def test_folder_refuses_each_fault_in_one_line(tmp_path: Path) -> None:
     Image.new("L", (4, 5)).save(tmp_path / "odd.png")
     fails("all images must have one size", tmp_path)
     Image.new("RGBA", (4, 4)).save(tmp_path / "odd.png")
-    fails("odd.png is transparent in places; .*--background black, or white", tmp_path)
+    fails("odd.png is partly transparent; .*--background black, or white", tmp_path)
     (tmp_path / "odd.png").write_bytes((tmp_path / "0.png").read_bytes()[:40])
     fails("odd.png is not an image that can be read", tmp_path)
     (tmp_path / "odd.png").unlink()
     (tmp_path / "class").mkdir()
     Image.new("L", (4, 4)).save(tmp_path / "class" / "9.png")
-    fails("lies beside subfolders", tmp_path)
+    fails("lies beside sub-folders", tmp_path)
     (tmp_path / "train").mkdir()
     (tmp_path / "notes.txt").write_text("no data")
     fails("give a .parquet or .npz file", tmp_path / "notes.txt")
@@ -101,7 +101,7 @@ def test_folder_takes_a_lone_train_with_classes_as_a_split(tmp_path: Path) -> No
     put_classes(tmp_path, 2, "figures", seed=1)
     images = load_dataset(str(tmp_path))
     assert (len(images.train) + len(images.test), images.classes) == (20, ("ant", "bee"))
-    assert warned(images, "2 pictures lie outside the folders train/")
+    assert warned(images, "2 pictures are left out, because they lie outside the folders train/")
 
 
 def test_folder_enters_folders_that_only_wrap_the_set(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_folder_enters_folders_that_only_wrap_the_set(tmp_path: Path) -> None:
 def test_folder_refuses_two_folders_of_one_split(tmp_path: Path) -> None:
     for split in ("train", "val", "valid"):
         put_classes(tmp_path / split, 3, "ant")
-    fails("the folders .*val.*valid mean the same split; choose by --split", tmp_path)
+    fails("the folders .*val.*valid mean the same split; choose with --split", tmp_path)
 
 
 def test_folder_takes_the_splits_chosen_by_hand(tmp_path: Path) -> None:
@@ -124,8 +124,8 @@ def test_folder_takes_the_splits_chosen_by_hand(tmp_path: Path) -> None:
     assert (len(images.train), len(images.test), images.classes) == (12, 6, ("ant", "bee"))
     assert load_dataset(str(tmp_path)).classes == ("fold1", "fold2", "fold3")  # without --split, they are classes
     for words, said in (
-        (("test=fold2",), "name the training split, too"),
-        (("train=fold1", "test=fold1"), "given to both train and test"),
+        (("test=fold2",), "the training split is missing"),
+        (("train=fold1", "test=fold1"), "fold1 is in both train and test"),
         (("train:fold1",), "give train=NAME test=NAME"),
         (("train=fold1", "test=fold9"), "no split 'fold9'; it has"),
     ):
@@ -195,7 +195,7 @@ def test_folder_reads_grey_among_colours_as_colour(tmp_path: Path, first: str) -
         put(tmp_path / f"{index}{'b' if first == 'colour' else 'a'}.png", png(grey[index]))
     images = load_dataset(str(tmp_path))
     assert images.shape == (3, 4, 4)
-    assert warned(images, "6 of 12 images are grey and the others in colour")
+    assert warned(images, "6 of 12 images are grey and the others are in colour")
     flat = sum((image == image[:1]).all() for image in torch.cat([images.train, images.test]).numpy())
     assert flat == 6
 
@@ -225,4 +225,4 @@ def test_folder_counts_test_images_that_also_train(tmp_path: Path) -> None:
     put_classes(tmp_path / "test", 2, "bee", seed=9)
     images = load_dataset(str(tmp_path))
     assert warned(images, "3 of 5 test images are identical to training images")
-    assert warned(images, "1 classes of the test set are absent from training, such as bee")
+    assert warned(images, "1 classes of the test set are not in the training set, such as bee")

@@ -48,7 +48,7 @@ def test_noisy_images_keeps_noise_and_refuses_other_units() -> None:
     noisy = (np.random.default_rng(0).normal(0.5, 1, (4, *SHAPE))).astype(np.float32)
     assert np.array_equal(noisy_images(noisy, "it", SHAPE, 1.0).numpy(), noisy)
     for wrong, what in (
-        (GREY[None, None].astype(float), "it has values from .*units of .*divide by 255, or give uint8"),
+        (GREY[None, None].astype(float), "it has values from .*units of .*divide them by 255, or give uint8"),
         (GREY[None, None].astype(np.int64), "it is int64"),
         (np.full((1, *SHAPE), np.inf, np.float32), "NaN or infinite"),
         (np.zeros((0, *SHAPE), np.float32), "it is empty"),

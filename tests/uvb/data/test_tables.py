@@ -86,9 +86,9 @@ def test_parquet_refuses_each_fault_in_one_line(tmp_path: Path) -> None:
     path.write_bytes(b"")
     fails("not a Parquet file, or damaged", path)
     fails("training set is empty", write_parquet(path, []))
-    fails("images in it: 3; at least four are needed", write_parquet(path, [grey] * 3))
+    fails("number of images: 3; at least four are needed", write_parquet(path, [grey] * 3))
     fails(
-        "no column 'image', 'img' or 'pixel_values'; it has photo: choose one by --image-column",
+        "no column 'image', 'img' or 'pixel_values'; it has photo; choose one with --image-column",
         write_parquet(path, [grey], "photo"),
     )
     fails("row 1 has no image bytes", write_parquet(path, [grey, None, grey, grey]))
@@ -97,13 +97,13 @@ def test_parquet_refuses_each_fault_in_one_line(tmp_path: Path) -> None:
     fails("has 1 empty rows", write_parquet(path, [grey] * 4, label=[1, None, 1, 1]), label_column="label")
     fails("'label' is double; integers or strings", write_parquet(path, [grey] * 4, label=[0.5] * 4), label_column="label")
     pq.write_table(pa.table({"image": [1, 2]}), path)
-    fails("its images are int64", path)
+    fails("images are int64", path)
     path.unlink()
     write_parquet(tmp_path / "test-0.parquet", [grey])
     fails("no train", tmp_path)
     write_parquet(tmp_path / "train-0.parquet", [grey], label=[1])
     write_parquet(tmp_path / "train-1.parquet", [grey])
-    fails("the same label column", tmp_path)
+    fails("different label columns", tmp_path)
 
 
 def test_parquet_names_the_first_bad_row(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_parquet_leaves_hidden_labels_out(tmp_path: Path) -> None:
     assert images.test_labels is None
     assert images.train_labels is not None
     assert images.classes == ("0", "1")
-    assert warned(images, "all test labels are -1, which means hidden: the test labels are left out")
+    assert warned(images, "the test labels are left out, because all of them are -1, which means hidden")
 
 
 def test_parquet_leaves_out_labels_that_are_no_classes(tmp_path: Path) -> None:

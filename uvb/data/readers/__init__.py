@@ -1,1 +1,1 @@
-"""Readers of people's own files. Named data sets are one level up."""
+"""Readers of the user's own image files and of data sets of the Hugging Face hub. Named data sets are in `uvb.data`."""

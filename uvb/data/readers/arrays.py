@@ -1,4 +1,4 @@
-"""People's own images as NumPy arrays: `.npz` and `.npy`, read in blocks. Nothing is unpickled."""
+"""Read the user's images from NumPy files, `.npz` and `.npy`, in blocks. Nothing is unpickled."""
 
 import math
 import zipfile
@@ -18,17 +18,17 @@ from uvb.data.readers.names import split_of
 from uvb.data.readers.source import Piece, Source, Split, naming_damage
 from uvb.errors import UserError
 
-MAX_WHOLE = 1 << 30  # most bytes of an array that cannot be read in blocks
-BOMB_RATIO, BOMB_BYTES = 200, 1 << 28  # no array of images with so many bytes compresses by so large a factor
+MAX_WHOLE = 1 << 30  # an array that cannot be read in blocks may have at most this many bytes
+BOMB_RATIO, BOMB_BYTES = 200, 1 << 28  # an array above this size that compresses by more than this factor is refused
 BLOCK_BYTES = 1 << 24
 _DAMAGE = (
     OSError, EOFError, ValueError, TypeError, AttributeError, KeyError, SyntaxError, zipfile.BadZipFile, zlib.error,
-    RuntimeError,  # zipfile raises it for encrypted members, and its subclass for unknown kinds of compression
+    RuntimeError,  # zipfile raises this for encrypted members, and a subclass for unknown kinds of compression
 )  # fmt: skip
 
 
 class Header(NamedTuple):
-    """The header of an array, which is read before its values. The values begin at byte `start`."""
+    """The header of an array, which is read before the values. The values begin at byte `start`."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -53,7 +53,7 @@ class ArrayPiece(Piece):
 
     def blocks(self, decoding: Decoding, target: Target | None) -> Iterator[tuple[NDArray[np.uint8], int]]:
         if decoding.resize or decoding.center_crop:
-            raise UserError(f"{self.path}: --resize and --center-crop are for pictures; resize the array before it is saved")
+            raise UserError(f"{self.path}: --resize and --center-crop are only for pictures; resize the array before saving it")
         for values in _read_blocks(self.path, self.name, self.header, first_only=target is None):
             if values.dtype != np.uint8:
                 values = to_levels(values, self.where(0), ", or give uint8 from 0 to 255")
@@ -69,13 +69,17 @@ class ArrayPiece(Piece):
 def read_arrays(path: Path) -> Source:
     """Find the images of an ``.npz`` or ``.npy``.
 
-    The training images of an ``.npz`` are the array ``train``, ``x_train`` or ``train_images``. Their labels are ``y_train`` or
-    ``train_labels``. The same holds for ``val`` and ``test``. Images of no split are the array ``images``, and their labels
-    ``labels`` or ``y``. Images are uint8, or floats in [0, 1], which are rounded to 255 levels. Other arrays are not read.
+    In an ``.npz`` the names of the arrays say what they are:
+
+    - Training images: ``train``, ``x_train`` or ``train_images``. Their labels: ``y_train`` or ``train_labels``.
+    - Validation and test images: the same names with ``val`` or ``test``.
+    - Images that are not divided into splits: ``images``. Their labels: ``labels`` or ``y``.
+
+    Images are uint8, or floats in [0, 1], which are rounded to 255 levels. Other arrays are ignored.
 
     Raises:
         UserError: the file is damaged, unpacks to a suspicious size, or has no array of images. Or an array of images is empty,
-            or of another type or shape.
+            or has another type or shape.
     """
     headers = _headers(path)
     if path.suffix == ".npy":
@@ -102,9 +106,9 @@ def first_array(path: Path) -> NDArray[Any]:
 
 
 def _channels_first(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(N, H, W), (N, C, H, W) or (N, H, W, C) to (N, C, H, W).
+    """(N, H, W), (N, C, H, W) or (N, H, W, C) -> (N, C, H, W).
 
-    The last of four axes is C if its size is 1, 3 or 4, and the size of the second axis is not.
+    The last of four axes is taken for C if it has size 1, 3 or 4 and the second axis has another size.
     """
     if array.ndim == 3:
         return array[:, None]
@@ -128,7 +132,7 @@ def _headers(path: Path) -> dict[str, Header]:
                 if entry.file_size > BOMB_BYTES and entry.file_size > BOMB_RATIO * max(1, entry.compress_size):
                     raise UserError(
                         f"{path}, array {name!r} unpacks from {entry.compress_size / 1e6:.1f} MB to "
-                        f"{entry.file_size / 1e9:.1f} GB, too much for images; if this is intended, save it by numpy.savez"
+                        f"{entry.file_size / 1e9:.1f} GB, too much for images; if this is intended, save it with numpy.savez"
                     )
                 with archive.open(entry) as file:
                     found[name] = _header(file, entry.file_size, f"{path}, array {name!r}")
@@ -147,7 +151,7 @@ def _header(file: IO[bytes], size: int, where: str) -> Header:
 
 
 def _roles(names: dict[str, Header]) -> tuple[dict[str, str], dict[str, str]]:
-    """Split -> the array of its images, and split -> the array of its labels."""
+    """The names of the arrays of images, by split, and the names of the arrays of labels, by split."""
     images: dict[str, str] = {}
     labels: dict[str, str] = {}
     for name in names:
@@ -180,7 +184,7 @@ def _labels(path: Path, name: str, header: Header, count: int, source: Source) -
     """The labels (N,). If images have several labels each, warn and return None."""
     single = header.shape in ((count,), (count, 1))
     if not single and header.shape[:1] == (count,) and not header.dtype.hasobject:
-        source.warnings.append(f"array {name!r} has {math.prod(header.shape[1:])} labels per image: labels are left out")
+        source.warnings.append(f"array {name!r} has {math.prod(header.shape[1:])} labels per image; they are left out")
         return None
     if not single or header.dtype.kind not in "iubU":
         raise UserError(
@@ -192,17 +196,17 @@ def _labels(path: Path, name: str, header: Header, count: int, source: Source) -
 
 def _whole(path: Path, name: str, header: Header) -> NDArray[Any]:
     if header.dtype.hasobject:
-        raise UserError(f"{path}: an array of Python objects, which are never unpickled; an array of numbers is needed")
+        raise UserError(f"{path}: an array of Python objects, which this project never unpickles; give an array of numbers")
     if header.nbytes > MAX_WHOLE:
-        raise UserError(f"{path}: array {name!r} has {header.nbytes:,} bytes; at most {MAX_WHOLE:,} are read at once")
+        raise UserError(f"{path}: array {name!r} has {header.nbytes:,} bytes; at most {MAX_WHOLE:,} can be read at once")
     with _naming_damage(path), _opened(path, name) as file:
         array: NDArray[Any] = npy.read_array(file, allow_pickle=False)
-        file.read(1)  # reading the end makes `zipfile` compare the checksum
+        file.read(1)  # at the end of the member `zipfile` compares its checksum
         return array
 
 
 def _read_blocks(path: Path, name: str, header: Header, first_only: bool) -> Iterator[NDArray[Any]]:
-    """Yield blocks of rows, in order. With `first_only` yield just the first row."""
+    """Yield the array in blocks along its first axis. With `first_only` yield only the first image."""
     if header.fortran:
         array = _whole(path, name, header)
         yield array[:1] if first_only else array

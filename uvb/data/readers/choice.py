@@ -1,4 +1,4 @@
-"""Choose which splits become the training and the test set, the order of the images, and the labels."""
+"""Choose the splits of the training and the test set. Order the images, and number the labels."""
 
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -16,14 +16,14 @@ MOST_CLASSES = 1000
 
 
 class Wanted(NamedTuple):
-    """Names of the splits that the user chose. An empty field means that the usual names decide."""
+    """Names of the splits that the user chose. If they are empty, the splits with the usual names are used."""
 
     train: tuple[str, ...] = ()
     test: tuple[str, ...] = ()
 
     @staticmethod
     def parse(words: tuple[str, ...]) -> "Wanted":
-        """Read ``train=a+b test=c``. Raises `UserError` for words of another form."""
+        """Parse words such as ``train=a+b test=c``. Raises `UserError` for words of another form."""
         chosen: dict[str, tuple[str, ...]] = {}
         for word in words:
             role, equals, names = word.partition("=")
@@ -31,17 +31,17 @@ class Wanted(NamedTuple):
                 raise UserError(f"--split {' '.join(words)}: give train=NAME test=NAME; NAME+NAME joins two splits")
             chosen[role] = tuple(names.split("+"))
         if chosen and "train" not in chosen:
-            raise UserError(f"--split {' '.join(words)}: name the training split, too: train=NAME")
+            raise UserError(f"--split {' '.join(words)}: the training split is missing; add train=NAME")
         if shared := set(chosen.get("train", ())) & set(chosen.get("test", ())):
-            raise UserError(f"--split: {', '.join(sorted(shared))} is given to both train and test; no image may be in both")
+            raise UserError(f"--split: {', '.join(sorted(shared))} is in both train and test; no image may be in both")
         return Wanted(chosen.get("train", ()), chosen.get("test", ()))
 
 
 @dataclass
 class Choice:
-    """The splits of the training set, those of the test set, and what is left out.
+    """The splits that form the training set, the splits that form the test set, and the images that are left out.
 
-    If `test` is empty, a tenth of the training images becomes the test set (`order_of`).
+    If `test` is empty, `order_of` makes a tenth of the training images the test set.
     """
 
     train: list[Split]
@@ -54,10 +54,10 @@ class Choice:
 
 
 def choose(source: Source, wanted: Wanted, where: str) -> Choice:
-    """Choose the splits that the user names, or otherwise those with the usual names.
+    """Choose the splits that the user names, or else the splits with the usual names.
 
-    The test set is `test`. If there is no `test`, it is `validation`. If there are both, `validation` joins the training set,
-    because a study that selects models holds out images of its own.
+    The split "test" becomes the test set, or the split "validation" if there is no "test". If there are both, "validation"
+    joins the training set, because a study that selects models holds out its own images for that.
 
     Raises:
         UserError: a wanted split is missing, there is only a test set, or a set is empty.
@@ -87,16 +87,16 @@ def choose(source: Source, wanted: Wanted, where: str) -> Choice:
 
 
 def shuffled(count: int) -> NDArray[np.int64]:
-    """The fixed order of `count` images: ``torch.randperm(count)`` by a CPU generator of seed 0."""
+    """A fixed random order of `count` images: ``torch.randperm(count)`` with a CPU generator of seed 0."""
     order: NDArray[np.int64] = torch.randperm(count, generator=torch.Generator().manual_seed(0)).numpy()
     return order
 
 
 def order_of(choice: Choice) -> tuple[NDArray[np.int64], int]:
-    """The order of all images, int64 (N,), and the number of training images, which come first.
+    """The order in which images are stored, int64 (N,), and the number of training images, which come first.
 
-    The order holds row numbers. They count through the chosen splits, one after another. Training images are shuffled, so that
-    the first of them are of all classes. Without a test set a tenth (rounded, at least two images) becomes the test set.
+    An image's number is its position in the chosen splits, joined in order. Training images are shuffled, so that the first
+    ones belong to all classes. Without a test set, a tenth of the images (rounded, at least two) becomes the test set.
     """
     train, test = choice.counts
     order = shuffled(train)
@@ -107,7 +107,7 @@ def order_of(choice: Choice) -> tuple[NDArray[np.int64], int]:
 
 
 class Labels(NamedTuple):
-    """int64 labels (N,) of both sets, or None for a set without labels. And the names of the classes."""
+    """The int64 labels (N,) of the training and the test set, each None if there are none, and the names of the classes."""
 
     train: NDArray[np.int64] | None
     test: NDArray[np.int64] | None
@@ -115,10 +115,12 @@ class Labels(NamedTuple):
 
 
 def number_labels(choice: Choice, source: Source, order: NDArray[np.int64], train_images: int, where: str) -> Labels:
-    """Number the labels of both sets from 0 in sorted order, and name them. Adds warnings to `source`.
+    """Number the labels of the training and the test set from 0, in sorted order, and name the classes.
+
+    Warnings are added to `source`.
 
     Raises:
-        UserError: one set has integers and the other strings.
+        UserError: one set has integers and the other has strings.
     """
     train, test = (_joined(splits, role, source) for splits, role in ((choice.train, "training"), (choice.test, "test")))
     if not choice.test and train is not None:
@@ -132,10 +134,10 @@ def number_labels(choice: Choice, source: Source, order: NDArray[np.int64], trai
         return Labels(None, None, ())
     values = np.unique(np.concatenate(given))
     if len(values) > MOST_CLASSES:
-        source.warnings.append(f"the labels have {len(values):,} values: leave them out if each image has its own")
+        source.warnings.append(f"the labels have {len(values):,} values: leave them out if every image has another label")
     if train is not None and test is not None and len(unknown := np.setdiff1d(test, train)):
         source.warnings.append(
-            f"{len(unknown)} classes of the test set are absent from training, such as {_name(unknown[0], source)}"
+            f"{len(unknown)} classes of the test set are not in the training set, such as {_name(unknown[0], source)}"
         )
     numbered = [None if labels is None else np.searchsorted(values, labels).astype(np.int64) for labels in (train, test)]
     return Labels(numbered[0], numbered[1], tuple(_name(value, source) for value in values))
@@ -155,26 +157,29 @@ def _require_images(choice: Choice, where: str) -> None:
     if not train or (choice.test and not test):
         raise UserError(f"{where}: the {'test' if train else 'training'} set is empty; at least one image is needed")
     if not choice.test and train < 4:
-        raise UserError(f"{where}: images in it: {train}; at least four are needed, two to train and two to test")
+        raise UserError(f"{where}: number of images: {train}; at least four are needed, two to train and two to test")
     for images, name in ((train, "training"), (test, "test")):
         if images == 1:
             raise UserError(f"{where}: its {name} set has one image; at least two are needed for a standard error")
 
 
 def _joined(splits: list[Split], role: str, source: Source) -> NDArray[Any] | None:
-    """The labels of several splits, joined. None if a split has no labels, or if a label is -1, which means hidden."""
+    """The labels of several splits, joined. None if a split has no labels, or if a label is -1 ("hidden").
+
+    If -1 and 1 are the only labels, they are two classes.
+    """
     parts = [split.labels for split in splits]
     known = [part for part in parts if part is not None]
     if not known:
         return None
     if len(known) < len(parts) or len({part.dtype.kind == "U" for part in known}) > 1:
-        source.warnings.append(f"not all {role} images have labels of one kind: the {role} labels are left out")
+        source.warnings.append(f"the {role} labels are left out, because not all {role} images have labels of the same kind")
         return None
     labels = np.concatenate(known)
     hidden = int((labels == -1).sum()) if labels.dtype.kind in "iu" else 0
-    if hidden and set(np.unique(labels)) != {-1, 1}:  # -1 and 1 alone are two classes
+    if hidden and set(np.unique(labels)) != {-1, 1}:
         every = "all" if hidden == len(labels) else f"{hidden:,} of {len(labels):,}"
-        source.warnings.append(f"{every} {role} labels are -1, which means hidden: the {role} labels are left out")
+        source.warnings.append(f"the {role} labels are left out, because {every} of them are -1, which means hidden")
         return None
     return labels
 

@@ -1,4 +1,4 @@
-"""The decoder of all commands: from an encoded picture to uint8 pixels."""
+"""Decode an encoded picture to uint8 pixels. All commands use this decoder."""
 
 import io
 import warnings
@@ -14,18 +14,18 @@ from uvb.data.readers.png import decode_plain_png
 from uvb.errors import UserError, one_line
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-"""Formats that Pillow decodes by itself. PostScript is not among them, so no interpreter is ever started."""
+"""Formats that Pillow decodes by itself. PostScript is left out, because Pillow would start an interpreter for it."""
 
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"))
 
 MAX_PIXELS = 89_478_485
-"""A larger picture is refused before it is decoded. Pillow warns from the same size on."""
+"""A picture with more pixels is refused before it is decoded. Pillow warns above the same size."""
 
 _GREY = ("1", "L", "LA", "La")
 _COLOUR = ("RGB", "RGBA", "RGBa", "CMYK", "YCbCr", "HSV")
 _ORIENTATION = 0x0112  # the EXIF tag
 
-# A picture above the limit raises an error anyway, so Pillow's warning would say it twice.
+# `_check` raises an error for such a picture, so Pillow's warning would only repeat it.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
@@ -34,9 +34,9 @@ class Decoding:
     """How a picture becomes pixels.
 
     Attributes:
-        resize: pixels of the shorter side; the aspect ratio stays. 0 keeps the size.
+        resize: pixels of the shorter side. The aspect ratio stays the same. 0: do not resize.
         center_crop: cut out the central square.
-        background: what lies behind a transparent picture. "" refuses transparent pictures.
+        background: the colour behind a transparent picture. "": refuse transparent pictures.
     """
 
     resize: int = 0
@@ -51,9 +51,10 @@ class Target(NamedTuple):
     """The shape that every picture must have. The first picture sets it.
 
     Attributes:
-        where: what an error calls the first picture.
+        where: how error messages name the first picture.
         shape: (C, H, W).
-        settled: whether C is known to be right for all pictures.
+        settled: False if C is 3 only because a grey picture came in RGB mode, as in WebP. Then a picture in grey mode shows
+            that C must be 1.
     """
 
     where: str
@@ -65,16 +66,17 @@ def decode(content: bytes | Path, where: str, decoding: Decoding = AS_IT_IS, tar
     """Decode one picture to uint8 (C, H, W): C = 1 if it is grey, 3 if it is in colour.
 
     EXIF orientation is applied. 16-bit grey and floats in [0, 1] are rounded to 255 levels. Palettes, CMYK, YCbCr and HSV
-    become RGB. An opaque alpha channel is dropped; any other is composited on ``decoding.background``.
+    become RGB. An opaque alpha channel is dropped. A transparent picture is composited on ``decoding.background``.
 
     Args:
-        content: the encoded bytes, or the file.
-        where: what an error calls the picture.
-        target: the picture must have its (H, W). Another size is refused before it is decoded.
+        content: the encoded bytes, or the path of the file.
+        where: how error messages name the picture.
+        target: the picture must have the height and width of `target`. A picture of another size is refused, if possible
+            before it is decoded.
 
     Raises:
-        UserError: the picture cannot be decoded, is too large, animated, transparent, or of an unknown kind, or does not have
-            the size of `target`.
+        UserError: the picture cannot be decoded, is too large, is animated, is transparent (without a background), has an
+            unknown mode, or does not have the size of `target`.
     """
     if isinstance(content, bytes) and target is not None and decoding == AS_IT_IS:
         plain_png = decode_plain_png(content, target.shape[1:])
@@ -102,7 +104,7 @@ def to_levels(floats: NDArray[Any], where: str, hint: str = "") -> NDArray[np.ui
     """Round floats in [0, 1] to 255 levels.
 
     Args:
-        hint: a phrase that the error about values outside [0, 1] ends with.
+        hint: further advice at the end of the message about values outside [0, 1].
 
     Raises:
         UserError: a value is not finite, or outside [0, 1].
@@ -120,11 +122,11 @@ def _check(picture: Image.Image, where: str, target: Target | None) -> None:
     """Check the picture's header before its pixels take memory."""
     width, height = picture.size
     if width * height > MAX_PIXELS:
-        raise UserError(f"{where} is {width}×{height}; at most {MAX_PIXELS:,} pixels are read, so make it smaller")
+        raise UserError(f"{where} is {width}×{height}; at most {MAX_PIXELS:,} pixels are allowed, so make it smaller")
     if target is not None and target.shape[1:] not in ((height, width), (width, height)):  # EXIF may rotate the picture
         raise _odd_size(where, (1 if picture.mode in (*_GREY, "I;16", "I", "F") else 3, height, width), target)
     if picture.format in ("GIF", "WEBP", "PNG", "TIFF") and (frames := getattr(picture, "n_frames", 1)) > 1:
-        raise UserError(f"{where} has {frames} frames; save one frame as a picture")
+        raise UserError(f"{where} has {frames} frames, but a picture must have one; save one frame as a picture")
 
 
 def _odd_size(where: str, shape: tuple[int, ...], target: Target) -> UserError:
@@ -147,7 +149,7 @@ def _eight_bit(picture: Image.Image, where: str, background: str) -> Image.Image
     elif mode in _GREY + _COLOUR:
         grey = mode in _GREY
     else:
-        raise UserError(f"{where} has mode {mode}; convert the picture to 8-bit grey or RGB")
+        raise UserError(f"{where} has the unknown mode {mode}; convert the picture to 8-bit grey or RGB")
     plain = "L" if grey else "RGB"
     if not picture.has_transparency_data:
         return picture if mode == plain else picture.convert(plain)
@@ -156,7 +158,7 @@ def _eight_bit(picture: Image.Image, where: str, background: str) -> Image.Image
     if alpha.getextrema()[0] == 255:
         return picture.convert(plain)
     if not background:
-        raise UserError(f"{where} is transparent in places; say what lies behind it: --background black, or white")
+        raise UserError(f"{where} is partly transparent; choose the colour behind it: --background black, or white")
     below = Image.new(plain, picture.size, background)
     below.paste(picture.convert(plain), mask=alpha)
     return below
@@ -165,12 +167,12 @@ def _eight_bit(picture: Image.Image, where: str, background: str) -> Image.Image
 def _from_integers(values: NDArray[np.generic], where: str) -> NDArray[np.uint8]:
     wide = values.astype(np.int64)
     if wide.size and (wide.min() < 0 or wide.max() > 65535):
-        raise UserError(f"{where} has integers from {wide.min()} to {wide.max()}; 8 or 16 bits (0 to 65535) are read")
+        raise UserError(f"{where} has integers from {wide.min()} to {wide.max()}; they must have 8 or 16 bits (0 to 65535)")
     return ((wide * 255 + 32767) // 65535).astype(np.uint8)
 
 
 def _fitted(picture: Image.Image, decoding: Decoding) -> Image.Image:
-    """The picture resized and cropped. A picture of the right size stays as it is."""
+    """Resize and crop the picture. A picture that already has the right size is returned as it is."""
     if decoding.resize and min(picture.size) != decoding.resize:
         scale = decoding.resize / min(picture.size)
         width, height = (max(decoding.resize, round(side * scale)) for side in picture.size)

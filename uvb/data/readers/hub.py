@@ -1,4 +1,4 @@
-"""Import the package `datasets` of Hugging Face only when it is needed, and load data sets of its hub."""
+"""Import Hugging Face's package `datasets` when it is needed, and load data sets from the Hugging Face hub."""
 
 import os
 from collections.abc import Iterator
@@ -10,21 +10,21 @@ from uvb.errors import UserError, one_line
 
 
 def import_datasets() -> Any:
-    """The module ``datasets``, without progress bars and log lines. Versions before 4 may run a data set's own code.
+    """The module ``datasets``, without progress bars and log lines.
 
     Raises:
-        UserError: the package is not installed, or too old.
+        UserError: the package is not installed, or is older than version 4, which may run a data set's own code.
     """
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         import datasets
     except ImportError as error:
         raise UserError(
-            "Parquet, Arrow and the Hugging Face hub are read by the package datasets, which is not installed; "
+            "reading Parquet, Arrow or the Hugging Face hub needs the package datasets, which is not installed; "
             "pip install 'uvb-study[study]', or pip install datasets"
         ) from error
     if int(datasets.__version__.split(".")[0]) < 4:
-        raise UserError(f"datasets {datasets.__version__} may run a data set's own code; pip install 'datasets>=4'")
+        raise UserError(f"datasets {datasets.__version__} may run code of a data set; pip install 'datasets>=4'")
     datasets.logging.set_verbosity_error()
     datasets.disable_progress_bars()
     return datasets
@@ -32,7 +32,7 @@ def import_datasets() -> Any:
 
 @contextmanager
 def offline(datasets: Any) -> Iterator[None]:
-    """Keep the library off the network within the block."""
+    """Inside this block, keep `datasets` and the hub's client off the network."""
     import huggingface_hub.constants as hub
 
     before = datasets.config.HF_HUB_OFFLINE, hub.HF_HUB_OFFLINE
@@ -46,7 +46,7 @@ def offline(datasets: Any) -> Iterator[None]:
 def load_hub(name: str, download: bool = True) -> dict[str, Any]:
     """The `datasets.Dataset` of each split of ``owner/name[:config]``, memory-mapped.
 
-    The data set is downloaded if there is a network, and otherwise taken from the library's cache.
+    The data set is downloaded if `download` allows it and the hub can be reached. Otherwise it comes from the library's cache.
 
     Raises:
         UserError: there is no such data set, or there is neither a network nor a copy in the cache.

@@ -1,4 +1,4 @@
-"""What a folder contains: names, sizes and times of its files. No content is read."""
+"""List the files in a folder, with sizes and times. The contents of the files are not read."""
 
 import hashlib
 import os
@@ -11,11 +11,11 @@ from typing import NamedTuple
 from uvb.data.report import Skipped
 from uvb.errors import UserError
 
-TICK = 0.05  # seconds; two writes within this time may get the same time stamp
+TICK = 0.05  # seconds; two writes within this time may have the same time stamp
 
 
 class Found(NamedTuple):
-    """A file: its path relative to the listed folder, its size in bytes, and two times in ns that change with its content."""
+    """A file: its path relative to the listed folder, its size in bytes, and its times of modification and change in ns."""
 
     path: str
     size: int
@@ -29,7 +29,7 @@ class Found(NamedTuple):
 
 @dataclass
 class Listing:
-    """All files below `root`, sorted by path; and the broken links and hidden names that were left out."""
+    """All files below `root`, sorted by path, and the broken links and hidden names, which are left out."""
 
     root: Path
     files: list[Found]
@@ -37,7 +37,7 @@ class Listing:
     hidden: list[str] = field(default_factory=list)
 
     def fingerprint(self, *options: object) -> str:
-        """24 hex digits that depend on `options`, and change when a file is added, removed or written."""
+        """24 hex digits of a hash of `options` and of the list. They change when a file is added, removed or written."""
         digest = hashlib.sha256(repr((str(self.root), *options)).encode())
         for file in self.files:
             digest.update(repr(tuple(file)).encode("utf-8", "surrogateescape"))
@@ -45,13 +45,17 @@ class Listing:
         return digest.hexdigest()[:24]
 
     def skipped(self) -> list[Skipped]:
-        """The files that no reader reads, grouped by the reason."""
+        """The broken links and the hidden names, which no reader reads."""
         groups = (("broken links", self.broken), ("hidden files and folders", self.hidden))
         return [Skipped(why, len(names), names[0]) for why, names in groups if names]
 
 
 def list_files(path: Path) -> Listing:
-    """List a file, or everything below a folder. Follows symbolic links and leaves hidden names out."""
+    """List a file, or all files below a folder. Symbolic links are followed. Hidden names are left out.
+
+    Raises:
+        UserError: something cannot be read.
+    """
     listing = Listing(path, [])
     try:
         if path.is_dir():
@@ -63,12 +67,12 @@ def list_files(path: Path) -> Listing:
         raise UserError(f"cannot read {error.filename or path}: {error.strerror}; make it readable, or move it away") from error
     newest = max((max(file.modified, file.changed) for file in listing.files), default=0) / 1e9
     if 0 <= time.time() - newest < TICK:
-        time.sleep(TICK)  # so that a later write gets another time stamp
+        time.sleep(TICK)  # wait, so that any later write gets another time stamp
     return listing
 
 
 def suffixes(files: list[Found]) -> str:
-    """The suffixes of `files` in words, the most frequent first, e.g. ".txt, .csv"."""
+    """The suffixes of `files`, the most frequent first, e.g. ".txt, .csv"."""
     counts = Counter(file.suffix or "no suffix" for file in files)
     return ", ".join(suffix for suffix, _ in counts.most_common(4)) + (", ..." if len(counts) > 4 else "")
 

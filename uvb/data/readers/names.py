@@ -1,4 +1,4 @@
-"""The usual names of splits. All readers use this list. Upper and lower case do not matter."""
+"""The usual names of splits, which all readers use. Upper and lower case do not matter."""
 
 import re
 
@@ -16,6 +16,6 @@ def split_of(name: str) -> str | None:
 
 
 def split_in(stem: str) -> str | None:
-    """The first name of a split inside a file's name, e.g. "train" in "cifar10-train-00000-of-00002". None if there is none."""
+    """The first split that a file's name mentions, e.g. "train" in "cifar10-train-00000-of-00002". None if there is none."""
     words = re.split(r"[^a-z]+", stem.lower())
     return next((split for word in words if (split := _BY_NAME.get(word))), None)

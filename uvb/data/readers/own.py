@@ -1,4 +1,7 @@
-"""People's own images, by path or by a name of the Hugging Face hub: converted once, and memory-mapped from then on."""
+"""Load the user's own images, by a path or by a name on the Hugging Face hub. The first load converts them.
+
+Later loads map the converted set into memory.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,17 +24,17 @@ from uvb.data.survey import Survey
 from uvb.errors import UserError
 from uvb.naming import dataset_stem
 
-VERSION = 1  # raise it when the conversion changes, so that every set is converted anew
+VERSION = 1  # increase this when the conversion changes, so that every set is converted again
 
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How people's own images are read.
+    """How to read the user's own images.
 
     Attributes:
         image_column: the column of images in Parquet or Arrow. None: ``image``, ``img`` or ``pixel_values``.
         label_column: the column of labels. None: ``label`` or ``labels``, if there is one.
-        split: ``("train=NAME", "test=NAME")`` chooses the splits by hand.
+        split: the user's choice of splits, ``("train=NAME", "test=NAME")``. Empty: the usual names.
         decoding: how each picture becomes pixels.
     """
 
@@ -42,14 +45,14 @@ class ReadOptions:
 
 
 def load_path(path: Path, options: ReadOptions, progress: Progress | None = None) -> ImageSet:
-    """Images of a Parquet or Arrow file, a folder of shards, an ``.npz`` or ``.npy``, or a folder of pictures.
+    """Load images from a Parquet or Arrow file, a folder of shards, an ``.npz`` or ``.npy``, or a folder of pictures.
 
-    The first call checks every image and writes the converted set into the cache (`uvb.data.cache`). Later calls use that set,
-    as long as the names, sizes and times of the files stay the same. Training images are in a fixed random order. Files without
-    a test set are split nine to one (`uvb.data.readers.choice`).
+    The first call checks every image and writes the converted set into the cache (`uvb.data.cache`). Later calls use this set,
+    as long as the names, sizes and times of the files stay the same. Training images are in a fixed random order. If there is
+    no test set, a tenth of the images becomes the test set (`uvb.data.readers.choice`).
 
     Raises:
-        UserError: the path is of another kind, or its contents are damaged or unfit.
+        UserError: the path has another kind of file, or the images are damaged or unfit.
     """
     path = path.resolve()
     Wanted.parse(options.split)
@@ -60,7 +63,7 @@ def load_path(path: Path, options: ReadOptions, progress: Progress | None = None
 
 
 def load_from_hub(name: str, options: ReadOptions, download: bool = True, progress: Progress | None = None) -> ImageSet:
-    """Images of ``hf:owner/name[:config]``, converted like those of `load_path`.
+    """Load images of the hub, ``hf:owner/name[:config]``. They are converted as in `load_path`.
 
     Raises:
         UserError: the images are damaged or unfit, or there is neither a network nor a copy in the cache.
@@ -74,7 +77,7 @@ def load_from_hub(name: str, options: ReadOptions, download: bool = True, progre
 
 
 def _read(listing: Listing, options: ReadOptions) -> Source:
-    """Read the source with the reader that fits the files."""
+    """Find the images with the reader that fits the files."""
     path, columns = listing.root, Columns(options.image_column, options.label_column)
     if any((file.path or path.name).lower().endswith(SUFFIXES) for file in listing.files):
         return read_tables(listing, columns)
@@ -100,7 +103,15 @@ def _converted(
     progress: Progress | None,
     unchanged: Callable[[], bool],
 ) -> ImageSet:
-    """The converted set of these files. It is converted now if the cache does not have it."""
+    """The converted set with this key. Convert it now if the cache does not have it.
+
+    Args:
+        key: the fingerprint of the source files and the options.
+        name: the name of the data set.
+        read: a function that finds the images.
+        where: how error messages name the source.
+        unchanged: a function that tells whether the source files still have this fingerprint.
+    """
     if (found := cache.find(key, name)) is not None:
         return found
     source = read()
@@ -119,7 +130,7 @@ def _converted(
 
         file, widened = convert(Job.of(pieces, order, options.decoding), file_of, folder, progress)
         if not unchanged():
-            raise UserError(f"{where}: its files changed while they were read; run again when nothing writes to them")
+            raise UserError(f"{where}: files changed while they were read; run again when no other program writes to them")
         with cache.writing():
             checksum, survey = file.seal()
         return cache.keep(key, checksum, file, _report(where, source, choice, file.contents, widened, survey))
@@ -128,7 +139,7 @@ def _converted(
 def _report(where: str, source: Source, choice: Choice, held: Contents, widened: int, survey: Survey) -> ReadReport:
     warnings = [*source.warnings, *doubts(survey, held.test_images, held.levels)]
     if widened:
-        warnings.append(f"{widened:,} of {held.images:,} images are grey and the others in colour: all are read as colour")
+        warnings.append(f"{widened:,} of {held.images:,} images are grey and the others are in colour: all are read as colour")
     origins = [", ".join(f"{split.count:,} of {split.origin}" if len(splits) > 1 else split.origin for split in splits)
                for splits in (choice.train, choice.test)]  # fmt: skip
     if not choice.test:

@@ -1,4 +1,4 @@
-"""Read pictures for a trained model, check them, and fit them to its channels and size."""
+"""Read pictures for a trained model, check them, and convert them to the model's channels and size."""
 
 from pathlib import Path
 from typing import Any
@@ -16,19 +16,19 @@ from uvb.errors import UserError
 Shape = tuple[int, int, int]
 
 NOISE_REACH = 10.0
-"""How far a noisy pixel may lie outside [0, 1], in units of sigma. A value farther outside is an error of units."""
+"""How far a noisy pixel may lie outside [0, 1], in units of sigma. A value farther outside must have wrong units."""
 
 
 def read_pictures(path: Path, shape: Shape, sigma: float, decoding: Decoding = AS_IT_IS) -> tuple[Tensor, list[str]]:
     """Read pictures for a model: (N, C, H, W) float32 in units of [0, 1], and their names.
 
-    Pictures are decoded as in training, then converted to the model's channels and resized to its size. Arrays (`.npy`,
-    `.npz`) must have the model's shape, and may be noisy.
+    Pictures are decoded as in training. Then they are converted to the model's channels and resized to its height and width.
+    Arrays (`.npy`, `.npz`) must have the model's shape, and may be noisy.
 
     Args:
         path: a picture, a folder of pictures, or an array.
         shape: (C, H, W) of the model.
-        sigma: the model's noise level, which says how far noisy values may lie outside [0, 1].
+        sigma: the model's noise level. It limits how far noisy values may lie outside [0, 1].
 
     Raises:
         UserError: there is no picture, a file is not a picture, or an array does not fit.
@@ -37,7 +37,7 @@ def read_pictures(path: Path, shape: Shape, sigma: float, decoding: Decoding = A
         images = noisy_images(first_array(path), f"{path}: the array", shape, sigma)
         return images, [f"{i:04d}" for i in range(len(images))]
     if shape[0] not in (1, 3):
-        raise UserError(f"this model takes images of {shape[0]} channels, and pictures have 1 or 3; give an .npy or .npz array")
+        raise UserError(f"this model takes images of {shape[0]} channels, but pictures have 1 or 3; give an .npy or .npz array")
     files = [path]
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and not file.name.startswith("."))
@@ -49,12 +49,12 @@ def read_pictures(path: Path, shape: Shape, sigma: float, decoding: Decoding = A
 def noisy_images(array: NDArray[Any], what: str, shape: Shape, sigma: float) -> Tensor:
     """Check an array of images for a model. Return (N, C, H, W) float32 in units of [0, 1].
 
-    uint8 is divided by 255. Floats stay as they are, noise included. The axis N may be missing for a single image, the axis C
-    may be missing for a single channel, and channels may come last.
+    uint8 values are divided by 255. Floats stay as they are, also if they are noisy. A single image may lack the axis N. Grey
+    images may lack the axis C. Channels may come last.
 
     Args:
         array: the images.
-        what: what an error calls the array.
+        what: how error messages name the array.
         shape: (C, H, W) of the model.
         sigma: the model's noise level.
 
@@ -82,14 +82,14 @@ def noisy_images(array: NDArray[Any], what: str, shape: Shape, sigma: float) -> 
     low, high, reach = float(array.min()), float(array.max()), NOISE_REACH * sigma
     if low < -reach or high > 1 + reach:
         raise UserError(
-            f"{what} has values from {low:g} to {high:g}; pixels are in units of [0, 1] (noise of sigma {sigma:g} on top), "
-            "so divide by 255, or give uint8"
+            f"{what} has values from {low:g} to {high:g}; pixels must be in units of [0, 1], plus noise of sigma {sigma:g}; "
+            "divide them by 255, or give uint8"
         )
     return torch.from_numpy(array.astype(np.float32))
 
 
 def _fitted(file: Path, shape: Shape, decoding: Decoding) -> Tensor:
-    """(C, H, W) float32 in [0, 1], of the model's channels and size."""
+    """Read a picture as float32 (C, H, W) in [0, 1], with the model's `shape`."""
     pixels = decode(file, str(file), decoding)
     picture = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
     picture = picture.convert("L" if shape[0] == 1 else "RGB").resize((shape[2], shape[1]))

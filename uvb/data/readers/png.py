@@ -1,7 +1,8 @@
-"""A fast decoder of the commonest picture: an 8-bit grey or RGB PNG without extras.
+"""A fast decoder for the most common pictures: 8-bit grey or RGB PNGs without special features.
 
-Pillow takes longer to open a small PNG than to decode it. This code skips the opening and hands the pixels to Pillow's decoder,
-which is a private interface. If that interface is missing or the PNG has extras, the caller opens the PNG with Pillow.
+Pillow takes longer to open a small PNG than to decode it. So this code parses the file, and passes the compressed pixels to
+Pillow's decoder, which is a private interface. If that interface is missing or the PNG is not plain, the decoder returns None,
+and the caller opens the PNG with Pillow.
 """
 
 import struct
@@ -17,7 +18,7 @@ _WITHOUT_EFFECT = (b"pHYs", b"gAMA", b"tEXt", b"sRGB", b"tIME", b"cHRM", b"bKGD"
 
 
 def decode_plain_png(content: bytes, size: tuple[int, int]) -> NDArray[np.uint8] | None:
-    """Decode a plain PNG of `size` (H, W) to uint8 (C, H, W). Return None if it is not plain, not whole, or of another size."""
+    """Decode a plain PNG of `size` (H, W) to uint8 (C, H, W). Return None if it is not plain or has another size or damage."""
     try:
         width, height, depth, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", content, len(_START))
         if not content.startswith(_START) or depth != 8 or interlaced or colour not in _MODES or (height, width) != size:
@@ -30,7 +31,7 @@ def decode_plain_png(content: bytes, size: tuple[int, int]) -> NDArray[np.uint8]
         decoder = Image.core.zip_decoder(mode, mode, False)
         decoder.setimage(pixels, (0, 0, width, height))
         left, error = decoder.decode(packed)
-        if left >= 0 or error:  # the picture did not end here
+        if left >= 0 or error:  # the picture is incomplete or damaged
             return None
         encoder = Image.core.raw_encoder(mode, mode, 0, 1)
         encoder.setimage(pixels, (0, 0, width, height))
@@ -41,7 +42,7 @@ def decode_plain_png(content: bytes, size: tuple[int, int]) -> NDArray[np.uint8]
 
 
 def _packed(content: bytes) -> bytes | None:
-    """The compressed pixels. None if a chunk is damaged, or has an unknown effect on the pixels."""
+    """The compressed pixels. None if a chunk is damaged, or may change the pixels in a way that this code does not know."""
     at, found = len(_START) + 17, list[bytes]()
     while True:
         length, kind = struct.unpack_from(">I4s", content, at)

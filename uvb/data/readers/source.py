@@ -1,4 +1,4 @@
-"""What every reader returns: splits in pieces that can be read independently, and what was skipped."""
+"""What every reader returns: the splits, divided into pieces that can be read independently, and what was skipped."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -15,14 +15,14 @@ from uvb.data.report import Skipped
 from uvb.errors import UserError, one_line
 
 BLOCK = 256
-"""Images that are held in memory at once."""
+"""Images that a process holds in memory at once."""
 
 PIECE = 512
-"""Images in one piece of encoded pictures. An interrupted conversion loses only the pieces that it was working on."""
+"""Images in one piece of encoded pictures. An interrupted conversion loses only the pieces that were in progress."""
 
 
 class NeedsChannels(Exception):
-    """An image shows that the whole set must be read with `channels` channels."""
+    """Raised when an image shows that the whole set must be read with `channels` channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels)
@@ -31,15 +31,15 @@ class NeedsChannels(Exception):
 
 @dataclass(frozen=True)
 class Piece(ABC):
-    """Images that one process reads together."""
+    """A group of images that one process reads together."""
 
     count: int
 
     @abstractmethod
     def blocks(self, decoding: Decoding, target: Target | None) -> Iterator[tuple[NDArray[np.uint8], int]]:
-        """Yield, in order, n images as uint8 (n, C, H, W), and how many of them were grey and became colour.
+        """Yield blocks of n images, in order: uint8 (n, C, H, W), and how many of them were converted from grey to colour.
 
-        Without a target the first block holds only the first image.
+        Without a target, the first block has only the first image.
 
         Raises:
             UserError: an image is damaged or does not fit.
@@ -48,7 +48,7 @@ class Piece(ABC):
 
     @abstractmethod
     def where(self, row: int) -> str:
-        """What an error calls the image in this row."""
+        """How error messages name the image with this number."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class EncodedPiece(Piece):
 
     def _decoded(self, content: bytes | Path, row: int, decoding: Decoding, target: Target) -> NDArray[np.uint8]:
         image, channels = decode(content, self.where(row), decoding, target), target.shape[0]
-        if len(image) > channels:  # WebP has no grey mode, so its grey pictures arrive as colour
+        if len(image) > channels:  # perhaps a grey WebP, which Pillow decodes to RGB because WebP has no grey mode
             if not is_grey(image):
                 raise NeedsChannels(len(image))
             return image[:1]
@@ -95,9 +95,9 @@ class Split:
     """One split, such as "train", before conversion.
 
     Attributes:
-        name: its name in the files.
-        origin: where it comes from, in words.
-        pieces: its images, in order.
+        name: the name of the split in the files.
+        origin: where the split comes from, in words.
+        pieces: the images, in order.
         labels: integers or strings (N,), or None.
     """
 
@@ -116,11 +116,11 @@ class Source:
     """A data set before it is converted.
 
     Attributes:
-        kind: the kind of its files, in words.
-        splits: all splits that were found. Images that belong to no named split are the split "all".
-        class_names: names of the integer labels, if the files give them.
+        kind: the kind of the files, in words.
+        splits: all splits that were found. Images that belong to no named split form the split "all".
+        class_names: names of the integer labels, if the files have them.
         skipped: what was not read.
-        warnings: what is doubtful.
+        warnings: what is doubtful, one line each.
     """
 
     kind: str
@@ -132,7 +132,7 @@ class Source:
 
 @contextmanager
 def naming_damage(line: Callable[[str], str], *kinds: type[Exception]) -> Iterator[None]:
-    """Turn exceptions of `kinds` into a `UserError`. `line` makes its message from the exception's message."""
+    """Turn exceptions of `kinds` into a `UserError`. `line` is a function from the exception's message to the new message."""
     try:
         yield
     except UserError:

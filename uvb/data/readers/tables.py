@@ -1,6 +1,7 @@
-"""People's own images in Parquet or Arrow, in the layouts of the Hugging Face hub.
+"""Read the user's images from Parquet or Arrow files, in the layouts of the Hugging Face hub.
 
-Hugging Face `datasets` says which file belongs to which split. Its answer is compared with the files that are there.
+Hugging Face `datasets` decides which file belongs to which split. Its answer is compared with the list of files, so that no
+shard is left out without a warning.
 """
 
 import json
@@ -28,11 +29,11 @@ IMAGE_COLUMNS = ("image", "img", "pixel_values")
 LABEL_COLUMNS = ("label", "labels")
 SUFFIXES = (".parquet", ".arrow")
 _SHARD = re.compile(r"^(?P<stem>.*?)-?(?P<number>\d{3,})-of-(?P<total>\d{3,})")
-_MOST_PIECES = 8  # of one row group; more would be slow, since each piece reads the group from its beginning
+_MOST_PIECES = 8  # pieces of one row group; each piece reads the group from its beginning, so more would be slow
 
 
 class Columns(NamedTuple):
-    """The columns that the user names. None means that the reader looks for the usual names."""
+    """The columns that the user chose. None: the reader looks for the usual names."""
 
     image: str | None = None
     label: str | None = None
@@ -40,7 +41,7 @@ class Columns(NamedTuple):
 
 @dataclass(frozen=True)
 class ParquetPiece(EncodedPiece):
-    """Rows `start` to `start + count` of one row group. Row `start` of the group is row `first_row` of the file."""
+    """Rows `start` to `start + count` of one row group of a file. The first of them is row `first_row` of the file."""
 
     file: str
     column: str
@@ -84,7 +85,7 @@ class DatasetPiece(EncodedPiece):
 
 
 def read_tables(listing: Listing, columns: Columns) -> Source:
-    """Find the images of a Parquet or Arrow file, of a folder of shards, or of a folder written by ``save_to_disk``.
+    """Find the images in a Parquet or Arrow file, in a folder of shards, or in a folder written by ``save_to_disk``.
 
     Raises:
         UserError: a shard is missing or damaged, there is no column of images, or the library cannot read the folder.
@@ -157,13 +158,13 @@ def _split(name: str, files: list[str], columns: Columns, source: Source) -> Spl
         labels.append(found)
     known = [part for part in labels if part is not None]
     if len({part.dtype.kind for part in known}) + (len(known) < len(labels)) > 1:
-        raise UserError(f"{Path(files[0]).parent}: its shards do not have the same label column; give all the same, or none")
+        raise UserError(f"{Path(files[0]).parent}: the shards have different label columns; give all the same one, or none")
     origin = Path(files[0]).name if len(files) == 1 else f"{len(files)} files, {Path(files[0]).name} to {Path(files[-1]).name}"
     return Split(name, origin, tuple(pieces), np.concatenate(known) if known else None)
 
 
 def _columns(schema: pa.Schema, columns: Columns, where: str) -> tuple[str, str | None]:
-    """The columns of images and of labels."""
+    """The names of the column of images and of the column of labels."""
     names = schema.names
     for asked, what in ((columns.image, "image"), (columns.label, "label")):
         if asked is not None and asked not in names:
@@ -171,24 +172,24 @@ def _columns(schema: pa.Schema, columns: Columns, where: str) -> tuple[str, str 
     image = columns.image or next((name for name in IMAGE_COLUMNS if name in names), None)
     if image is None:
         raise UserError(
-            f"{where}: no column 'image', 'img' or 'pixel_values'; it has {', '.join(names)}: choose one by --image-column"
+            f"{where}: no column 'image', 'img' or 'pixel_values'; it has {', '.join(names)}; choose one with --image-column"
         )
     kind = schema.field(image).type
     encoded = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
     if not encoded and not (pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0):
-        raise UserError(f"{where}: its images are {kind}; struct<bytes, path> or binary, encoded as PNG or JPEG, is needed")
+        raise UserError(f"{where}: images are {kind}; struct<bytes, path> or binary, encoded as PNG or JPEG, is needed")
     return image, columns.label or next((name for name in LABEL_COLUMNS if name in names), None)
 
 
 def _labels(
     column: pa.ChunkedArray | None, label: str | None, schema: pa.Schema, where: str, columns: Columns, source: Source
 ) -> NDArray[Any] | None:
-    """Integers or strings (N,). If the column does not hold a class for each image, warn and return None.
+    """The labels, integers or strings (N,). If the column does not hold a class for each image, warn and return None.
 
-    Warnings and the names of the classes go to `source`.
+    Warnings and the names of the classes are added to `source`.
 
     Raises:
-        UserError: the user asked for this column, and it holds no classes.
+        UserError: the user chose this column, but it does not hold a class for each image.
     """
     if column is None or label is None:
         return None
@@ -209,7 +210,7 @@ def _labels(
 
 
 def _class_names(schema: pa.Schema, label: str) -> tuple[str, ...]:
-    """The names of the classes in the hub's metadata of a file's schema."""
+    """The names of the classes, from the hub's metadata in a file's schema. Empty if there are none."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         return tuple(str(name) for name in features[label].get("names") or ())
@@ -222,7 +223,7 @@ def _is_table(name: str) -> bool:
 
 
 def _require_all_shards(files: Sequence[str], root: Path) -> None:
-    """Raise `UserError` if shards are missing. A name such as train-00000-of-00002 says how many there should be."""
+    """Raise `UserError` if shards are missing. A name such as train-00000-of-00002 says how many there must be."""
     found: dict[tuple[str, int], set[int]] = {}
     for file in files:
         if match := _SHARD.match(str(Path(file).with_suffix(""))):
@@ -237,7 +238,7 @@ def _require_all_shards(files: Sequence[str], root: Path) -> None:
 
 
 def _resolved(folder: Path, columns: Columns, tables: list[str]) -> tuple[dict[str, list[str]], tuple[str, ...]]:
-    """Split -> its files, and the names of the classes. `datasets` takes both from file names and the README."""
+    """The files of each split, by its name, and the names of the classes. `datasets` finds both by file names and README."""
     datasets = import_datasets()
     with (
         tempfile.TemporaryDirectory(prefix="uvb-datasets-") as scratch,
@@ -267,7 +268,7 @@ def _note_unread(source: Source, listing: Listing, tables: list[str], splits: di
 
 
 def _encoded(column: pa.Array, piece: EncodedPiece, at: int) -> Iterator[bytes | Path]:
-    """The encoded pictures of a column, which begins with row `at` of the piece."""
+    """Yield the encoded pictures of a column. Its first row is row `at` of the piece."""
     structs = pa.types.is_struct(column.type)
     contents = (pc.struct_field(column, "bytes") if structs else column).to_pylist()
     for row, content in enumerate(contents):
