@@ -1,1 +1,1 @@
-"""Exact answers to hold models against: empirical Bayes and Gaussian mixtures. Nothing here is trained."""
+"""Exact answers to compare models with: empirical Bayes, Gaussian mixtures and simple baselines. Nothing here is trained."""

@@ -1,24 +1,22 @@
-"""Losses of estimates that need no training: the training set's mean image, the noisy image itself, the best linear map."""
+"""Losses of estimators that need no training by gradients: the mean training image, the noisy image, the best affine map."""
 
 import math
 
 import torch
 from torch import Tensor
 
-BLOCK, LARGE_BLOCK = 500, 5000  # images that are summed at once
+BLOCK, LARGE_BLOCK = 500, 5000  # images to sum at once
 
 
 def mean_image_loss(train: Tensor, x: Tensor, levels: int) -> float:
-    """E‖x − m‖² of the mean image m of `train`, summed over pixels. It does not depend on the noise.
+    """The mean of ‖x − m‖², summed over pixels, where m is the mean image of `train`. It does not depend on the noise.
 
     Args:
-        train: images (N, C, H, W) as whole numbers in [0, levels], whose mean is m.
-        x: images (n, C, H, W) of the same kind.
+        train: images (N, C, H, W) as whole numbers in [0, levels].
+        x: images (n, C, H, W) as whole numbers in [0, levels].
         levels: the pixel value that means 1.
     """
-    total = torch.zeros(
-        train.shape[1:], dtype=torch.float64, device=train.device
-    )  # sums of whole numbers are exact in any order
+    total = torch.zeros(train.shape[1:], dtype=torch.float64, device=train.device)  # sums of whole numbers are exact
     for part in train.split(BLOCK):
         total += part.double().sum(0)
     mean = total / len(train)  # (C, H, W)
@@ -26,18 +24,19 @@ def mean_image_loss(train: Tensor, x: Tensor, levels: int) -> float:
 
 
 def noisy_image_loss(sigma: float, shape: tuple[int, ...]) -> float:
-    """E‖x − y‖² = σ² d of the noisy image y = x + σ N(0, I) itself, for images of `shape` with d pixels."""
+    """E‖x − y‖² = σ² d: the loss of the noisy image y = x + σ N(0, I) as the estimate. Images of `shape` have d pixels."""
     return sigma**2 * math.prod(shape)
 
 
 def linear_loss(train: Tensor, x: Tensor, sigma: float, levels: int) -> float:
-    """E‖x − m − A (y − m)‖², summed over pixels, of the affine map that is best for `train`. The mean over the noise is exact.
+    """The loss E‖x − x̂(y)‖², summed over pixels, of the affine estimator x̂(y) = m + A (y − m) that is best on `train`.
 
-    m is the mean image and C the covariance of `train`, and A = C (C + σ² I)⁻¹. This is the Bayes estimator of a Gaussian.
+    m is the mean image of `train`, C its covariance, and A = C (C + σ² I)⁻¹. For a Gaussian X this is the Bayes estimator. The
+    expectation over the noise is computed exactly.
 
     Args:
-        train: images (N, C, H, W) as whole numbers in [0, levels], to which the map is fitted.
-        x: images (n, C, H, W) of the same kind that are denoised.
+        train: images (N, C, H, W) as whole numbers in [0, levels].
+        x: images (n, C, H, W) to denoise, as whole numbers in [0, levels].
         sigma: noise level, in units of pixels in [0, 1].
         levels: the pixel value that means 1.
     """
@@ -48,7 +47,11 @@ def linear_loss(train: Tensor, x: Tensor, sigma: float, levels: int) -> float:
 
 
 def principal_axes(images: Tensor, levels: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean (d,), ascending variances (d,), and axes (d, d) as columns, of images (N, C, H, W) of whole numbers."""
+    """The principal components of images (N, C, H, W), which are whole numbers in [0, levels].
+
+    Returns:
+        The mean (d,), the variances (d,) in ascending order, and the axes (d, d) as columns, in units of pixels in [0, 1].
+    """
     d = math.prod(images.shape[1:])
     total, products = torch.zeros(d, dtype=torch.float64), torch.zeros(d, d, dtype=torch.float64)
     for part in images.split(LARGE_BLOCK):

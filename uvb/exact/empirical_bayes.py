@@ -1,4 +1,4 @@
-"""The exact Bayes estimator (Eq. 1) for a finite set of images, in blocks, so that the (B, N) matrix never exists."""
+"""The exact Bayes estimator (Eq. 1) for a finite set of images. It works in blocks, so it never needs a (B, N) matrix."""
 
 import math
 from collections.abc import Iterator
@@ -9,23 +9,24 @@ from torch import Tensor
 from uvb.errors import UserError
 from uvb.models.base import Energy
 
-BLOCK = 2048  # images y times training images in one matrix product: 16 MB in float32
+BLOCK = 2048  # one matrix product compares this many images y with this many training images: 16 MB in float32
 
 
 def posterior_mean(y: Tensor, train: Tensor, sigma: float, *, levels: int = 255, block: int = BLOCK) -> Tensor:
-    """E[X | Y = y] for X uniform on `train` and Y = X + N(0, σ² I): the mean of `train` under softmax(-‖y - x_i‖²/2σ²).
+    """E[X | Y = y] for X uniform on `train` and Y = X + N(0, σ² I).
 
-    On `train` no model's loss can be lower. On other images its loss is a non-parametric reference, not a bound.
+    It is the mean of the training images x_i with the weights softmax(-‖y - x_i‖²/2σ²). No estimator has a lower loss on
+    `train`. On other images the loss of this estimator is a non-parametric reference, not a bound.
 
     Args:
-        y: (B, C, H, W), float32 or float64. Arithmetic and result have its dtype and device.
+        y: (B, C, H, W), float32 or float64. The computation and the result use the dtype and the device of `y`.
         train: (N, C, H, W), floating point pixels in [0, 1], or uint8 pixels that mean value / `levels`.
         sigma: noise level.
-        levels: the uint8 value that means 1. Not used for a floating point `train`.
-        block: how many images of each side to compare at once; see `working_bytes`.
+        levels: the uint8 value that means 1. It is not used for a floating point `train`.
+        block: how many images `y`, and how many of `train`, to compare at once; see `working_bytes`.
 
     Returns:
-        (B, C, H, W), differentiable in y (autograd then keeps every block).
+        (B, C, H, W), differentiable with respect to y (then autograd keeps every block in memory).
 
     Raises:
         UserError: `train` is empty, shapes differ, `y` has another dtype, or sigma is not above 0.
@@ -37,12 +38,12 @@ def posterior_mean(y: Tensor, train: Tensor, sigma: float, *, levels: int = 255,
 
 
 def negative_log_density(y: Tensor, train: Tensor, sigma: float, *, levels: int = 255, block: int = BLOCK) -> Tensor:
-    """-log p(y) in nats for X uniform on `train` and Y = X + N(0, σ² I), with all constants.
+    """-log p(y) in nats, normalized, for X uniform on `train` and Y = X + N(0, σ² I).
 
     Arguments and errors are those of `posterior_mean`.
 
     Returns:
-        (B,), differentiable in y (autograd then keeps every block).
+        (B,), differentiable with respect to y (then autograd keeps every block in memory).
     """
     _check(y, train, sigma)
     constant = math.log(len(train)) + 0.5 * y[0].numel() * math.log(2 * math.pi * sigma**2) if len(y) else 0.0
@@ -53,10 +54,14 @@ def negative_log_density(y: Tensor, train: Tensor, sigma: float, *, levels: int 
 
 
 def working_bytes(batch: int, train_images: int, dimension: int, *, block: int = BLOCK, itemsize: int = 4) -> int:
-    """The most bytes that `posterior_mean` needs besides `y` and `train`, without autograd, for d = `dimension` pixels.
+    """The largest memory in bytes that `posterior_mean` needs besides `y` and `train`, without autograd.
 
-    These are a block of the training set in floating point, the logits and the weights, three means (of the blocks so far, of
-    this block, and of both), and the result. The whole (B, N) matrix would take itemsize · batch · train_images.
+    It holds a block of the training set in floating point, the logits, the weights, three means (of the blocks so far, of this
+    block, and of both), and the result. The whole (B, N) matrix would take itemsize · batch · train_images.
+
+    Args:
+        dimension: the number of pixels of an image.
+        itemsize: bytes of a number.
     """
     rows, columns = min(batch, block), min(train_images, block)
     return itemsize * (columns * dimension + 2 * rows * columns + 3 * rows * dimension + 2 * batch * dimension)
@@ -65,8 +70,8 @@ def working_bytes(batch: int, train_images: int, dimension: int, *, block: int =
 class EmpiricalBayes(Energy):
     """The exact energy -log p(y) of a finite training set, and its estimator, the posterior mean (Eq. 1-3).
 
-    Deterministic (`noise_dim` = 0). The training set is a buffer: it moves with the module and is not part of its state dict.
-    A uint8 set stays uint8, and the arithmetic has the dtype of `y`.
+    It is deterministic (`noise_dim` = 0). The training set is a buffer that moves with the module, but is not in its state
+    dict. A uint8 set stays uint8. The computation uses the dtype of `y`.
     """
 
     train_images: Tensor
@@ -94,7 +99,7 @@ def _check(y: Tensor, train: Tensor, sigma: float) -> None:
         raise UserError("the training set is empty: the exact Bayes estimator needs at least one image")
     if y.shape[1:] != train.shape[1:]:
         raise UserError(
-            f"images y are {tuple(y.shape[1:])} and training images {tuple(train.shape[1:])}; both must be of one shape"
+            f"images y are {tuple(y.shape[1:])} and training images {tuple(train.shape[1:])}; both must have the same shape"
         )
     if y.is_floating_point() and y.dtype not in (torch.float32, torch.float64):
         raise UserError(f"images y are {y.dtype}; the exact Bayes estimator works in float32 or float64, so convert them")
@@ -103,9 +108,9 @@ def _check(y: Tensor, train: Tensor, sigma: float) -> None:
 
 
 def _logits(y: Tensor, train: Tensor, sigma: float, levels: int, block: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield for each block the logits -‖y - x_i‖²/2σ² (b, n) and the images (n, d).
+    """Yield for each block of the training set the logits -‖y - x_i‖²/2σ² (b, n) and the images (n, d).
 
-    The logits leave out the term ‖y‖²/2σ², because it cancels in a softmax.
+    The logits leave out the term -‖y‖²/2σ², because it cancels in a softmax.
     """
     for part in train.split(block):
         x = part.flatten(1).to(device=y.device, dtype=y.dtype)  # (n, d)
@@ -121,13 +126,13 @@ def _block_log_sum(y: Tensor, train: Tensor, sigma: float, levels: int, block: i
 
 
 def _block_mean(y: Tensor, train: Tensor, sigma: float, levels: int, block: int) -> Tensor:
-    """(b, d) -> (b, d). The mean over several blocks is the average of their means, weighted by their sums."""
+    """(b, d) -> (b, d). The mean over all blocks is the average of the blocks' means, weighted by their sums of weights."""
     floor = -80.0 if y.dtype == torch.float32 else -700.0
     mean: Tensor | None = None
     total: Tensor | None = None
     for logits, x in _logits(y, train, sigma, levels, block):
-        # Shift each row by its maximum, so that one exponential gives both the mean and the sum. Weights below exp(floor)
-        # do not change a sum, but at small sigma they would be subnormal numbers, which slow the product down several times.
+        # Shift each row by its maximum, so that one exponential gives both the mean and the sum. Weights below exp(floor) are
+        # too small to change a sum, but at small sigma they would be subnormal numbers, which make the product much slower.
         top = logits.detach().amax(1, keepdim=True)
         weights = torch.exp((logits - top).clamp_min(floor))  # (b, n)
         summed = weights.sum(1, keepdim=True)

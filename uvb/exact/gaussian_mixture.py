@@ -1,4 +1,4 @@
-"""Gaussian mixtures in image shape: their density, score and Bayes estimator have closed forms."""
+"""Gaussian mixtures of images. Their density, score and Bayes estimator have closed forms."""
 
 import math
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ class GaussianMixture:
     Attributes:
         weights: (K,), positive, summing to 1.
         means: (K, C, H, W).
-        variances: (K,) for isotropic components, or (K, C, H, W). 0 is a point mass, which needs sigma > 0.
+        variances: (K,) for isotropic components, or (K, C, H, W). A component with variance 0 is a point mass.
 
     Raises:
-        UserError: the shapes do not fit, or weights or variances are not as described above.
+        UserError: the shapes do not fit, a weight is not positive, the weights do not sum to 1, or a variance is negative.
     """
 
     weights: Tensor
@@ -31,8 +31,8 @@ class GaussianMixture:
         k = len(self.means)
         if self.weights.shape != (k,) or self.variances.shape not in ((k,), self.means.shape):
             raise UserError(
-                f"mixture of means {tuple(self.means.shape)}: weights must be ({k},), not {tuple(self.weights.shape)}, and "
-                f"variances ({k},) or of the means' shape, not {tuple(self.variances.shape)}"
+                f"mixture with means {tuple(self.means.shape)}: weights must be ({k},), not {tuple(self.weights.shape)}; "
+                f"variances must be ({k},) or have the means' shape, not {tuple(self.variances.shape)}"
             )
         if bool((self.weights <= 0).any()) or abs(float(self.weights.sum()) - 1) > 1e-5:
             raise UserError("mixture weights must be above 0 and sum to 1")
@@ -61,13 +61,13 @@ class GaussianMixture:
         return (r[:, :, None] * self._component_means(y, sigma)).sum(1).reshape(y.shape)
 
     def score(self, y: Tensor, sigma: float) -> Tensor:
-        """∇ log p(y): (B, C, H, W) -> (B, C, H, W). Computed from the components, so it can check Eq. 2."""
+        """∇ log p(y): (B, C, H, W) -> (B, C, H, W). The formula does not use `posterior_mean`, so a test can check Eq. 2."""
         r = self._log_joint(y, sigma).softmax(1)  # (B, K)
         pull = (self._means() - y.flatten(1)[:, None]) / (self._variances() + sigma**2)  # (B, K, d)
         return (r[:, :, None] * pull).sum(1).reshape(y.shape)
 
     def energy(self, sigma: float) -> "MixtureEnergy":
-        """The exact energy -log p(y) at this sigma."""
+        """The exact energy -log p(y) at noise level `sigma`."""
         return MixtureEnergy(self, sigma)
 
     def _means(self) -> Tensor:
@@ -84,14 +84,14 @@ class GaussianMixture:
         return (v * y.flatten(1)[:, None] + sigma**2 * self._means()) / (v + sigma**2)
 
     def _log_joint(self, y: Tensor, sigma: float) -> Tensor:
-        """log weights_k + log N(y; means_k, variances_k + σ²), (B, K)."""
+        """log weights_k + log N(y; means_k, diag variances_k + σ² I), (B, K)."""
         total = self._variances() + sigma**2  # (K, d)
         squares = ((y.flatten(1)[:, None] - self._means()).square() / total).sum(2)  # (B, K)
         return self.weights.log() - 0.5 * (squares + torch.log(2 * math.pi * total).sum(1))
 
 
 class MixtureEnergy(Energy):
-    """f(y) = -log p(y) of a mixture with noise. Its gradient has a closed form: minus the score. Deterministic."""
+    """f(y) = -log p(y) of a mixture with noise. It is deterministic, and its gradient has a closed form: minus the score."""
 
     def __init__(self, mixture: GaussianMixture, sigma: float) -> None:
         super().__init__(sigma)

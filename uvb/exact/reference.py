@@ -1,4 +1,4 @@
-"""Losses that need no model, at one noise level: the exact floor of the training loss, and the non-parametric test loss."""
+"""Losses that need no model, at one noise level: the lowest possible training loss, and a non-parametric test loss."""
 
 from dataclasses import dataclass
 
@@ -17,10 +17,10 @@ class Reference:
     """Losses E‖x - x̂(y)‖², summed over pixels. Standard errors are over images, as for models.
 
     Attributes:
-        floor: loss of the training set's exact posterior mean, on the training set. No training loss can be lower.
-        nonparametric: loss of the same estimator, on the test set. It is a reference, not a bound.
-        mean_predictor: loss of the training set's mean image, on the test set.
-        mean_image_train: the same, on the training set.
+        floor: the loss of the exact posterior mean on the training set. No training loss can be lower.
+        nonparametric: the loss of the exact posterior mean on the test set. It is a reference, not a bound.
+        mean_predictor: the loss of the mean training image on the test set.
+        mean_image_train: the loss of the mean training image on the training set.
     """
 
     floor: float
@@ -32,13 +32,13 @@ class Reference:
 
 
 def reference(images: ImageSet, sigma: float, config: EvalConfig, plan: Plan, *, train_images: int | None = None) -> Reference:
-    """The exact losses to compare a model's losses with, on the images and noise of `uvb.experiments.losses`.
+    """Compute the losses of `Reference`, on the images and the noise of `uvb.experiments.losses`.
 
     Each split costs 4 · images · draws · training images · d floating point operations (MNIST, 10,000 images, one draw:
-    2 TFLOP). A smaller ``config.draws`` uses the first of the same draws.
+    2 TFLOP). With a smaller ``config.draws`` only the first of these noise draws are used.
 
     Args:
-        train_images: how many training images, from the first on, make up the prior. None: all.
+        train_images: the prior is uniform on this many training images, the first ones. None: all.
     """
     prior = resident(images.train[:train_images], plan.device)  # (N, C, H, W) uint8
 

@@ -1,4 +1,4 @@
-"""Experiments on trained models, one in each file. Importing this package registers them."""
+"""Experiments: what is computed of a trained model, one file each. Importing this package registers them."""
 
 from uvb.experiments.registry import (
     Context,

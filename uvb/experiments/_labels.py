@@ -1,4 +1,4 @@
-"""The classifier that finds the class of an image. A process trains it once for a data set, always with the same result."""
+"""The classifier that finds the class of an image. Each process trains it once for a data set, with the same result."""
 
 import torch
 from torch import Tensor
@@ -9,15 +9,15 @@ from uvb.measure.losses import evaluation_indices
 from uvb.models.base import Estimator
 from uvb.spec import RunSpec
 
-STEPS = 300  # 98 % on clean digits and MNIST
+STEPS = 300  # enough for an accuracy of 98 % on clean digits and MNIST
 ACCURACY_IMAGES = 1000
-TRAINING_IMAGES = 100_000  # more than the classifier sees in `STEPS` steps
+TRAINING_IMAGES = 100_000  # more images than the classifier sees in `STEPS` steps
 
 _trained: dict[tuple[str, int, str], Classifier] = {}
 
 
 def labeller(context: Context) -> Classifier | None:
-    """A classifier trained on clean training images, keyed by the context's seed. None if the data set has no labels."""
+    """The classifier, trained on clean images with the context's seed. None if the data set has no labels."""
     images, device = context.images, context.plan.device
     if images.train_labels is None or images.test_labels is None:
         return None
@@ -26,19 +26,19 @@ def labeller(context: Context) -> Classifier | None:
         classes = int(max(images.train_labels.max(), images.test_labels.max())) + 1
         x = images.to_unit(images.train[:TRAINING_IMAGES].to(device))
         labels = images.train_labels[:TRAINING_IMAGES].to(device)
-        with torch.enable_grad():  # experiments run under no_grad
+        with torch.enable_grad():  # because experiments run under no_grad
             _trained[key] = train_classifier(x, labels, context.seed, classes=classes, steps=STEPS)
     return _trained[key]
 
 
 def labels_of(classifier: Classifier | None, images: Tensor) -> list[int] | None:
-    """The class of each image (N, C, H, W), or None without a classifier."""
+    """The class of each image (N, C, H, W). None if there is no classifier."""
     return None if classifier is None else classify(classifier, images.float()).tolist()
 
 
 @torch.no_grad()
 def accuracies(classifier: Classifier, model: Estimator, spec: RunSpec, context: Context) -> dict[str, float]:
-    """The share of test images that the classifier gets right: of clean images, of their x̂(y) and of their x̂(x̂(y))."""
+    """The classifier's accuracy on clean test images, on their x̂(y) ("jump") and on their x̂(x̂(y)) ("second_jump")."""
     labels = context.images.test_labels
     assert labels is not None
     noisy = context.noisy(spec, limit=context.shortened(ACCURACY_IMAGES, least=100))

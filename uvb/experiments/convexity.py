@@ -1,4 +1,4 @@
-"""Eq. 21: how strongly convex an energy is between points at distance R, for the model and for the exact energy."""
+"""Eq. 21: how strongly convex the model's energy and the exact energy are between points at distance R."""
 
 import math
 
@@ -20,11 +20,13 @@ DISTANCES = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0)  # in units of √d
 def convexity(model: Estimator, spec: RunSpec, context: Context) -> Result:
     """`bound`, `measured` and `exact`, each a list of [R, m].
 
-    `bound` is (1 - √d/R)/σ². `measured` is the model's smallest quotient of Eq. 21 at distance R or farther. `exact` is that
-    of the training set's exact energy, on the same pairs.
+    - `bound`: (1 - √d/R)/σ².
+    - `measured`: the smallest quotient of Eq. 21 that the model's energy has at distance R or farther.
+    - `exact`: this quotient of the training set's exact energy, on the same pairs of points.
 
-    Pairs have a noisy test image at their centre. Half of them lie along differences of two test images, where an energy is
-    least convex, and half along random directions. The smallest *measured* quotient can refute a value of m, but not prove it.
+    The centre of each pair is a noisy test image. Half of the pairs lie along differences of two test images, where an energy
+    is least convex. The other half lie along random directions. A measured quotient below m refutes strong convexity with
+    constant m. No number of pairs can prove it.
     """
     assert isinstance(model, Energy)
     images, plan = context.images, context.plan
@@ -42,9 +44,7 @@ def convexity(model: Estimator, spec: RunSpec, context: Context) -> Result:
     for name, energy in (("measured", model), ("exact", context.exact_energy(spec))):
         eps = context.latent_noise(energy, centers, "convexity latent")
         found = smallest_monotonicity(energy, centers, directions, eps, distances)
-        beyond = (
-            torch.tensor([each.smallest for each in found]).flip(0).cummin(0).values.flip(0)
-        )  # the smallest at R or farther
+        beyond = torch.tensor([each.smallest for each in found]).flip(0).cummin(0).values.flip(0)  # smallest at R or farther
         scalars[name] = [[each.distance, value] for each, value in zip(found, beyond.tolist(), strict=True)]
         scalars["bound"] = [[each.distance, each.bound] for each in found]
     return Result(scalars)

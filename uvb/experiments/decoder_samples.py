@@ -1,4 +1,4 @@
-"""Figure 4: samples of the decoder. A model trained by an ELBO also gets the figure of Sec. 3.3.2, where such models fail."""
+"""Figure 4: samples of the decoder. A model trained by an ELBO also gets the figure of Sec. 3.3.2."""
 
 import torch
 
@@ -16,8 +16,8 @@ SAMPLES = 48
 def decoder_samples(model: Estimator, spec: RunSpec, context: Context) -> Result:
     """Array samples (48, C, H, W): μ_y(z), z ~ N(0, I).
 
-    If the model was trained by an ELBO, also arrays clean, noisy, and recon = μ_y(z) with z ~ q(z|y), each (N, C, H, W): the
-    figure of Sec. 3.3.2.
+    If the model was trained by an ELBO, there are also the arrays of the figure of Sec. 3.3.2: clean, noisy, and
+    recon = μ_y(z) with z ~ q(z|y), each (N, C, H, W).
     """
     assert isinstance(model, LatentEnergy)
     plan = context.plan

@@ -1,4 +1,4 @@
-"""Figure 2: clean, noisy, x̂(y), x̂(x̂(y)) of a few test images, which are the same for every model; and samples."""
+"""Figure 2: a few test images, with noise, x̂(y) and x̂(x̂(y)), the same images for every model. Energies also get samples."""
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from uvb.models.base import Energy, Estimator
 from uvb.sampling.walk_jump import walk_at, walk_jump
 from uvb.spec import RunSpec
 
-STEPS = 20  # of the walk, between two samples
+STEPS = 20  # steps of the walk between two samples
 
 
 @register_experiment("denoise_rows", gradients=lambda spec, context: (context.shortened(STEPS) + 3.5) * ROWS)
@@ -18,7 +18,8 @@ STEPS = 20  # of the walk, between two samples
 def denoise_rows(model: Estimator, spec: RunSpec, context: Context) -> Result:
     """Arrays clean, noisy, xhat, xhat2, each (N, C, H, W). x̂ is the estimator that `own_estimator` chooses.
 
-    An energy also has samples: the jumps of one chain that begins as uniform noise, until it has N or diverges.
+    For an energy there is also the array samples: the first jumps of one chain that begins as uniform noise. There are fewer
+    of them if the chain diverges.
     """
     clean, y = context.shown_images(spec)
     eps = context.latent_noise(model, y, "rows latent")

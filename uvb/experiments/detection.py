@@ -1,4 +1,4 @@
-"""The energy as a detector: does f tell test images from images of other kinds?"""
+"""The energy f as a detector of unusual images: is f lower on test images than on images of other kinds?"""
 
 import torch
 import torch.nn.functional as F
@@ -14,19 +14,21 @@ from uvb.sampling.chains import held_noise
 from uvb.spec import RunSpec
 
 IMAGES, BATCH = 1000, 250
-OTHER_DATA = ("digits", "mnist")  # data sets of handwritten digits; each can stand for the other after resizing
+OTHER_DATA = ("digits", "mnist")  # handwritten digits of different sizes; a study of one compares with the other, resized
 
 
 @register_experiment("detection", needs="energy", where="largest",
                      gradients=lambda spec, context: 6 * context.estimates(limit=context.shortened(IMAGES, 50)))  # fmt: skip
 @torch.no_grad()
 def detection(model: Estimator, spec: RunSpec, context: Context) -> Result:
-    """`rows`: [{set, input, energy, auroc, stderr}], AUROC of f for test images against each of several other sets.
+    """`rows`: [{set, input, energy, auroc, stderr}], the AUROC of f that separates test images from each of several other sets.
 
-    `input` is "noisy" (f(y) with y = x + σ noise, for which the energy is trained) or "clean" (f(x)). `energy` is "model", or
-    "exact" for the exact energy of the training set. Some sets are changed test images (transposed, inverted, pixels shuffled).
-    Some are synthetic (constants, uniform noise). Some are resized images of another data set. `absent` names data sets that
-    this machine does not have. ε is held fixed.
+    - `set`: test images that were changed (transposed, inverted, pixels shuffled), synthetic images (constants, uniform noise),
+      or resized images of another data set.
+    - `input`: "noisy" for f(y) with y = x + σ noise, on which the energy was trained, or "clean" for f(x).
+    - `energy`: "model", or "exact" for the exact energy of the training set.
+
+    `absent` names the data sets that this machine does not have. All images get the same ε.
     """
     assert isinstance(model, Energy)
     images, plan = context.images, context.plan
@@ -50,7 +52,7 @@ def detection(model: Estimator, spec: RunSpec, context: Context) -> Result:
 
 
 def other_sets(x: Tensor, images: ImageSet, seed: int, data_dir: str) -> tuple[dict[str, Tensor], list[str]]:
-    """Sets of other images, each (n, C, H, W) in [0, 1] like `x`, and the names of data sets that are missing here."""
+    """Sets of other images, each (n, C, H, W) in [0, 1] like `x`, and the names of the data sets that are not here."""
     g, (n, channels, height, width) = generator(seed, "other sets"), x.shape
     order = torch.rand(n, 1, height * width, generator=g).argsort(2)
     found = {
@@ -77,6 +79,6 @@ def other_sets(x: Tensor, images: ImageSet, seed: int, data_dir: str) -> tuple[d
 
 
 def _energies(energy: Energy, y: Tensor, context: Context) -> Tensor:
-    """f(y), (n,) float64 on the CPU, with one ε for all."""
+    """f(y), (n,) float64 on the CPU, with one ε for all images."""
     parts = [energy.energy(part, held_noise(energy, len(part), context.seed, part)) for part in y.split(BATCH)]
     return torch.cat(parts).double().cpu()

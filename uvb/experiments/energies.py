@@ -1,4 +1,4 @@
-"""Figure 1a: energies of clean, denoised and noisy images. Noisy images have high energy."""
+"""Figure 1a: energies of clean, denoised and noisy images. Noisy images should have high energy."""
 
 import torch
 from torch import Tensor
@@ -14,10 +14,10 @@ IMAGES = 2000
                      gradients=lambda spec, context: 2.5 * context.estimates(limit=context.shortened(IMAGES, 100)))  # fmt: skip
 @torch.no_grad()
 def energies(model: Estimator, spec: RunSpec, context: Context) -> Result:
-    """Arrays f_clean, f_xhat, f_noisy: f(x), f(x̂(y)), f(y) of the same test images and ε, (N,), in nats.
+    """Arrays f_clean, f_xhat, f_noisy, each (N,): f(x), f(x̂(y)) and f(y) of the same test images and ε, in nats.
 
-    An energy has an arbitrary constant, so only differences within one model have a meaning. `noisy_above_clean` is the share
-    of images with f(y) > f(x).
+    `noisy_above_clean` is the share of images with f(y) > f(x). An energy is known only up to a constant, so compare energies
+    only within one model.
     """
     assert isinstance(model, Energy)
 

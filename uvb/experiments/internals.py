@@ -1,4 +1,4 @@
-"""Tables 4-5: KL and reconstruction of the encoder and decoder, on the test set, in every convention."""
+"""Tables 4-5: KL and reconstruction error of encoder and decoder on the test set, in every reading of the captions."""
 
 from uvb.experiments.registry import Context, Result, register_experiment
 from uvb.measure.internals import measure_internals
@@ -8,7 +8,7 @@ from uvb.spec import RunSpec
 
 @register_experiment("internals", needs="latent", scaled=False, gradients=lambda spec, context: context.estimates())
 def internals(model: Estimator, spec: RunSpec, context: Context) -> Result:
-    """Rows of internals.parquet."""
+    """`rows`: the rows of internals.parquet, [{quantity, value, stderr}]. `measure_internals` explains the quantities."""
     assert isinstance(model, LatentEnergy)
     means = measure_internals(model, context.noisy(spec))
     rows = [{"quantity": name, "value": mean.value, "stderr": mean.stderr} for name, mean in means.items()]

@@ -1,4 +1,4 @@
-"""How good jumps are as images, compared with real test images and with denoised ones."""
+"""The image quality of jumps, compared with that of real test images and of denoised test images."""
 
 from typing import Any
 
@@ -15,39 +15,40 @@ from uvb.noise import generator
 from uvb.sampling.walk_jump import walk_at, walk_jump
 from uvb.spec import RunSpec
 
-CHAINS, JUMPS, UNCOUNTED = 32, 12, 3  # each chain begins at Unif[0, 1]^d, so its first jumps are not counted
+CHAINS, JUMPS, UNCOUNTED = 32, 12, 3  # chains begin at Unif[0, 1]^d, so the first 3 jumps of each are not counted
 STEPS, SAMPLER = 10, "baoab"
 REFERENCE = 1500  # training images
 
 
 def _gradients(spec: RunSpec, context: Context) -> float:
-    # A counted jump costs 3 more: a second jump, and a test image denoised twice.
+    # For each counted jump there are 3 more gradients: for a second jump, and for a test image that is denoised twice.
     jump, counted = STEPS + 1.5, 3 * (JUMPS - UNCOUNTED) / JUMPS
     return context.shortened(CHAINS, least=4) * JUMPS * (jump + counted)
 
 
-# A study measures the largest noise level by default, and all levels only when asked.
+# By default a study measures only the largest noise level. All levels are an experiment of their own.
 @register_experiment("jump_quality_over_sigma", needs="energy", default=False, gradients=_gradients)
 @register_experiment("jump_quality", needs="energy", where="largest", gradients=_gradients)
 @torch.no_grad()
 def jump_quality(model: Estimator, spec: RunSpec, context: Context) -> Result:
-    """`rows`: [{images, count, and each of `MEASURES` with its _stderr}], all against the same training images.
+    """`rows`: [{images, count, and each of `MEASURES` with its _stderr}], each measured against the same training images.
 
     `images` is one of
 
     - "jumps" and "second jumps": x̂(y) and x̂(x̂(y)) of chains.
-    - "test images": real images. No samples can be expected to be better.
-    - "denoised" and "denoised twice": x̂(y) and x̂(x̂(y)) of noisy test images. No jumps can be expected to be better.
+    - "test images": real images. Samples cannot be expected to be better.
+    - "denoised" and "denoised twice": x̂(y) and x̂(x̂(y)) of noisy test images. Jumps cannot be expected to be better.
 
-    Every set has a group for each chain, with as many images as the chain has counted jumps. If there are too few test images,
-    their sets have fewer groups. Errors come from a bootstrap over groups. Features are those of the study's own classifier.
+    The jumps of one chain form a group. The other sets are divided into groups of the same size. If there are too few test
+    images, their sets have fewer groups. Standard errors come from a bootstrap over groups. The features are those of the
+    classifier in `uvb.experiments._labels`.
     """
     assert isinstance(model, Energy)
     classifier = labeller(context)
     config = walk_at(spec.sigma, sampler=SAMPLER, steps_between_jumps=STEPS, jumps=JUMPS)
     scalars: dict[str, Any] = {"sigma": spec.sigma, "sampler": SAMPLER, "delta": config.delta, "rows": [], "message": ""}
     if classifier is None:
-        return Result(scalars | {"message": "the images have no labels, so there is no classifier to take features from"})
+        return Result(scalars | {"message": "the images have no labels, so there is no classifier to compute features"})
     energy, jumps = Frozen(model, context.plan), []
     state = context.chains(context.shortened(CHAINS, least=4), spec)
     for now, landed in walk_jump(energy, state, config, context.seed):
@@ -74,7 +75,7 @@ def jump_quality(model: Estimator, spec: RunSpec, context: Context) -> Result:
 
 
 def _of_test_images(energy: Energy, spec: RunSpec, context: Context, like: Tensor) -> dict[str, Tensor]:
-    """Test images, their x̂(y) and their x̂(x̂(y)), shaped like `like` (G, m, C, H, W). A small test set gives fewer groups."""
+    """Test images, their x̂(y) and their x̂(x̂(y)), in the shape of `like`, (G, m, C, H, W). Few test images make G smaller."""
     count, per_group = like.shape[:2]
     x = context.test_images(count * per_group)
     count = max(1, len(x) // per_group)

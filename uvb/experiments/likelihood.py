@@ -1,4 +1,4 @@
-"""-log p(y) of noisy test images by an energy and its log Z, compared with the training set's exact density and a Gaussian."""
+"""-log p(y) of noisy test images under three densities: the model's, the training set's exact one, and a Gaussian."""
 
 import math
 from dataclasses import replace
@@ -18,11 +18,11 @@ from uvb.sampling.chains import held_noise
 from uvb.spec import RunSpec
 
 IMAGES, CHAINS = 2000, 64
-WALK = 20  # trajectories in the energy's density before the reverse chains begin
+WALK = 20  # HMC trajectories in the energy's density before the reverse chains begin
 
 
 def annealing_for(spec: RunSpec, context: Context) -> Annealing:
-    """How to anneal. More pixels and less noise need more temperatures: 20 for digits at σ = 1, 70 for MNIST."""
+    """How to anneal. More pixels and less noise need more temperatures: 20 for digits at σ = 1, 70 for MNIST at σ = 1."""
     temperatures = 20 * math.sqrt(math.prod(spec.data.shape) / 64) / min(1.0, spec.sigma)
     return Annealing(context.shortened(CHAINS, least=4), max(2, round(temperatures * context.scale)))
 
@@ -33,24 +33,24 @@ def _gradients(spec: RunSpec, context: Context) -> float:
     return config.chains * (2 * config.gradients + WALK * config.leapfrogs) + 0.5 * images
 
 
-# A study measures the largest noise level by default. All levels take as long as a search, so it measures them only when asked.
+# By default a study measures only the largest noise level. All levels take as long as a search, so they are not a default.
 @register_experiment("likelihood_over_sigma", needs="energy", default=False, gradients=_gradients)
 @register_experiment("likelihood", needs="energy", where="largest", gradients=_gradients)
 @torch.no_grad()
 def likelihood(model: Estimator, spec: RunSpec, context: Context) -> Result:
-    """`rows`: [{density, nll, stderr, bits}] of "model", "exact" and "gaussian", in nats and in bits per pixel.
+    """`rows`: [{density, nll, stderr, bits}] of the densities "model", "exact" and "gaussian", in nats and in bits per pixel.
 
-    The density is of pixels in [0, 1], so values may be below 0. ε is held fixed, so that exp(-f) is a density.
+    These are densities of pixels in units of [0, 1], so values may be below 0. ε is held fixed, so that exp(-f) is a density.
 
-    `log_z`, `lower` and `upper` come from annealing in both directions between the energy and the Gaussian with the mean and
-    covariance of Y. The reverse chains begin with 20 trajectories of the energy from noisy training images. `upper` is a bound
-    only if these reach the energy's density. If the bounds do not meet, `message` says so and the model has no number.
+    `log_z`, `lower` and `upper` come from annealing in both directions between exp(-f) and the Gaussian with the mean and the
+    covariance of Y. The reverse chains begin at noisy training images, and first walk 20 trajectories in exp(-f). `upper` is a
+    bound only if they reach this density. If the bounds do not meet, `message` says so, and the model gets no `nll`.
 
-    `excess` is -log p(y) of the model minus that of the exact density, on the same noisy images. Arrays model, exact and
+    `excess` is the model's -log p(y) minus that of the exact density, on the same noisy images. The arrays model, exact and
     gaussian, (N,), hold each image's -log p(y), averaged over the noise draws.
     """
     assert isinstance(model, Energy)
-    if context.plan.precision == "bf16":  # its rounding errors would be whole nats of log Z
+    if context.plan.precision == "bf16":  # rounding to bf16 would change log Z by whole nats
         context = replace(context, plan=replace(context.plan, precision="fp32"))
     plan, config, energy = context.plan, annealing_for(spec, context), Frozen(model, context.plan)
     like = torch.zeros(1, device=plan.device, dtype=plan.dtype)
@@ -85,14 +85,14 @@ def likelihood(model: Estimator, spec: RunSpec, context: Context) -> Result:
 
 
 def _noisy_training(spec: RunSpec, context: Context, n: int, like: Tensor) -> Tensor:
-    """n training images with noise, (n, C, H, W), drawn with replacement."""
+    """n noisy training images, (n, C, H, W), drawn with replacement."""
     rows = torch.randint(spec.data.train_images, (n,), generator=generator(context.seed, "reverse starts"))
     x = context.images.train[rows].to(like) / context.images.levels
     return x + spec.sigma * context.normal(x, "reverse noise")
 
 
 def _values(energy: Energy, base: GaussianFit, spec: RunSpec, context: Context) -> dict[str, Tensor]:
-    """f(y) of the model (without log Z), and -log p(y) of the other densities: (N, draws) float64, on the CPU."""
+    """f(y) of the model (log Z is not added), and -log p(y) of the other densities: (N, draws) float64, on the CPU."""
     exact = context.exact_energy(spec)
 
     def measure(_: Tensor, y: Tensor, none: Tensor) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from uvb.spec import RunSpec
 
 @register_experiment("losses", scaled=False, gradients=lambda spec, context: context.estimates("train") + context.estimates())
 def losses(model: Estimator, spec: RunSpec, context: Context) -> Result:
-    """Rows of losses.parquet. The arrays "<split>/<estimator>" hold each image's loss, averaged over the draws, (N,)."""
+    """`rows`: the rows of losses.parquet. Arrays "<split>/<estimator>", (N,): each image's loss, averaged over noise draws."""
     rows: list[dict[str, object]] = []
     arrays: dict[str, Tensor] = {}
     for split in ("train", "test"):

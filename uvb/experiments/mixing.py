@@ -1,4 +1,4 @@
-"""What mixing costs: effective samples for each gradient, over samplers, step sizes and frictions (Remark 5)."""
+"""The cost of mixing (Remark 5): effective sample size per gradient, for several samplers, step sizes and frictions."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -16,11 +16,11 @@ from uvb.sampling.walk_jump import WalkJump, walk_at, walk_step
 from uvb.spec import RunSpec
 
 CHAINS, GRADIENTS = 16, 800  # every setting gets 800 gradients per chain
-WARM_UP = 0.25  # the share of a chain that is not counted
-AXES = 3  # principal components of the data that must mix
+WARM_UP = 0.25  # this share of each chain, its beginning, is not counted
+AXES = 3  # the walk must mix along this many principal components of the data
 CONVERGED = 1.05  # chains count as mixed if split-R̂ is below this
 
-Grid = dict[str, list[dict[str, float]]]  # sampler -> settings, in units of σ; the paper's walk is Langevin with 0.2
+Grid = dict[str, list[dict[str, float]]]  # sampler -> settings, in units of σ; the paper's walk is Langevin with δ = 0.2 σ
 GRID: Grid = {
     "langevin": [{"delta": d} for d in (0.2, 0.4, 0.6, 0.8)],
     "mala": [{"delta": d} for d in (0.2, 0.4, 0.6, 0.8)],
@@ -28,7 +28,7 @@ GRID: Grid = {
     "baoab_metropolis": [{"delta": d, "friction": 1.0} for d in (0.2, 0.4, 0.6)],
     "hmc": [{"delta": d, "leapfrogs": 4} for d in (0.2, 0.4, 0.6)],
 }
-SHORT: Grid = {  # over all noise levels
+SHORT: Grid = {  # for an experiment at all noise levels
     "langevin": [{"delta": 0.2}, {"delta": 0.6}],
     "mala": [{"delta": 0.4}],
     "baoab": [{"delta": d, "friction": 1.0} for d in (0.6, 0.9)],
@@ -38,11 +38,14 @@ SHORT: Grid = {  # over all noise levels
 def mixing(model: Estimator, spec: RunSpec, context: Context, grid: Grid = GRID) -> Result:
     """`rows`: [{sampler, settings, ess_per_gradient, split_rhat, acceptance, message}], settings in units of σ.
 
-    All settings get the same number of gradients and the same starts in Unif[0, 1]^d. The first quarter is not counted. Three
-    series are measured: y along the data's first three principal components. `ess_per_gradient` is the effective sample size
-    per gradient, the smallest of the three. `split_rhat` is the largest of the three. A setting has a message and no
-    `ess_per_gradient` if chains diverged or never moved, or if split-R̂ is not below 1.05. `best` is the row with the largest
-    `ess_per_gradient`.
+    All settings get the same number of gradients and the same starts in Unif[0, 1]^d. The first quarter of each chain is not
+    counted. The measured series are y along the data's first three principal components.
+
+    - `ess_per_gradient`: the effective sample size per gradient, the smallest of the three.
+    - `split_rhat`: the largest of the three.
+    - `message`: why there is no `ess_per_gradient`. Chains diverged or never moved, or split-R̂ is not below 1.05.
+
+    `best` is the row with the largest `ess_per_gradient`.
     """
     assert isinstance(model, Energy)
     energy = Frozen(model, context.plan)
@@ -60,7 +63,7 @@ def _gradients(spec: RunSpec, context: Context, grid: Grid) -> float:
     return sum(map(len, grid.values())) * chains * context.shortened(GRADIENTS, least=80)
 
 
-# All settings at the largest noise level, and a few at every level. A study runs both only when asked.
+# One experiment tries all settings at the largest noise level, the other tries a few at every level. Neither is a default.
 register_experiment("mixing", needs="energy", where="largest", default=False, gradients=partial(_gradients, grid=GRID))(mixing)
 register_experiment("mixing_over_sigma", needs="energy", default=False, gradients=partial(_gradients, grid=SHORT))(
     partial(mixing, grid=SHORT)
@@ -68,7 +71,7 @@ register_experiment("mixing_over_sigma", needs="energy", default=False, gradient
 
 
 def _settings(sigma: float, grid: Grid) -> Iterator[tuple[WalkJump, dict[str, float]]]:
-    """Yield the walks at σ, each with its settings in units of σ. A length is multiplied by σ, and a rate is divided by σ."""
+    """Yield each walk at σ, and its settings in units of σ. A step size is multiplied by σ, a friction is divided by σ."""
     powers = {"delta": 1, "friction": -1}
     for sampler, each in grid.items():
         for units in each:
@@ -95,7 +98,7 @@ def _row(
     found = [statistics(one, config.gradients_per_step) for one in torch.stack(series).double().unbind(2)]
     sizes, r_hats = [each["ess_per_step"] for each in found], [each["split_rhat"] for each in found]
     if None in sizes or None in r_hats:
-        return row | {"message": "its effective sample size cannot be computed"}
+        return row | {"message": "the effective sample size cannot be computed"}
     row["split_rhat"] = worst = max(r for r in r_hats if r is not None)
     if worst < CONVERGED:
         row["ess_per_gradient"] = min(s for s in sizes if s is not None)

@@ -1,4 +1,4 @@
-"""How near a model comes to the best possible estimator on the data set "mixture", whose true score is known."""
+"""How close a model comes to the best possible estimator, on the data set "mixture", where the true score is known."""
 
 from functools import cache
 from pathlib import Path
@@ -17,19 +17,22 @@ from uvb.spec import RunSpec
 @register_experiment("mixture", data="mixture", scaled=False, gradients=lambda spec, context: context.estimates())
 @torch.no_grad()
 def mixture(model: Estimator, spec: RunSpec, context: Context) -> Result:
-    """`rows`: one row {model, sigma, loss, stderr, optimum, mean_predictor, score_error, excess_share}.
+    """`rows`: one row {model, sigma, estimator, loss, stderr, optimum, mean_predictor, score_error, excess_share}.
 
-    All numbers are of the test set under the noise of the loss tables. `optimum` is the loss of the true posterior mean.
-    `mean_predictor` is the loss of the mixture's mean. `stderr` is the standard error of the paired difference loss - optimum.
-    `excess_share` is (loss - optimum) / (mean_predictor - optimum). `score_error` is E‖s_model(y) - ∇log p(y)‖² with
-    s = (x̂ - y)/σ².
+    All numbers are measured on the test set, with the noise of the loss tables.
+
+    - `optimum`: the loss of the true posterior mean.
+    - `mean_predictor`: the loss of the mixture's mean.
+    - `stderr`: the standard error of the paired difference loss - optimum.
+    - `excess_share`: (loss - optimum) / (mean_predictor - optimum).
+    - `score_error`: E‖s_model(y) - ∇log p(y)‖² with s_model = (x̂ - y)/σ².
 
     Raises:
         UserError: the images are not those of the data set "mixture".
     """
     images, noisy = context.images, context.noisy(spec)
     if images.checksum != _checksum():
-        raise UserError(f"the experiment mixture needs the data set mixture, whose density is known, not {images.name!r}")
+        raise UserError(f"the experiment mixture needs the data set mixture, because its density is known, not {images.name!r}")
     truth = true_mixture()
     center = (truth.weights[:, None, None, None] * truth.means).sum(0)  # (C, H, W)
 

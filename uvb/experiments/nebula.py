@@ -1,4 +1,4 @@
-"""Sec. 3.3.1, NEBULA: two steps of size σ², and the attractor at the end of the gradient flow."""
+"""NEBULA (Sec. 3.3.1): two gradient steps of size σ², and the attractor at the end of the gradient flow."""
 
 import torch
 
@@ -8,7 +8,7 @@ from uvb.models.base import Energy, Estimator
 from uvb.sampling.nebula import gradient_flow
 from uvb.spec import RunSpec
 
-MAX_STEPS = 500  # trial steps; the flows of trained models end within a hundred
+MAX_STEPS = 500  # trial steps; the flows of trained models end within a hundred steps
 
 
 @register_experiment("nebula", needs="energy", where="largest",
@@ -17,11 +17,12 @@ MAX_STEPS = 500  # trial steps; the flows of trained models end within a hundred
 def nebula(model: Estimator, spec: RunSpec, context: Context) -> Result:
     """Arrays noisy, step1, step2, attractor (N, C, H, W), and energy (steps, N) along the flow.
 
-    If the data set has labels, also array classes (steps, N): the class of x̂(y_t) along the flow. Each image keeps one ε, so
-    that f is a function of y alone.
+    If the data set has labels, there is also the array classes (steps, N): the class of x̂(y_t) along the flow. Each image
+    keeps one ε, so that f is a function of y alone.
 
-    `labels_before` are the classes of x̂(y), `labels_second` those of x̂(x̂(y)), and `labels_after` those of the attractors.
-    `converged` tells which flows ended within the allowed steps. `flow_time` is the time of each flow, in units of σ².
+    - `labels_before`, `labels_second`, `labels_after`: the classes of x̂(y), of x̂(x̂(y)), and of the attractors.
+    - `converged`: which flows ended within the allowed steps.
+    - `flow_time`: the time of each flow, in units of σ².
     """
     assert isinstance(model, Energy)
     _, y = context.shown_images(spec)
@@ -33,7 +34,7 @@ def nebula(model: Estimator, spec: RunSpec, context: Context) -> Result:
     for state in gradient_flow(model, y, eps, max_steps=context.shortened(MAX_STEPS, least=50)):
         energy.append(state.energy)
         if classifier is not None:
-            x_hat = state.y - spec.sigma**2 * state.gradient  # Eq. 3; the classifier knows only clean images
+            x_hat = state.y - spec.sigma**2 * state.gradient  # Eq. 3; x̂, because the classifier was trained on clean images
             classes.append(torch.tensor(labels_of(classifier, x_hat)))
     arrays = {"noisy": y, "step1": step1, "step2": step2, "attractor": state.y, "energy": torch.stack(energy)}
     if classes:

@@ -1,4 +1,4 @@
-"""Figure 2's caption: x̂ with one z, compared with the mean of x̂ over many z."""
+"""Figure 2's caption: compare x̂ with one z to the mean of x̂ over many z."""
 
 import torch
 
@@ -14,10 +14,10 @@ DRAWS, BATCH = 1000, 500
                      gradients=lambda spec, context: ROWS * context.shortened(DRAWS, least=2))  # fmt: skip
 @torch.no_grad()
 def one_z(model: Estimator, spec: RunSpec, context: Context) -> Result:
-    """Arrays clean, one, mean, each (N, C, H, W): x̂(y) with one z, and the mean of x̂(y) over 1,000 z.
+    """Arrays clean, one, mean, each (N, C, H, W): x, x̂(y) with one z, and the mean of x̂(y) over 1,000 z.
 
-    `max_difference` is the largest |one - mean| of any pixel; the paper's differences lie within ±0.0068. `rms_difference`
-    is the root mean square over pixels.
+    `max_difference` is the largest |one - mean| of any pixel. In the paper the differences lie within ±0.0068. `rms_difference`
+    is the root mean square of one - mean over all pixels.
     """
     assert isinstance(model, LatentEnergy)
     clean, y = context.shown_images(spec)

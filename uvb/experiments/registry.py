@@ -1,7 +1,7 @@
 """Experiments by name: pure functions from one trained model to numbers and arrays.
 
-`pipelines/executor/measuring.py` runs each and stores what it returns under ``tasks/<name>/<spec_id>/``.
-`pipelines/reporting/figures/<name>.py` draws it.
+`pipelines/executor/measuring.py` runs an experiment and stores the result in ``tasks/<name>/<spec_id>/``.
+`pipelines/reporting/figures/<name>.py` draws the result.
 """
 
 from collections.abc import Callable
@@ -27,9 +27,15 @@ ROWS = 18  # images of Figure 2
 
 @dataclass(frozen=True)
 class Context:
-    """What an experiment may use besides the model. `plan` gives device, precision and threads; `seed` keys every draw.
+    """What an experiment may use besides the model.
 
-    `scale` in (0, 1] shortens chains and takes fewer images, for small budgets and tests. `data_dir` holds named data sets.
+    Attributes:
+        images: the data set that the model was trained on.
+        plan: the device, the precision and the number of threads.
+        evaluation: how to measure losses.
+        seed: keys all random numbers.
+        scale: in (0, 1]. Small values give shorter chains and fewer images, for small budgets and tests.
+        data_dir: the folder of named data sets.
     """
 
     images: ImageSet
@@ -40,28 +46,28 @@ class Context:
     data_dir: str = "data"
 
     def shortened(self, count: int, least: int = 1) -> int:
-        """`count` times the scale, and at least `least`."""
+        """`count` times the scale, rounded, but at least `least`."""
         return max(least, round(count * self.scale))
 
     def estimates(self, split: str = "test", limit: int | None = None) -> int:
-        """How many estimates x̂(y) all of `noisy` costs: one for each image and noise draw, or with a `limit` one per image."""
+        """The number of estimates x̂(y) that `noisy` needs: one for each image and noise draw, or one per image with `limit`."""
         pool, config = len(self.images.train if split == "train" else self.images.test), self.evaluation
         chosen = config.train_images if split == "train" else config.test_images
         return min(limit, pool) if limit else min(chosen or pool, pool) * config.draws
 
     def noisy(self, spec: RunSpec, split: str = "test", limit: int | None = None) -> NoisyImages:
-        """Images of a split with noise at the spec's σ: the images of the loss tables, or at most `limit` images."""
+        """Images of a split with noise at the spec's σ: those of the loss tables, or at most `limit` images."""
         config = self.evaluation if limit is None else replace(self.evaluation, train_images=limit, test_images=limit)
         return NoisyImages.of(self.images, split, spec.sigma, config, self.plan, spec.data.train_images)
 
     def test_images(self, limit: int) -> Tensor:
-        """At most `limit` test images, uint8 (n, C, H, W). Every model gets the same ones."""
+        """At most `limit` test images, uint8 (n, C, H, W), the same for every model."""
         return evaluation_images(self.images, "test", replace(self.evaluation, test_images=limit))
 
     def shown_images(self, spec: RunSpec) -> tuple[Tensor, Tensor]:
-        """Figure 2's images x and y = x + σ noise, each (N, C, H, W) with N ≤ `ROWS`.
+        """The images of Figure 2, x and y = x + σ noise, each (N, C, H, W) with N ≤ `ROWS`.
 
-        Every model and every σ gets the same x and the same noise.
+        x and the noise are the same for every model and every σ.
         """
         available = len(self.images.test)
         chosen = torch.randperm(available, generator=generator(self.seed, "rows"))[: min(ROWS, available)]
@@ -77,7 +83,7 @@ class Context:
         return normal((len(y), model.noise_dim), self.seed, *purpose).to(y)
 
     def chains(self, count: int, spec: RunSpec) -> WalkState:
-        """`count` chains that begin at Unif[0, 1]^d."""
+        """Begin `count` chains at Unif[0, 1]^d."""
         return begin(count, spec.data.shape, self.seed, device=self.plan.device, dtype=self.plan.dtype)
 
     def exact_energy(self, spec: RunSpec) -> EmpiricalBayes:
@@ -88,7 +94,7 @@ class Context:
 
 @dataclass(frozen=True)
 class Result:
-    """`scalars` (JSON types) go to result.json, `arrays` to arrays.safetensors. A number that does not exist is NaN or None."""
+    """`scalars` (JSON types) go to result.json, `arrays` to arrays.safetensors. Unknown numbers are NaN or None."""
 
     scalars: dict[str, Any]
     arrays: dict[str, Tensor] = field(default_factory=dict)
@@ -103,13 +109,14 @@ class Experiment:
     """A registered experiment.
 
     Attributes:
-        needs: the class of models that it can run on.
-        where: "every" trained model, or only those at the study's "largest" σ.
-        default: whether a study runs it without being asked.
-        data: the one data set it is for (None: any).
-        scaled: whether the context's `scale` changes its numbers.
-        gradients: a function that estimates how many gradients of one image's energy it takes. x̂(y) counts as one gradient,
-            an energy alone as a half.
+        run: the function that computes the result.
+        needs: the class of models that the experiment can run on.
+        where: "every" trained model, or only the models at the study's "largest" σ.
+        default: whether a study runs the experiment by default.
+        data: the only data set that the experiment can run on. None: any.
+        scaled: whether the context's `scale` changes the numbers.
+        gradients: a function that estimates the cost, as a number of gradients of one image's energy. x̂(y) counts as one
+            gradient, an energy alone as a half.
     """
 
     name: str
@@ -122,7 +129,7 @@ class Experiment:
     gradients: Cost = lambda spec, context: 0.0
 
     def applies(self, model_class: type[Estimator], data: str | None = None) -> bool:
-        """Whether it can run on a model of this class, trained on the data set of this name."""
+        """Whether the experiment can run on a model of this class that was trained on the data set of this name."""
         return issubclass(model_class, self.needs) and self.data in (None, data)
 
 
@@ -141,7 +148,7 @@ def register_experiment(
     scaled: bool = True,
     gradients: Cost = lambda spec, context: 0.0,
 ) -> Callable[[Run], Run]:
-    """Register a function as the experiment `name`. A decorator. `Experiment` explains the arguments."""
+    """Decorator that registers a function as the experiment `name`. `Experiment` explains the arguments."""
 
     def add(run: Run) -> Run:
         EXPERIMENTS.add(name, Experiment(name, run, _KINDS[needs], where, default, data, scaled, gradients))
@@ -151,6 +158,6 @@ def register_experiment(
 
 
 def experiment_names(*, default_only: bool = False) -> list[str]:
-    """The registered names, in order of registration, with those of installed plug-ins."""
+    """The names of all experiments, in order of registration, with those of installed plug-ins."""
     EXPERIMENTS.load_plugins()
     return [e.name for e in EXPERIMENTS.known.values() if e.default or not default_only]

@@ -1,4 +1,4 @@
-"""Inpainting, deblurring and enlarging of test images, by an energy that is composed with a known measurement."""
+"""Inpaint, deblur and enlarge test images, by an energy that is composed with a known measurement."""
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from uvb.spec import RunSpec
 
 IMAGES, CHAINS, DRAWS, WARM_UP = 4, 6, 8, 4
 NOISE = 0.5  # τ, in units of σ
-LEVEL = 0.9  # probability of the intervals whose coverage is counted
+LEVEL = 0.9  # probability of the posterior intervals
 
 
 def _gradients(spec: RunSpec, context: Context) -> float:
@@ -25,12 +25,14 @@ def _gradients(spec: RunSpec, context: Context) -> float:
 def restoration(model: Estimator, spec: RunSpec, context: Context) -> Result:
     """`rows`: [{task, energy, loss, stderr, coverage, acceptance, message}] for the model and the exact energy.
 
-    A test image x is measured as v = A y + τ noise, with y = x + σ noise and τ = σ/2. `loss` is ‖x - x̂‖² with x̂ the mean of
-    all jumps. The row of task "none" has the loss of x̂(y), for which all of y is known. `coverage` is the share of the pixels
-    of y inside their 90 % intervals. It is about 0.9 if the energy is right.
+    A test image x is measured as v = A y + τ noise, with y = x + σ noise and τ = σ/2.
 
-    Arrays, each (N, C, H, W): clean, and for each task `measured` (v as a picture), `mean` and `spread` (standard deviation) of
-    the jumps.
+    - `loss`: ‖x - x̂‖², where x̂ is the mean of all jumps. The row of task "none" has the loss of x̂(y), for comparison: it
+      uses all of y.
+    - `coverage`: the share of the pixels of y in their 90 % posterior intervals. It is about 0.9 if the energy is right.
+
+    The arrays, each (N, C, H, W), are `clean`, and for each task `measured` (v as a picture), `mean` and `spread` (the mean and
+    the standard deviation of the jumps).
     """
     assert isinstance(model, Energy)
     images, plan = context.images, context.plan
@@ -64,7 +66,8 @@ def restoration(model: Estimator, spec: RunSpec, context: Context) -> Result:
 def coverage(y: Tensor, draws: Tensor, level: float = LEVEL) -> float:
     """The share of pixels of y (N, C, H, W) that lie in the central interval of their draws (T, N, chains, C, H, W).
 
-    The ends are quantiles at p (n + 1) of n draws ("weibull"). With these the expected coverage does not depend on n.
+    The ends of the interval are "weibull" quantiles: of n sorted draws, the one at position p (n + 1). With these the expected
+    coverage does not depend on n.
     """
     drawn, true = draws.transpose(1, 2).flatten(0, 1).cpu().numpy(), y.cpu().numpy()  # (T * chains, N, C, H, W)
     low, high = np.quantile(drawn, (0.5 - level / 2, 0.5 + level / 2), axis=0, method="weibull")
@@ -77,7 +80,7 @@ def _row(task: str, energy: str, **found: object) -> dict[str, object]:
 
 
 def _measured(x: Tensor, y: Tensor, found: Restored) -> dict[str, object]:
-    """The numbers of a row, from posterior draws and the true images x and y."""
+    """The numbers of a row, computed from posterior draws and the true images x and y."""
     if found.stopped:
         return {"message": f"{found.stopped} chains diverged"}
     if found.acceptance == 0:
@@ -91,7 +94,7 @@ def _loss(x: Tensor, x_hat: Tensor) -> dict[str, object]:
 
 
 def picture(measured: Measurement, observed: Tensor, x: Tensor) -> Tensor:
-    """v as a picture of the size of x. Missing pixels are grey, and a pixel of a smaller v becomes a square."""
+    """Show v as a picture of the size of x. Missing pixels are grey. If v is smaller, its pixels become squares."""
     if observed.shape[2:] != x.shape[2:]:
         observed = torch.nn.functional.interpolate(observed, x.shape[2:], mode="nearest")
     return torch.where(measured.seen > 0, observed, 0.5 * torch.ones_like(x))

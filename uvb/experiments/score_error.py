@@ -1,4 +1,4 @@
-"""The distance of a model's estimator from the training set's exact posterior mean (Eq. 1), and that of their scores."""
+"""The distance between a model's estimator and the exact posterior mean (Eq. 1), and between their scores."""
 
 import torch
 from torch import Tensor
@@ -18,10 +18,11 @@ def _gradients(spec: RunSpec, context: Context) -> float:
 @register_experiment("score_error", where="largest", default=False, gradients=_gradients)
 @torch.no_grad()
 def score_error(model: Estimator, spec: RunSpec, context: Context) -> Result:
-    """`rows`: [{split, estimator, error, stderr, score_error, images}], error = E‖x̂_model(y) - x̂_exact(y)‖².
+    """`rows`: [{split, estimator, error, stderr, score_error, images}].
 
-    `score_error` is error/σ⁴, the squared error of ∇log p(y) (Eq. 2). On the training set the expected error is the loss
-    minus the floor. On the test set a model that generalizes is *right* to differ.
+    - `error`: E‖x̂_model(y) - x̂_exact(y)‖², where x̂_exact is the posterior mean of the training set. On the training set its
+      expectation is the model's loss minus the lowest possible loss. On the test set a model that generalizes should differ.
+    - `score_error`: error/σ⁴, the squared error of ∇log p(y) (Eq. 2).
     """
     exact, rows = context.exact_energy(spec), []
 

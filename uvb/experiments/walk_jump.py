@@ -29,14 +29,14 @@ from uvb.sampling.walk_jump import WalkJump, walk_at
 from uvb.spec import RunSpec
 
 CHAINS, JUMPS = 8, 100
-# Up to this many classes the whole transition matrix is stored; with more, only the moves that happened.
+# With more classes, the result has only the transitions that happened, instead of the whole transition matrix.
 DENSE_CLASSES = 100
-LEAST_DRAWS = 4  # fewer say nothing about mixing
+LEAST_DRAWS = 4  # fewer draws say nothing about mixing
 
 
 def _gradients(spec: RunSpec, context: Context, sampler: str) -> float:
     walk = walk_at(spec.sigma, sampler=sampler, jumps=context.shortened(JUMPS, least=8))
-    jump = walk.steps_between_jumps * walk.gradients_per_step + 2.5  # two estimates and an energy
+    jump = walk.steps_between_jumps * walk.gradients_per_step + 2.5  # a jump costs two estimates and an energy
     named = 2 * context.estimates(limit=context.shortened(ACCURACY_IMAGES, least=100))
     return context.shortened(CHAINS, least=2) * walk.jumps * jump + named
 
@@ -44,12 +44,12 @@ def _gradients(spec: RunSpec, context: Context, sampler: str) -> float:
 def walk_jump(model: Estimator, spec: RunSpec, context: Context, sampler: str = "langevin") -> Result:
     """Walk eight chains for 1,000 steps from Unif[0, 1]^d without warm-up, and jump (Eq. 20) every ten steps.
 
-    The sampler has its own settings at σ. `walked` describes the result.
+    The sampler uses its usual settings at σ. `walked` describes the result.
     """
     return walked(model, spec, context, walk_at(spec.sigma, sampler=sampler, jumps=context.shortened(JUMPS, least=8)))
 
 
-# The paper's walk is `walk_jump`, which a study runs by default. The walk of another sampler is `walk_jump_<name>`.
+# The experiment `walk_jump` is the paper's walk, and a default. The experiment of another sampler is `walk_jump_<name>`.
 for name in sampler_names():
     own, papers = f"walk_jump_{name}".removesuffix("_langevin"), name == "langevin"
     register_experiment(own, needs="energy", where="largest", default=papers, gradients=partial(_gradients, sampler=name))(
@@ -66,10 +66,10 @@ def walked(model: Estimator, spec: RunSpec, context: Context, config: WalkJump) 
     - jumps, jumps2 (T, C, H, W): the jumps of the first chain.
     - labels, labels2 (T, chains): their classes, -1 after a chain diverged.
     - energy (T, chains): f(y) before the jumps.
-    - scores, scores2 (T, sound chains): the jumps on their first principal component.
+    - scores, scores2 (T, chains that never diverged): the jumps projected on their first principal component.
 
-    Chain statistics are of the scores and of the energy, over chains that never diverged. `acceptance` is the share of
-    proposals accepted, null for a sampler without a Metropolis test. `message` says what went wrong.
+    Chain statistics describe the scores and the energy of the chains that never diverged. `acceptance` is the share of
+    proposals accepted, or null for a sampler without a Metropolis test. `message` says what went wrong.
     """
     assert isinstance(model, Energy)
     chains = context.shortened(CHAINS, least=2)
@@ -118,7 +118,7 @@ def acceptance(config: WalkJump, state: WalkState) -> float | None:
 
 
 def trouble(accepted: float | None, stopped: list[int]) -> str:
-    """One line on what went wrong in a walk, or "". `stopped` has the step at which each chain diverged, or -1."""
+    """One line that says what went wrong in a walk, or "". `stopped` has the step at which each chain diverged, or -1."""
     diverged = sum(step != NEVER for step in stopped)
     if diverged:
         return f"{diverged} of {len(stopped)} chains diverged; a smaller step δ may help"
@@ -126,9 +126,9 @@ def trouble(accepted: float | None, stopped: list[int]) -> str:
 
 
 def covered(labels: Tensor | None, steps: int, classifier: Classifier | None) -> dict[str, Any]:
-    """Statistics of the classes of jumps (T, chains): how many the first chain visited, and the transitions of all chains.
+    """Statistics of the classes of jumps (T, chains): the classes visited by each chain, and the transitions of all chains.
 
-    Without a classifier all are None.
+    `classes_visited` and `steps_to_all` are those of the first chain. Without a classifier all are None.
     """
     if labels is None or classifier is None:
         return {"classes_visited": None, "steps_to_all": None, "transition": None}
@@ -144,11 +144,11 @@ def covered(labels: Tensor | None, steps: int, classifier: Classifier | None) ->
 
 
 def statistics(series: Tensor, steps: int) -> dict[str, float | None]:
-    """Chain statistics of a series (T, chains) of sound chains. A statistic that is not defined is None."""
+    """Statistics of a series (T, chains) of chains that never diverged. A statistic that is not defined is None."""
     found: dict[str, float | None] = dict.fromkeys(("iat", "ess_per_step", "split_rhat"))
     if len(series) < LEAST_DRAWS or series.shape[1] == 0 or not bool(series.isfinite().all()):
         return found
-    with suppress(MissingArviz):  # keep the walk even without its statistics
+    with suppress(MissingArviz):  # the walk is useful even without statistics
         told = chain_statistics(series, steps)
         values = told.integrated_autocorrelation_time, told.effective_sample_size_per_step, told.split_r_hat
         found = {name: value if math.isfinite(value) else None for name, value in zip(found, values, strict=True)}

@@ -1,4 +1,4 @@
-"""log Z of an energy by annealed importance sampling, bounded from both sides (Neal 2001; Grosse et al. 2015)."""
+"""Estimate log Z of an energy by annealed importance sampling, with bounds on both sides (Neal 2001; Grosse et al. 2015)."""
 
 import math
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from uvb.noise import generator, normal
 from uvb.sampling.chains import as_images, held_noise
 
 RESAMPLES = 400  # samples of the bootstrap over chains
-TOLERANCE = 0.5  # nats; the bounds meet if they are at most this far apart, or at most three standard errors
+TOLERANCE = 0.5  # nats; the bounds meet if they differ by at most this, or by at most three standard errors
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class Annealing:
 
     Attributes:
         chains: chains in each direction.
-        temperatures: densities that each chain passes through.
+        temperatures: number of densities that each chain passes through.
         leapfrogs: leapfrog steps of a trajectory.
-        step: length of a leapfrog step, in units of σ.
+        step: size of a leapfrog step, in units of σ.
         batch: how many chains go through the network at once.
     """
 
@@ -36,7 +36,7 @@ class Annealing:
 
     @property
     def gradients(self) -> int:
-        """How many gradients of the energy a chain costs in one direction."""
+        """How many gradients of the energy one chain needs in one direction."""
         return self.temperatures * self.leapfrogs + 1
 
 
@@ -44,10 +44,11 @@ class Normalizer(NamedTuple):
     """log Z and its bounds, in nats.
 
     Attributes:
-        log_z: Bennett's estimate from the weights of both directions; `stderr` comes from a bootstrap over chains.
-        lower: the forward estimate. Its mean is at most log Z.
-        upper: the reverse estimate. Its mean is at least log Z, provided that the reverse chains begin in the energy's density.
-        acceptance: the share of proposals accepted, at the temperature that accepts fewest.
+        log_z: Bennett's estimate from the weights of both directions.
+        stderr: the standard error of log_z, by a bootstrap over chains.
+        lower: the forward estimate. Its expectation is at most log Z.
+        upper: the reverse estimate. Its expectation is at least log Z if the reverse chains begin as draws of exp(-f).
+        acceptance: the share of proposals accepted, at the temperature where it is lowest.
         message: why there is no estimate, or "".
     """
 
@@ -74,7 +75,7 @@ class _Place(NamedTuple):
         return torch.lerp(*values, beta), torch.lerp(*gradients, beta)
 
     def where(self, taken: Tensor, other: "_Place") -> "_Place":
-        """The places of `self` where `taken`, (B,) bool, is true, and of `other` elsewhere."""
+        """Choose for each chain: `self` where `taken`, (B,) bool, is true, and `other` elsewhere."""
         wide = as_images(taken, self.y)
         (f0, g0), (f, g) = (
             (torch.where(taken, new[0], old[0]), torch.where(wide, new[1], old[1]))
@@ -84,12 +85,12 @@ class _Place(NamedTuple):
 
 
 class Annealer:
-    """Moves chains between a normalized base density and exp(-f).
+    """Moves chains between a normalized base density exp(-f₀) and the density exp(-f).
 
     Args:
-        base: a normalized energy with a method ``sample(n, generator)``.
-        energy: f. Its ε is held fixed (`uvb.sampling.chains.held_noise`), so it is a function of y alone.
-        seed: keys every draw.
+        base: f₀, a normalized energy.
+        energy: f. Its ε is held fixed (`uvb.sampling.chains.held_noise`), so f is a function of y alone.
+        seed: keys all random numbers.
     """
 
     def __init__(self, base: Energy, energy: Energy, config: Annealing, seed: int) -> None:
@@ -97,7 +98,7 @@ class Annealer:
 
     @torch.no_grad()
     def walk(self, y: Tensor, trajectories: int) -> tuple[Tensor, float]:
-        """Take `trajectories` in the density exp(-f) from y (B, C, H, W). Return the last positions, and the share accepted."""
+        """Walk `trajectories` HMC trajectories in exp(-f) from y (B, C, H, W). Return the last positions and the acceptance."""
         place, shares = self._at(y), []
         for k in range(trajectories):
             place, accepted = self._trajectory(place, 1.0, "walk", k)
@@ -106,10 +107,13 @@ class Annealer:
 
     @torch.no_grad()
     def anneal(self, y: Tensor, *, forward: bool) -> tuple[Tensor, float]:
-        """Move chains from one density to the other. y (B, C, H, W) are their starts: draws of `base` if `forward`, else of f.
+        """Move chains from the base density to exp(-f) if `forward`, and otherwise from exp(-f) to the base density.
+
+        Args:
+            y: (B, C, H, W), where the chains start: draws of the density from which they move.
 
         Returns:
-            Log weights (B,), each an estimate of log Z, and the share accepted at the temperature that accepts fewest.
+            Log weights (B,), each an estimate of log Z, and the lowest share of proposals accepted at any temperature.
         """
         betas = torch.linspace(0, 1, self.config.temperatures + 1, dtype=torch.float64).tolist()
         path = betas if forward else betas[::-1]
@@ -130,7 +134,7 @@ class Annealer:
         return _Place(y, self.base.value_and_gradient(y, none), (torch.cat(values), torch.cat(gradients)))
 
     def _trajectory(self, start: _Place, beta: float, *purpose: str | int) -> tuple[_Place, float]:
-        """Take a trajectory of Hamiltonian Monte Carlo in exp(-(1 - β) f₀ - β f). Return its ends and the share accepted."""
+        """Walk one HMC trajectory in exp(-(1 - β) f₀ - β f). Return where the chains are, and the share accepted."""
         delta, y = self.config.step * float(self.energy.sigma), start.y
         velocity = normal(tuple(y.shape), self.seed, "anneal", *purpose, device=y.device).to(y)
         kinetic, now = 0.5 * velocity.flatten(1).square().sum(1), start
@@ -145,10 +149,10 @@ class Annealer:
 
 
 def normalizer(base: GaussianFit, energy: Energy, start: Tensor, config: Annealing, seed: int) -> Normalizer:
-    """log Z = log ∫ exp(-f(y)) dy.
+    """Estimate log Z = log ∫ exp(-f(y)) dy.
 
     Args:
-        base: a Gaussian, whose log Z is zero.
+        base: a Gaussian. Its log Z is 0.
         start: (B, C, H, W), where the reverse chains begin. `upper` is a bound only if these are draws of exp(-f).
     """
     annealer = Annealer(base, energy, config, seed)
@@ -159,7 +163,7 @@ def normalizer(base: GaussianFit, energy: Energy, start: Tensor, config: Anneali
 
 
 def combined(forward: Tensor, reverse: Tensor, acceptance: float = 1.0) -> Normalizer:
-    """The estimate and its bounds from the log weights of forward and reverse chains, (n,) and (m,)."""
+    """Compute the estimate and its bounds from the log weights of forward chains (n,) and of reverse chains (m,)."""
     nothing = (math.nan,) * 6
     if acceptance == 0:
         return Normalizer(*nothing, acceptance, "a temperature accepted no proposal: take a smaller step")
@@ -178,7 +182,7 @@ def combined(forward: Tensor, reverse: Tensor, acceptance: float = 1.0) -> Norma
 
 
 def _estimates(forward: Tensor, reverse: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Lower bound, upper bound and Bennett's estimate of each row of log weights, (R, n) and (R, m) -> (R,) each."""
+    """Lower bound, upper bound and Bennett's estimate for each of R samples of log weights: (R, n), (R, m) -> (R,) each."""
     lower = forward.logsumexp(1) - math.log(forward.shape[1])
     upper = math.log(reverse.shape[1]) - (-reverse).logsumexp(1)
     shift = math.log(forward.shape[1] / reverse.shape[1])

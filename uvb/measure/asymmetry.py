@@ -1,4 +1,4 @@
-"""The asymmetry of an estimator's Jacobian. It is zero if the estimator comes from an energy (Eq. 3)."""
+"""The asymmetry of an estimator's Jacobian. It is 0 if the estimator comes from an energy (Eq. 3)."""
 
 import math
 
@@ -11,11 +11,12 @@ from uvb.noise import generator
 
 
 def jacobian_asymmetry(model: Estimator, y: Tensor, *, probes: int = 8, seed: int = 0) -> Mean:
-    """‖J − Jᵀ‖ / 2‖J‖ in the Frobenius norm, J = ∂x̂/∂y, over the noisy images `y` (B, C, H, W).
+    """‖J − Jᵀ‖ / 2‖J‖ in the Frobenius norm, where J = ∂x̂/∂y, over the noisy images `y` (B, C, H, W).
 
-    The estimator y − σ²∇f(y) of an energy has a symmetric Jacobian, which gives 0. A matrix of independent entries gives about
-    0.71, and a rotation by a right angle gives 1. The squared norms are means of ‖Jv − Jᵀv‖² and ‖Jv‖² over random probes v.
-    Every model gets the same probes. The standard error is over images, by the delta method. ε is drawn once for each image.
+    The estimator y − σ²∇f(y) of an energy has a symmetric Jacobian, so the result is 0. For a J of independent entries it is
+    about 0.71, and for a rotation by a right angle it is 1. The squared norms are estimated by the means of ‖Jv − Jᵀv‖² and
+    ‖Jv‖² over random probes v. Every model gets the same probes. Each image gets one ε. The standard error is over images, by
+    the delta method.
 
     Args:
         probes: random directions for each image.

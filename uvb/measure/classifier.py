@@ -1,4 +1,4 @@
-"""A small classifier of clean images. It finds the class of each jump of a chain, so that mixing can be counted in classes."""
+"""A small classifier of clean images. It finds the class of each jump, to count how many classes a chain visits."""
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,10 @@ EVALUATION_BATCH = 1000
 
 
 class Classifier(nn.Module):
-    """(B, C, H, W) in [0, 1] -> (B, classes) logits: 16, 32 and 64 channels, each halving the sides, and a linear readout."""
+    """(B, C, H, W) in [0, 1] -> (B, classes) logits.
+
+    Three convolutions with 16, 32 and 64 channels, each followed by pooling that halves the sides, and a linear layer.
+    """
 
     def __init__(self, shape: tuple[int, int, int], classes: int) -> None:
         super().__init__()
@@ -41,14 +44,15 @@ def train_classifier(
     learning_rate: float = 2e-3,
     noise: float = 0.1,
 ) -> Classifier:
-    """Train on clean images, on their device, keyed by `seed`. Adam's rate warms up and decays in one cycle.
+    """Train a classifier on clean images, on their device, with Adam and a one-cycle learning rate, keyed by `seed`.
 
     Args:
         images: (N, C, H, W), floating point in [0, 1].
         labels: (N,) int64, 0 to classes - 1.
         classes: number of classes. None: the largest label + 1.
-        steps: optimizer steps. 600 take seconds on 8x8 images, and under a minute on 28x28 with two cores.
-        noise: standard deviation of the Gaussian noise added to training images, because jumps are smoother than the data.
+        steps: optimizer steps. On two cores 600 steps take seconds for 8x8 images, and less than a minute for 28x28.
+        noise: standard deviation of Gaussian noise that is added to the training images. It makes the classifier suit jumps,
+            which are smoother than clean images.
 
     Raises:
         UserError: the set is empty, labels are missing or out of range, or images are too small.
@@ -57,7 +61,7 @@ def train_classifier(
         raise UserError(f"the classifier needs one label per image: {len(images)} images, labels {tuple(labels.shape)}")
     classes = int(labels.max()) + 1 if classes is None else classes
     if int(labels.min()) < 0 or int(labels.max()) >= classes:
-        raise UserError(f"labels run from {int(labels.min())} to {int(labels.max())}; allowed are 0 to {classes - 1}")
+        raise UserError(f"labels run from {int(labels.min())} to {int(labels.max())}; they must be 0 to {classes - 1}")
     with torch.random.fork_rng(devices=[]):  # torch's initializers use the global generator, so restore it
         torch.manual_seed(key_to_seed(seed, "classifier", "init"))
         model = Classifier((images.shape[1], images.shape[2], images.shape[3]), classes)
@@ -85,5 +89,5 @@ def classify(model: Classifier, images: Tensor) -> Tensor:
 
 
 def accuracy(model: Classifier, images: Tensor, labels: Tensor) -> float:
-    """The share of images (N, C, H, W) whose most probable class is that in `labels` (N,)."""
+    """The share of images (N, C, H, W) that the classifier assigns to the class in `labels` (N,)."""
     return float((classify(model, images) == labels.to(images.device)).double().mean())

@@ -1,4 +1,4 @@
-"""Strong convexity outside a ball (Eq. 21): measured on pairs of points, and the bound that every exact energy obeys."""
+"""Strong convexity outside a ball (Eq. 21): measure it on pairs of points, and compare with the bound for exact energies."""
 
 import math
 from typing import NamedTuple
@@ -12,10 +12,10 @@ from uvb.models.base import Energy
 
 
 class Monotonicity(NamedTuple):
-    """The smallest quotient ⟨∇f(y) - ∇f(y'), y - y'⟩ / ‖y - y'‖² of `pairs` pairs at one distance R, and its bound.
+    """The smallest quotient ⟨∇f(y) - ∇f(y'), y - y'⟩ / ‖y - y'‖² of several pairs at one distance R, and a lower bound.
 
-    `bound` is (1 - √d/R) / σ². Every exact energy of X in [0, 1]^d obeys it, because ∇f(y) = (y - x̂(y))/σ², and two posterior
-    means lie in the cube, so at most √d apart. The bound also holds for R below √d, where it is negative.
+    `bound` is (1 - √d/R) / σ². It holds for the exact energy of any X in [0, 1]^d: there ∇f(y) = (y - x̂(y))/σ², and two
+    posterior means lie in the cube, at most √d apart. For R below √d the bound is negative.
     """
 
     distance: float
@@ -39,10 +39,13 @@ def smallest_monotonicity(
 
     Args:
         centers: (B, C, H, W), e.g. noisy images.
-        directions: (B, C, H, W), which are scaled to unit vectors u. `sphere` gives random ones. An energy is least convex
-            along differences of images.
+        directions: (B, C, H, W), not zero; they are scaled to unit vectors u. `sphere` gives random directions. An energy is
+            least convex along differences of images.
         eps: (B, noise_dim), shared by both ends of a pair.
-        distances: ‖y - y'‖, each above 0.
+        distances: values of ‖y - y'‖, each above 0.
+
+    Raises:
+        UserError: a distance is not above 0.
     """
     d, sigma = centers[0].numel(), float(energy.sigma)
     unit, found = _unit(directions), []
@@ -57,7 +60,7 @@ def smallest_monotonicity(
 
 
 def sphere(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Directions uniform on the unit sphere, one for each image of `like`."""
+    """Random unit vectors, uniform on the sphere, in the shape of `like`: one for each image."""
     return _unit(torch.randn(like.shape, generator=generator, device=generator.device).to(like))
 
 

@@ -1,18 +1,19 @@
-"""De Bruijn's identity: how the entropy of Y grows with the noise, from denoising losses alone."""
+"""De Bruijn's identity: compute from denoising losses how the entropy of Y grows with the noise."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-PARTS = 40  # parts of each interval, for the trapezoid rule
+PARTS = 40  # the trapezoid rule divides each interval into this many parts
 
 
 def entropy_growth(sigmas: Sequence[float], losses: Sequence[float], dimension: int) -> list[float]:
     """h(Y at sigmas[i + 1]) - h(Y at sigmas[i]) in nats, from E‖x - x̂‖² at each noise level.
 
-    dh/ds = E‖∇f‖²/2 = (d/s - L(s)/s²)/2 with s = σ² and the loss L (Stam 1959; Guo, Shamai and Verdú 2005). An estimator that
-    comes from another density p gives the growth of the cross entropy -E log p(y) instead (Verdú 2010). Between two levels
-    log L is interpolated by a cubic in log s, with slopes from a parabola through each level and its neighbours.
+    dh/ds = E‖∇f‖²/2 = (d/s - L(s)/s²)/2, where s = σ² and L is the loss (Stam 1959; Guo, Shamai and Verdú 2005). If the
+    estimator belongs to another density p, the result is the growth of the cross entropy -E log p(y) (Verdú 2010). Between two
+    noise levels log L is interpolated by a cubic in log s. Its slope at a level is that of a parabola through the level and
+    its neighbours.
 
     Args:
         sigmas: noise levels, ascending.

@@ -1,4 +1,4 @@
-"""The Gaussian with the mean and covariance of Y: where annealing starts, and the simplest density to compare with."""
+"""The Gaussian with the mean and covariance of Y. Annealing starts from it, and likelihoods are compared with it."""
 
 import math
 
@@ -11,11 +11,11 @@ from uvb.models.base import Energy
 
 
 class GaussianFit(Energy):
-    """f(y) = -log N(y; m, S) in nats, normalized, with S = U diag(v) Uᵀ. Deterministic.
+    """f(y) = -log N(y; m, S) in nats, normalized, with S = U diag(v) Uᵀ. It is deterministic.
 
     Args:
         mean: m, (C, H, W).
-        axes: U, (d, d), one axis a column.
+        axes: U, (d, d), the principal axes as columns.
         variances: v, (d,), each above 0.
         sigma: the noise level of Y.
     """
@@ -41,9 +41,10 @@ class GaussianFit(Energy):
 
 
 def fit_gaussian(images: ImageSet, sigma: float, train_images: int, like: Tensor) -> GaussianFit:
-    """The Gaussian of Y = X + N(0, σ² I), X uniform on the first `train_images`: their mean, and their covariance + σ² I.
+    """Fit a Gaussian to Y = X + N(0, σ² I), where X is uniform on the first `train_images` training images.
 
-    Its tensors have the dtype and device of `like`.
+    Its mean is the mean of these images, and its covariance is their covariance + σ² I. Its tensors have the dtype and the
+    device of `like`.
     """
     mean, variances, axes = principal_axes(images.train[:train_images], images.levels)
     return GaussianFit(mean.reshape(images.shape).to(like), axes.to(like), (variances + sigma**2).to(like), sigma)

@@ -1,4 +1,4 @@
-"""KL and reconstruction of a latent model (Tables 4 and 5), in every convention that the captions allow."""
+"""KL and reconstruction error of a latent model (Tables 4 and 5), in every reading that the captions allow."""
 
 import torch
 from torch import Tensor
@@ -9,11 +9,15 @@ from uvb.models.base import LatentEnergy
 
 @torch.no_grad()
 def measure_internals(model: LatentEnergy, noisy: NoisyImages) -> dict[str, Mean]:
-    """Means over images, in nats, by name: KL (Table 4) and reconstruction (Table 5).
+    """Mean KL (Table 4) and reconstruction error (Table 5) over images, in nats, by name.
 
-    ``kl_noisy`` is KL[q(z|y), p(z)] (Table 4), and ``kl_clean`` is KL[q(z|x), p(z)]. ``recon_<source>_<target>_<factor>`` is
-    factor · E‖target - μ_y(z)‖² / σ². The source is "noisy", z ~ q(z|y), or "clean", z ~ q(z|x). The target is y or x. The
-    factor is ½ ("half") or 1 ("full"). Table 5's caption describes ``recon_clean_y_half``, which is at least d/2 for noisy y.
+    - ``kl_noisy``: KL[q(z|y), p(z)], as in Table 4.
+    - ``kl_clean``: KL[q(z|x), p(z)].
+    - ``recon_<source>_<target>_<factor>``: factor · E‖target - μ_y(z)‖² / σ². The source is "noisy" (z ~ q(z|y)) or "clean"
+      (z ~ q(z|x)). The target is y or x. The factor is ½ ("half") or 1 ("full").
+
+    The caption of Table 5 describes ``recon_clean_y_half``. Its expectation is at least d/2, because z does not depend on the
+    noise in y.
     """
     sigma = model.sigma.item()
 

@@ -1,4 +1,4 @@
-"""Denoising losses with error bars, on images and noise that every model shares."""
+"""Denoising losses with standard errors. Every model is measured on the same images and noise."""
 
 import math
 from collections import defaultdict
@@ -16,7 +16,7 @@ from uvb.noise import generator, normal
 from uvb.plan import Plan
 from uvb.training.objectives import OBJECTIVES
 
-BLOCK = 500  # images of a block; each block has its own key of noise, so another size would change the noise
+BLOCK = 500  # images in a block; the noise of each block has its own key, so another block size would change the noise
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]  # (y, eps) -> x_hat
 
@@ -29,10 +29,10 @@ class EvalConfig:
     """How to measure losses.
 
     Attributes:
-        train_images: most training images to measure on. 0: all.
-        test_images: most test images to measure on. 0: all.
+        train_images: measure on at most this many training images. 0: all.
+        test_images: measure on at most this many test images. 0: all.
         draws: noise draws of each image.
-        seed: keys the choice of images and the noise.
+        seed: keys the choice of the images and the noise.
     """
 
     train_images: int = 10_000
@@ -43,17 +43,17 @@ class EvalConfig:
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean and its standard error. The draws of an image are averaged first, so the error counts images, not draws."""
+    """A mean and its standard error over images. The noise draws of an image are averaged first."""
 
     value: float
     stderr: float
 
 
 def evaluation_images(images: ImageSet, split: str, config: EvalConfig, train_images: int | None = None) -> Tensor:
-    """The uint8 images (N, C, H, W) of a split that every model is measured on.
+    """The images of a split on which every model is measured, uint8 (N, C, H, W).
 
     Args:
-        train_images: how many training images, from the first on, the models were trained on. Only these are used. None: all.
+        train_images: the models were trained on this many training images, the first ones. Only these are used. None: all.
     """
     pool = images.train[:train_images] if split == "train" else images.test
     limit = config.train_images if split == "train" else config.test_images
@@ -61,20 +61,20 @@ def evaluation_images(images: ImageSet, split: str, config: EvalConfig, train_im
 
 
 def evaluation_indices(available: int, split: str, limit: int, seed: int) -> Tensor:
-    """Draw `limit` of the `available` images of a split: (limit,) int64, sorted. The first images alone might be easier."""
+    """Choose `limit` of the `available` images of a split at random: (limit,) int64, sorted. The first ones may be special."""
     return torch.randperm(available, generator=generator(seed, "eval images", split))[:limit].sort().values
 
 
 @dataclass(frozen=True, eq=False)
 class NoisyImages:
-    """Images of a split with noise, the same noise for every model and every σ.
+    """Images of a split with noise. The noise is the same for every model and every σ.
 
     Attributes:
         pixels: uint8, (N, C, H, W).
         levels: the pixel value that means 1.
         sigma: noise level.
-        split: the name of the images, such as "train" or "test". It is part of the key of the noise.
-        config: how many noise draws there are, and their seed.
+        split: the name of the split, such as "train" or "test". It is part of the noise's key.
+        config: the number of noise draws, and the seed.
         plan: the device and the dtype of the blocks.
     """
 
@@ -89,7 +89,7 @@ class NoisyImages:
     def of(
         cls, images: ImageSet, split: str, sigma: float, config: EvalConfig, plan: Plan, train_images: int | None = None
     ) -> "NoisyImages":
-        """The images that `evaluation_images` chooses."""
+        """Add noise to the images that `evaluation_images` chooses."""
         pixels = evaluation_images(images, split, config, train_images)
         return cls(pixels, images.levels, sigma, split, config, plan)
 
@@ -97,7 +97,7 @@ class NoisyImages:
         return len(self.pixels)
 
     def blocks(self, noise_dim: int, draw: int = 0) -> Iterator[Block]:
-        """(x, y, ε) in blocks of `BLOCK` images, for one noise draw."""
+        """Yield (x, y, ε) in blocks of `BLOCK` images, for the noise draw with this number."""
         for start in range(0, len(self), BLOCK):
             clean = self.pixels[start : start + BLOCK].to(self.plan.device, self.plan.dtype) / self.levels
             key = (self.config.seed, "eval", self.split, draw, start)
@@ -108,13 +108,13 @@ class NoisyImages:
     def measured(
         self, noise_dim: int, measure: Callable[[Tensor, Tensor, Tensor], Mapping[str, Tensor]], draws: int | None = None
     ) -> dict[str, Tensor]:
-        """Call ``measure(x, y, eps)`` on every block of every draw, and collect the numbers (b,) that it returns by name.
+        """Call ``measure(x, y, eps)`` on every block of every noise draw, and collect the tensors (b,) that it returns by name.
 
         Args:
-            draws: how many noise draws (None: as many as `config` says).
+            draws: the number of noise draws. None: the number in `config`.
 
         Returns:
-            By name, (N, draws) float64 on the CPU.
+            A tensor (N, draws) for each name, float64, on the CPU.
         """
         draws, found = draws or self.config.draws, defaultdict[str, list[Tensor]](list)
         for draw in range(draws):
@@ -125,7 +125,7 @@ class NoisyImages:
 
 
 def denoisers(model: Estimator) -> dict[str, Denoiser]:
-    """The estimators of X that a model offers, by their names in losses.parquet."""
+    """The estimators of X that a model has, by their names in losses.parquet."""
     found: dict[str, Denoiser] = {"energy" if isinstance(model, Energy) else "direct": model}
     if isinstance(model, LatentEnergy):
         found["decoder"] = lambda y, eps: model.decode(model.sample_latent(y, eps)[0])
@@ -133,14 +133,14 @@ def denoisers(model: Estimator) -> dict[str, Denoiser]:
 
 
 def own_estimator(model: str, offered: Collection[str]) -> str:
-    """The name of the estimator that judges `model`, chosen from the names in `offered`.
+    """The name of the estimator with which `model` enters comparisons, chosen from the names in `offered`.
 
-    Eq. 3 judges an energy. Another network is judged by its own estimate. The σ-VAE is trained on clean images alone, so its
-    encoder and decoder judge it (Sec. 2.2).
+    For an energy this is the estimator of Eq. 3 ("energy"), and for another network its output ("direct"). The σ-VAE is trained
+    only on clean images, so its estimator is decoder(encoder(y)) ("decoder", Sec. 2.2).
     """
     try:
         first = OBJECTIVES[get_model(model).objective].judged_by
-    except UserError:  # the model's plug-in is not installed, but its tables remain
+    except UserError:  # the tables of a model remain after its plug-in was uninstalled
         first = "energy"
     ranking = dict.fromkeys((first, "energy", "direct", "decoder"))
     return next((name for name in ranking if name in offered), min(offered))
@@ -159,7 +159,7 @@ def image_losses(denoise: Denoiser, noise_dim: int, noisy: NoisyImages) -> Tenso
 
 
 def clustered_mean(values: Tensor) -> Mean:
-    """The mean of values (N, draws) or (N,), with its standard error over images. The error of one image is nan."""
+    """The mean of values (N, draws) or (N,), with its standard error over the N images. For one image the error is nan."""
     per_image = values.double().reshape(len(values), -1).mean(1)  # (N,)
     stderr = per_image.std().item() / math.sqrt(len(per_image)) if len(per_image) > 1 else math.nan
     return Mean(per_image.mean().item(), stderr)

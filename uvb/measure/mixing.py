@@ -1,4 +1,4 @@
-"""How well chains mix: the classes of their jumps, and effective sample size and split-R̂ of scalar summaries (by ArviZ)."""
+"""How well chains mix: which classes their jumps visit, and effective sample size and split-R̂ of scalar summaries (ArviZ)."""
 
 import math
 import warnings
@@ -16,20 +16,20 @@ NO_LABEL = -1  # the label of a jump whose chain had diverged
 
 
 class MissingArviz(UserError):
-    """ArviZ, which computes effective sample sizes, is not installed."""
+    """ArviZ is not installed. It computes effective sample sizes."""
 
 
 def classes_visited(labels: Tensor, classes: int) -> Tensor:
-    """How many classes each chain has visited by each jump: labels (T, chains) in [0, classes) or -1 -> (T, chains) int64."""
+    """How many classes each chain has visited so far: labels (T, chains) in [0, classes) or -1 -> (T, chains) int64."""
     _check_labels(labels, classes)
     hit = labels[:, :, None] == torch.arange(classes, device=labels.device)
     return hit.int().cummax(0).values.sum(2)
 
 
 def steps_to_visit_all(labels: Tensor, classes: int, steps_between_jumps: int = 1) -> list[int | None]:
-    """Steps of the walk until each chain has visited every class. None for a chain that never does.
+    """The number of steps until each chain has visited every class. None for a chain that never does.
 
-    With the default `steps_between_jumps` the result counts jumps, the first as 1.
+    With the default `steps_between_jumps` the result is a number of jumps.
     """
     complete = classes_visited(labels, classes) == classes  # (T, chains)
     first = complete.int().argmax(0)
@@ -47,12 +47,12 @@ def transition_counts(labels: Tensor, classes: int) -> Tensor:
 
 @dataclass(frozen=True)
 class ChainStatistics:
-    """Statistics of a scalar summary over T draws of several chains; nan if a chain never changes.
+    """Statistics of a scalar summary over T draws of several chains. They are nan if the summary of a chain never changes.
 
     Attributes:
         integrated_autocorrelation_time: 1 + 2 Σ_t ρ_t, in draws.
-        effective_sample_size: the effective size of all chains together, for the mean.
-        effective_sample_size_per_step: the effective size divided by all steps of all chains.
+        effective_sample_size: of all chains together, for estimating the mean.
+        effective_sample_size_per_step: the effective sample size divided by the steps of all chains.
         split_r_hat: R̂ of the chains' halves. It is near 1 if the chains agree.
     """
 
@@ -63,7 +63,7 @@ class ChainStatistics:
 
 
 def chain_statistics(series: Tensor, steps_between: int = 1) -> ChainStatistics:
-    """Statistics of a scalar summary (T, chains), recorded every `steps_between` steps. Leave out chains that diverged.
+    """Statistics of a scalar summary (T, chains), recorded every `steps_between` steps. The caller leaves out diverged chains.
 
     Raises:
         MissingArviz: ArviZ is not installed.
@@ -78,7 +78,7 @@ def chain_statistics(series: Tensor, steps_between: int = 1) -> ChainStatistics:
     if not np.ptp(draws, axis=1).all():
         return ChainStatistics(math.nan, math.nan, math.nan, math.nan)
     size = float(arviz.ess(draws, method="mean"))
-    # ArviZ needs two chains for R̂. Split by hand, one chain gives two halves.
+    # ArviZ needs two chains for R̂. Splitting here makes two halves also of a single chain.
     half = draws.shape[1] // 2
     halves = np.concatenate([draws[:, :half], draws[:, -half:]])
     r_hat = float(arviz.rhat(halves, method="identity")) if half >= 4 else math.nan
@@ -86,20 +86,20 @@ def chain_statistics(series: Tensor, steps_between: int = 1) -> ChainStatistics:
 
 
 def worst_split_r_hat(series: Tensor) -> float:
-    """The largest split-R̂ of N quantities (T, N, chains); nan if a chain never changes."""
+    """The largest split-R̂ of N quantities (T, N, chains). It is nan if a quantity of a chain never changes."""
     return max((chain_statistics(each).split_r_hat for each in series.unbind(1)), key=lambda r: math.inf if r != r else r)
 
 
 def principal_component(images: Tensor) -> Tensor:
-    """Scores of images (T, chains, C, H, W) on their principal component, (T, chains), as a summary for chain statistics.
+    """Project images (T, chains, C, H, W) on their first principal component: (T, chains), a summary for `chain_statistics`.
 
-    The component's largest entry is made positive, to fix the sign. If all images are the same, the scores are 0.
+    The sign is fixed: the largest entry of the component is positive. If all images are the same, the projections are 0.
     """
     x = images.flatten(2).flatten(0, 1).double()  # (T * chains, d)
     x = x - x.mean(0)
     if len(x) >= x.shape[1]:
         axis = torch.linalg.eigh(x.T @ x).eigenvectors[:, -1]  # (d,), eigenvalues ascend
-    else:  # fewer images than pixels: take the smaller of the two Gram matrices
+    else:  # fewer images than pixels, so x xᵀ is the smaller matrix
         axis = x.T @ torch.linalg.eigh(x @ x.T).eigenvectors[:, -1]
         axis = F.normalize(axis, dim=0)  # stays zero if all images are the same
     axis = axis * axis[axis.abs().argmax()].sign()
@@ -108,7 +108,7 @@ def principal_component(images: Tensor) -> Tensor:
 
 
 def power_law(x: list[float], y: list[float]) -> tuple[float, float, float]:
-    """Least squares of log y = a + p log x: e^a, p, and the standard error of p, which is nan for two points."""
+    """Fit log y = a + p log x by least squares. Return e^a, p, and the standard error of p, which is nan for two points."""
     u, v = torch.tensor(x, dtype=torch.float64).log(), torch.tensor(y, dtype=torch.float64).log()
     spread = float((u - u.mean()).square().sum())
     power = float(((u - u.mean()) * (v - v.mean())).sum()) / spread

@@ -1,4 +1,4 @@
-"""How good samples are: Fréchet distance, precision and recall, density and coverage of their features."""
+"""The quality of samples: Fréchet distance, precision and recall, density and coverage of their features."""
 
 import math
 
@@ -12,25 +12,29 @@ from uvb.noise import generator
 NEIGHBOURS = 5  # k of density and coverage (Naeem et al. 2020)
 MANIFOLD = 3  # k of precision and recall (Kynkäänniemi et al. 2019)
 MEASURES = ("frechet", "precision", "recall", "density", "coverage")
-RESAMPLES = 50  # samples of the bootstrap; they give a standard error to 10 %
+RESAMPLES = 50  # samples of the bootstrap; 50 give a standard error to 10 %
 
 
 @torch.no_grad()
 def features(classifier: Classifier, images: Tensor) -> Tensor:
-    """The classifier's last convolutions, averaged over the image: (N, C, H, W) in [0, 1] -> (N, 64) float64."""
-    convolutions = classifier.layers[:-2]  # without the readout
+    """The classifier's last feature maps, averaged over the image: (N, C, H, W) in [0, 1] -> (N, 64) float64."""
+    convolutions = classifier.layers[:-2]  # without flattening and the linear layer
     parts = [convolutions(part - 0.5).mean((2, 3)) for part in images.float().split(EVALUATION_BATCH)]
     return torch.cat(parts).double()
 
 
 class Quality:
-    """The five `MEASURES` of fake features against `real` ones, (n, f).
+    """Compute the five `MEASURES` of fake features, compared with the features `real` (n, f).
+
+    The ball of a feature reaches to its k-th nearest neighbour in the same set.
 
     - Fréchet distance: ‖m - m'‖² + tr(S + S' - 2 (S S')^½), the squared Wasserstein distance of two Gaussians. It depends on
       the number of images and is above 0 even for equal distributions, so compare only equal numbers of images.
-    - Precision: the share of fake features inside the nearest-neighbour ball of a real feature. Recall: the reverse.
-    - Density: the mean number of real balls that contain a fake feature, divided by k. It is about 1 for equal distributions.
-    - Coverage: the share of real balls that contain a fake feature.
+    - Precision: the share of fake features that lie in the ball of a real feature.
+    - Recall: the share of real features that lie in the ball of a fake feature.
+    - Density: the mean number of balls of real features in which a fake feature lies, divided by k. It is about 1 for equal
+      distributions.
+    - Coverage: the share of balls of real features that contain a fake feature.
     """
 
     def __init__(self, real: Tensor, k: int = NEIGHBOURS, k_manifold: int = MANIFOLD) -> None:
@@ -43,8 +47,8 @@ class Quality:
     def __call__(self, groups: Tensor, seed: int = 0) -> list[Mean]:
         """Each measure of fake features (G, m, f), with its standard error by a bootstrap over groups, keyed by `seed`.
 
-        A group holds the jumps of one chain. These depend on one another, so the bootstrap draws whole groups. The error of a
-        single group is nan.
+        A group has the jumps of one chain. Jumps of a chain are correlated, so the bootstrap draws whole groups. If there is
+        only one group, the standard errors are nan.
         """
         count, size = groups.shape[:2]
         drawn = torch.randint(count, (RESAMPLES, count), generator=generator(seed, "quality bootstrap"))
@@ -56,13 +60,13 @@ class Quality:
         return [Mean(value, error) for value, error in zip(found[0].tolist(), errors.tolist(), strict=True)]
 
     def _measured(self, fake: Tensor, times: Tensor) -> Tensor:
-        """The measures (R, 5) of R samples of fake features (m, f). Sample r contains feature i ``times[r, i]`` times."""
+        """The measures (R, 5) of R bootstrap samples of fake features (m, f). Sample r has feature i ``times[r, i]`` times."""
         distance, apart = torch.cdist(self.real, fake), torch.cdist(fake, fake)  # (n, m), (m, m)
         precise, inside = (distance <= self.radii_manifold[:, None]).any(0), distance <= self.radii[:, None]
         rows = []
         for count in times:
             total, drawn = int(count.sum()), count > 0
-            # Leave out copies of a point. Counted as neighbours, they would shrink the balls.
+            # Leave out copies of a point. As neighbours of the point they would shrink its ball.
             radii = _radii(apart[drawn][:, drawn], self.k_manifold)
             recall = (distance[:, drawn] <= radii).any(1).double().mean()
             density, coverage = int((count * inside.sum(0)).sum()) / (self.k * total), inside[:, drawn].any(1).double().mean()
@@ -79,12 +83,12 @@ class Quality:
 
 
 def _radii(distance: Tensor, k: int) -> Tensor:
-    """The distance of each point to its k-th nearest other point, (n,). `distance` (n, n) has all distances."""
+    """The distance of each point to its k-th nearest other point, (n,), from the matrix (n, n) of all distances."""
     return distance.kthvalue(min(k, len(distance) - 1) + 1, 1).values
 
 
 def _root(matrix: Tensor) -> Tensor:
-    """The square root of a symmetric matrix without negative eigenvalues, apart from rounding."""
+    """The square root of a positive semidefinite matrix. Negative eigenvalues, which come from rounding, count as 0."""
     values, vectors = torch.linalg.eigh(matrix)
     root: Tensor = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
     return root
