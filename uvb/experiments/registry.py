@@ -50,7 +50,7 @@ class Context:
         return max(least, round(count * self.scale))
 
     def estimates(self, split: str = "test", limit: int | None = None) -> int:
-        """The number of estimates x̂(y) that `noisy` needs: one for each image and noise draw, or one per image with `limit`."""
+        """The number of estimates x̂(y) that `noisy` needs: one for each image and noise draw, with `limit` one per image."""
         pool, config = len(self.images.train if split == "train" else self.images.test), self.evaluation
         chosen = config.train_images if split == "train" else config.test_images
         return min(limit, pool) if limit else min(chosen or pool, pool) * config.draws

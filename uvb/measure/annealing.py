@@ -166,10 +166,10 @@ def combined(forward: Tensor, reverse: Tensor, acceptance: float = 1.0) -> Norma
     """Compute the estimate and its bounds from the log weights of forward chains (n,) and of reverse chains (m,)."""
     nothing = (math.nan,) * 6
     if acceptance == 0:
-        return Normalizer(*nothing, acceptance, "a temperature accepted no proposal: take a smaller step")
+        return Normalizer(*nothing, acceptance, "no proposal was accepted at one temperature: take a smaller step")
     if not bool(forward.isfinite().all() and reverse.isfinite().all()):
         lost = int((~forward.isfinite()).sum() + (~reverse.isfinite()).sum())
-        return Normalizer(*nothing, acceptance, f"{lost} annealed chains diverged: the energy may have no log Z")
+        return Normalizer(*nothing, acceptance, f"{lost} annealed chains diverged: log Z of this energy may be infinite")
     g = generator(0, "bootstrap")
     resampled = _estimates(*(w[torch.randint(len(w), (RESAMPLES, len(w)), generator=g)] for w in (forward, reverse)))
     below, above, stderr = torch.stack(resampled).std(1).tolist()
@@ -188,7 +188,7 @@ def _estimates(forward: Tensor, reverse: Tensor) -> tuple[Tensor, Tensor, Tensor
     shift = math.log(forward.shape[1] / reverse.shape[1])
     both = torch.cat([forward, reverse], 1)
     low, high = both.amin(1) - 50, both.amax(1) + 50
-    for _ in range(80):  # bisection: `ahead` falls with the middle, and `back` rises
+    for _ in range(80):  # bisection: as `middle` grows, `ahead` falls and `back` rises
         middle = (low + high) / 2
         ahead = torch.sigmoid(forward - middle[:, None] - shift).sum(1)
         back = torch.sigmoid(middle[:, None] - reverse + shift).sum(1)

@@ -1,4 +1,4 @@
-"""Models of the paper and beyond, one per file. Importing this package registers them. Objectives are not here."""
+"""Models of the paper and beyond. Importing this package registers them. Objectives are in `uvb.training`."""
 
 from uvb.models.registry import Model, build_model, code_changed, get_model, model_names, register_model
 from uvb.registry import import_files

@@ -1,6 +1,6 @@
-"""Beyond the paper, for open question 1: UVB and DEEN with one part removed or exchanged, and a U-Net energy.
+"""Models for open question 1, not in the paper: UVB and DEEN with one part removed or replaced, and a U-Net energy.
 
-Other widths of the model grow until it has as many parameters as UVB (`uvb.models.capacity`).
+A model with `match` gets wider until it has as many parameters as UVB (`uvb.models.capacity`).
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from uvb.spec import Shape
 
 @register_model("uvb_no_kl", widths=PAPER_WIDTHS)
 class UVBWithoutKL(UVB):
-    """f(y) = ‖y - μ_y(z)‖² / 2σ² with z = μ + exp(λ/2) ε: UVB's reconstruction alone."""
+    """f(y) = ‖y - μ_y(z)‖² / 2σ² with z = μ + exp(λ/2) ε: only UVB's reconstruction term."""
 
     def kl(self, z: Tensor, mu: Tensor, lam: Tensor) -> Tensor:
         return torch.zeros_like(mu[:, 0])
@@ -30,7 +30,7 @@ class UVBWithoutKL(UVB):
 
 @register_model("uvb_no_reconstruction", widths=PAPER_WIDTHS, match="hidden")
 class UVBWithoutReconstruction(Energy):
-    """f(y) = KL[q(z|y), N(0, I)]: UVB's two encoders alone. There is no decoder, and the energy is deterministic."""
+    """f(y) = KL[q(z|y), N(0, I)]: only UVB's KL term. There is no decoder, and the energy is deterministic."""
 
     def __init__(self, shape: Shape, widths: Widths, activation: str, sigma: float) -> None:
         super().__init__(sigma)
@@ -43,7 +43,7 @@ class UVBWithoutReconstruction(Energy):
 
 @register_model("deen_uvb_encoder", widths=PAPER_WIDTHS, match="hidden")
 class DEENWithUVBsEncoder(Energy):
-    """f(y) = w · SiLU(encoder(y)): DEEN with one of UVB's encoders. Its convolutions are narrow, and its linear layers wide."""
+    """f(y) = w · SiLU(encoder(y)): DEEN with a UVB encoder, which has narrow convolutions and wide linear layers."""
 
     def __init__(self, shape: Shape, widths: Widths, activation: str, sigma: float) -> None:
         super().__init__(sigma)
@@ -60,8 +60,8 @@ class UNetConfig:
     """Widths of a U-Net.
 
     Attributes:
-        channels: channels of each level on the way down, beginning at the image's own size.
-        joined: channels of the last layer on the way up, before the readout.
+        channels: channels of each level on the way down. The first level has the image's size.
+        joined: channels of the last layer on the way up, before the output layer.
     """
 
     channels: tuple[int, ...] = (32, 64, 128)
@@ -72,8 +72,8 @@ class UNetConfig:
 
 
 class UNet(nn.Module):
-    """(B, C, H, W) -> (B, C, H, W). Each level down halves the sides by averages. Each level up doubles them, and joins the
-    level of that size from the way down.
+    """(B, C, H, W) -> (B, C, H, W). On the way down each level halves the sides by average pooling. On the way up each level
+    doubles the sides, and concatenates the level of the same size from the way down.
     """
 
     def __init__(self, shape: Shape, config: UNetConfig, activation: str) -> None:

@@ -1,4 +1,4 @@
-"""Activation functions by name. Smooth ones matter, because the loss differentiates the energy twice (footnote 3)."""
+"""Activation functions by name. They should be smooth, because the loss differentiates the energy twice (footnote 3)."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from uvb.errors import UserError
 
 
 class SiLU(nn.SiLU):
-    """x times the logistic function of x. In bf16 on a CPU `uvb.accelerate.silu` computes its derivatives faster."""
+    """x times the logistic function of x. In bf16 on a CPU it uses `uvb.accelerate.silu`, which has faster derivatives."""
 
     def forward(self, x: Tensor) -> Tensor:
         return silu.silu(x) if silu.applies(x) else super().forward(x)
@@ -19,7 +19,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"silu": SiLU, "relu": nn.ReLU
 
 
 def activation(name: str) -> nn.Module:
-    """A fresh activation module. Raises `UserError` for an unknown name."""
+    """A new activation module. Raises `UserError` for an unknown name."""
     if name not in ACTIVATIONS:
         raise UserError(f"unknown activation {name!r}; choose one of: {', '.join(sorted(ACTIVATIONS))}")
     return ACTIVATIONS[name]()

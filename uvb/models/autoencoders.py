@@ -1,4 +1,4 @@
-"""Models for open question 1: how much of UVB's gain comes from encoder and decoder, and how much from the energy?"""
+"""Models for open question 1: how much of UVB's gain comes from the autoencoder, and how much from the energy?"""
 
 from torch import Tensor, nn
 
@@ -9,7 +9,7 @@ from uvb.models.registry import register_model
 from uvb.models.uvb import PAPER_WIDTHS
 from uvb.spec import Shape
 
-# These have one encoder and UVB has two, so `match` widens their hidden layer until the parameter counts are equal.
+# UVB has two encoders but these models have one, so `match` widens their hidden layer until the parameter counts are equal.
 
 
 class Autoencoder(nn.Module):
@@ -27,7 +27,7 @@ class Autoencoder(nn.Module):
 
 @register_model("direct", widths=PAPER_WIDTHS, match="hidden")
 class DirectDenoiser(Estimator):
-    """x̂(y) = g(y): there is no energy, and the loss differentiates once."""
+    """x̂(y) = g(y). There is no energy, so training needs only first derivatives."""
 
     def __init__(self, shape: Shape, widths: Widths, activation: str, sigma: float) -> None:
         super().__init__(sigma)
@@ -52,7 +52,7 @@ class QuadraticEnergy(Energy):
 
 @register_model("quadratic_ae", widths=PAPER_WIDTHS, match="hidden")
 class QuadraticAutoencoder(QuadraticEnergy):
-    """UVB's reconstruction term with a deterministic code and no KL."""
+    """UVB's reconstruction term with a deterministic code, and without the KL term."""
 
     def __init__(self, shape: Shape, widths: Widths, activation: str, sigma: float) -> None:
         super().__init__(Autoencoder(shape, widths, activation), sigma)

@@ -1,4 +1,4 @@
-"""Estimators of X given Y = y, and energies, each of which gives an estimator (Eq. 1-3)."""
+"""Base classes: estimators of X given Y = y, and energies, which define estimators (Eq. 1-3)."""
 
 from collections.abc import Callable
 from typing import cast
@@ -13,12 +13,13 @@ from uvb.spec import RunSpec
 
 
 class Estimator(nn.Module):
-    """A map from a noisy image to an estimate of the clean one: ``(y, eps) -> x_hat``.
+    """A map from a noisy image to an estimate of the clean image: ``(y, eps) -> x_hat``.
 
     Attributes:
         sigma: noise level, a scalar buffer, in units of pixels in [0, 1].
-        spec: the spec that it was trained by. `uvb.models.io.load` sets it. A model that was only built does not have it.
-        noise_dim: columns of `eps`, the standard normal draws that a stochastic estimator uses. 0: it is deterministic.
+        spec: the spec of the model's training. `uvb.models.io.load` sets it. A model that was not loaded does not have it.
+        noise_dim: the number of columns of `eps`, the standard normal numbers that a stochastic estimator needs. 0: the
+            estimator is deterministic.
     """
 
     sigma: Tensor
@@ -35,21 +36,21 @@ class Estimator(nn.Module):
 
 
 class Energy(Estimator):
-    """f(y) = -log p(y) up to a constant. Its estimator is that of empirical Bayes, Eq. 3."""
+    """f(y) = -log p(y) up to a constant. As an estimator it is the empirical Bayes estimator of Eq. 3."""
 
     def energy(self, y: Tensor, eps: Tensor) -> Tensor:
         """(B, C, H, W), (B, noise_dim) -> (B,), in nats."""
         raise NotImplementedError(f"{type(self).__name__} must define energy(y, eps)")  # abstract: each model has its own
 
     def gradient(self, y: Tensor, eps: Tensor) -> Tensor:
-        """∇_y f(y), (B, C, H, W). It is the gradient of the sum over images, since images do not interact.
+        """∇_y f(y), (B, C, H, W). It is computed as the gradient of the sum over the batch, because images do not interact.
 
-        The result can be differentiated again, in y and in the weights. Under `torch.no_grad` it cannot. That saves memory
-        and time, because autograd records no graph of the gradient.
+        The result can be differentiated again with respect to y and the weights, except under `torch.no_grad`. There autograd
+        records no graph of the gradient, which saves memory and time.
         """
         again = torch.is_grad_enabled()
         if not inside_transform() and (y.device.type == "cpu" or not again):
-            # `torch.func.vjp` below gives the same bits, and takes 1.5 times as long on small batches.
+            # `torch.func.vjp` below gives the same bits, but takes 1.5 times as long on small batches.
             with torch.enable_grad(), inner_gradient():
                 leaf = y if y.requires_grad and again else y.detach().requires_grad_()
                 return torch.autograd.grad(self.energy(leaf, eps).sum(), leaf, create_graph=again)[0]
@@ -58,7 +59,7 @@ class Energy(Estimator):
         return pull_back(torch.ones_like(total))[0]
 
     def value_and_gradient(self, y: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
-        """f(y), (B,), and ∇f(y), (B, C, H, W), from one pass through the network. They cannot be differentiated again."""
+        """f(y), (B,), and ∇f(y), (B, C, H, W), by one pass through the network. Neither can be differentiated again."""
         if type(self).gradient is not Energy.gradient:  # the model has a gradient in closed form
             return self.energy(y, eps), self.gradient(y, eps)
         with torch.enable_grad():
@@ -90,7 +91,7 @@ class LatentEnergy(Energy):
     def kl(self, z: Tensor, mu: Tensor, lam: Tensor) -> Tensor:
         """KL[q(z|y), p(z)] in nats, (B, d_z) each -> (B,). Here the prior is N(0, I), Eq. 15.
 
-        A model with another prior overrides this. Without a closed form it may use the unbiased estimate
+        A model with another prior overrides this method. If its KL has no closed form, it may return the unbiased estimate
         log q(z|y) - log p(z) at the sample `z`.
         """
         return kl_to_standard_normal(mu, lam)

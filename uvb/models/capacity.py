@@ -1,4 +1,4 @@
-"""Capacity: parameter counts (Table 1), and configs whose counts match."""
+"""Capacity: count parameters (Table 1), and find configs that give different models the same count."""
 
 from bisect import bisect_left
 from collections.abc import Iterator
@@ -15,22 +15,22 @@ from uvb.models.base import Estimator
 from uvb.models.registry import Builder, Model, get_model
 from uvb.spec import Shape
 
-TOLERANCE = 0.01  # the largest relative difference between a matched count and UVB's
-MOST = 1 << 24  # the largest value that is tried for a field of a config
+TOLERANCE = 0.01  # the largest allowed relative difference between a matched count and UVB's
+MOST = 1 << 24  # the search tries values of a field up to about this
 
 
 def count_parameters(module: nn.Module) -> int:
-    """dim(ϑ), as in Table 1: all parameters, including DEEN's output bias, which is not trained."""
+    """dim(ϑ) as in Table 1: the number of all parameters, including DEEN's output bias, which is not trained."""
     return sum(p.numel() for p in module.parameters())
 
 
 def parameters(model: str, shape: Shape, widths: Config) -> int:
-    """dim(ϑ) of a model on images of `shape`. No weights are allocated. Raises `UserError` if no such model can be built."""
+    """dim(ϑ) of a model for images of `shape`. Raises `UserError` if the model cannot be built for them."""
     return _count(get_model(model).build, shape, widths)
 
 
 def skeleton(model: str, shape: Shape, widths: Config) -> Estimator:
-    """Build the model on the meta device, which allocates no memory, or on the CPU if the meta device fails."""
+    """Build the model on the meta device, which allocates no memory. If that fails, build it on the CPU."""
     return _skeleton(get_model(model).build, shape, widths)
 
 
@@ -58,29 +58,30 @@ def _count(build: Builder, shape: Shape, widths: Config) -> int:
 
 
 def scaled_widths(widths: Any, factor: float) -> Any:
-    """A config whose network is `factor` times as wide. Raises `UserError` if it has no method ``scaled(factor)``."""
+    """A config for a network that is `factor` times as wide. Raises `UserError` if `widths` has no method ``scaled``."""
     if factor == 1:
         return widths
     if not hasattr(widths, "scaled"):
         raise UserError(
             f"{type(widths).__name__} cannot be made wider or narrower: give it a method scaled(factor), "
-            "or register its model with match="
+            "or register the model with match="
         )
     return widths.scaled(factor)
 
 
 def matched_widths(model: str, shape: Shape, target: int, tolerance: float = TOLERANCE, start: Any = None) -> Any:
-    """The config of `model` on images of `shape` whose parameter count is within `tolerance` of `target`.
+    """The config with which `model` has `target` parameters on images of `shape`, within the relative `tolerance`.
 
-    Only the fields that the model names in `match` change. A single field gets the value whose count is nearest to `target`.
-    With a second, finer field the search begins at that field's default and goes outwards, from half to twice the default. It
-    ends at the first value at which the first field can reach the tolerance. The count must not fall when a field grows.
+    Only the fields that the model names in `match` change. If this is one field, it gets the value whose count is nearest to
+    `target`. If there is a second, finer field, the search tries values of that field from its default outwards, between half
+    and twice the default. It stops at the first value at which the first field can come within the tolerance. The count must
+    not fall when a field grows.
 
     Args:
-        start: the config in which a single field changes. None: the model's default.
+        start: the config in which the fields change. None: the model's default.
 
     Raises:
-        UserError: no value fits.
+        UserError: no value comes within the tolerance.
     """
     entry = get_model(model)
     if not entry.match:
@@ -93,12 +94,12 @@ def matched_widths(model: str, shape: Shape, target: int, tolerance: float = TOL
     advice = ", or name a second, finer field in its match=" if len(entry.match) == 1 else ""
     raise UserError(
         f"no widths of {model} on {shape} images come within {100 * tolerance:g} % of UVB's {target:,} parameters; "
-        f"choose another --width, or leave it out{advice}"
+        f"choose another --width, or leave the model out{advice}"
     )
 
 
 def _fine_variants(entry: Model, start: Config) -> Iterator[list[Config]]:
-    """Yield `start` with other values of the finer field: the default first, then pairs at growing distance from it.
+    """Yield configs like `start` with other values of the finer field: first the default, then pairs farther and farther away.
 
     Without a finer field yield only `start`.
     """
@@ -112,10 +113,10 @@ def _fine_variants(entry: Model, start: Config) -> Iterator[list[Config]]:
 
 
 def _nearest(entry: Model, shape: Shape, target: int, config: Config) -> list[tuple[float, int, Config]]:
-    """The configs with the largest count below `target` and the smallest above, by the first field of `match`.
+    """Change the first field of `match` until the count is just below `target`, and until it is just above.
 
     Returns:
-        (relative error of the count, value of the field, config) of each.
+        For both configs: the relative error of the count, the value of the field, and the config.
     """
 
     def count(value: int) -> int:
@@ -135,7 +136,9 @@ def _first(config: Config, name: str) -> int:
 
 
 def _with(config: Any, name: str, value: int) -> Config:
-    """`config` with `value` for the field `name`. A tuple keeps its proportions, and `value` becomes its first number."""
+    """`config` with the field `name` set to `value`. If the field is a tuple, `value` becomes its first number, and the others
+    change in proportion.
+    """
     before = getattr(config, name)
     after = tuple(max(1, round(part / before[0] * value)) for part in before) if isinstance(before, tuple) else value
     changed: Config = replace(config, **{name: after})
@@ -143,33 +146,33 @@ def _with(config: Any, name: str, value: int) -> Config:
 
 
 def default_widths(model: str, shape: Shape) -> Any:
-    """The config of `model` on images of `shape`, matched to UVB's count. On the shapes in `keep_on` it stays as it is.
+    """The config of `model` on images of `shape`, matched to UVB's parameter count. On shapes in `keep_on` nothing is matched.
 
     DEEN keeps the paper's widths on the paper's two image shapes.
 
     Raises:
-        UserError: no such model can be built, or no width fits.
+        UserError: no such model can be built, or no widths come within the tolerance.
     """
     entry = get_model(model)
     if not entry.match or shape in entry.keep_on:
-        parameters(model, shape, entry.widths)  # raises if, say, the convolutions leave no pixel
+        parameters(model, shape, entry.widths)  # raises if the model cannot be built for these images
         return entry.widths
     return matched_widths(model, shape, parameters("uvb", shape, get_model("uvb").widths))
 
 
 def widths_at(model: str, shape: Shape, factor: float) -> Any:
-    """The config with which `model` has as many parameters as UVB with `factor` times its widths.
+    """The config with which `model` has as many parameters as UVB has at `factor` times its widths.
 
-    Factor 1 gives `default_widths`. A model without `match` is only scaled by `factor`, not matched.
+    Factor 1 gives `default_widths`. A model without `match` is scaled by `factor`, but its count is not matched.
 
     Raises:
-        UserError: no width fits.
+        UserError: no widths come within the tolerance.
     """
     if factor == 1:
         return default_widths(model, shape)
     if not get_model(model).match:
         return scaled_widths(default_widths(model, shape), factor)
-    # Scale a model with one field to match first, otherwise its other layers would keep the paper's width.
+    # If only one field is matched, first scale all widths. Otherwise the other layers would keep the paper's width.
     start = scaled_widths(get_model(model).widths, factor) if len(get_model(model).match) == 1 else None
     target = parameters("uvb", shape, scaled_widths(default_widths("uvb", shape), factor))
     return matched_widths(model, shape, target, start=start)

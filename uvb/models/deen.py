@@ -14,7 +14,7 @@ PAPER_SHAPES: tuple[Shape, ...] = ((1, 28, 28), (3, 32, 32))  # MNIST, CIFAR-10
 
 @register_model("deen", widths=PAPER_WIDTHS, match=("conv", "hidden"), keep_on=PAPER_SHAPES)
 class DEEN(Energy):
-    """f(y) = ConvNet(y). The output bias is a constant of the energy. It counts in Table 1 and gets no gradient."""
+    """f(y) = ConvNet(y). The output bias only adds a constant to the energy, so it gets no gradient. Table 1 counts it."""
 
     def __init__(self, shape: Shape, widths: Widths, activation: str, sigma: float) -> None:
         super().__init__(sigma)

@@ -1,4 +1,4 @@
-"""A trained model as a folder: weights in safetensors, spec and card in JSON. Loading runs no pickled code."""
+"""Save a trained model as a folder, and load it: weights in safetensors, spec and card in JSON. Nothing is unpickled."""
 
 import json
 import math
@@ -18,14 +18,14 @@ from uvb.models.base import Estimator
 from uvb.models.registry import build_model, code_changed, get_model
 from uvb.spec import RunSpec
 
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # what weights may be stored in
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # dtypes in which weights may be stored
 
 
 def save_model(model: Estimator, spec: RunSpec, folder: str | Path, card: dict[str, Any] | None = None) -> Path:
     """Write model.safetensors, spec.json and card.json into `folder`. Return the folder.
 
     Args:
-        card: facts for people. card.json has these and a hash of the model's code.
+        card: facts about the model for people. card.json has these facts and a hash of the model's code.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -36,7 +36,7 @@ def save_model(model: Estimator, spec: RunSpec, folder: str | Path, card: dict[s
 
 
 def storable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors as safetensors takes them: detached, contiguous, on the CPU. Tied weights, which share memory, are copied."""
+    """Make tensors detached, contiguous and on the CPU, for safetensors. Copy tensors that share memory (tied weights)."""
     stored, seen = {}, set()
     for name, tensor in tensors.items():
         kept = tensor.detach().cpu().contiguous()
@@ -53,13 +53,13 @@ def load_spec(folder: str | Path) -> RunSpec:
         return RunSpec.from_json(json.loads(_text(path)))
     except (OSError, ValueError, RecursionError, UserError) as error:  # RecursionError: JSON nested thousands deep
         raise UserError(
-            f"{folder} holds no trained model ({type(error).__name__} reading spec.json); give a folder with "
-            "model.safetensors and spec.json, as a study writes to models/<spec_id>/model"
+            f"{folder} holds no trained model ({type(error).__name__} while reading spec.json); give a folder with "
+            "model.safetensors and spec.json, such as a study's models/<spec_id>/model"
         ) from error
 
 
 def _text(path: Path) -> str:
-    """The text of a file. Raises OSError where `path` is a pipe, which would never answer, or a folder."""
+    """The text of a file. Raises OSError if `path` is a folder or a pipe. Reading a pipe might never end."""
     if path.exists() and not path.is_file():
         raise OSError(f"{path.name} is not a file")
     return path.read_text()
@@ -74,12 +74,12 @@ def _card(folder: str | Path) -> dict[str, Any]:
 
 
 def load(folder: str | Path, device: str = "cpu") -> Estimator:
-    """The estimator (or energy) in `folder`, in evaluation mode, with its `spec` as an attribute.
+    """Load the estimator (or energy) in `folder`, in evaluation mode. Its attribute `spec` is set.
 
-    Weights that are stored in half precision become float32. Warns if the model's code has changed since the training.
+    Weights that are stored in half precision become float32. There is a warning if the model's code has changed since training.
 
     Raises:
-        UserError: the folder holds no model, its weights or their σ do not fit its spec, or a weight is not finite.
+        UserError: the folder holds no model, the weights or σ do not fit the spec, or a weight is not finite.
     """
     spec = load_spec(folder)
     path = Path(folder) / "model.safetensors"
@@ -89,7 +89,7 @@ def load(folder: str | Path, device: str = "cpu") -> Estimator:
         weights = load_file(path)
         _require_floats(weights, model)
         dtypes = {weights[name].dtype for name, _ in model.named_parameters() if name in weights}
-        stored = max(dtypes, key=lambda dtype: dtype.itemsize)  # half precision is for storing only
+        stored = max(dtypes, key=lambda dtype: dtype.itemsize)
         model.to(stored if stored.itemsize > 2 else torch.float32).load_state_dict(weights)
     except Exception as error:  # safetensors has its own exception types, load_state_dict raises RuntimeError
         raise UserError(f"the weights in {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
@@ -97,22 +97,22 @@ def load(folder: str | Path, device: str = "cpu") -> Estimator:
         raise UserError(f"the weights in {folder} are not finite ({broken[0]}); train the model again, at a lower rate")
     sigma = weights.get("sigma")
     if sigma is not None and not math.isclose(float(sigma), spec.sigma, rel_tol=0.01):  # it may be stored in half precision
-        raise UserError(f"the weights in {folder} are of σ = {float(sigma):g}, and its spec.json says {spec.sigma:g}")
+        raise UserError(f"the weights in {folder} have σ = {float(sigma):g}, but its spec.json says {spec.sigma:g}")
     if code_changed(spec.model, _card(folder).get("code")):
-        warnings.warn(f"the code of {spec.model} has changed since {folder} was trained: this is another model", stacklevel=2)
+        warnings.warn(f"the code of {spec.model} has changed since {folder} was trained: results may differ", stacklevel=2)
     model.spec = spec
     return model.to(device).eval().requires_grad_(False)
 
 
 def _require_floats(weights: Mapping[str, Tensor], model: Estimator) -> None:
-    """Raise ValueError where the model has floats and the file has not. PyTorch would convert them and lose what they say."""
+    """Raise ValueError if the file has integers where the model has floats, or the reverse. PyTorch would convert silently."""
     for name, own in model.state_dict().items():
         if name in weights and (weights[name].dtype in FLOATS) != (own.dtype in FLOATS):
-            raise ValueError(f"{name} is stored as {weights[name].dtype}; the model's is {own.dtype}")
+            raise ValueError(f"{name} is stored as {weights[name].dtype}, but the model has {own.dtype}")
 
 
 def _require_fitting(spec: RunSpec, path: Path) -> None:
-    """Raise `UserError` unless the file of weights has the tensors and shapes of the model of `spec`. Reads only its header."""
+    """Raise `UserError` unless the file of weights has the tensor names and shapes of the spec's model. Read only headers."""
     try:
         if path.exists() and not path.is_file():
             raise OSError(f"{path.name} is not a file")
@@ -129,11 +129,11 @@ def _require_fitting(spec: RunSpec, path: Path) -> None:
         if isinstance(error, OverflowError) or re.search("overflow|too large|out of range", str(error).lower()):
             line = str(error).splitlines()[0]
             raise UserError(f"{path.parent}/spec.json asks for a model that cannot be built: {line}") from error
-        return  # a plug-in that cannot be built on the meta device; load_state_dict compares the shapes
+        return  # a plug-in may not support the meta device; later load_state_dict compares the shapes
     unlike = sorted(name for name in stored.keys() | wanted if stored.get(name) != wanted.get(name))
     if unlike:
         name = unlike[0]
         raise UserError(
             f"the weights in {path.parent} do not fit its spec.json: {name} is {stored.get(name, 'absent')}, "
-            f"the spec asks for {wanted.get(name, 'none')}"
+            f"but the spec needs {wanted.get(name, 'none')}"
         )

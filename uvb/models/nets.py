@@ -1,6 +1,6 @@
 """The paper's networks (Sec. 3.1): 3x3 convolutions, stride 1, no padding, with biases.
 
-The paper does not state the size of the kernel. It follows from the counts in Table 1.
+The paper does not state the kernel size. It follows from the parameter counts in Table 1.
 """
 
 from torch import Tensor, nn
@@ -13,7 +13,11 @@ from uvb.spec import Shape
 
 
 def conv_output(shape: Shape, widths: Widths) -> Shape:
-    """Shape (C, H, W) after the convolutions. Each makes height and width 2 smaller. Raises `UserError` if no pixel is left."""
+    """The shape (C, H, W) after the convolutions. Each makes height and width smaller by 2.
+
+    Raises:
+        UserError: no pixel is left.
+    """
     lost = 2 * len(widths.conv)
     channels = widths.conv[-1] if widths.conv else shape[0]
     height, width = shape[1] - lost, shape[2] - lost
@@ -37,14 +41,14 @@ class Convolution(nn.Conv2d):
 
 
 class FlattenPixels(nn.Module):
-    """(B, C, H, W) -> (B, H W C), channels last, as the fast convolutions store their outputs. So nothing is copied."""
+    """(B, C, H, W) -> (B, H W C). The channels are last, as in the memory of channels-last images, so nothing is copied."""
 
     def forward(self, y: Tensor) -> Tensor:
         return y.permute(0, 2, 3, 1).flatten(1)
 
 
 class ConvNet(nn.Module):
-    """(B, C, H, W) -> (B, out): convolutions, one hidden linear layer, linear readout."""
+    """(B, C, H, W) -> (B, out): convolutions, one hidden linear layer, and a linear output layer."""
 
     def __init__(self, shape: Shape, widths: Widths, out: int, act: str) -> None:
         super().__init__()
@@ -62,7 +66,7 @@ class ConvNet(nn.Module):
 
 
 class Decoder(nn.Module):
-    """(B, d_z) -> (B, C, H, W) in (0, 1): one hidden linear layer, logistic readout (Sec. 3.1.1)."""
+    """(B, d_z) -> (B, C, H, W) in (0, 1): one hidden linear layer, and a logistic output layer (Sec. 3.1.1)."""
 
     def __init__(self, shape: Shape, widths: Widths, act: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Models that come with the package, by name."""
+"""Pretrained models that come with the package, by name."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from uvb.errors import UserError
 from uvb.models.base import Estimator
 from uvb.models.io import load
 
-SHIPPED = Path(__file__).resolve().parent.parent / "shipped"  # a folder for each model, with a card in README.md
+SHIPPED = Path(__file__).resolve().parent.parent / "shipped"  # each folder in it has one model and its model card, README.md
 
 
 def pretrained_names() -> list[str]:

@@ -18,9 +18,9 @@ from uvb.noise import key_to_seed
 from uvb.registry import Registry
 from uvb.spec import RunSpec, Shape
 
-_BASES = ("uvb.models.base", "torch.", "builtins", "abc", "typing")  # classes from here are not a model's own code
-# Code that was rewritten and still computes the same: old hash -> new hash. Weights trained with the old code still fit.
-# 2026-11-30: UVB's energy takes its KL from a method; quadratic energies share a base.
+_BASES = ("uvb.models.base", "torch.", "builtins", "abc", "typing")  # the code of a model does not include these parents
+# Code that was rewritten but computes the same: old hash -> new hash. Weights that were trained with the old code are valid.
+# 2026-11-30: UVB's energy takes its KL from a method; quadratic energies share a base class.
 _SAME_CODE = {
     "f6bfc28f5fbf": "172df70e16fc",  # uvb
     "140e6e40ff26": "d0f8f9bffabc",  # uvb_mean
@@ -40,13 +40,13 @@ class Model:
 
     Attributes:
         build: ``(shape, config, activation, sigma) -> Estimator``.
-        widths: its default config: the paper's `Widths`, or a frozen dataclass of its own.
-        objective: its default training objective (`uvb.training.objectives`).
-        match: the fields of its config that change until it has as many parameters as UVB (`uvb.models.capacity`): one field,
-            or a coarse and a fine one. Each is a whole number, or a tuple of whole numbers that keeps its proportions.
-            Empty: the config stays as it is.
+        widths: the default config: the paper's `Widths`, or a frozen dataclass of the model's own.
+        objective: the default training objective (`uvb.training.objectives`).
+        match: the config fields to change until the model has as many parameters as UVB (`uvb.models.capacity`): one field, or
+            a coarse and a fine field. Each is a whole number, or a tuple of whole numbers that keeps its proportions.
+            Empty: the config never changes.
         keep_on: image shapes (C, H, W) on which `match` has no effect.
-        code: a hash of the source of `build`, read when the model is registered. None: there is no source to read.
+        code: a hash of the source code of `build`, computed when the model is registered. None: there is no source code.
 
     Raises:
         UserError: the config is not a frozen dataclass of plain values, or `match` names a field that cannot grow.
@@ -78,8 +78,8 @@ def register_model(
 ) -> Callable[[Builder], Builder]:
     """Class or function decorator that registers a model by `name`. The arguments are those of `Model`.
 
-    A study compares two models image by image if their parameter counts differ by at most 25 %. ``match="hidden"`` changes the
-    field `hidden` of this model's config until its count is UVB's.
+    A study compares two models image by image only if their parameter counts differ by at most 25 %. For example,
+    ``match="hidden"`` changes the field `hidden` of the config until the model has as many parameters as UVB.
     """
 
     def add(build: Builder) -> Builder:
@@ -90,7 +90,7 @@ def register_model(
 
 
 def build_model(spec: RunSpec) -> Estimator:
-    """A freshly initialized model. Its weights have torch's default initialization and depend only on ``spec.seed``.
+    """Build an untrained model. The weights have torch's default initialization, drawn with ``spec.seed``.
 
     Raises:
         UserError: the spec's config is not of the class that the model declares.
@@ -104,19 +104,19 @@ def build_model(spec: RunSpec) -> Estimator:
 
 
 def code_changed(model: str, before: str | None) -> bool:
-    """Whether the code of `model` has changed since its hash was `before`, so that weights trained then no longer fit.
+    """Whether the code of `model` has changed since its hash was `before`. Then weights from that time are not valid.
 
-    False if either hash is unknown.
+    The result is False if either hash is unknown.
     """
     now = get_model(model).code
     return None not in (before, now) and now not in (before, _SAME_CODE.get(before or ""))
 
 
 def _code_of(build: Builder) -> str | None:
-    """A hash of the source of a builder. None: there is no source.
+    """A hash of the source code of a builder. None if there is no source code.
 
-    The hash of a class includes its parents, except those in `_BASES`. It leaves out decorators, comments, layout, docstrings,
-    and the functions that the code calls.
+    The hash of a class includes its parents, except those in `_BASES`. It does not depend on decorators, comments, layout,
+    docstrings, or the functions that the code calls.
     """
     ours = [each for each in getattr(build, "__mro__", [build]) if not each.__module__.startswith(_BASES)]
     found = []

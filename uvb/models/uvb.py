@@ -1,4 +1,4 @@
-"""UVB (Sec. 2.3): the negative ELBO of a VAE on Y as an energy (Eq. 17), and its variants."""
+"""UVB (Sec. 2.3) and variants of it. Its energy is the negative ELBO of a VAE on Y (Eq. 17)."""
 
 import math
 
@@ -17,7 +17,8 @@ PAPER_WIDTHS = Widths(conv=(32, 64, 128), hidden=200, latent=100, decoder=2000) 
 class UVB(LatentEnergy):
     """f(y) = ‖y - μ_y(z)‖² / 2σ² + KL[q(z|y), p(z)] with one z = μ + exp(λ/2) ε (Eq. 15-17).
 
-    μ and λ are two encoders that share no weights. The energy is random through ε. For a fixed ε it is a function of y alone.
+    Two encoders, which share no weights, compute μ and λ. The energy is random, because ε is. For a fixed ε it is a function of
+    y alone.
     """
 
     def __init__(self, shape: Shape, widths: Widths, activation: str, sigma: float) -> None:
@@ -28,7 +29,7 @@ class UVB(LatentEnergy):
         self.decoder = Decoder(shape, widths, activation)
 
     def encode(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        # Under autocast the nets return bf16, but the energy is float32.
+        # Under autocast the encoders return bf16, but the energy must have the dtype of y.
         return self.encoder_mu(y).to(y.dtype), self.encoder_lambda(y).to(y.dtype)
 
     def decode(self, z: Tensor) -> Tensor:
@@ -46,7 +47,10 @@ class UVB(LatentEnergy):
 
 @register_model("uvb_laplace", widths=PAPER_WIDTHS)
 class UVBLaplace(UVB):
-    """Remark 4: UVB with a Laplace decoder of scale b = σ. The reconstruction is ‖y - μ_y(z)‖₁ / b. The paper gives no b."""
+    """Remark 4: UVB with a Laplace decoder of scale b = σ. The reconstruction term is ‖y - μ_y(z)‖₁ / b.
+
+    The paper does not say which b it used.
+    """
 
     scale_over_sigma = 1.0
 
@@ -63,7 +67,7 @@ class UVBLaplaceMatched(UVBLaplace):
 
 @register_model("uvb_mean", widths=PAPER_WIDTHS)
 class UVBMean(UVB):
-    """Beyond the paper (open question 1): UVB without sampling, z = μ. The KL term stays."""
+    """UVB without sampling: z = μ. The KL term stays. For open question 1, not in the paper."""
 
     def __init__(self, shape: Shape, widths: Widths, activation: str, sigma: float) -> None:
         super().__init__(shape, widths, activation, sigma)

@@ -1,4 +1,4 @@
-"""Samplers of Y, one in each file. Importing this package registers them."""
+"""Samplers of Y: Markov chains with density exp(-f). Importing this package registers them."""
 
 from uvb.registry import import_files
 from uvb.sampling.registry import Sampler, get_sampler, register_sampler, sampler_names

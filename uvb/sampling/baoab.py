@@ -1,4 +1,4 @@
-"""Underdamped Langevin MCMC by the BAOAB splitting, from the author's later work. Not in the paper."""
+"""Underdamped Langevin MCMC with the BAOAB splitting, from the author's later work. It is not in the paper."""
 
 import math
 
@@ -14,11 +14,12 @@ from uvb.sampling.registry import register_sampler
 def baoab_update(
     y: Tensor, velocity: Tensor, gradient: Tensor, noise: Tensor, delta: float, friction: float
 ) -> tuple[Tensor, Tensor]:
-    """One step of dy = v dt, dv = -∇f dt - γ v dt + √(2γ) dW with time step δ and unit mass. All tensors have one shape.
+    """One step of dy = v dt, dv = -∇f dt - γ v dt + √(2γ) dW with time step δ and unit mass. All tensors have the same shape.
 
-    BAOAB kicks by half a step, drifts by half a step, refreshes the velocity, drifts and kicks. The last kick of a step and the
-    first kick of the next use the same gradient. This function joins the two, so a step costs one gradient. `velocity` is the
-    velocity before the last kick. After that kick it would be v - δ∇f(y)/2.
+    A BAOAB step is: half a kick (B), half a drift (A), refresh the velocity (O), half a drift (A), half a kick (B). The last
+    kick of a step and the first kick of the next step use the same gradient. This function does both at once, so a step costs
+    one gradient. Therefore `velocity` is the velocity v before the last kick of the previous step. After that kick it would be
+    v - δ∇f(y)/2.
 
     On a quadratic energy y²/2s² the positions have exactly the right variance for any δ < 2s. On other energies the error is
     second order in δ.

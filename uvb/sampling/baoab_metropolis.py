@@ -1,4 +1,4 @@
-"""BAOAB with a Metropolis test, which makes the walk of `uvb.sampling.baoab` exact. Not in the paper."""
+"""BAOAB with a Metropolis test, so that the stationary density is exactly exp(-f). It is not in the paper."""
 
 import math
 
@@ -18,15 +18,17 @@ def baoab_metropolis_step(
 ) -> WalkState:
     """One BAOAB step as a proposal. A rejected chain stays where it is and reverses its velocity.
 
-    The steps B and A keep volume, and O keeps the velocity's normal density. So the acceptance ratio is exp(-work), where work
-    is the change of H = f(y) + ‖v‖²/2 over the steps B and A alone (the shadow work). The test needs the velocity after the
-    last kick. So `state.velocity` is that velocity here. In `uvb.sampling.baoab` it is the velocity before the last kick.
+    The parts B and A preserve volume, and O preserves the normal density of the velocity. So the acceptance ratio is
+    exp(-work), where work is the change of H = f(y) + ‖v‖²/2 over the parts B and A (the shadow work).
+
+    Here `state.velocity` is the velocity after the last kick, because the test needs it. In `uvb.sampling.baoab` it is the
+    velocity before the last kick.
     """
     old = current_point(energy, state, seed, batch)
     noise = normal(tuple(state.y.shape), seed, "walk", state.step, device=state.y.device).to(state.y)
     keep = math.exp(-friction * delta)
     kicked = state.velocity - 0.5 * delta * old.gradient  # B
-    refreshed = keep * kicked + math.sqrt(1 - keep**2) * noise  # O, between the two halves of A
+    refreshed = keep * kicked + math.sqrt(1 - keep**2) * noise  # O; the next line does both parts A
     new = point(energy, state.y + 0.5 * delta * (kicked + refreshed), seed, batch)
     velocity = refreshed - 0.5 * delta * new.gradient  # B
     before = old.energy + 0.5 * (squares(state.velocity) - squares(kicked))

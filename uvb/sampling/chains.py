@@ -1,4 +1,4 @@
-"""Chains: the state that continues a Markov chain, how chains begin, and how a diverging chain ends."""
+"""Markov chains: their state, how they begin, and how a diverging chain is stopped."""
 
 from typing import NamedTuple
 
@@ -9,19 +9,20 @@ from uvb.models.base import Energy, draw_latent_noise
 from uvb.noise import generator, normal
 
 LARGEST_RMS = 1000.0  # a chain has diverged if the root mean square of its pixels exceeds this times max(1, σ)
-NEVER = -1  # in `stopped_at`: the chain has not diverged
+NEVER = -1  # the value of `stopped_at` for a chain that has not diverged
 
 
 class WalkState(NamedTuple):
-    """The whole state of B chains. Every draw is keyed by (seed, step), so a saved state continues bit for bit.
+    """The whole state of B chains. All random numbers are keyed by (seed, step), so a saved state continues bit for bit.
 
     Attributes:
-        y: (B, C, H, W), where the chains are. A stopped chain stays at its last finite position.
-        velocity: (B, C, H, W), used by the underdamped samplers only (see `uvb.sampling.baoab`).
+        y: (B, C, H, W), where the chains are. A chain that diverged stays at its last valid position.
+        velocity: (B, C, H, W), used only by the underdamped samplers (see `uvb.sampling.baoab`).
         step: steps taken so far.
         stopped_at: (B,) int64, the step at which a chain diverged, or -1.
         accepted: (B,) int64, proposals accepted so far. 0 for a sampler without a Metropolis test.
-        energy: (B,), f(y). A Metropolis sampler keeps it, so that a step costs one gradient. None: not computed yet.
+        energy: (B,), f(y). Samplers with a Metropolis test keep it, so that the next step need not compute it again. None: not
+            computed yet.
         gradient: (B, C, H, W), ∇f(y), kept for the same reason.
     """
 
@@ -47,13 +48,13 @@ def begin(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> WalkState:
-    """n chains at y₀ ~ Unif([0, 1]^d), the start of Sec. 3.4, with velocities ~ N(0, I), keyed by `seed`."""
+    """Begin n chains at y₀ ~ Unif([0, 1]^d), as in Sec. 3.4, with velocities ~ N(0, I), keyed by `seed`."""
     y = torch.rand(n, *shape, generator=generator(seed, "chains", device=device), device=device)
     return begin_at(y.to(dtype), seed)
 
 
 def begin_at(y: Tensor, seed: int) -> WalkState:
-    """Chains at positions `y`, (B, C, H, W), with velocities ~ N(0, I), keyed by `seed`."""
+    """Begin chains at positions `y`, (B, C, H, W), with velocities ~ N(0, I), keyed by `seed`."""
     velocity = normal(tuple(y.shape), seed, "velocity", device=y.device).to(y)
     never = torch.full((len(y),), NEVER, device=y.device)
     return WalkState(y, velocity, 0, never, torch.zeros_like(never))
@@ -73,15 +74,15 @@ def chain_gradient(energy: Energy, state: WalkState, seed: int, batch: int | Non
 
 
 def held_noise(energy: Energy, n: int, seed: int, like: Tensor) -> Tensor:
-    """One ε ~ N(0, I), keyed by the seed alone, for all n chains and all steps: (n, noise_dim).
+    """One ε ~ N(0, I) for all n chains and all steps, repeated to (n, noise_dim). Only the seed is its key.
 
-    With ε held fixed, a random energy such as UVB's is a function of y, and exp(-f) is a density.
+    With a fixed ε a random energy such as UVB's is a function of y alone, and exp(-f) is a density.
     """
     return normal((1, energy.noise_dim), seed, "held latent", device=like.device).to(like).expand(n, -1)
 
 
 def advance(state: WalkState, y: Tensor, velocity: Tensor, sigma: Tensor) -> WalkState:
-    """Move chains to (y, velocity). A chain whose new values are not finite or exceed `LARGEST_RMS` stops at its old place."""
+    """Move chains to (y, velocity). If a chain's new values are not finite or exceed `LARGEST_RMS`, it stops where it was."""
     step = state.step + 1
     rms = torch.maximum(rms_of(y), rms_of(velocity))
     sound = rms < LARGEST_RMS * sigma.clamp(min=1.0)  # False for nan too

@@ -1,4 +1,4 @@
-"""An energy composed with a measurement: sample the posterior of Y given v = A y + τ noise, and jump from there."""
+"""Compose an energy with a measurement v = A y + τ noise: sample Y from its posterior given v, and jump to X."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from uvb.sampling.chains import begin
 from uvb.sampling.walk_jump import WalkJump, walk_jump
 
 TASKS = ("inpaint", "deblur", "enlarge")
-LEAPFROGS = 7  # with τ = σ/2 they are a quarter period of directions of scale σ, which makes draws nearly independent
+LEAPFROGS = 7  # with τ = σ/2 about a quarter of the period of directions of scale σ, so draws are nearly independent
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class Measurement:
 
 
 def measurement(task: str, shape: tuple[int, ...], like: Tensor) -> Measurement:
-    """The measurement of a task. Inpaint: the right half is missing. Deblur: 3x3 means. Enlarge: 2x2 means.
+    """The measurement of a task: "inpaint" loses the right half, "deblur" takes 3x3 means, "enlarge" takes 2x2 means.
 
     Raises:
-        UserError: for another task, or if the images to enlarge have odd sides.
+        UserError: the task is unknown, or the images to enlarge have odd sides.
     """
     channels, height, width = shape
     seen = torch.ones(shape).to(like)
@@ -53,11 +53,12 @@ def measurement(task: str, shape: tuple[int, ...], like: Tensor) -> Measurement:
 class Conditioned(Energy):
     """f(y) + ‖v - A y‖² / 2τ², which is -log p(y | v) up to a constant.
 
-    The estimator is that of `prior`, because v depends on X only through y.
+    As an estimator it equals `prior`, because v depends on X only through y.
 
     Args:
         prior: the energy f.
-        observed: v, one for each image of the batch. So the caller must never split a batch.
+        measured: A.
+        observed: v, one for each image of the batch. So every call must pass the whole batch.
         tau: τ, above 0.
 
     Raises:
@@ -84,8 +85,8 @@ class Restored(NamedTuple):
     """Posterior draws of N images, by `chains` chains each.
 
     Attributes:
-        y: (T, N, chains, C, H, W), draws of the noisy image.
-        x_hat: the same shape, the jumps from these draws. Their mean estimates X, and their spread is the uncertainty of X.
+        y: (T, N, chains, C, H, W), posterior draws of the noisy image.
+        x_hat: (T, N, chains, C, H, W), the jumps from these draws. Their mean estimates X, and their spread its uncertainty.
         acceptance: the share of proposals accepted.
         stopped: how many of all chains diverged.
     """
@@ -100,11 +101,13 @@ class Restored(NamedTuple):
 def restore(
     prior: Energy, measured: Measurement, observed: Tensor, tau: float, *, chains: int, draws: int, warm_up: int, seed: int
 ) -> Restored:
-    """Walk on f(y) + ‖v - A y‖²/2τ² from Unif[0, 1]^d by Hamiltonian Monte Carlo, and jump after every trajectory.
+    """Sample exp(-f(y) - ‖v - A y‖²/2τ²) from Unif[0, 1]^d by Hamiltonian Monte Carlo, and jump after every trajectory.
 
     Args:
         observed: v, (N, ...), one measurement for each image.
-        draws: how many draws of each chain to keep, after `warm_up` trajectories.
+        chains: how many chains each image gets.
+        draws: how many draws of each chain to keep.
+        warm_up: how many trajectories to discard before these draws.
 
     Raises:
         UserError: every chain diverged.

@@ -1,4 +1,4 @@
-"""Hamiltonian Monte Carlo, and its one-step case MALA: Langevin MCMC (Eq. 19) with a Metropolis test. Not in the paper."""
+"""Hamiltonian Monte Carlo, and MALA: Langevin MCMC (Eq. 19) with a Metropolis test. Neither is in the paper."""
 
 import math
 
@@ -18,10 +18,10 @@ from uvb.sampling.registry import register_sampler
 def hmc_step(
     energy: Energy, state: WalkState, seed: int, *, delta: float, leapfrogs: float, batch: int | None = None
 ) -> WalkState:
-    """Draw a velocity, and follow dy = v dt, dv = -∇f dt for `leapfrogs` leapfrog steps of length δ.
+    """Draw a velocity, and follow dy = v dt, dv = -∇f dt for `leapfrogs` leapfrog steps of size δ.
 
-    The end is accepted with probability min(1, exp(H - H')), where H = f(y) + ‖v‖²/2 at the start, and H' at the end. The
-    energy's ε is `held_noise`. The other draws are keyed by (seed, step).
+    The end point is accepted with probability min(1, exp(H - H')), where H is f(y) + ‖v‖²/2 at the start, and H' at the end.
+    The energy's ε is `held_noise`. The other random numbers are keyed by (seed, step).
     """
     old = current_point(energy, state, seed, batch)
     first = normal(tuple(state.y.shape), seed, "walk", state.step, device=state.y.device).to(state.y)
@@ -38,6 +38,6 @@ def hmc_step(
 def mala_step(energy: Energy, state: WalkState, seed: int, *, delta: float, batch: int | None = None) -> WalkState:
     """One step of Eq. 19, y - δ²∇f(y) + √2 δ ε, as a proposal that a Metropolis test accepts or rejects.
 
-    This is `hmc_step` with one leapfrog step of length √2 δ: proposal and acceptance ratio are the same.
+    This equals `hmc_step` with one leapfrog step of size √2 δ: the proposal and the acceptance ratio are the same.
     """
     return hmc_step(energy, state, seed, delta=math.sqrt(2) * delta, leapfrogs=1, batch=batch)

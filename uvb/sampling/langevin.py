@@ -12,9 +12,9 @@ from uvb.sampling.registry import register_sampler
 
 
 def langevin_update(y: Tensor, gradient: Tensor, noise: Tensor, delta: float) -> Tensor:
-    """y - δ² ∇f(y) + √2 δ ε, Eq. 19. All tensors have one shape.
+    """y - δ² ∇f(y) + √2 δ ε, Eq. 19. All tensors have the same shape.
 
-    On the energy y²/2s² its stationary variance is s² / (1 - δ²/2s²): an error of first order in the time step δ².
+    On the energy y²/2s² the stationary variance is s² / (1 - δ²/2s²) instead of s²: a first-order error in the time step δ².
     """
     return y - delta**2 * gradient + math.sqrt(2) * delta * noise
 
@@ -22,9 +22,9 @@ def langevin_update(y: Tensor, gradient: Tensor, noise: Tensor, delta: float) ->
 @register_sampler("langevin", settings=lambda sigma: {"delta": 0.2 * sigma})
 @torch.no_grad()
 def langevin_step(energy: Energy, state: WalkState, seed: int, *, delta: float, batch: int | None = None) -> WalkState:
-    """One step of every chain. ε and the noise are keyed by (seed, step). The velocities stay the same.
+    """One step of every chain. ε and the noise are keyed by (seed, step). The velocities are not used.
 
-    δ is the paper's 0.2 (Fig. 3) in units of σ. The curvature of the energy of Y is at most 1/σ², so this step suits every σ.
+    The usual δ is 0.2 σ, as in Fig. 3 with σ = 1. It suits every σ, because the curvature of the energy of Y is at most 1/σ².
     """
     gradient = chain_gradient(energy, state, seed, batch)
     noise = normal(tuple(state.y.shape), seed, "walk", state.step, device=state.y.device).to(state.y)

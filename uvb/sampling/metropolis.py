@@ -1,4 +1,4 @@
-"""The Metropolis test. It makes a walk exact: at any step size the stationary density of its chains is exp(-f)."""
+"""The Metropolis test. With it the stationary density of the chains is exactly exp(-f), at any step size."""
 
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ class Point(NamedTuple):
 
 
 def point(energy: Energy, y: Tensor, seed: int, batch: int | None) -> Point:
-    """f and ∇f at y, with the ε of `held_noise`. `batch` chains go through the network at once (None: all)."""
+    """Compute f and ∇f at y, with the ε of `held_noise`, for `batch` chains at once (None: all)."""
     eps, size = held_noise(energy, len(y), seed, y), batch or max(1, len(y))
     parts = [energy.value_and_gradient(part, e) for part, e in zip(y.split(size), eps.split(size), strict=True)]
     values, gradients = zip(*parts, strict=True)
@@ -27,7 +27,7 @@ def point(energy: Energy, y: Tensor, seed: int, batch: int | None) -> Point:
 
 
 def current_point(energy: Energy, state: WalkState, seed: int, batch: int | None) -> Point:
-    """The chains' positions, with f and ∇f from `state`. Only the first step of a walk has to compute them."""
+    """The chains' positions, with f and ∇f from `state`. They are computed here only at the first step of a walk."""
     if state.energy is None or state.gradient is None:
         return point(energy, state.y, seed, batch)
     return Point(state.y, state.energy, state.gradient)
@@ -39,14 +39,14 @@ def metropolis_test(
     """Accept each chain's proposal with probability min(1, exp(log_ratio)).
 
     Args:
-        log_ratio: (B,). A proposal whose ratio is nan is rejected.
-        velocity: the new velocities if the proposal is accepted, and if it is rejected.
+        log_ratio: (B,), the log of the acceptance ratio. If it is nan, the proposal is rejected.
+        velocity: two tensors: the chain's next velocity if the proposal is accepted, and if it is rejected.
     """
     uniform = torch.rand(len(old.y), generator=generator(seed, "accept", state.step, device=old.y.device), device=old.y.device)
     taken = uniform.to(log_ratio).log() < log_ratio  # False for nan
     wide = as_images(taken, old.y)
     y = torch.where(wide, new.y, old.y)
-    y = torch.where(as_images(old.energy.isfinite(), y), y, torch.nan)  # without a finite energy a chain has diverged
+    y = torch.where(as_images(old.energy.isfinite(), y), y, torch.nan)  # `advance` then stops a chain without a finite energy
     moved = advance(state, y, torch.where(wide, *velocity), sigma)
     return moved._replace(
         accepted=state.accepted + (taken & moved.alive),

@@ -1,4 +1,4 @@
-"""NEBULA (Sec. 3.3.1): the gradient flow of an energy, which ends in its attractors."""
+"""NEBULA (Sec. 3.3.1): follow the gradient flow of an energy to its attractors."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -18,8 +18,8 @@ class FlowState(NamedTuple):
         y: (B, C, H, W), where the images are.
         gradient: (B, C, H, W), ∇f(y).
         energy: (B,), f(y), in nats.
-        time: (B,), the flow's time so far: the sum of its step sizes.
-        step_size: (B,), the next step.
+        time: (B,), the flow's time so far: the sum of the accepted step sizes.
+        step_size: (B,), the size of the next step.
         steps: (B,), steps accepted so far.
         converged: (B,) bool.
     """
@@ -39,17 +39,17 @@ def gradient_flow(
 ) -> Iterator[FlowState]:
     """Follow dy/dt = -∇f(y) from `y`. Yield the state at the start and after each trial step, until all images converged.
 
-    This is Euler's method with a step size s for each image. A trial step is accepted if it changes the gradient by at most
-    `accuracy` of its norm. Then s times the curvature is below `accuracy`, so the step cannot pass the minimum. After an
-    accepted step s grows by half, up to σ². After a rejected step s is halved. An image has converged when the root mean square
-    of σ² ∇f(y) = y - x̂(y) is below `tolerance`, in units of pixels.
+    This is Euler's method with an adaptive step size s for each image. A trial step is accepted if it changes the gradient by
+    at most `accuracy` times the gradient's norm. Then s times the curvature is below `accuracy`, so the step cannot pass the
+    minimum. After an accepted step s grows by half, up to σ². After a rejected step s is halved. An image has converged when
+    the root mean square of σ² ∇f(y) = y - x̂(y) is below `tolerance`, in units of pixels.
 
     Args:
-        eps: (B, noise_dim), held fixed, so that f is a function of y alone.
-        max_steps: most trial steps. After them ``converged`` is False for the images that need more.
+        eps: (B, noise_dim), fixed for the whole flow, so that f is a function of y alone.
+        max_steps: the largest number of trial steps. For images that need more, ``converged`` stays False.
 
     Raises:
-        UserError: if tolerance or accuracy is not above 0, or accuracy is not below 1.
+        UserError: tolerance is not above 0, or accuracy is not between 0 and 1.
     """
     if not (tolerance > 0 and 0 < accuracy < 1):
         raise UserError(f"tolerance = {tolerance} must be above 0, and accuracy = {accuracy} between 0 and 1")
@@ -69,7 +69,7 @@ def gradient_flow(
 def _trial_step(
     energy: Energy, state: FlowState, eps: Tensor, moving: Tensor, largest: float, tolerance: float, accuracy: float
 ) -> FlowState:
-    """Try one step for the images at the indices `moving`. The others stay."""
+    """Try one step for the images at the indices `moving`. The other images stay where they are."""
     old, step = state.gradient[moving], state.step_size[moving]
     y = state.y[moving] - as_images(step, old) * old
     gradient = energy.gradient(y, eps[moving])

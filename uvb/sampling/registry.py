@@ -1,4 +1,4 @@
-"""Samplers by name: how chains take a step in Y, and the settings that suit a noise level."""
+"""Samplers by name: how chains take a step in Y, and the usual settings at a noise level."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ class Sampler:
     """A registered sampler.
 
     Attributes:
-        step: one step of every chain, ``(energy, state, seed, *, batch, **settings) -> state``.
+        step: a function that takes one step of every chain, ``(energy, state, seed, *, batch, **settings) -> state``.
         settings: a function of σ that returns the usual settings by name, each finite and above 0. "delta" is the step size.
         gradients: a function of the settings that returns how many gradients of the energy a step costs.
-        exact: whether a Metropolis test makes exp(-f) its stationary density. Such a sampler holds the energy's ε fixed.
+        exact: whether a Metropolis test makes exp(-f) the stationary density. Such a sampler uses one ε for the whole walk.
     """
 
     name: str
@@ -35,7 +35,7 @@ SAMPLERS: Registry[Sampler] = Registry("sampler", "uvb.samplers")
 def register_sampler(
     name: str, *, settings: Settings, gradients: Count = lambda settings: 1, exact: bool = False
 ) -> Callable[[Step], Step]:
-    """Register a step function as the sampler `name`, and with it the experiment ``walk_jump_<name>``. A decorator."""
+    """Decorator that registers a step function as the sampler `name`. The experiment ``walk_jump_<name>`` then exists too."""
 
     def add(step: Step) -> Step:
         SAMPLERS.add(name, Sampler(name, step, settings, gradients, exact))

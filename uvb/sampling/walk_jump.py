@@ -1,4 +1,4 @@
-"""Walk-jump sampling (Sec. 3.4): walk in Y by Langevin MCMC (Eq. 19), jump to X by the Bayes estimator (Eq. 20)."""
+"""Walk-jump sampling (Sec. 3.4): walk in Y by Langevin MCMC (Eq. 19), and jump to X by the Bayes estimator (Eq. 20)."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -21,12 +21,12 @@ class WalkJump:
 
     Attributes:
         delta: step size. In Eq. 19 the time step is δ²; in BAOAB it is δ.
-        steps_between_jumps: steps before each jump, also before the first.
-        jumps: how many jumps a walk has in all.
+        steps_between_jumps: number of steps before each jump, also before the first.
+        jumps: number of jumps of a walk.
         second_jump: jump twice, to x̂(x̂(y)) (Sec. 3.3.1).
-        sampler: a name of `uvb.sampling`: "langevin" (Eq. 19), "baoab" (underdamped), or an exact one such as "mala".
-        settings: the sampler's settings besides δ, such as BAOAB's friction γ. A setting that is left out has the value that
-            the sampler uses at σ = 1.
+        sampler: the name of a sampler: "langevin" (Eq. 19), "baoab" (underdamped), or one with a Metropolis test, e.g. "mala".
+        settings: the sampler's settings besides δ, such as BAOAB's friction γ. A setting that is not given has its usual value
+            at σ = 1.
         batch: how many chains go through the network at once, to bound memory (None: all).
     """
 
@@ -58,25 +58,25 @@ class WalkJump:
 
     @property
     def all_settings(self) -> dict[str, float]:
-        """The arguments of the sampler's step, by name."""
+        """All settings of the sampler by name, with `delta`."""
         return {**get_sampler(self.sampler).settings(1.0), **self.settings, "delta": self.delta}
 
 
 def walk_at(sigma: float, **changes: Any) -> WalkJump:
-    """A walk with its sampler's own settings at σ, and with `changes`. Without changes and at σ = 1 it is the paper's walk."""
+    """A walk with the sampler's usual settings at σ. `changes` replace fields. By default, at σ = 1, it is the paper's walk."""
     own = dict(get_sampler(changes.get("sampler", WalkJump.sampler)).settings(sigma))
     settings = {**own, **changes.pop("settings", {})}
     return WalkJump(**{"delta": settings.pop("delta"), "settings": settings, **changes})
 
 
 class Jump(NamedTuple):
-    """One jump of all B chains. `alive` tells which of them have not diverged.
+    """One jump of all B chains.
 
     Attributes:
         step: steps taken before the jump.
         x_hat: (B, C, H, W), x̂(y), or x̂(x̂(y)) with `second_jump`.
         energy: (B,), f(y) before the jump, in nats, up to the model's constant.
-        alive: (B,) bool.
+        alive: (B,) bool, the chains that have not diverged.
     """
 
     step: int
@@ -94,7 +94,7 @@ def walk_step(energy: Energy, state: WalkState, config: WalkJump, seed: int) -> 
 def jump(energy: Energy, state: WalkState, config: WalkJump, seed: int) -> Jump:
     """Jump from the chains' positions (Eq. 20). The chains themselves do not move.
 
-    ε is drawn anew for each step, keyed by (seed, step). An exact sampler uses one ε for the whole walk.
+    ε is keyed by (seed, step). For a sampler with a Metropolis test it is the one ε of the whole walk.
     """
     noise = generator(seed, "jump", state.step, device=state.y.device)
     eps = draw_latent_noise(energy, len(state.y), noise, state.y)  # (B, noise_dim)
@@ -113,8 +113,8 @@ def jump(energy: Energy, state: WalkState, config: WalkJump, seed: int) -> Jump:
 def walk_jump(energy: Energy, state: WalkState, config: WalkJump, seed: int) -> Iterator[tuple[WalkState, Jump]]:
     """Walk from `state` (see `uvb.sampling.chains.begin`) to the last jump of `config`. Yield the state and the jump each time.
 
-    A walk that continues from an earlier walk's state gives the same numbers as one long walk. A chain that diverges stops,
-    and ``state.stopped_at`` has its step. The walk ends early, after a jump, if every chain has diverged.
+    A walk that continues from the state of an earlier walk gives the same numbers as one long walk. A chain that diverges
+    stops, and ``state.stopped_at`` has the step. The walk ends early, after a jump, if all chains have diverged.
     """
     last = config.jumps * config.steps_between_jumps
     any_alive = bool(state.alive.any())
@@ -122,4 +122,4 @@ def walk_jump(energy: Energy, state: WalkState, config: WalkJump, seed: int) -> 
         state = walk_step(energy, state, config, seed)
         if state.step % config.steps_between_jumps == 0:
             yield state, jump(energy, state, config, seed)
-            any_alive = bool(state.alive.any())  # only at jumps, because this waits for the GPU
+            any_alive = bool(state.alive.any())  # checked only at jumps, because this waits for the GPU

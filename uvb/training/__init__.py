@@ -1,1 +1,1 @@
-"""Training: the loop, its state, objectives, optimizers, data parallelism. It imports neither experiments nor Ray."""
+"""Training: the loop, its state, objectives, optimizers and data parallelism. It imports neither experiments nor Ray."""

@@ -1,4 +1,4 @@
-"""The batches of a training: which images, in which order, with which noise. They do not depend on the number of workers."""
+"""The batches of a training: the images, their order and their noise. They do not depend on the number of workers."""
 
 from typing import NamedTuple
 
@@ -23,10 +23,10 @@ class Batch(NamedTuple):
 
 
 class Batches:
-    """This worker's slices of the batches of one training.
+    """This worker's slices of the global batches of one training.
 
-    Noise is drawn for the whole batch and then sliced, so the noise does not depend on the number of workers. The last batch of
-    an epoch is padded with zeros of weight 0, so that shapes never change.
+    Every worker draws the noise of the whole batch and takes its slice. So the noise does not depend on the number of workers.
+    The last batch of an epoch is padded with images of zeros, which have weight 0. So shapes never change.
     """
 
     def __init__(self, spec: RunSpec, plan: Plan, images: ImageSet, noise_dim: int) -> None:
@@ -34,7 +34,7 @@ class Batches:
         self.spec, self.plan, self.levels, self.noise_dim = spec, plan, images.levels, noise_dim
         self.pixels = rows_on(images.train[: spec.data.train_images], torch.device(plan.device))  # (N, C, H, W) uint8
         self.size = spec.recipe.batch_size
-        self.width = -(-self.size // self.world)  # the global batch is padded to a multiple of the workers
+        self.width = -(-self.size // self.world)  # rounded up: the batch is padded to a multiple of the number of workers
         self.mine = slice(rank * self.width, (rank + 1) * self.width)
         self.epoch, self.order = -1, torch.empty(0)
 
@@ -44,9 +44,9 @@ class Batches:
         return (self.width, *self.spec.data.shape)
 
     def begin(self, epoch: int, step: int) -> None:
-        """Go to batch `step` of `epoch`. Streamed images are read ahead from there."""
+        """Go to batch `step` of `epoch`. If the images are streamed, reading ahead starts there."""
         order = torch.randperm(self.spec.data.train_images, generator=generator(self.spec.seed, "order", epoch))
-        self.epoch, self.order = epoch, order.to(self.pixels.device)  # (N,), drawn on the CPU: the same on every device
+        self.epoch, self.order = epoch, order.to(self.pixels.device)  # (N,), drawn on the CPU, so the same for every device
         self.pixels.begin(self.order, self.size, step, self.mine)
 
     def __getitem__(self, step: int) -> Batch:
@@ -63,6 +63,6 @@ class Batches:
 
 
 def padded(rows: Tensor, count: int) -> Tensor:
-    """`rows`, with zeros appended up to `count` rows."""
+    """Append zeros to `rows` (n, ...) up to length `count`."""
     missing = count - len(rows)
     return torch.cat([rows, rows.new_zeros(missing, *rows.shape[1:])]) if missing else rows

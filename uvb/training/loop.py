@@ -1,4 +1,4 @@
-"""The training loop: scripts, tests and Ray Train workers all use this one."""
+"""The training loop. Scripts, tests and Ray Train workers all use it."""
 
 import math
 import time
@@ -25,14 +25,14 @@ from uvb.training.step import gradients_of, prepare
 class Progress:
     """What `fit` yields after every epoch, and about every `pulse_seconds` within an epoch.
 
-    All workers yield at the same steps, and rank 0 may then save the state.
+    All workers yield at the same steps, so rank 0 can save the state then.
 
     Attributes:
-        epoch, step: the next step to take is `step` of `epoch`, both from 0.
-        steps: steps of an epoch.
-        loss: the epoch's mean loss so far.
-        images_per_second: the rate of training.
-        metrics: the numbers of a finished epoch. None within an epoch.
+        epoch, step: the position of the next step, both counted from 0.
+        steps: number of steps in an epoch.
+        loss: the mean loss of the current epoch so far.
+        images_per_second: the speed of training.
+        metrics: the numbers of an epoch that has just ended. None within an epoch.
     """
 
     epoch: int
@@ -44,16 +44,19 @@ class Progress:
 
 
 def fit(spec: RunSpec, plan: Plan, state: TrainState, images: ImageSet, *, pulse_seconds: float = 5.0) -> Iterator[Progress]:
-    """Train `state` in place up to ``spec.recipe.epochs``, yielding `Progress`.
+    """Train `state` in place up to ``spec.recipe.epochs``. Yield `Progress` on the way.
 
-    Under `torch.distributed` every worker calls this with the same arguments and takes its slice of every batch. The result
-    does not depend on the number of workers, except by the order of float sums.
+    Under `torch.distributed` every worker calls this with the same arguments, and processes its slice of every batch. The
+    number of workers changes the result only by the order of float sums.
 
     Raises:
-        UserError: the loss is no longer finite (the message says where), or the images are not those of the spec.
+        Diverged: the loss is no longer finite. The message says where.
+        UserError: the images are not those of the spec.
     """
     if images.checksum != spec.data.checksum:
-        raise UserError(f"the images ({images.checksum}) are not those of the spec ({spec.data.checksum})")
+        raise UserError(
+            f"the images ({images.checksum}) are not those of the spec ({spec.data.checksum}); load the spec's data set"
+        )
     torch.set_num_threads(plan.threads)
     if plan.device == "cpu":
         keep_large_buffers()
@@ -65,7 +68,7 @@ def fit(spec: RunSpec, plan: Plan, state: TrainState, images: ImageSet, *, pulse
     averages, probe = Averages(state), Probe(spec, plan, state, images)
     pacer = Pacer(pulse_seconds, torch.device(plan.device))
     if rank:
-        state.step_losses.zero_()  # a loaded state has the losses of all workers; rank 0 keeps them
+        state.step_losses.zero_()  # a loaded state has the sum over all workers, so only rank 0 keeps it
 
     while not state.finished:
         batches.begin(state.epoch, state.step)
@@ -74,7 +77,7 @@ def fit(spec: RunSpec, plan: Plan, state: TrainState, images: ImageSet, *, pulse
             loss = gradients(*batches[state.step])
             update(state, steps)
             averages.follow(state.global_step)
-            state.step_losses[state.step] = loss / world  # DDP averages, so each weight carries a factor `world`
+            state.step_losses[state.step] = loss / world  # the weights have a factor `world`, because DDP averages gradients
             state.step += 1
             if pacer.due() and state.step < steps:
                 state.seconds += time.monotonic() - started
@@ -93,7 +96,7 @@ def fit(spec: RunSpec, plan: Plan, state: TrainState, images: ImageSet, *, pulse
 
 
 def update(state: TrainState, steps: int) -> None:
-    """Take one optimizer step at the recipe's learning rate, and drop the gradients. An epoch has `steps` steps."""
+    """Take one optimizer step at the recipe's learning rate, and drop the gradients. `steps` is the length of an epoch."""
     recipe = state.spec.recipe
     rate = recipe.learning_rate_at(state.global_step, steps * recipe.epochs)
     for optimizer in state.optimizers:
@@ -104,7 +107,7 @@ def update(state: TrainState, steps: int) -> None:
 
 
 class Averages:
-    """The exponential moving average of the weights. Does nothing if the recipe has none."""
+    """Keeps the exponential moving average of the weights. If the recipe has no average, this does nothing."""
 
     def __init__(self, state: TrainState) -> None:
         self.decay, self.state = state.spec.recipe.ema, state
@@ -113,20 +116,21 @@ class Averages:
         self.own: list[Tensor] = [own for own, _ in trained]
         self.kept: list[Tensor] = [kept for _, kept in trained]
 
-    @torch.no_grad()  # otherwise the average would carry a history that grows with every step
+    @torch.no_grad()  # otherwise the average would keep an autograd graph that grows with every step
     def follow(self, step: int) -> None:
+        """Move the average towards the weights after optimizer step `step`."""
         if self.decay:
             torch._foreach_lerp_(self.kept, self.own, 1 - ema_decay(self.decay, step))
 
     def copy_buffers(self) -> None:
-        """Copy what is not averaged, such as the statistics of a batch norm."""
+        """Copy the buffers, which are not averaged, such as the statistics of a batch norm."""
         if self.decay:
             for kept, own in zip(self.state.averaged.buffers(), self.state.model.buffers(), strict=True):
                 kept.copy_(own)
 
 
 def require_finite(state: TrainState, figures: tuple[float, float, float | None, float | None]) -> None:
-    """Raise `Diverged` if the weights of the last epoch have no finite loss."""
+    """Raise `Diverged` if the loss after the last epoch is not finite. `figures` is the result of `Probe`."""
     train_probe, test_loss, _, _ = figures
     if state.epoch + 1 == state.spec.recipe.epochs and not math.isfinite(train_probe + test_loss):
         raise Diverged(
@@ -136,10 +140,10 @@ def require_finite(state: TrainState, figures: tuple[float, float, float | None,
 
 
 def end_epoch(state: TrainState, mean: float, figures: tuple[float, float, float | None, float | None]) -> None:
-    """Add the epoch's row to the curves, and go to the next epoch."""
+    """Add the epoch's numbers to the curves, and go to the next epoch. `figures` is the result of `Probe`."""
     train_probe, test_loss, kl, recon = figures
     before = state.curves[-1].seconds if state.curves else 0.0
-    rate = state.spec.data.train_images / (state.seconds - before)  # over the whole epoch, without interruptions
+    rate = state.spec.data.train_images / (state.seconds - before)  # for the whole epoch; `seconds` excludes interruptions
     row = EpochMetrics(state.epoch, mean, test_loss, kl, recon, rate, state.seconds, time.time(), train_probe)
     state.curves.append(row)
     state.epoch, state.step = state.epoch + 1, 0
@@ -147,23 +151,23 @@ def end_epoch(state: TrainState, mean: float, figures: tuple[float, float, float
 
 
 def ema_decay(decay: float, step: int) -> float:
-    """The decay of the average at `step`. It is small at first, so that the random start is forgotten."""
+    """The decay of the average at `step`. It is small at first, so that the average soon forgets the initial weights."""
     return min(decay, (1 + step) / (10 + step))
 
 
 def gather_losses(state: TrainState) -> float:
-    """Sum the workers' shares of `step_losses` on rank 0, and return the epoch's mean loss so far.
+    """Sum the workers' shares of `step_losses` on rank 0. Return the epoch's mean loss so far.
 
-    Each step's loss has its own place and is summed once, so the result does not depend on when this is called.
+    Each step has its own entry in `step_losses`, so the mean does not depend on how often this is called.
 
     Raises:
-        UserError: a loss is not finite.
+        Diverged: a loss is not finite.
     """
     total = sum_over_workers(state.step_losses)
     so_far = total[: state.step]
     if not bool(so_far.isfinite().all()):
         step = int((~so_far.isfinite()).nonzero()[0])
-        if state.epoch == step == 0:  # the learning rate cannot be the cause yet
+        if state.epoch == step == 0:  # no step was taken, so the learning rate cannot be the cause
             where, advice = "the loss is not finite before the first update", "check what the model computes from noisy images"
         else:
             where = f"training diverged at epoch {state.epoch}, step {step}"

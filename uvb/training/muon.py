@@ -1,8 +1,8 @@
-"""Muon for every weight with rows and columns: linear layers, and convolutions as (D, C k k) matrices.
+"""Muon for weights of two or more axes: linear layers, and convolutions as (D, C k k) matrices.
 
 Muon (Jordan et al., 2024) replaces the momentum of a matrix by roughly the nearest semi-orthogonal matrix, so that every
-direction of a layer learns at the same pace. `torch.optim.Muon` takes only linear layers, and iterates on the whole matrix.
-This one iterates on the Gram matrix of the smaller side. For the paper's encoder that is 200 x 200 instead of 200 x 61,952.
+direction of a layer learns at the same speed. `torch.optim.Muon` takes only linear layers, and iterates on the whole matrix.
+This optimizer iterates on the Gram matrix of the smaller side: for the paper's encoder 200 x 200 instead of 200 x 61,952.
 """
 
 import math
@@ -12,22 +12,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # Jordan's quintic takes singular values to between about 0.7 and 1.2
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # Jordan's quintic polynomial moves singular values to about 0.7 to 1.2
 STEPS = 5
-SMALLEST_NORM = 1e-7  # makes a gradient of zero give a step of zero
-ADAMS_SIZE = 0.2  # the root mean square of Adam's step over the learning rate (Liu et al., 2025)
+SMALLEST_NORM = 1e-7  # avoids a division by zero, so that a gradient of zero gives a step of zero
+ADAMS_SIZE = 0.2  # the root mean square of Adam's step, divided by the learning rate (Liu et al., 2025)
 
 
 class GramMuon(torch.optim.Optimizer):
-    """Muon with Nesterov momentum. A weight with more than two axes counts as a matrix of its first axis by all others.
+    """Muon with Nesterov momentum. A weight with more than two axes is flattened to a matrix: first axis by all other axes.
 
-    Steps are scaled to the size of Adam's, so one learning rate serves both. The arithmetic has the weights' precision.
+    Steps are scaled to the size of Adam's steps, so both can use the same learning rate. The precision is that of the weights.
 
     Args:
         params: weights of two axes or more.
-        lr: learning rate; the root mean square of a step is about 0.2 `lr`.
-        momentum: the share of the old average that a step keeps.
+        lr: learning rate. The root mean square of a step is about 0.2 `lr`.
+        momentum: the decay of the running average of the gradients.
         weight_decay: a step first multiplies the weights by 1 - `lr` `weight_decay`.
+
+    Raises:
+        ValueError: a weight has fewer than two axes.
     """
 
     def __init__(self, params: Iterable[Tensor], lr: float = 1e-3, momentum: float = 0.95, weight_decay: float = 0.0) -> None:
@@ -62,13 +65,13 @@ class GramMuon(torch.optim.Optimizer):
 
 
 def orthogonalized(matrix: Tensor) -> Tensor:
-    """Approximately U V' of a matrix (m, n) = U S V'. `through_gram` and `iterated` both compute it; this takes the cheaper."""
+    """Approximate U V' of a matrix (m, n) = U S V', by the cheaper of `through_gram` and `iterated`."""
     small, large = min(matrix.shape), max(matrix.shape)
     return through_gram(matrix) if 2 * large > 3 * small else iterated(matrix)
 
 
 def iterated(matrix: Tensor) -> Tensor:
-    """Newton-Schulz on the matrix itself: X <- (a + b X X' + c (X X')²) X, `STEPS` times."""
+    """The Newton-Schulz iteration on the matrix itself: X <- (a + b X X' + c (X X')²) X, `STEPS` times."""
     a, b, c = COEFFICIENTS
     x = _wide(matrix)
     x = x / x.norm().clamp(min=SMALLEST_NORM)
@@ -79,11 +82,11 @@ def iterated(matrix: Tensor) -> Tensor:
 
 
 def through_gram(matrix: Tensor) -> Tensor:
-    """The result of `iterated`, computed through the Gram matrix G = X X' of the smaller side.
+    """Compute the result of `iterated` from the Gram matrix G = X X' of the smaller side.
 
     Every iterate is Q X, where Q is a polynomial of G. So the loop updates only two small matrices: Q, and the Gram matrix of
-    Q X. The large matrix X enters two products. Half precision would fail here: rounding makes small eigenvalues of G negative,
-    and the iteration amplifies them.
+    Q X. Only two products contain the large matrix X. Half precision would fail here: rounding makes small eigenvalues of G
+    negative, and the iteration amplifies them.
     """
     a, b, c = COEFFICIENTS
     x: Tensor = _wide(matrix)

@@ -1,4 +1,4 @@
-"""Training objectives: modules that return a loss. The forward pass includes the inner gradient ∇_y f, as DDP needs it."""
+"""Training objectives: modules that return a loss. Their forward pass includes the inner gradient ∇_y f. DDP needs this."""
 
 import torch
 from torch import Tensor, nn
@@ -8,17 +8,17 @@ from uvb.models.base import Energy, Estimator
 
 
 class Objective(nn.Module):
-    """A per-image loss of an estimator, averaged with given weights.
+    """A weighted sum of per-image losses of an estimator.
 
-    `per_image(x, noise, eps)` takes clean images (B, C, H, W) in [0, 1], standard normal noise of that shape and
-    ε (B, noise_dim), and returns (B,).
+    A subclass defines `per_image(x, noise, eps)`. It takes clean images (B, C, H, W) in [0, 1], standard normal noise of the
+    same shape and ε (B, noise_dim), and returns the losses (B,).
 
     Attributes:
-        unit: the label of its curves.
-        of_an_energy: whether it minimizes an energy, so that the model must have one.
-        differentiates_twice: whether it differentiates ∇_y f again, which doubles the cost of a step of an energy.
+        unit: the label of the loss axis in plots.
+        of_an_energy: whether the loss contains the energy itself, so that the model must be an energy.
+        differentiates_twice: whether the loss of an energy contains ∇_y f. This doubles the cost of a step.
         trains_the_decoder: whether the decoder of a latent model learns to reconstruct.
-        judged_by: which of `uvb.measure.losses.denoisers` judges a model of this objective, if the model has it.
+        judged_by: the estimator in `uvb.measure.losses.denoisers` with which such a model enters comparisons, if it has it.
     """
 
     unit = "loss, E‖x − x̂(y)‖²"
@@ -40,7 +40,7 @@ class Objective(nn.Module):
 
 
 class Denoise(Objective):
-    """‖x - x̂(y)‖², y = x + σ noise: the sum over pixels (Eq. 4; Eq. 18 for UVB)."""
+    """‖x - x̂(y)‖² with y = x + σ noise, summed over pixels (Eq. 4; Eq. 18 for UVB)."""
 
     def per_image(self, x: Tensor, noise: Tensor, eps: Tensor) -> Tensor:
         y = x + self.model.sigma * noise
@@ -49,7 +49,7 @@ class Denoise(Objective):
 
 
 class ElboY(Objective):
-    """-ELBO of the noisy Y, up to a constant (Eq. 14): the energy itself is minimized."""
+    """-ELBO of the noisy Y, up to a constant (Eq. 14). This is the energy itself."""
 
     model: Energy
     unit, of_an_energy, differentiates_twice, trains_the_decoder = "−ELBO of Y, nats", True, False, True
@@ -61,7 +61,7 @@ class ElboY(Objective):
 class ElboX(Objective):
     """-ELBO of the clean X under the imaginary noise model (Eq. 10). The noise is not used.
 
-    A model trained by it denoises through its encoder and decoder (Sec. 2.2).
+    A model that is trained by this objective denoises with its encoder and decoder (Sec. 2.2).
     """
 
     model: Energy
@@ -76,35 +76,37 @@ OBJECTIVES: dict[str, type[Objective]] = {"denoise": Denoise, "elbo_y": ElboY, "
 
 
 def build_objective(name: str, model: Estimator) -> Objective:
-    """The objective called `name` on `model`.
+    """The objective called `name`, applied to `model`.
 
     Raises:
-        UserError: the name is unknown, or the objective needs an energy and the model is none.
+        UserError: the name is unknown, or the objective needs an energy but the model is not one.
     """
     if name not in OBJECTIVES:
         raise UserError(f"unknown objective {name!r}; choose one of: {', '.join(OBJECTIVES)}")
     if OBJECTIVES[name].of_an_energy and not isinstance(model, Energy):
-        raise UserError(f"objective {name!r} minimizes an energy, and {type(model).__name__} has none; use denoise")
+        raise UserError(f"objective {name!r} minimizes an energy, but {type(model).__name__} has none; use denoise")
     return OBJECTIVES[name](model)
 
 
 def require_one_energy_an_image(model: Estimator, x: Tensor) -> None:
     """Raise `UserError` if the model is an energy that does not return shape (B,) for `x` (B, C, H, W).
 
-    Training would not notice an energy that is summed over images.
+    Training would not notice if the energy were summed over images.
     """
     if not isinstance(model, Energy):
         return
     with torch.no_grad():
         found = tuple(model.energy(x, x.new_zeros(len(x), model.noise_dim)).shape)
     if found != (len(x),):
-        raise UserError(f"{type(model).__name__}.energy gave shape {found} for {len(x)} images; it must give one number each")
+        raise UserError(
+            f"{type(model).__name__}.energy gave shape {found} for {len(x)} images; it must give one number for each image"
+        )
 
 
 def freeze_unused(objective: Objective, x: Tensor) -> list[str]:
-    """Freeze the parameters that get no gradient, e.g. DEEN's output bias, a constant of f. Return their names.
+    """Freeze the parameters that get no gradient, e.g. DEEN's output bias, which only adds a constant to f. Return their names.
 
-    DDP waits for a gradient of every trainable parameter, and would raise or hang without them.
+    DDP waits for a gradient of every parameter that is not frozen. If one gets no gradient, DDP raises or hangs.
     """
     eps = torch.zeros(len(x), objective.model.noise_dim, dtype=x.dtype, device=x.device)
     objective(x, torch.zeros_like(x), eps, torch.ones(len(x), dtype=x.dtype, device=x.device)).backward()

@@ -8,13 +8,14 @@ from uvb.training.muon import GramMuon
 
 
 def build_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """The optimizers of `model`. Each parameter belongs to one of them.
+    """The optimizers of `model`. Each parameter belongs to exactly one of them.
 
-    Muon trains weight matrices. Adam trains biases and layers of one output. Muon's steps are scaled to the size of Adam's (Liu
-    et al., 2025), so one learning rate serves both.
+    - "adam": Adam trains all parameters.
+    - "muon": `torch.optim.Muon` trains the linear layers, and orthogonalizes in bfloat16.
+    - "muon_conv": our `uvb.training.muon` also trains convolutions, and computes in the weights' precision.
 
-    "muon" is torch's: it trains linear layers only, and always orthogonalizes in bfloat16. "muon_conv" is ours
-    (`uvb.training.muon`): it trains convolutions too, and computes in the weights' precision.
+    With Muon, Adam trains the other parameters, such as biases and layers of one output. Muon's steps are scaled to the size of
+    Adam's (Liu et al., 2025), so both use the same learning rate.
     """
     muons = [p for p in model.parameters() if _by_muon(p, recipe)]
     theirs = set(muons)

@@ -1,4 +1,4 @@
-"""Data parallelism: a worker's rank, sums over workers, sharing an error with all workers, and agreeing when to pause."""
+"""Data parallelism: the worker's rank, sums over workers, error messages shared by all workers, and when all workers pause."""
 
 import time
 
@@ -13,7 +13,7 @@ def rank_and_world() -> tuple[int, int]:
 
 
 def sum_over_workers(value: Tensor) -> Tensor:
-    """The sum of `value` over all workers, on each of them."""
+    """The sum of `value` over all workers. Every worker gets it."""
     value = value.clone()
     if rank_and_world()[1] > 1:
         dist.all_reduce(value)
@@ -21,7 +21,7 @@ def sum_over_workers(value: Tensor) -> Tensor:
 
 
 def first_of_all(line: str) -> str:
-    """Gather each rank's `line`, and return the first that is not empty, on every rank. "" if all are empty."""
+    """Gather the `line` of every rank. Every rank gets the first line that is not empty, or "" if all are empty."""
     lines = [line]
     if rank_and_world()[1] > 1:
         lines = [""] * rank_and_world()[1]
@@ -40,7 +40,7 @@ class Pacer:
         self.count, self.next, self.last_count, self.last_time = 0, 1, 0, time.monotonic()
 
     def due(self) -> bool:
-        """Call once at every step. True on all workers at the same steps."""
+        """Whether to pause now. Call this once at every step. All workers get the same answer."""
         self.count += 1
         if self.count < self.next:
             return False

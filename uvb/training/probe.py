@@ -1,4 +1,4 @@
-"""The numbers at the end of each epoch: losses on fixed images of both splits, KL and reconstruction."""
+"""The numbers that are measured after each epoch: losses on fixed images of both splits, KL and reconstruction error."""
 
 import torch
 from torch import Tensor
@@ -16,11 +16,11 @@ PROBE_IMAGES = 1024  # images of each split
 
 
 class Probe:
-    """Measures the averaged weights after each epoch, on fixed images with fixed noise. The workers share the images.
+    """Measures the averaged weights after each epoch, on fixed images with fixed noise. The images are divided among workers.
 
-    It computes the objective on images of both splits, and KL and reconstruction on the test images. 1,024 images of each split
-    are enough to compare trainings. They are too few for the generalization gap: on MNIST at σ = 1 the losses of two such sets
-    of images differ by several tenths.
+    It computes the objective on images of both splits, and KL and reconstruction error on the test images. 1,024 images of each
+    split are enough to compare trainings, but too few to measure the generalization gap. On MNIST at σ = 1 the losses on two
+    sets of 1,024 images differ by several tenths.
     """
 
     def __init__(self, spec: RunSpec, plan: Plan, state: TrainState, images: ImageSet) -> None:
@@ -41,7 +41,7 @@ class Probe:
 
     @torch.no_grad()
     def __call__(self) -> tuple[float, float, float | None, float | None]:
-        """Loss on training images, loss on test images, KL, reconstruction (`EpochMetrics`)."""
+        """The loss on training images, the loss on test images, KL, and reconstruction error (see `EpochMetrics`)."""
         (of_train, train), (of_test, test) = self.train, self.test
         sums = torch.zeros(4, dtype=torch.float64, device=self.plan.device)
         with self.plan.autocast():

@@ -1,4 +1,4 @@
-"""TrainState: a whole training in one object, saved without pickled code."""
+"""TrainState: the whole state of a training, and its checkpoints, which contain no pickled code."""
 
 import copy
 import dataclasses
@@ -26,17 +26,17 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """The numbers of one epoch. Losses are of the trained objective.
+    """The numbers of one epoch. A loss is a mean of the training objective.
 
     Attributes:
-        epoch: counted from 0 (curves.parquet counts from 1).
+        epoch: the number of the epoch, from 0. (In curves.parquet it is from 1.)
         train_loss: the mean over the epoch's steps, each with the weights of that step.
         test_loss: the loss of the averaged weights at the end of the epoch, on fixed test images with fixed noise.
-        kl: KL of q(z|y) on the same images, in nats. None for a model without an encoder.
-        recon: ½‖y-μ_y‖²/σ² on the same images, in nats. None for a model without an encoder.
+        kl: KL[q(z|y), p(z)] on these test images, in nats. None for a model without an encoder.
+        recon: ½‖y-μ_y‖²/σ² on these test images, in nats. None for a model without an encoder.
         seconds: training time since the start.
         time: unix time at the end of the epoch.
-        train_probe: as `test_loss`, on fixed training images. None in older files.
+        train_probe: like `test_loss`, but on fixed training images. None in older files.
     """
 
     epoch: int
@@ -52,14 +52,14 @@ class EpochMetrics:
 
 @dataclass
 class TrainState:
-    """Weights, optimizer, average, position and history of one training.
+    """Weights, optimizers, average, position and history of one training.
 
     Attributes:
-        model: the raw weights being trained.
+        model: the weights that the optimizers change.
         averaged: the average of the weights, which is the result. It is `model` itself if the recipe does not average.
-        epoch, step: the next step to take is `step` of `epoch`.
+        epoch, step: the position of the next step, both counted from 0.
         step_losses: (steps per epoch,), the mean loss of each batch of this epoch. With several workers each has a share, and
-            the sum of the shares is the loss.
+            the loss is the sum of the shares.
         seconds: training time so far, without checkpoints and start-up.
     """
 
@@ -75,7 +75,7 @@ class TrainState:
 
     @staticmethod
     def fresh(spec: RunSpec, plan: Plan) -> "TrainState":
-        """The state before the first step: weights drawn by ``spec.seed``."""
+        """The state before the first step. The weights are drawn with ``spec.seed``."""
         model = build_model(spec).to(device=plan.device, dtype=plan.dtype)
         averaged = copy.deepcopy(model).requires_grad_(False) if spec.recipe.ema else model
         losses = torch.zeros(steps_per_epoch(spec), dtype=plan.dtype, device=plan.device)
@@ -90,7 +90,7 @@ class TrainState:
         return self.epoch * steps_per_epoch(self.spec) + self.step
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every tensor of the state by name. Two trainings are the same if and only if these tensors are."""
+        """Every tensor of the state, by name. Two trainings are the same if and only if all these tensors are equal."""
         named = {f"model/{k}": v for k, v in self.model.state_dict().items()}
         if self.averaged is not self.model:
             named |= {f"averaged/{k}": v for k, v in self.averaged.state_dict().items()}
@@ -101,7 +101,7 @@ class TrainState:
         return named | {"step_losses": self.step_losses}
 
     def save(self, folder: Path, plan: Plan) -> None:
-        """Write the state into a new `folder`: state.safetensors, and state.json with the SHA-256 of both."""
+        """Write the state to a new `folder`: state.safetensors, and state.json, which has the SHA-256 of both files."""
         folder.mkdir(parents=True, exist_ok=True)
         save_file(storable(self.tensors()), folder / "state.safetensors")
         blob = {
@@ -122,24 +122,29 @@ class TrainState:
         """Read what `save` wrote.
 
         Raises:
-            DamagedCheckpoint: a file is missing, truncated or altered, or it is not a checkpoint.
-            UserError: the checkpoint is of another spec, or of other code of the model. The message names the difference.
+            DamagedCheckpoint: a file is missing, truncated or altered, or is not part of a checkpoint.
+            UserError: the checkpoint belongs to another spec, or was made by other code of the model. The message says what
+                differs.
         """
         header = read_header(folder)
         differing = RunSpec.from_json(header.spec).differences(spec)
         if differing:
             raise UserError(f"the checkpoint in {folder} belongs to another configuration ({'; '.join(differing)}); remove it")
         if code_changed(spec.model, header.code):
-            raise UserError(f"the checkpoint in {folder} is of other code of {spec.model}; revert the change, or remove it")
+            raise UserError(
+                f"the code of {spec.model} has changed since the checkpoint {folder}; revert the change, or remove the folder"
+            )
         if file_sha256(folder / "state.safetensors") != header.sha256:
             raise DamagedCheckpoint(f"{folder}: state.safetensors is damaged (its SHA-256 does not match)")
-        tensors = load_file(folder / "state.safetensors")  # on the CPU, since "cuda" would be the first GPU, not this worker's
+        tensors = load_file(folder / "state.safetensors")  # on the CPU; "cuda" would be the first GPU, not this worker's
         state = TrainState.fresh(spec, plan)
-        own = state.tensors()  # without the optimizers' tensors, which appear at the first step
+        own = state.tensors()  # without tensors of the optimizers, which create them at the first step
         known = {name: tensors[name] for name in tensors if name in own or name.startswith(("model/", "averaged/"))}
         unlike = sorted(k for k in own.keys() | known if k not in own or k not in known or own[k].shape != known[k].shape)
         if unlike:
-            raise UserError(f"the checkpoint in {folder} is of other code of {spec.model} ({unlike[0]} differs); remove it")
+            raise UserError(
+                f"the code of {spec.model} has changed since the checkpoint {folder} ({unlike[0]} differs); remove the folder"
+            )
         try:
             state._restore(tensors)
         except (KeyError, ValueError) as error:
@@ -148,7 +153,7 @@ class TrainState:
         return state
 
     def _restore(self, tensors: dict[str, Tensor]) -> None:
-        """Copy weights, averages and the optimizers' moments from `tensors`, whose names are those of `tensors()`."""
+        """Copy the weights, the average and the optimizers' moments from `tensors`. Its names are those of `self.tensors()`."""
         self.model.load_state_dict(_part(tensors, "model/"))
         if self.averaged is not self.model:
             self.averaged.load_state_dict(_part(tensors, "averaged/"))
@@ -157,18 +162,18 @@ class TrainState:
             for key, tensor in _part(tensors, f"{_kind(optimizer)}.").items():
                 moment, name = key.split("/", 1)
                 parameter = parameters[name]
-                # A new plan may have changed the weights' precision. Adam counts its steps in float32.
+                # A new plan may have another precision of the weights. Adam's count of steps is always float32.
                 moved = tensor.to(parameter.device, torch.float32 if moment == "step" else parameter.dtype)
                 optimizer.state[parameter][moment] = moved
         self.step_losses.copy_(tensors["step_losses"])
 
 
 class DamagedCheckpoint(Exception):
-    """A checkpoint that must not be used. An earlier checkpoint may be whole."""
+    """A checkpoint is damaged and must not be used. An earlier checkpoint may be intact."""
 
 
 def steps_per_epoch(spec: RunSpec) -> int:
-    """Optimizer steps in an epoch, with the last, short batch."""
+    """The number of optimizer steps in an epoch, including the last, short batch."""
     return -(-spec.data.train_images // spec.recipe.batch_size)
 
 
@@ -178,7 +183,7 @@ class Header:
 
     Attributes:
         sha256: SHA-256 of state.safetensors.
-        json_sha256: SHA-256 of the other fields. None in older files.
+        json_sha256: SHA-256 of all other fields of state.json. None in older files.
     """
 
     format: int
@@ -193,10 +198,10 @@ class Header:
 
 
 def read_header(folder: Path) -> Header:
-    """The JSON half of a checkpoint.
+    """Read and check the state.json of a checkpoint.
 
     Raises:
-        DamagedCheckpoint: it is missing, altered, or not as `TrainState.save` writes it.
+        DamagedCheckpoint: a file is missing, or state.json is altered or not as `TrainState.save` writes it.
     """
     where = f"{folder}: state.json"
     try:
@@ -212,7 +217,7 @@ def read_header(folder: Path) -> Header:
 
 
 def json_sha256(blob: dict[str, Any]) -> str:
-    """SHA-256 of the JSON of `blob` without its own hash, in hex."""
+    """SHA-256 of the JSON of `blob`, without the field `json_sha256`, in hex."""
     rest = {key: value for key, value in blob.items() if key != "json_sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 

@@ -1,4 +1,4 @@
-"""A training step, prepared: the objective compiled and made data parallel, and its gradients."""
+"""Prepare a training step: compile the objective, make it data parallel, and compute its gradients."""
 
 import math
 import re
@@ -19,13 +19,13 @@ from uvb.training.parallel import first_of_all, rank_and_world
 
 
 def prepare(objective: Objective, plan: Plan, shape: tuple[int, int, int, int]) -> nn.Module:
-    """Compile `objective` and wrap it for data parallelism. A warm-up backward pass leaves no gradients behind.
+    """Check `objective`, compile it and wrap it for data parallelism, as the plan says.
 
-    DDP regroups its gradient buckets after the first backward pass, which changes the order of sums. After the warm-up a
-    resumed run adds in the same order as one that was never interrupted.
+    DDP regroups its gradient buckets after the first backward pass, which changes the order of sums. So this function runs one
+    backward pass in advance. Then a resumed training adds in the same order as one that was never interrupted.
 
     Args:
-        shape: (B / workers, C, H, W), this worker's slice of a batch.
+        shape: (B / workers, C, H, W), the shape of this worker's slice of a batch.
 
     Raises:
         UserError: the model's loss or its gradient cannot be computed.
@@ -40,9 +40,9 @@ def prepare(objective: Objective, plan: Plan, shape: tuple[int, int, int, int]) 
             freeze_unused(objective, x)
     except UserError as error:
         wrong = str(error)
-    except Exception as error:  # a bug in the model would repeat at every step and worker, so fail once
+    except Exception as error:  # a bug in the model would occur again at every step and on every worker, so stop now
         if isinstance(error, MemoryError | torch.OutOfMemoryError) or re.search("CUDA|CUDNN|CUBLAS|memory", str(error)):
-            raise  # the machine may be the cause, so another try may succeed
+            raise  # the machine may be the cause, so a later attempt may succeed
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         wrong, cause = f"{type(objective.model).__name__} cannot be trained ({reason}); mend it, or leave it out", error
     if wrong := first_of_all(wrong):
@@ -51,12 +51,13 @@ def prepare(objective: Objective, plan: Plan, shape: tuple[int, int, int, int]) 
     if plan.compile:
         try:
             prepared = CompiledObjective(objective, plan, arguments)
-        except Exception as error:  # the compiler may raise anything: train without it, slower, and say so
+        except Exception as error:  # the compiler may raise anything; training works without it, but more slowly
             reason = " ".join(str(error).split())[:300]
             warnings.warn(f"torch.compile failed ({type(error).__name__}: {reason}); training eagerly", stacklevel=2)
     if rank_and_world()[1] > 1:
         with plan.autocast(), warnings.catch_warnings():
-            # Strides of one channel may differ for the same memory. Older torch has no newer name for `broadcast_buffers`.
+            # The first warning is harmless: with one channel, strides may differ for the same memory layout. The second cannot
+            # be avoided, because older versions of torch know only the name `broadcast_buffers`.
             warnings.filterwarnings("ignore", message="Grad strides do not match|`broadcast_buffers` is deprecated")
             prepared = DistributedDataParallel(prepared, broadcast_buffers=False, gradient_as_bucket_view=True)
             prepared(*arguments).backward()
@@ -65,7 +66,7 @@ def prepare(objective: Objective, plan: Plan, shape: tuple[int, int, int, int]) 
 
 
 def gradients_of(loss_of: nn.Module, plan: Plan, longest: float = math.inf) -> Gradients:
-    """A function of a batch that returns the loss and leaves the gradients in ``.grad``, clipped to a total norm of `longest`.
+    """Make a function of a batch that returns the loss and leaves the gradients in ``.grad``, clipped to the norm `longest`.
 
     It runs as one CUDA graph if the plan says so.
     """
@@ -73,7 +74,7 @@ def gradients_of(loss_of: nn.Module, plan: Plan, longest: float = math.inf) -> G
 
     def loss_and_gradients(*batch: Tensor) -> tuple[Tensor | None, ...]:
         for parameter in trained:
-            parameter.grad = None  # then the backward pass writes instead of adding
+            parameter.grad = None  # so that the backward pass writes instead of adding
         with plan.autocast():
             loss: Tensor = loss_of(*batch)
         loss.backward()
@@ -81,7 +82,7 @@ def gradients_of(loss_of: nn.Module, plan: Plan, longest: float = math.inf) -> G
             clip(trained, longest)
         return loss.detach(), *(p.grad for p in trained)
 
-    # compare only the gradients, because the loss is much larger and would hide them
+    # The check of the graph compares only the gradients, because the loss is much larger and would hide their differences.
     computed = Graphed(loss_and_gradients, lambda a, b: distance(a[1:], b[1:])) if plan.graph else loss_and_gradients
 
     def gradients(*batch: Tensor) -> Tensor:

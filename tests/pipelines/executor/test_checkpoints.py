@@ -99,7 +99,8 @@ def test_checkpoint_of_other_code_is_refused_with_the_difference(store: Store, d
     monkeypatch.setattr(TrainState, "fresh", with_a_layer_more)
     assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "failed"
     error = json.loads((folder_of(store, spec) / "failed.json").read_text())["error"]
-    assert "other code of uvb (model/more.bias differs)" in error
+    assert "the code of uvb has changed since" in error
+    assert "(model/more.bias differs)" in error
 
 
 def rewritten(folder: Path, **changes: object) -> None:

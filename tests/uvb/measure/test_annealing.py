@@ -91,7 +91,7 @@ def test_combined_says_when_bounds_do_not_meet_or_chains_diverge() -> None:
     lost = combined(weights, weights.index_fill(0, torch.tensor([3]), math.nan))
     assert "1 annealed chains diverged" in lost.message
     assert math.isnan(lost.log_z)
-    assert "accepted no proposal" in combined(weights, weights, acceptance=0.0).message
+    assert "no proposal was accepted" in combined(weights, weights, acceptance=0.0).message
 
 
 def test_fit_gaussian_has_the_moments_of_y() -> None:

@@ -59,7 +59,7 @@ def test_load_warns_and_resume_refuses_when_the_code_changed(digits, tmp_path, m
     write("mine_3", CODE.format(what="abs"))
     with pytest.warns(UserWarning, match="the code of mine has changed since"):
         load(tmp_path / "model")
-    with pytest.raises(UserError, match="other code of mine"):
+    with pytest.raises(UserError, match="the code of mine has changed since the checkpoint"):
         TrainState.load(tmp_path / "state", spec, FP64)
 
 
