@@ -112,7 +112,7 @@ def _require_floats(weights: Mapping[str, Tensor], model: Estimator) -> None:
 
 
 def _require_fitting(spec: RunSpec, path: Path) -> None:
-    """Raise `UserError` unless the file of weights has the tensor names and shapes of the spec's model. Read only headers."""
+    """Raise `UserError` unless the file of weights has the tensors and shapes of the spec's model. Read only its header."""
     try:
         if path.exists() and not path.is_file():
             raise OSError(f"{path.name} is not a file")
