@@ -34,21 +34,16 @@ class Registry(Generic[_Thing]):
         """All names, sorted. They include the names of plug-ins, which are not loaded for this."""
         return sorted({*self.known, *self._plugins()})
 
-    def find(self, name: str) -> _Thing | None:
-        """The thing called `name`, or None. Raises `UserError` if a plug-in cannot be loaded."""
+    def get(self, name: str) -> _Thing:
+        """The thing called `name`. Raises `UserError` if there is none, or a plug-in cannot be loaded."""
         if name not in self.known:
             if name in self._plugins():
                 self.load_plugin(name)
             else:  # a plug-in may register more names than that of its entry point
                 self.load_plugins()
-        return self.known.get(name)
-
-    def get(self, name: str) -> _Thing:
-        """The thing called `name`. Raises `UserError` if there is none, or a plug-in cannot be loaded."""
-        found = self.find(name)
-        if found is None:
+        if name not in self.known:
             raise UserError(f"unknown {self.kind} {name!r}; choose one of: {', '.join(self.names())}")
-        return found
+        return self.known[name]
 
     def plugin_names(self) -> list[str]:
         """The names of the entry points in the group, sorted."""
