@@ -10,7 +10,8 @@ from torch import Tensor
 from uvb.measure.gaussian_fit import GaussianFit
 from uvb.models.base import Energy
 from uvb.noise import generator, normal
-from uvb.sampling.chains import as_images, held_noise
+from uvb.sampling.chains import as_images
+from uvb.sampling.metropolis import point, squares
 
 RESAMPLES = 400  # samples of the bootstrap over chains
 TOLERANCE = 0.5  # nats; the bounds meet if they differ by at most this, or by at most three standard errors
@@ -127,22 +128,19 @@ class Annealer:
         return weights, least
 
     def _at(self, y: Tensor) -> _Place:
-        none, size = y.new_empty(len(y), 0), self.config.batch
-        eps = held_noise(self.energy, len(y), self.seed, y)
-        parts = [self.energy.value_and_gradient(a, e) for a, e in zip(y.split(size), eps.split(size), strict=True)]
-        values, gradients = zip(*parts, strict=True)
-        return _Place(y, self.base.value_and_gradient(y, none), (torch.cat(values), torch.cat(gradients)))
+        _, value, gradient = point(self.energy, y, self.seed, self.config.batch)
+        return _Place(y, self.base.value_and_gradient(y, y.new_empty(len(y), 0)), (value, gradient))
 
     def _trajectory(self, start: _Place, beta: float, *purpose: str | int) -> tuple[_Place, float]:
         """Walk one HMC trajectory in exp(-(1 - β) f₀ - β f). Return where the chains are, and the share accepted."""
         delta, y = self.config.step * float(self.energy.sigma), start.y
         velocity = normal(tuple(y.shape), self.seed, "anneal", *purpose, device=y.device).to(y)
-        kinetic, now = 0.5 * velocity.flatten(1).square().sum(1), start
+        kinetic, now = 0.5 * squares(velocity), start
         for _ in range(self.config.leapfrogs):
             half = velocity - 0.5 * delta * now.mixed(beta)[1]
             now = self._at(now.y + delta * half)
             velocity = half - 0.5 * delta * now.mixed(beta)[1]
-        ratio = start.mixed(beta)[0] - now.mixed(beta)[0] + kinetic - 0.5 * velocity.flatten(1).square().sum(1)
+        ratio = start.mixed(beta)[0] - now.mixed(beta)[0] + kinetic - 0.5 * squares(velocity)
         g = generator(self.seed, "anneal accept", *purpose, device=y.device)
         taken = torch.rand(len(y), generator=g, device=y.device).to(ratio).log() < ratio  # False for nan
         return now.where(taken, start), float(taken.double().mean())
