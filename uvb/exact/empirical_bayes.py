@@ -53,18 +53,17 @@ def negative_log_density(y: Tensor, train: Tensor, sigma: float, *, levels: int 
     return constant + squares - (torch.cat(parts) if parts else squares)
 
 
-def working_bytes(batch: int, train_images: int, dimension: int, *, block: int = BLOCK, itemsize: int = 4) -> int:
-    """The largest memory in bytes that `posterior_mean` needs besides `y` and `train`, without autograd.
+def working_bytes(batch: int, train_images: int, dimension: int) -> int:
+    """The largest memory in bytes that `posterior_mean` needs besides `y` and `train`, in float32 and without autograd.
 
     It holds a block of the training set in floating point, the logits, the weights, three means (of the blocks so far, of this
-    block, and of both), and the result. The whole (B, N) matrix would take itemsize · batch · train_images.
+    block, and of both), and the result. The whole (B, N) matrix would take 4 · batch · train_images bytes.
 
     Args:
         dimension: the number of pixels of an image.
-        itemsize: bytes of a number.
     """
-    rows, columns = min(batch, block), min(train_images, block)
-    return itemsize * (columns * dimension + 2 * rows * columns + 3 * rows * dimension + 2 * batch * dimension)
+    rows, columns = min(batch, BLOCK), min(train_images, BLOCK)
+    return 4 * (columns * dimension + 2 * rows * columns + 3 * rows * dimension + 2 * batch * dimension)
 
 
 class EmpiricalBayes(Energy):

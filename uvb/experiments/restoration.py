@@ -63,14 +63,14 @@ def restoration(model: Estimator, spec: RunSpec, context: Context) -> Result:
     return Result({"sigma": spec.sigma, "tau": NOISE * spec.sigma, "images": n, "chains": CHAINS, "rows": rows}, arrays)
 
 
-def coverage(y: Tensor, draws: Tensor, level: float = LEVEL) -> float:
+def coverage(y: Tensor, draws: Tensor) -> float:
     """The share of pixels of y (N, C, H, W) that lie in the central interval of their draws (T, N, chains, C, H, W).
 
     The ends of the interval are "weibull" quantiles: of n sorted draws, the one at position p (n + 1). With these the expected
     coverage does not depend on n.
     """
     drawn, true = draws.transpose(1, 2).flatten(0, 1).cpu().numpy(), y.cpu().numpy()  # (T * chains, N, C, H, W)
-    low, high = np.quantile(drawn, (0.5 - level / 2, 0.5 + level / 2), axis=0, method="weibull")
+    low, high = np.quantile(drawn, (0.5 - LEVEL / 2, 0.5 + LEVEL / 2), axis=0, method="weibull")
     return float(((true >= low) & (true <= high)).mean())
 
 

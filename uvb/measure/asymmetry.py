@@ -9,27 +9,25 @@ from uvb.measure.losses import Mean
 from uvb.models.base import Estimator, draw_latent_noise
 from uvb.noise import generator
 
+PROBES = 8  # random directions for each image
 
-def jacobian_asymmetry(model: Estimator, y: Tensor, *, probes: int = 8, seed: int = 0) -> Mean:
+
+def jacobian_asymmetry(model: Estimator, y: Tensor) -> Mean:
     """‖J − Jᵀ‖ / 2‖J‖ in the Frobenius norm, where J = ∂x̂/∂y, over the noisy images `y` (B, C, H, W).
 
     The estimator y − σ²∇f(y) of an energy has a symmetric Jacobian, so the result is 0. For a J of independent entries it is
     about 0.71, and for a rotation by a right angle it is 1. The squared norms are estimated by the means of ‖Jv − Jᵀv‖² and
     ‖Jv‖² over random probes v. Every model gets the same probes. Each image gets one ε. The standard error is over images, by
     the delta method.
-
-    Args:
-        probes: random directions for each image.
-        seed: keys the probes and ε.
     """
-    eps = draw_latent_noise(model, len(y), generator(seed, "asymmetry", "latent", device=y.device), y)
-    draws = generator(seed, "asymmetry", "probes", device=y.device)
+    eps = draw_latent_noise(model, len(y), generator(0, "asymmetry", "latent", device=y.device), y)
+    draws = generator(0, "asymmetry", "probes", device=y.device)
     apart, size = torch.zeros(len(y), dtype=torch.float64), torch.zeros(len(y), dtype=torch.float64)
-    for _ in range(probes):
+    for _ in range(PROBES):
         v = torch.randn(y.shape, generator=draws, device=y.device, dtype=y.dtype)
         forward, backward = _products(model, y, eps, v)
-        apart += (forward - backward).double().square().flatten(1).sum(1).cpu() / probes
-        size += forward.double().square().flatten(1).sum(1).cpu() / probes
+        apart += (forward - backward).double().square().flatten(1).sum(1).cpu() / PROBES
+        size += forward.double().square().flatten(1).sum(1).cpu() / PROBES
     ratio = float(apart.mean() / size.mean())
     noise = (apart / apart.mean().clamp(min=1e-300) - size / size.mean()).std() / math.sqrt(len(y))
     value = math.sqrt(ratio) / 2

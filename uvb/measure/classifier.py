@@ -7,7 +7,9 @@ from torch.nn import functional as F
 from uvb.errors import UserError
 from uvb.noise import generator, key_to_seed
 
-EVALUATION_BATCH = 1000
+BATCH, EVALUATION_BATCH = 128, 1000
+LEARNING_RATE = 2e-3
+NOISE = 0.1  # standard deviation of noise on the training images; with it the classifier suits jumps, which are smoother
 
 
 class Classifier(nn.Module):
@@ -33,17 +35,7 @@ class Classifier(nn.Module):
         return logits
 
 
-def train_classifier(
-    images: Tensor,
-    labels: Tensor,
-    seed: int,
-    *,
-    classes: int | None = None,
-    steps: int = 600,
-    batch: int = 128,
-    learning_rate: float = 2e-3,
-    noise: float = 0.1,
-) -> Classifier:
+def train_classifier(images: Tensor, labels: Tensor, seed: int, *, classes: int | None = None, steps: int = 600) -> Classifier:
     """Train a classifier on clean images, on their device, with Adam and a one-cycle learning rate, keyed by `seed`.
 
     Args:
@@ -51,8 +43,7 @@ def train_classifier(
         labels: (N,) int64, 0 to classes - 1.
         classes: number of classes. None: the largest label + 1.
         steps: optimizer steps. On two cores 600 steps take seconds for 8x8 images, and less than a minute for 28x28.
-        noise: standard deviation of Gaussian noise that is added to the training images. It makes the classifier suit jumps,
-            which are smoother than clean images.
+
 
     Raises:
         UserError: the set is empty, labels are missing or out of range, or images are too small.
@@ -66,13 +57,13 @@ def train_classifier(
         torch.manual_seed(key_to_seed(seed, "classifier", "init"))
         model = Classifier((images.shape[1], images.shape[2], images.shape[3]), classes)
     model = model.to(device=images.device, dtype=images.dtype)
-    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
+    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps)
     g = generator(seed, "classifier", "train")
     for _ in range(steps):
-        rows = torch.randint(len(images), (batch,), generator=g)
+        rows = torch.randint(len(images), (BATCH,), generator=g)
         x = images[rows.to(images.device)]
-        x = x + noise * torch.randn(x.shape, generator=g).to(x)
+        x = x + NOISE * torch.randn(x.shape, generator=g).to(x)
         loss = F.cross_entropy(model(x), labels[rows.to(labels.device)].to(images.device))
         optimizer.zero_grad()
         loss.backward()

@@ -69,8 +69,8 @@ def scaled_widths(widths: Any, factor: float) -> Any:
     return widths.scaled(factor)
 
 
-def matched_widths(model: str, shape: Shape, target: int, tolerance: float = TOLERANCE, start: Any = None) -> Any:
-    """The config with which `model` has `target` parameters on images of `shape`, within the relative `tolerance`.
+def matched_widths(model: str, shape: Shape, target: int, start: Any = None) -> Any:
+    """The config with which `model` has `target` parameters on images of `shape`, up to `TOLERANCE`.
 
     Only the fields that the model names in `match` change. If this is one field, it gets the value whose count is nearest to
     `target`. If there is a second, finer field, the search tries values of that field from its default outwards, between half
@@ -89,11 +89,11 @@ def matched_widths(model: str, shape: Shape, target: int, tolerance: float = TOL
     for variants in _fine_variants(entry, start or entry.widths):
         nearest = [found for config in variants for found in _nearest(entry, shape, target, config)]
         error, _, config = min(nearest, key=lambda found: found[:2])
-        if error <= tolerance:
+        if error <= TOLERANCE:
             return config
     advice = ", or name a second, finer field in its match=" if len(entry.match) == 1 else ""
     raise UserError(
-        f"no widths of {model} on {shape} images come within {100 * tolerance:g} % of UVB's {target:,} parameters; "
+        f"no widths of {model} on {shape} images come within {100 * TOLERANCE:g} % of UVB's {target:,} parameters; "
         f"choose another --width, or leave the model out{advice}"
     )
 
