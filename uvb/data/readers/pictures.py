@@ -12,8 +12,7 @@ from torch import Tensor
 from uvb.data.readers.arrays import first_array
 from uvb.data.readers.decode import AS_IT_IS, SUFFIXES, Decoding, decode
 from uvb.errors import UserError
-
-Shape = tuple[int, int, int]
+from uvb.spec import Shape
 
 NOISE_REACH = 10.0
 """How far a noisy pixel may lie outside [0, 1], in units of sigma. A value farther outside must have wrong units."""
