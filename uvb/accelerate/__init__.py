@@ -1,1 +1,1 @@
-"""Speed: the same numbers in less time. No file here defines physics."""
+"""Faster ways to compute the same numbers. The models and methods themselves are in the other packages of `uvb`."""

@@ -12,8 +12,8 @@ from uvb.accelerate.gradients import distance
 from uvb.plan import Plan, Precision
 from uvb.training.objectives import Objective
 
-# The largest allowed distance of the compiled gradient from the uncompiled one, relative to the norm of the latter.
-# They differ because fused kernels round less often. On a GPU fp32 may mean TF32.
+# The largest allowed distance of the compiled gradient from the uncompiled gradient, divided by the norm of the uncompiled one.
+# The gradients differ because fused kernels round less often. On a GPU fp32 may mean TF32.
 LARGEST_DISTANCE: dict[Precision, float] = {"fp64": 1e-8, "fp32": 1e-2, "bf16": 5e-2}
 
 Differentiated = Callable[..., tuple[Tensor, Sequence[Tensor]]]  # (parameters, *batch) -> loss, gradients
@@ -58,7 +58,7 @@ class CompiledObjective(torch.nn.Module):
             _, got = self.differentiated(self.trained, *example)
         _, expected = differentiated(self.trained, *example)
         if not (apart := distance(got, expected)) <= LARGEST_DISTANCE[plan.precision]:  # "not <=" is also true for nan
-            raise RuntimeError(f"its gradient differs from the uncompiled one by {apart:.2g} of its norm")
+            raise RuntimeError(f"the compiled gradient differs from the uncompiled one by {apart:.2g} of its norm")
 
     def forward(self, *batch: Tensor) -> Tensor:
         """The loss of a batch. The arguments are those of `Objective.forward`."""

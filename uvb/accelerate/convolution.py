@@ -35,7 +35,7 @@ def inner_gradient() -> Iterator[None]:
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """`conv2d`, stride 1, no padding: (B, C, H, W) -> (B, D, H - k + 1, W - k + 1). Under autocast y has autocast's dtype.
+    """`conv2d`, stride 1, no padding: (B, C, H, W) -> (B, D, H - k + 1, W - k + 1). Autocast changes the dtype.
 
     The layout is channels-last on a CPU, for oneDNN's kernels, and in half precision, for tensor cores. Two cases are computed
     as matrix products: few channels in half precision on a GPU (`uvb.accelerate.patches`), and few pixels on a CPU if the plan

@@ -62,7 +62,7 @@ class Graphed:
         try:
             expected = self._capture(arguments)
             if not (apart := self.apart(self._replay(arguments), expected)) <= LARGEST_DISTANCE:  # also true for nan
-                raise RuntimeError(f"its result differs from the uncaptured one by {apart:.2g} of its norm")
+                raise RuntimeError(f"the graph's result differs from an ordinary call's by {apart:.2g} of its norm")
         except Exception as error:  # CUDA, a compiled kernel or the model's own code may raise anything
             self.graph, self.outputs, self.inputs, self.given_up = None, (), (), True
             reason = (str(error).splitlines() or [""])[0]

@@ -1,4 +1,4 @@
-"""Download one file and check its md5 sum. Give up on slow servers after seconds. A file appears only when it is complete."""
+"""Download one file and check its md5 sum. Give up on slow servers soon. A file appears only when it is complete."""
 
 import hashlib
 import logging

@@ -41,8 +41,8 @@ def mixing(model: Estimator, spec: RunSpec, context: Context, grid: Grid = GRID)
     All settings get the same number of gradients and the same starts in Unif[0, 1]^d. The first quarter of each chain is not
     counted. The measured series are y along the data's first three principal components.
 
-    - `ess_per_gradient`: the effective sample size per gradient, the smallest of the three.
-    - `split_rhat`: the largest of the three.
+    - `ess_per_gradient`: the effective sample size per gradient, the smallest of the three series.
+    - `split_rhat`: split-R̂, the largest of the three series.
     - `message`: why there is no `ess_per_gradient`. Chains diverged or never moved, or split-R̂ is not below 1.05.
 
     `best` is the row with the largest `ess_per_gradient`.

@@ -27,7 +27,7 @@ def restoration(model: Estimator, spec: RunSpec, context: Context) -> Result:
 
     A test image x is measured as v = A y + τ noise, with y = x + σ noise and τ = σ/2.
 
-    - `loss`: ‖x - x̂‖², where x̂ is the mean of all jumps. The row of task "none" has the loss of x̂(y), for comparison: it
+    - `loss`: ‖x - x̂‖², where x̂ is the mean of all jumps. For comparison, the row of task "none" has the loss of x̂(y), which
       uses all of y.
     - `coverage`: the share of the pixels of y in their 90 % posterior intervals. It is about 0.9 if the energy is right.
 

@@ -44,7 +44,6 @@ def train_classifier(images: Tensor, labels: Tensor, seed: int, *, classes: int 
         classes: number of classes. None: the largest label + 1.
         steps: optimizer steps. On two cores 600 steps take seconds for 8x8 images, and less than a minute for 28x28.
 
-
     Raises:
         UserError: the set is empty, labels are missing or out of range, or images are too small.
     """

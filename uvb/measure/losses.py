@@ -61,7 +61,7 @@ def evaluation_images(images: ImageSet, split: str, config: EvalConfig, train_im
 
 
 def evaluation_indices(available: int, split: str, limit: int, seed: int) -> Tensor:
-    """Choose `limit` of the `available` images of a split at random: (limit,) int64, sorted. The first ones may be special."""
+    """Choose `limit` of the `available` images of a split at random: (limit,) int64, sorted. The first may not be typical."""
     return torch.randperm(available, generator=generator(seed, "eval images", split))[:limit].sort().values
 
 

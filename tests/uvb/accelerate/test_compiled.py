@@ -78,7 +78,7 @@ def test_prepare_refuses_a_trace_with_another_gradient(digits, monkeypatch):
 
     model.forward = forward
     objective = build_objective("denoise", model)
-    with pytest.warns(UserWarning, match=r"its gradient differs from the uncompiled one by [\d.]+ of its norm"):
+    with pytest.warns(UserWarning, match=r"the compiled gradient differs from the uncompiled one by [\d.]+ of its norm"):
         assert prepare(objective, Plan(compile=True), (4, *spec.data.shape)) is objective
 
 

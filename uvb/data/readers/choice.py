@@ -73,7 +73,7 @@ def choose(source: Source, wanted: Wanted, where: str) -> Choice:
         if chosen.test and not chosen.train:
             raise UserError(
                 f"{where}: it has a test set ({chosen.test[0].origin}), but no training set; add training images, or name "
-                "their split by --split train=..."
+                "their split with --split train=..."
             )
         chosen.train = chosen.train or by_name.get("all", source.splits)
     used = {id(split) for split in (*chosen.train, *chosen.test)}
@@ -134,7 +134,7 @@ def number_labels(choice: Choice, source: Source, order: NDArray[np.int64], trai
         return Labels(None, None, ())
     values = np.unique(np.concatenate(given))
     if len(values) > MOST_CLASSES:
-        source.warnings.append(f"the labels have {len(values):,} values: leave them out if every image has another label")
+        source.warnings.append(f"the labels have {len(values):,} values: leave them out if every image has its own label")
     if train is not None and test is not None and len(unknown := np.setdiff1d(test, train)):
         source.warnings.append(
             f"{len(unknown)} classes of the test set are not in the training set, such as {_name(unknown[0], source)}"
