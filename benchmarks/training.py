@@ -68,9 +68,9 @@ def spec_on(
     return RunSpec(data, model, widths, sigma, get_model(model).objective, recipe, seed=seed)
 
 
-def trained(spec: RunSpec, plan: Plan, images: ImageSet) -> TrainState:
-    """Train a model in this process, without writing files. Return the state at the end."""
-    state = TrainState.fresh(spec, plan)
+def trained(spec: RunSpec, plan: Plan, images: ImageSet, state: TrainState | None = None) -> TrainState:
+    """Train a model to the end in this process, by default from the start, without writing files. Return the last state."""
+    state = state or TrainState.fresh(spec, plan)
     for _ in fit(spec, plan, state, images, pulse_seconds=1e9):
         pass
     return state

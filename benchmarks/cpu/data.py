@@ -15,6 +15,7 @@ import json
 import math
 import os
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -234,8 +235,8 @@ def convert_rows(folder: Path, sizes: dict[str, int]) -> Iterator[Row]:
         theirs.append(side("decode", folder / "png", cache=folder / "cache"))
         ours.append(side("convert", folder / "png", cache=folder / f"cache-{turn}"))
         ratios.append(theirs[-1]["seconds"] / ours[-1]["seconds"])
-    seconds, ratio = sorted(o["seconds"] for o in ours)[len(ours) // 2], sorted(ratios)[len(ratios) // 2]
-    yield figure(name, seconds, "s", "decoding into memory by threads", ratio)
+    seconds = statistics.median(one["seconds"] for one in ours)
+    yield figure(name, seconds, "s", "decoding into memory by threads", statistics.median(ratios))
     yield figure(f"{name}/memory", max(o["bytes"] for o in ours) / 1e6, "MB", "decoding into memory by threads",
                  max(o["bytes"] for o in theirs) / max(o["bytes"] for o in ours))  # fmt: skip
 
@@ -244,7 +245,7 @@ def open_rows(folder: Path, sizes: dict[str, int]) -> Iterator[Row]:
     checksum = write_set(folder / "open.safetensors", sizes["open"])
     told = [side("open", folder / "open.safetensors", cache=folder) for _ in range(3)]
     assert all(each["checksum"] == checksum for each in told)
-    yield figure(f"data/open/{sizes['open']:,}-images", sorted(each["seconds"] for each in told)[1], "s")
+    yield figure(f"data/open/{sizes['open']:,}-images", statistics.median(each["seconds"] for each in told), "s")
     yield figure(f"data/open/{sizes['open']:,}-images/memory", max(each["bytes"] for each in told) / 1e6, "MB")
 
 
@@ -259,8 +260,8 @@ def train_rows(folder: Path, sizes: dict[str, int]) -> Iterator[Row]:
         best = {kind: min(each["seconds"]) for kind, each in told.items()}
         ratios.append(best["memory"] / best["map"])
         rates.append(128 / best["map"])
-    middle = len(ratios) // 2
-    yield figure("data/train/map", sorted(rates)[middle], "images/s", "the same images in memory", sorted(ratios)[middle])
+    rate, ratio = statistics.median(rates), statistics.median(ratios)
+    yield figure("data/train/map", rate, "images/s", "the same images in memory", ratio)
 
 
 def large_rows(folder: Path, sizes: dict[str, int]) -> Iterator[Row]:

@@ -113,9 +113,9 @@ class Trainings:
         return row
 
     def difference(self, ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> dict[str, float]:
-        """The mean of ours - theirs over pairs of trainings with the same seed, and its errors.
+        """The mean of ours - theirs over pairs of trainings with the same seed, and two errors of this mean.
 
-        The errors are half the 95 % interval over trainings, and the standard error over images.
+        The errors are half of the 95 % interval over trainings, and the standard error over images.
         """
         pairs = list(zip(ours, theirs, strict=True))
         apart = [a["loss"] - b["loss"] for a, b in pairs]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from benchmarks.gpu.ledger import Check
 from benchmarks.measure import no_fallback, setting
-from benchmarks.training import spec_on
+from benchmarks.training import spec_on, trained
 from uvb.accelerate.frozen import Frozen
 from uvb.data import ImageSet
 from uvb.models import build_model, get_model
@@ -189,11 +189,9 @@ def resume(spec: RunSpec, images: ImageSet, device: str, *, compile: bool, graph
 
 def resumed(spec: RunSpec, images: ImageSet, device: str, compile: bool, graph: bool) -> Check:
     plan = Plan(device=device, precision="bf16", compile=compile, graph=graph)
-    whole = TrainState.fresh(spec, plan)
     torch._dynamo.reset()
     with no_fallback():
-        for _ in fit(spec, plan, whole, images, pulse_seconds=0):
-            pass
+        whole = trained(spec, plan, images)
     torch._dynamo.reset()
     with TemporaryDirectory() as place:
         for count, _ in enumerate(fit(spec, plan, state := TrainState.fresh(spec, plan), images, pulse_seconds=0)):
@@ -203,8 +201,7 @@ def resumed(spec: RunSpec, images: ImageSet, device: str, compile: bool, graph: 
         torch._dynamo.reset()
         again = TrainState.load(Path(place) / "state", spec, plan)
         at = (again.epoch, again.step)
-        for _ in fit(spec, plan, again, images, pulse_seconds=0):
-            pass
+        trained(spec, plan, images, again)
     a, b = whole.tensors(), again.tensors()
     differing = [name for name in a if not torch.equal(a[name], b[name])]
     largest = max((distance(b[n].double(), a[n].double()) for n in differing), default=0.0)
