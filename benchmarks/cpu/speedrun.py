@@ -1,4 +1,4 @@
-"""Train one model on a CPU without Ray, measure it, and record when it first reached each of several losses.
+"""Train one model on a CPU without Ray, and measure it. Record when the test loss first reaches each of several thresholds.
 
 python -m benchmarks.cpu.speedrun --data-dir DATA --folder OUT [--model uvb] [--epochs 10] [--learning-rate 0.004] ...
 
@@ -85,7 +85,10 @@ def show(progress: Progress) -> bool:
 
 
 def reached(curves: list[Mapping[str, Any]]) -> dict[str, float]:
-    """Each threshold that a test loss reached, and the seconds of training until the end of the first epoch that reached it."""
+    """The seconds of training until the end of the first epoch whose test loss is at most the threshold, by threshold.
+
+    It has no entry for a threshold that was never reached.
+    """
     times = {t: [row["seconds"] for row in curves if row["test_loss"] <= t] for t in THRESHOLDS}
     return {f"{t:g}": seconds[0] for t, seconds in times.items() if seconds}
 

@@ -16,7 +16,7 @@ from tests.support.one_training import PLAN, train
 from uvb.data import ImageSet
 
 
-def test_stopped_early_marks_models_until_a_command_does_not_search(store: Store, digits: ImageSet) -> None:
+def test_stopped_models_stay_stopped_only_in_searches(store: Store, digits: ImageSet) -> None:
     specs = [tiny_spec(digits, seed=seed) for seed in range(3)]
     train(specs[0], store)
     trial = SimpleNamespace(config={"group": 0})
