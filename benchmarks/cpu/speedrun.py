@@ -21,6 +21,7 @@ from benchmarks.measure import machine
 from benchmarks.training import cpu_plan, own_loss, spec_on
 from pipelines.executor.training import Training, lay_out
 from pipelines.files.store import Store
+from uvb.accelerate.cpu import flush_subnormals
 from uvb.data import ImageSet, load_dataset
 from uvb.measure.losses import EvalConfig
 from uvb.models.capacity import parameters, widths_at
@@ -95,6 +96,7 @@ def reached(curves: list[Mapping[str, Any]]) -> dict[str, float]:
 
 def main() -> None:
     asked = arguments()
+    flush_subnormals()
     images = load_dataset(asked.dataset, data_dir=asked.data_dir)
     if asked.held_out:
         images = images.validation()

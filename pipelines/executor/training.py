@@ -23,6 +23,7 @@ from pipelines.files.masking import masked
 from pipelines.files.store import Store
 from pipelines.study.images import load_images, save_images
 from pipelines.study.provenance import cpu_name, git_revision, versions
+from uvb.accelerate.cpu import flush_subnormals
 from uvb.data import ImageSet
 from uvb.errors import UserError
 from uvb.models import get_model
@@ -87,6 +88,7 @@ class Training:
         Returns ``outcome`` ("done", "failed" or "paused"), ``epoch`` and ``loss``. A `UserError` becomes "failed"; other errors
         are raised, and the next process tries again.
         """
+        flush_subnormals()
         start = agreed(self._look() if self.rank == 0 else None)
         if start in ("done", "failed"):
             return {"outcome": start, "epoch": self.spec.recipe.epochs, "loss": self._last_loss()}

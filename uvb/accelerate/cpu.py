@@ -1,7 +1,9 @@
-"""CPU memory: keep the memory that a step frees, because the next step needs it again."""
+"""Settings of a CPU process: keep memory that each step needs again, and treat subnormal floats as zero."""
 
 import ctypes
 import sys
+
+import torch
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # option numbers of glibc's mallopt
 
@@ -16,3 +18,12 @@ def keep_large_buffers() -> None:
         if hasattr(libc, "mallopt"):
             libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
             libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
+
+
+def flush_subnormals() -> None:
+    """Treat floats below 1.2e-38 as zero in this thread and in the threads that torch starts later.
+
+    A unit that gets no gradient leaves such numbers in the optimizer's averages. A CPU multiplies them slowly.
+    Call this before the first tensor is computed: threads that already run keep their mode.
+    """
+    torch.set_flush_denormal(True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from uvb.accelerate.cpu import keep_large_buffers
+from uvb.accelerate.cpu import flush_subnormals, keep_large_buffers
 from uvb.data.image_set import ImageSet
 from uvb.errors import Diverged, UserError
 from uvb.plan import Plan
@@ -60,6 +60,7 @@ def fit(spec: RunSpec, plan: Plan, state: TrainState, images: ImageSet, *, pulse
     torch.set_num_threads(plan.threads)
     if plan.device == "cpu":
         keep_large_buffers()
+        flush_subnormals()
     rank, world = rank_and_world()
     steps = steps_per_epoch(spec)
     batches = Batches(spec, plan, images, state.model.noise_dim)

@@ -1,5 +1,8 @@
 """The derivatives that `accelerate/convolution` and `accelerate/silu` write out, against autograd, in float64 and bf16."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -156,3 +159,16 @@ def test_gradient_under_vmap_equals_the_batch(digits, layer, monkeypatch):
 def test_keep_large_buffers_does_no_harm():
     cpu.keep_large_buffers()
     assert float(torch.ones(1 << 22).sum()) == 1 << 22
+
+
+def test_flush_subnormals_reaches_every_thread():
+    code = """
+import torch
+from uvb.accelerate.cpu import flush_subnormals
+flush_subnormals()
+torch.set_num_threads(2)
+small = torch.full((1_000_000,), 1e-20)
+print(int((small * small).count_nonzero()))
+"""
+    left = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert int(left) == 0
