@@ -136,9 +136,10 @@ def make_tables(files: StudyFiles) -> dict[str, pd.DataFrame]:
     except (ValueError, OverflowError) as error:
         line = " ".join(str(error).split())
         raise UserError(f"{files.root}: its results make no table ({line}); run the study again") from error
-    stored = files.root / "tables" / "pairs.parquet"
-    if made["pairs"].empty and files.kept and stored.is_file():  # a copy has no losses by image
-        made["pairs"] = read_table(stored, "pairs")
+    for name, table in made.items() if files.kept else ():  # a copy has no losses by image, an old one no experiments' numbers
+        stored = files.root / "tables" / f"{name}.parquet"
+        if table.empty and stored.is_file():
+            made[name] = read_table(stored, name)
     return made
 
 

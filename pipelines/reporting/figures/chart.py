@@ -94,22 +94,25 @@ def lines(
     zero: bool = False,
     whole: bool = False,
     domain: tuple[float, float] | None = None,
-    notes: Sequence[tuple[float, float, str]] = (),
+    sides: tuple[str, str] | None = None,
     height: int = 190,
 ) -> Chart:
-    """Lines with error bars over a quantity.
+    """Lines with error bars over a quantity. If all points are at one place of it, a row for each series instead.
 
     Args:
         zero: draw the zero line.
         whole: the horizontal axis takes whole numbers only, such as epochs.
         domain: the part of the vertical axis that is shown at first.
-        notes: texts at the left end, as (height on the vertical axis, px below that, text).
+        sides: what small values mean, and what large values mean, as words beside the axis.
     """
     shown = [s for s in series if s.rows]
     rows = [row for s in shown for row in s.rows]
     if not rows:  # a legend of nothing would make the picture infinitely large
         message = {"type": "text", "color": css("faint"), "text": "no finite value to draw"}
         return Chart({"width": WIDTH, "height": 40, "data": {"values": [{}]}, "mark": message})
+    values = _axis("y", _beside(y, sides), log_y, {"domain": domain} if domain else {"padding": 8})
+    if len({row["x"] for row in rows}) == 1:
+        return _dots(shown, (f"{x} = {rows[0]['x']:g}", y), values, zero)
     names = [s.name for s in shown]
 
     def scale(values: list[Any]) -> dict[str, Any]:
@@ -117,55 +120,92 @@ def lines(
 
     colour = scale([css(s.colour) for s in shown])
     x_axis = _axis("x", x, log_x, {"padding": 12, "nice": False}, {"format": "d", "tickMinStep": 1} if whole else {})
-    y_axis = _axis("y", y, log_y, {"domain": domain} if domain else {"padding": 8})
     lined = {"field": "series", "oneOf": [s.name for s in shown if s.dash is not None]}
-    line = {"x": x_axis, "y": y_axis, "color": colour, "strokeDash": scale([list(s.dash or ()) for s in shown])}
-    bar = {"x": x_axis, "y": {**y_axis, "field": "low"}, "y2": {"field": "high"}, "color": colour}
+    places = {"x": x_axis, "y": values}
+    line = {**places, "color": colour, "strokeDash": scale([list(s.dash or ()) for s in shown])}
+    bar = {"x": x_axis, "y": {**values, "field": "low"}, "y2": {"field": "high"}, "color": colour}
     layers: list[dict[str, Any]] = [
-        {"transform": [{"filter": lined}], "mark": {"type": "line", "clip": True, "strokeWidth": 1.8}, "encoding": line}
+        *([_zero("y")] if zero else []),
+        {"transform": [{"filter": lined}], "mark": {"type": "line", "clip": True, "strokeWidth": 1.8}, "encoding": line},
+        *_bars(rows, bar),
+        _points(shown, places, (x, y), colour, scale),
     ]
-    if any("low" in row for row in rows):
-        mark = {"type": "rule", "clip": True, "strokeWidth": 1.4}
-        layers.append({"transform": [{"filter": "isValid(datum.low)"}], "mark": mark, "encoding": bar})
-    layers.append(_points(shown, x_axis, y_axis, colour, scale))
-    once: dict[str, Any] = {"values": [{}]}  # the data of a mark that is drawn once, not for each row
-    if zero:
-        axis = {"type": "rule", "color": css("faint")}
-        layers.insert(0, {"data": once, "mark": axis, "encoding": {"y": {"datum": 0}}})
-    for at, dy, said in notes:
-        text = {"type": "text", "align": "left", "x": 4, "fontSize": 10, "color": css("faint"), "text": said, "dy": dy}
-        layers.append({"data": once, "mark": text, "encoding": {"y": {"datum": at, "type": "quantitative"}}})
     return Chart({"width": WIDTH, "height": height, "data": {"values": rows}, "layer": layers})
 
 
-def _axis(name: str, title: str, log: bool, scale: dict[str, Any], axis: dict[str, Any] | None = None) -> dict[str, Any]:
+def _dots(shown: Sequence[Series], titles: tuple[str, str], values: dict[str, Any], zero: bool) -> Chart:
+    """A row for each series, whose points are all at one place `titles[0]`. As lines they would lie on each other.
+
+    A series whose values are all outside the domain of `values` has no row.
+    """
+    low, high = values["scale"].get("domain", (-math.inf, math.inf))
+    shown = [s for s in shown if any(low <= row["y"] <= high for row in s.rows)] or shown
+    rows, names = [row for s in shown for row in s.rows], [s.name for s in shown]
+
+    def scale(values: list[Any]) -> dict[str, Any]:
+        return {"field": "series", "type": "nominal", "legend": None, "scale": {"domain": names, "range": values}}
+
+    first, *more = values["title"] if isinstance(values["title"], list) else [values["title"]]
+    across = {**values, "title": [f"{first}, {titles[0]}", *more]}
+    places = {"x": across, "y": {"field": "series", "type": "nominal", "title": None, "scale": {"domain": names}}}
+    colour = scale([css(s.colour) for s in shown])
+    bar = {**places, "x": {**across, "field": "low"}, "x2": {"field": "high"}, "color": colour}
+    points = _points(shown, places, (titles[0].partition(" = ")[0], titles[1]), colour, scale)
+    layers = [*([_zero("x")] if zero else []), *_bars(rows, bar), points]
+    return Chart({"width": WIDTH - 60, "height": {"step": 22}, "data": {"values": rows}, "layer": layers})
+
+
+def _beside(title: str, sides: tuple[str, str] | None) -> str | list[str]:
+    """An axis title with a second line that says what small and large values mean."""
+    return [title, f"← {sides[0]} · {sides[1]} →"] if sides else title
+
+
+def _zero(axis: str) -> dict[str, Any]:
+    """A line at zero. It is drawn once, not for each row."""
+    encoding = {axis: {"datum": 0, "type": "quantitative"}}
+    return {"data": {"values": [{}]}, "mark": {"type": "rule", "color": css("faint")}, "encoding": encoding}
+
+
+def _bars(rows: Sequence[dict[str, Any]], encoding: dict[str, Any]) -> list[dict[str, Any]]:
+    """The layer of error bars, if there are any."""
+    mark = {"type": "rule", "clip": True, "strokeWidth": 1.4}
+    layer = {"transform": [{"filter": "isValid(datum.low)"}], "mark": mark, "encoding": encoding}
+    return [layer] if any("low" in row for row in rows) else []
+
+
+def _axis(
+    name: str, title: str | list[str], log: bool, scale: dict[str, Any], axis: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """An axis of numbers that need not begin at zero."""
     how = {"type": "log" if log else "linear", "zero": False, **scale}
     return {"field": name, "type": "quantitative", "title": title, "scale": how} | ({"axis": axis} if axis else {})
 
 
-def _points(shown: Sequence[Series], x: Any, y: Any, colour: Any, scale: Any) -> dict[str, Any]:
-    """The markers. They also carry the zoom and the values that hovering shows."""
+def _points(
+    shown: Sequence[Series], places: dict[str, Any], titles: tuple[str, str], colour: Any, scale: Any
+) -> dict[str, Any]:
+    """The markers. They also carry the zoom and the values that hovering shows. `titles` name the fields x and y."""
     shapes = [marker_path(s.shape or "stroke") for s in shown]
     filled = ["transparent" if s.hollow or not s.shape else css(s.colour) for s in shown]
     opacity = [1 if s.shape else 0 for s in shown]  # an invisible point can still be hovered over
     ends = [{"field": end, "title": word, "format": ".5~g"} for end, word in (("low", "from"), ("high", "to"))]
     tooltip = [
         {"field": "series", "type": "nominal", "title": " "},
-        {"field": "x", "type": "quantitative", "title": x["title"]},
-        {"field": "y", "type": "quantitative", "title": y["title"], "format": ".5~g"},
+        {"field": "x", "type": "quantitative", "title": titles[0]},
+        {"field": "y", "type": "quantitative", "title": titles[1], "format": ".5~g"},
         *(ends if any(len(s.low) for s in shown) else []),
     ]
     zoom = {
         "name": "zoom", "bind": "scales",
-        "select": {"type": "interval", "zoom": "wheel![event.shiftKey || event.ctrlKey]",
+        "select": {"type": "interval", "encodings": [k for k, v in places.items() if v["type"] == "quantitative"],
+                   "zoom": "wheel![event.shiftKey || event.ctrlKey]",
                    "translate": f"[pointerdown[{SHIFT}], window:pointerup] > window:pointermove!"},
     }  # fmt: skip
     return {
         "params": [zoom],
         "mark": {"type": "point", "clip": True, "size": 42, "strokeWidth": 1.4},
         "encoding": {
-            "x": x, "y": y, "color": colour, "shape": scale(shapes), "fill": scale(filled), "strokeOpacity": scale(opacity),
+            **places, "color": colour, "shape": scale(shapes), "fill": scale(filled), "strokeOpacity": scale(opacity),
             "tooltip": tooltip,
         },
     }  # fmt: skip

@@ -55,9 +55,16 @@ def pictures(study: Study) -> Iterator[Picture]:
 def about(rows: pd.DataFrame, split: str) -> str:
     """What the lines are, and which losses are cut off."""
     exact = "the training set's exact posterior mean" if split == "test" else "the exact floor, below which no model can go"
-    said = f"Dashed: {exact}; fine dots: always answering the mean image, where its loss is low enough to show."
-    said += " Dotted: the paper's figures." if rows["paper_loss"].notna().any() else ""
+    paper = rows["paper_loss"].notna().any()
+    if rows["sigma"].nunique() > 1:
+        said = f"Dashed: {exact}; fine dots: always answering the mean image, where its loss is low enough to show."
+        said += " Dotted: the paper's figures." if paper else ""
+    else:
+        said = (
+            f"{REFERENCES[split][1].capitalize()}: {exact}. Mean image: always answering it, where that is good enough to show."
+        )
+        said += " Hollow: the paper's figures." if paper else ""
     _, high = compared(rows, split)
     above = rows[rows["loss"] > high]
     told = "; ".join(f"{label(r.model)} at σ = {level(r.sigma)}: {r.loss:.3g}" for r in above.itertuples())
-    return said + (f" Above the figure: {told}." if told else "")
+    return said + (f" Beyond the figure: {told}." if told else "")

@@ -21,8 +21,8 @@ def draw(pairs: pd.DataFrame, domain: tuple[float, float] | None = None) -> Char
         name = f"{label(model)} − {label(opponent)}"
         series.append(Series(name, list(at), mean, low, high, shade(model), marker(model)))
     first = models[0] if len(models) == 1 else "the other model"
-    notes = ((0.0, -7.0, f"↑ {label(opponent)} has the lower loss"), (0.0, 8.0, f"↓ {label(first)} has the lower loss"))
-    return lines(series, "noise level σ", "difference of the test losses", zero=True, notes=notes, domain=domain)
+    sides = (f"{label(first)} ahead", f"{label(opponent)} ahead")
+    return lines(series, "noise level σ", "difference of the test losses", zero=True, sides=sides, domain=domain)
 
 
 @register("paired_difference", title="Who is ahead", paper="Sec. 3.2", needs="losses of two models trained alike", order=5)

@@ -11,7 +11,7 @@ import pytest
 
 from pipelines.files.study_files import StudyFiles
 from pipelines.reporting.schemas import SCHEMAS, frame, read_table, write_table
-from pipelines.reporting.tables import build_tables, capacity, curves, internals, losses, sampling
+from pipelines.reporting.tables import build_tables, capacity, curves, internals, losses, make_tables, sampling
 from tests.support import fake_study
 from tests.support.builders import ROOT
 from uvb.errors import UserError
@@ -219,6 +219,16 @@ def test_build_tables_refuses_damaged_arrays_in_one_line(mnist: Path) -> None:
     path.write_bytes(path.read_bytes()[:-50])
     with pytest.raises(UserError, match="damaged"):
         build_tables(mnist)
+
+
+def test_tables_of_an_old_copy_are_those_that_were_kept() -> None:
+    """It has no experiments' numbers, and its report said that no model was evaluated."""
+    files = StudyFiles(ROOT / "results" / "studies" / "mnist-uvb-vae-1-epoch")
+    assert not (files.root / "tasks").exists()
+    made = make_tables(files)
+    for name in ("losses", "references", "internals", "sampling"):
+        assert made[name].equals(read_table(files.root / "tables" / f"{name}.parquet", name))
+    assert len(made["losses"]) == 8
 
 
 def test_build_tables_of_an_empty_study_are_empty(tmp_path: Path) -> None:

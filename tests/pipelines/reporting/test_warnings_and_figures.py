@@ -135,3 +135,23 @@ def test_lines_without_a_finite_value_say_so_in_a_small_picture() -> None:
     width, height = map(float, re.findall(r'viewBox="0 0 (\S+) (\S+)"', svg)[0])
     assert width < 600
     assert height < 200
+
+
+def test_lines_at_one_noise_level_are_rows_that_cannot_overlap() -> None:
+    """Two models and a reference with the same loss. A loss outside the domain has no row."""
+    losses = [Series(name, [1.0], [3.5], [3.4], [3.6]) for name in ("UVB", "DEEN")]
+    others = [Series("exact", [1.0], [3.5], colour="faint"), Series("VAE", [1.0], [30.0])]
+    spec = lines([*losses, *others], "σ", "loss", domain=(3.0, 4.0), zero=True).spec
+    shown = next(layer for layer in spec["layer"] if "params" in layer)
+    assert shown["encoding"]["y"]["field"] == "series"
+    assert shown["encoding"]["x"]["title"] == ["loss, σ = 1"]
+    assert [row["series"] for row in spec["data"]["values"]] == ["UVB", "DEEN", "exact"]
+    svg = to_svg(lines([*losses, *others], "σ", "loss", domain=(3.0, 4.0), sides=("one ahead", "other ahead")), "name")
+    heights = re.findall(r'<path transform="translate\(120,(\d+)\)"', svg)  # 120 px of 240: 3.5 lies between 3 and 4
+    assert heights == ["11", "33", "55"]
+    assert "← one ahead · other ahead →" in svg
+
+
+def test_lines_say_beside_the_axis_who_is_ahead() -> None:
+    svg = to_svg(lines([Series("a", [1.0, 2.0], [-1.0, 1.0])], "σ", "difference", sides=("a ahead", "b ahead")), "name")
+    assert "← a ahead · b ahead →" in svg
