@@ -19,8 +19,8 @@ class Probe:
     """Measures the averaged weights after each epoch, on fixed images with fixed noise. The images are divided among workers.
 
     It computes the objective on images of both splits, and KL and reconstruction error on the test images. 1,024 images of each
-    split are enough to compare trainings, but too few to measure the generalization gap. On MNIST at σ = 1 the losses on two
-    sets of 1,024 images differ by several tenths.
+    split are enough to compare trainings, but too few to measure the generalization gap. On MNIST at σ = 1 the loss of
+    an image has a standard deviation of 6.7, so the difference of the two splits has an error of 0.3.
     """
 
     def __init__(self, spec: RunSpec, plan: Plan, state: TrainState, images: ImageSet) -> None:

@@ -60,9 +60,8 @@ def about(rows: pd.DataFrame, split: str) -> str:
         said = f"Dashed: {exact}; fine dots: always answering the mean image, where its loss is low enough to show."
         said += " Dotted: the paper's figures." if paper else ""
     else:
-        said = (
-            f"{REFERENCES[split][1].capitalize()}: {exact}. Mean image: always answering it, where that is good enough to show."
-        )
+        reference = REFERENCES[split][1].capitalize()
+        said = f"{reference}: {exact}. Mean image: always answering it, where its loss is low enough to show."
         said += " Hollow: the paper's figures." if paper else ""
     _, high = compared(rows, split)
     above = rows[rows["loss"] > high]
