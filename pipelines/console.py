@@ -1,7 +1,7 @@
 """The console script `uvb COMMAND ...`. Each command is also a file: `python pipelines/full_study.py ...`."""
 
-import runpy
 import sys
+from importlib import import_module
 
 COMMANDS = {
     "study": ("full_study", "train, measure and report the whole study"),
@@ -29,7 +29,7 @@ def main() -> None:
     elif name in COMMANDS:
         module = COMMANDS[name][0]
         sys.argv = [f"uvb {name}", *sys.argv[2:]]
-        runpy.run_module(f"pipelines.{module}", run_name="__main__")
+        import_module(f"pipelines.{module}").main()
     else:
         print(f"error: no command {name!r}; choose one of: {', '.join(COMMANDS)}", file=sys.stderr)
         sys.exit(2)

@@ -35,7 +35,7 @@ class Denoise(Bounded):
     out: Path = Path("denoised")
     """Folder for a PNG of each image, in the model's size, and overview.png: noisy above, denoised below, enlarged. Images with
     neither 1 nor 3 channels go to denoised.npz instead, as the array images (N, C, H, W)."""
-    tracking_uri: str | None = None
+    tracking_uri: Annotated[str | None, tyro.conf.arg(metavar="URI")] = None
     """MLflow's address for runs:/ and models:/. Default: mlflow.db in this folder."""
 
 
@@ -87,5 +87,10 @@ def denoise(config: Denoise) -> None:
     print(config.out / "overview.png")
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run what the command line asks for."""
     command(Denoise, denoise)
+
+
+if __name__ == "__main__":
+    main()

@@ -25,7 +25,7 @@ class Export:
     """A study's folder, e.g. outputs/digits, or a copy by keep.py."""
     to: Literal["tensorboard", "wandb"] = "tensorboard"
     """tensorboard: event files. wandb: offline runs, which `wandb sync` uploads; first `pip install wandb`."""
-    out: Path | None = None
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """Where the files go. Default: a folder named after --to, inside the study's folder."""
 
 
@@ -38,5 +38,10 @@ def export(config: Export) -> None:
     print(f"{counted(write(config.study, config.to, folder), 'training')} for {config.to} in\n{folder}")
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run what the command line asks for."""
     command(Export, export)
+
+
+if __name__ == "__main__":
+    main()

@@ -16,5 +16,10 @@ def full_study(config: StudyConfig) -> int:
     return 1 if failures else 0
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run what the command line asks for."""
     command(StudyConfig, full_study, resumes=True, presets=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -60,5 +60,10 @@ def _is_copy(folder: Path) -> bool:
     return (folder / "study.json").exists() and not any(True for pattern in more for _ in folder.glob(pattern))
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run what the command line asks for."""
     command(Keep, keep)
+
+
+if __name__ == "__main__":
+    main()

@@ -30,7 +30,7 @@ class Args:
     """Compare the tables of two studies to the last bit, except times and run ids. The exit code is 1 if they differ."""
 
 
-def main(args: Args) -> Path:
+def build(args: Args) -> Path:
     """Build the page that `args` asks for and return its path."""
     if not args.studies:
         raise UserError("no study given: name one or more study folders, e.g. outputs/digits")
@@ -48,7 +48,7 @@ def main(args: Args) -> Path:
 def report(args: Args) -> int:
     """Run the command. Its last line is the page's path, or says whether two studies are the same."""
     if not args.same:
-        print(main(args))
+        print(build(args))
         return 0
     from pipelines.reporting.same import added, differences
 
@@ -61,5 +61,10 @@ def report(args: Args) -> int:
     return 1 if found else 0
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run what the command line asks for."""
     command(Args, report)
+
+
+if __name__ == "__main__":
+    main()

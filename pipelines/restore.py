@@ -42,7 +42,7 @@ class Restore(Bounded):
     out: Path = Path("restored")
     """Folder for overview.png (rows: clean, measured, mean of the jumps, their spread) and restored.npz (mean, spread and
     measured)."""
-    tracking_uri: str | None = None
+    tracking_uri: Annotated[str | None, tyro.conf.arg(metavar="URI")] = None
     """MLflow's address for runs:/ and models:/. Default: mlflow.db in this folder."""
 
 
@@ -94,5 +94,10 @@ def restore(config: Restore) -> None:
         print(config.out / name)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run what the command line asks for."""
     command(Restore, restore)
+
+
+if __name__ == "__main__":
+    main()

@@ -44,7 +44,7 @@ class Sample(Bounded):
     out: Path = Path("samples")
     """Folder for walk.png and walk.gif (the first chain), chains.png (the last jump of all chains) and samples.npz (the array
     jumps, of shape (jumps, chains, C, H, W)). Older files are replaced. Only images of 1 or 3 channels have pictures."""
-    tracking_uri: str | None = None
+    tracking_uri: Annotated[str | None, tyro.conf.arg(metavar="URI")] = None
     """MLflow's address for runs:/ and models:/. Default: mlflow.db in this folder."""
 
 
@@ -92,5 +92,10 @@ def sample(config: Sample) -> None:
         print(config.out / name)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run what the command line asks for."""
     command(Sample, sample)
+
+
+if __name__ == "__main__":
+    main()

@@ -29,5 +29,10 @@ def sweep(config: SweepConfig) -> int:
     return 1 if failures else 0
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run what the command line asks for."""
     command(SweepConfig, sweep, resumes=True, presets=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -26,7 +26,7 @@ class StorageOptions(Bounded):
 
     storage: str = os.environ.get("UVB_STORAGE", "outputs")
     """Where studies are kept: a folder, or a URI such as s3://bucket/studies. UVB_STORAGE changes the default."""
-    tracking_uri: str | None = None
+    tracking_uri: Annotated[str | None, arg(metavar="URI")] = None
     """MLflow's store: sqlite:///..., http://host:port. Default: mlflow.db in the working directory."""
     checkpoint_seconds: float = 30.0
     """Seconds between two checkpoints of a training."""
@@ -78,7 +78,7 @@ class ClusterOptions(Bounded):
 class MeasureOptions(Bounded):
     """What is measured of trained models."""
 
-    experiments: tuple[str, ...] = ("default",)
+    experiments: Annotated[tuple[str, ...], arg(metavar="EXPERIMENT ...")] = ("default",)
     """Downstream tasks for each trained model: losses, internals, denoise_rows, walk_jump, walk_jump_<sampler>, energies,
     one_z, nebula, decoder_samples, likelihood, detection, jump_quality, mixing, restoration, convexity, score_error, mixture,
     or default, or all."""
@@ -108,11 +108,11 @@ class RecipeOptions(Bounded):
     recipe: Annotated[str, arg(metavar="RECIPE")] = "fast"
     """How weights are optimized: fast (ours), muon (ours, by Muon), muon_conv (Muon for convolutions too), or paper
     (Adam, 1e-4 constant, 400 epochs)."""
-    epochs: int | None = None
+    epochs: Annotated[int | None, arg(metavar="INT")] = None
     """Epochs, instead of the recipe's."""
-    batch_size: int | None = None
+    batch_size: Annotated[int | None, arg(metavar="INT")] = None
     """Images in a batch, over all workers, instead of the recipe's."""
-    learning_rate: float | None = None
+    learning_rate: Annotated[float | None, arg(metavar="FLOAT")] = None
     """Peak learning rate, instead of the recipe's."""
 
 
@@ -122,11 +122,11 @@ class ModelOptions(Bounded):
 
     models: Annotated[tuple[str, ...], arg(metavar="MODEL ...")] = ("uvb", "deen")
     """Models trained at every noise level: uvb, deen, vae, sigma_vae, uvb_laplace, direct, quadratic_ae, uvb_mean, ..."""
-    sigmas: tuple[float, ...] = SIGMAS
+    sigmas: Annotated[tuple[float, ...], arg(metavar="SIGMA ...")] = SIGMAS
     """Noise levels, in units of pixels in [0, 1]."""
     extra_models: Annotated[tuple[str, ...], arg(metavar="[MODEL ...]")] = ("vae",)
     """Models trained at the largest noise level only: by default the plain VAE of Tables 4-5."""
-    seeds: tuple[int, ...] = (0,)
+    seeds: Annotated[tuple[int, ...], arg(metavar="SEED ...")] = (0,)
     """Every model is trained once with each seed."""
     width: float = 1.0
     """Factor on UVB's default widths. The other models are matched to the number of parameters that UVB then has."""
@@ -151,11 +151,11 @@ class DataOptions(Bounded):
     """Name of the study, and of its folder under --storage. Default: the data set's name."""
     data_dir: str = "data"
     """The folder of named data sets. Absent ones are downloaded to it."""
-    image_column: str | None = None
+    image_column: Annotated[str | None, arg(metavar="NAME")] = None
     """The column of images in your own Parquet. Default: image, img or pixel_values."""
-    label_column: str | None = None
+    label_column: Annotated[str | None, arg(metavar="NAME")] = None
     """The column of labels in your own Parquet. Default: label or labels, where there is one."""
-    split: tuple[str, ...] = ()
+    split: Annotated[tuple[str, ...], arg(metavar="[SPLIT=NAME ...]")] = ()
     """Which splits of your own data to use: train=NAME test=NAME, where NAME+NAME joins two. Default: found by their names."""
     resize: int = 0
     """Resize the images so that the shorter side has this many pixels. 0: keep their size."""
@@ -218,6 +218,8 @@ class SweepConfig(StudyConfig):
     Search the recipe, for both models in the same way:  python pipelines/sweep.py --space recipe --models uvb deen
 
     ReLU against SiLU, three seeds:                      python pipelines/sweep.py --space activation --seeds 0 1 2
+
+    The options of an earlier sweep:                     python pipelines/sweep.py --config outputs/digits-capacity/study.yaml
     """
 
     space: Annotated[str, arg(metavar="SPACE")] = "sigma_grid"
@@ -233,9 +235,9 @@ class SweepConfig(StudyConfig):
     recipe_details: the recipe with one change at a time, to choose among."""
     study: str = ""
     """Name of the study, and of its folder under --storage. Default: data set and space, such as digits-capacity."""
-    extra_models: tuple[str, ...] = ()
+    extra_models: Annotated[tuple[str, ...], arg(metavar="[MODEL ...]")] = ()
     """Only for full_study.py; a sweep's models are --models."""
-    experiments: tuple[str, ...] = ("losses",)
+    experiments: Annotated[tuple[str, ...], arg(metavar="EXPERIMENT ...")] = ("losses",)
     """Downstream tasks for each trained model: names, or default, or all."""
 
     def __post_init__(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pipelines import console
 from pipelines.errors import CommandFailed, last_line, log_error
 from pipelines.files.store import Store
 from tests.support.builders import ROOT
@@ -54,8 +55,10 @@ print(times.children_user + times.children_system)
 
 
 def help_of(command: str, folder: Path) -> str:
-    code = f"import runpy, sys; sys.argv = ['x', '--help']; runpy.run_module('pipelines.{command}', run_name='__main__')"
-    return python(code, folder).stdout.decode()
+    """What `uvb COMMAND --help` prints."""
+    name = next(name for name, (module, _) in console.COMMANDS.items() if module == command)
+    code = f"import sys; from pipelines.console import main; sys.argv = ['uvb', '{name}', '--help']; main()"
+    return python(code, folder, env=ENVIRONMENT | {"COLUMNS": "120"}).stdout.decode()
 
 
 @pytest.mark.parametrize("command", ["sample", "denoise", "restore", "report", "export", "keep"])
@@ -64,6 +67,22 @@ def test_help_names_arguments_by_their_meaning(command: str, tmp_path: Path) -> 
     given = re.findall(r"(?<=[\] ])[A-Z]+(?= |$)", re.sub(r"\[--[^]]*\]", "", usage))
     assert set(given) & {"STUDY", "MODEL"}
     assert not set(given) & {"STR", "PATH"}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_explains_every_option(command: str, tmp_path: Path) -> None:
+    """An option without help has nothing but its name, the kind of its value, and its default."""
+    told = help_of(command, tmp_path)
+    boxes = "\n".join(line.strip("│").rstrip() for line in told.splitlines() if line.startswith("│"))
+    entries = re.split(r"\n(?= (?:--?[a-z]|[A-Z]+))", "\n" + boxes)[1:]
+    assert len(entries) > 2
+    bare = [
+        e
+        for e in entries
+        if not re.search(r"[a-z]+ [a-zδ]+.* ", re.sub(r"\(default:.*|\(required\)|^ .*? {2,}", "", e, flags=re.S))
+    ]
+    assert bare == []
+    assert "STR" not in told.partition("─ options ─")[0]
 
 
 def test_sweep_help_says_what_each_space_is_for(tmp_path: Path) -> None:
@@ -75,6 +94,7 @@ BROKEN = """
 import sys
 from dataclasses import dataclass
 from pipelines.cli import command
+from pipelines import console
 from pipelines.errors import CommandFailed
 from uvb.errors import UserError
 

@@ -19,7 +19,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from pipelines.files.study_files import StudyFiles
-from pipelines.report import Args, main
+from pipelines.report import Args, build
 from pipelines.reporting import cells, figures, loss_tables, model_tables, pair_tables
 from pipelines.reporting.compare import build_comparison
 from pipelines.reporting.facts import flat, run_facts
@@ -332,7 +332,7 @@ def test_build_comparison_writes_one_page(study: Path, tmp_path: Path) -> None:
 )
 def test_report_refuses_wrong_arguments_in_one_line(args: Args, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        main(args)
+        build(args)
 
 
 def test_report_command_prints_its_path_or_one_line(bare: Path, tmp_path: Path) -> None:
