@@ -3,6 +3,8 @@
 import sys
 from importlib import import_module
 
+from pipelines.streams import steady_streams
+
 COMMANDS = {
     "study": ("full_study", "train, measure and report the whole study"),
     "sweep": ("sweep", "train a named space of models"),
@@ -23,6 +25,7 @@ def usage() -> str:
 
 def main() -> None:
     """Run the command that the first word names; if there is none, print one line and exit with 2."""
+    steady_streams()
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in ("-h", "--help"):
         print(usage())

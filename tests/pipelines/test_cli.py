@@ -176,11 +176,23 @@ def test_command_spells_letters_that_a_terminal_lacks(encoding: str, shown: str,
 
 
 @pytest.mark.parametrize(
-    "shell", ["{run} | head -1", "{run} >&-", "{run} <&-", "{run} >&- 2>&- <&-", "{run} >/dev/full", "{help} | head -1"]
+    "shell",
+    [
+        "{run} | head -1",
+        "{run} >&-",
+        "{run} <&-",
+        "{run} >&- 2>&- <&-",
+        "{run} >/dev/full",
+        "{help} | head -1",
+        "{uvb} | head -1",
+        "{uvb} >&- 2>&- <&-",
+    ],
 )
 def test_command_survives_closed_streams(shell: str, tmp_path: Path) -> None:
     (tmp_path / "run.py").write_text(BROKEN + "\n")
-    programs = {"run": "run.py", "help": f"{ROOT / 'pipelines' / 'full_study.py'} --help"}
+    programs = {
+        "run": "run.py", "help": f"{ROOT / 'pipelines' / 'full_study.py'} --help", "uvb": "-m pipelines.console --help",
+    }  # fmt: skip
     line = "set -o pipefail; " + shell.format(**{name: f"{sys.executable} {words}" for name, words in programs.items()})
     done = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
