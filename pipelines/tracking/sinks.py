@@ -2,22 +2,31 @@
 
 import json
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.files.study_files import StudyFiles
+from pipelines.files.study_files import StudyFiles, read_object
 from pipelines.reporting.tables import make_tables
 from pipelines.tracking.connection import Point
-from pipelines.tracking.values import curve_points, flat, model_values, plain_names
+from pipelines.tracking.values import (
+    curve_points,
+    experiment_values,
+    first_page,
+    flat,
+    lines_over_sigma,
+    model_values,
+    plain_names,
+)
 from pipelines.words import name_of
 from uvb.errors import UserError
 
 
 @dataclass(frozen=True)
 class Trained:
-    """One training: its parameters, its curves, and single numbers such as ``test_loss``."""
+    """One training: its parameters, its curves, and single numbers such as ``test_loss``. Or the study itself, as ``study``."""
 
     name: str
     spec_id: str
@@ -67,18 +76,26 @@ SINKS: dict[str, Sink] = {"tensorboard": tensorboard, "wandb": weights_and_biase
 
 
 def export(study: Path, kind: str, folder: Path) -> int:
-    """Write a study's trainings into the sink `kind` of `SINKS`; return how many there are.
+    """Write a study and its trainings into the sink `kind` of `SINKS`; return how many trainings there are.
 
     Raises:
         UserError: `study` is not a study, one of its files is damaged, or the sink's package is not installed.
     """
     files = StudyFiles(study)
     tables = make_tables(files)
-    values = model_values(*(tables[name].to_dict("records") for name in ("losses", "internals")))
+    losses, internals, pairs = (tables[name].to_dict("records") for name in ("losses", "internals", "pairs"))
+    values = model_values(losses, internals)
+    for task in sorted(path.name for path in (study / "tasks").glob("*/")):
+        for model, result in files.of_models(task):
+            values.setdefault(model.spec_id, {}).update(experiment_values(task, result.values))
     names = {spec_id: name_of(model.spec) for spec_id, model in files.models.items()}
     for spec_id, model in files.models.items():
         spec = model.spec
         params = {"dataset": spec.data.name, "widths": str(spec.widths), **flat(spec.to_json()), **flat({"plan": model.plan})}
         points = list(curve_points(model.curves, None, spec.objective))
         SINKS[kind](Trained(plain_names(spec_id, names), spec_id, params, points, values.get(spec_id, {})), folder)
+    now, lines = int(1000 * time.time()), lines_over_sigma(losses)
+    points = [(f"{metric}/{line}", y, step, now) for line, at in lines.items() for (metric, step), y in sorted(at.items())]
+    asked = {k: v for k, v in read_object(study / "study.json").items() if k != "provenance"}
+    SINKS[kind](Trained("study", "study", flat(asked), points, first_page(losses, pairs)[0]), folder)
     return len(names)
