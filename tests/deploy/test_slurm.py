@@ -92,8 +92,7 @@ def test_sbatch_fails_when_the_study_fails(folder: Path) -> None:
     assert "--sigmas -1: it must be from" in said
 
 
-@pytest.mark.nightly  # two Slurm nodes on one machine; on a busy machine they may be too slow
-@pytest.mark.slow
+@pytest.mark.slow  # a real Slurm, but no Ray, so it takes seconds on a busy machine too
 @pytest.mark.timeout(300)
 def test_sbatch_names_a_missing_environment_in_one_line(folder: Path) -> None:
     code, said = submit(folder, venv=folder / "nowhere")
