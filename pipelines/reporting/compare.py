@@ -10,6 +10,7 @@ from pipelines.files.study_files import StudyFiles, write
 from pipelines.reporting.cells import DASH, Table, first_row, number, printed, text
 from pipelines.reporting.facts import flat, run_facts
 from pipelines.reporting.figures import Picture
+from pipelines.reporting.figures.chart import Ends
 from pipelines.reporting.figures.loss_over_sigma import compared
 from pipelines.reporting.figures.loss_over_sigma import draw as draw_losses
 from pipelines.reporting.figures.paired_difference import draw as draw_pairs
@@ -66,16 +67,17 @@ def build_comparison(study_dirs: Iterable[Path], out: Path) -> Path:
 
 
 def _losses(losses: pd.DataFrame) -> Iterator[Picture]:
-    """Test losses of each study, with one vertical axis for all studies of a data set."""
+    """Test losses of each study, with the same axes for all studies of a data set."""
     for dataset, group in losses.groupby("dataset"):
         ends = [compared(own, "test") for _, own in group.groupby("study")]
-        domain = min(low for low, _ in ends), max(high for _, high in ends)
+        domain, across = (min(low for low, _ in ends), max(high for _, high in ends)), _across([group])
         for study, own in group.groupby("study", sort=False):
-            yield Picture(f"{study}_{dataset}", f"{study}: {dataset}, test split.", draw_losses(own, "test", domain), "losses")
+            chart = draw_losses(own, "test", domain, across)
+            yield Picture(f"{study}_{dataset}", f"{study}: {dataset}, test split.", chart, "losses")
 
 
 def _pairs(studies: list[Found]) -> Iterator[Picture]:
-    """Paired differences of each study, with one vertical axis for all studies of a data set."""
+    """Paired differences of each study, with the same axes for all studies of a data set."""
     found: dict[str, list[tuple[str, pd.DataFrame]]] = {}
     for study in studies:
         for dataset, pairs in main_pairs(study.tables["pairs"], study.tables["losses"], study.files.asked):
@@ -86,8 +88,14 @@ def _pairs(studies: list[Found]) -> Iterator[Picture]:
         room = 0.06 * (high - low)
         for name, pairs in several:
             caption = f"{name}: {dataset}, paired difference of the test losses, 95 % intervals."
-            chart = draw_pairs(pairs, (low - room, high + room))
+            chart = draw_pairs(pairs, (low - room, high + room), _across([own for _, own in several]))
             yield Picture(f"{name}_{dataset}_pairs", caption, chart, "paired differences")
+
+
+def _across(tables: list[pd.DataFrame]) -> Ends | None:
+    """The ends of the axis of σ; None where all tables have the same single σ."""
+    levels = [float(sigma) for table in tables for sigma in table["sigma"]]
+    return (min(levels), max(levels)) if len(set(levels)) > 1 else None
 
 
 def _compared(dataset: str, losses: pd.DataFrame, names: list[str]) -> Table:

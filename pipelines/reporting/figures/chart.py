@@ -14,6 +14,7 @@ import numpy as np
 
 from pipelines.reporting.figures.style import css, label, marker, marker_path, shade
 
+Ends = tuple[float, float]  # of an axis
 WIDTH = 300  # width of the axes in px: with its labels a chart is as wide as a phone
 FONT = "system-ui, 'DejaVu Sans', sans-serif"
 SHIFT = "event.pointerType == 'mouse' && !event.shiftKey"
@@ -93,7 +94,8 @@ def lines(
     log_y: bool = False,
     zero: bool = False,
     whole: bool = False,
-    domain: tuple[float, float] | None = None,
+    domain: Ends | None = None,
+    across: Ends | None = None,
     sides: tuple[str, str] | None = None,
     height: int = 190,
 ) -> Chart:
@@ -103,6 +105,7 @@ def lines(
         zero: draw the zero line.
         whole: the horizontal axis takes whole numbers only, such as epochs.
         domain: the part of the vertical axis that is shown at first.
+        across: the ends of the horizontal axis, where several charts share it. Such a chart has lines in any case.
         sides: what small values mean, and what large values mean, as words beside the axis.
     """
     shown = [s for s in series if s.rows]
@@ -111,7 +114,7 @@ def lines(
         message = {"type": "text", "color": css("faint"), "text": "no finite value to draw"}
         return Chart({"width": WIDTH, "height": 40, "data": {"values": [{}]}, "mark": message})
     values = _axis("y", _beside(y, sides), log_y, {"domain": domain} if domain else {"padding": 8})
-    if len({row["x"] for row in rows}) == 1:
+    if across is None and len({row["x"] for row in rows}) == 1:
         return _dots(shown, (f"{x} = {rows[0]['x']:g}", y), values, zero)
     names = [s.name for s in shown]
 
@@ -119,7 +122,8 @@ def lines(
         return {"field": "series", "type": "nominal", "title": None, "scale": {"domain": names, "range": values}}
 
     colour = scale([css(s.colour) for s in shown])
-    x_axis = _axis("x", x, log_x, {"padding": 12, "nice": False}, {"format": "d", "tickMinStep": 1} if whole else {})
+    ends = {"domain": across} if across else {}
+    x_axis = _axis("x", x, log_x, {"padding": 12, "nice": False, **ends}, {"format": "d", "tickMinStep": 1} if whole else {})
     lined = {"field": "series", "oneOf": [s.name for s in shown if s.dash is not None]}
     places = {"x": x_axis, "y": values}
     line = {**places, "color": colour, "strokeDash": scale([list(s.dash or ()) for s in shown])}

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from pipelines.reporting.figures import Picture, Study, register
-from pipelines.reporting.figures.chart import Chart, Series, lines, of_model
+from pipelines.reporting.figures.chart import Chart, Ends, Series, lines, of_model
 from pipelines.reporting.figures.style import label
 from pipelines.reporting.numbers import level
 from pipelines.reporting.statistics import main_models
@@ -14,8 +14,11 @@ REFERENCES = {"train": ("floor", "floor (exact)"), "test": ("nonparametric", "no
 ZOOM = 1.25  # losses above this multiple of the compared ones are cut off
 
 
-def draw(losses: pd.DataFrame, split: str, domain: tuple[float, float] | None = None) -> Chart:
-    """One data set's losses on one split, as `over_seeds` gives them; bars are one standard error."""
+def draw(losses: pd.DataFrame, split: str, domain: Ends | None = None, across: Ends | None = None) -> Chart:
+    """One data set's losses on one split, as `over_seeds` gives them; bars are one standard error.
+
+    `domain` and `across` are the ends of the vertical and of the horizontal axis.
+    """
     rows = losses[losses["split"] == split]
     series = []
     for model in main_models(rows):
@@ -26,7 +29,7 @@ def draw(losses: pd.DataFrame, split: str, domain: tuple[float, float] | None = 
     for column, name, dash in ((*REFERENCES[split], (6, 3)), ("mean_image", "mean image", (1, 3))):
         known = rows.dropna(subset=[column]).groupby("sigma")[column].first()
         series.append(Series(name, known.index, known, colour="faint", dash=dash))
-    return lines(series, "noise level σ", f"{split} loss, E‖x − x̂(y)‖²", domain=domain or compared(rows, split))
+    return lines(series, "noise level σ", f"{split} loss, E‖x − x̂(y)‖²", domain=domain or compared(rows, split), across=across)
 
 
 def compared(rows: pd.DataFrame, split: str) -> tuple[float, float]:

@@ -5,13 +5,16 @@ from collections.abc import Iterator
 import pandas as pd
 
 from pipelines.reporting.figures import Picture, Study, register
-from pipelines.reporting.figures.chart import Chart, Series, lines
+from pipelines.reporting.figures.chart import Chart, Ends, Series, lines
 from pipelines.reporting.figures.style import label, marker, shade
 from pipelines.reporting.statistics import interval, main_group, main_models
 
 
-def draw(pairs: pd.DataFrame, domain: tuple[float, float] | None = None) -> Chart:
-    """One line for each first model: its loss minus the loss of the most frequent second model. One data set and split."""
+def draw(pairs: pd.DataFrame, domain: Ends | None = None, across: Ends | None = None) -> Chart:
+    """One line for each first model: its loss minus the loss of the most frequent second model. One data set and split.
+
+    `domain` and `across` are the ends of the vertical and of the horizontal axis.
+    """
     opponent = pairs["second"].mode().iloc[0]
     pairs = pairs[pairs["second"] == opponent]
     models, series = main_models(pairs, "first"), []
@@ -22,7 +25,8 @@ def draw(pairs: pd.DataFrame, domain: tuple[float, float] | None = None) -> Char
         series.append(Series(name, list(at), mean, low, high, shade(model), marker(model)))
     first = models[0] if len(models) == 1 else "the other model"
     sides = (f"{label(first)} ahead", f"{label(opponent)} ahead")
-    return lines(series, "noise level σ", "difference of the test losses", zero=True, sides=sides, domain=domain)
+    title = "difference of the test losses"
+    return lines(series, "noise level σ", title, zero=True, sides=sides, domain=domain, across=across)
 
 
 @register("paired_difference", title="Who is ahead", paper="Sec. 3.2", needs="losses of two models trained alike", order=5)

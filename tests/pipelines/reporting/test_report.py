@@ -21,7 +21,6 @@ from matplotlib.figure import Figure
 from pipelines.files.study_files import StudyFiles
 from pipelines.report import Args, build
 from pipelines.reporting import cells, figures, loss_tables, model_tables, pair_tables
-from pipelines.reporting.compare import build_comparison
 from pipelines.reporting.facts import flat, run_facts
 from pipelines.reporting.figures import Picture, Study, drawings, register
 from pipelines.reporting.figures.images import rows_of_images, strip
@@ -308,18 +307,6 @@ def test_register_adds_a_drawing_to_the_report(bare: Path, monkeypatch: pytest.M
     assert "My own experiment" in page
     assert "My caption." in page
     assert StudyFiles(bare).root.joinpath("figures", "mine.svg").exists()
-
-
-def test_build_comparison_writes_one_page(study: Path, tmp_path: Path) -> None:
-    other = fake_study.make(tmp_path / "b", experiments=False, extra=False)
-    out = build_comparison([study, other], tmp_path / "compare.html")
-    page = out.read_text()
-    checker = Checker()
-    checker.feed(page)
-    assert page.count('<div class="headline">') == 2
-    assert "Test loss on digits" in page
-    assert len(checker.ids) == len(set(checker.ids))
-    assert not (other / "tables").exists()  # comparing writes into no study
 
 
 @pytest.mark.parametrize(
