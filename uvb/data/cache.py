@@ -86,9 +86,9 @@ def adopt(checksum: str, made: Path) -> None:
 
 @contextmanager
 def workplace(key: str) -> Iterator[Path]:
-    """Yield the working folder of one conversion, with the files of an interrupted one.
+    """Yield the working folder of one conversion. Files that an interrupted conversion left there stay.
 
-    Only one process of this machine can hold the folder at a time. The others wait.
+    Only one process of this machine can use the folder at a time. The others wait.
     """
     folder = cache_folder() / "work" / key
     with writing():

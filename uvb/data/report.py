@@ -113,7 +113,7 @@ class ReadReport:
 def splits_read(
     origins: Sequence[str], counts: Sequence[int], labels: Sequence[Labels], classes: int
 ) -> tuple[SplitRead, SplitRead]:
-    """Describe the training set and the test set. Each argument has the training set's value first.
+    """Describe the training set and the test set. Each sequence has two items: first for the training set.
 
     `classes` is the number of classes.
     """

@@ -25,8 +25,8 @@ def convexity(model: Estimator, spec: RunSpec, context: Context) -> Result:
     - `exact`: this quotient of the training set's exact energy, on the same pairs of points.
 
     The centre of each pair is a noisy test image. Half of the pairs lie along differences of two test images, where an energy
-    is least convex. The other half lie along random directions. A measured quotient below m refutes strong convexity with
-    constant m. No number of pairs can prove it.
+    is least convex. The other half lie along random directions. A measured quotient below m proves that the energy is not
+    m-strongly convex at this distance. The measurement cannot prove the opposite.
     """
     assert isinstance(model, Energy)
     images, plan = context.images, context.plan

@@ -14,14 +14,14 @@ from uvb.sampling.chains import held_noise
 from uvb.spec import RunSpec
 
 IMAGES, BATCH = 1000, 250
-OTHER_DATA = ("digits", "mnist")  # handwritten digits of different sizes; a study of one compares with the other, resized
+OTHER_DATA = ("digits", "mnist")  # if the model was trained on one of these, resized images of the other form a set
 
 
 @register_experiment("detection", needs="energy", where="largest",
                      gradients=lambda spec, context: 6 * context.estimates(limit=context.shortened(IMAGES, 50)))  # fmt: skip
 @torch.no_grad()
 def detection(model: Estimator, spec: RunSpec, context: Context) -> Result:
-    """`rows`: [{set, input, energy, auroc, stderr}], the AUROC of f that separates test images from each of several other sets.
+    """`rows`: [{set, input, energy, auroc, stderr}]. `auroc` says how well f separates test images from those of another set.
 
     - `set`: test images that were changed (transposed, inverted, pixels shuffled), synthetic images (constants, uniform noise),
       or resized images of another data set.

@@ -26,7 +26,7 @@ def _gradients(spec: RunSpec, context: Context) -> float:
     return context.shortened(CHAINS, least=4) * JUMPS * (jump + counted)
 
 
-# By default a study measures only the largest noise level. All levels are an experiment of their own.
+# By default a study measures only the largest noise level. The experiment `jump_quality_over_sigma` measures all levels.
 @register_experiment("jump_quality_over_sigma", needs="energy", default=False, gradients=_gradients)
 @register_experiment("jump_quality", needs="energy", where="largest", gradients=_gradients)
 @torch.no_grad()
@@ -75,7 +75,7 @@ def jump_quality(model: Estimator, spec: RunSpec, context: Context) -> Result:
 
 
 def _of_test_images(energy: Energy, spec: RunSpec, context: Context, like: Tensor) -> dict[str, Tensor]:
-    """Test images, their x̂(y) and their x̂(x̂(y)), in the shape of `like`, (G, m, C, H, W). Few test images make G smaller."""
+    """Test images, their x̂(y) and their x̂(x̂(y)), in groups of the size of `like` (G, m, C, H, W). G may be smaller."""
     count, per_group = like.shape[:2]
     x = context.test_images(count * per_group)
     count = max(1, len(x) // per_group)
