@@ -1,13 +1,13 @@
-"""Run studies of the models in `uvb`: on Ray, with MLflow, files and a report."""
+"""Train and measure the models of `uvb` on Ray, log them to MLflow, and write files and a report."""
 
 import logging
 import os
 
-# Settings of Ray and MLflow. They read some of them when they are first imported.
+# Set Ray's and MLflow's options before their first import, which reads some of them.
 for _name, _value in {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ENABLE_AUTO_CONNECT": "0",  # else a thread that outlives ray.shutdown() starts another cluster
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # Ray's default is 2 s, and each short epoch would take as long
+    "RAY_ENABLE_AUTO_CONNECT": "0",  # otherwise a thread that outlives ray.shutdown() may start a new cluster
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # at Ray's default of 2 s, a short epoch would take 2 s, too
     "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "300",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120",
     "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints boxes even at verbose=0
@@ -21,4 +21,4 @@ for _name, _value in {
 _direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")
 if "127.0.0.1" not in _direct:
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join([*filter(None, [_direct]), "localhost", "127.0.0.1"])
-logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of a home folder that it cannot write
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # matplotlib warns if it cannot write to the home folder

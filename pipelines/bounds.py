@@ -1,4 +1,4 @@
-"""The range of every number that a user can give, in one table for all commands. No slow import here."""
+"""The allowed range of every numeric option, in one table for all commands. Import nothing slow here."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -12,10 +12,11 @@ MILLION = 1_000_000
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers from `low` to `high`, and 0 if it has a meaning of its own.
+    """The numbers from `low` to `high`.
 
     Attributes:
-        why: the reason of a bound, or its unit, for the error line.
+        zero: allow 0 as well, as a value with a special meaning.
+        why: text that follows the range in the error line: the reason for a bound, or the unit.
     """
 
     low: float
@@ -39,9 +40,9 @@ RANGES = {
     "epochs": COUNT,
     "batch_size": Range(1, 1000 * MILLION),
     "learning_rate": Range(1e-12, 1000.0),
-    "sigmas": Range(1e-4, 1e4, why="in units of pixels in [0, 1]"),
+    "sigmas": Range(1e-4, 1e4, why="where pixels are in [0, 1]"),
     "seeds": SEED,
-    "width": Range(0.01, 50.0, why="times the default widths"),
+    "width": Range(0.01, 50.0, why="as a multiple of the default widths"),
     "train_images": IMAGES,
     "resize": Range(1, 4096, zero=True),
     # measurements
@@ -70,7 +71,7 @@ RANGES = {
 
 
 class Bounded:
-    """A dataclass of options that checks its numbers when it is made. A subclass with more checks calls ``super()`` first."""
+    """Base of option dataclasses: check all numbers on creation. A subclass with more checks first calls ``super()``."""
 
     def __post_init__(self) -> None:
         for name, number in numbers(self):
@@ -79,7 +80,7 @@ class Bounded:
 
 
 def numbers(options: Any) -> Iterator[tuple[str, float]]:
-    """Yield the name and value of each number in a dataclass's fields. A tuple yields one for each of its numbers."""
+    """Yield (field name, number) for each number in a dataclass's fields, also for each number in a tuple."""
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
         for each in value if isinstance(value, tuple) else (value,):
@@ -88,7 +89,7 @@ def numbers(options: Any) -> Iterator[tuple[str, float]]:
 
 
 def _text(number: float) -> str:
-    """A number as text: ``1,000,000``, ``0.5``, ``1e+308``. A whole number too long for a line is cut short."""
+    """A number as text: ``1,000,000``, ``0.5``, ``1e+308``. Only the first digits of a very long whole number are kept."""
     if isinstance(number, int):
         return f"{number:,}" if abs(number) < 1e30 else f"{str(number)[:20]}..."
     return f"{number:,g}"

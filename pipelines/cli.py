@@ -1,7 +1,7 @@
 """Start and end every command: parse its options, and print an error as one clear line.
 
 Exit codes: 0; 1: something failed; 2: the user asked for something impossible; 130: a person interrupted the command.
-No slow import here, so that `--help` is quick. Commands import torch and Ray after their options are parsed.
+Import nothing slow here, so that `--help` is quick. Commands import torch and Ray after they have parsed their options.
 """
 
 import argparse
@@ -30,14 +30,14 @@ def command(
     """Parse the command line into `config`, call `run`, and exit with the code that it returns.
 
     Args:
-        resumes: running the same command again continues its work. A person who interrupts it is told so.
+        resumes: running the same command again continues its work. Tell this to a person who interrupts it.
         presets: accept ``--config FILE``, a YAML file of options (`pipelines.study.presets`).
     """
     steady_streams()
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
         if sys.flags.optimize > 1:
-            raise UserError("Python runs without docstrings, which Ray reads: unset PYTHONOPTIMIZE, or set it to 1")
+            raise UserError("Python has removed all docstrings, but Ray needs them: unset PYTHONOPTIMIZE, or set it to 1")
         leave(run(parsed(config, presets)) or 0)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -53,10 +53,10 @@ def command(
 
 
 def parsed(config: type[Config], presets: bool = False) -> Config:
-    """Make a `config` from the command line. Its options win over those in the file of ``--config FILE``.
+    """Make a `config` from the command line. Options given there override those in the file of ``--config FILE``.
 
     Raises:
-        UserError: an option is unknown or unfit. The line is tyro's text without the box around it.
+        UserError: an option is unknown or invalid. The message is tyro's, without the box that tyro draws around it.
     """
     said = io.StringIO()
     words, preset = without_preset(sys.argv[1:]) if presets else (sys.argv[1:], None)
@@ -72,15 +72,15 @@ def parsed(config: type[Config], presets: bool = False) -> Config:
         if not end.code:  # --help
             raise
         lines = [line.strip("│| ") for line in said.getvalue().splitlines()]
-        parts = re.split(r"[-+─╭╮╰╯]{20,}", "\n".join(lines[1:]))  # drop the box's title and its rules
+        parts = re.split(r"[-+─╭╮╰╯]{20,}", "\n".join(lines[1:]))  # drop the box's title and border lines
         raise UserError("; ".join(" ".join(part.split()).rstrip(".") for part in parts if part.strip())) from None
 
 
 def without_preset(words: list[str]) -> tuple[list[str], Path | None]:
-    """The words of a command line without ``--config FILE``, and the file.
+    """Split the words of a command line into those without ``--config FILE``, and the file, if it is given.
 
     Raises:
-        UserError: ``--config`` names no file, or there are several.
+        UserError: ``--config`` has no file, or is given more than once.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config", action="append", nargs="?", const="", default=[])

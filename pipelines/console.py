@@ -20,7 +20,7 @@ COMMANDS = {
 def usage() -> str:
     """The text of `uvb --help`."""
     lines = [f"  {name:<9}{about}" for name, (_, about) in COMMANDS.items()]
-    return "\n".join(["usage: uvb COMMAND [options]", "", *lines, "", "uvb COMMAND --help says what a command takes."])
+    return "\n".join(["usage: uvb COMMAND [options]", "", *lines, "", "uvb COMMAND --help lists the options of a command."])
 
 
 def main() -> None:

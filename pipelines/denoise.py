@@ -13,7 +13,7 @@ from uvb.errors import UserError
 
 @dataclass(frozen=True)
 class Denoise(Bounded):
-    """Denoise your own images with a trained model, by x̂(y) of Eq. 3.
+    """Denoise your own images with the estimator x̂(y) of a trained model (Eq. 3).
 
     A noisy picture:                       python pipelines/denoise.py outputs/digits/models/<spec_id>/model mine.png
 
@@ -25,11 +25,11 @@ class Denoise(Bounded):
     images: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES")]
     """A picture, a folder of pictures (resized to the model's size), or an .npy or .npz array (N, C, H, W)."""
     add_noise: bool = False
-    """First add the model's noise, sigma times a standard normal. Clean pictures need it."""
+    """First add the model's noise, sigma times a standard normal, to the pictures. Use this if they are clean."""
     jumps: int = 1
-    """How often to apply x̂. 1 is the Bayes estimate; 2 is x̂(x̂(y)) of Sec. 3.3.1."""
+    """How many times to apply x̂. 1 is the Bayes estimate; 2 is x̂(x̂(y)) of Sec. 3.3.1."""
     background: Literal["none", "black", "white"] = "none"
-    """The background of transparent pictures. none: they are refused."""
+    """The background to put behind transparent pictures. none: refuse them."""
     seed: int = 0
     """Seed of the added noise and of the model's latent draws."""
     out: Path = Path("denoised")
@@ -76,9 +76,7 @@ def denoise(config: Denoise) -> None:
     given = {config.images.resolve(), *(config.images.resolve().glob("*") if config.images.is_dir() else ())}
     for name in [*names, "overview"]:
         if (config.out / f"{name}.png").resolve() in given:
-            raise UserError(
-                f"{config.out / name}.png is one of the pictures given, and would be written over; choose another --out"
-            )
+            raise UserError(f"{config.out / name}.png is an input picture and would be overwritten; choose another --out")
     zoom = zoom_for(shape)
     for name, image in zip(names, x_hat, strict=True):
         to_pil(image).save(config.out / f"{name}.png")

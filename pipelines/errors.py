@@ -15,14 +15,14 @@ LOG = "errors.log"  # in the study's folder
 
 
 class CommandFailed(Exception):
-    """Something broke that the command needs. The command prints this one line and exits with code 1.
+    """Something that the command needs has failed. The command prints the message in one line and exits with code 1.
 
-    For a mistake of the user see `uvb.errors.UserError`.
+    For a user's mistake, raise `uvb.errors.UserError` instead.
     """
 
 
 def last_line(error: BaseException) -> str:
-    """The error's type and the last line of its message. In a remote traceback that line says what happened."""
+    """The error's type and the last line of its message. In a traceback from Ray the last line says what happened."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[-1] if lines else ''}".rstrip(": ")
 

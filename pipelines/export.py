@@ -12,9 +12,9 @@ from pipelines.words import counted
 
 @dataclass(frozen=True)
 class Export:
-    """Write a study's parameters, curves and losses for TensorBoard or Weights & Biases, under the names that MLflow shows.
+    """Write a study's parameters, curves and losses for TensorBoard or Weights & Biases, with the same names as in MLflow.
 
-    The study may still run. A later export replaces the files of an earlier one.
+    The study may still be running. An export replaces the files of an earlier one.
 
     TensorBoard:                          python pipelines/export.py outputs/digits
 

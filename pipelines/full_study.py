@@ -1,4 +1,7 @@
-"""Run the whole study: `python pipelines/full_study.py --help`. `ray submit` copies only this file, so it is short."""
+"""Run the whole study: `python pipelines/full_study.py --help`.
+
+`ray submit` copies only this file to the cluster, which has the rest of the project installed.
+"""
 
 from pipelines.cli import command
 from pipelines.study.config import StudyConfig

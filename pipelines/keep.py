@@ -25,7 +25,7 @@ class Keep:
     study: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="STUDY")]
     """A study's folder, e.g. outputs/digits."""
     out: Path = Path("results/studies")
-    """The folder in which the copy is made. The copy has the study's name, and replaces an older one."""
+    """The folder that gets the copy. The copy has the study's name and replaces an older copy."""
 
 
 def keep(config: Keep) -> None:
@@ -55,7 +55,7 @@ def keep(config: Keep) -> None:
 
 
 def _is_copy(folder: Path) -> bool:
-    """Whether a folder is an older copy, which may be replaced: it has no images, weights or arrays."""
+    """Whether `folder` is an older copy, so that it may be replaced. A copy has no images, weights or arrays."""
     more = ("data/*", "models/*/model", "tasks/*/*/arrays.safetensors")
     return (folder / "study.json").exists() and not any(True for pattern in more for _ in folder.glob(pattern))
 

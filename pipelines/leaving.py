@@ -1,4 +1,4 @@
-"""Exit the process: cleanly, or at once if a thread cannot be ended."""
+"""Exit the process. If a thread cannot be ended, exit without waiting for it."""
 
 import os
 import sys
@@ -15,7 +15,7 @@ def stubborn(thread: threading.Thread) -> threading.Thread:
 
 
 def leave(code: int, *, at_once: bool = False) -> NoReturn:
-    """Exit; at once if asked to, or if a stubborn thread still runs."""
+    """Exit the process. If `at_once`, or if a stubborn thread still runs, skip the clean-up and wait for no thread."""
     if at_once or any(thread.is_alive() for thread in _stubborn):
         sys.stdout.flush()
         sys.stderr.flush()

@@ -22,12 +22,13 @@ class Args:
     """
 
     studies: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="STUDY [STUDY ...]")]
-    """Study folders as full_study.py writes them, e.g. outputs/digits, or copies by keep.py. The report of one study is written
-    into its folder. Several studies are compared on one page."""
+    """Study folders as full_study.py writes them, e.g. outputs/digits, or copies by keep.py. Given one study, its report is
+    written into its folder. Given several, they are compared on one page."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Where to write the comparison of several studies. Default: compare.html."""
     same: bool = False
-    """Compare the tables of two studies to the last bit, except times and run ids. The exit code is 1 if they differ."""
+    """Check whether the tables of two studies are the same to the last bit, apart from times and run ids. The exit code is 1
+    if they differ."""
 
 
 def build(args: Args) -> Path:
@@ -46,7 +47,7 @@ def build(args: Args) -> Path:
 
 
 def report(args: Args) -> int:
-    """Run the command. Its last line is the page's path, or says whether two studies are the same."""
+    """Run the command. The last line printed is the page's path, or says whether two studies are the same."""
     if not args.same:
         print(build(args))
         return 0

@@ -13,13 +13,13 @@ from uvb.errors import UserError
 
 @dataclass(frozen=True)
 class Restore(Bounded):
-    """Restore pictures with a trained energy: walk on f(y) plus the measurement's energy, then jump.
+    """Restore pictures by walk-jump sampling. The energy is the model's f(y) plus that of a measurement.
 
     Each clean picture x is first measured as v = A y + τ noise with y = x + σ noise. The chains see only v.
 
-    The right half missing:      python pipelines/restore.py outputs/digits/models/<spec_id>/model my_folder
+    Fill in the right half:      python pipelines/restore.py outputs/digits/models/<spec_id>/model my_folder
 
-    A quarter of the pixels:     python pipelines/restore.py pretrained:mnist-uvb my_folder --task enlarge
+    Double the resolution:       python pipelines/restore.py pretrained:mnist-uvb my_folder --task enlarge
     """
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
@@ -27,16 +27,16 @@ class Restore(Bounded):
     images: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES")]
     """A picture, a folder of pictures (resized to the model's size), or an .npy or .npz array (N, C, H, W)."""
     task: Literal["inpaint", "deblur", "enlarge"] = "inpaint"
-    """What A does. inpaint: it drops the right half. deblur: it takes means of 3x3 pixels. enlarge: it takes the mean of each
-    square of 2x2 pixels."""
+    """What A does. inpaint: A drops the right half. deblur: A replaces each pixel by the mean of 3x3 pixels. enlarge: A
+    replaces each square of 2x2 pixels by its mean."""
     tau: float = 0.0
-    """Noise of the measurement, in units of pixels. 0: σ/2."""
+    """τ, the standard deviation of the measurement's noise, where pixels are in [0, 1]. 0: use σ/2."""
     chains: int = 8
-    """Chains for each picture. The maps show their spread, which is the uncertainty."""
+    """Chains for each picture. The spread of their jumps shows how uncertain each pixel is."""
     draws: int = 30
-    """Jumps to keep of each chain."""
+    """Jumps to keep from each chain."""
     warm_up: int = 15
-    """Trajectories of each chain before the first jump that is kept."""
+    """Trajectories of each chain before its first kept jump."""
     seed: int = 0
     """Seed of every random draw."""
     out: Path = Path("restored")
@@ -66,7 +66,7 @@ def restore(config: Restore) -> None:
     keep_large_buffers()
     energy = models.load(config.model, config.tracking_uri).float()  # the model may have been trained in float64
     if not isinstance(energy, Energy):
-        raise UserError(f"{config.model} is an estimator without an energy, which a posterior needs; choose uvb or deen")
+        raise UserError(f"{config.model} is an estimator without an energy; choose uvb or deen")
     sigma, shape = float(energy.sigma), energy.spec.data.shape
     x, _ = read_pictures(config.images, shape, sigma, Decoding())  # (N, C, H, W)
     measured, tau = measurement(config.task, shape, x), config.tau or 0.5 * sigma

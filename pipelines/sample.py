@@ -13,7 +13,7 @@ from uvb.errors import UserError
 
 @dataclass(frozen=True)
 class Sample(Bounded):
-    """Walk-jump sampling from a trained energy (Sec. 3.4): a grid of jumps, a GIF of one walk, and the arrays.
+    """Sample from a trained energy by walk-jump (Sec. 3.4). Write a grid of jumps, a GIF of one walk, and the arrays.
 
     From a study's folder:    python pipelines/sample.py outputs/digits/models/<spec_id>/model
 
@@ -23,22 +23,22 @@ class Sample(Bounded):
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """A model: pretrained:mnist-uvb, a folder, runs:/<run id>/model, models:/<name>@best, or models:/<name>/<version>."""
     chains: int = 16
-    """Chains that walk at the same time, each from its own uniform start, without warm-up or restart."""
+    """How many chains walk at the same time. Each has its own uniform start. There is no warm-up and no restart."""
     delta: float = 0.0
-    """Step size δ. 0: the sampler's own."""
+    """Step size δ. 0: use the sampler's default."""
     steps_between_jumps: int = 10
     """Steps before each jump."""
     jumps: int = 100
     """Jumps of each chain."""
     second_jump: bool = False
-    """Also jump from the jump, x̂(x̂(y)) (Sec. 3.3.1)."""
+    """Apply x̂ twice at each jump: x̂(x̂(y)) (Sec. 3.3.1)."""
     sampler: Annotated[str, tyro.conf.arg(metavar="SAMPLER")] = "langevin"
     """langevin: Eq. 19. baoab: underdamped, with friction 1/σ. mala, baoab_metropolis and hmc are exact: they accept or reject
     each step. With --delta 0, δ is 0.2 σ for langevin, σ/2 for baoab, and 0.4 σ for the exact ones."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to walk. auto: on a GPU if there is one."""
+    """The device to walk on. auto: a GPU if there is one."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of the networks. bf16 is up to twice as fast if the hardware has it."""
+    """Precision of the networks' arithmetic. bf16 is up to twice as fast if the hardware supports it."""
     seed: int = 0
     """Seed of the starts and of every step. The same seed gives the same samples on the same kind of device."""
     out: Path = Path("samples")
@@ -67,9 +67,9 @@ def sample(config: Sample) -> None:
     plan = resolve_plan(device=config.device, precision=config.precision)
     torch.set_num_threads(plan.threads)
     keep_large_buffers()
-    energy = models.load(config.model, config.tracking_uri, plan.device).float()  # perhaps trained in float64
+    energy = models.load(config.model, config.tracking_uri, plan.device).float()  # the model may have been trained in float64
     if not isinstance(energy, Energy):
-        raise UserError(f"{config.model} is an estimator without an energy, and Langevin needs one; choose uvb or deen")
+        raise UserError(f"{config.model} is an estimator without an energy, and walk-jump needs one; choose uvb or deen")
     shape = energy.spec.data.shape
     own = {} if config.delta == 0 else {"delta": config.delta}
     walk = walk_at(

@@ -11,7 +11,7 @@ SPELT = {"σ": "sigma", "ε": "eps", "δ": "delta", "±": "+-", "×": "x", "²":
 
 
 def spell(error: UnicodeError) -> tuple[str, int]:
-    """Return the spelling of a letter that the encoding lacks, or "?", and the place where encoding continues."""
+    """Handle an encoding error: return the spelling of the letter that the encoding lacks, or "?", and where to continue."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     return SPELT.get(error.object[error.start], "?"), error.start + 1
@@ -21,7 +21,7 @@ codecs.register_error("spelt", spell)
 
 
 class Steady:
-    """A text stream that masks secrets, spells letters that its encoding lacks, and goes silent when its reader is gone."""
+    """A text stream that masks secrets, spells letters that its encoding lacks, and discards all output once it is closed."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -40,12 +40,12 @@ class Steady:
             self.silence()
 
     def fitting(self, text: str) -> str:
-        """`text` with letters that the encoding lacks spelt in ASCII, or replaced by "?"."""
+        """`text` in which each letter that the encoding lacks is spelt in ASCII, or replaced by "?"."""
         encoding = self.stream.encoding or "ascii"
         return text.encode(encoding, "spelt").decode(encoding)
 
     def silence(self) -> None:
-        """Discard all later output. Its reader has ended, as `head` does early, or the terminal was closed."""
+        """Discard all later output, because nobody reads it: a reader such as `head` has ended, or the terminal was closed."""
         nowhere = os.open(os.devnull, os.O_WRONLY)
         try:
             os.dup2(nowhere, self.stream.fileno())
@@ -63,13 +63,13 @@ def steady_streams() -> None:
     for number in (0, 1, 2):
         try:
             os.fstat(number)
-        except OSError:  # else a file opened later gets this number, and receives what is meant for the screen
+        except OSError:  # otherwise a file opened later would get this number, and the screen's output
             os.open(os.devnull, os.O_RDWR)
     if sys.stdin is None:
         sys.stdin = open(os.devnull)  # noqa: SIM115
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(line_buffering=True)  # a pipe, too, shows each line at once
+            stream.reconfigure(line_buffering=True)  # pass on each line at once, also into a pipe
         if not isinstance(stream, Steady):
             setattr(sys, name, Steady(stream or open(os.devnull, "w")))  # noqa: SIM115

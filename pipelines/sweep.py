@@ -1,4 +1,4 @@
-"""Train a named space of models, in the stages of a study: `python pipelines/sweep.py --space recipe`."""
+"""Train and compare a named space of models, as a study: `python pipelines/sweep.py --space recipe`."""
 
 from functools import partial
 

@@ -19,10 +19,10 @@ def clock(seconds: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """As `clock`, but with tenths below ten seconds: ``4.2 s``."""
+    """Like `clock`, but with tenths below ten seconds: ``4.2 s``."""
     return f"{seconds:.1f} s" if seconds < 9.95 else clock(seconds)
 
 
 def name_of(spec: RunSpec) -> str:
-    """A training's name for a person: ``uvb σ=1 seed=2``. Seed 0 is not named."""
+    """A training's name as people read it: ``uvb σ=1 seed=2``. Seed 0 is left out."""
     return spec.label + (f" seed={spec.seed}" if spec.seed else "")

@@ -1,4 +1,4 @@
-"""The private names of Ray that we need, each with its reason. Look here first when you upgrade Ray (this is for 2.60)."""
+"""All uses of private Ray names, each with its reason. When you upgrade Ray, check this file first (written for Ray 2.60)."""
 
 import pickle
 from collections.abc import Iterator
@@ -11,28 +11,28 @@ from ray._private.utils import read_ray_address
 from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
 
-VITAL = ("raylet", "gcs_server")  # nothing runs without these; Ray restarts the others, or does without them
+VITAL = ("raylet", "gcs_server")  # nothing runs without these two; Ray restarts the others, or runs without them
 
 
 def running_address() -> str | None:
-    """The address that `ray start` left on this machine, if any. `ray.init("auto")` would raise where there is none."""
+    """The address that `ray start` stored on this machine, or None. `ray.init("auto")` would raise if there were none."""
     found: str | None = read_ray_address(None)
     return found
 
 
 def silence() -> None:
-    """Keep messages of workers off the driver's screen, where we print our own lines.
+    """Keep messages of workers off the driver's screen. The driver prints its own lines there.
 
-    Ray prints a paragraph for each worker that dies, whatever `log_to_driver` and `logging_level` say.
+    Ray prints a paragraph for each worker that dies, even if `log_to_driver` and `logging_level` forbid it.
     """
     ray._private.worker.print_to_stdstream = lambda *_, **__: None
 
 
 @contextmanager
 def this_machine_only() -> Iterator[None]:
-    """Make `ray.init(_node_ip_address="127.0.0.1")` bind every port to this machine, including the port of the metrics.
+    """Make `ray.init(_node_ip_address="127.0.0.1")` open all its ports, also the metrics port, to this machine only.
 
-    Ray would take the machine's outer address instead, in case other nodes join.
+    Otherwise Ray would replace 127.0.0.1 by the machine's network address, in case other nodes join.
     """
     before = services.resolve_ip_for_localhost
     services.resolve_ip_for_localhost = lambda host: host
@@ -43,7 +43,10 @@ def this_machine_only() -> Iterator[None]:
 
 
 def own_node() -> Any:
-    """The node that this process started or joined, if any. It knows process ids and addresses that no public call tells."""
+    """Ray's record of the node that this process started or joined, or None.
+
+    It has process ids and addresses that no public call returns.
+    """
     return ray._private.worker._global_node
 
 
@@ -54,23 +57,23 @@ def started_here() -> bool:
 
 
 def dead_processes() -> list[str]:
-    """The vital processes that this process started and that have died."""
+    """The vital Ray processes that this process started and that have died."""
     node = own_node()
     return [kind for kind, _ in node.dead_processes() if kind in VITAL] if node is not None else []
 
 
 def kill_own_processes() -> None:
-    """Kill all of Ray that this process started. `ray.shutdown` would first wait for the control server."""
+    """Kill all Ray processes that this process started. `ray.shutdown` would first wait for the control server."""
     node = own_node()
     if node is not None:
         node.kill_all_processes(check_alive=False, allow_graceful=True)
 
 
 def share(key: str, value: Any) -> None:
-    """Put `value` into the control server's memory, for any process of this Ray.
+    """Put `value` into the memory of Ray's control server, where all processes of the cluster can read it.
 
-    Tune's `param_space` is no place for it: Tune writes that to files, and an address may hold a password. The object store is
-    no place either: if Ray ends first, a driver that owns an object there dies silently.
+    We do not use Tune's `param_space`, because Tune writes it to files, and an address may hold a password. We do not use the
+    object store either, because a driver that owns an object there dies silently if Ray ends first.
     """
     _internal_kv_put(key, pickle.dumps(value), overwrite=True)
 
@@ -81,5 +84,5 @@ def shared(key: str) -> Any:
 
 
 def hand_to_controller(name: str) -> None:
-    """Let Ray Train's controller inherit an environment variable. It inherits only those in its own list."""
+    """Let Ray Train's controller inherit the environment variable `name`. It inherits only the variables on Ray's list."""
     ENV_VARS_TO_PROPAGATE.add(name)

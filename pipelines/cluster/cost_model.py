@@ -23,9 +23,9 @@ from uvb.training.state import steps_per_epoch
 # Bytes for each parameter
 GRADIENT_BYTES = 4  # in an all-reduce: float32
 STATE_BYTES = 16  # in a checkpoint: weights, their average, two moments
-DEVICE_BYTES = 20  # on each device: the same and the gradient
-UPDATE_BYTES = 40  # through memory in each step: Adam, the average, the gradient set to zero
-HIDDEN = 2 / 3  # the backward pass is this share of a step's arithmetic; DDP hides an all-reduce behind it
+DEVICE_BYTES = 20  # on each device: weights, their average, two moments, the gradient
+UPDATE_BYTES = 40  # moved through memory in each step: to update by Adam, to average, to zero the gradient
+HIDDEN = 2 / 3  # share of a step's arithmetic that is the backward pass, during which DDP runs the all-reduce
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,15 @@ class Machine:
     Attributes:
         flops: operations per second in large matrix products, in the training's precision.
         share: the part of `flops` that the paper's networks reach.
-        memory: bytes per second to and from its memory.
-        overhead: seconds of a step that depend on neither batch nor network, such as launches.
-        per_node: workers on one node. They exchange `near` bytes per second; workers on several nodes exchange `far`.
-        hop: seconds of one turn of an all-reduce, without its bytes. There are 2 (P - 1) turns.
-        capacity: bytes of memory.
+        memory: bytes per second to and from the device's memory.
+        overhead: seconds of a step that depend on neither batch nor network, such as kernel launches.
+        per_node: workers on one node.
+        near: bytes per second between workers on one node.
+        far: bytes per second between workers on several nodes.
+        hop: latency in seconds of each of the 2 (P - 1) rounds of an all-reduce.
+        capacity: bytes of the device's memory.
         disk: bytes per second to the disk of checkpoints.
-        startup: seconds until a worker group trains.
+        startup: seconds until a worker group begins to train.
     """
 
     name: str
@@ -58,19 +60,19 @@ class Machine:
     startup: float
 
 
-# Two cores with AVX512-bf16, as one worker with two threads. flops is their bf16 peak.
+# Two cores with AVX512-bf16 form one worker with two threads. flops is their bf16 peak.
 TWO_CORES = Machine("2 cores", 7.2e11, 0.65, 1.6e10, 4e-3, 1, 1e9, 1e9, 1e-4, 2.4e10, 3e8, 15.0)
-# Measured (results/speed/nvidia-h200.md). Share and overhead are fitted to the steps. The links' figures are the maker's.
+# Share and overhead are fitted to measured steps (results/speed/nvidia-h200.md). The links have the manufacturer's figures.
 H200 = Machine("H200, 8 per node, 3.2 Tbit/s between nodes", 7.9e14, 0.65, 4e12, 1.2e-3, 8, 2e11, 1e11, 1e-5, 1.4e11, 1e9, 20.0)
-# The workers of ray_cluster.yaml, with 10 Gbit/s between nodes. The figures are the maker's; the share is assumed.
+# The workers of ray_cluster.yaml, with 10 Gbit/s between nodes. Share is assumed; the other figures are the manufacturer's.
 L4 = Machine("L4, one per node, 10 Gbit/s between nodes", 6e13, 0.5, 2.4e11, 4e-4, 1, 1e9, 1e9, 5e-5, 2.2e10, 5e8, 20.0)
 
 
 @lru_cache(maxsize=1024)
 def forward_flops(model: str, shape: Shape, widths: Config) -> float:
-    """Operations of one image's energy, or of one estimate if the model has no energy, counted on the meta device.
+    """Operations to compute the energy of one image, or its estimate if the model has no energy. Count on the meta device.
 
-    A model that looks at values or is broken cannot run there. It counts as two operations for each parameter.
+    A model that fails or that reads the values of tensors cannot run there. Then assume two operations for each parameter.
     """
     net = skeleton(model, shape, widths)
     with FlopCounterMode(display=False) as counter:
@@ -78,7 +80,7 @@ def forward_flops(model: str, shape: Shape, widths: Config) -> float:
             run_once(net, shape)
         except Exception as error:  # a plug-in may raise anything
             reason = " ".join(str(error).split())[:200]
-            warnings.warn(f"{model}: its cost is a guess, since it cannot be counted ({reason})", stacklevel=2)
+            warnings.warn(f"{model}: its operations cannot be counted ({reason}), so its cost is a guess", stacklevel=2)
             return 2.0 * sum(p.numel() for p in net.parameters())
     return float(counter.get_total_flops())
 
@@ -93,13 +95,13 @@ def run_once(net: Estimator, shape: Shape) -> None:
 
 @lru_cache(maxsize=1024)
 def image_flops(model: str, shape: Shape, widths: Config, objective: str) -> float:
-    """Operations of one training step for one image: as many as 6 forward passes if the loss contains ∇_y f, else 3."""
+    """Operations of a training step for one image. They equal 6 forward passes if the loss contains ∇_y f, and 3 if not."""
     energy = isinstance(skeleton(model, shape, widths), Energy)
     return forward_flops(model, shape, widths) * (6 if energy and OBJECTIVES[objective].differentiates_twice else 3)
 
 
 def training_flops(spec: RunSpec) -> float:
-    """Operations of the whole training of `spec`, including the padding of the last batches."""
+    """Operations of the whole training of `spec`, including those on padding in the last batch of each epoch."""
     images = steps_per_epoch(spec) * spec.recipe.batch_size
     return image_flops(spec.model, spec.data.shape, spec.widths, spec.objective) * images * spec.recipe.epochs
 
@@ -121,7 +123,7 @@ class Work:
 
     @property
     def gradient_bytes(self) -> int:
-        """Bytes of all gradients. In an all-reduce each worker sends and receives 2 (P - 1) / P times as many."""
+        """Bytes of all gradients. In an all-reduce each worker sends and receives 2 (P - 1) / P times this number."""
         return GRADIENT_BYTES * self.parameters
 
     @property
@@ -129,12 +131,12 @@ class Work:
         return STATE_BYTES * self.parameters
 
     def fits(self, machine: Machine) -> bool:
-        """Whether weights, gradients and Adam's state fit into one device. Data parallelism keeps all of them on each."""
+        """Whether weights, gradients and Adam's state fit into one device. Data parallelism keeps a copy on each device."""
         return DEVICE_BYTES * self.parameters <= machine.capacity
 
 
 def allreduce_seconds(work: Work, machine: Machine, workers: int) -> float:
-    """Seconds of an all-reduce in a ring of `workers`; its slowest link decides."""
+    """Seconds of an all-reduce in a ring of `workers`. The slowest link sets its speed."""
     if workers == 1:
         return 0.0
     link = machine.near if workers <= machine.per_node else machine.far
@@ -142,7 +144,7 @@ def allreduce_seconds(work: Work, machine: Machine, workers: int) -> float:
 
 
 def step_seconds(work: Work, machine: Machine, workers: int = 1) -> float:
-    """Seconds of one optimizer step. Workers share the arithmetic of the global batch, and each makes the whole update."""
+    """Seconds of one optimizer step. Workers share the arithmetic of the global batch, but each updates all weights."""
     arithmetic = math.ceil(work.batch / workers) * work.flops_per_image / (machine.flops * machine.share)
     update = UPDATE_BYTES * work.parameters / machine.memory
     waiting = max(0.0, allreduce_seconds(work, machine, workers) - HIDDEN * arithmetic)
@@ -150,13 +152,13 @@ def step_seconds(work: Work, machine: Machine, workers: int = 1) -> float:
 
 
 def training_seconds(work: Work, machine: Machine, workers: int = 1, checkpoint_seconds: float = 30.0) -> float:
-    """Seconds of a training from start-up to end. Every `checkpoint_seconds` all workers wait for a checkpoint."""
+    """Seconds of a training including start-up. Every `checkpoint_seconds` all workers wait until a checkpoint is saved."""
     saving = work.checkpoint_bytes / machine.disk
     return machine.startup + work.steps * step_seconds(work, machine, workers) * (1 + saving / checkpoint_seconds) + saving
 
 
 def study_seconds(works: Sequence[Work], machine: Machine, devices: int, workers: int) -> float:
-    """Seconds of all trainings with `workers` each. The longest begin first, as many at a time as the devices allow."""
+    """Seconds until all trainings have ended, each with `workers` devices. Longer trainings start first."""
     slots = [0.0] * max(1, min(devices // workers, len(works)))
     for seconds in sorted((training_seconds(work, machine, workers) for work in works), reverse=True):
         slots[slots.index(min(slots))] += seconds
@@ -164,7 +166,7 @@ def study_seconds(works: Sequence[Work], machine: Machine, devices: int, workers
 
 
 def best_workers(works: Sequence[Work], machine: Machine, devices: int) -> int:
-    """How many workers each model should have: the smallest power of two that takes at most 2 % longer than the best one."""
+    """How many workers to give each model: the smallest power of two whose study takes at most 2 % longer than the fastest."""
     most = min(devices, min(work.batch for work in works))
     choices = [2**i for i in range(most.bit_length()) if 2**i <= most]
     seconds = {workers: study_seconds(works, machine, devices, workers) for workers in choices}
@@ -173,8 +175,8 @@ def best_workers(works: Sequence[Work], machine: Machine, devices: int) -> int:
 
 # ------------------------------------------------------------------------------------------------------ docs/scaling.md
 
-BATCH = 128  # the paper's, and a GPU's
-EPOCHS = 40  # enough for the paper's losses on a GPU
+BATCH = 128  # the paper's batch size, and ours on GPUs
+EPOCHS = 40  # enough on a GPU to reach the paper's losses
 DEVICES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 SHARES = (1, 2, 8, 16, 32, 128)
 CASES: dict[str, dict[str, bool]] = {
@@ -186,7 +188,7 @@ CASES: dict[str, dict[str, bool]] = {
 
 
 def paper_work(model: str, *, larger_images: bool = False, larger_networks: bool = False, epochs: int = EPOCHS) -> Work:
-    """A training on MNIST in batches of 128; or on images of 280x280, or with ten times the paper's widths (d_z stays)."""
+    """A training on MNIST, in batches of 128. Options: images of 280x280, and ten times the paper's widths (d_z stays)."""
     shape = (1, 280, 280) if larger_images else (1, 28, 28)
     widths = default_widths(model, (1, 28, 28))
     data = DataRef("mnist", "", shape, 60_000)
@@ -243,7 +245,7 @@ def speedup_table(machine: Machine) -> str:
 
 
 def study_table(machine: Machine) -> str:
-    """Time for the comparison's 16 models on 1 to 256 devices: with one worker per model, and with the best number."""
+    """Times to train the comparison's 16 models on 1 to 256 devices, with one worker a model / the best number of workers."""
 
     def cell(works: list[Work], devices: int) -> str:
         workers = best_workers(works, machine, devices)
@@ -265,7 +267,7 @@ def clock(seconds: float) -> str:
 
 
 def document() -> str:
-    """All tables, as they stand between the marks of docs/scaling.md."""
+    """All tables, as docs/scaling.md has them between its marks."""
     parts = ["### What a training has to move", inputs_table(), "### The model against measurements", check_table()]
     for machine in (H200, L4):
         parts += [f"### One training, more devices: {machine.name}", speedup_table(machine)]

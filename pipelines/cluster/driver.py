@@ -30,22 +30,22 @@ from uvb.spec import RunSpec
 
 WORKER_FAILURES = 40  # restarts of a group's workers
 TRIAL_FAILURES = 10  # restarts of a trial
-START_FAILURES = 10  # times a worker group may fail to start, e.g. while an autoscaler brings nodes
+START_FAILURES = 10  # times a worker group may fail to start, e.g. while an autoscaler adds nodes
 
 
 def train_trial(config: dict[str, Any]) -> None:
     """Run one TorchTrainer, for the group whose number is in `config`. Tune calls this for each trial.
 
-    The trainer's name is new each time, since only our own files say where training continues.
+    The trainer gets a new name each time, so that Ray restores nothing. Our own files say where training continues.
     """
     group = compat.shared(config["shared"])[config["group"]]
     deaths = EarlyDeaths(group["store"], group["specs"])
-    if not deaths.open:  # given up in an earlier try of this trial
+    if not deaths.open:  # an earlier attempt of this trial gave up
         return
-    # Ray's state API frees the CPUs of a killed trial. A machine may run several Rays, so tell the API which Ray to ask.
+    # Ray Train frees a killed trial's CPUs through Ray's state API. Tell it which cluster, since a machine may run several.
     os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
     compat.hand_to_controller("RAY_ADDRESS")
-    # Ray's annotations are still those of Train V1, so both have the type Any.
+    # Ray's type annotations are still those of Train V1, so both variables are Any.
     limits: dict[str, Any] = {"max_failures": WORKER_FAILURES, "controller_failure_limit": START_FAILURES}
     callbacks: list[Any] = [TuneReportCallback(), deaths]
     trainer = TorchTrainer(
@@ -63,16 +63,16 @@ def train_trial(config: dict[str, Any]) -> None:
     )
     try:
         trainer.fit()
-    except Exception as error:  # a worker may have died so early that no callback heard of it
+    except Exception as error:  # a worker may have died so early that Ray called no callback
         deaths.count(error)
         raise
 
 
 class EarlyDeaths(UserCallback):
-    """Counts workers that die before `Training` can count them, and gives their group up after `STUCK_LIMIT` deaths.
+    """Counts workers that die before `Training` can count them, and gives up their group after `STUCK_LIMIT` deaths.
 
-    Without it Ray would start such workers hundreds of times. `Training` writes progress.json as soon as it begins. So a worker
-    has died early if that file has not changed.
+    Without this limit Ray would start such workers hundreds of times. `Training` changes progress.json as soon as it begins.
+    So if that file has not changed, the worker died early.
     """
 
     def __init__(self, store: str, specs: Sequence[dict[str, Any]]) -> None:
@@ -93,15 +93,19 @@ class EarlyDeaths(UserCallback):
         self.count(worker_exceptions.popitem()[1])
 
     def count(self, error: Exception) -> None:
-        """Count a death by `error`. Raises RuntimeError, which ends the trainer, when the group is given up."""
+        """Count a death with the error `error`.
+
+        Raises:
+            RuntimeError: this was the last allowed death. The error ends the trainer.
+        """
         store, before, self.seen = Store(self.uri), self.seen, self._progress()
         if not self.open or self.seen != before:
             return
         self.seen = before | {"stuck": before.get("stuck", 0) + 1}
-        with suppress(UserError):  # the disk is full, say: a later death is counted
+        with suppress(UserError):  # if the disk is full, say, a later death is counted instead
             store.write_json(f"models/{self.open[0]}/progress.json", self.seen)
         if self.seen["stuck"] >= STUCK_LIMIT:
-            said = f"its workers died {STUCK_LIMIT} times before they began ({last_line(error)})"
+            said = f"its workers died {STUCK_LIMIT} times before training began ({last_line(error)})"
             for spec_id in self.open:
                 blob = {"error": f"{self.labels[spec_id]}: {said}; see Ray's logs", "time": time.time()}
                 store.write_json(f"models/{spec_id}/failed.json", blob)
@@ -112,7 +116,7 @@ class StoppedEarly(tune.Callback):
     """Writes stopped.json for the models of a trial that a search's scheduler stopped.
 
     Args:
-        groups: the spec_ids of each group.
+        groups: the spec_ids of each group of models; a trial's config has the group's number.
     """
 
     def __init__(self, store: Store, groups: Sequence[Sequence[str]]) -> None:
@@ -121,18 +125,18 @@ class StoppedEarly(tune.Callback):
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         if "outcome" in (trial.last_result or {}):  # only a training that ended by itself reports an outcome
             return
-        with suppress(UserError, OSError):  # a model without the file counts as not trained to its end
+        with suppress(UserError, OSError):  # without the file, the model counts as not trained to its end
             for spec_id in self.groups[trial.config["group"]]:
                 if outcome(self.store, spec_id) is None:
                     self.store.write_json(f"models/{spec_id}/stopped.json", {"time": time.time()})
 
 
 class GroupRunner:
-    """Trains groups through Ray Tune in a thread of its own, so that Ctrl-C reaches the driver and not Tune.
+    """Trains groups through Ray Tune in a separate thread, so that Ctrl-C reaches the driver and not Tune.
 
     Args:
-        scheduler: a search's Tune scheduler over the metric ``loss`` by ``epoch``; None trains everything to its end.
-        report_epochs: how often a model reports to the scheduler; 0: only at its end.
+        scheduler: a search's Tune scheduler, which reads the metrics ``loss`` and ``epoch``. None: stop no training early.
+        report_epochs: after how many epochs each model reports to the scheduler again. 0: only at its end.
     """
 
     def __init__(
@@ -182,26 +186,26 @@ class GroupRunner:
         self.thread = stubborn(threading.Thread(target=self._run, name="tune", daemon=True))
 
     def start(self) -> "GroupRunner":
-        """Begin; returns at once."""
+        """Start the thread and return at once."""
         self.thread.start()
         return self
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait for Tune's own end."""
+        """Wait until Tune has ended, at most `timeout` seconds."""
         self.thread.join(timeout)
 
     @property
     def running(self) -> bool:
-        """Whether Tune is still at work."""
+        """Whether Tune still runs."""
         return self.thread.is_alive()
 
     def _run(self) -> None:
-        # Tune prints a traceback for each failed trial, even if it tries the trial again. `errors` has the line instead.
+        # Tune prints a traceback for each failed trial, even if it retries the trial. `errors` keeps one line instead.
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         try:
             results = self.tuner.fit()
             for result in (results[index] for index in range(len(results))):
                 if result.error:
                     self.errors.append(last_line(result.error))
-        except Exception as error:  # the driver prints the line, and the models that did not finish
+        except Exception as error:  # the driver prints this line, and names the models that did not finish
             self.errors.append(last_line(error))

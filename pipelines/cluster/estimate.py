@@ -26,15 +26,15 @@ from uvb.training.loop import fit
 from uvb.training.probe import PROBE_IMAGES
 from uvb.training.state import TrainState, steps_per_epoch
 
-# how many times longer fp32 takes than bf16: 3.0 to 3.9 for whole training steps (docs/speed.md), 5 for matrix products alone
+# How many times as long fp32 takes as bf16: 3.0 to 3.9 for training steps (docs/speed.md), 5 for matrix products alone.
 FP32_COST = 4.0
 PATIENCE = timedelta(minutes=10)  # how long workers wait for one another
-STEPS = 6  # steps of each kind of model; the first one sets everything up and is not timed
+STEPS = 6  # to run for each kind of model; the first step also sets things up and is not timed
 
 
 @dataclasses.dataclass(frozen=True)
 class Pace:
-    """Seconds of a training step, and seconds per image of the probe at an epoch's end."""
+    """Seconds of a training step, and the seconds per image that the probe takes at an epoch's end."""
 
     step: float
     probe: float
@@ -47,7 +47,7 @@ class Pace:
 
 
 def pace(spec: RunSpec, plan: Plan, images: ImageSet) -> Pace:
-    """The pace of `spec`, timed over a few steps and one end of an epoch. Each worker of the plan calls this."""
+    """Time a few steps of `spec` and one epoch's end. Each worker of the plan calls this."""
     data = dataclasses.replace(spec.data, train_images=min(STEPS * spec.recipe.batch_size, spec.data.train_images))
     few = dataclasses.replace(spec, data=data, recipe=dataclasses.replace(spec.recipe, epochs=2))
     steps = steps_per_epoch(few)
@@ -57,26 +57,26 @@ def pace(spec: RunSpec, plan: Plan, images: ImageSet) -> Pace:
         now = time.monotonic()
         if progress.metrics is None:
             between.append(now - started)
-        elif steps > 2:  # the last step and the probe
+        elif steps > 2:  # since `started` came the epoch's last step and the probe
             step = sorted(between[1:])[len(between[1:]) // 2]
             test = min(PROBE_IMAGES, len(images.test))
             return Pace(step, max(0.0, now - started - step) / (test + min(test, data.train_images)))
         started = time.monotonic()
-    # an epoch of one or two steps is too short to time a step: time the whole second epoch
+    # An epoch of one or two steps is too short to time a single step, so time the whole second epoch.
     return Pace((state.curves[1].seconds - state.curves[0].seconds) / steps, 0.0)
 
 
 def paces(specs: Sequence[RunSpec], plan: Plan, images: ImageSet) -> list[Pace]:
-    """The pace of each of `specs` under `plan`, uncompiled.
+    """The pace of each of `specs` under `plan`, but without compiling.
 
-    On CPUs with several workers, time that many processes together.
+    If the plan has several workers on CPUs, time as many processes at once.
 
     Raises:
-        UserError: one of them cannot be trained.
+        UserError: a spec cannot be trained.
     """
     plan = dataclasses.replace(plan, compile=False)
     most = max((spec.recipe.batch_size for spec in specs), default=1)
-    # copy them: with a slice of a memory map, the whole map would travel to other processes
+    # Copy the images: to send a slice of a memory map to other processes, torch would send the whole map.
     train, test = images.train[: STEPS * most].clone(), images.test[:PROBE_IMAGES].clone()
     images = dataclasses.replace(images, train=train, test=test, train_labels=None, test_labels=None)
     specs = [dataclasses.replace(s, data=dataclasses.replace(s.data, checksum=images.checksum, train_images=len(images.train)))
@@ -102,7 +102,7 @@ def _pace(spec: RunSpec, plan: Plan, images: ImageSet) -> Pace:
 
 
 def _worker(rank: int, specs: Sequence[RunSpec], plan: Plan, images: ImageSet, folder: str) -> None:
-    """Run one process of `paces`; the first process writes the paces into `folder`."""
+    """Run one of the processes of `paces`. The process of rank 0 writes the paces into `folder`."""
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=plan.workers, timeout=PATIENCE)
     told: dict[str, object]
     try:
@@ -112,20 +112,20 @@ def _worker(rank: int, specs: Sequence[RunSpec], plan: Plan, images: ImageSet, f
     if rank == 0:
         (Path(folder) / "told.json").write_text(json.dumps(told))
     dist.barrier()
-    os._exit(0)  # gloo's own threads may abort while Python shuts down
+    os._exit(0)  # gloo's threads may abort while Python shuts down, so skip the shutdown
 
 
 def fitted_machine(work: Work, step: float) -> Machine:
-    """A machine on which, by the cost model, a step of one worker takes `step` seconds."""
+    """A machine on which the cost model gives `step` seconds for a step of one worker."""
     rest = TWO_CORES.overhead + UPDATE_BYTES * work.parameters / TWO_CORES.memory
-    arithmetic = max(step - rest, 0.1 * step)  # seconds; the step of a tiny network is all overhead
+    arithmetic = max(step - rest, 0.1 * step)  # in seconds; at least a tenth, since `rest` may exceed a tiny network's step
     return dataclasses.replace(TWO_CORES, flops=work.batch * work.flops_per_image / arithmetic, share=1.0, startup=0.0)
 
 
 def estimated_seconds(specs: Sequence[RunSpec], plan: Plan, images: ImageSet) -> dict[str, float]:
-    """Seconds of training on this machine, by spec_id. A few timed steps of each kind of model feed the cost model.
+    """spec_id -> seconds of training on this machine, by a cost model fitted to a few timed steps of each kind of model.
 
-    Start-up is left out, since it happens once for each group.
+    Start-up is not included, since it happens only once for each group.
     """
     kinds: dict[tuple[object, ...], list[RunSpec]] = {}
     for spec in specs:
@@ -136,25 +136,28 @@ def estimated_seconds(specs: Sequence[RunSpec], plan: Plan, images: ImageSet) ->
         for spec in own:
             work = Work.of(spec)
             machine = fitted_machine(work, measured.training(spec, images) / work.steps)
-            workers = plan.workers if plan.device != "cpu" else 1  # on CPUs all workers were timed together
+            workers = plan.workers if plan.device != "cpu" else 1  # on CPUs the timed steps had all workers already
             found[spec.spec_id] = training_seconds(work, machine, workers)
     return found
 
 
 def measurement_flops(tasks: Sequence[Task], context: Context, trained_in: str) -> float:
-    """Operations of `tasks`, without the references. Measurements in fp32 count `FP32_COST` times if trainings are in bf16."""
+    """Operations of `tasks`, as operations in the trainings' precision `trained_in`.
+
+    If the measurements use fp32 and the trainings bf16, each operation counts `FP32_COST` times.
+    """
     slower = FP32_COST if (context.plan.precision, trained_in) == ("fp32", "bf16") else 1.0
-    specs, passes = [task.spec for task in tasks], 2  # a gradient: forward, and back to y
+    specs, passes = [task.spec for task in tasks], 2  # a gradient takes a forward and a backward pass
     flops = {spec: passes * slower * forward_flops(spec.model, spec.data.shape, spec.widths) for spec in specs}
     return sum(task.gradients(context) * flops[task.spec] for task in tasks)
 
 
 @torch.no_grad()
 def measurement_seconds(tasks: Sequence[Task], context: Context, at_once: int) -> dict[str, float]:
-    """Seconds of each experiment among `tasks`, over all models.
+    """Experiment -> seconds that its `tasks` take in all.
 
-    For each kind of model, time x̂(y) on a block of images. A broken model cannot be timed and counts as 0; its workers
-    will report it.
+    For each kind of model, time x̂(y) on a block of images. A broken model cannot be timed and counts as 0. The workers
+    will report its error.
     """
     timed: dict[tuple[object, ...], float] = {}
     found, threads = dict.fromkeys((task.name for task in tasks), 0.0), torch.get_num_threads()
@@ -174,7 +177,7 @@ def measurement_seconds(tasks: Sequence[Task], context: Context, at_once: int) -
 
 
 def _estimate_seconds(spec: RunSpec, context: Context) -> float:
-    """Seconds of one x̂(y), timed in a block of 16 images, or of 256 if that takes less than a tenth of a second."""
+    """Seconds of x̂(y) for one image. Time a block of 16 images, and then one of 256 if the first took at most 0.1 s."""
     model, images = build_model(spec).to(context.plan.device, context.plan.dtype), context.images
     for size in (16, 256):
         noisy = NoisyImages(images.test[:size], images.levels, spec.sigma, "test", context.evaluation, context.plan)

@@ -1,4 +1,4 @@
-"""Decide which models are trained together. Each model gets a plan. Models of one plan form groups of about equal cost."""
+"""Decide which models are trained together: give each model a plan, and split the models of a plan into equal groups."""
 
 import dataclasses
 import math
@@ -12,8 +12,8 @@ from uvb.errors import UserError
 from uvb.plan import Plan, resolve_plan
 from uvb.spec import RunSpec
 
-GROUP_SECONDS = 600.0  # a group trains at least about this long, so that its start-up of 15 s matters little
-FLOPS_A_SECOND = {"cpu": 1e11, "cuda": 1e14}  # rough speed of one worker; used for grouping only
+GROUP_SECONDS = 600.0  # a group trains about this long, so that its start-up of 15 s matters little
+FLOPS_A_SECOND = {"cpu": 1e11, "cuda": 1e14}  # rough speed of one worker, used only here
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,12 @@ class Group:
 def new_plan(
     options: ClusterOptions, layout: Layout, specs: Sequence[RunSpec], resolve: Callable[..., Plan] = resolve_plan
 ) -> Plan:
-    """The plan for `specs`, which have none yet.
+    """Make one plan for all `specs`, none of which has a plan yet.
 
     Args:
         resolve: `resolve_plan`, or a function that runs it where the workers will run.
     """
-    # All get one plan, so the shortest training, roughly timed for a CPU, decides whether compiling pays.
+    # Compiling must pay even for the shortest training. Its time is a rough estimate for a CPU.
     shortest = min(training_seconds(Work.of(spec), TWO_CORES, layout.workers) for spec in specs)
     return resolve(
         workers=layout.workers, device=layout.device, precision=options.precision, compile=options.compile,
@@ -41,24 +41,24 @@ def new_plan(
 
 
 def require_honourable(plan: Plan, layout: Layout, has: Capacity) -> None:
-    """Refuse a stored plan that cannot be used again as it is.
+    """Check that a stored plan can be used again.
 
     Raises:
-        UserError: this cluster, with the options given, cannot do what the plan says.
+        UserError: it cannot, on this cluster or with the options given.
     """
     problem = ""
     if plan.device != layout.device:
-        problem = f"device {plan.device}, and this run is to use {layout.device} (--use-gpu)"
+        problem = f"device {plan.device}, but this run uses {layout.device} (--use-gpu)"
     elif plan.workers > (has.cpus if plan.device == "cpu" else has.gpus / layout.gpus_per_worker):
-        problem = f"{plan.workers} workers, and {has}"
+        problem = f"{plan.workers} workers, but {has}"
     if problem:
-        raise UserError(f"the stored plan of a half-trained model says {problem}; use --replan to choose anew")
+        raise UserError(f"the stored plan of a half-trained model needs {problem}; use --replan to choose a new plan")
     if not has.cluster:
         plan.require_honourable()
 
 
 def make_groups(plans: dict[Plan, list[RunSpec]], layout: Layout, one_each: bool) -> list[Group]:
-    """The groups of each plan. With `one_each` every model is a group of its own."""
+    """Split the models of each plan into groups. With `one_each`, make a group of each model."""
     return [
         Group(part, plan)
         for plan, specs in plans.items()
@@ -67,13 +67,13 @@ def make_groups(plans: dict[Plan, list[RunSpec]], layout: Layout, one_each: bool
 
 
 def group_count(specs: Sequence[RunSpec], plan: Plan, layout: Layout) -> int:
-    """How many groups to make: enough to fill the layout. Large models make more groups, up to one for each model."""
+    """How many groups to make: as many as train at a time, or more if each would train over `GROUP_SECONDS`."""
     seconds = sum(map(training_flops, specs)) / FLOPS_A_SECOND[plan.device] / plan.workers
     return min(len(specs), layout.concurrency * max(1, math.ceil(seconds / layout.concurrency / GROUP_SECONDS)))
 
 
 def balanced(specs: Sequence[RunSpec], groups: int) -> list[tuple[RunSpec, ...]]:
-    """Split `specs` into at most `groups` parts of about equal cost, each with the largest noise level first."""
+    """Split `specs` into at most `groups` parts of about equal cost. Sort each by seed, then from large to small noise."""
     parts: list[list[RunSpec]] = [[] for _ in range(min(groups, len(specs)))]
     loads = [0.0] * len(parts)
     for spec in sorted(specs, key=lambda s: (-training_flops(s), -s.sigma, s.spec_id)):
@@ -84,7 +84,7 @@ def balanced(specs: Sequence[RunSpec], groups: int) -> list[tuple[RunSpec, ...]]
 
 
 def fitted(layout: Layout, groups: Sequence[Group]) -> Layout:
-    """`layout`, or one with smaller CPU shares if a stored plan has more workers than `layout`."""
+    """`layout`; if a stored plan has more workers, the same CPUs divided among that many workers."""
     workers = max(group.plan.workers for group in groups)
     if workers <= layout.workers:
         return layout

@@ -1,4 +1,4 @@
-"""Decide which CPUs and GPUs train: how many workers each model has, and how many models train at a time. No Ray."""
+"""Decide how many workers each model has, which CPUs and GPUs they get, and how many models train at a time. No Ray."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from uvb.machine import usable_cpus
 from uvb.spec import RunSpec
 
 TRIAL_CPUS = 0.01  # for a trial, which only waits for its workers; Ray refuses 0
-LEAST_CPUS = 0.01  # for a worker
+LEAST_CPUS = 0.01  # that a worker can have
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,12 @@ class Capacity:
 
     @property
     def node_cpus(self) -> list[int]:
-        """The CPUs of each node. CPUs that are expected but not there yet count as nodes of the largest size."""
+        """The CPUs of each node. Expected CPUs that are not there yet count as further nodes, each like the largest one."""
         return _with_expected([cpus for cpus, _ in self.nodes if cpus], self.cpus)
 
     @property
     def node_gpus(self) -> list[int]:
-        """The GPUs of each node that has some. Expected GPUs count as nodes, too."""
+        """The GPUs of each node that has some. Expected GPUs that are not there yet count as further nodes, too."""
         return _with_expected([gpus for _, gpus in self.nodes if gpus], self.gpus)
 
 
@@ -61,12 +61,12 @@ class Layout:
 
     @property
     def threads(self) -> int:
-        """CPU threads of one worker: its CPUs. Ignores the small CPU share reserved for trials."""
+        """CPU threads of one worker: its CPUs, rounded, because the trial takes a small share of them."""
         return max(1, round(self.cpus_per_worker))
 
     @property
     def resources(self) -> dict[str, float]:
-        """One worker's resources in Ray."""
+        """The resources that one worker requests from Ray."""
         gpus = {"GPU": self.gpus_per_worker} if self.gpus_per_worker else {}
         return {"CPU": self.cpus_per_worker, **gpus}
 
@@ -83,11 +83,11 @@ def local_capacity() -> Capacity:
 
 
 def choose_layout(options: ClusterOptions, has: Capacity, specs: Sequence[RunSpec]) -> Layout:
-    """The layout for the trainings of `specs`. The user's options hold. What they leave open is chosen to suit `has`.
+    """Choose the layout for the trainings of `specs`: keep the options that the user set, and choose the others to suit `has`.
 
-    On CPUs each model has one worker, and as many models train at a time as there are CPUs. In measurements this was faster
-    than workers that share a model (docs/scaling.md). On GPUs a model has one worker, unless there are more GPUs than models.
-    Then the cost model of docs/scaling.md, with slow links, finds the number of workers that ends the study first.
+    On CPUs, the default is one worker for each model, and as many models at a time as there are CPUs. In measurements this was
+    faster than several workers for each model (docs/scaling.md). On GPUs, the cost model of docs/scaling.md, with slow links,
+    finds the number of workers that ends the study first. It is one, unless there are more GPUs than models.
 
     Raises:
         UserError: the options ask for more than there is.
@@ -101,26 +101,27 @@ def _cpu_layout(options: ClusterOptions, has: Capacity, specs: Sequence[RunSpec]
     slots = sum(int(cpus / least) for cpus in has.node_cpus)  # a worker does not span nodes
     if workers > slots:
         asked = f"{counted(workers, 'worker')} of {least:g} CPU{'s' * (least != 1)} each"
-        advice = f"{slots} (--num-workers)" if slots else f"{max(has.node_cpus)} CPUs each, as one node has (--cpus-per-worker)"
-        raise UserError(f"asked for {asked}, and {has}; ask for at most {advice}")
+        most = max(has.node_cpus)
+        advice = f"{slots} (--num-workers)" if slots else f"{most} CPUs each, the most on one node (--cpus-per-worker)"
+        raise UserError(f"you asked for {asked}, but {has}; ask for at most {advice}")
     fitting = slots // workers
     concurrency = options.concurrent_trials or min(fitting, len(specs))
     if concurrency > fitting and options.cpus_per_worker:
         raise UserError(
-            f"asked for {concurrency} trials at a time of {workers} x {least:g} CPUs, and {has}; "
+            f"you asked for {concurrency} trials at a time of {workers} x {least:g} CPUs, but {has}; "
             f"ask for at most {fitting} (--concurrent-trials), or fewer CPUs per worker"
         )
-    # Each trial needs a small share too. Workers that share a CPU get equal parts of it.
+    # Each trial takes a small share of the CPUs. The workers get equal shares of the rest.
     spare = concurrency * TRIAL_CPUS
     share = cpu_share(has.node_cpus, concurrency * workers, spare) if spare < max(has.node_cpus) else 0.0
     if share < LEAST_CPUS:
-        raise UserError(f"asked for {concurrency} trials at a time, and {has}; ask for fewer (--concurrent-trials)")
+        raise UserError(f"you asked for {concurrency} trials at a time, but {has}; ask for fewer (--concurrent-trials)")
     cpus = min(options.cpus_per_worker or share, share)
     return Layout(workers, concurrency, int(cpus * 100 + 1e-6) / 100, 0.0)
 
 
 def cpu_share(nodes: Sequence[int], count: int, spare: float) -> float:
-    """The most CPUs that each of `count` workers can have, if no worker spans nodes and every node keeps `spare` CPUs."""
+    """The most CPUs that each of `count` workers can have, if no worker spans nodes and each node keeps `spare` CPUs free."""
     rooms = [cpus - spare for cpus in nodes if cpus > spare]
     shares = sorted({room / k for room in rooms for k in range(1, count + 1)}, reverse=True)
     return next(share for share in shares if sum(int(room / share + 1e-9) for room in rooms) >= count)
@@ -129,27 +130,28 @@ def cpu_share(nodes: Sequence[int], count: int, spare: float) -> float:
 def _gpu_layout(options: ClusterOptions, has: Capacity, specs: Sequence[RunSpec]) -> Layout:
     each = options.gpus_per_worker
     if not has.gpus:
-        raise UserError(f"--use-gpu, and {has}; if the cluster adds GPU nodes on demand, say how many GPUs with --expect-gpus")
+        raise UserError(f"--use-gpu, but {has}; if the cluster adds GPU nodes on demand, say how many GPUs with --expect-gpus")
     slots = sum(int(gpus / each + 1e-9) for gpus in has.node_gpus)  # a worker does not span nodes
     if not slots:
         most = max(has.node_gpus)
         raise UserError(
-            f"asked for {each:g} GPUs per worker, and {has}, {most} on one node; ask for at most {most} (--gpus-per-worker)"
+            f"you asked for {each:g} GPUs per worker, but {has}, {most} on one node; ask for at most {most} (--gpus-per-worker)"
         )
     if each < 1 and options.num_workers > 1:  # NCCL refuses two ranks of one model on one GPU
         raise UserError(
-            f"asked for {options.num_workers} workers per model of {each:g} GPU each; "
-            "workers of one model need a whole GPU each: give --gpus-per-worker 1, or --num-workers 1"
+            f"you asked for {options.num_workers} workers per model of {each:g} GPU each, "
+            "but workers of one model need a whole GPU each: give --gpus-per-worker 1, or --num-workers 1"
         )
     workers = options.num_workers or (1 if each < 1 else best_workers([Work.of(spec) for spec in specs], L4, slots))
     concurrency = options.concurrent_trials or max(1, min(slots // workers, len(specs)))
     count = workers * concurrency
     if count > slots:
-        raise UserError(f"asked for {concurrency} x {workers} workers of {each:g} GPU each, and {has}; ask for at most {slots}")
-    rooms = [(cpus - concurrency * TRIAL_CPUS) / (gpus / each) for cpus, gpus in has.nodes if gpus]  # each GPU's CPUs
+        asked = f"{concurrency} x {workers} workers of {each:g} GPU each"
+        raise UserError(f"you asked for {asked}, but {has}; ask for at most {slots}")
+    rooms = [(cpus - concurrency * TRIAL_CPUS) / (gpus / each) for cpus, gpus in has.nodes if gpus]  # CPUs for each worker
     share = int(10 * min([(has.cpus - concurrency * TRIAL_CPUS) / count, *rooms])) / 10
     cpus = options.cpus_per_worker or max(0.1, min(4.0, share))
     if cpus > share:
-        asked = f"asked for {count} workers of {cpus:g} CPUs each"
-        raise UserError(f"{asked}, and {has}; ask for at most {share:g} CPUs per worker")
+        asked = f"{count} workers of {cpus:g} CPUs each"
+        raise UserError(f"you asked for {asked}, but {has}; ask for at most {share:g} CPUs per worker")
     return Layout(workers, concurrency, cpus, each)

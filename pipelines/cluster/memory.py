@@ -1,4 +1,4 @@
-"""Refuse trainings that cannot fit into memory before they begin."""
+"""Before any training starts, refuse those that cannot fit into memory."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -22,9 +22,9 @@ FLOAT_BYTES = 4
 
 @lru_cache(maxsize=1024)
 def activations(model: str, shape: Shape, widths: Config) -> int:
-    """How many numbers one image's forward pass keeps: the outputs of all layers, counted on the meta device.
+    """How many numbers the forward pass of one image keeps: the outputs of all layers, counted on the meta device.
 
-    0: not known, since the model cannot run there.
+    Return 0 if the model cannot run there.
     """
     net, counts = skeleton(model, shape, widths), [0]
 
@@ -35,7 +35,7 @@ def activations(model: str, shape: Shape, widths: Config) -> int:
     hooks = [module.register_forward_hook(count) for module in net.modules()]
     try:
         run_once(net, shape)
-    except Exception:  # a plug-in may raise anything; its workers will report it
+    except Exception:  # a plug-in may raise anything; the workers will report it
         return 0
     finally:
         for hook in hooks:
@@ -44,20 +44,20 @@ def activations(model: str, shape: Shape, widths: Config) -> int:
 
 
 def training_bytes(spec: RunSpec, workers: int) -> int:
-    """The least bytes that each of `workers` needs: weights, average, gradient, moments, and its images' activations."""
+    """The least bytes that each of `workers` needs: weights, average, gradient, moments, and activations of its images."""
     images = math.ceil(min(spec.recipe.batch_size, spec.data.train_images) / workers)
     kept = activations(spec.model, spec.data.shape, spec.widths) + math.prod(spec.data.shape)
     return DEVICE_BYTES * parameters(spec.model, spec.data.shape, spec.widths) + FLOAT_BYTES * images * kept
 
 
 def require_memory(specs: Sequence[RunSpec], layout: Layout, has: Capacity, trained: Callable[[RunSpec], bool]) -> None:
-    """Refuse a training that needs more memory than there is. If either is not known, refuse nothing.
+    """Refuse a training that needs more memory than there is. Unknown memory counts as infinite, unknown activations as 0.
 
     Args:
-        trained: whether a training has ended, and so needs no memory.
+        trained: tells whether a training has ended, so that it needs no memory.
 
     Raises:
-        UserError: a training needs more. The line has both figures.
+        UserError: a training needs too much. The message has both figures.
     """
     room = _room(layout, has)
     on_one = 1 if has.cluster or layout.device == "cuda" else layout.workers * layout.concurrency
@@ -68,20 +68,20 @@ def require_memory(specs: Sequence[RunSpec], layout: Layout, has: Capacity, trai
         together = f" in each of {on_one} workers" if on_one > 1 else ""
         where = "a GPU" if layout.device == "cuda" else "a node" if has.cluster else "this machine"
         raise UserError(
-            f"{name_of(largest)} needs at least {gigabytes(need[largest])}{together}, and {where} has {gigabytes(room)}: "
+            f"{name_of(largest)} needs at least {gigabytes(need[largest])}{together}, but {where} has {gigabytes(room)}: "
             "choose a smaller --width or --batch-size, or smaller images (--resize)"
         )
 
 
 def _room(layout: Layout, has: Capacity) -> float:
-    """The bytes of a GPU, of a cluster's largest node, or of this machine; infinite where they are not known here."""
+    """The bytes of a GPU, of a cluster's largest node, or of this machine; infinite if unknown."""
     if has.cluster:
-        grows = has.cpus > sum(cpus for cpus, _ in has.nodes)  # further nodes are still to come
+        grows = has.cpus > sum(cpus for cpus, _ in has.nodes)  # more nodes are expected
         nodes = [node["Resources"].get("memory", math.inf) for node in ray.nodes() if node["Alive"]]
         return math.inf if grows or layout.device == "cuda" else max(nodes, default=math.inf)
     return torch.cuda.mem_get_info()[1] if layout.device == "cuda" else usable_memory()
 
 
 def gigabytes(count: float) -> str:
-    """A number of bytes for a person, e.g. ``1.5 GB``."""
+    """A number of bytes as text, e.g. ``1.5 GB``."""
     return f"{count / 1e9:,.3g} GB" if count < 1e12 else f"{count / 1e9:,.0f} GB"

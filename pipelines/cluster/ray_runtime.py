@@ -26,27 +26,28 @@ from uvb.errors import UserError
 from uvb.machine import usable_cpus
 from uvb.plan import Plan, resolve_plan
 
-ANSWER_SECONDS = 5.0  # until a cluster counts as silent
-SOCKET_BYTES = 107  # the longest name that Linux allows a socket
-ASK_SECONDS = 5.0  # how often a joined cluster is asked whether it lives
-FIRST_WORKER_SECONDS = 900.0  # an autoscaler may have to start a machine first
-# These of our settings for Ray (pipelines/__init__.py) must hold on the other nodes, too.
+ANSWER_SECONDS = 5.0  # how long to wait for a cluster's answer
+SOCKET_BYTES = 107  # Linux's limit for the path of a socket
+ASK_SECONDS = 5.0  # between two checks that a joined cluster is alive
+FIRST_WORKER_SECONDS = 900.0  # how long to wait for a worker's place; an autoscaler may have to start a machine first
+# The settings of pipelines/__init__.py that Ray needs on all nodes.
 CARRIED = ("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "RAY_TRAIN_COLLECTIVE_TIMEOUT_S", "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S",
            "RAY_CHDIR_TO_TRIAL_DIR", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "MLFLOW_DISABLE_TELEMETRY")  # fmt: skip
 
-_asked = 0.0  # when a joined cluster was asked last
+_asked = 0.0  # time of the last such check
 
 
 def cluster_address(wanted: str) -> str | None:
-    """The address of the cluster to join; None: start Ray on this machine.
+    """Return the address of the cluster to join, or None to start Ray on this machine.
 
-    A running cluster is one that `ray start` made, with its head here or elsewhere. Another study's own Ray does not count.
+    Only a cluster made by `ray start` counts as running. Its head may be on this machine or elsewhere. A Ray that another study
+    started for itself does not count.
 
     Args:
-        wanted: "local", "auto", an address, or "" for a running cluster if there is one.
+        wanted: "local", an address, "auto" for a running cluster, or "" for a running cluster if there is one.
 
     Raises:
-        UserError: this is not the address of a cluster; or it is "auto" and no cluster runs.
+        UserError: no cluster has this address, or `wanted` is "auto" and no cluster runs.
     """
     if wanted == "local":
         return None
@@ -65,7 +66,7 @@ def cluster_address(wanted: str) -> str | None:
         raise UserError(f"{source} {masked(found)} is a dashboard's address; give HOST:6379, or submit the study by `{submit}`")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise UserError(f"{source} {masked(found)}: an address is HOST:PORT, such as 10.0.0.1:6379, or auto, or local")
-    try:  # Ray itself would retry for a minute and more, and warn each time
+    try:  # Ray itself would retry for more than a minute, with a warning each time
         _connect(host, int(port))
         _require_grpc(f"{host}:{port}")
     except OSError as error:
@@ -76,12 +77,12 @@ def cluster_address(wanted: str) -> str | None:
 
 
 def start_ray(address: str | None) -> None:
-    """Join the cluster at `address`. None: start Ray on this machine, and for this machine alone.
+    """Join the cluster at `address`. If it is None, start a Ray that only this machine can reach.
 
     Ray's own messages go to its log files.
 
     Raises:
-        UserError: there is no cluster at that address, or Ray cannot start here.
+        UserError: no cluster answers at `address`, or Ray cannot start here.
     """
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     compat.silence()
@@ -90,7 +91,7 @@ def start_ray(address: str | None) -> None:
         if address is None:
             folder = private_folder()
             with compat.this_machine_only():
-                # The dashboard frees the CPUs of a killed trial's workers.
+                # Ray frees the CPUs of a killed trial through the dashboard.
                 ray.init(
                     "local",
                     num_cpus=usable_cpus(),
@@ -107,21 +108,21 @@ def start_ray(address: str | None) -> None:
         ) from error
     except UserError:
         raise
-    except Exception as error:  # Ray reports a time-out at its start as a bare Exception
+    except Exception as error:  # Ray raises a bare Exception if its start times out
         busy = "time" in str(error).lower()
-        advice = "on a busy machine, try again when it is quieter" if busy else "mend that, or give the --address of a cluster"
+        advice = "on a busy machine, try again when it is quieter" if busy else "fix this, or give the --address of a cluster"
         raise UserError(f"Ray did not start ({first_line(error)}); {advice}") from error
 
 
 def private_folder() -> str:
-    """A folder for the files of a local Ray, in RAY_TMPDIR. The files tell Ray's ports, so nobody else may read them.
+    """Make a folder in RAY_TMPDIR for the files of a local Ray. Only its owner can read it, since the files reveal Ray's ports.
 
     Raises:
-        UserError: its path is too long for the names of sockets, it cannot be made, or it belongs to somebody else.
+        UserError: the folder's path is too long for sockets, it cannot be made, or it belongs to somebody else.
     """
     parent = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
     folder = Path(parent).absolute() / f"uvb-ray-{os.getuid()}"
-    inner = folder / "ray"  # Ray opens its own folder to everybody, so ours lies around it
+    inner = folder / "ray"  # Ray makes its own folder readable by everybody, so put it inside a private one
     longest = f"{inner}/session_2026-01-01_00-00-00_000000_{2**22}/sockets/plasma_store"
     if (over := len(longest.encode()) - SOCKET_BYTES) > 0:
         most = len(parent.encode()) - over
@@ -137,10 +138,10 @@ def private_folder() -> str:
 
 
 def private_token(*, create: bool) -> None:
-    """Make the token that opens Ray readable by its owner alone. Ray 2.60.0 leaves it readable by all.
+    """Make the file of Ray's authentication token readable by its owner alone. Ray 2.60.0 leaves it readable by everybody.
 
     Args:
-        create: make a token if there is none. If the home folder cannot be written, the token goes into the environment.
+        create: make a token if there is none. If the home folder is read-only, put the token into the environment.
     """
     if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
         return
@@ -163,7 +164,7 @@ def _connect(host: str, port: int) -> None:
 
 def _require_grpc(address: str) -> None:
     """Raise TimeoutError if no gRPC server answers at `address`. Ray's servers are gRPC servers."""
-    if os.environ.get("RAY_USE_TLS", "0") not in ("0", ""):  # only Ray knows the certificates
+    if os.environ.get("RAY_USE_TLS", "0") not in ("0", ""):  # only Ray has the certificates, so do not check
         return
     with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
         try:
@@ -173,9 +174,9 @@ def _require_grpc(address: str) -> None:
 
 
 def require_alive() -> None:
-    """Raise `CommandFailed` if the control server, or this machine's part of Ray, has died.
+    """Raise `CommandFailed` if Ray's control server or its raylet on this machine has died.
 
-    Ray itself would wait a minute and then end this process, or wait for ever.
+    Ray itself would wait for a minute and then kill this process, or wait for ever.
     """
     node = compat.own_node()
     if node is None:
@@ -187,7 +188,7 @@ def require_alive() -> None:
 
 
 def _silent(address: str, socket_name: str) -> list[str]:
-    """The vital processes of a joined cluster that take no connection. This asks them only every few seconds."""
+    """The vital processes of a joined cluster that accept no connection. Check at most every `ASK_SECONDS`."""
     global _asked
     if time.monotonic() - _asked < ASK_SECONDS:
         return []
@@ -202,28 +203,28 @@ def _silent(address: str, socket_name: str) -> list[str]:
             probe.connect(socket_name)
         except (ConnectionRefusedError, FileNotFoundError):
             return ["raylet"]
-        except OSError:  # it is busy, so it lives
+        except OSError:  # it is busy, so it is alive
             pass
     return []
 
 
 def leave_ray(*, at_once: bool = False) -> None:
-    """Disconnect from Ray, and end the Ray that was started here.
+    """Disconnect from Ray. If this process started Ray, end it.
 
     Args:
-        at_once: kill Ray, in a process that then leaves by `os._exit`. A broken Ray would not answer a proper shutdown. A Tune
-            thread that still uses Ray would crash, since a shutdown closes its connection. A joined cluster is not killed:
-            it ends the driver's work when the driver is gone.
+        at_once: kill the Ray processes of this process instead of shutting Ray down. A broken Ray does not answer a shutdown,
+            and a shutdown would crash a Tune thread that still uses Ray. The caller must then exit by `os._exit`. A joined
+            cluster runs on, and ends the driver's jobs once the driver is gone.
     """
     if at_once:
-        logging.disable()  # else Tune's thread would complain
+        logging.disable()  # otherwise Tune's thread would log errors
         compat.kill_own_processes()
     else:
         ray.shutdown()
 
 
 def cluster_capacity(options: ClusterOptions) -> Capacity:
-    """The CPUs and GPUs that the cluster has, or can grow to (`expect_cpus`, `expect_gpus`)."""
+    """The CPUs and GPUs that the cluster has now, or that it can grow to (`expect_cpus`, `expect_gpus`)."""
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     nodes = tuple((int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in alive)
     cpus, gpus = map(sum, zip(*nodes, strict=True))
@@ -231,9 +232,9 @@ def cluster_capacity(options: ClusterOptions) -> Capacity:
 
 
 def resolver(layout: Layout, has: Capacity) -> Callable[..., Plan]:
-    """A function that runs `resolve_plan` where the workers will run: here, or on a node of the cluster.
+    """Return a function that runs `resolve_plan` where the workers will run: here, or on a node of the cluster.
 
-    It raises UserError if no node has room for a worker.
+    That function raises UserError if no node has room for a worker.
     """
     if not has.cluster:
         return resolve_plan
@@ -244,15 +245,15 @@ def resolver(layout: Layout, has: Capacity) -> Callable[..., Plan]:
             return Plan.from_json(ray.get(task.remote(**wishes), timeout=FIRST_WORKER_SECONDS).to_json())
         except GetTimeoutError as error:
             raise UserError(
-                f"no node with room for a worker ({layout}) came within {FIRST_WORKER_SECONDS / 60:g} minutes, and {has}; "
-                "ask for less, or look at what the autoscaler says: ray status"
+                f"within {FIRST_WORKER_SECONDS / 60:g} minutes no node had room for a worker ({layout}), and {has}; "
+                "ask for less, or see what the autoscaler reports: ray status"
             ) from error
 
     return resolve_there
 
 
 def require_shared(store: Store, has: Capacity) -> None:
-    """Refuse a study's folder on the driver's own disk that other nodes do not see.
+    """Refuse a study's folder on the driver's own disk if other nodes cannot see it.
 
     Raises:
         UserError: a node does not see study.json, which the driver has just written.
@@ -268,7 +269,7 @@ def require_shared(store: Store, has: Capacity) -> None:
         asked.append(sees.options(num_cpus=0, max_retries=0, scheduling_strategy=there).remote(f"{store.uri}/study.json"))
     blind = 0
     for answer in asked:
-        with suppress(RayError):  # a node that is gone or busy shows later whether it can work
+        with suppress(RayError):  # a node that is gone or busy does not count as blind
             blind += not ray.get(answer, timeout=60)
     if blind:
         raise UserError(

@@ -1,4 +1,4 @@
-"""The function of a Ray Train worker: train the models of a group in turn, each by `pipelines.executor`."""
+"""Train the models of a group in turn. This is the function that each Ray Train worker runs."""
 
 from typing import Any
 
@@ -14,12 +14,12 @@ from uvb.training.parallel import rank_and_world
 
 
 def train_group(config: dict[str, Any]) -> None:
-    """Train a group. Each of its workers runs this; `pipelines.cluster.driver.GroupRunner` makes `config`."""
+    """Train the models of a group by `pipelines.executor`. `pipelines.cluster.driver.GroupRunner` makes `config`."""
     plan, store = Plan.from_json(config["plan"]), Store(config["store"])
     if plan.device == "cuda":
         torch.cuda.set_device(get_device())
     if rank_and_world()[1] != plan.workers:
-        raise RuntimeError(f"{rank_and_world()[1]} workers were started where the plan says {plan.workers}")
+        raise RuntimeError(f"Ray started {rank_and_world()[1]} workers, but the plan has {plan.workers}")
     for blob in config["specs"]:
         spec = RunSpec.from_json(blob)
         ended = Training(spec, plan, store, config["checkpoint_seconds"], config["report_epochs"], train.report).run()

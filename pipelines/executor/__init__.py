@@ -1,4 +1,4 @@
-"""Train and measure one model in this process, without Ray. Ray workers, GPU scripts and plain scripts share this.
+"""Train and measure one model in this process, without Ray. Ray workers, GPU scripts and plain scripts use this package.
 
-It is not in `uvb` because it writes a study's folder and knows experiments, which training must not.
+The package is not in `uvb`, because `uvb` must not write a study's folder.
 """

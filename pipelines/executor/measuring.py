@@ -26,22 +26,23 @@ from uvb.models.io import load
 from uvb.plan import Plan
 from uvb.spec import DataRef, RunSpec
 
-MEASUREMENT = 2  # raise it when the same settings give other numbers. 1: took the first test images. 2: draws them
-EXACT_PAIRS = 1e9  # with more pairs of images, the references take one noise draw
+# Version of the measurements: raise it when the same settings give other numbers. 1 took the first test images, 2 draws them.
+MEASUREMENT = 2
+EXACT_PAIRS = 1e9  # above this many pairs of images, the references use only one noise draw
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How tasks measure. Each result stores a hash of these settings, and is made again when the hash changes."""
+    """How tasks measure. Each result stores a hash of these settings. If the hash changes, the task runs again."""
 
     evaluation: EvalConfig
     plan: Plan
     seed: int = 0
     scale: float = 1.0
-    data_dir: str = "data"  # of other data sets; a result says which of them were absent
+    data_dir: str = "data"  # has the other data sets that an experiment may need; its result names those that are absent
 
     def key(self, task: str) -> str:
-        """Hash the settings on which this task's numbers depend. The number of threads is not among them."""
+        """Hash the settings that this task's numbers depend on. The number of threads is not one of them."""
         plan, evaluation = self.plan, dataclasses.asdict(self.evaluation)
         scale = self.scale if task != "reference" and get_experiment(task).scaled else 1.0
         said = [MEASUREMENT, evaluation, self.seed, scale, plan.precision, plan.device]
@@ -61,12 +62,12 @@ class Task:
         return f"tasks/{self.name}/{self.key}"
 
     def gradients(self, context: Context) -> float:
-        """About how many gradients of the model this task takes (see `Experiment.gradients`). The references take none."""
+        """About how many gradients of the model this task computes (see `Experiment.gradients`). A reference computes none."""
         return get_experiment(self.name).gradients(self.spec, context) if self.name != "reference" else 0.0
 
     @property
     def label(self) -> str:
-        """The task's name for a person. Tasks of other seeds may share it; the folder does not."""
+        """The task's name in messages. Models that differ only in their seed have the same label, but not the same folder."""
         return f"{self.name} of {self.spec.label}" if self.name != "reference" else f"reference at σ={self.spec.sigma:g}"
 
 
@@ -93,7 +94,7 @@ def model_class(spec: RunSpec) -> type[Estimator]:
 
 
 def unfinished(tasks: Sequence[Task], store: Store, settings: Settings) -> list[Task]:
-    """Keep the tasks that have no result. A result of other settings, or of earlier weights of the model, does not count."""
+    """The tasks that have no valid result. A result is invalid if the settings, or the model's weights, have changed since."""
     now = {spec: trained(store, spec) for spec in {task.spec for task in tasks}}
 
     def stands(task: Task) -> bool:
@@ -105,7 +106,7 @@ def unfinished(tasks: Sequence[Task], store: Store, settings: Settings) -> list[
 
 
 def trained(store: Store, spec: RunSpec) -> float | None:
-    """Return when a model's training ended. Weights of another training of the same spec have another time."""
+    """The time at which a model's training ended. It identifies the weights, since each training of a spec ends at its own."""
     time: float | None = store.find_json(f"models/{spec.spec_id}/done.json", Done).get("time")
     return time
 
@@ -113,13 +114,13 @@ def trained(store: Store, spec: RunSpec) -> float | None:
 def run_here(
     tasks: Sequence[Task], store: Store, settings: Settings, left: Callable[[], float] = lambda: math.inf
 ) -> Iterator[tuple[Task, str]]:
-    """Run tasks one after the other in this process; yield each with "" or the reason of its failure.
+    """Run tasks one after the other in this process. Yield each with "", or with the reason why it failed.
 
-    A failure is kept in the task's failed.json, and the task is not tried again. A task that was running when the process was
-    killed has failed too, since it would be killed again.
+    A failed task gets a failed.json and is not tried again. If the process was killed during a task, that task has failed too,
+    because it might have the next process killed as well.
 
     Args:
-        left: the seconds that remain. When they are used up, no further task begins.
+        left: returns the seconds that remain. When they are used up, no further task starts.
     """
     for task in tasks:
         if left() < 0:
@@ -128,12 +129,12 @@ def run_here(
             continue
         error = ""
         if store.exists(f"{task.folder}/started.json"):
-            error = "the process ended while it ran"
+            error = "the process ended during this task"
         else:
             store.write_json(f"{task.folder}/started.json", {})
             try:
-                run_task(task, store, settings)  # its folder replaces the one with started.json
-            except Exception as reason:  # one experiment must not cost the others
+                run_task(task, store, settings)  # writes a new folder without started.json
+            except Exception as reason:  # a failed experiment must not stop the others
                 error = f"{type(reason).__name__}: {reason}"
         if error:
             store.write_json(f"{task.folder}/failed.json", {"error": error})
@@ -141,7 +142,7 @@ def run_here(
 
 
 def run_task(task: Task, store: Store, settings: Settings) -> None:
-    """Run one task and write its result, in a Ray worker or anywhere else."""
+    """Run one task in this process and write its result."""
     images, of = load_images(store.uri, task.spec.data.checksum), trained(store, task.spec)
     torch.set_num_threads(settings.plan.threads)
     if settings.plan.device == "cpu":
@@ -150,19 +151,20 @@ def run_task(task: Task, store: Store, settings: Settings) -> None:
         result = reference_result(task.spec.data, task.spec.sigma, images, settings)
     else:
         with store.fetched(f"models/{task.spec.spec_id}/model") as folder:
-            model = load(folder, settings.plan.device).to(settings.plan.dtype)  # float64 models too
+            model = load(folder, settings.plan.device).to(settings.plan.dtype)  # also a model that was trained in float64
         context = Context(images, settings.plan, settings.evaluation, settings.seed, settings.scale, settings.data_dir)
         result = get_experiment(task.name).run(model, task.spec, context)
     write_result(store, task, result, settings, of)
 
 
 def write_result(store: Store, task: Task, result: Result, settings: Settings, of: float | None = None) -> None:
-    """Write ``result.json`` and ``arrays.safetensors``, whole or not at all.
+    """Write ``result.json`` and ``arrays.safetensors``: both of them, or neither.
 
-    A number that does not exist (NaN or infinite) is written as null, and `undefined` names it. Reports say so in words.
+    Write a number that does not exist (NaN or infinite) as null, and its place into the list `undefined`. The report then says
+    that this number cannot be computed.
 
     Args:
-        of: the time that names the weights (see `trained`).
+        of: the time that identifies the weights (see `trained`).
     """
     undefined: list[list[str | int]] = []
     blob = {**_known(result.scalars, undefined), "settings": settings.key(task.name)}
@@ -176,7 +178,7 @@ def write_result(store: Store, task: Task, result: Result, settings: Settings, o
 
 
 def _known(value: Any, undefined: list[list[str | int]], *path: str | int) -> Any:
-    """`value` with null for numbers that do not exist. Their paths, such as ["rows", 3, "stderr"], are added to `undefined`."""
+    """`value` with None for numbers that do not exist. Append their paths, such as ["rows", 3, "stderr"], to `undefined`."""
     if isinstance(value, dict):
         return {key: _known(each, undefined, *path, key) for key, each in value.items()}
     if isinstance(value, list | tuple):
@@ -188,7 +190,7 @@ def _known(value: Any, undefined: list[list[str | int]], *path: str | int) -> An
 
 
 def reference_result(data: DataRef, sigma: float, images: ImageSet, settings: Settings) -> Result:
-    """Compute the exact answers for a training set and a noise level, on the same images and noise as models are measured."""
+    """Compute the exact answers for a training set and a noise level. Use the images and noise of the models' measurements."""
     config = settings.evaluation
     measured = max(len(evaluation_images(images, split, config, data.train_images)) for split in ("train", "test"))
     if measured * data.train_images * config.draws > EXACT_PAIRS:

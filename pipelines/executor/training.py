@@ -1,7 +1,7 @@
 """Train one model and write everything about it into its folder, ``models/<spec_id>/``.
 
-The folder is the only memory: checkpoints, progress.json, curves.json, the model, and ``done.json`` last. So a process may
-be killed at any moment, and the next one continues from the folder.
+The folder has all that is needed to continue: checkpoints, progress.json, curves.json, the model, and at the end done.json.
+So a process may be killed at any moment, and the next process continues the training.
 """
 
 import dataclasses
@@ -38,14 +38,14 @@ from uvb.training.state import DamagedCheckpoint, TrainState
 KEPT_STATES = 2
 PROGRESS_SECONDS = 1.0  # progress and curves are written at most this often
 RETRY_SECONDS = 5.0  # wait before trying again to write a checkpoint
-STUCK_LIMIT = 8  # a model that crashes this often at one place is given up; the others continue
-DIVERGED = 1e30  # for schedulers: the loss of a training that has none
+STUCK_LIMIT = 8  # crashes at the same place after which a model is given up; the other models continue
+DIVERGED = 1e30  # what a scheduler gets as the loss of a training that has none
 
 Report = Callable[[dict[str, Any]], Any]
 
 
 def lay_out(store: Store, images: ImageSet, plans: Mapping[RunSpec, Plan]) -> None:
-    """Write what trainings need: the images, and spec.json and plan.json of each model. Keep what is there."""
+    """Write what trainings need: the images, and spec.json and plan.json of each model. Keep files that are already there."""
     save_images(store, images)
     for spec, plan in plans.items():
         for name, blob in (("spec", spec.to_json()), ("plan", plan.to_json())):
@@ -54,7 +54,7 @@ def lay_out(store: Store, images: ImageSet, plans: Mapping[RunSpec, Plan]) -> No
 
 
 class Training:
-    """One model's training. Every worker of the model runs one; only rank 0 reads and writes the folder.
+    """One model's training. Every worker of the model runs one. Rank 0 decides where to start, and writes the checkpoints.
 
     Args:
         checkpoint_seconds: time between checkpoints.
@@ -79,14 +79,14 @@ class Training:
         self.rank = rank_and_world()[0]
         self.notes: list[str] = []
         self.written = self.saved = 0.0
-        self.drawn = 0  # epochs in curves.json
+        self.drawn = 0  # how many epochs curves.json has
         self.history: dict[str, Any] = {}
 
     def run(self) -> dict[str, Any]:
         """Train to the end, from the newest checkpoint in the folder.
 
-        Returns ``outcome`` ("done", "failed" or "paused"), ``epoch`` and ``loss``. A `UserError` becomes "failed"; other errors
-        are raised, and the next process tries again.
+        Return ``outcome`` ("done", "failed" or "paused"), ``epoch`` and ``loss``. A `UserError` becomes "failed". Other errors
+        are raised, so that the next process tries again.
         """
         flush_subnormals()
         start = agreed(self._look() if self.rank == 0 else None)
@@ -98,26 +98,26 @@ class Training:
             state = self._load(start)
         except UserError as error:
             refused = str(error)
-        if refused := first_of_all(refused):  # all ranks leave together, since they wait for each other's gradients
+        if refused := first_of_all(refused):  # leave on all ranks, since ranks wait for each other's gradients
             return self._failed(refused)
         assert images is not None
         assert state is not None
         try:
             if not self._train(state, images):
                 return {"outcome": "paused", "epoch": state.epoch, "loss": DIVERGED}
-        except UserError as error:  # every rank sees the same sums, so all leave here
+        except UserError as error:  # raised on every rank, because all ranks have the same sums of gradients
             if error.__cause__ and not self.rank:
-                traceback.print_exception(error.__cause__)  # into the log, where the model's author looks for it
+                traceback.print_exception(error.__cause__)  # for the model's author, who reads the worker's log
             return self._failed(str(error))
         if self.rank == 0:
             try:
                 self._finish(state)
-            except UserError as error:  # a full disk, say: the last checkpoint stays, and the same command continues from it
+            except UserError as error:  # e.g. a full disk; the last checkpoint stays, and the same command continues from it
                 return self._failed(str(error))
         return {"outcome": "done", "epoch": state.epoch, "loss": state.curves[-1].test_loss}
 
     def _train(self, state: TrainState, images: ImageSet) -> bool:
-        """Fit `state`. False: `watch` asked for a pause."""
+        """Fit `state`. Return False if `watch` asked for a pause."""
         self.saved = time.monotonic()
         warnings.showwarning = self._warned
         warnings.filterwarnings("always", category=UserWarning, module="uvb")  # warn again for each model of a process
@@ -131,24 +131,24 @@ class Training:
         return True
 
     def _look(self) -> str:
-        """The state of this model: "done", "failed", "fresh", or the name of the newest whole checkpoint."""
+        """Return how this model stands: "done", "failed", "fresh", or the name of its newest whole checkpoint."""
         if self.store.exists("done.json"):
-            self._try(lambda: self.store.remove("state"))  # left by a process that was killed right after done.json
+            self._try(lambda: self.store.remove("state"))  # a process that was killed right after it wrote done.json leaves it
             return "done"
-        if self.store.exists("failed.json"):  # each session removes old ones first, so this session wrote it
+        if self.store.exists("failed.json"):  # of this session, since each session first removes old ones
             return "failed"
         before = self.store.find_json("progress.json", ProgressJson)
         stuck, where = before.get("stuck", 0) + 1, masked(self.store.join("state"))
         if stuck > STUCK_LIMIT:
             line = f"its workers died {stuck - 1} times before their first step; see Ray's logs, or remove {where}"
             return self._failed(line)["outcome"]
-        # Count before reading, so that a checkpoint that kills its reader is given up too.
+        # Count before reading a checkpoint: reading a damaged one may kill this process, and that must count too.
         self._try(lambda: self.store.write_json("progress.json", before | {"stuck": stuck}))
         try:
             start = self._newest_state() or "fresh"
         except UserError as error:
             return self._failed(str(error))["outcome"]
-        except OSError as error:  # the disk or store may not answer for a moment: the next worker asks again
+        except OSError as error:  # perhaps the store is unreachable for a moment, so let the next worker try
             if stuck < STUCK_LIMIT:
                 raise
             line = f"its checkpoints cannot be read ({error}); make them readable, or remove {where}"
@@ -183,10 +183,10 @@ class Training:
             return TrainState.load(folder, self.spec, self.plan)
 
     def _pulse(self, progress: Progress, state: TrainState) -> None:
-        """Report after an epoch; now and then write progress and save checkpoints."""
+        """After an epoch, report its loss. From time to time, write the progress and save a checkpoint."""
         due = self.report_epochs and not state.finished and state.epoch % self.report_epochs == 0
         if self.report and progress.metrics and due:
-            if not self.rank:  # write first: a scheduler that hears of the loss may stop this training
+            if not self.rank:  # write first, because a scheduler may stop this training as soon as it has the loss
                 self._try(lambda: self.store.write_json("curves.json", curves(state)))
             self.report({"spec_id": self.spec.spec_id, "epoch": state.epoch, "loss": progress.metrics.test_loss})
         now = time.monotonic()
@@ -206,7 +206,7 @@ class Training:
             self.saved = time.monotonic() - (0.0 if saved else max(0.0, self.checkpoint_seconds - RETRY_SECONDS))
 
     def _try(self, write: Callable[[], None]) -> bool:
-        """Write. If that fails, note it and return False: the training can continue and write later."""
+        """Call `write`. If it fails, note the error and return False, so that the training continues and writes later."""
         try:
             write()
         except (UserError, OSError) as error:
@@ -217,7 +217,7 @@ class Training:
     def _save(self, state: TrainState) -> None:
         with self.store.folder(f"state/{state.global_step:09d}") as folder:
             state.save(folder, self.plan)
-        earlier = [name for name in self.store.list("state") if int(name) <= state.global_step]  # later ones are damaged
+        earlier = [name for name in self.store.list("state") if int(name) <= state.global_step]  # any later ones are damaged
         for name in earlier[:-KEPT_STATES]:
             self.store.remove(f"state/{name}")
 
@@ -267,7 +267,7 @@ class Training:
     def _warned(
         self, message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
     ) -> None:
-        """Note the warnings of `uvb` in progress.json, and drop those of libraries."""
+        """Note the warnings of `uvb` in progress.json, and drop those of libraries. Replaces `warnings.showwarning`."""
         if category is UserWarning and Path(uvb.__file__).parent in Path(filename).parents:
             self.notes.append(f"{self.spec.label}: {message}")
 
@@ -280,7 +280,7 @@ def curves(state: TrainState) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """How busy this worker's machine is, and when that was."""
+    """How busy this worker's machine is now, and the time."""
     busy = {"cpu_percent": psutil.cpu_percent(), "memory_percent": psutil.virtual_memory().percent}
     return {"time": time.time(), "machine": busy}
 

@@ -1,4 +1,4 @@
-"""Walk-jump sampling with a trained energy in this process, as far as memory allows."""
+"""Sample by walk-jump from a trained energy, in this process. Refuse a walk that does not fit into memory."""
 
 import math
 import sys
@@ -17,16 +17,16 @@ from uvb.plan import Plan
 from uvb.sampling.chains import WalkState, begin
 from uvb.sampling.walk_jump import Jump, WalkJump, walk_jump
 
-LINE_SECONDS = 5.0  # between two lines of progress where there is no terminal
-WALK_ARRAYS = 4  # arrays of all chains: positions, velocities, gradients, noise. The jumps and their copy come on top.
+LINE_SECONDS = 5.0  # between two lines of progress if stdout is not a terminal
+WALK_ARRAYS = 4  # positions, velocities, gradients and noise of all chains; the jumps and a copy of them are added to these
 
 
 def require_memory(chains: int, walk: WalkJump, shape: tuple[int, ...]) -> None:
-    """Refuse a walk that does not fit into memory, in a UserError with both figures."""
+    """Raise a UserError if a walk does not fit into memory. The message has both figures."""
     needed = 4 * math.prod(shape) * chains * (walk.jumps * 2 + WALK_ARRAYS)
     if needed > usable_memory():
         asked = f"--chains {chains:,} and --jumps {walk.jumps:,} need at least {needed / 1e9:,.0f} GB"
-        raise UserError(f"{asked}, and this machine has {usable_memory() / 1e9:,.0f} GB; choose fewer")
+        raise UserError(f"{asked}, but this machine has {usable_memory() / 1e9:,.0f} GB; choose fewer")
 
 
 def walked(energy: Energy, walk: WalkJump, chains: int, seed: int, plan: Plan) -> tuple[Tensor, WalkState]:
@@ -52,7 +52,7 @@ def walked(energy: Energy, walk: WalkJump, chains: int, seed: int, plan: Plan) -
 
 
 def shown(jumps: Iterable[tuple[WalkState, Jump]], total: int) -> Iterator[tuple[WalkState, Jump]]:
-    """`jumps`, with a bar on a terminal, and elsewhere a line of progress now and then."""
+    """Yield `jumps` and show the progress: by a bar on a terminal, otherwise by a line every few seconds."""
     if sys.stdout.isatty():
         yield from track(jumps, "jumps", total, transient=True)
         return

@@ -1,9 +1,9 @@
-"""The content of a study's JSON files, as types, and the function that reads such a file and checks it.
+"""Types for the content of a study's JSON files, and a function that reads such a file and checks it.
 
-A file may have more fields than are named here. Code that reads such a field checks it. Most fields are optional, since an
-older version, or a process that was killed, may have left some out.
+A file may have fields that are not named here. The code that reads such a field checks it. Most fields are optional, since
+an older version, or a process that was killed, may have left some out.
 """
-# ruff: noqa: UP013  # a small type in one line
+# ruff: noqa: UP013  # keep small types in one line
 
 import math
 from functools import reduce
@@ -31,7 +31,7 @@ class StudyJson(TypedDict, total=False):
 
 
 class Timings(TypedDict, total=False):
-    """timings.json: the stages of all sessions that ended by themselves."""
+    """timings.json: the stages of all sessions, except killed ones."""
 
     stages: list[Stage]
     total_seconds: float
@@ -58,7 +58,7 @@ FailedJson = TypedDict("FailedJson", {"error": str})
 
 
 class SpecJson(TypedDict):
-    """spec.json, as far as tables need it. `RunSpec.from_json` reads all of it."""
+    """The fields of spec.json that tables need. `RunSpec.from_json` reads all fields."""
 
     data: DataJson
     model: str
@@ -85,7 +85,7 @@ class ProgressJson(TypedDict, total=False):
 
 
 class CurveRow(TypedDict, total=False):
-    """One epoch, counted from 1. Null: not measured."""
+    """One epoch, counted from 1. A null was not measured."""
 
     epoch: int
     train_loss: float | None
@@ -120,7 +120,7 @@ ReferenceJson = TypedDict("ReferenceJson", {"data": DataJson, "sigma": float, "f
 
 
 class VariantJson(TypedDict, total=False):
-    """What is measured of the jumps of a walk."""
+    """Measures of the jumps of a walk."""
 
     classes_visited: int | None
     steps_to_all: int | None
@@ -131,7 +131,7 @@ class VariantJson(TypedDict, total=False):
 
 
 class WalkJson(TypedDict):
-    """result.json of `walk_jump` and of other samplers' walks."""
+    """result.json of `walk_jump`, and of the experiments `walk_jump_<sampler>`."""
 
     sampler: str
     delta: float
@@ -145,24 +145,24 @@ RESULTS: dict[str, Any] = {"losses": LossesJson, "internals": InternalsJson, "re
 
 
 def result_format(task: str) -> Any:
-    """The type of a task's result.json. All samplers' walks have one type. A task that no table reads may have any object."""
+    """The type of a task's result.json: `WalkJson` for every sampler, and any object for a task that no table reads."""
     return RESULTS.get("walk_jump" if task.startswith("walk_jump") else task, dict[str, Any])
 
 
-# A number that does not exist is null, and the path to it is here, such as ["rows", 3, "stderr"]. It is read back as NaN.
+# The paths to numbers that do not exist, such as ["rows", 3, "stderr"]. The file has null there; `read_object` returns NaN.
 _Undefined = TypedDict("_Undefined", {"undefined": list[list[str | int]]}, total=False)
 
 
 def read_object(path: Path, kind: Any = dict[str, Any]) -> dict[str, Any]:
-    """The JSON object in a file, checked against the type `kind`; {} where there is no such file.
+    """Read the JSON object in a file and check it against the type `kind`. Return {} if there is no such file.
 
     Raises:
         UserError: the file is not a regular file, cannot be read, is not JSON, or has content of another type.
     """
     try:
-        if path.exists() and not path.is_file():  # reading a pipe might wait for its writer for ever
+        if path.exists() and not path.is_file():  # a pipe may never have a writer, and reading it would wait for ever
             raise UserError(f"{path} is not a regular file")
-        blob, what = parsed(path.read_bytes(), str(path)), f"{path} is not as a study writes it"
+        blob, what = parsed(path.read_bytes(), str(path)), f"{path} is not a valid file of a study"
         for *way, last in decoded(blob, _Undefined, what).get("undefined", ()):
             reduce(getitem, way, blob)[last] = math.nan
         decoded(blob, kind, what)

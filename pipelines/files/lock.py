@@ -1,8 +1,8 @@
-"""A study's lock: a second driver of the same study is refused, and a killed driver's lock is free again.
+"""A study's lock. It lets only one driver run a study at a time. If the driver is killed, the lock becomes free.
 
-On a local disk the operating system locks ``lock.json``, so the lock is free the moment its holder dies. On an object store,
-or a disk without locks, the holder changes ``lock.json`` every few seconds. A holder on another machine counts as alive if
-that file changes while we look. Clocks of machines are not compared.
+On a local disk the operating system locks ``lock.json``, so the lock is free as soon as its holder dies. On an object store,
+or on a disk without locks, the holder changes ``lock.json`` every few seconds. A holder on another machine counts as alive if
+that file changes while we watch it. So the clocks of the two machines are not compared.
 """
 
 import fcntl
@@ -26,24 +26,25 @@ from uvb.errors import UserError
 
 LOCK = "lock.json"
 BEAT_SECONDS = 10.0
-STALE_SECONDS = 60.0  # if a holder's file does not change for this long while we look, the holder is dead
+STALE_SECONDS = 60.0  # a holder whose file does not change for this long, while we watch it, counts as dead
 LOOK_SECONDS = 1.0
-SETTLE_SECONDS = 2.0  # two drivers that start together have both written the file after this time
+SETTLE_SECONDS = 2.0  # by then, two drivers that start at the same time have both written the file
 
 
 @contextmanager
 def study_lock(store: Store, study: str, say: Callable[[str], None] = lambda line: None) -> Iterator[Callable[[], None]]:
-    """Hold the lock of a study for this process; `store` is the study's folder, `study` its name in messages.
+    """Hold the lock of a study for this process. Yield a cheap function that raises UserError if the lock is lost.
 
-    Yields a cheap function to call now and then. It raises UserError if the lock is lost: only a driver that slept through its
-    heartbeats can lose it.
+    The caller should call that function from time to time. A driver loses the lock only if it missed its own heartbeats, for
+    instance while its machine was suspended.
 
     Args:
-        say: is called with a line if a person has to wait.
+        store: the study's folder.
+        study: the study's name in messages.
+        say: called with a line if a person has to wait.
 
     Raises:
-        UserError: the folder cannot be written, or another driver has the lock. The line names its host and process, and says
-            since when.
+        UserError: the folder cannot be written, or another driver has the lock. The message says which driver, and since when.
     """
     me = _identity()
     descriptor = _lock_file(store) if store.local_path else None
@@ -57,7 +58,7 @@ def study_lock(store: Store, study: str, say: Callable[[str], None] = lambda lin
                 yield check
     finally:
         if descriptor is not None:
-            os.close(descriptor)  # frees the lock. lock.json stays: if it were removed, two drivers could get the lock
+            os.close(descriptor)  # frees the lock; do not remove lock.json, or two drivers could get the lock
 
 
 def _lock_file(store: Store) -> int:
@@ -69,7 +70,7 @@ def _lock_file(store: Store) -> int:
 
 
 def _flocked(descriptor: int, study: str, store: Store) -> bool:
-    """Take the operating system's lock. False: this network disk has no locks."""
+    """Take the operating system's lock. Return False if this disk has no locks, as some network disks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -96,7 +97,7 @@ def _heartbeat_lock(store: Store, study: str, me: dict[str, Any], say: Callable[
                     lost.set()
                     return
                 store.write_json(LOCK, {**me, "beat": count})
-            except Exception:  # the store does not answer for a moment: the next beat tries again
+            except Exception:  # perhaps the store is unreachable for a moment; the next beat tries again
                 continue
 
     def check() -> None:
@@ -115,13 +116,13 @@ def _heartbeat_lock(store: Store, study: str, me: dict[str, Any], say: Callable[
 
 
 def _take(store: Store, study: str, me: dict[str, Any]) -> None:
-    """Write our name, and check that no other name replaced it."""
-    store.remove(LOCK)  # a dead holder's
+    """Write our identity into lock.json, and check that no other driver has replaced it."""
+    store.remove(LOCK)  # if there is one, its holder is dead
     try:
         store.create(LOCK, json.dumps(me, indent=1).encode())
     except FileExistsError:
         raise _refusal(study, _read(store), store) from None
-    time.sleep(SETTLE_SECONDS)  # without a conditional put, the last of two writers has the lock
+    time.sleep(SETTLE_SECONDS)  # if the store cannot create a file exclusively, the last writer has the lock
     holder = _read(store)
     if holder.get("token") != me["token"]:
         raise _refusal(study, holder, store)
@@ -140,7 +141,7 @@ def _identity() -> dict[str, Any]:
 
 
 def _place() -> str:
-    """A name for this boot of the machine and this container. Within both, a process id names one process."""
+    """An identifier of this container and this boot of its machine. A process id is unique only within both."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + os.readlink("/proc/self/ns/pid")
     except OSError:
@@ -148,9 +149,9 @@ def _place() -> str:
 
 
 def _alive(store: Store, holder: dict[str, Any], say: Callable[[str], None]) -> bool:
-    """Whether a holder still runs. In this place look for its process; elsewhere watch whether its file changes."""
+    """Whether a holder still runs. If it ran in this place, look for its process. If not, watch whether its file changes."""
     if holder["place"] == _place():
-        try:  # a later process may have the same number, but not the same start time
+        try:  # a later process may have the same id, but not the same start time
             return abs(psutil.Process(holder["pid"]).create_time() - holder["started"]) < 2.0
         except psutil.NoSuchProcess:
             return False
@@ -175,5 +176,5 @@ def _refusal(study: str, holder: dict[str, Any], store: Store) -> UserError:
     if holder:
         who = f"process {holder['pid']} on host {holder['host']} since {holder['since']}"
     return UserError(
-        f"study {study!r} in {masked(store.uri)} is already run by {who}; wait for it, stop it, or give this one another name"
+        f"study {study!r} in {masked(store.uri)} is already run by {who}; wait for it, stop it, or choose another --study"
     )

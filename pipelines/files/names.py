@@ -2,7 +2,7 @@
 
 from uvb.errors import UserError
 
-UNFIT = "/\\:%#?*\"'<>|"  # not in a study's name, which also names a folder, parts of addresses and registered models
+UNFIT = "/\\:%#?*\"'<>|"  # forbidden in a study's name, since folders, addresses and registered models contain it
 
 
 def plain_name(name: str, advice: str) -> str:
@@ -13,10 +13,10 @@ def plain_name(name: str, advice: str) -> str:
 
 
 def inside(path: str) -> str:
-    """`path` without slashes at its ends, if it stays inside its folder.
+    """Check that `path` stays inside its folder, and return it without slashes at its ends.
 
     Raises:
-        UserError: the path has a part "..", or a null character.
+        UserError: the path contains "..", or a null character.
     """
     parts = path.replace("\\", "/").split("/")
     if ".." in parts or "\0" in path:

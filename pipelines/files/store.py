@@ -1,7 +1,8 @@
-"""Read and write a study's files, in a local folder or at a URI such as ``s3://bucket/studies/digits``. No other code does.
+"""Read and write a study's files, in a local folder or at a URI such as ``s3://bucket/studies/digits``.
 
-A file or folder is whole or absent. On a local disk it gets its name by a rename, after its bytes are on the disk. On an object
-store a file is one put. The manifest of a folder is put last, and the folder is absent until then.
+Every file or folder is either whole or absent. On a local disk it first has a temporary name, and gets its own once its bytes
+are on the disk. On an object store, a file is one put. A folder's manifest is put last, and the folder counts as absent until
+then.
 """
 
 import errno
@@ -38,7 +39,7 @@ class Store:
         root: a local path, or a URI that Arrow (file, s3, gs, abfs, hdfs) or fsspec (memory, ...) understands.
 
     Raises:
-        UserError: the URI is of an unknown kind; or a write fails, since the disk is full or refuses it.
+        UserError: the URI is of an unknown kind, or a write fails, for instance because the disk is full.
         FileNotFoundError: a file to read is absent.
     """
 
@@ -52,12 +53,12 @@ class Store:
             self._options = ""
             self.fs: arrow.FileSystem = arrow.LocalFileSystem()
         else:
-            self._address, self._options = split_remote(text)  # `join` puts options behind the path
+            self._address, self._options = split_remote(text)  # `join` puts the options after the path
             self.uri = self._address + self._options
             self.fs, self._base = open_remote(self.uri)
 
     def __reduce__(self) -> tuple[type["Store"], tuple[str]]:
-        return Store, (self.uri,)  # an open file system cannot travel to a worker; its address can
+        return Store, (self.uri,)  # pickle the address, since an open file system cannot be sent to a worker
 
     def __repr__(self) -> str:
         return f"Store({self.uri!r})"
@@ -73,13 +74,13 @@ class Store:
         """The path of a file or folder of a local store.
 
         Raises:
-            UserError: it would lie outside the store.
+            UserError: `path` leads out of the store.
         """
         assert self.local_path is not None
         return self.local_path / inside(path)
 
     def exists(self, path: str) -> bool:
-        """Whether a file or folder is there. For a folder, see `is_complete` too."""
+        """Whether a file or folder exists. A remote folder may exist only in part: see `is_complete`."""
         return self.fs.get_file_info(self._at(path)).type != arrow.FileType.NotFound
 
     def is_complete(self, prefix: str) -> bool:
@@ -91,11 +92,11 @@ class Store:
             return bytes(stream.read())
 
     def open_at(self, path: str) -> NativeFile:
-        """A file to read in parts, by ``read_at(bytes, offset)``. The caller closes it."""
+        """Open a file to read parts of it by ``read_at(bytes, offset)``. The caller must close it."""
         return self.fs.open_input_file(self._at(path))
 
     def put_file(self, local: Path, path: str) -> None:
-        """Put a file here that will never change, whole or not at all: as a hard link on the same disk, else as a copy."""
+        """Put a file that will never change into the store: as a hard link if it is on the same disk, else as a copy."""
         with self._writing(path):
             if not self.local_path:
                 arrow.copy_files(str(local), self._at(path), destination_filesystem=self.fs)
@@ -110,7 +111,7 @@ class Store:
         return json.loads(self.read_bytes(path))
 
     def find_json(self, path: str, kind: type = dict) -> dict[str, Any]:
-        """A JSON object that fits `kind` (a TypedDict); {} if it is absent or damaged. Only for files that are not vital."""
+        """Read a JSON object that fits `kind` (a TypedDict). Return {} if it is absent or damaged: not for vital files."""
         try:
             blob = parsed(self.read_bytes(path), path)
             decoded(blob, kind, path)
@@ -119,7 +120,7 @@ class Store:
         return blob if isinstance(blob, dict) else {}
 
     def write_bytes(self, path: str, data: bytes) -> None:
-        """Write a file durably. Readers see the old bytes or the new ones; a remote store must have atomic puts, as S3 has."""
+        """Write a file durably. Readers see all old bytes or all new ones, if a remote store has atomic puts, as S3 has."""
         with self._writing(path):
             if self.local_path:
                 with replacing(self.path(path)) as temporary:
@@ -133,46 +134,46 @@ class Store:
         self.write_bytes(path, json.dumps(masked_json(value), indent=1).encode())
 
     def create(self, path: str, data: bytes) -> None:
-        """Write a file that must not exist yet, by a conditional put where the store has one.
+        """Write a file that must not exist yet, by a conditional put if the store has one.
 
         Raises:
-            FileExistsError: it exists.
+            FileExistsError: the file exists.
         """
         if self.exists(path):
             raise FileExistsError(self.join(path))
         fsspec: Any = getattr(getattr(self.fs, "handler", None), "fs", None)
         try:
             fsspec.pipe_file(self._at(path), data, mode="create")
-        except (AttributeError, NotImplementedError, TypeError):  # this store has no conditional put: the check above must do
+        except (AttributeError, NotImplementedError, TypeError):  # without a conditional put, rely on the check above
             self.write_bytes(path, data)
 
     def list(self, prefix: str = "") -> list[str]:
-        """The names of all that lies directly in a folder, sorted; [] where there is no such folder."""
+        """The sorted names of the files and folders directly inside a folder; [] if there is no such folder."""
         selector = arrow.FileSelector(self._at(prefix), allow_not_found=True)
         return sorted(i.base_name for i in self.fs.get_file_info(selector) if not i.base_name.startswith("."))
 
     def stamps(self, prefix: str = "") -> dict[str, tuple[int, int]]:
-        """Path -> (modification time in ns, size) of every file below `prefix`: this shows which files changed."""
+        """Path -> (modification time in ns, size) for every file below `prefix`, to tell which files have changed."""
         selector = arrow.FileSelector(self._at(prefix), allow_not_found=True, recursive=True)
         paths = {i.path[len(self._base) :].strip("/"): i for i in self.fs.get_file_info(selector) if i.is_file}
         return {p: (i.mtime_ns or 0, i.size) for p, i in paths.items() if not any(n[0] == "." for n in p.split("/"))}
 
     def remove(self, prefix: str) -> None:
-        """Remove a file, or a folder with its contents; do nothing where there is none."""
+        """Remove a file, or a folder with its contents. Do nothing if there is none."""
         kind = self.fs.get_file_info(self._at(prefix)).type
         with self._writing(prefix):
             if kind == arrow.FileType.File:
                 self.fs.delete_file(self._at(prefix))
             elif kind == arrow.FileType.Directory:
                 if not self.local_path and self.exists(f"{prefix}/{MANIFEST}"):
-                    self.fs.delete_file(self._at(f"{prefix}/{MANIFEST}"))  # first, so that no half folder looks whole
+                    self.fs.delete_file(self._at(f"{prefix}/{MANIFEST}"))  # first, so that a half-removed folder is absent
                 self.fs.delete_dir(self._at(prefix))
 
     @contextmanager
     def folder(self, prefix: str) -> Iterator[Path]:
-        """Yield an empty local folder to fill. It replaces `prefix` when the block ends, and vanishes if the block raises.
+        """Yield an empty local folder to fill. When the block ends, it replaces `prefix`. If the block raises, it is deleted.
 
-        On a local disk it already lies beside `prefix`, so that large checkpoints are written once.
+        In a local store it is on the same disk as `prefix`, so that large checkpoints are not copied.
         """
         with self._writing(prefix):
             if self.local_path:
@@ -192,17 +193,17 @@ class Store:
         self.write_json(f"{prefix}/{MANIFEST}", {name: path.stat().st_size for name, path in files.items()})
 
     def upload(self, local_dir: "str | os.PathLike[str]", prefix: str) -> None:
-        """Copy a local folder here, whole or not at all, in place of an older one."""
+        """Copy a local folder to `prefix`. The copy replaces an older folder once it is whole."""
         with self.folder(prefix) as temporary:
             shutil.copytree(local_dir, temporary, dirs_exist_ok=True)
 
     def download(self, prefix: str, into: "str | os.PathLike[str] | None" = None) -> Path:
-        """A local folder with the contents of `prefix`, to read only.
+        """Return a local folder with the contents of `prefix`. The caller must not change it.
 
-        A local store gives the folder itself, unless `into` is given. A remote one makes a copy, which the caller may delete.
+        A local store returns the folder itself, unless `into` is given. A remote store makes a copy, which the caller deletes.
 
         Raises:
-            FileNotFoundError: there is no such folder, or its upload never ended.
+            FileNotFoundError: there is no such folder, or its upload was not completed.
         """
         if not self.is_complete(prefix):
             raise FileNotFoundError(f"no complete folder at {self.join(prefix)}")
@@ -217,7 +218,7 @@ class Store:
 
     @contextmanager
     def fetched(self, prefix: str) -> Iterator[Path]:
-        """`download` for the length of a block; the copy of a remote store is deleted at its end."""
+        """Call `download` for the duration of a block. Afterwards delete the copy, if the store is remote."""
         folder = self.download(prefix)
         try:
             yield folder
@@ -226,7 +227,7 @@ class Store:
                 delete(folder)
 
     def require_writable(self) -> None:
-        """Raise UserError if the root cannot be written or does not answer. A study asks this before hours of work."""
+        """Raise UserError if the root cannot be written or does not answer. A study calls this before hours of work."""
         probe = f".probe-{uuid4().hex}"
 
         def write() -> None:
@@ -236,7 +237,7 @@ class Store:
         write() if self.local_path else answered(self.uri, write)
 
     def sweep(self, prefix: str = "") -> int:
-        """Delete the half-written files of killed writers; return how many. Only the holder of the study's lock may do this."""
+        """Delete half-written files of killed writers; return how many. Only the holder of the study's lock may call this."""
         left = list(self.path(prefix).rglob(f"{TEMPORARY}*")) if self.local_path else []
         for path in left:
             delete(path)
@@ -247,12 +248,12 @@ class Store:
         try:
             try:
                 yield
-            except SafetensorError as error:  # how safetensors says that a disk is full
+            except SafetensorError as error:  # safetensors raises this if the disk is full
                 code = re.search(r"os error (\d+)", str(error))
                 if not code:
                     raise
                 raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
-        except NotImplementedError as error:  # fsspec raises it for stores that nobody can write, such as http://
+        except NotImplementedError as error:  # fsspec raises it for read-only stores, such as http://
             raise UserError(
                 f"cannot write {masked(self.uri)}: this kind of store is read-only; choose another folder"
             ) from error
@@ -264,7 +265,7 @@ class Store:
 
 
 def open_store(root: "str | os.PathLike[str]", name: str) -> Store:
-    """The store of the study `name` below `root`. A remote store has answered once when this returns.
+    """Open the store of the study `name` below `root`. Check that a remote store answers.
 
     Raises:
         UserError: there is no such kind of store, or it does not answer within seconds.

@@ -1,4 +1,4 @@
-"""Read the files of a study. Only this module knows where they lie; docs/file_formats.md describes them."""
+"""Read a study's folder for its tables, figures and report. docs/file_formats.md describes the files."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,7 @@ from uvb.atomic import replacing
 from uvb.errors import UserError
 from uvb.spec import RunSpec
 
-WALK = "walk_jump"  # the task of the paper's walk; another sampler's is walk_jump_<name>
+WALK = "walk_jump"  # the task of the paper's sampler; the task of another sampler is walk_jump_<name>
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Model:
     """One folder of `models/`."""
 
     spec: RunSpec
-    done: Mapping[str, Any] | None  # None while it trains
+    done: Mapping[str, Any] | None  # None until its training has ended
     curves: list[dict[str, Any]]
     plan: Mapping[str, Any]
 
@@ -48,10 +48,10 @@ class Result:
 
 
 class Arrays(Mapping[str, np.ndarray]):
-    """The arrays of one file by name. Each access reads its array anew, so memory stays flat.
+    """The arrays of one file, by name. Each access reads the array from the file, so that none stays in memory.
 
     Raises:
-        UserError: by every access to a file that is damaged or not a regular file.
+        UserError: on every access, if the file is damaged or not a regular file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -85,42 +85,42 @@ class Arrays(Mapping[str, np.ndarray]):
 
 @dataclass(frozen=True)
 class StudyFiles:
-    """A study's folder on this machine. Everything is sorted by key, so that tables and figures come out the same each time."""
+    """A study's folder on this machine. All lists are sorted, so that equal files give equal tables and figures."""
 
     root: Path
 
     def __post_init__(self) -> None:
         if not (self.root / "models").is_dir():
-            raise UserError(f"{self.root} is not a study: it has no models/ folder; give a folder as full_study.py writes it")
+            raise UserError(f"{self.root} is not a study: it has no models/ folder; give a folder that full_study.py wrote")
 
     @cached_property
     def study(self) -> dict[str, Any]:
-        """study.json, or {} where absent."""
+        """The content of study.json; {} if there is none."""
         return read_object(self.root / "study.json", StudyJson)
 
     @property
     def name(self) -> str:
-        """The study's name in study.json, or else the folder's.
+        """The study's name in study.json, or the folder's name if study.json has none.
 
         Raises:
-            UserError: the name is not plain, so a folder of this name could lie elsewhere.
+            UserError: the name is not a plain name, so that a path with this name could lead elsewhere.
         """
         name = str(self.study.get("name") or self.root.resolve().name)
         return plain_name(name, f"correct it in {self.root / 'study.json'}")
 
     @property
     def asked(self) -> frozenset[str]:
-        """The spec_ids of the last command. The folder may hold models of earlier commands too."""
+        """The spec_ids that the last command asked for. The folder may also have models of earlier commands."""
         return frozenset(self.study.get("specs", ()))
 
     @property
     def asked_models(self) -> list[Model]:
-        """The last command's models; all where study.json does not say."""
+        """The models that the last command asked for; all models if study.json names none."""
         return [m for m in self.models.values() if m.spec_id in self.asked] or list(self.models.values())
 
     @cached_property
     def superseded(self) -> frozenset[str]:
-        """The spec_ids of models whose images have changed since. They cannot be compared with the last command's models."""
+        """The spec_ids of models trained on earlier images of a data set. The last command's models have other images."""
         now = {m.spec.data.name: m.spec.data.checksum for m in self.models.values() if m.spec_id in self.asked}
         data = {spec_id: m.spec.data for spec_id, m in self.models.items()}
         return frozenset(i for i, d in data.items() if now.get(d.name, d.checksum) != d.checksum)
@@ -135,7 +135,7 @@ class StudyFiles:
 
     @cached_property
     def models(self) -> dict[str, Model]:
-        """Every model that has a spec.json, by spec_id, trained to the end or not."""
+        """spec_id -> model, for every model that has a spec.json, even if its training has not ended."""
         found: dict[str, Model] = {}
         for folder in _folders(self.root / "models"):
             blob = read_object(folder / "spec.json", SpecJson)
@@ -146,7 +146,7 @@ class StudyFiles:
             try:
                 spec = RunSpec.from_json(blob)
             except UserError as error:
-                if self.asked and folder.name not in self.asked:  # an earlier version wrote it, for an earlier command
+                if self.asked and folder.name not in self.asked:  # an earlier version of this code wrote it
                     continue
                 raise UserError(f"{folder / 'spec.json'}: {error}; choose another --study, or remove that folder") from None
             found[spec.spec_id] = Model(spec, done, curves, read_object(folder / "plan.json"))
@@ -167,8 +167,8 @@ class StudyFiles:
     def of_models(self, task: str) -> Iterator[tuple[Model, Result]]:
         """The task's results with their models, in the order of data set, model, sigma, seed.
 
-        This leaves out superseded models, results of a model's earlier weights, and results of other settings (images, draws,
-        rounding) than the last command's.
+        Left out are superseded models, results of a model's earlier weights, and results that were measured with other settings
+        (images, draws, rounding) than those of the last command.
         """
         known = self.models.keys() - self.superseded
         pairs = [(self.models[key], result) for key, result in self.results(task).items() if key in known]
@@ -178,7 +178,7 @@ class StudyFiles:
 
     @property
     def kept(self) -> bool:
-        """Whether this is a copy by `keep.py`, which has no images."""
+        """Whether this is a copy made by `keep.py`. Such a copy has no images and no arrays."""
         return not (self.root / "data").exists() and next(self.root.glob("tasks/*/*/arrays.safetensors"), None) is None
 
     def left_out(self, task: str) -> int:
@@ -186,7 +186,7 @@ class StudyFiles:
         return len((self.results(task).keys() & self.models.keys()) - self.superseded) - len(list(self.of_models(task)))
 
     def walks(self) -> Iterator[tuple[str, Model, Result]]:
-        """The walk-jump results of `of_models`, each with the suffix of its sampler: "" (the paper's, first) or "_baoab"."""
+        """Yield (suffix, model, result) of each walk. The suffix tells the sampler: "" is the paper's, "_baoab" is another."""
         for folder in _folders(self.root / "tasks"):
             if folder.name == WALK or folder.name.startswith(f"{WALK}_"):
                 for model, result in self.of_models(folder.name):
@@ -194,28 +194,28 @@ class StudyFiles:
 
 
 def _is_of(result: Result, model: Model) -> bool:
-    """Whether a result is of the model's present weights. An old result, without `trained`, counts as one."""
+    """Whether a result was measured with the model's present weights. Old results have no `trained` and count as such."""
     return "trained" not in result.values or (model.done is not None and result.values["trained"] == model.done.get("time"))
 
 
 def order(spec: RunSpec) -> tuple[Any, ...]:
-    """The key that sorts models for a reader: by data set, model (the paper's two first), sigma and seed."""
+    """The sort key of models in reports: data set, model (the paper's two first), sigma, seed."""
     rank = {"uvb": 0, "deen": 1, "vae": 2, "sigma_vae": 3}.get(spec.model, 9)
     return (spec.data.name, rank, spec.model, spec.sigma, spec.seed, spec.spec_id)
 
 
 def write_json(path: Path, blob: Any) -> Path:
-    """Write a JSON file so that it is whole or absent."""
+    """Write a JSON file, whole or not at all."""
     return write(path, json.dumps(blob, indent=1, ensure_ascii=False).encode())
 
 
 def write(path: Path, content: bytes) -> Path:
-    """Write a file that is whole or absent. It need not survive a power cut, since it can be made again."""
+    """Write a file, whole or not at all. A power cut may lose it, but it can be made again."""
     try:
         with replacing(path, durable=False) as temporary:
             temporary.write_bytes(content)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; choose a folder you may write to") from None
+        raise UserError(f"cannot write {path}: {error.strerror}; choose a folder that you may write to") from None
     return path
 
 

@@ -1,4 +1,4 @@
-"""A table of the report as rows of cells. A cell turns a number into the text that a template prints. No HTML here."""
+"""The report's tables, as rows of cells. A cell has the text that a template prints. No HTML here."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ DASH = "–"
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell. A `quiet` figure is the paper's or a reference, not ours."""
+    """One cell. `quiet` marks a figure that is not of our models: the paper's, or a reference."""
 
     text: str
     error: str = ""
@@ -23,7 +23,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """`groups` are (text, columns spanned) above the head. The first `text_columns` columns are aligned left."""
+    """A table. `groups` are headings above the head, as (text, columns spanned). The first `text_columns` align left."""
 
     caption: str
     head: list[str]
@@ -31,11 +31,11 @@ class Table:
     groups: list[tuple[str, int]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     text_columns: int = 1
-    wrap: bool = False  # long text is broken into lines
+    wrap: bool = False  # break long text into lines
 
 
 def number(value: Any, error: Any = None, *, best: bool = False, quiet: bool = False) -> Cell:
-    """A value rounded to the second digit of its error, or to four digits without an error; a dash if it is unknown."""
+    """A value rounded to two digits of its error, or to four digits if there is no error. A dash if the value is unknown."""
     value, error = known(value), known(error)
     if value is None:
         return Cell(DASH, quiet=True)
@@ -46,7 +46,7 @@ def number(value: Any, error: Any = None, *, best: bool = False, quiet: bool = F
 
 
 def text(value: Any, *, best: bool = False, quiet: bool = False) -> Cell:
-    """Text as it is; a dash where there is none."""
+    """A text, or a dash if there is none."""
     return Cell(DASH if value is None or value is pd.NA or value == "" else str(value), best=best, quiet=quiet)
 
 
@@ -56,5 +56,5 @@ def printed(value: Any, digits: int = 3) -> Cell:
 
 
 def first_row(rows: pd.DataFrame) -> dict[Hashable, Any]:
-    """The first row by column; empty where there is none, so that its cells are dashes."""
+    """The first row as column -> value; {} if there is no row, so that its cells become dashes."""
     return rows.iloc[0].to_dict() if len(rows) else {}

@@ -1,4 +1,4 @@
-"""Several studies on one page: headlines, figures on common axes, losses side by side, and settings."""
+"""Compare several studies on one page: headlines, figures on common axes, losses side by side, and settings."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ from pipelines.words import duration
 
 @dataclass(frozen=True)
 class Found:
-    """A study on the page: its name there, its files and tables, and its headlines in words."""
+    """A study on the page: its name there, its files, tables and headlines."""
 
     name: str
     files: StudyFiles
@@ -46,7 +46,7 @@ class Found:
 
 
 def build_comparison(study_dirs: Iterable[Path], out: Path) -> Path:
-    """Write one page on several studies to `out`, and nothing else. The studies may be copies by `keep.py`."""
+    """Write a page that compares several studies to `out`, and nothing else. The studies may be copies by `keep.py`."""
     files = [StudyFiles(Path(d)) for d in study_dirs]
     names = [f.name for f in files]
     names = [n if names.count(n) == 1 else f"{n} ({f.root})" for n, f in zip(names, files, strict=True)]
@@ -99,7 +99,7 @@ def _across(tables: list[pd.DataFrame]) -> Ends | None:
 
 
 def _compared(dataset: str, losses: pd.DataFrame, names: list[str]) -> Table:
-    """Test losses: model and sigma down, studies across."""
+    """Test losses, with a row for each model and sigma, and a column for each study."""
     names = [name for name in names if (losses["study"] == name).any()]
     order, rows = main_models(losses), []
     for (model, sigma), group in sorted(losses.groupby(["model", "sigma"]), key=lambda g: (order.index(g[0][0]), g[0][1])):
@@ -126,4 +126,4 @@ def _settings(studies: list[Found]) -> Table:
         values = [fact.get(key) for fact in facts]
         rows.append([text(key), *(text(v, best=len(set(values)) > 1) for v in values)])
     head = ["", *(study.name for study in studies)]
-    return Table("What was run; bold where the studies differ.", head, rows, text_columns=len(head), wrap=True)
+    return Table("What was run. Entries that differ are bold.", head, rows, text_columns=len(head), wrap=True)

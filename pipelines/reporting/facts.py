@@ -1,4 +1,4 @@
-"""What a report says of a study besides its results: what was run, what is unfinished, what it cost, where it comes from."""
+"""What a report says about a study besides its results: what was run, what is unfinished, its cost and its provenance."""
 
 from collections.abc import Collection, Mapping
 from operator import itemgetter
@@ -28,7 +28,7 @@ def lead(models: list[Model]) -> str:
 
 
 def unfinished(models: list[Model], asked: Collection[str]) -> str:
-    """Which models are not trained to their end. Names those of the last command, and counts those of earlier commands."""
+    """A line on models that are not trained to the end: it names those of the last command and counts those of earlier ones."""
     left = sorted((m for m in models if not m.done), key=lambda m: order(m.spec))
     own = [name_of(m.spec) for m in left if m.spec_id in asked or not asked]
     earlier = len(left) - len(own)
@@ -64,7 +64,7 @@ def run_facts(files: StudyFiles) -> list[tuple[str, str]]:
 
 
 def read_lines(files: StudyFiles) -> list[str]:
-    """What was read of the data set, in lines, with warnings last. [] for older studies, which have no such record."""
+    """Lines on what was read of the data set, with warnings last. [] for older studies, which have no such record."""
     record = files.study.get("provenance", {}).get("data", {}).get("read")
     try:
         return ReadReport.from_json(record).lines() if record else []
@@ -73,9 +73,9 @@ def read_lines(files: StudyFiles) -> list[str]:
 
 
 def _left_out(files: StudyFiles) -> set[str]:
-    """What lies in the folder and is in no table."""
+    """Lines on what is in the folder but in no table."""
     images, losses = len(files.superseded), files.left_out("losses")
-    found = {f"{counted(images, 'model')} of images that have changed since": images,
+    found = {f"{counted(images, 'model')} trained on images that have changed since": images,
              f"the losses of {counted(losses, 'model')}, measured with other settings or of other weights": losses}  # fmt: skip
     return {line for line, count in found.items() if count}
 
@@ -93,7 +93,7 @@ def undefined(files: StudyFiles) -> list[str]:
 
 
 def cost(timings: Mapping[str, Any]) -> dict[str, Any]:
-    """The stages' bars, and a sentence on the whole."""
+    """The bars of the stages, and a sentence on the total time."""
     stages = timings.get("stages", [])
     total = timings.get("total_seconds") or sum(s["seconds"] for s in stages)
     if not stages or not total:
@@ -108,7 +108,7 @@ def cost(timings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def provenance(files: StudyFiles) -> list[tuple[str, str]]:
-    """Names and values that say where the study comes from. The page says elsewhere what was read."""
+    """Names and values that say where the study comes from, without what was read: the page shows that elsewhere."""
     blob = dict(files.study.get("provenance", {}))
     if isinstance(blob.get("data"), Mapping):
         blob["data"] = {key: value for key, value in blob["data"].items() if key != "read"}
@@ -116,14 +116,14 @@ def provenance(files: StudyFiles) -> list[tuple[str, str]]:
 
 
 def warnings(files: StudyFiles, losses: pd.DataFrame) -> list[str]:
-    """What a reader should know first: doubts about the data, trainings that were too short, models worse than a constant."""
+    """Warnings for the top of the report: doubts about the data, trainings that were too short, models beaten by a constant."""
     own = losses[losses["spec_id"].isin([m.spec_id for m in files.asked_models])]
     read = [line.removeprefix(WARNING) for line in read_lines(files) if line.startswith(WARNING)]
     return [line for line in (*read, falling(files.asked_models), beaten(own)) if line]
 
 
 def flat(blob: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested settings as lines: ``packages torch``, ``2.13.0``."""
+    """Nested settings as (name, value) pairs, such as ("packages torch", "2.13.0")."""
     lines = []
     for key, value in blob.items():
         name = f"{prefix}{key}".replace("_", " ")
@@ -135,17 +135,17 @@ def flat(blob: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 
 
 def falling(models: Collection[Model]) -> str:
-    """A warning about losses that still fell at the end of their training, the largest falls first; "" where none did."""
+    """A warning about trainings whose loss still fell at the end, the largest falls first; "" if there are none."""
     fell = [(m, share) for m in models if m.done and (share := still_falling(m.curves))]
     by_name = {
         f"{label(m.spec.model)} {name_of(m.spec).partition(' ')[2]}": share for m, share in sorted(fell, key=itemgetter(1))
     }
     told = [f"{name} by {100 * share:.1f} %" for name, share in sorted(by_name.items(), key=itemgetter(1), reverse=True)]
-    return _some("Not trained out: over the last tenth of its training the test loss still fell for", told)
+    return _some("Trained too briefly: in the last tenth of the training the test loss still fell for", told)
 
 
 def beaten(losses: pd.DataFrame) -> str:
-    """A warning about models whose test loss is above that of always answering the mean image; "" where there are none."""
+    """A warning about models whose test loss is above that of always answering the mean image; "" if there are none."""
     rows = own_estimator(losses[losses["split"] == "test"]).dropna(subset=["mean_image"])
     rows = rows[rows["loss"] > rows["mean_image"]]
     told = {f"{label(r.model)} at σ = {level(r.sigma)} ({r.loss:.3g} against {r.mean_image:.3g})" for r in rows.itertuples()}

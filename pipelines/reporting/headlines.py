@@ -1,4 +1,4 @@
-"""The headline of each data set, as numbers: two models at the largest noise level. `templates/headline.j2` words it."""
+"""The numbers in each data set's headline, which compares two models. `templates/headline.j2` has the words."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -25,25 +25,25 @@ class Difference:
 
 @dataclass(frozen=True)
 class Levels:
-    """Counts of noise levels: the interval lies below zero, above it, or on both sides."""
+    """How many noise levels have an interval below zero, above zero, or around zero (undecided)."""
 
     below: int
     above: int
     undecided: int
-    one_training: bool  # each interval is over images of one training
+    one_training: bool  # each interval is over the images of one training only
 
 
 @dataclass(frozen=True)
 class Headline:
-    """Two models at the largest noise level of a data set: UVB and DEEN where both are there."""
+    """Two models at the largest noise level of a data set: UVB and DEEN if the study has both."""
 
-    row: pd.Series  # the first model's row of the losses table, with the references of the same images
+    row: pd.Series  # the first model's row of the losses table, which has the references, too
     first: float  # test losses
     second: float
     difference: Difference
     images: int
     levels: Levels | None
-    conditions: int  # of the study, this one included
+    conditions: int  # in how many conditions the data set was trained
     others: tuple[Difference, ...]
 
     @property
@@ -113,7 +113,7 @@ def _levels(pairs: pd.DataFrame) -> Levels | None:
 
 
 def _conditions(losses: pd.DataFrame, row: pd.Series) -> int:
-    """How many conditions the row's data set was trained in."""
+    """In how many conditions the row's data set was trained."""
     return losses[losses["dataset"] == row["dataset"]].groupby(CONDITION).ngroups
 
 

@@ -1,4 +1,4 @@
-"""Figures in a page and as files. No figure needs a script. A script can make a chart live from the data beside it."""
+"""Put figures into the page and into files. No figure needs a script, but the page's script can make charts live."""
 
 import base64
 import gzip
@@ -25,14 +25,14 @@ CAPTIONS = "captions.json"
 
 
 class Captions(TypedDict):
-    """The file of captions: drawing -> figure -> caption."""
+    """captions.json: drawing -> figure -> caption."""
 
     captions: dict[str, dict[str, str]]
 
 
 @dataclass(frozen=True)
 class Inline:
-    """A figure in the page. `chart` describes a chart, which a reader can hover over and zoom. It is "" for an image."""
+    """A figure in the page. `chart` is the description from which a script makes the chart live; "" for an image."""
 
     name: str
     caption: str
@@ -41,7 +41,7 @@ class Inline:
 
 
 def inlined(picture: Picture) -> Inline:
-    """A picture as the page shows it."""
+    """Turn a picture into a figure in the page."""
     name = file_name(picture.name)
     svg = to_svg(picture.figure, name, picture.alt or picture.caption)
     chart = Markup(picture.figure.to_json()) if isinstance(picture.figure, Chart) else ""
@@ -49,7 +49,7 @@ def inlined(picture: Picture) -> Inline:
 
 
 def store_figures(folder: Path, figures: dict[str, list[Inline]]) -> None:
-    """Write the figures of each drawing as files with a file of captions, and remove those that are no longer drawn."""
+    """Write the figures of each drawing as files, with a file of captions. Remove figures that are no longer drawn."""
     everything = [figure for some in figures.values() for figure in some]
     for old in {path.stem for path in folder.glob("*.svg")} - {figure.name for figure in everything}:
         (folder / f"{old}.svg").unlink()
@@ -61,7 +61,7 @@ def store_figures(folder: Path, figures: dict[str, list[Inline]]) -> None:
 
 
 def stored_figures(folder: Path) -> dict[str, list[Inline]]:
-    """Drawing -> its figures in the folder. The report of a copy by `keep.py`, which has no images, shows these figures.
+    """Drawing -> its figures in the folder. A copy made by `keep.py` has no images, so its report shows these figures.
 
     Raises:
         UserError: the file of captions is damaged.
@@ -77,7 +77,7 @@ def stored_figures(folder: Path) -> dict[str, list[Inline]]:
 
 
 def viewer(figures: Iterable[Inline]) -> Markup:
-    """Vega's code for the page, compressed; nothing where no figure is a chart."""
+    """Vega's code for the page, compressed; empty if no figure is a chart."""
     return Markup(_vega()) if any(figure.chart for figure in figures) else Markup()
 
 
@@ -94,6 +94,6 @@ def _vega() -> str:
     except OSError:
         code = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
         packed = gzip.compress(code.encode(), 9, mtime=0)
-        with suppress(UserError):  # the home cannot be written, so the next report bundles again
+        with suppress(UserError):  # if the cache cannot be written, the next report bundles again
             write(kept, packed)
     return base64.b64encode(packed).decode()

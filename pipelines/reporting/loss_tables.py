@@ -1,4 +1,4 @@
-"""Tables 2 and 3 as cells: losses over sigma with the references beside them. A further table has the other losses."""
+"""Tables 2 and 3 as cells: losses over sigma, beside the references. Further tables have the other losses."""
 
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
@@ -12,18 +12,18 @@ from pipelines.reporting.numbers import level
 from pipelines.reporting.statistics import CONDITION, main_group, main_models, over_seeds, own_estimator
 from uvb import paper
 
-# column of losses.parquet -> its head, and what it is
+# column of losses.parquet -> its heading in a table, and a note that explains it
 REFERENCES = {
     "nonparametric": ("non-param.", "Non-param.: the training set's exact posterior mean, a reference and not a bound."),
-    "floor": ("floor", "Floor: the loss of the exact posterior mean on its own training set; a loss below it is chance."),
+    "floor": ("floor", "Floor: the loss of the exact posterior mean on its own training set. A lower loss is chance."),
     "mean_image": ("mean image", "Mean image: always answering the mean of the training images."),
-    "noisy_image": ("y itself", "y itself: answering the noisy image, σ² times the number of pixels."),
+    "noisy_image": ("y itself", "y itself: answering the noisy image. This loss is σ² times the number of pixels."),
 }
 SPLITS = {"test": ("nonparametric", "mean_image", "noisy_image"), "train": ("floor", "mean_image", "noisy_image")}
 
 
 def loss_tables(losses: pd.DataFrame, asked: Collection[str] = ()) -> list[Table]:
-    """Tables 2 and 3 for each data set's main condition: sigma down, models across, the paper's figure beside ours."""
+    """Tables 2 and 3 for each data set's main condition: a row for each sigma, and our and the paper's loss of each model."""
     tables = []
     for dataset, group in over_seeds(own_estimator(main_group(losses, asked))).groupby("dataset"):
         shown = group[group["model"].isin(_swept(group))]
@@ -34,7 +34,7 @@ def loss_tables(losses: pd.DataFrame, asked: Collection[str] = ()) -> list[Table
 
 
 def _swept(group: pd.DataFrame) -> set[str]:
-    """The paper's two models, and those known at half of the noise levels or more."""
+    """The paper's two models, and those that have losses at half of the noise levels or more."""
     levels = group.groupby("model")["sigma"].nunique()
     return set(levels.index[levels >= group["sigma"].nunique() / 2]) | {"uvb", "deen"}
 
@@ -80,7 +80,7 @@ def _loss_notes(dataset: str, rows: pd.DataFrame, references: Sequence[str], wit
 
 
 def other_losses(losses: pd.DataFrame, asked: Collection[str] = ()) -> list[Table]:
-    """What the main tables leave out: models at few noise levels, a latent model's decoder, other recipes."""
+    """Tables of the losses that the main tables leave out: of models at few noise levels, of decoders, of other recipes."""
     main, own = main_group(losses, asked), own_estimator(losses)
     kept = {(d, m) for d, g in own[own.index.isin(main.index)].groupby("dataset") for m in _swept(g)}
     swept = own[

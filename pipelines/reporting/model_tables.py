@@ -18,11 +18,11 @@ from uvb import paper
 from uvb.spec import Recipe
 from uvb.training.state import steps_per_epoch
 
-OPTIMIZERS = {"adam": "Adam", "muon": "Muon and Adam", "muon_conv": "Muon, convolutions too, and Adam"}
+OPTIMIZERS = {"adam": "Adam", "muon": "Muon and Adam", "muon_conv": "Muon (also for convolutions) and Adam"}
 
 
 def capacity(table: pd.DataFrame) -> list[Table]:
-    """Table 1 for each data set, with the paper's counts where there are any."""
+    """Table 1 for each data set, with the paper's counts if there are any."""
     tables: list[Table] = []
     order = main_models(table)
     for dataset, group in table.groupby("dataset"):
@@ -42,7 +42,7 @@ def capacity(table: pd.DataFrame) -> list[Table]:
 
 
 def internals_tables(internals: pd.DataFrame, asked: Collection[str] = ()) -> list[Table]:
-    """Tables 4 and 5 at each data set's largest sigma: conventions down, models across."""
+    """Tables 4 and 5 at each data set's largest sigma, with a row for each convention and a column for each model."""
     tables: list[Table] = []
     for dataset, group in main_group(internals, asked).groupby("dataset"):
         sigma = group["sigma"].max()
@@ -61,8 +61,8 @@ def internals_tables(internals: pd.DataFrame, asked: Collection[str] = ()) -> li
                 cells += [printed(row.get("paper_value"))] if m in with_paper else []
             rows.append(cells)
         notes = [
-            "In internals.parquet these are kl_noisy and kl_clean, by the image the encoder sees, and recon_<image the encoder "
-            "sees>_<image compared with>_<half: over 2σ², full: over σ²>."
+            "internals.parquet names these quantities kl_<image that the encoder sees> and recon_<image that the encoder sees>_"
+            "<image that the decoder's mean is compared with>_<half if divided by 2σ², full if by σ²>."
         ]
         caption = f"Encoder and decoder on {dataset} at σ = {level(sigma)}, means over the test set{one} (Tables 4–5)."
         tables.append(Table(caption, head, rows, groups if with_paper else [], notes))
@@ -99,7 +99,7 @@ def sampling_table(sampling: pd.DataFrame) -> list[Table]:
         ("classes visited by the first chain", lambda r: text(r.classes_visited, quiet=_unsure(r))),
         ("its steps to visit all", lambda r: text(r.steps_to_all if pd.notna(r.steps_to_all) else "not all", quiet=_unsure(r))),
         ("autocorrelation time, jumps", lambda r: number(r.iat)),
-        ("effective sample size a step", lambda r: number(r.ess_per_step)),
+        ("effective sample size per step", lambda r: number(r.ess_per_step)),
         ("split R̂", lambda r: number(r.split_rhat)),
         ("chains that diverged", lambda r: text(f"{r.diverged} of {r.chains}" if r.diverged else "none")),
         ("the classifier's accuracy", lambda r: text(percent(r.classifier_accuracy))),
@@ -130,7 +130,7 @@ def optimizer(recipe: Recipe) -> str:
 
 
 def difference_tables(models: Iterable[Model]) -> list[Table]:
-    """The settings in which a data set's models were trained differently from the paper's (Sec. 3.1): theirs and ours."""
+    """A table for each data set: the settings in which the paper trained (Sec. 3.1), and ours beside them."""
     by_data: dict[str, list[Model]] = {}
     for model in models:
         by_data.setdefault(model.spec.data.name, []).append(model)
@@ -141,7 +141,7 @@ def difference_tables(models: Iterable[Model]) -> list[Table]:
             for name, theirs, ours in _settings(dataset, group)
             if ours
         ]
-        caption = f"Settings on {dataset}; ours in bold where they differ."
+        caption = f"Settings on {dataset}. Ours are bold if they differ from the paper's."
         tables.append(Table(caption, ["setting", "paper", "here"], rows, text_columns=3, wrap=True))
     return tables
 
@@ -188,5 +188,5 @@ def speed_table(models: Iterable[Model]) -> list[Table]:
         speed = fmean(row["images_per_s"] for m in group for row in m.curves)
         cells = (dataset, label(name), len(group), duration(seconds), f"{speed:,.0f}")
         rows.append([text(cell) for cell in cells])
-    caption = "Training by model, means; models trained at the same time share the machine."
+    caption = "Means over the trainings of each model. Models that were trained at the same time shared the machine."
     return [Table(caption, ["data", "model", "models", "time each", "images/s"], rows, text_columns=2)] if rows else []

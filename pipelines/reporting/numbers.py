@@ -7,7 +7,7 @@ import pandas as pd
 
 
 def known(value: Any) -> float | None:
-    """A table's number, or None where the table has none."""
+    """A number from a table, or None if the table has none."""
     return float(value) if pd.notna(value) else None
 
 
@@ -22,7 +22,7 @@ def fixed(value: float, digits: int) -> str:
 
 
 def signed(value: float, digits: int) -> str:
-    """As `fixed`, with a plus sign where it is positive."""
+    """Like `fixed`, with a plus sign if the number is positive."""
     return f"{value:+.{digits}f}".replace("-", "−")
 
 
@@ -37,7 +37,7 @@ def level(sigma: float) -> str:
 
 
 def percent(share: Any) -> str | None:
-    """A share in percent, or None where unknown."""
+    """A share in percent, or None if it is unknown."""
     return f"{100 * share:.1f} %" if pd.notna(share) else None
 
 

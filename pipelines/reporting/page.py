@@ -1,4 +1,4 @@
-"""The report: one self-contained page from a study's files, rebuilt from what is stored."""
+"""Build the report, one self-contained page, from a study's files."""
 
 import logging
 from dataclasses import dataclass, replace
@@ -16,8 +16,8 @@ from uvb.errors import UserError
 from uvb.experiments import experiment_names, get_experiment
 
 log = logging.getLogger(__name__)
-SHOWN = 4  # figures of one kind that are shown at once; the rest folds away
-PARTS = {  # the drawings that stand in other parts of the page than the figures
+SHOWN = 4  # figures of one kind that are shown at first; the others are folded away
+PARTS = {  # the drawings that are in another part of the page than "Figures"
     "found": ("paired_difference", "loss_over_sigma", "legible"),
     "losses": ("generalization_gap", "training_size", "loss_over_capacity"),
 }
@@ -38,8 +38,8 @@ class Section:
 def build_report(study_dir: Path) -> Path:
     """Write `tables/`, `figures/` and `report.html` of the study in `study_dir`, and return the report's path.
 
-    A part without results is left out and named in one line. In a copy by `keep.py` the tables stay as they are, and so do the
-    figures that need more than numbers.
+    A part without results is left out, and one line names it. In a copy made by `keep.py`, the tables stay as they are, and so
+    do the figures that need arrays.
 
     Raises:
         UserError: the folder is not a study, one of its files is damaged, or it cannot be written.
@@ -74,7 +74,7 @@ def build_report(study_dir: Path) -> Path:
 
 
 def draw_all(study: Study) -> tuple[list[Section], list[str]]:
-    """Draw all registered drawings, and write their figures to `figures/`. Returns sections, and a line for each empty one."""
+    """Draw everything and write the figures to `figures/`. Return the sections, and a line for each drawing without figures."""
     sections, missing = [], []
     folder, kept = study.files.root / "figures", study.files.kept
     before = stored_figures(folder) if kept else {}
@@ -88,7 +88,7 @@ def draw_all(study: Study) -> tuple[list[Section], list[str]]:
                 figures += map(inlined, drawing.pictures(study))
         except UserError:
             raise
-        except Exception as error:  # one experiment's odd results must not cost the reader the whole report
+        except Exception as error:  # odd results of one experiment must not prevent the whole report
             log.log(logging.DEBUG if kept else logging.WARNING, "%s could not be drawn", drawing.name, exc_info=True)
             problem = f"its results could not be drawn ({type(error).__name__}: {error})"
         again = {figure.name for figure in figures}
@@ -99,7 +99,7 @@ def draw_all(study: Study) -> tuple[list[Section], list[str]]:
         else:
             missing.append(f"{name}: {problem}.")
     store_figures(folder, {section.name: section.figures for section in sections})
-    if "legible" not in {section.name for section in sections}:  # a copy older than the opening strip
+    if "legible" not in {section.name for section in sections}:  # an old copy, from before there was this drawing
         sections = [replace(s, part="found", shown=1) if s.name == "denoise_rows" else s for s in sections]
     return sections, missing
 

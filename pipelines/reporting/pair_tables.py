@@ -16,7 +16,7 @@ def pair_tables(pairs: pd.DataFrame, losses: pd.DataFrame, asked: Collection[str
     found: list[Table] = []
     main = main_group(losses, asked)
     pairs = pairs[pairs["first_id"].isin(set(main["spec_id"]))]  # the second model may have another size
-    means = "Paired by image, with the same noise. Below zero {} is better. Bold: the interval excludes zero."
+    means = "Losses are compared image by image, with equal noise. Below zero {} is better. Bold: the interval excludes zero."
     for dataset, of_main in main.groupby("dataset"):
         tables: list[Table] = []
         group = pairs[pairs["dataset"] == dataset]
@@ -53,12 +53,12 @@ def _seeds(pairs: pd.DataFrame) -> list[str]:
     seeds = pairs.groupby(["first", "second", "split", "sigma"])["seed"].nunique()
     if seeds.max() < 2:
         return []
-    alone = " Where there is only one training, they cover images only." if seeds.min() < 2 else ""
+    alone = " If there is only one training, they cover images only." if seeds.min() < 2 else ""
     return [f"Means over seeds. The intervals cover images and trainings.{alone}"]
 
 
 def _pair_table(caption: str, columns: Sequence[tuple[str, str, pd.DataFrame]], notes: list[str]) -> Table:
-    """One row for each sigma. `columns` are (group, head, pairs); those of one group follow each other."""
+    """A table with a row for each sigma. `columns` are (group, head, pairs), ordered by group."""
     rows = []
     for sigma in sorted({sigma for _, _, pairs in columns for sigma in pairs["sigma"]}):
         cells = [text(level(sigma))]

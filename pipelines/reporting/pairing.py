@@ -16,7 +16,7 @@ from uvb.measure.losses import own_estimator
 from uvb.spec import RunSpec
 
 Z95 = 1.959963984540054  # the normal's 97.5 % quantile
-CLOSE = 1.25  # models are compared up to this ratio of parameters: the paper's pairs differ by 12 %, a sweep's by factors
+CLOSE = 1.25  # compare models up to this ratio of parameters: the paper's pairs differ by 12 %, those of a sweep by factors
 OPPONENTS = ("uvb", "deen")  # models are compared with these two
 
 Measured = tuple[Model, Result]

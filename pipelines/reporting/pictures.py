@@ -1,4 +1,4 @@
-"""Images into files: pictures, grids, animations."""
+"""Make pictures, grids and animations of images, and the folder for them."""
 
 import tempfile
 from pathlib import Path
@@ -14,7 +14,7 @@ CHANNELS_OF_PICTURES = (1, 3)  # grey and colour; images may have other numbers 
 
 
 def to_pil(image: Tensor, zoom: int = 1) -> Image.Image:
-    """(C, H, W) with pixels in [0, 1] (clipped) to a picture, each pixel `zoom` wide."""
+    """Convert an image (C, H, W), clipped to [0, 1], to a picture. Each pixel becomes `zoom` pixels wide and high."""
     pixels = (image.detach().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
     array = pixels[0].numpy() if len(pixels) == 1 else pixels.permute(1, 2, 0).numpy()
     picture = Image.fromarray(array)
@@ -22,7 +22,7 @@ def to_pil(image: Tensor, zoom: int = 1) -> Image.Image:
 
 
 def grid(images: Tensor, columns: int) -> Tensor:
-    """(N, C, H, W) to one image with `columns` images per row, in reading order, one pixel apart."""
+    """Join images (N, C, H, W) into one, with `columns` images per row, in reading order, one pixel apart."""
     n, c, h, w = images.shape
     rows = -(-n // columns)
     sheet = torch.ones(c, rows * (h + 1) - 1, columns * (w + 1) - 1)
@@ -33,15 +33,15 @@ def grid(images: Tensor, columns: int) -> Tensor:
 
 
 def zoom_for(shape: Shape) -> int:
-    """A zoom that shows small images at a legible size."""
+    """A whole factor that enlarges small images to a legible size."""
     return max(1, round(56 / max(shape[1:])))
 
 
 def output_folder(path: Path) -> Path:
-    """`path`, once it is a folder that can be written.
+    """Make the folder `path` if it is absent, and return it.
 
     Raises:
-        UserError: it cannot.
+        UserError: the folder cannot be made or written.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -52,6 +52,6 @@ def output_folder(path: Path) -> Path:
 
 
 def save_animation(frames: Tensor, path: Path, zoom: int, milliseconds: int = 120) -> None:
-    """Write (T, C, H, W) as an endless GIF."""
+    """Write frames (T, C, H, W) as an endless GIF."""
     pictures = [to_pil(frame, zoom) for frame in frames]
     pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0)

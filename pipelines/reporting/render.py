@@ -14,7 +14,7 @@ from pipelines.reporting.figures.svg import variables
 from pipelines.reporting.headlines import Headline, LoneHeadline
 from pipelines.words import counted
 
-FOOT = "Saremi, “Unnormalized Variational Bayes”, 2020, is the paper that tables, figures, sections and equations refer to."
+FOOT = "Numbers of tables, figures, sections and equations are those of Saremi, “Unnormalized Variational Bayes”, 2020."
 
 
 def options(text: str) -> Markup:
@@ -28,7 +28,7 @@ _FILTERS = {"label": label, "counted": counted, "options": options} | {
 
 
 def render(template: str, **content: Any) -> str:
-    """A page from one of the templates, with both themes' colours."""
+    """Fill a template to make a page, with the colours of both themes."""
     light, dark = (Markup(css) for css in variables())
     page = _environment(True).get_template(template)
     return page.render(light=light, dark=dark, film=Markup(FILM), foot=FOOT, **content).lstrip()

@@ -9,18 +9,18 @@ import pyarrow.parquet as pq
 from pipelines.reporting.schemas import SCHEMAS
 from uvb.errors import UserError
 
-# Times and MLflow's run ids. Two runs with the same results may differ in these.
+# Two runs with the same results may differ in MLflow's run ids and in times.
 LEFT_OUT = ("run_id", "seconds", "time", "images_per_s")
-NAMED = 3  # the most differing rows named per column
+NAMED = 3  # name at most this many differing rows of a column
 
 
 def differences(a: Path, b: Path) -> list[str]:
-    """A line for each column of a table in which two studies differ; [] where all numbers are equal to the last bit.
+    """A line for each column in which the tables of two studies differ; [] if all numbers are equal to the last bit.
 
-    Columns that only one of them has are left out, since newer versions add columns: see `added`.
+    Columns that only one study has are left out, since newer versions add columns: see `added`.
 
     Raises:
-        UserError: one of them has no tables.
+        UserError: a study has no tables, or a table cannot be read.
     """
     names = [{p.stem for p in (root / "tables").glob("*.parquet")} for root in (a, b)]
     for root, found in zip((a, b), names, strict=True):
@@ -46,14 +46,14 @@ def _read(path: Path) -> pd.DataFrame:
     try:
         return pq.read_table(path).to_pandas()
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} is no Parquet file that can be read ({str(error).splitlines()[0]})") from error
+        raise UserError(f"{path} cannot be read as a Parquet file ({str(error).splitlines()[0]})") from error
 
 
 def _of_table(name: str, a: pd.DataFrame, b: pd.DataFrame) -> Iterator[str]:
     """The differences in one table. The table's key tells which rows belong together."""
     key = list(SCHEMAS[name].key) if name in SCHEMAS else ["spec_id"]
     if set(key) - (set(a.columns) & set(b.columns)):
-        yield f"{name}: its rows cannot be matched, since one of the studies lacks a column of {', '.join(key)}"
+        yield f"{name}: its rows cannot be matched, since one of the studies lacks a key column ({', '.join(key)})"
         return
     a, b = a.set_index(key).sort_index(), b.set_index(key).sort_index()
     alone = a.index.symmetric_difference(b.index)

@@ -1,4 +1,4 @@
-"""The tables' contract: each table's key, columns and types, written once. `write_table` enforces it."""
+"""The key, the columns and the types of each table. `write_table` enforces them."""
 
 import io
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class Schema:
 
 
 def _schema(key: str, columns: str) -> Schema:
-    """A schema from names; a column that may be null has a question mark."""
+    """A schema from names. A question mark follows the name of a column that may be null."""
     names = [*key.split(), *columns.split()]
     nullable = frozenset(name[:-1] for name in names if name.endswith("?"))
     return Schema(tuple(key.split()), [name.rstrip("?") for name in names], nullable)
@@ -49,8 +49,8 @@ SCHEMAS = {
     ),
     # Tables 4 and 5. docs/file_formats.md names the quantities.
     "internals": _schema("spec_id quantity", f"{DESCRIPTION} value stderr? paper_value? run_id?"),
-    # One row per epoch, counted from 1. `kl` and `recon` are null for a model without a latent. `train_loss` is the mean over
-    # the epoch, in which the weights changed, so the gap is `test_loss` minus `train_probe`.
+    # One row per epoch, counted from 1. `kl` and `recon` are null for a model without a latent. `train_loss` is a mean over the
+    # epoch, during which the weights change. So the generalization gap is `test_loss` minus `train_probe`.
     "curves": _schema("spec_id epoch", "train_loss? test_loss? kl? recon? images_per_s? seconds? time? train_probe?"),
     # Table 1. `ratio` is to UVB's count on the same images.
     "capacity": _schema("dataset model widths", "shape parameters ratio? paper_parameters?"),
@@ -64,7 +64,7 @@ SCHEMAS = {
         "dataset checksum train_images sigma",
         "floor floor_stderr? nonparametric nonparametric_stderr? mean_predictor? mean_image_train?",
     ),
-    # Walk-jump chains. `variant` is jump or second_jump, followed by _<sampler> unless that is Langevin's.
+    # Walk-jump chains. `variant` is jump or second_jump, followed by _<sampler> unless the sampler is Langevin's.
     # `classes_visited` and `steps_to_all` are of the first chain, which is never restarted.
     "sampling": _schema(
         "spec_id variant",
@@ -93,9 +93,10 @@ def describe(model: Model) -> dict[str, Any]:
 
 
 def frame(name: str, rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """Rows as the table `name`: its columns in order, its types, sorted by its key.
+    """Make the table `name` from rows. The schema gives the order and types of its columns, and its key sorts the rows.
 
-    Raises ValueError where a row has other columns, the wrong type, a null that is not allowed, or the key of another row.
+    Raises:
+        ValueError: a row has other columns, a wrong type, a null that is not allowed, or the key of another row.
     """
     schema = SCHEMAS[name]
     for row in rows:
@@ -116,7 +117,7 @@ def frame(name: str, rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def write_table(path: Path, name: str, table: pd.DataFrame) -> Path:
-    """Write `table` as Parquet; the same rows give the same bytes. Raises ValueError where it breaks its schema."""
+    """Write `table` as Parquet. The same rows give the same bytes. Raises ValueError if the table breaks its schema."""
     schema = SCHEMAS[name]
     if list(table.columns) != schema.names:
         raise ValueError(f"{name}: columns {list(table.columns)}, not {schema.names}")
@@ -127,7 +128,7 @@ def write_table(path: Path, name: str, table: pd.DataFrame) -> Path:
 
 
 def read_table(path: Path, name: str) -> pd.DataFrame:
-    """A table that `write_table` wrote, now or in an older version. A column that may be null may be missing: it is then null.
+    """Read a table that this or an older version wrote. A missing column becomes null if the schema allows that.
 
     Raises:
         ValueError: the file has another schema.

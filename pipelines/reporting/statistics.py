@@ -16,8 +16,8 @@ FALLING = 0.005  # if a loss falls by a larger share in the last tenth of its tr
 def main_group(table: pd.DataFrame, asked: Collection[str] = ()) -> pd.DataFrame:
     """The rows of each data set's main condition: the recipe, activation, batch and training set that most models share.
 
-    A folder may also hold models of earlier commands. Where it has some that were `asked` for last (`StudyFiles.asked`), only
-    those count. Ties go to the condition with more images, then to the unchanged recipe, then to more epochs. Where a model
+    A folder may also have models of earlier commands. If any models were asked for last (`asked`, see `StudyFiles.asked`), only
+    those are counted. Ties go to the condition with more images, then to the unchanged recipe, then to more epochs. If a model
     was trained at several capacities, the middle one of those asked for is kept.
     """
     kept = []
@@ -38,7 +38,7 @@ def _rank(condition: Mapping[str, Any]) -> tuple[int, int, int]:
 
 
 def _middle_sizes(rows: pd.DataFrame) -> dict[str, int]:
-    """Model -> the middle one of the parameter counts it was trained with."""
+    """Model -> the middle one of its parameter counts."""
     sizes = {str(model): sorted(set(own)) for model, own in rows.groupby("model")["parameters"]}
     return {model: int(own[(len(own) - 1) // 2]) for model, own in sizes.items()}
 
@@ -51,7 +51,7 @@ def own_estimator(losses: pd.DataFrame) -> pd.DataFrame:
 
 
 def over_seeds(losses: pd.DataFrame) -> pd.DataFrame:
-    """Means over seeds. `stderr` is the mean of the seeds' errors, since they share images; `spread` is the seeds' s.d."""
+    """Means over seeds. `stderr` is the mean of the seeds' errors, since seeds share images. `spread` is the seeds' s.d."""
     by = ["dataset", *CONDITION, "widths", "model", "estimator", "split", "sigma"]
     first = ("parameters", "floor", "nonparametric", "mean_image", "noisy_image", "paper_loss")
     means = {"loss": ("loss", "mean"), "stderr": ("stderr", "mean"), "spread": ("loss", "std"), "seeds": ("seed", "nunique")}
@@ -60,10 +60,12 @@ def over_seeds(losses: pd.DataFrame) -> pd.DataFrame:
 
 
 def interval(pairs: pd.DataFrame) -> tuple[float, float, float]:
-    """The mean difference of one pair per seed, and its 95 % interval: over images and, from two seeds on, over trainings.
+    """The mean difference over one pair per seed, and its 95 % interval.
 
-    The part over images is the mean of the seeds' intervals. The seeds share the test images, so more seeds do not shrink it.
-    The part over trainings is Student's t of the seeds' spread; it is wide for two seeds. The parts are added in squares.
+    The interval covers the choice of images. With two or more seeds, it also covers the differences between trainings. The
+    part for images is the mean of the seeds' intervals. Seeds share their test images, so more seeds do not make this part
+    smaller. The part for trainings is Student's t of the spread over seeds, which is wide for two seeds. The interval's half
+    width is the root of the sum of both parts' squares.
     """
     difference, low, high = (float(pairs[column].mean()) for column in ("difference", "low", "high"))
     seeds = len(pairs)
@@ -82,7 +84,7 @@ def main_models(table: pd.DataFrame, column: str = "model") -> list[str]:
 def still_falling(curve: Sequence[Mapping[str, Any]]) -> float | None:
     """The share by which a training's test loss fell in its last tenth (at least one epoch), or None.
 
-    None where the share is at most `FALLING`, or where fewer than two epochs were measured.
+    None if the share is at most `FALLING`, or if fewer than two epochs were measured.
     """
     losses = [row["test_loss"] for row in curve if row.get("test_loss") is not None]
     if len(losses) < 2 or not all(map(math.isfinite, losses)) or losses[-1] == 0:

@@ -28,7 +28,7 @@ def summary(study: Path) -> list[str]:
 
 
 def _table(dataset: str, losses: pd.DataFrame) -> Iterator[str]:
-    """Models down; a few noise levels across, the smallest and the largest among them."""
+    """A row for each model, and a column for each of a few noise levels, among them the smallest and the largest."""
     every = sorted(set(losses["sigma"]))
     last = len(every) - 1
     sigmas = [every[i] for i in sorted({round(last * j / (LEVELS - 1)) for j in range(LEVELS)})]

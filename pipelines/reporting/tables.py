@@ -1,6 +1,6 @@
 """Make a study's tables from its files: pure functions return DataFrames, and `build_tables` writes them as Parquet.
 
-`pipelines.reporting.schemas` holds the contract. The same files give the same bytes, except for MLflow's run ids.
+`pipelines.reporting.schemas` defines the columns. The same files give the same bytes, except for MLflow's run ids.
 """
 
 import math
@@ -130,7 +130,7 @@ TABLES: dict[str, Callable[[StudyFiles], pd.DataFrame]] = {
 
 
 def make_tables(files: StudyFiles) -> dict[str, pd.DataFrame]:
-    """Every table by name. Raises UserError if the files hold a number that does not fit into a table."""
+    """Every table by name. Raises UserError if the files have a value that does not fit into a table."""
     try:
         made = {name: build(files) for name, build in TABLES.items()}
     except (ValueError, OverflowError) as error:
@@ -158,7 +158,7 @@ def _about(files: StudyFiles, model: Model) -> dict[str, Any]:
 
 
 def _measured(files: StudyFiles, task: str) -> Iterator[tuple[Model, Result, dict[str, Any]]]:
-    """Each model with its result of a task, and its columns."""
+    """Each model with its result of a task, and with the columns of `_about`."""
     yield from ((model, result, _about(files, model)) for model, result in files.of_models(task))
 
 

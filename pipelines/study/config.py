@@ -1,6 +1,7 @@
-"""The options of a study as frozen dataclasses. The command line is made from them.
+"""The options of a study, as frozen dataclasses from which tyro makes the command line.
 
-`StudyConfig` has all options; each of its bases has those that one stage needs. Torch is not imported, so `--help` is quick.
+`StudyConfig` has all options. Each of its base classes has those that one stage needs. Do not import torch here, so that
+`--help` is quick.
 """
 
 import os
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StorageOptions(Bounded):
-    """Where a study's files are stored, and where MLflow follows it."""
+    """Where a study's files and its MLflow runs are stored."""
 
     storage: str = os.environ.get("UVB_STORAGE", "outputs")
     """Where studies are kept: a folder, or a URI such as s3://bucket/studies. UVB_STORAGE changes the default."""
@@ -43,28 +44,29 @@ class ClusterOptions(Bounded):
     """Which machines train, and how models share them."""
 
     num_workers: int = 0
-    """Data-parallel workers for each model. 0: what suits the cluster."""
+    """Data-parallel workers for each model. 0: as suits the cluster."""
     use_gpu: bool = False
-    """Train on GPUs. They are used only if asked for, since an autoscaling cluster may show none before its workers join."""
+    """Train on GPUs. This is off by default, since an autoscaling cluster may show no GPU before its workers join."""
     cpus_per_worker: float = 0.0
-    """CPUs for each worker. 0: what suits the cluster."""
+    """CPUs for each worker. 0: as suits the cluster."""
     gpus_per_worker: float = 1.0
     """GPUs for each worker, with --use-gpu."""
     concurrent_trials: int = 0
-    """Groups of models trained at the same time. 0: what suits the cluster."""
+    """How many groups of models train at the same time. 0: as suits the cluster."""
     expect_cpus: int = 0
     """CPUs that an autoscaling cluster can grow to. 0: what it has now."""
     expect_gpus: int = 0
     """GPUs that an autoscaling cluster can grow to. 0: what it has now."""
     precision: Literal["auto", "fp32", "bf16", "fp64"] = "auto"
-    """Arithmetic of training. auto: bf16 where the hardware has it."""
+    """Precision of the training's arithmetic. auto: bf16 if the hardware supports it."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """Compile the step with torch.compile. With one worker on a GPU the step also becomes one CUDA graph. auto: on GPUs, and on
-    a CPU for bf16 trainings of about a quarter of an hour or more."""
+    """Compile the step with torch.compile. With one worker on a GPU the step also becomes one CUDA graph. auto: compile on
+    GPUs, and on a CPU if a bf16 training takes about a quarter of an hour or more."""
     replan: bool = False
     """Resume with a new plan (workers, device, precision) instead of the stored one."""
     address: str = ""
-    """Ray cluster to use: an address, auto, or local. Default: a running one, else a new one on this machine."""
+    """Ray cluster to use: an address, auto, or local. Default: a running cluster if there is one, else a new Ray on this
+    machine."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -76,22 +78,22 @@ class ClusterOptions(Bounded):
 
 @dataclass(frozen=True)
 class MeasureOptions(Bounded):
-    """What is measured of trained models."""
+    """How trained models are measured."""
 
     experiments: Annotated[tuple[str, ...], arg(metavar="EXPERIMENT ...")] = ("default",)
     """Downstream tasks for each trained model: losses, internals, denoise_rows, walk_jump, walk_jump_<sampler>, energies,
     one_z, nebula, decoder_samples, likelihood, detection, jump_quality, mixing, restoration, convexity, score_error, mixture,
     or default, or all."""
     eval_images: int = 10_000
-    """Training images on which the training loss is measured. 0: all."""
+    """How many training images the training loss is measured on. 0: all."""
     eval_test_images: int = 0
-    """Test images on which the test loss is measured. 0: all."""
+    """How many test images the test loss is measured on. 0: all."""
     eval_draws: int = 4
-    """Noise draws for each image."""
+    """How many times noise is drawn for each image."""
     eval_precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of measurements."""
+    """Precision of the measurements' arithmetic."""
     scale: float = 1.0
-    """Share of the full chains and images that experiments use, in (0, 1]."""
+    """Share of the usual chains and images that experiments use, in (0, 1]. A smaller share is faster."""
 
     @property
     def evaluation(self) -> "EvalConfig":
@@ -129,7 +131,7 @@ class ModelOptions(Bounded):
     seeds: Annotated[tuple[int, ...], arg(metavar="SEED ...")] = (0,)
     """Every model is trained once with each seed."""
     width: float = 1.0
-    """Factor on UVB's default widths. The other models are matched to the number of parameters that UVB then has."""
+    """Factor for UVB's default widths. The other models get about as many parameters as UVB then has."""
     activation: Annotated[str, arg(metavar="NAME")] = "silu"
     """Activation function: silu, relu (footnote 3), softplus, gelu."""
 
@@ -160,11 +162,11 @@ class DataOptions(Bounded):
     resize: int = 0
     """Resize the images so that the shorter side has this many pixels. 0: keep their size."""
     center_crop: bool = False
-    """Cut your own pictures to their central square."""
+    """Crop your own pictures to their central square."""
     background: Literal["none", "black", "white"] = "none"
-    """The background of your own transparent pictures. none: they are refused."""
+    """The background to put behind your own transparent pictures. none: refuse them."""
     train_images: int = 0
-    """Train on this many images, the first of the data set. 0: all."""
+    """How many images to train on: the first ones of the data set. 0: all."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -190,7 +192,7 @@ class DataOptions(Bounded):
 class StudyConfig(StorageOptions, ClusterOptions, MeasureOptions, RecipeOptions, ModelOptions, DataOptions):
     """The whole study of "Unnormalized Variational Bayes": train, measure, draw, report, with one command.
 
-    The same command continues where it stopped. It keeps what is finished, and prints the report's address last.
+    If the study stops, run the same command again: it keeps what is finished. Its last line is the report's address.
 
     On real digits (8×8):                 python pipelines/full_study.py
 
@@ -210,8 +212,8 @@ class SweepConfig(StudyConfig):
 
     There are three kinds of space. A table trains every point to the end, and ranks them on the test set. A choice also trains
     every point to the end, but ranks them on a held-out fifth of the training images. A search is a choice in which ASHA stops
-    bad trainings early. The same command continues where it stopped. Results: the study's report, and
-    tables/leaderboard.parquet.
+    bad trainings early. If the sweep stops, run the same command again: it keeps what is finished. The results are the study's
+    report and tables/leaderboard.parquet.
 
     Loss against parameters:                             python pipelines/sweep.py --space capacity
 
@@ -223,7 +225,7 @@ class SweepConfig(StudyConfig):
     """
 
     space: Annotated[str, arg(metavar="SPACE")] = "sigma_grid"
-    """What to train. A plug-in's space has a name too.
+    """The space to train: one of these, or the name of a plug-in's space.
     sigma_grid: every model at every noise level (Tables 2 and 3).
     capacity: loss against parameters.
     activation: ReLU against SiLU, softplus and GELU (footnote 3).

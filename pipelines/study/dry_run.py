@@ -29,7 +29,7 @@ def dry_run(
         ended: the outcomes that count as trained.
 
     Returns:
-        A last line with the sums.
+        The last line to print, with the totals.
     """
     images, say = study.images, study.screen.say
     specs = [spec for spec in study.specs if outcome(study.store, spec.spec_id) not in ended]
@@ -62,7 +62,7 @@ def dry_run(
 def measurement_costs(
     study: Running, config: StudyConfig, specs: Sequence[RunSpec], experiments: Sequence[str], cpus: int
 ) -> float:
-    """Print what each experiment costs: models, gradients, estimated seconds. Return the sum of the seconds."""
+    """Print each experiment's number of models and gradients, and its estimated seconds. Return the sum of the seconds."""
     context = Context(study.images, Plan(precision=config.eval_precision), config.evaluation, scale=config.scale)
     tasks = [task for task in tasks_for(specs, experiments) if task.name != "reference"]
     seconds, width = measurement_seconds(tasks, context, cpus), 2 + max(map(len, ("experiment", *experiments)))

@@ -18,11 +18,11 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, `kill`, a cl
 
 @contextmanager
 def translated(store: Store) -> Iterator[None]:
-    """Turn every error in a study into the one line that its command prints. No other place does this.
+    """Turn every error in a study into one that its command prints as one line.
 
     Raises:
         UserError: the user made a mistake, or a store does not answer.
-        CommandFailed: Ray died, or the error is unexpected; its traceback is then in a log file.
+        CommandFailed: Ray has died, or the error is unexpected. A log file has the traceback of an unexpected error.
     """
     try:
         yield
@@ -32,7 +32,7 @@ def translated(store: Store) -> Iterator[None]:
         if isinstance(error, RayError | ConnectionError):
             require_alive()
         elif isinstance(error, OSError) and not (store.local_path and store.exists("study.json")):
-            line = f"lost {masked(store.uri)}: {last_line(error)}; once it answers, run the same command again to continue"
+            line = f"lost {masked(store.uri)}: {last_line(error)}; when it answers again, run the same command to continue"
             raise UserError(line) from error
         log = log_error(error, store)
         raise CommandFailed(
@@ -44,7 +44,8 @@ def translated(store: Store) -> Iterator[None]:
 def heed_signals() -> None:
     """Let Ctrl-C, `kill` and a closed terminal raise KeyboardInterrupt, which ends the study cleanly.
 
-    This replaces Ray's own handlers. It also makes a background command of a shell heed Ctrl-C. `nohup` still works.
+    This replaces Ray's own handlers. A shell's background command, which usually ignores SIGINT, heeds it, too. `nohup` still
+    works.
     """
     for number in SIGNALS if threading.current_thread() is threading.main_thread() else ():
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
@@ -53,7 +54,7 @@ def heed_signals() -> None:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Ignore signals in the block that ends Ray and MLflow's runs: a second Ctrl-C would leave them running."""
+    """Ignore signals in a block. While a study ends Ray and MLflow's runs, a second Ctrl-C would leave them running."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -20,9 +20,9 @@ def images_path(checksum: str) -> str:
 
 
 def save_images(store: Store, images: ImageSet) -> None:
-    """Put `images` into the study's folder, unless they are there and whole.
+    """Put `images` into the study's folder, unless they are already there and whole.
 
-    If the cache holds the set, the study's file is a hard link to the cache's file, or a copy where no link can be made.
+    If the cache has the set, the study's file is a hard link to the cache's file, or a copy if no link can be made.
     """
     path = images_path(images.checksum)
     load_images.cache_clear()
@@ -53,12 +53,12 @@ def _stored(store: Store, path: str) -> str:
 
 @lru_cache(maxsize=2)  # a worker process runs many tasks on the same images
 def load_images(uri: str, checksum: str, train_images: int | None = None) -> ImageSet:
-    """The images with that checksum, from the study at `uri`, memory-mapped.
+    """Load the images with this checksum from the study at `uri`, memory-mapped.
 
-    If the study is not on this machine's file system, each machine fetches the parts that it needs once, into its cache.
+    If the study is not on this machine's file system, each machine fetches the parts that it needs into its cache, once.
 
     Args:
-        train_images: the number of training images that will be used. The later ones may be missing. None: all are used.
+        train_images: how many training images will be used; later ones may be missing. None: all will be used.
 
     Raises:
         UserError: the file is missing or damaged.
@@ -77,7 +77,7 @@ def load_images(uri: str, checksum: str, train_images: int | None = None) -> Ima
                     list(pool.map(parts.fetch, parts.missing(train_images)))
                 if not parts.complete:
                     return ImageSet.load(parts.path)
-                # raises if a small file is damaged: it has no checksums of its parts, so only this load checks it
+                # A small file has no checksums of its parts. Only this load checks it, and raises if it is damaged.
                 ImageSet.load(parts.path)
                 cache.adopt(checksum, parts.path)
             cache.clear(folder)

@@ -1,4 +1,4 @@
-"""Rank a sweep's trainings by their loss, for each model and noise level. The settings that varied name each training."""
+"""Rank a sweep's trainings by their loss, for each model and noise level. The settings that varied tell trainings apart."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -60,7 +60,8 @@ def _row(files: StudyFiles, model: Model, result: Result | None) -> dict[str, An
 def varied(specs: Sequence[RunSpec]) -> dict[str, dict[str, Any]]:
     """spec_id -> the settings in which trainings of one model differ, by name: ``learning_rate``, ``train_images``.
 
-    All settings of a spec count except the recipe's name, which only repeats what was changed in it.
+    Left out are settings that have a column of their own or follow from the model, and the recipe's name, which only repeats
+    its changes.
     """
     flat = {spec.spec_id: {**_flat(dataclasses.asdict(spec)), "widths": str(spec.widths)} for spec in specs}
     names: dict[str, None] = {}

@@ -13,8 +13,8 @@ from uvb.errors import UserError
 
 Config = TypeVar("Config")
 
-OF_ONE_CALL = ("dry_run", "replan")  # for one call only, so a preset leaves them out
-HEADER = "# Run this study again: uvb study --config FILE. Options on the command line win over those in this file.\n"
+OF_ONE_CALL = ("dry_run", "replan")  # they are for one call only, so a preset leaves them out
+HEADER = "# Run this study again: uvb study --config FILE. Options on the command line override those in this file.\n"
 
 
 def preset_text(config: Any) -> str:
@@ -25,7 +25,7 @@ def preset_text(config: Any) -> str:
 
 
 def read_preset(path: Path, kind: type[Config]) -> Config:
-    """The options in the YAML file `path`. Options that are not in it keep their defaults.
+    """Read options from the YAML file `path`. Options that are not in the file keep their defaults.
 
     Raises:
         UserError: the file cannot be read, an option is unknown, or a value is of another type.

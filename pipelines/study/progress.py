@@ -19,8 +19,8 @@ from pipelines.words import clock, name_of
 from uvb.spec import RunSpec
 from uvb.training.state import steps_per_epoch
 
-RUNNING_SECONDS = 30.0  # a model with older progress is not shown as running
-TASK_SECONDS = 0.2  # what a downstream task takes beside its arithmetic
+RUNNING_SECONDS = 30.0  # a model whose progress is older is not shown as running
+TASK_SECONDS = 0.2  # what a measurement takes besides its arithmetic
 REST_SECONDS = 15.0  # for tables, figures, report
 
 
@@ -29,8 +29,8 @@ class TrainingProgress:
 
     Args:
         tasks: how many measurements follow.
-        seconds: how long these take; 0 if only their operations are known.
-        operations: their operations, which are expected to run at the pace of the trainings; 0 if their seconds are known.
+        seconds: how long the measurements take; 0 if only their operations are known.
+        operations: of the measurements, expected at the pace of the trainings; 0 if the measurements' seconds are known.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class TrainingProgress:
         self.specs, self.store, self.tasks, self.seconds, self.operations = list(specs), store, tasks, seconds, operations
         self.began = f"{datetime.now():%H:%M:%S}"
         self.flops = {spec.spec_id: training_flops(spec) for spec in specs}
-        # An earlier session's files tell how much is done, but not what runs now.
+        # The files of an earlier session tell how much is done, but not what runs now.
         self.now = {spec.spec_id: store.find_json(f"models/{spec.spec_id}/progress.json", ProgressJson) for spec in specs}
         self.since: dict[str, float] = {}  # spec_id -> the share that was done when this session continued it
         self.outcome: dict[str, str] = {}  # spec_id -> done, failed or stopped
@@ -63,7 +63,7 @@ class TrainingProgress:
                 self.told.update(now.get("notes", []))
             try:
                 end = outcome(self.store, spec.spec_id)
-            except OSError:  # the next call asks again
+            except OSError:  # the store did not answer; the next call asks again
                 continue
             if end:
                 self.outcome[spec.spec_id] = end

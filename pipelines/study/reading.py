@@ -12,13 +12,13 @@ BAR = 24  # characters
 
 
 def read_images(options: DataOptions, screen: Screen, held_out: bool = False) -> ImageSet:
-    """The images of a study. The screen tells what was read.
+    """Read the images of a study, and print on the screen what was read.
 
     Args:
-        held_out: train on four fifths of the training images and judge by the fifth, so that the test set chooses nothing.
+        held_out: train on four fifths of the training images and judge by the last fifth, so that the test set is not used.
 
     Raises:
-        UserError: they cannot be read, or cannot be trained on.
+        UserError: the images cannot be read, or cannot be trained on.
     """
     with conversion(screen) as progress:
         images = load_dataset(options.dataset, options.data_dir, options=options.reading, progress=progress)

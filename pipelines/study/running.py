@@ -14,7 +14,7 @@ from uvb.spec import RunSpec
 if TYPE_CHECKING:
     from pipelines.cluster.driver import GroupRunner
 
-POLL_SECONDS = (1.0, 5.0)  # between two looks at files: in a local folder, in an object store
+POLL_SECONDS = (1.0, 5.0)  # between two reads of progress files: in a local folder, in an object store
 
 
 @dataclass
@@ -22,12 +22,12 @@ class Running:
     """A study in its folder: what is trained on which images, and what has happened so far.
 
     Attributes:
-        checks: functions that raise when the study cannot go on: its lock is lost, MLflow refuses it, Ray has died.
+        checks: functions that raise if the study cannot go on because its lock is lost, MLflow refuses it, or Ray has died.
         failures: a line for each failure that did not stop the others.
         stages: the seconds of each stage of this session.
         runner: trains the latest groups of models; its thread may still be at work.
         trained: whether the training stage has ended.
-        earlier: timings.json of the sessions before.
+        earlier: the content of timings.json, written by earlier sessions.
     """
 
     images: ImageSet
@@ -44,7 +44,7 @@ class Running:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time a stage."""
+        """Time a block as the stage `name`."""
         started = time.monotonic()
         try:
             yield
@@ -52,7 +52,7 @@ class Running:
             self.stages[name] = self.stages.get(name, 0.0) + time.monotonic() - started
 
     def check(self) -> None:
-        """Raise if the study cannot go on. Call this now and then while others work."""
+        """Raise if the study cannot go on. Call this from time to time while workers run."""
         for check in self.checks:
             check()
 
@@ -65,7 +65,7 @@ class Running:
         return f"models/{spec.spec_id}"
 
     def write_timings(self) -> None:
-        """Write timings.json: this session's stages, added to those of earlier sessions that ended by themselves."""
+        """Write timings.json: add this session's stages to those of earlier sessions. A killed session has left none."""
         seconds = {stage["name"]: stage["seconds"] for stage in self.earlier.get("stages", [])}
         for name, value in self.stages.items():
             seconds[name] = seconds.get(name, 0.0) + value

@@ -7,7 +7,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-LINE_SECONDS = 10.0  # between two lines of progress where there is no terminal
+LINE_SECONDS = 10.0  # between two lines of progress if there is no terminal
 
 
 @dataclass
@@ -24,7 +24,7 @@ class Screen:
         self.console.print(Text(line), soft_wrap=True)
 
     def show(self, view: Group | Text, line: str) -> None:
-        """Show `view` live; where there is no terminal, print `line` now and then, but not twice unchanged."""
+        """Show `view` live. Without a terminal, print `line` instead: every few seconds, and only if it has changed."""
         if self.console.is_terminal:
             if self.live is None:
                 self.live = Live(console=self.console, transient=True, auto_refresh=False)
@@ -35,11 +35,11 @@ class Screen:
             self.say(line)
 
     def note(self, line: str) -> None:
-        """Show a line as `show` does: live, or now and then."""
+        """Show a line by `show`."""
         self.show(Text(line), line)
 
     def clear(self) -> None:
-        """Take the live view away."""
+        """Remove the live view."""
         if self.live is not None:
             self.live.stop()
             self.live = None

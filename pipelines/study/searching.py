@@ -6,15 +6,15 @@ from functools import partial
 from typing import Any
 
 REDUCTION = 3  # ASHA keeps a third at each rung
-REPORTS = 20  # how often a training tells the scheduler its loss
+REPORTS = 20  # about how many times a training reports its loss to the scheduler
 
 
 @dataclass(frozen=True)
 class Search:
-    """How a Tune scheduler stops trainings early. The trainings of one model and noise level compete; each is a trial.
+    """How a Tune scheduler stops trainings early. Each training is a trial. Trainings of one model and noise level compete.
 
     Attributes:
-        scheduler: makes a scheduler over ``loss`` (the test loss of the curves) by ``epoch``.
+        scheduler: makes a scheduler that reads ``loss`` (the test loss of the curves) and ``epoch``.
         report_epochs: how many epochs lie between two reports to the scheduler.
     """
 
@@ -23,7 +23,7 @@ class Search:
 
 
 def asha_search(epochs: int) -> Search:
-    """A search by ASHA among trainings of `epochs` epochs."""
+    """A search among trainings of `epochs` epochs, in which ASHA stops bad ones."""
     from ray.tune.schedulers import ASHAScheduler
 
     least = max(1, epochs // REDUCTION**2)

@@ -1,4 +1,4 @@
-"""A study from images to report, from top to bottom. `full_study.py` and `sweep.py` both run it."""
+"""Run a study from its images to its report. `full_study.py` and `sweep.py` both call `run_study`."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -51,13 +51,13 @@ def run_study(
 
     Args:
         specs_of: makes the list of trainings; by default the config's models at its noise levels.
-        search: stops trainings early; None: no training is stopped.
-        held_out: train on four fifths of the training images and judge by the fifth; the test set is not used.
-        finishing: writes further tables before the report; it gets a local copy of the study's folder.
+        search: stops trainings early. None: no training is stopped.
+        held_out: train on four fifths of the training images and judge by the last fifth, so that the test set is not used.
+        finishing: writes further tables before the report is made; it gets a local copy of the study's folder.
 
     Raises:
         UserError: the config, the data, the folder or the cluster do not allow the study.
-        CommandFailed: something that the study needs broke.
+        CommandFailed: something that the study needs has failed.
     """
     heed_signals()
     screen = Screen()
@@ -72,7 +72,7 @@ def run_study(
             start_ray(address)
             heed_signals()  # Ray has set its own handlers
     has = cluster_capacity(config) if address else local_capacity()
-    layout = choose_layout(config, has, specs)  # refuses impossible wishes before anything is written
+    layout = choose_layout(config, has, specs)  # refuses impossible options before anything is written
     require_memory(specs, layout, has, lambda spec: bool(outcome(study.store, spec.spec_id)))
     if config.dry_run:
         return dry_run(study, config, layout, has, ("done", "stopped") if search else ("done",), experiments), []
@@ -87,7 +87,7 @@ def run_study(
             require_shared(study.store, has)
             groups = plan(study, config, layout, has, search is not None, resolver(layout, has))
             if has.cluster:
-                require_shared(study.store, cluster_capacity(config))  # the plan may have brought new nodes
+                require_shared(study.store, cluster_capacity(config))  # new nodes may have joined while the plan was made
             study.check()
         with study.stage("training"):
             train(study, config, groups, layout, config.checkpoint_seconds, experiments, search)
@@ -95,7 +95,7 @@ def run_study(
             measure(study, config, experiments, layout, config.data_dir)
         with study.stage("tables, figures, report"):
             tidy(study)
-            tracking.sync()  # since the tables name MLflow's runs
+            tracking.sync()  # the tables name MLflow's runs
             address_of_report = report(study, finishing)
     for line in views(tracking.tracker):
         study.screen.say(line)
@@ -104,7 +104,7 @@ def run_study(
 
 @contextmanager
 def study_session(study: Running, config: StudyConfig, searching: bool) -> Iterator[Tracking]:
-    """Hold the study's lock for a block, and follow the study in MLflow. However the block ends, end MLflow's runs and Ray."""
+    """Hold the study's lock for a block, and log the study to MLflow. However the block ends, end MLflow's runs and Ray."""
     with study_lock(study.store, config.name, study.screen.say) as still_mine:
         with study.stage("prepare"):
             prepare(study, config, searching)

@@ -11,7 +11,7 @@ from uvb.spec import RECIPES, DataRef, Recipe, RunSpec
 
 
 def build_recipe(options: RecipeOptions) -> Recipe:
-    """The named recipe with the options' changes. The changes become part of its name.
+    """The named recipe, changed as the options say. The changes become part of its name.
 
     Raises:
         UserError: there is no such recipe, or a value is not allowed.
@@ -22,10 +22,10 @@ def build_recipe(options: RecipeOptions) -> Recipe:
 
 
 def data_ref(options: DataOptions, images: ImageSet, batch_size: int | None = None) -> DataRef:
-    """Which images are trained on.
+    """Which images to train on.
 
     Raises:
-        UserError: there are fewer images than asked for, or than one batch takes.
+        UserError: there are fewer images than the options ask for, or fewer than one batch needs.
     """
     available = len(images.train)
     require(
@@ -82,7 +82,7 @@ def sweep_specs(config: StudyConfig, images: ImageSet) -> list[RunSpec]:
 
 
 def chosen_experiments(options: MeasureOptions) -> list[str]:
-    """Names of the downstream tasks.
+    """The names of the experiments to run.
 
     Raises:
         UserError: there is no such experiment.

@@ -1,4 +1,4 @@
-"""The stages of a study, in order. Each takes what it needs and leaves its results in the study's folder."""
+"""The stages of a study, in order. Each stage writes its results into the study's folder."""
 
 import dataclasses
 import time
@@ -40,8 +40,7 @@ from uvb.spec import RunSpec
 def prepare(study: Running, config: StudyConfig, searching: bool = False) -> None:
     """Write images, specs and study.json into the study's folder.
 
-    Failed trainings get a new chance. If an earlier search stopped a training, the training now continues, unless this command
-    is a search too.
+    Failed trainings are tried again. A training that an earlier search stopped continues, unless this command is a search, too.
     """
     store = study.store
     store.sweep()
@@ -55,7 +54,7 @@ def prepare(study: Running, config: StudyConfig, searching: bool = False) -> Non
         for end in ("failed",) if searching else ("failed", "stopped"):
             store.remove(f"{folder}/{end}.json")
         progress = store.find_json(f"{folder}/progress.json", ProgressJson)
-        # Count the deaths of workers anew: a Ctrl-C may have caused them, or an outage that is over.
+        # Count the deaths of workers anew, since a Ctrl-C or a past outage may have caused the old ones.
         if progress.get("stuck") and not outcome(store, spec.spec_id):
             store.write_json(f"{folder}/progress.json", progress | {"start": None, "stuck": 0})
     asked = {k: v for k, v in dataclasses.asdict(config).items() if k not in OF_ONE_CALL}
@@ -111,13 +110,13 @@ def plan(
         by_plan.setdefault(plans[spec], []).append(spec)
     say(f"{has}: {layout}")
     for each, specs in by_plan.items():
-        kept = " (its plan is kept; --replan chooses anew)" if each != fresh else ""
+        kept = " (a stored plan; --replan chooses a new one)" if each != fresh else ""
         say(f"{counted(len(specs), 'model')} to train: {each}{kept}")
     return make_groups(by_plan, layout, one_each)
 
 
 def of_other_code(study: Running, trained: Sequence[RunSpec]) -> set[RunSpec]:
-    """The trainings whose model's code has changed since they ended. Loaded now, they would be other models."""
+    """The trainings whose model's code has changed since they ended. With the new code, their weights are other models."""
     codes = {spec: study.store.find_json(f"{study.folder(spec)}/done.json", Done).get("code") for spec in trained}
     return {spec for spec, code in codes.items() if code_changed(spec.model, code)}
 
@@ -134,7 +133,7 @@ def train(
     experiments: Sequence[str],
     search: Search | None = None,
 ) -> None:
-    """Train what is left. A model that fails is noted and does not stop the others.
+    """Train the models that are left. A model that fails is noted and does not stop the others.
 
     Args:
         options: how models will be measured afterwards. The time left on the screen includes these measurements.
@@ -194,7 +193,7 @@ def train_round(
 def measurements_ahead(
     study: Running, options: MeasureOptions, groups: Sequence[Group], layout: Layout, experiments: Sequence[str]
 ) -> tuple[float, float]:
-    """The cost of the measurements to come: (seconds, 0) on CPUs, timed here, or (0, operations) on GPUs."""
+    """The cost of the measurements to come: (seconds, 0) on CPUs, by timing them here, or (0, operations) on GPUs."""
     specs = [s for s in study.specs if not study.store.exists(f"tasks/losses/{s.spec_id}/result.json")]
     left = tasks_for(specs, experiments)
     context = Context(study.images, Plan(precision=options.eval_precision), options.evaluation, scale=options.scale)
@@ -251,7 +250,7 @@ def report(study: Running, finishing: Callable[[Path], None] | None = None) -> s
     """Write tables, figures and report.html into the study's folder; return the report's address.
 
     Args:
-        finishing: writes further tables before the report; it gets a local copy of the study's folder.
+        finishing: writes further tables before the report is made; it gets a local copy of the study's folder.
     """
     study.screen.note("writing tables, figures and report")
     study.write_timings()
@@ -271,7 +270,7 @@ def report(study: Running, finishing: Callable[[Path], None] | None = None) -> s
 
 @contextmanager
 def local_copy(store: Store) -> Iterator[Path]:
-    """A local folder from which tables and report can be made: the study's own, or a copy without weights and images."""
+    """A local folder from which to make tables and report: the study's own, or a copy without weights and images."""
     if store.local_path:
         yield store.local_path
         return

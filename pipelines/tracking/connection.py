@@ -1,6 +1,6 @@
-"""MLflow's runs. A run is found by its tag, and nothing is written to it twice.
+"""Find and write MLflow's runs. A run is found by its tag, and nothing is written to it twice.
 
-MLflow is imported when it is first needed, since that takes seconds. Its fluent API is never used: it keeps global state.
+MLflow is imported when it is first needed, since that takes seconds. Its fluent API is never used, since it has global state.
 """
 
 import logging
@@ -35,7 +35,7 @@ Point = tuple[str, float, int, int]  # metric, value, step, time in ms
 
 @cache
 def import_mlflow() -> Any:
-    """MLflow without telemetry or chatter, and with time limits on its requests. The user's environment variables win."""
+    """Import MLflow without telemetry and chatter, with time limits on requests. Environment variables can override this."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import mlflow
@@ -52,9 +52,9 @@ def open_client(tracking_uri: str) -> "MlflowClient":
     """A client of a store. A SQLite file that does not exist yet is created.
 
     Raises:
-        UserError: as `check_tracking_uri`; or MLflow refuses the store.
+        UserError: `check_tracking_uri` or MLflow refuses the store.
     """
-    check_tracking_uri(tracking_uri)  # SQLAlchemy would retry for minutes
+    check_tracking_uri(tracking_uri)  # by itself, SQLAlchemy would retry for minutes
     mlflow = import_mlflow()
     from sqlalchemy.exc import SQLAlchemyError  # MLflow has imported it
 
@@ -65,10 +65,10 @@ def open_client(tracking_uri: str) -> "MlflowClient":
 
 
 def open_experiment(client: "MlflowClient", tracking_uri: str, name: str) -> str:
-    """The id of experiment `name`, created if need be. A local store keeps artifacts in ``mlartifacts`` beside it.
+    """The id of experiment `name`, created if need be. For a local store, artifacts go into ``mlartifacts`` beside it.
 
     Raises:
-        UserError: it was deleted in MLflow.
+        UserError: the experiment was deleted in MLflow.
     """
     mlflow = import_mlflow()
     experiment = client.get_experiment_by_name(name)
@@ -93,7 +93,7 @@ def open_experiment(client: "MlflowClient", tracking_uri: str, name: str) -> str
 
 @dataclass
 class Run:
-    """One MLflow run, and what we know of its content."""
+    """One MLflow run, with a copy of what it is known to contain."""
 
     client: "MlflowClient"
     run_id: str
@@ -121,10 +121,10 @@ class Run:
         """Write what the run does not have yet, in as few requests as possible.
 
         Args:
-            params: written where they are new; MLflow never changes one.
-            tags: written where they differ.
-            points: written where their step is new.
-            values: (metric, step) -> a number that may change, such as a final loss (see `final`). Written where it differs.
+            params: write those that are new. MLflow cannot change a parameter.
+            tags: write those that differ.
+            points: write those whose step is new.
+            values: (metric, step) -> a number that may change, such as a final loss (see `final`). Write those that differ.
         """
         new_params = {k: _text(v, 6000) for k, v in (params or {}).items() if k not in self.params}
         texts = {k: _text(v, 8000) for k, v in (tags or {}).items()}
@@ -154,12 +154,12 @@ class Run:
             self.steps(key)[step] = self.latest[key] = value
 
     def now(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Tags ``now.<name>`` for parameters whose values have changed since they were logged: MLflow cannot change those."""
+        """Tags ``now.<name>`` for parameters that have changed since they were logged. MLflow cannot change the parameters."""
         texts = {k: _text(v, 6000) for k, v in params.items()}
         return {f"now.{k}": v for k, v in texts.items() if self.params.get(k, v) != v or f"now.{k}" in self.tags}
 
     def set_status(self, status: str, end_seconds: float | None = None) -> None:
-        """Set RUNNING, FINISHED, FAILED or KILLED. A finished run that goes on becomes RUNNING again."""
+        """Set RUNNING, FINISHED, FAILED or KILLED. A finished run that continues becomes RUNNING again."""
         if status == self.status:
             return
         if status == "RUNNING":
@@ -198,7 +198,7 @@ class Runs:
         return found
 
     def get(self, key: str, name: str, tags: Mapping[str, str], start_seconds: float | None = None) -> Run:
-        """The run of a key, created (RUNNING) where there is none."""
+        """The run of a key. If there is none, create it as RUNNING."""
         if key not in self.by_key:
             all_tags = {**tags, "uvb.key": key, "uvb.study_uid": self.study_uid}
             start = None if start_seconds is None else int(start_seconds * 1000)
@@ -229,7 +229,7 @@ def is_unreachable(error: Exception) -> bool:
 
 
 def is_away(error: Exception) -> bool:
-    """Whether an error says that the server cannot be reached now. By any other error the server refuses what was sent."""
+    """Whether an error says that the server cannot be reached now. Any other error means that it refused the request."""
     return is_unreachable(error) or getattr(error, "error_code", None) in {
         "INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "BAD_GATEWAY", "SERVICE_UNDER_MAINTENANCE"
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Read the study's folder for MLflow. A failure of the folder raises `FolderError`; a failure of MLflow raises other errors."""
+"""Read the study's folder for MLflow. `FolderError` tells failures of the folder from those of MLflow."""
 
 import io
 import tempfile
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 class FolderError(UserError):
-    """The study's own folder failed. MLflow did not."""
+    """The study's own folder failed, not MLflow."""
 
 
 class StudyFolder:
-    """A study's files. An absent file is not a failure of the folder: it raises FileNotFoundError, or gives None or [].
+    """A study's files. If a file is absent, methods raise FileNotFoundError, or return None or [].
 
     Raises:
-        FolderError: by every method, where the folder cannot be read or written.
+        FolderError: by every method, if the folder cannot be read or written.
     """
 
     def __init__(self, store: Store) -> None:
@@ -32,7 +32,7 @@ class StudyFolder:
 
     @contextmanager
     def guarded(self) -> Iterator[Store]:
-        """The store. An error in the block is raised as a FolderError."""
+        """Yield the store. Raise an error in the block as a FolderError."""
         try:
             yield self.store
         except FileNotFoundError:
@@ -54,7 +54,7 @@ class StudyFolder:
             return store.read_bytes(path)
 
     def read_json(self, path: str) -> Any:
-        """The content of a JSON file; None where there is none."""
+        """The content of a JSON file; None if there is no such file."""
         try:
             with self.guarded() as store:
                 return store.read_json(path)
@@ -67,7 +67,7 @@ class StudyFolder:
         return pd.read_parquet(io.BytesIO(self.read_bytes(path)))
 
     def rows(self, path: str) -> list[dict[str, Any]]:
-        """The rows of a table; [] where there is none."""
+        """The rows of a table; [] if there is no such file."""
         try:
             return self.table(path).to_dict("records")
         except FileNotFoundError:

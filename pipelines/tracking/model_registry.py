@@ -27,7 +27,7 @@ REQUIREMENTS = ("torch", "torchvision", "numpy", "pandas", "pyarrow", "scikit-le
 
 
 def load(source: str | Path, tracking_uri: str | None = None, device: str = "cpu") -> Estimator:
-    """The estimator or energy at ``runs:/<run id>/model``, ``models:/<name>/<version>``, ``pretrained:<name>``, or in a folder.
+    """Load a model from a folder, ``runs:/<run id>/model``, ``models:/<name>/<version>``, or ``pretrained:<name>``.
 
     Args:
         tracking_uri: MLflow's store; by default the environment's MLFLOW_TRACKING_URI, else ``mlflow.db`` here.
@@ -47,7 +47,7 @@ def load(source: str | Path, tracking_uri: str | None = None, device: str = "cpu
 def fetch(source: str, target: str | Path, tracking_uri: str | None = None) -> Path:
     """Download the MLflow model at ``runs:/...`` or ``models:/...`` below the folder `target`; return the model's folder.
 
-    MLflow itself would look up these addresses in the process's global store. This function asks the store that is named.
+    MLflow itself would look up these addresses in the process's global store. This function asks the store `tracking_uri`.
 
     Raises:
         UserError: there is no such model, or MLflow cannot be reached.
@@ -86,7 +86,7 @@ def _location(client: "MlflowClient", source: str) -> str:
 
 
 def _inner(folder: Path) -> Path:
-    """Our folder among the artifacts of a pyfunc; or `folder` itself, if it is not a pyfunc."""
+    """The folder with the weights among the artifacts of a pyfunc, or `folder` itself if it is not a pyfunc."""
     return next((p.parent for p in sorted(folder.glob("artifacts/*/model.safetensors"))), folder)
 
 
@@ -114,12 +114,12 @@ def save_pyfunc(folder: Path, target: Path, **identity: Any) -> None:
         mlflow.pyfunc.save_model(
             target,
             python_model=str(Path(__file__).with_name("pyfunc_model.py")),
-            artifacts={NAME: folder.resolve().as_uri()},  # in a plain path MLflow would read a % as a code
+            artifacts={NAME: folder.resolve().as_uri()},  # a URI, since MLflow would decode a % in a path
             code_paths=[str(Path(code) / "uvb")],
             mlflow_model=Model(**identity),
             signature=signature,
             input_example=np.zeros((1, *spec.data.shape), np.float32),
-            # without these MLflow would start a process and ask the network for them
+            # otherwise MLflow would start a process that looks for the requirements on the network
             pip_requirements=[f"{p}=={version(p).split('+')[0]}" for p in ("mlflow", *REQUIREMENTS)],
             metadata=metadata,
         )
@@ -168,7 +168,7 @@ def register_best(client: "MlflowClient", study: str, losses: "pd.DataFrame", ru
     The best model has the lowest test loss among trainings on the same images. Its version has the alias ``best-sigma-0_5``.
     The version's description names its data, noise level and loss. At the largest noise level, where the paper samples, the
     version also has the alias ``best``. In a study with several data sets the names are ``<study>-<data set>-uvb`` and so on.
-    If models of other images have that name already, the first digits of the images' checksum are added.
+    If models of other images have that name already, the first digits of the images' checksum are added to the name.
 
     Args:
         losses: the losses table. A column ``checksum`` may name the images of each row.
@@ -183,7 +183,7 @@ def register_best(client: "MlflowClient", study: str, losses: "pd.DataFrame", ru
     several = rows["dataset"].nunique() > 1
     groups = rows.assign(images=rows.get("checksum", "")).groupby(["dataset", "model", "images"])
     for (dataset, model, images), own in groups:
-        name = re.sub("[/:]", "-", f"{study}-{dataset}-{model}" if several else f"{study}-{model}")  # MLflow refuses both
+        name = re.sub("[/:]", "-", f"{study}-{dataset}-{model}" if several else f"{study}-{model}")  # MLflow refuses / and :
         if images and {v.tags.get("checksum") or images for v in _versions(client, name)} - {images}:
             name += f"-{images[:8]}"
         try:
@@ -226,7 +226,7 @@ def _new_version(client: "MlflowClient", name: str, row: Any, run_id: str | None
     if not ready:
         return None
     chosen = ready[0]
-    # a server takes only models:/; a local store would look that up in the process's global store
+    # A server accepts only models:/. For a local store, MLflow would look models:/ up in the process's global store.
     source = f"models:/{chosen.model_id}" if client.tracking_uri.startswith("http") else chosen.artifact_location
     tags = {"sigma": f"{row.sigma:g}", "test_loss": f"{row.loss:.4f}", "spec_id": row.spec_id, "dataset": row.dataset}
     tags |= {"checksum": chosen.tags.get("uvb.checksum", "")}

@@ -1,4 +1,4 @@
-"""Project a study's files into MLflow's runs. A pass can be repeated, and a killed one does no harm.
+"""Project a study's files into MLflow's runs. A pass can be repeated, and a pass that is killed does no harm.
 
 Each pass compares the files' time stamps with the stamps of the last pass, and writes what is new.
 
@@ -42,7 +42,7 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 Stamps = Mapping[str, tuple[int, int]]
 
 FILE = "mlflow.json"  # {"study_uid", "tracking_uri", "experiment_id", "runs": {spec_id: run id}}
-NOTE = "mlflow.note.content"  # MLflow's name of a description
+NOTE = "mlflow.note.content"  # the tag that MLflow shows as a description
 STUDIES_DESCRIBED = 20  # in the description of the experiment, the newest first
 WORKERS = "workers"  # folder in a model's folder: each worker but the first writes there how busy its machine is
 MODEL_FILES = ("spec.json", "plan.json", "curves.json", "progress.json", "done.json", "stopped.json", "failed.json")
@@ -50,7 +50,7 @@ MODEL_FILES = ("spec.json", "plan.json", "curves.json", "progress.json", "done.j
 
 @dataclass
 class Notes:
-    """What is remembered across lost connections: how often each unit failed, and which ones the user was warned of."""
+    """What must outlive a lost connection: how often each unit (see `_unit`) failed, and which units the user was warned of."""
 
     warn: Callable[[str], None]
     failures: dict[str, int] = field(default_factory=dict)
@@ -58,11 +58,11 @@ class Notes:
 
 
 class Projection:
-    """One study's files in one server's runs.
+    """Projects the files of one study into its runs on one server.
 
     Args:
         runs: the study's runs, among them the parent.
-        file: the content of mlflow.json, which is kept up to date here.
+        file: the content of mlflow.json. This class keeps it up to date.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Projection:
     ) -> None:
         self.runs, self.folder, self.study_name, self.file = runs, folder, study_name, file
         self._notes, self._log_models = notes, log_models
-        self._content: dict[str, Any] = {}  # what study.json holds
+        self._content: dict[str, Any] = {}  # the content of study.json
         self._values: dict[str, dict[str, float]] = {}  # spec_id -> the tables' figures
         self._projected: dict[str, Any] = {}  # unit -> stamps of the files from which it was made
 
@@ -79,10 +79,10 @@ class Projection:
         return self.runs.by_key["study"]
 
     def project(self, model_budget: int) -> bool:
-        """One pass over the study's files; False where trained models remain to be logged."""
+        """Make one pass over the study's files. Return False if trained models remain to be logged."""
         stamps = self.folder.stamps()
         values = _some(stamps, "tables/losses.parquet", "tables/internals.parquet")
-        self._unit("tables' figures", values, self._read_values)  # before the runs, which are then logged in one go
+        self._unit("tables' figures", values, self._read_values)  # first, so that each run is logged in one go
         self._unit("study.json", _some(stamps, "study.json"), self._read_study)
         for spec_id, files in _by_model(stamps).items():
             # a run begins when its training begins, not when it is planned
@@ -104,7 +104,7 @@ class Projection:
         return self._log_some_models(stamps, model_budget) if self._log_models else True
 
     def finish(self, status: Status, model_budget: int) -> bool:
-        """Make the last pass, and end every run. The runs end even if the folder fails, since MLflow can still be reached."""
+        """Make the last pass, and end every run. End the runs even if the folder fails, since MLflow can still be reached."""
         ended = True
         try:
             return self.project(model_budget)
@@ -121,7 +121,7 @@ class Projection:
             self._projected.pop(refused, None)
 
     def _unit(self, name: str, files: Stamps, work: Callable[[], None]) -> None:
-        """Do `work`, unless it was done from the same files already. Tell the user once if MLflow refuses.
+        """Do `work` for the unit `name`, unless it was already done from the same files. Warn the user once if MLflow refuses.
 
         MLflow calls both a refusal and a lost connection an internal error. The third such error in a row counts as a refusal
         if the server answers another request. The third failure in a row to read a file of the study counts in the same way.
@@ -203,7 +203,7 @@ class Projection:
         workers = {int(Path(name).stem): told or {} for name, told in read.items() if name.startswith(WORKERS)}
         points = [*curve_points(rows, began, spec.objective), *worker_points(read.get("progress.json") or {}, workers)]
         done = read.get("done.json") or {}
-        told = {name: "" for name in ("uvb.error", "uvb.ended") if run.tags.get(name)}  # left by an earlier try
+        told = {name: "" for name in ("uvb.error", "uvb.ended") if run.tags.get(name)}  # left by an earlier attempt
         told |= self._provenance() | run.now(params)
         figures = numbers({k: v for k, v in done.items() if k != "time"}) | self._values.get(spec_id, {})
         run.log(params, told, points, final(figures))
@@ -218,7 +218,7 @@ class Projection:
             run.set_status("FAILED", failed.get("time"))
         elif spec_id in self._content.get("specs", [spec_id]):
             run.set_status("RUNNING")
-        elif run.status == "RUNNING":  # an earlier command began it: nobody trains it now, and it did not fail
+        elif run.status == "RUNNING":  # an earlier command began this training, which did not fail; nobody trains it now
             run.set_status("KILLED", last)
 
     def _child(self, key: str, name: str, tags: Mapping[str, str], start_seconds: float | None = None) -> Run:
@@ -241,12 +241,12 @@ class Projection:
         run.has_dataset = True
 
     def _table(self, path: str) -> None:
-        """The Parquet file, and its rows as an MLflow table, which the UI shows and compares."""
+        """Log a Parquet file, and its rows as an MLflow table, which MLflow's UI can show and compare."""
         self._artifact(path)
         table, shown = readable(self.folder.table(path)), path.replace(".parquet", ".json")
         with tempfile.TemporaryDirectory() as scratch:
             local = Path(scratch) / Path(shown).name
-            # MLflow's log_table would append to what is there, so its format is written here
+            # MLflow's log_table would append to an existing table, so write its format here.
             local.write_text(table.to_json(orient="split", index=False))
             self.parent.client.log_artifact(self.parent.run_id, str(local), "tables")
         listed = json.loads(self.parent.tags.get("mlflow.loggedArtifacts", "[]"))
@@ -255,7 +255,7 @@ class Projection:
             self.parent.log(tags={"mlflow.loggedArtifacts": json.dumps([*listed, entry])})
 
     def _artifact(self, path: str) -> None:
-        """A file of the study. A model's figure is named after the model instead of its spec_id."""
+        """Log a file of the study. A model's figure is named after the model instead of its spec_id."""
         folder, _, name = path.rpartition("/")
         with self.folder.local(path) as local, tempfile.TemporaryDirectory() as scratch:
             named = Path(scratch) / plain_names(name, self._names())
@@ -268,19 +268,19 @@ class Projection:
         return {own["uvb.spec_id"]: own["mlflow.runName"] for own in tags if "uvb.spec_id" in own}
 
     def _log_values(self) -> None:
-        """The tables' figures as metrics of each model's run, where the run does not have them yet."""
+        """Log the tables' figures as metrics of each model's run, if the run does not have them yet."""
         for spec_id, found in self._values.items():
             if spec_id in self.runs.by_key:
                 self.runs.by_key[spec_id].log(values=final(found))
 
     def _experiment(self, path: str) -> None:
-        """An experiment's numbers as metrics of the run of its model."""
+        """Log an experiment's numbers as metrics of its model's run."""
         _, task, key, _ = path.split("/")
         if key in self.runs.by_key:
             self.runs.by_key[key].log(values=final(experiment_values(task, self.folder.read_json(path) or {})))
 
     def _over_sigma(self) -> None:
-        """A run for each line of the chart over σ, in the report's colours, and the same figures on the parent."""
+        """Log a run for each line of the chart over σ, in the report's colours. Log the same figures to the parent run, too."""
         from pipelines.reporting.figures.style import line_colour  # imports Matplotlib, which nothing else here needs
 
         lines = lines_over_sigma(self.folder.rows("tables/losses.parquet"))
@@ -344,7 +344,7 @@ class Projection:
 
 
 def _by_model(stamps: Stamps) -> dict[str, dict[str, tuple[int, int]]]:
-    """spec_id -> the files from which the run of that model is made."""
+    """spec_id -> the files from which the model's run is made."""
     found: dict[str, dict[str, tuple[int, int]]] = {}
     for path in sorted(stamps):
         folder, _, rest = path.partition("/")

@@ -28,7 +28,7 @@ class Denoiser(PythonModel):
         sigma, shape = float(self.estimator.sigma), self.estimator.spec.data.shape
         y = noisy_images(np.asarray(model_input), "the input", shape, sigma).to(dtype)
         eps = draw_latent_noise(self.estimator, len(y), generator(int((params or {}).get("seed", 0)), "denoise"), y)
-        with torch.no_grad():  # Eq. 3's gradient is taken by torch.func, which works here too
+        with torch.no_grad():  # even so, torch.func takes the gradient of Eq. 3
             x_hat = self.estimator(y, eps)
         return x_hat.detach().float().numpy()
 

@@ -23,7 +23,7 @@ class Tracking:
             self.tracker.start()
             while not self.stopping.wait(SYNC_SECONDS):
                 self.tracker.sync()
-        except Exception as error:  # the driver's thread raises it
+        except Exception as error:  # `check` raises it in the driver's thread
             self.error = error
 
     def check(self) -> None:
@@ -32,12 +32,12 @@ class Tracking:
             raise self.error
 
     def sync(self) -> None:
-        """Bring MLflow up to date now. Raises as `check`."""
+        """Bring MLflow up to date now. First raise the error that ended the thread, if there was one."""
         self.check()
         self.tracker.sync()
 
     def finish(self, status: Status) -> None:
-        """End all runs. If MLflow is still starting, wait for it. Its requests' timeout bounds the wait."""
+        """End all runs. If MLflow is still starting, wait for it. The time limit of its requests limits the wait."""
         self.stopping.set()
         self.thread.join()
         self.tracker.finish(status)

@@ -24,7 +24,7 @@ from uvb.errors import UserError
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-BACKOFF_SECONDS = (5.0, 30.0)  # first and longest pause before a server that is away is asked again
+BACKOFF_SECONDS = (5.0, 30.0)  # first and longest pause before asking a server that is away again
 FINISH_SECONDS = 30.0  # how long the end of a study waits for such a server
 SYSTEM_METRICS_SECONDS = 5.0
 
@@ -33,7 +33,7 @@ class Tracker:
     """Reaches a server and projects the study's files into it. Every method may be called from any thread.
 
     Args:
-        tracking_uri: ``sqlite:////path/mlflow.db``, ``http://host:port``, ...; None: ``mlflow.db`` in this folder.
+        tracking_uri: ``sqlite:////path/mlflow.db``, ``http://host:port``, ...; None: see `default_tracking_uri`.
         experiment: MLflow experiment, created if need be.
         study_name: the parent run's name.
         store: the study's folder.
@@ -41,7 +41,7 @@ class Tracker:
         log_models: whether trained models are logged and the best of them registered.
 
     Raises:
-        UserError: by `start`, where the URI cannot be used at all, or the experiment was deleted.
+        UserError: by `start`, if the URI cannot be used at all, or if the experiment was deleted.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Tracker:
         with self._lock:
             self._file = self.folder.read_json(FILE) or {}
             if "study_uid" not in self._file:
-                # this id tells the study from others of its name, so a folder that is begun anew gets new runs
+                # This id distinguishes studies of the same name, so that a new folder gets new runs.
                 self._file = {"study_uid": uuid4().hex, "runs": {}}
             self._file["tracking_uri"] = masked(self.tracking_uri)
             self.store.write_json(FILE, self._file)
@@ -80,13 +80,13 @@ class Tracker:
             try:
                 self._reach(lambda _: True, strict=True)
             except UserError:
-                self._active = False  # MLflow refuses, so there is nothing to catch up with
+                self._active = False  # MLflow refuses, so do not try again later
                 raise
 
     def sync(self) -> bool:
-        """Project what changed since the last call. True: nothing is left to do. If the server is away, nothing is raised.
+        """Project what has changed since the last call. Return True if nothing is left to do.
 
-        Logs at most one trained model per call, since that takes a second or more.
+        Do not raise if the server is away. Log at most one trained model per call, since that takes a second or more.
         """
         with self._lock:
             if not self._active or time.monotonic() < self._retry_at:
@@ -94,7 +94,7 @@ class Tracker:
             return self._reach(lambda projection: projection.project(model_budget=1))
 
     def finish(self, status: Status) -> bool:
-        """Project the rest and end all runs: none stays RUNNING. True where MLflow has everything.
+        """Project the rest and end all runs, so that none stays RUNNING. Return True if MLflow has everything.
 
         A stopped study (KILLED) logs no further models, so that Ctrl-C takes seconds. The next run of the command logs them.
         """
@@ -128,16 +128,17 @@ class Tracker:
 
     @property
     def view_paths(self) -> dict[str, str]:
-        """Paths in MLflow's UI, to put after its host and port. {} before MLflow was reached.
+        """Paths in MLflow's UI, to put after its host and port. {} if MLflow was never reached.
 
-        ``models`` shows this study's runs with the columns that matter, ``sigma`` the losses of its models over σ in one chart.
+        ``models`` shows this study's runs with the important columns. ``sigma`` shows the losses of its models over σ in one
+        chart.
         """
         return view_paths(self._file)
 
     def _reach(self, work: Callable[[Projection], bool], strict: bool = False) -> bool:
-        """Connect if need be, and do `work`. A server or a study's folder that is away gives one warning and False.
+        """Connect if need be, and do `work`. If the server or the study's folder is away, warn once and return False.
 
-        With `strict`, a server that answers and refuses raises UserError.
+        With `strict`, raise UserError if the server answers but refuses.
         """
         try:
             if self._projection is None:
@@ -161,14 +162,14 @@ class Tracker:
         return done
 
     def _missed(self, error: Exception) -> None:
-        """Warn once about what is away, and wait longer each time before asking again."""
+        """Warn once about what is away. Each time, wait longer before asking again."""
         if isinstance(error, FolderError):
             away, told = self.folder.name, f"{error}; MLflow will catch up"
         else:
             away = f"MLflow at {self.tracking_uri}"
-            told = f"{away} cannot be reached ({first_line(error)}); going on without, will catch up"
+            told = f"{away} cannot be reached ({first_line(error)}); the study goes on, and MLflow will catch up"
             self._monitor.stop()
-            self._projection = None  # nobody knows what was written last
+            self._projection = None  # read MLflow again later, since the last request may or may not have arrived
         self._retry_at = time.monotonic() + self._pause
         self._pause = min(2 * self._pause, BACKOFF_SECONDS[1])
         if self._away != away:
@@ -194,7 +195,7 @@ class Tracker:
 
 
 class Monitor:
-    """Log system metrics of the driver's machine to a run, by MLflow's own thread. That thread ends when the server is away."""
+    """Logs system metrics of the driver's machine to a run, by a thread of MLflow. This thread ends if the server is away."""
 
     def __init__(self, tracking_uri: str) -> None:
         self.tracking_uri, self._monitor = tracking_uri, None
@@ -208,12 +209,12 @@ class Monitor:
         self._monitor = monitor
 
     def revive(self, run_id: str) -> None:
-        """Start the thread again if it has ended. It ends at its first error."""
+        """Start the thread again if an error has ended it."""
         if self._monitor is not None and not self._monitor._process.is_alive():
             self.start(run_id)
 
     def stop(self) -> None:
-        """End the thread. Its last request may hang as long as any other, so do not wait for it."""
+        """End the thread. Its last request may hang, so wait for at most three seconds."""
         monitor, self._monitor = self._monitor, None
         if monitor is not None:
             thread = threading.Thread(target=monitor.finish, daemon=True)

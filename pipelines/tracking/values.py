@@ -1,4 +1,4 @@
-"""A study's files in MLflow's terms: parameters and metrics, their names and steps. Pure functions."""
+"""Turn a study's files into MLflow's parameters and metrics, with their names and steps. Pure functions."""
 
 import getpass
 import math
@@ -14,11 +14,11 @@ from pipelines.tracking.connection import Point
 from uvb.measure.losses import own_estimator
 
 Rows = list[dict[str, Any]]
-LOSSES = ("train_loss", "test_loss", "train_probe")  # columns of a training curve that hold the objective
+LOSSES = ("train_loss", "test_loss", "train_probe")  # columns of a training curve in the objective's unit
 
 
 def curve_points(rows: Rows, began: float | None, objective: str = "denoise") -> Iterator[Point]:
-    """Every number of the curves, except epoch and clock, as ``epoch/<name>``. Its step is the epoch, its time the row's own.
+    """Every number of the curves, except epoch and time, as a metric ``epoch/<name>``. A metric's step is the epoch.
 
     Losses in nats are named ``epoch/test_loss_elbo_y`` and the like, since an MLflow chart has one unit.
     """
@@ -72,7 +72,7 @@ def lines_over_sigma(losses: Rows) -> dict[str, dict[tuple[str, int], float]]:
     """Line -> (metric, step 100 σ) -> mean over seeds, for lines of several σ: ``loss_over_sigma`` and ``train_…``.
 
     Each kind of model has a line, and a second line for the paper's figures. The exact references have lines too. If 100 σ is
-    not a whole number at every level, the step is a larger multiple of σ. The metric's name has it: ``loss_over_1000_sigma``.
+    not a whole number at every level, the step is a larger multiple of σ. Then the metric is ``loss_over_1000_sigma``, say.
     """
     own = _judged_by_own(losses)
     rows = [row for row in losses if row["estimator"] == own[row["spec_id"]]]
@@ -98,7 +98,7 @@ def lines_over_sigma(losses: Rows) -> dict[str, dict[tuple[str, int], float]]:
 def first_page(losses: Rows, pairs: Rows) -> tuple[dict[str, float], str]:
     """The study's numbers for its own run: metrics at the largest noise level, and a table of test losses in Markdown.
 
-    Metrics: ``test_loss/UVB`` and so on, and ``difference/UVB-DEEN`` with ``_low`` and ``_high``, the ends of its interval.
+    Metrics: ``test_loss/UVB`` and so on, and ``difference/UVB-DEEN`` with the ends of its interval, ``_low`` and ``_high``.
     """
     own = _judged_by_own(losses)
     rows = [r for r in losses if r["split"] == "test" and r["estimator"] == own[r["spec_id"]]]
@@ -121,7 +121,7 @@ def first_page(losses: Rows, pairs: Rows) -> tuple[dict[str, float], str]:
 
 
 def in_a_line(study: str, losses: Rows, values: Mapping[str, float]) -> str:
-    """A study's numbers in a few words, the losses first, since MLflow cuts it: ``UVB 3.791, DEEN 3.899 (digits, σ = 1)``."""
+    """A study's losses in one line: ``UVB 3.791, DEEN 3.899 (digits, σ = 1)``. MLflow cuts it, so the losses come first."""
     told = [f"{name.partition('/')[2]} {value:.4g}" for name, value in values.items() if name.startswith("test_loss/")]
     order = {"UVB": 0, "DEEN": 1}
     told.sort(key=lambda text: order.get(text.split()[0], 2))
@@ -133,7 +133,7 @@ def source_tags(provenance: Mapping[str, Any]) -> dict[str, str]:
     command = str(provenance.get("command") or "full_study.py").split()[0]
     try:
         user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
+    except (KeyError, OSError):  # in a container the user may have no name
         user = "unknown"
     return {"mlflow.user": user, "mlflow.source.name": f"pipelines/{command}", "mlflow.source.type": "LOCAL"}
 
@@ -142,7 +142,7 @@ def worker_points(progress: Mapping[str, Any], workers: Mapping[int, Mapping[str
     """The last known CPU and memory of each worker's machine. The step is the seconds since the training began.
 
     Args:
-        workers: what the workers after the first wrote, by number.
+        workers: number -> what a worker wrote, for all workers but the first.
     """
     found, began = [], progress.get("began")
     for worker, told in {0: progress, **workers}.items():
@@ -165,9 +165,9 @@ def readable(table: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def plain_names(file: str, names: Mapping[str, str]) -> str:
-    """A file's name with each spec_id in it replaced by the name of its model: ``jumps_uvb_sigma_1.svg``.
+    """A file's name, in which each spec_id is replaced by the name of its model: ``jumps_uvb_sigma_1.svg``.
 
-    Where two models share a name, the spec_id follows it.
+    If two models share a name, the spec_id follows the name.
     """
     for spec_id, name in names.items():
         if spec_id in file:
@@ -191,12 +191,12 @@ def flat(blob: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    """The values that are numbers and known. Tables have NaN for what was not measured."""
+    """The values that are numbers, without NaN, which tables have for what was not measured."""
     return {k: float(v) for k, v in values.items() if _is_number(v) and v == v}
 
 
 def _sigma_scale(sigmas: Iterable[float]) -> int:
-    """The smallest power of ten, 100 or more, that makes whole numbers of all σ, up to a billionth of each."""
+    """The smallest power of ten, at least 100, that makes all σ whole numbers, up to a relative error of 1e-9."""
     levels = set(sigmas)
     return next(10**n for n in count(2) if all(math.isclose(round(10**n * s), 10**n * s) for s in levels))
 
@@ -210,7 +210,7 @@ def _judged_by_own(losses: Rows) -> dict[str, str]:
 
 
 def _kind(row: Mapping[str, Any], peers: Rows) -> str:
-    """A line's name in the chart over σ: the model, and what sets the line apart from the model's other lines, its `peers`."""
+    """A line's name in the chart over σ: the model, and the settings that differ among the model's lines (`peers`)."""
     apart = ("dataset", "activation", "recipe", "epochs", "widths", "batch_size", "train_images")
     told = [(k, str(row[k])) for k in apart if k in row and len({str(peer[k]) for peer in peers}) > 1]
     extras = [f"{value} {k}" if k == "epochs" else value for k, value in told]
@@ -218,7 +218,7 @@ def _kind(row: Mapping[str, Any], peers: Rows) -> str:
 
 
 def _key(name: str) -> str:
-    """`name` as MLflow allows it: letters, digits and ``_-. :/``."""
+    """`name` with an underscore for each character that MLflow does not allow: it allows letters, digits and ``_-. :/``."""
     return "".join(c if c.isascii() and (c.isalnum() or c in "_-. :/") else "_" for c in name)
 
 

@@ -18,7 +18,7 @@ def view_paths(file: Mapping[str, Any]) -> dict[str, str]:
 
 
 def shared_views(study_uid: str, metrics: Sequence[str] = OVER_SIGMA) -> dict[str, dict[str, Any]]:
-    """Key -> view in the UI's own format: the models with important columns first, and a chart over σ for each metric."""
+    """Key -> view, in the UI's own format: a table of the models, important columns first, and a chart over σ per metric."""
     columns = ["params.`dataset`", "params.`model`", "params.`sigma`"]
     columns += [f"metrics.`{m}`" for m in ("test_loss", "test_loss_stderr", "train_loss", "floor", "parameters")]
     table = {"orderByKey": "params.`sigma`", "orderByAsc": True, "selectedColumns": columns, "columnOrder": columns}
@@ -32,7 +32,7 @@ def shared_views(study_uid: str, metrics: Sequence[str] = OVER_SIGMA) -> dict[st
 
 
 def _charts(study_uid: str, metrics: Sequence[str]) -> dict[str, Any]:
-    """The charts over σ in one section, so that no empty section for system metrics follows."""
+    """The charts over σ, in a section of their own, so that MLflow adds no empty section for system metrics."""
     section = f"sigma-{study_uid}"
     charts = [
         {

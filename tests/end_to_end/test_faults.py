@@ -75,13 +75,13 @@ def test_full_disk_loses_nothing(small_disk: SmallDisk, tmp_path: Path, digits: 
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (["--num-workers", "5000"], r"asked for 5,000 workers of 1 CPU each, and this machine has \d+ CPUs?"),
+        (["--num-workers", "5000"], r"asked for 5,000 workers of 1 CPU each, but this machine has \d+ CPUs?"),
         (
             ["--cpus-per-worker", "5000"],
-            r"asked for \d workers? of 5000 CPUs each, and this machine has \d+ CPUs?.*one node has",
+            r"asked for \d workers? of 5000 CPUs each, but this machine has \d+ CPUs?.*the most on one node",
         ),
         (["--concurrent-trials", "5000", "--cpus-per-worker", "1"], r"asked for 5000 trials at a time.*this machine has"),
-        (["--use-gpu", "--gpus-per-worker", "500"], r"asked for .*GPU|--use-gpu, and this machine has"),
+        (["--use-gpu", "--gpus-per-worker", "500"], r"asked for .*GPU|--use-gpu, but this machine has"),
     ],
 )
 def test_impossible_requests_end_within_seconds(tmp_path: Path, wrong: list[str], said: str) -> None:

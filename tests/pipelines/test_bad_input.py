@@ -100,7 +100,7 @@ STUDY = {
     "--tracking-uri ftp://x": "cannot use 'ftp://x' as MLflow tracking URI",
     "--tracking-uri sqlite:///file/mlflow.db": "cannot write the MLflow store .*choose another --tracking-uri",
     "--label-column y": "label_column: only for your own images",
-    "--width 50": r"uvb .*needs at least [\d,.]+ GB.*, and this machine has [\d,.]+ GB: choose a smaller --width",
+    "--width 50": r"uvb .*needs at least [\d,.]+ GB.*, but this machine has [\d,.]+ GB: choose a smaller --width",
     "--address auto": "no running Ray cluster was found",
 }
 
@@ -149,8 +149,8 @@ def test_sample_and_denoise_refuse_in_one_line(place, monkeypatch, capsys, digit
         ("denoise", direct, "pictures"): "not an image that can be read",
         ("denoise", direct, "clean.npy", "--jumps", "0"): "--jumps 0: it must be from 1 to 1,000,000",
         ("denoise", direct, "clean.npy", "--out", "file/out"): "cannot write into file/out: .*choose another --out",
-        ("denoise", direct, "good/mine.png", "--out", "good"): "good/mine.png is one of the pictures given",
-        ("denoise", direct, "good", "--out", "good"): "good/mine.png is one of the pictures given, and would be written over",
+        ("denoise", direct, "good/mine.png", "--out", "good"): "good/mine.png is an input picture",
+        ("denoise", direct, "good", "--out", "good"): "good/mine.png is an input picture and would be overwritten",
     }
     for arguments, message in wrong.items():
         line = refused(place, monkeypatch, capsys, *arguments)

@@ -78,7 +78,7 @@ def test_ranges_leave_out_nan_and_infinity(number: float) -> None:
 def test_range_tells_that_zero_is_allowed() -> None:
     assert str(Range(1, 4096, zero=True)) == "0, or from 1 to 4,096"
     assert str(RANGES["delta"]) == "0, or from 1e-06 to 1e+06"
-    assert str(RANGES["width"]) == "from 0.01 to 50, times the default widths"
+    assert str(RANGES["width"]) == "from 0.01 to 50, as a multiple of the default widths"
 
 
 def test_cluster_options_refuse_fractions_of_gpus_above_one() -> None:

@@ -147,7 +147,7 @@ def test_command_refuses_python_without_docstrings(tmp_path: Path) -> None:
     """Ray cannot be imported without docstrings."""
     done = python(BROKEN, tmp_path, "--how", "user", env=ENVIRONMENT | {"PYTHONOPTIMIZE": "2"})
     assert done.returncode == 2
-    assert done.stderr.decode().startswith("error: Python runs without docstrings")
+    assert done.stderr.decode().startswith("error: Python has removed all docstrings")
 
 
 def test_command_names_the_log_of_an_unexpected_error(tmp_path: Path) -> None:

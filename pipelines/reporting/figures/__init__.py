@@ -1,4 +1,4 @@
-"""The study's drawings. A new one is a new file in this folder: it registers a function, and the report shows it.
+"""The report's drawings. To add a drawing, add a file to this folder that registers a function:
 
 ```python
 @register("my_experiment", title="…", paper="Fig. 9", needs="my_experiment", order=95)
@@ -36,13 +36,13 @@ Found = list[tuple[Model, Result]]
 
 @dataclass(frozen=True)
 class Study:
-    """What a drawing may look at: the files, and the tables made of them."""
+    """What a drawing can use: the study's files, and the tables made from them."""
 
     files: StudyFiles
     tables: dict[str, pd.DataFrame]
 
     def of_models(self, *tasks: str) -> Found:
-        """Models with a result of one of the tasks. If a model has results of several, that of the last task counts."""
+        """Each model that has a result of one of `tasks`, with the result. If it has several, take that of the last task."""
         found = {model.spec_id: (model, result) for task in tasks for model, result in self.files.of_models(task)}
         return sorted(found.values(), key=lambda pair: order(pair[0].spec))
 
@@ -55,12 +55,12 @@ class Study:
 
     @cached_property
     def losses(self) -> pd.DataFrame:
-        """Means over seeds of the losses that models are judged by."""
+        """The losses that models are judged by, as means over seeds."""
         return over_seeds(own_estimator(self.tables["losses"]))
 
     @cached_property
     def main_losses(self) -> pd.DataFrame:
-        """`losses` of each data set's main condition."""
+        """`losses`, but only of each data set's main condition (see `main_group`)."""
         return over_seeds(own_estimator(main_group(self.tables["losses"], self.files.asked)))
 
 
@@ -109,7 +109,7 @@ def register(
 def drawings() -> list[Drawing]:
     """All drawings in the report's order, with those of plug-ins (entry points in group `uvb.figures`).
 
-    A plug-in that cannot be loaded loses its drawings, and the log says why.
+    If a plug-in cannot be loaded, its drawings are left out and the log says why.
     """
     import_files(__name__, __path__)
     for name in DRAWINGS.plugin_names():

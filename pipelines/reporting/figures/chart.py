@@ -1,6 +1,6 @@
-"""Charts in Vega-Lite. One description gives an SVG that needs no script, and a chart that a reader can hover over and zoom.
+"""Charts in Vega-Lite. One description gives both an SVG without a script, and a live chart with tooltips and zoom.
 
-Colours are the page's CSS variables, so both follow a light or a dark page.
+Colours are the page's CSS variables, so that both suit a light or a dark page.
 """
 
 import json
@@ -25,11 +25,12 @@ class Series:
     """One line of a chart.
 
     Attributes:
-        x, y: the points; those that are not finite are left out.
-        low, high: ends of each point's error bar; empty: no bars.
+        x, y: the points. Points that are not finite are left out.
+        low, high: ends of each point's error bar. Empty: no bars.
         colour: a name of the palette, e.g. ``uvb``.
-        marker: a name of `style.MARKERS`; empty: no points where there are two or more.
-        dash: lengths of dash and gap; empty: a full line; None: no line.
+        marker: a name of `style.MARKERS`. Empty: no markers, except that a single point has a circle.
+        dash: lengths of dash and gap. Empty: a solid line. None: no line.
+        hollow: draw only the outline of the markers.
     """
 
     name: str
@@ -52,19 +53,19 @@ class Series:
 
     @property
     def shape(self) -> str:
-        """The marker's name. A single point always has one."""
+        """The marker's name; a single point always has a marker."""
         return self.marker or ("circle" if len(self.rows) == 1 else "")
 
 
 def of_model(
     model: str, x: Iterable[float], y: Iterable[float], error: Iterable[float] = (), what: str = "", **look: Any
 ) -> Series:
-    """A model's line in its colour and marker. `error` is half of each bar; `what` follows the model's name."""
+    """A model's line, in the model's colour and marker, with bars of ± `error`. `what` is added to the model's name."""
     return around(label(model) + what, x, y, error, **{"colour": shade(model), "marker": marker(model), **look})
 
 
 def around(name: str, x: Iterable[float], y: Iterable[float], error: Iterable[float] = (), **look: Any) -> Series:
-    """A line with a bar of `error` on both sides of each point."""
+    """A line with an error bar of ± `error` at each point."""
     x, y, error = list(x), list(y), list(error)
     low, high = ([v + sign * e for v, e in zip(y, error, strict=True)] if error else [] for sign in (-1, 1))
     return Series(name, x, y, low, high, **look)
@@ -81,7 +82,7 @@ class Chart:
         return {"$schema": "https://vega.github.io/schema/vega-lite/v6.json", **self.spec, "config": _config()}
 
     def to_json(self) -> str:
-        """The description as JSON for a script element. No text in it can close that element."""
+        """The description as JSON for a script element. It is escaped, so that no text in it closes the element."""
         return json.dumps(self.themed, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
 
 
@@ -110,7 +111,7 @@ def lines(
     """
     shown = [s for s in series if s.rows]
     rows = [row for s in shown for row in s.rows]
-    if not rows:  # a legend of nothing would make the picture infinitely large
+    if not rows:  # an empty legend would make the picture infinitely large
         message = {"type": "text", "color": css("faint"), "text": "no finite value to draw"}
         return Chart({"width": WIDTH, "height": 40, "data": {"values": [{}]}, "mark": message})
     values = _axis("y", _beside(y, sides), log_y, {"domain": domain} if domain else {"padding": 8})
@@ -216,7 +217,7 @@ def _points(
 
 
 def bars(names: Sequence[str], values: Sequence[float], errors: Sequence[float], colours: Sequence[str], x: str) -> Chart:
-    """Horizontal bars with one standard error."""
+    """Horizontal bars, each with an error bar of ± one standard error."""
     rows = [
         {"name": n, "value": rounded(v), "low": rounded(v - e), "high": rounded(v + e), "colour": css(c)}
         for n, v, e, c in zip(names, values, errors, colours, strict=True)
@@ -257,7 +258,7 @@ def histograms(groups: Sequence[tuple[str, np.ndarray, str]], x: str, y: str, co
 
 
 def heat(table: np.ndarray, names: Sequence[str], x: str, y: str) -> Chart:
-    """A square matrix (K, K) of shares in [0, 1] as shades, with percentages where they fit."""
+    """A square matrix (K, K) of shares in [0, 1] as shades. If K is at most 12, print percentages, too."""
     size = len(table)
     rows = [
         {"from": names[i], "to": names[j], "share": round(float(table[i, j]), 4), "percent": f"{100 * table[i, j]:.0f}"}
@@ -277,7 +278,7 @@ def heat(table: np.ndarray, names: Sequence[str], x: str, y: str) -> Chart:
 
 
 def rounded(value: float) -> float | None:
-    """A number with six digits, which is as fine as a chart shows; None where there is no number."""
+    """A number rounded to six digits, which are enough for a chart; None if it is not finite."""
     return float(f"{value:.6g}") if math.isfinite(value) else None
 
 

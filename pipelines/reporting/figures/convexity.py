@@ -11,7 +11,7 @@ Pairs = Sequence[Sequence[float]]
 
 
 def draw(bound: Pairs, measured: Pairs, model: str, exact: Pairs = ()) -> Chart:
-    """The bound, the exact energy's convexity and the model's, all as [R, m] pairs."""
+    """Three lines of [R, m] pairs: the bound, the exact energy's convexity, and the model's."""
     kinds: list[tuple[Pairs, dict[str, Any]]] = [
         (bound, {"name": "(1 − √d/R)/σ², bound of the exact energy", "colour": "faint", "dash": (6, 3)}),
         (exact, {"name": "exact energy, smallest seen", "dash": (1, 3)}),

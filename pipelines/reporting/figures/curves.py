@@ -18,7 +18,7 @@ Curve = tuple[Model, pd.DataFrame]
 
 
 def draw(curves: list[Curve], value: str, name: str, beside: str | None = None) -> Chart:
-    """`value` over epochs of each model, and `beside` as a dashed line. One epoch is a point."""
+    """The columns `value` (solid) and `beside` (dashed) of each model over epochs. A single epoch is drawn as a point."""
     models = [model.spec.model for model, _ in curves]
     series = []
     for model, rows in curves:
@@ -37,13 +37,13 @@ def draw(curves: list[Curve], value: str, name: str, beside: str | None = None) 
 
 @register("curves", title="Training", paper="Sec. 3.1.1", needs="training curves", order=30)
 def pictures(study: Study) -> Iterator[Picture]:
-    """For each data set: its losses and their gap, one picture per objective, and the KL where models have a latent."""
+    """For each data set and objective, the losses and their gap. For each data set, the KL of models with a latent."""
     curves = dict(list(study.tables["curves"].groupby("spec_id")))
     chosen = _chosen(list(study.files.models.values()), set(curves), study.files.asked)
     for dataset, models in chosen.items():
         own = [(m, curves[m.spec_id]) for m in models]
         at = f"{dataset}, σ = {level(models[0].spec.sigma)}."
-        for objective in sorted({m.spec.objective for m in models}):  # least squares and nats do not share an axis
+        for objective in sorted({m.spec.objective for m in models}):  # squared errors and nats do not fit on one axis
             some = [(m, rows) for m, rows in own if m.spec.objective == objective]
             name = OBJECTIVES[objective].unit
             caption = f"{at} Test loss on a fixed subset; dashed: training loss, mean over the epoch."
@@ -52,8 +52,8 @@ def pictures(study: Study) -> Iterator[Picture]:
             gaps = [(m, rows.assign(gap=rows["test_loss"] - rows["train_probe"])) for m, rows in some]
             if any(rows["gap"].notna().any() for _, rows in gaps):
                 caption = (
-                    f"{at} Test loss less training loss, both of the averaged weights, on fixed images of each split and with "
-                    "the same noise. Its height depends mostly on which images these are; look at its trend."
+                    f"{at} Test loss minus training loss, both of the averaged weights, on fixed images of each split and with "
+                    "the same noise. The gap's size depends mostly on which images these are, so look at its trend."
                 )
                 yield Picture(f"gap_{dataset}{suffix}", caption, draw(gaps, "gap", f"gap of the {name}"), "gap over epochs")
         latent = [(m, rows) for m, rows in own if rows["kl"].notna().any()]
@@ -63,7 +63,7 @@ def pictures(study: Study) -> Iterator[Picture]:
 
 
 def _chosen(models: list[Model], measured: set[str], asked: Collection[str]) -> dict[str, list[Model]]:
-    """The models to draw for each data set: at the largest sigma, with the first seed, trained as most of them are."""
+    """The models to draw for each data set: of the largest sigma, its most frequent condition, and the first seed."""
     found: dict[str, list[Model]] = {}
     for model in sorted((m for m in models if m.spec_id in measured), key=lambda m: order(m.spec)):
         found.setdefault(model.spec.data.name, []).append(model)

@@ -1,17 +1,17 @@
-"""Figure 4: samples of the decoder with z from the prior. Sec. 3.3.2 has such a figure of the VAE, where it fails."""
+"""Figure 4: the decoder's output for z from the prior. Sec. 3.3.2 has such a figure for the VAE, whose samples fail."""
 
 from collections.abc import Iterator
 
 from pipelines.reporting.figures import Picture, Study, named, register
 from pipelines.reporting.figures.images import grid_of_images, rows_of_images
 
-# as in the paper's figure in Sec. 3.3.2
+# the rows of the paper's figure in Sec. 3.3.2
 ROWS = {"clean": "clean x", "noisy": "noisy y", "recon": "μ_y(z), z ~ q(z|y)", "samples": "μ_y(z), z ~ N(0, I)"}
 
 
 @register("decoder_samples", title="What the decoders show", paper="Fig. 4 and Sec. 3.3.2", needs="decoder_samples", order=80)
 def pictures(study: Study) -> Iterator[Picture]:
-    """A picture for each model, with reconstructions where the task has them."""
+    """A picture for each model, with reconstructions if the task made them."""
     for model, result in study.of_models("decoder_samples"):
         caption, arrays = f"{named(model.spec)}.", result.arrays
         if "recon" in arrays:

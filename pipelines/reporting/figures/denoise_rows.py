@@ -1,4 +1,4 @@
-"""Figure 2: clean, noisy, denoised once and twice, models side by side on the same images and noise."""
+"""Figure 2: clean images, noisy images, and the images that each model denoised once and twice."""
 
 from collections.abc import Iterator, Mapping
 
@@ -11,16 +11,16 @@ from pipelines.reporting.numbers import level
 from pipelines.reporting.statistics import main_group, main_models, own_estimator
 
 
-@register("legible", title="What they see, and what they answer", needs="denoise_rows", order=15)
+@register("legible", title="What the models see and answer", needs="denoise_rows", order=15)
 def legible(study: Study) -> Iterator[Picture]:
-    """One strip for each data set, at the largest noise level at which models tell the images from their mean.
+    """One picture for each data set, at the largest noise level at which the best model still tells the images apart.
 
-    Such a level has a model with a test loss under half of the mean image's. If there is none, the smallest level is shown.
-    The last rows are samples of these models at that level, if the study has them.
+    There the best test loss is under half of the mean image's loss. If there is no such level, show the smallest level. The
+    last rows are samples of the same models, if the study has them.
     """
     losses = main_group(study.tables["losses"], study.files.asked)
     test = own_estimator(losses[losses["split"] == "test"])
-    # A kept copy has no arrays: its kept figure stays.
+    # A copy made by keep.py has no arrays, so its figure stays as it is.
     found = {m.spec_id: result.arrays for m, result in study.of_models("denoise_rows") if "clean" in result.arrays}
     for dataset, group in test[test["spec_id"].isin(found)].groupby("dataset"):
         best = group.groupby("sigma").agg(loss=("loss", "min"), mean=("mean_image", "first"))
@@ -43,7 +43,7 @@ def legible(study: Study) -> Iterator[Picture]:
 
 @register("denoise_rows", title="Denoising", paper="Fig. 2", needs="denoise_rows", order=40)
 def pictures(study: Study) -> Iterator[Picture]:
-    """One picture for each data set and sigma. Models measured on other images get one of their own."""
+    """One picture for each data set, sigma and seed. Models that were measured on other images get a separate picture."""
     losses = study.tables["losses"]
     test = own_estimator(losses[losses["split"] == "test"]).set_index("spec_id")["loss"]
     groups: dict[tuple[str, float, int, bytes], list[tuple[str, Mapping[str, np.ndarray]]]] = {}

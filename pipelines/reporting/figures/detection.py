@@ -1,4 +1,4 @@
-"""The energy as a detector of images that are not of the data."""
+"""The energy as a detector of images that do not belong to the data set."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -14,7 +14,11 @@ Lines = Sequence[tuple[str, str, Sequence[Row]]]
 
 
 def draw(lines: Lines) -> Chart:
-    """AUROC by other set: a mark with its 95 % interval for each (name, model or "" for the exact energy, rows)."""
+    """The AUROC against each other set of images, with 95 % intervals.
+
+    Args:
+        lines: (name, model, rows) for each energy. The model is "" for the exact energy.
+    """
     values = [
         {"energy": name, "set": row["set"], "auroc": rounded(row["auroc"]),
          "low": rounded(row["auroc"] - 1.96 * row["stderr"]), "high": rounded(row["auroc"] + 1.96 * row["stderr"])}
@@ -41,7 +45,7 @@ def draw(lines: Lines) -> Chart:
 
 @register("detection", title="Is it in the data?", needs="detection", order=62)
 def pictures(study: Study) -> Iterator[Picture]:
-    """A picture of noisy and one of clean images for each data set, σ and seed."""
+    """Two pictures for each data set, σ and seed: one of noisy images, one of clean images."""
     groups: dict[tuple[str, float, int], Found] = {}
     for model, result in study.of_models("detection"):
         groups.setdefault((model.spec.data.name, model.spec.sigma, model.spec.seed), []).append((model, result))
@@ -60,12 +64,12 @@ def _rows(result: Result, kind: str, energy: str) -> list[Row]:
 
 
 def _failure(lines: Lines) -> str:
-    """A sentence on constant images. Densities of images are known to fail by calling them likely."""
+    """A sentence on constant images, which many learned densities of images wrongly find likely."""
     constant = [(name, row) for name, _, rows in lines for row in rows if row["set"] == "constants"]
     fooled = [name for name, row in constant if row["auroc"] - 1.96 * row["stderr"] <= 0.5]
     if fooled:
         return f"Constant images count as at least as likely as test images for: {', '.join(fooled)}."
-    return "No energy takes constant images for likelier than test images." if constant else ""
+    return "Every energy finds constant images less likely than test images." if constant else ""
 
 
 def _gone(found: Found) -> str:

@@ -1,4 +1,4 @@
-"""Figure 1a: histograms of f(x), f(x̂(y)) and f(y): noisy samples have high energy."""
+"""Figure 1a: histograms of f(x), f(x̂(y)) and f(y). Noisy images have a high energy."""
 
 from collections.abc import Iterator
 

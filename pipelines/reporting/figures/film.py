@@ -1,4 +1,4 @@
-"""A chain as an animation without a script: its jumps one after the other, with the energy and the class along it.
+"""An animation of a chain that needs no script. It shows the jumps in turn, beside curves of the energy and the class.
 
 The page, and each figure's file, define the CSS animation ``film`` (`style.FILM`).
 """
@@ -16,7 +16,10 @@ TOP, HEIGHT, GAP = 14.0, 62.0, 34.0  # px: top of the first panel, height of eac
 
 
 def film(jumps: np.ndarray, energy: np.ndarray | None, labels: np.ndarray | None) -> Element:
-    """Jumps (T, C, H, W) of one chain, with its energy (T,) and class labels (T,) where known. A label below 0 is unknown."""
+    """Animate the jumps (T, C, H, W) of one chain, with its energy (T,) and class labels (T,) if they are known.
+
+    A label below 0 is unknown.
+    """
     count = len(jumps)
     figure = sheet(WIDTH, TOP + 2 * HEIGHT + GAP + 26)
     _frames(figure, jumps)

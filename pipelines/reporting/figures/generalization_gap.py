@@ -1,4 +1,4 @@
-"""Remark 3 and open question 2: test loss less training loss, over sigma."""
+"""Remark 3 and open question 2: test loss minus training loss, over sigma."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from pipelines.reporting.statistics import main_models
 
 
 def draw(losses: pd.DataFrame) -> Chart:
-    """One data set's gaps. The standard error joins those of both splits, whose images differ."""
+    """One data set's gaps. Their errors combine those of both splits, which have different images."""
     series = []
     for model in main_models(losses):
         own = losses[losses["model"] == model].set_index("sigma").sort_index()

@@ -1,4 +1,4 @@
-"""Images in figures: rows and grids of them as SVG, every pixel a sharp square."""
+"""Rows and grids of images as SVG, in which each pixel is a sharp square."""
 
 import base64
 import io
@@ -70,7 +70,7 @@ def grid_of_images(images: np.ndarray, labels: Sequence[str] = (), columns: int 
 
 
 def scaled(images: np.ndarray) -> tuple[np.ndarray, float]:
-    """Images stretched so that their largest value is 1, and by which factor."""
+    """Multiply images so that their largest value is 1; return them and the factor."""
     largest = max(float(images.max()), 1e-12)
     return images / largest, 1 / largest
 

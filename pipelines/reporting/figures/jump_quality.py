@@ -1,4 +1,4 @@
-"""How good jumps are as images: five measures over σ, beside real and denoised images."""
+"""Five measures, over σ, of how good jumps are as images, compared with real and denoised images."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -36,7 +36,7 @@ def draw(found: Found) -> Chart:
 
 
 def draw_identity(rows: Sequence[Row]) -> Chart:
-    """The growth of -E log p(y) over each interval of σ, minus the integral of the loss. It is zero if the identity holds."""
+    """The growth of -E log p(y) over each interval of σ, minus the integral of the loss: zero if the identity holds."""
     series = []
     for name, own in _by_density(rows).items():
         apart = [row["measured"] - row["integral"] for row in own]
@@ -50,10 +50,10 @@ def _line(density: str, x: list[float], y: list[float], error: list[float]) -> S
 
 @register("likelihood", title="Likelihood of noisy images", needs="likelihood", order=60)
 def pictures(study: Study) -> Iterator[Picture]:
-    """A picture for each data set and seed, and one of de Bruijn's identity where several noise levels were measured."""
+    """A picture for each data set and seed, and one of de Bruijn's identity if several noise levels were measured."""
     for data, seed, found in study.by_data("likelihood", "likelihood_over_sigma"):
         if not any(result.arrays for _, result in found):
-            continue  # a kept copy has no arrays: its kept figure stays
+            continue  # a copy made by keep.py has no arrays, so its figure stays as it is
         yield Picture(f"likelihood_{data}_{seed}", _caption(data, found), draw(found), f"-log p(y) over sigma on {data}")
         rows = identity_rows(study.tables["losses"], found)
         if rows:
@@ -116,9 +116,9 @@ def _caption(data: str, found: Found) -> str:
                          f"{values['excess']:+.2f}{_error(values['excess_stderr'])} against the exact density; "
                          f"log Z between {values['lower']:.2f} and {values['upper']:.2f})")  # fmt: skip
     about = (
-        "A random energy keeps one ε. Lower is better; zero is the Gaussian with the mean and covariance of Y. On average "
-        "log Z lies between its bounds. The upper bound assumes that the reverse chains have reached the energy’s own density. "
-        "They begin at noisy training images, so they miss a mode without training images."
+        "A random energy is taken at one fixed ε. Lower is better; zero is the Gaussian with the mean and covariance of Y. On "
+        "average log Z lies between its bounds. The upper bound assumes that the reverse chains have reached the energy’s own "
+        "density. They begin at noisy training images, so they miss a mode without training images."
     )
     return f"−log p(y) of noisy test images of {data}, at σ = {level(largest)}: {'; '.join(parts)}. {about}"
 
@@ -135,6 +135,6 @@ def _identity_caption(rows: Sequence[Row]) -> str:
         verdict = "agrees" if abs(measured - integral) < 3 * error else "does not agree"
         parts.append(f"{label(name)} {verdict} ({measured:.2f} against {integral:.2f} nats over all levels, error {error:.2f})")
     return (
-        f"De Bruijn’s identity: −E log p(y) grows with σ by ½∫E‖∇f‖² dσ², which the loss table gives. {'; '.join(parts)}. "
+        f"De Bruijn’s identity: as σ grows, −E log p(y) grows by ½∫E‖∇f‖² dσ², computed from the losses. {'; '.join(parts)}. "
         "Bars are one standard error."
     )

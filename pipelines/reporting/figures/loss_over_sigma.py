@@ -1,4 +1,4 @@
-"""Tables 2 and 3 as a plot: the loss over sigma of each model, the references, and the paper's lines."""
+"""Tables 2 and 3 as a plot: the losses of each model over sigma, with the references and the paper's figures."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from pipelines.reporting.numbers import level
 from pipelines.reporting.statistics import main_models
 
 REFERENCES = {"train": ("floor", "floor (exact)"), "test": ("nonparametric", "non-parametric")}
-ZOOM = 1.25  # losses above this multiple of the compared ones are cut off
+ZOOM = 1.25  # losses above this multiple of the largest compared loss are cut off
 
 
 def draw(losses: pd.DataFrame, split: str, domain: Ends | None = None, across: Ends | None = None) -> Chart:
@@ -33,7 +33,7 @@ def draw(losses: pd.DataFrame, split: str, domain: Ends | None = None, across: E
 
 
 def compared(rows: pd.DataFrame, split: str) -> tuple[float, float]:
-    """The part of the vertical axis that holds the losses of UVB, DEEN and the reference; without UVB and DEEN, all losses."""
+    """The range of the vertical axis: it fits the losses of UVB, DEEN and the reference, or all losses if both are missing."""
     two = rows[rows["model"].isin(["uvb", "deen"])]
     main = two if len(two) else rows
     known = [*main["loss"], *main["paper_loss"].dropna(), *main[REFERENCES[split][0]].dropna()]
@@ -56,7 +56,7 @@ def pictures(study: Study) -> Iterator[Picture]:
 
 
 def about(rows: pd.DataFrame, split: str) -> str:
-    """What the lines are, and which losses are cut off."""
+    """The caption's text on what the lines are, and which losses are cut off."""
     exact = "the training set's exact posterior mean" if split == "test" else "the exact floor, below which no model can go"
     paper = rows["paper_loss"].notna().any()
     if rows["sigma"].nunique() > 1:

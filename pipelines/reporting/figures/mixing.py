@@ -48,8 +48,9 @@ def pictures(study: Study) -> Iterator[Picture]:
         values = result.values
         left = [f"{row['sampler']} {_said(row['settings'])}: {row['message']}" for row in values["rows"] if row["message"]]
         caption = (
-            f"{named(model.spec)}; {values['chains']} chains of {values['gradients']} gradients from Unif[0, 1]ᵈ, along the "
-            f"data’s first three principal components. {_best(values)}{' Left out: ' + '; '.join(left) + '.' if left else ''}"
+            f"{named(model.spec)}; {values['chains']} chains of {values['gradients']} gradients from Unif[0, 1]ᵈ, measured "
+            f"along the data’s first three principal components. {_best(values)}"
+            f"{' Left out: ' + '; '.join(left) + '.' if left else ''}"
         )
         yield Picture(f"mixing_{model.spec_id}", caption, draw(values["rows"]), "effective samples over the step size")
     for data, seed, found in study.by_data("mixing_over_sigma"):
@@ -78,7 +79,7 @@ def _fits(costs: Costs) -> Iterator[str]:
         said = []
         if len(known) > 2:
             _, power, error = power_law(list(known), list(known.values()))
-            said.append(f"{label(model)}: the cost of one effective sample goes as σ to the power {power:.1f} ± {error:.1f}.")
+            said.append(f"{label(model)}: the cost of one effective sample grows as σ to the power {power:.1f} ± {error:.1f}.")
         if stuck := [level(sigma) for sigma in costs[model] if sigma not in known]:
             said.append(f"{label(model)}: no setting reached R̂ < 1.05 at σ = {', '.join(stuck)}.")
         yield " ".join(said)

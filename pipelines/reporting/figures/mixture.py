@@ -10,7 +10,7 @@ from pipelines.reporting.numbers import level
 
 
 def draw(rows: Sequence[Mapping[str, Any]]) -> Chart:
-    """The excess loss as a share of (mean predictor - optimum), one bar per model, with one standard error."""
+    """The excess loss as a share of (mean predictor - optimum). Each model has one bar, with one standard error."""
     whole = [row["mean_predictor"] - row["optimum"] for row in rows]
     shares = [100 * (row["loss"] - row["optimum"]) / w for row, w in zip(rows, whole, strict=True)]
     errors = [100 * row["stderr"] / w for row, w in zip(rows, whole, strict=True)]

@@ -1,4 +1,4 @@
-"""Sec. 3.3.1, NEBULA: two steps of size sigma squared, and the attractor by gradient flow."""
+"""NEBULA (Sec. 3.3.1): two gradient steps of size sigma squared, and the attractor of the gradient flow."""
 
 from collections.abc import Iterator
 
@@ -15,7 +15,7 @@ ROWS = {
     "noisy": "noisy y", "step1": "one step of σ², x̂(y)", "step2": "two steps, x̂(x̂(y))", "attractor": "attractor",
 }  # fmt: skip
 
-SHOWN_STAYS = 1000  # stays in a class, in one figure: where there are more, fewer images are drawn
+SHOWN_STAYS = 1000  # a figure shows at most this many stays in a class, and fewer images if they have more stays
 WORDED = 1 / 40  # a stay in a class is labelled if it lasts this share of the flow or longer
 
 
@@ -30,7 +30,7 @@ def draw_energy(energy: np.ndarray, model: str) -> Chart:
 
 
 def draw_classes(classes: np.ndarray, shown: int = 20) -> Chart:
-    """The class (steps, N) of x̂ along the flow, one row per image. Hovering tells the class."""
+    """The class (steps, N) of x̂ along the flow, one row per image. A tooltip tells the class."""
     stays = np.cumsum([1 + np.count_nonzero(np.diff(row)) for row in classes.T[:shown]])
     shown = max(1, int(np.searchsorted(stays, SHOWN_STAYS, side="right")))
     rows = [
@@ -59,7 +59,7 @@ def _stays(classes: np.ndarray) -> Iterator[tuple[int, int]]:
 @register("nebula", title="Attractors of the energy", paper="Sec. 3.3.1", needs="nebula", order=70)
 def pictures(study: Study) -> Iterator[Picture]:
     """Images, and energies and classes along the flow, for each model."""
-    walks = study.files.results(WALK)  # walks measure how far the classifier can be believed
+    walks = study.files.results(WALK)  # they measure how often the classifier is right
     for model, result in study.of_models("nebula"):
         spec, arrays, values = model.spec, result.arrays, result.values
         believed = trust(walks[model.spec_id].values) if model.spec_id in walks else ""

@@ -31,13 +31,13 @@ def draw(pairs: pd.DataFrame, domain: Ends | None = None, across: Ends | None = 
 
 @register("paired_difference", title="Who is ahead", paper="Sec. 3.2", needs="losses of two models trained alike", order=5)
 def pictures(study: Study) -> Iterator[Picture]:
-    """A picture for each data set that has pairs: of UVB and DEEN, or of all pairs where these two are not compared."""
+    """A picture for each data set that has pairs: of UVB and DEEN, or of all pairs if these two are not compared."""
     for dataset, pairs in main_pairs(study.tables["pairs"], study.tables["losses"], study.files.asked):
         alone = pairs.groupby(["first", "sigma"])["seed"].nunique().max() == 1
         over = "images of one training each; another training may differ by more" if alone else "images and trainings"
         caption = (
-            f"{dataset}. Paired by image, with the same noise. Below zero the first-named model has the lower test loss. Bars "
-            f"are 95 % intervals, over {over}."
+            f"{dataset}. Losses are compared image by image, with the same noise. Below zero the first-named model has the "
+            f"lower test loss. Bars are 95 % intervals, over {over}."
         )
         yield Picture(f"paired_difference_{dataset}", caption, draw(pairs), "paired difference of test losses over sigma")
 

@@ -1,4 +1,4 @@
-"""Inpainted, deblurred and enlarged test images, with maps of how far the chains agree."""
+"""Inpainted, deblurred and enlarged test images, with maps of the spread of the jumps."""
 
 from collections.abc import Iterator, Mapping
 from xml.etree.ElementTree import Element

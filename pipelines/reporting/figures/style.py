@@ -8,7 +8,7 @@ import matplotlib
 
 from uvb.models import model_names
 
-# name -> (light, dark). Series colours have a contrast of 3:1 or better to their page, and each has its own marker.
+# name -> (light, dark). Colours of series have a contrast of 3:1 or better to the page, and each goes with its own marker.
 PALETTE: dict[str, tuple[str, str]] = {
     "ink": ("#24242b", "#dcdce4"),
     "faint": ("#8a8a95", "#8d8d9a"),
@@ -70,7 +70,7 @@ THEME: Any = {  # matplotlib's settings, for figures of plug-ins
 
 
 def label(model: str) -> str:
-    """How a model is called in print."""
+    """A model's name in tables and figures."""
     return _LABELS.get(model, model.replace("_", " "))
 
 
@@ -105,7 +105,7 @@ def line_colour(line: str) -> str | None:
 
 
 def _identity(model: str) -> tuple[str, str]:
-    """Colour and marker. Models without a colour of their own take the spare ones in the order of their names."""
+    """A model's colour and marker. Models without a colour of their own get the spare colours, in the order of their names."""
     if model in KNOWN:
         return model, MARKERS[KNOWN.index(model)]
     place = _spare_place(model)
@@ -126,5 +126,5 @@ _UNREGISTERED: list[str] = []
 
 
 def theme() -> AbstractContextManager[None]:
-    """A block in which matplotlib draws by `THEME`."""
+    """A context in which matplotlib draws with `THEME`."""
     return matplotlib.rc_context(THEME)

@@ -1,4 +1,4 @@
-"""Figures as SVG elements that may stand together in one page, and as files of their own."""
+"""Turn figures into SVG elements, which can share a page, and into SVG files."""
 
 import io
 import re
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from pipelines.reporting.figures.chart import Chart
 from pipelines.reporting.figures.style import FILM, PALETTE, css, theme
 
-Drawn = Figure | Chart | Element  # what a drawing may return: matplotlib's, one of `chart`, or an SVG
+Drawn = Figure | Chart | Element  # what a drawing may return: a figure of matplotlib, a chart, or an SVG
 
 _SVG, _LINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 _VARIABLES = {light: f"{css(name)[:-1]}, {light})" for name, (light, _) in PALETTE.items()}
@@ -23,13 +23,13 @@ ElementTree.register_namespace("xlink", _LINK)
 
 
 def to_svg(figure: Drawn, name: str, alt: str = "") -> str:
-    """The figure as an SVG element. It fills its place, its ids begin with `name`, and its colours follow the page's theme."""
+    """The figure as an SVG element that fills its place. Its ids begin with `name`, and its colours follow the page's theme."""
     root = _element(figure, name)
     _clean(root, name)
     width = float(root.get("viewBox", "0 0 374 0").split()[2])
     for size in ("width", "height"):
         root.attrib.pop(size, None)
-    # A figure grows at most 1.45 times, so that all figures of a wide page have text of one size.
+    # Let a figure grow at most 1.45 times, so that text has the same size in all figures of a wide page.
     root.attrib |= {"role": "img", "aria-label": alt or name, "style": f"max-width:{1.45 * width:.0f}px"}
     root.attrib |= {"font-family": "var(--font, sans-serif)", "stroke-linejoin": "round"}
     return ElementTree.tostring(root, encoding="unicode")

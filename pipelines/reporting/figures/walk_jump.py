@@ -11,11 +11,11 @@ from pipelines.reporting.figures.film import film
 from pipelines.reporting.figures.images import grid_of_images
 from pipelines.reporting.figures.style import css
 
-UNSURE = 0.5  # if a classifier is right in a smaller share of cases, its classes say little
+UNSURE = 0.5  # below this accuracy, a classifier's classes say little
 SHOWN_JUMPS = 100  # jumps of a chain in a picture
 SHOWN_CLASSES = 40  # classes in a matrix of moves, the most frequent ones
 BEHIND = 7  # other chains drawn behind the first
-SHOWN_TIMES = 200  # jumps of a chain in the chart over time. A longer chain shows only every second jump, or third
+SHOWN_TIMES = 200  # jumps of a chain in the chart over time; of a longer chain, show only every second or third jump
 
 
 def draw_transitions(counts: np.ndarray) -> Chart:
@@ -100,7 +100,7 @@ def _moves(variant: Mapping[str, Any]) -> np.ndarray | None:
 
 
 def trust(values: Mapping[str, Any]) -> str:
-    """A sentence on how often the classifier is right, or nothing if that is not known."""
+    """A sentence on how often the classifier is right; "" if this is not known."""
     accuracy = values.get("classifier_accuracy")
     if accuracy is None:
         return ""

@@ -39,7 +39,7 @@
   }
   if (charts.length && matchMedia("(hover: hover)").matches) {
     const hint = Object.assign(document.createElement("p"), {className: "note"});
-    hint.textContent = "Charts: point at a mark for its values. Shift and the wheel zoom, dragging moves, a double click goes back.";
+    hint.textContent = "Charts: point at a mark to see its values. Zoom with Shift and the wheel, move by dragging, go back by a double click.";
     charts[0].closest(".figures").before(hint);
   }
 })();

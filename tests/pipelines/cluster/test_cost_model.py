@@ -63,7 +63,7 @@ def test_forward_flops_fall_back_on_two_per_parameter(monkeypatch: pytest.Monkey
     deen = dataclasses.replace(get_model("deen"), build=looking)
     monkeypatch.setitem(MODELS.known, "deen", deen)
     widths = dataclasses.replace(get_model("deen").widths, hidden=7)  # no other test counts these widths; counts are cached
-    with pytest.warns(UserWarning, match="deen: its cost is a guess"):
+    with pytest.warns(UserWarning, match="deen: its operations cannot be counted"):
         assert forward_flops("deen", MNIST, widths) == 2 * parameters("deen", MNIST, widths)
 
 

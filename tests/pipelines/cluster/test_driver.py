@@ -50,7 +50,7 @@ def test_early_deaths_give_up_a_group_in_one_line(store: Store, digits: ImageSet
     assert again.open == []
     assert [outcome(store, spec.spec_id) for spec in specs] == ["done", "failed", "failed"]
     line = store.read_json(f"models/{specs[2].spec_id}/failed.json")["error"]
-    assert line.startswith(f"{specs[2].label}: its workers died {STUCK_LIMIT} times before they began")
+    assert line.startswith(f"{specs[2].label}: its workers died {STUCK_LIMIT} times before training began")
     assert "named plugin" in line
     assert "\n" not in line
     prepare(Running(digits, specs, store), StudyConfig())  # a new session counts from zero

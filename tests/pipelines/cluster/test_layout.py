@@ -54,7 +54,7 @@ def test_layout_puts_every_worker_on_one_node(digits: ImageSet, nodes: tuple[int
 def test_layout_refuses_a_worker_larger_than_every_node(digits: ImageSet) -> None:
     has = Capacity(6, 0, ((2, 0),) * 3, cluster=True)
     with pytest.raises(
-        UserError, match=r"asked for 1 worker of 3 CPUs each.*\(3 nodes\) has 6 CPUs.*2 CPUs each, as one node has"
+        UserError, match=r"asked for 1 worker of 3 CPUs each.*\(3 nodes\) has 6 CPUs.*2 CPUs each, the most on one node"
     ):
         choose_layout(StudyConfig(cpus_per_worker=3.0), has, some_specs(digits))
 

@@ -36,7 +36,7 @@ def test_memory_check_says_what_is_needed_and_what_there_is(digits: ImageSet, mo
     monkeypatch.setattr(memory, "usable_memory", lambda: int(6 * training_bytes(large, 2)))
     require_memory([small, large], LAYOUT, HERE, lambda spec: False)
     monkeypatch.setattr(memory, "usable_memory", lambda: int(6 * training_bytes(large, 2)) - 1)
-    said = r"^uvb σ=1.* needs at least [\d.]+ GB in each of 6 workers, and this machine has [\d.]+ GB: choose a smaller --width"
+    said = r"^uvb σ=1.* needs at least [\d.]+ GB in each of 6 workers, but this machine has [\d.]+ GB: choose a smaller --width"
     with pytest.raises(UserError, match=said):
         require_memory([small, large], LAYOUT, HERE, lambda spec: False)
     require_memory([small, large], LAYOUT, HERE, lambda spec: spec == large)

@@ -105,7 +105,7 @@ def test_run_here_keeps_a_failure_and_goes_on(store: Store, digits: ImageSet, mo
     assert list(run_here(tasks, store, SETTINGS, left=lambda: -1.0)) == []
     found = {task.name: error for task, error in run_here(tasks, store, SETTINGS)}
     assert found == {
-        "reference": "the process ended while it ran",
+        "reference": "the process ended during this task",
         "internals": "ZeroDivisionError: division by zero",
         "losses": "",
     }

@@ -30,7 +30,7 @@ def test_report_warns_of_short_trainings_and_of_models_worse_than_a_constant(tmp
         fake_study.add_reference(tmp_path, spec)
     page = build_report(tmp_path).read_text()
     warnings = re.findall(r'<p class="warning">(.*?)</p>', page)
-    assert [w.partition(":")[0] for w in warnings] == ["Not trained out", "Worse than always answering the mean image"]
+    assert [w.partition(":")[0] for w in warnings] == ["Trained too briefly", "Worse than always answering the mean image"]
     assert re.findall(r"UVB σ=\S+", warnings[0]) == ["UVB σ=0.6"]
     assert "UVB at σ = 1.0 (5.25 against 4.74)" in warnings[1]
 
@@ -82,7 +82,7 @@ def test_report_of_a_copy_without_a_strip_begins_with_its_denoised_rows(tmp_path
     first = re.search(r'<figure id="(denoise_[^"]*)"', page)
     assert first is not None
     assert first.start() < page.index('<h2 id="run">')
-    assert "What they see, and what they answer: no arrays of “denoise_rows”." in page
+    assert "What the models see and answer: no arrays of “denoise_rows”." in page
 
 
 def test_style_gives_no_two_models_the_same_colour_and_marker(monkeypatch: pytest.MonkeyPatch) -> None:

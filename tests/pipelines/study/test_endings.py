@@ -40,7 +40,7 @@ def test_translated_logs_an_unexpected_error(tmp_path: Path) -> None:
 def test_translated_names_a_lost_store(tmp_path: Path) -> None:
     error = ends(Store(tmp_path / "gone"), OSError("no route to host"))
     assert isinstance(error, UserError)
-    assert "no route to host; once it answers, run the same command again to continue" in str(error)
+    assert "no route to host; when it answers again, run the same command to continue" in str(error)
 
 
 def test_translated_asks_whether_ray_has_died(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
