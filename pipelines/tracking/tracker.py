@@ -117,15 +117,6 @@ class Tracker:
                 self._warn(f"MLflow does not have all of this study yet: {again}")
             return done
 
-    def close(self) -> None:
-        """End the study's runs as KILLED, unless `finish` was called."""
-        self.finish("KILLED")
-
-    def run_ids(self) -> dict[str, str]:
-        """spec_id -> MLflow run id, as far as known. While MLflow is away they are those of an earlier session."""
-        with self._lock:
-            return dict(self._file.get("runs", {}))
-
     @property
     def view_paths(self) -> dict[str, str]:
         """Paths in MLflow's UI, to put after its host and port. {} if MLflow was never reached.

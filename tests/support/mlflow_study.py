@@ -70,6 +70,12 @@ def write_tables(store: Store, specs: list[RunSpec], scratch: Path) -> None:
     store.write_bytes("tables/internals.parquet", (scratch / "internals.parquet").read_bytes())
 
 
+def run_ids(store: Store) -> dict[str, str]:
+    """spec_id -> run id, as the study's folder has them."""
+    runs: dict[str, str] = store.read_json("mlflow.json")["runs"]
+    return runs
+
+
 def drain(tracker):
     for _ in range(50):
         if tracker.sync():

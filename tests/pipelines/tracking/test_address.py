@@ -152,4 +152,4 @@ def test_tracker_warns_once_without_tracebacks_of_a_database_that_is_locked(
     tracker._retry_at = 0.0
     drain(tracker)
     assert "is back" in warnings[1]
-    tracker.close()
+    tracker.finish("KILLED")

@@ -19,6 +19,7 @@ from tests.support.mlflow_study import (
     logged_models,
     make_spec,
     open_tracker,
+    run_ids,
     snapshot,
     write_tables,
 )
@@ -119,10 +120,9 @@ def test_tracker_projects_a_whole_study(uri, store, tmp_path):
         shown = json.loads(tags[f"mlflow.sharedViewState.{key}"])
         page = client.search_runs([store.read_json("mlflow.json")["experiment_id"]], shown["searchFilter"])
         assert len(page) == {"models": 4, "sigma": 3}[view]
-    assert store.read_json("mlflow.json")["runs"] == tracker.run_ids()
-    assert tracker.run_ids().keys() == {spec.spec_id for spec in specs}
+    assert run_ids(store).keys() == {spec.spec_id for spec in specs}
     best = {name: client.get_model_version_by_alias(name, "best").run_id for name in ("digits-uvb", "digits-deen")}
-    assert best["digits-uvb"] == tracker.run_ids()[specs[1].spec_id]  # at the largest sigma
+    assert best["digits-uvb"] == run_ids(store)[specs[1].spec_id]  # at the largest sigma
     table = json.loads(_artifact(client, runs, uri, "tables/losses.json"))
     assert table["columns"][:5] == [
         "model",
@@ -164,14 +164,14 @@ def test_tracker_changes_nothing_when_it_syncs_again(uri, tmp_path):
     tracker = open_tracker(uri, store)
     drain(tracker)
     tracker.finish("FINISHED")
-    before, models = snapshot(uri), logged_models(uri)
+    before, ids, models = snapshot(uri), run_ids(store), logged_models(uri)
     assert models == 2
     for _ in range(2):
         again = open_tracker(uri, store)
         drain(again)
         drain(again)
         assert again.finish("FINISHED")
-        assert again.run_ids() == tracker.run_ids()
+        assert run_ids(store) == ids
     assert snapshot(uri, deleted=True) == before
     assert logged_models(uri) == models
     assert len(open_client(uri).search_model_versions("name = 'digits-uvb'")) == 2  # one for each noise level

@@ -6,7 +6,18 @@ from pipelines.files.store import Store
 from pipelines.tracking.connection import open_client
 from pipelines.tracking.thread import Tracking
 from pipelines.tracking.tracker import Tracker
-from tests.support.mlflow_study import START, begin, by_name, complete, drain, make_spec, open_tracker, snapshot, write_curves
+from tests.support.mlflow_study import (
+    START,
+    begin,
+    by_name,
+    complete,
+    drain,
+    make_spec,
+    open_tracker,
+    run_ids,
+    snapshot,
+    write_curves,
+)
 
 
 def test_tracker_kills_runs_of_a_stopped_study_and_resumes_them(uri, tmp_path):
@@ -19,8 +30,8 @@ def test_tracker_kills_runs_of_a_stopped_study_and_resumes_them(uri, tmp_path):
     drain(tracker)
     runs = by_name(uri)
     assert {n: r["status"] for n, r in runs.items()} == {"digits": "RUNNING", "uvb σ=1": "RUNNING", "deen σ=1": "FINISHED"}
-    tracker.close()
-    runs = by_name(uri)
+    tracker.finish("KILLED")
+    runs, before = by_name(uri), run_ids(store)
     assert {n: r["status"] for n, r in runs.items()} == {"digits": "KILLED", "uvb σ=1": "KILLED", "deen σ=1": "FINISHED"}
     assert not tracker.sync()
 
@@ -34,7 +45,7 @@ def test_tracker_kills_runs_of_a_stopped_study_and_resumes_them(uri, tmp_path):
     runs = by_name(uri)
     assert {r["status"] for r in runs.values()} == {"FINISHED"}
     assert [p[0] for p in runs["uvb σ=1"]["history"]["epoch/train_loss"]] == [1, 2, 3, 4]
-    assert resumed.run_ids() == tracker.run_ids()
+    assert run_ids(store) == before
 
 
 def test_tracker_fails_a_model_that_never_ended(uri, tmp_path):
@@ -78,12 +89,12 @@ def test_tracker_kills_half_trained_models_of_an_earlier_command(uri, tmp_path):
             complete(store, specs[2])
         tracker = open_tracker(uri, store)
         drain(tracker)
-        runs = {k: snapshot(uri)[run_id]["status"] for k, run_id in tracker.run_ids().items()}
+        runs = {k: snapshot(uri)[run_id]["status"] for k, run_id in run_ids(store).items()}
         assert runs == {killed: "KILLED", new: "KILLED", asked: status}
         assert tracker.finish("FINISHED")
-        runs = {k: snapshot(uri)[run_id]["status"] for k, run_id in tracker.run_ids().items()}
+        runs = {k: snapshot(uri)[run_id]["status"] for k, run_id in run_ids(store).items()}
         assert runs == {killed: "KILLED", new: "KILLED", asked: "FINISHED" if ended else "FAILED"}
-    ends = {open_client(uri).get_run(tracker.run_ids()[k]).info.end_time for k in (killed, new)}
+    ends = {open_client(uri).get_run(run_ids(store)[k]).info.end_time for k in (killed, new)}
     assert ends == {int((START + 4) * 1000)}  # when its last epoch ended
 
 
@@ -106,16 +117,17 @@ def test_tracker_gives_new_runs_to_a_folder_begun_anew(uri, tmp_path):
     first = open_tracker(uri, store)
     first.sync()
     first._monitor.stop()  # as if the process had been killed
+    old = run_ids(store).values()
     store.remove("")
     begin(store, make_spec("uvb", 1.0), epochs=1)
     second = open_tracker(uri, store)
     second.sync()
     runs = snapshot(uri)
-    new = second.run_ids().values()
+    new = run_ids(store).values()
     assert [len(runs[k]["history"]["epoch/train_loss"]) for k in new] == [1]
-    assert {r["status"] for k, r in runs.items() if k in first.run_ids().values()} == {"KILLED"}
+    assert {r["status"] for k, r in runs.items() if k in old} == {"KILLED"}
     assert sorted(r["status"] for r in runs.values()) == ["KILLED", "KILLED", "RUNNING", "RUNNING"]
-    second.close()
+    second.finish("KILLED")
 
 
 def test_tracking_ends_runs_of_a_study_that_ends_at_once(uri, tmp_path):

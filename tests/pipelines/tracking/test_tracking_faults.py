@@ -17,6 +17,7 @@ from tests.support.mlflow_study import (
     logged_models,
     make_spec,
     open_tracker,
+    run_ids,
     write_curves,
     write_tables,
 )
@@ -79,7 +80,7 @@ def test_tracker_tells_a_refusal_once_and_goes_on(uri, tmp_path):
     assert len(warnings) == 1
     assert "tables/broken.parquet" in warnings[0]
     assert len(by_name(uri)["uvb σ=1"]["history"]["epoch/train_loss"]) == 2
-    tracker.close()
+    tracker.finish("KILLED")
 
 
 @pytest.mark.parametrize("error", BROKEN.values(), ids=BROKEN)
@@ -103,7 +104,7 @@ def test_tracker_blames_a_failing_folder_and_not_mlflow(uri, tmp_path, monkeypat
     assert warnings[0].endswith("); MLflow will catch up")
     assert warnings[1] == f"the study's folder {store.uri} is back"
     assert len(by_name(uri)["uvb σ=1"]["history"]["epoch/train_loss"]) == 3
-    tracker.close()
+    tracker.finish("KILLED")
 
 
 @pytest.mark.parametrize("status", ["KILLED", "FINISHED"])
@@ -138,8 +139,8 @@ def test_tracker_goes_on_without_one_unreadable_file(uri, tmp_path, monkeypatch)
         f"MLflow goes without {bad.rpartition('/')[0]}: the study's folder {store.uri} cannot be read or written",
         f"the study's folder {store.uri} is back",
     ]
-    assert len(tracker.run_ids()) == 1
-    tracker.close()
+    assert len(run_ids(store)) == 1
+    tracker.finish("KILLED")
 
 
 def _raiser(error):
@@ -155,12 +156,12 @@ def test_tracker_warns_once_of_a_server_that_is_away(tmp_path):
     began = time.monotonic()
     tracker = open_tracker("http://127.0.0.1:9", store, warnings)
     assert not tracker.sync()
-    tracker.close()
+    tracker.finish("KILLED")
     assert time.monotonic() - began < 15
     assert "cannot be reached" in warnings[0]
     assert "run the same command again" in warnings[1]
     assert len(warnings) == 2
-    assert tracker.run_ids() == {}
+    assert run_ids(store) == {}
 
 
 @pytest.fixture
@@ -204,6 +205,6 @@ def test_tracker_catches_up_with_a_server_that_was_away(server, tmp_path, monkey
     assert "tables/tables/losses.json" in runs["digits"]["artifacts"]
     from pipelines.tracking import model_registry as models
 
-    run_id = tracker.run_ids()[specs[1].spec_id]
+    run_id = run_ids(store)[specs[1].spec_id]
     assert models.load(f"runs:/{run_id}/model", server.address).spec == specs[1]
     assert models.load("models:/digits-uvb@best", server.address).spec == specs[1]
