@@ -20,12 +20,14 @@ from uvb.spec import RECIPES, DataRef, RunSpec, Shape
 from uvb.training.objectives import OBJECTIVES
 from uvb.training.state import steps_per_epoch
 
-# Bytes for each parameter
+# bytes for each parameter
 GRADIENT_BYTES = 4  # in an all-reduce: float32
 STATE_BYTES = 16  # in a checkpoint: weights, their average, two moments
 DEVICE_BYTES = 20  # on each device: weights, their average, two moments, the gradient
 UPDATE_BYTES = 40  # moved through memory in each step: to update by Adam, to average, to zero the gradient
+
 HIDDEN = 2 / 3  # share of a step's arithmetic that is the backward pass, during which DDP runs the all-reduce
+CHECKPOINT_SECONDS = 30.0  # between two checkpoints of a training
 
 
 @dataclass(frozen=True)
@@ -151,10 +153,10 @@ def step_seconds(work: Work, machine: Machine, workers: int = 1) -> float:
     return machine.overhead + arithmetic + update + waiting
 
 
-def training_seconds(work: Work, machine: Machine, workers: int = 1, checkpoint_seconds: float = 30.0) -> float:
-    """Seconds of a training including start-up. Every `checkpoint_seconds` all workers wait until a checkpoint is saved."""
+def training_seconds(work: Work, machine: Machine, workers: int = 1) -> float:
+    """Seconds of a training including start-up. Every `CHECKPOINT_SECONDS` all workers wait until a checkpoint is saved."""
     saving = work.checkpoint_bytes / machine.disk
-    return machine.startup + work.steps * step_seconds(work, machine, workers) * (1 + saving / checkpoint_seconds) + saving
+    return machine.startup + work.steps * step_seconds(work, machine, workers) * (1 + saving / CHECKPOINT_SECONDS) + saving
 
 
 def study_seconds(works: Sequence[Work], machine: Machine, devices: int, workers: int) -> float:

@@ -4,10 +4,12 @@ import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import matplotlib
+
 from pipelines.files.study_files import StudyFiles, write
 from pipelines.reporting import facts, loss_tables, model_tables, pair_tables
 from pipelines.reporting.figures import Study, drawings
-from pipelines.reporting.figures.style import theme
+from pipelines.reporting.figures.style import THEME
 from pipelines.reporting.headlines import headlines, lone_headlines
 from pipelines.reporting.inline import Inline, inlined, store_figures, stored_figures, viewer
 from pipelines.reporting.render import render, said
@@ -84,7 +86,7 @@ def draw_all(study: Study) -> tuple[list[Section], list[str]]:
         bare = kept and any(study.of_models(drawing.needs))
         problem = f"{'no arrays' if bare else 'no results'} of “{drawing.needs}”{'' if bare else _how(drawing.needs)}"
         try:
-            with theme():
+            with matplotlib.rc_context(THEME):
                 figures += map(inlined, drawing.pictures(study))
         except UserError:
             raise

@@ -51,7 +51,7 @@ def output_folder(path: Path) -> Path:
         raise UserError(f"cannot write into {path}: {error.strerror}; choose another --out") from error
 
 
-def save_animation(frames: Tensor, path: Path, zoom: int, milliseconds: int = 120) -> None:
-    """Write frames (T, C, H, W) as an endless GIF."""
+def save_animation(frames: Tensor, path: Path, zoom: int) -> None:
+    """Write frames (T, C, H, W) as an endless GIF, 120 ms each."""
     pictures = [to_pil(frame, zoom) for frame in frames]
-    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0)
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=120, loop=0)

@@ -4,7 +4,7 @@
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -118,15 +118,7 @@ def sampling(files: StudyFiles) -> pd.DataFrame:
     return frame("sampling", rows)
 
 
-TABLES: dict[str, Callable[[StudyFiles], pd.DataFrame]] = {
-    "losses": losses,
-    "internals": internals,
-    "curves": curves,
-    "capacity": capacity,
-    "pairs": pairs,
-    "references": references,
-    "sampling": sampling,
-}
+TABLES = {make.__name__: make for make in (losses, internals, curves, capacity, pairs, references, sampling)}
 
 
 def make_tables(files: StudyFiles) -> dict[str, pd.DataFrame]:

@@ -81,10 +81,6 @@ class TrainingProgress:
         """Whether each of `specs` has an outcome."""
         return all(spec.spec_id in self.outcome for spec in specs)
 
-    @property
-    def finished(self) -> int:
-        return len(self.outcome)
-
     def share(self, spec: RunSpec) -> float:
         """How much of a model's training is done, in [0, 1]."""
         now = self.now[spec.spec_id]
@@ -132,9 +128,9 @@ class TrainingProgress:
             table.add_row(Text(name_of(spec), "bold"), ProgressBar(spec.recipe.epochs, epoch, width=24), *said)
             parts.append(f"{name_of(spec)} " + ", ".join(said))
         left = self.seconds_left()
-        waiting = left is None and not self.running and self.finished < len(self.specs)
+        waiting = left is None and not self.running and len(self.outcome) < len(self.specs)
         when = f"starting workers since {self.began}" if waiting else "" if left is None else f"about {clock(left)} left"
-        head = f"{self.finished}/{len(self.specs)} models trained"
+        head = f"{len(self.outcome)}/{len(self.specs)} models trained"
         share = f" ({math.floor(100 * done / total)}%)" if total else ""
         table.add_row(Text(head, "bold"), ProgressBar(1.0, done / total if total else 1.0, width=24), when)
         return Group(table), "; ".join([*parts, head + share, *([when] if when else [])])

@@ -234,10 +234,10 @@ def bars(names: Sequence[str], values: Sequence[float], errors: Sequence[float],
     return Chart({"width": WIDTH, "height": {"step": 30}, "data": {"values": rows}, "layer": layers})
 
 
-def histograms(groups: Sequence[tuple[str, np.ndarray, str]], x: str, y: str, count: int = 40) -> Chart:
-    """Histograms of (name, values (N,), colour) over common bins."""
+def histograms(groups: Sequence[tuple[str, np.ndarray, str]], x: str, y: str) -> Chart:
+    """Histograms of (name, values (N,), colour) over 40 common bins."""
     everything = np.concatenate([values for _, values, _ in groups])
-    edges = np.histogram_bin_edges(everything[np.isfinite(everything)], count)
+    edges = np.histogram_bin_edges(everything[np.isfinite(everything)], 40)
     rows = [
         {"series": name, "from": rounded(a), "to": rounded(b), "count": int(n)}
         for name, values, _ in groups

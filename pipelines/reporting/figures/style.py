@@ -1,10 +1,7 @@
 """How figures look: colours with a light and a dark shade, a colour and a marker for each model, matplotlib's settings."""
 
-from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any
-
-import matplotlib
 
 from uvb.models import model_names
 
@@ -123,8 +120,3 @@ def _spare_place(model: str) -> int:
 
 
 _UNREGISTERED: list[str] = []
-
-
-def theme() -> AbstractContextManager[None]:
-    """A context in which matplotlib draws with `THEME`."""
-    return matplotlib.rc_context(THEME)

@@ -11,7 +11,7 @@ import vl_convert
 from matplotlib.figure import Figure
 
 from pipelines.reporting.figures.chart import Chart
-from pipelines.reporting.figures.style import FILM, PALETTE, css, theme
+from pipelines.reporting.figures.style import FILM, PALETTE, THEME, css
 
 Drawn = Figure | Chart | Element  # what a drawing may return: a figure of matplotlib, a chart, or an SVG
 
@@ -68,7 +68,7 @@ def _element(figure: Drawn, name: str) -> Element:
     if isinstance(figure, Chart):
         return ElementTree.fromstring(vl_convert.vegalite_to_svg(figure.themed))
     file = io.StringIO()
-    with theme(), matplotlib.rc_context({"svg.hashsalt": name}):
+    with matplotlib.rc_context({**THEME, "svg.hashsalt": name}):
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
     return ElementTree.fromstring(file.getvalue())
 

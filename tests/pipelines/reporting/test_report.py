@@ -13,6 +13,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
@@ -24,7 +25,7 @@ from pipelines.reporting import cells, figures, loss_tables, model_tables, pair_
 from pipelines.reporting.facts import flat, run_facts
 from pipelines.reporting.figures import Picture, Study, drawings, register
 from pipelines.reporting.figures.images import rows_of_images, strip
-from pipelines.reporting.figures.style import PALETTE, theme
+from pipelines.reporting.figures.style import PALETTE, THEME
 from pipelines.reporting.figures.svg import file_name, standalone, to_svg
 from pipelines.reporting.headlines import headlines
 from pipelines.reporting.page import PARTS, build_report
@@ -277,8 +278,7 @@ def test_rows_of_images_keep_their_pixels() -> None:
     assert canvas.shape == (8, 26, 4)
     np.testing.assert_array_equal(canvas[:, 9:17, 0], images[1, 0])
     assert (canvas[:, 8, 3] == 0).all()
-    with theme():
-        svg = to_svg(rows_of_images([("row", images)], per_line=3), "x")
+    svg = to_svg(rows_of_images([("row", images)], per_line=3), "x")
     (data,) = re.findall(r"base64,([A-Za-z0-9+/=\s]+)", svg)
     head = base64.b64decode(re.sub(r"\s", "", data))
     assert int.from_bytes(head[16:20], "big") == 26
@@ -286,7 +286,7 @@ def test_rows_of_images_keep_their_pixels() -> None:
 
 
 def test_to_svg_escapes_text() -> None:
-    with theme():
+    with matplotlib.rc_context(THEME):
         figure = Figure()
         figure.add_subplot().set_xlabel("<b>&</b>")
         svg = to_svg(figure, file_name('a "b"/../c'), 'say "<x>"')

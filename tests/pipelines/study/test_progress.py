@@ -35,9 +35,9 @@ def test_progress_waits_for_a_store_that_does_not_answer(
     with monkeypatch.context() as away:
         away.setattr(Store, "exists", lambda *_: (_ for _ in ()).throw(OSError("curl: 28")))
         assert progress.read() == []
-        assert progress.finished == 0
+        assert len(progress.outcome) == 0
     progress.read()
-    assert progress.finished == 1
+    assert len(progress.outcome) == 1
 
 
 def test_progress_counts_work_and_tells_each_line_once(store: Store, digits: ImageSet) -> None:
@@ -49,7 +49,7 @@ def test_progress_counts_work_and_tells_each_line_once(store: Store, digits: Ima
     store.write_json(f"models/{specs[1].spec_id}/failed.json", {"error": "deen went wrong"})
     assert progress.read() == ["failed: deen went wrong"]
     assert progress.read() == []
-    assert progress.finished == 2
+    assert len(progress.outcome) == 2
     assert progress.work()[0] == progress.work()[1] == sum(map(training_flops, specs))
     assert [clock(s) for s in (5, 65, 3700)] == ["5 s", "1 min 5 s", "1 h 1 min"]
 
