@@ -80,7 +80,7 @@ class Bounded:
 
 
 def numbers(options: Any) -> Iterator[tuple[str, float]]:
-    """Yield (field name, number) for each number in a dataclass's fields, also for each number in a tuple."""
+    """Yield (field name, number) for each number in a dataclass's fields, including the numbers in tuples."""
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
         for each in value if isinstance(value, tuple) else (value,):

@@ -30,7 +30,7 @@ def command(
     """Parse the command line into `config`, call `run`, and exit with the code that it returns.
 
     Args:
-        resumes: running the same command again continues its work. Tell this to a person who interrupts it.
+        resumes: whether running the same command again continues its work. If so, say it when a person interrupts the command.
         presets: accept ``--config FILE``, a YAML file of options (`pipelines.study.presets`).
     """
     steady_streams()

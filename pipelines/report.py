@@ -22,8 +22,8 @@ class Args:
     """
 
     studies: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="STUDY [STUDY ...]")]
-    """Study folders as full_study.py writes them, e.g. outputs/digits, or copies by keep.py. Given one study, its report is
-    written into its folder. Given several, they are compared on one page."""
+    """Study folders as full_study.py writes them, e.g. outputs/digits, or copies by keep.py. The report of one study is
+    written into the study's folder. Several studies are compared on one page."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Where to write the comparison of several studies. Default: compare.html."""
     same: bool = False

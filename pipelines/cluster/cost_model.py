@@ -247,7 +247,7 @@ def speedup_table(machine: Machine) -> str:
 
 
 def study_table(machine: Machine) -> str:
-    """Times to train the comparison's 16 models on 1 to 256 devices, with one worker a model / the best number of workers."""
+    """Times to train the comparison's 16 models on 1 to 256 devices: with one worker a model, then with the best number."""
 
     def cell(works: list[Work], devices: int) -> str:
         workers = best_workers(works, machine, devices)
@@ -269,7 +269,7 @@ def clock(seconds: float) -> str:
 
 
 def document() -> str:
-    """All tables, as docs/scaling.md has them between its marks."""
+    """All tables, as they appear between the marks in docs/scaling.md."""
     parts = ["### What a training has to move", inputs_table(), "### The model against measurements", check_table()]
     for machine in (H200, L4):
         parts += [f"### One training, more devices: {machine.name}", speedup_table(machine)]

@@ -29,7 +29,7 @@ from uvb.training.state import TrainState, steps_per_epoch
 # How many times as long fp32 takes as bf16: 3.0 to 3.9 for training steps (docs/speed.md), 5 for matrix products alone.
 FP32_COST = 4.0
 PATIENCE = timedelta(minutes=10)  # how long workers wait for one another
-STEPS = 6  # to run for each kind of model; the first step also sets things up and is not timed
+STEPS = 6  # steps to run for each kind of model; the first one also sets things up and is not timed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +57,7 @@ def pace(spec: RunSpec, plan: Plan, images: ImageSet) -> Pace:
         now = time.monotonic()
         if progress.metrics is None:
             between.append(now - started)
-        elif steps > 2:  # since `started` came the epoch's last step and the probe
+        elif steps > 2:  # the time since `started` is that of the epoch's last step and the probe
             step = sorted(between[1:])[len(between[1:]) // 2]
             test = min(PROBE_IMAGES, len(images.test))
             return Pace(step, max(0.0, now - started - step) / (test + min(test, data.train_images)))
@@ -116,9 +116,9 @@ def _worker(rank: int, specs: Sequence[RunSpec], plan: Plan, images: ImageSet, f
 
 
 def fitted_machine(work: Work, step: float) -> Machine:
-    """A machine on which the cost model gives `step` seconds for a step of one worker."""
+    """A machine on which the cost model predicts `step` seconds for a step of one worker."""
     rest = TWO_CORES.overhead + UPDATE_BYTES * work.parameters / TWO_CORES.memory
-    arithmetic = max(step - rest, 0.1 * step)  # in seconds; at least a tenth, since `rest` may exceed a tiny network's step
+    arithmetic = max(step - rest, 0.1 * step)  # seconds; `rest` may exceed the step of a tiny network
     return dataclasses.replace(TWO_CORES, flops=work.batch * work.flops_per_image / arithmetic, share=1.0, startup=0.0)
 
 
@@ -136,15 +136,16 @@ def estimated_seconds(specs: Sequence[RunSpec], plan: Plan, images: ImageSet) ->
         for spec in own:
             work = Work.of(spec)
             machine = fitted_machine(work, measured.training(spec, images) / work.steps)
-            workers = plan.workers if plan.device != "cpu" else 1  # on CPUs the timed steps had all workers already
+            workers = plan.workers if plan.device != "cpu" else 1  # on CPUs the steps were timed with all workers
             found[spec.spec_id] = training_seconds(work, machine, workers)
     return found
 
 
 def measurement_flops(tasks: Sequence[Task], context: Context, trained_in: str) -> float:
-    """Operations of `tasks`, as operations in the trainings' precision `trained_in`.
+    """Operations of `tasks`. If they run in fp32 but the trainings in bf16, each operation counts `FP32_COST` times.
 
-    If the measurements use fp32 and the trainings bf16, each operation counts `FP32_COST` times.
+    Args:
+        trained_in: the precision of the trainings.
     """
     slower = FP32_COST if (context.plan.precision, trained_in) == ("fp32", "bf16") else 1.0
     specs, passes = [task.spec for task in tasks], 2  # a gradient takes a forward and a backward pass

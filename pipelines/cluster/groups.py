@@ -1,4 +1,4 @@
-"""Decide which models are trained together: give each model a plan, and split the models of a plan into equal groups."""
+"""Decide which models are trained together: give each model a plan, and split the models of a plan into groups."""
 
 import dataclasses
 import math
@@ -44,7 +44,7 @@ def require_honourable(plan: Plan, layout: Layout, has: Capacity) -> None:
     """Check that a stored plan can be used again.
 
     Raises:
-        UserError: it cannot, on this cluster or with the options given.
+        UserError: the plan cannot be used on this cluster, or with the options given.
     """
     problem = ""
     if plan.device != layout.device:
@@ -84,7 +84,7 @@ def balanced(specs: Sequence[RunSpec], groups: int) -> list[tuple[RunSpec, ...]]
 
 
 def fitted(layout: Layout, groups: Sequence[Group]) -> Layout:
-    """`layout`; if a stored plan has more workers, the same CPUs divided among that many workers."""
+    """Adapt `layout` to stored plans: if a plan has more workers, divide the same CPUs among that many workers."""
     workers = max(group.plan.workers for group in groups)
     if workers <= layout.workers:
         return layout

@@ -14,7 +14,7 @@ from uvb.machine import usable_cpus
 from uvb.spec import RunSpec
 
 TRIAL_CPUS = 0.01  # for a trial, which only waits for its workers; Ray refuses 0
-LEAST_CPUS = 0.01  # that a worker can have
+LEAST_CPUS = 0.01  # the least that a worker can have
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Layout:
 
     @property
     def threads(self) -> int:
-        """CPU threads of one worker: its CPUs, rounded, because the trial takes a small share of them."""
+        """CPU threads of one worker. Its CPUs are rounded, because the trial takes a small share of them."""
         return max(1, round(self.cpus_per_worker))
 
     @property
@@ -130,7 +130,7 @@ def cpu_share(nodes: Sequence[int], count: int, spare: float) -> float:
 def _gpu_layout(options: ClusterOptions, has: Capacity, specs: Sequence[RunSpec]) -> Layout:
     each = options.gpus_per_worker
     if not has.gpus:
-        raise UserError(f"--use-gpu, but {has}; if the cluster adds GPU nodes on demand, say how many GPUs with --expect-gpus")
+        raise UserError(f"you gave --use-gpu, but {has}; if the cluster adds GPU nodes on demand, give --expect-gpus, too")
     slots = sum(int(gpus / each + 1e-9) for gpus in has.node_gpus)  # a worker does not span nodes
     if not slots:
         most = max(has.node_gpus)

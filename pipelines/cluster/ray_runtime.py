@@ -29,12 +29,12 @@ from uvb.plan import Plan, resolve_plan
 ANSWER_SECONDS = 5.0  # how long to wait for a cluster's answer
 SOCKET_BYTES = 107  # Linux's limit for the path of a socket
 ASK_SECONDS = 5.0  # between two checks that a joined cluster is alive
-FIRST_WORKER_SECONDS = 900.0  # how long to wait for a worker's place; an autoscaler may have to start a machine first
+FIRST_WORKER_SECONDS = 900.0  # how long to wait for room for a worker, while an autoscaler may start a machine
 # The settings of pipelines/__init__.py that Ray needs on all nodes.
 CARRIED = ("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "RAY_TRAIN_COLLECTIVE_TIMEOUT_S", "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S",
            "RAY_CHDIR_TO_TRIAL_DIR", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "MLFLOW_DISABLE_TELEMETRY")  # fmt: skip
 
-_asked = 0.0  # time of the last such check
+_asked = 0.0  # time of the last check of a joined cluster
 
 
 def cluster_address(wanted: str) -> str | None:

@@ -39,7 +39,7 @@ class Settings:
     plan: Plan
     seed: int = 0
     scale: float = 1.0
-    data_dir: str = "data"  # has the other data sets that an experiment may need; its result names those that are absent
+    data_dir: str = "data"  # the folder with other data sets; an experiment's result names those that are absent
 
     def key(self, task: str) -> str:
         """Hash the settings that this task's numbers depend on. The number of threads is not one of them."""
@@ -106,7 +106,7 @@ def unfinished(tasks: Sequence[Task], store: Store, settings: Settings) -> list[
 
 
 def trained(store: Store, spec: RunSpec) -> float | None:
-    """The time at which a model's training ended. It identifies the weights, since each training of a spec ends at its own."""
+    """The time at which a model's training ended. It identifies the weights: another training of the same spec has another."""
     time: float | None = store.find_json(f"models/{spec.spec_id}/done.json", Done).get("time")
     return time
 
@@ -116,8 +116,8 @@ def run_here(
 ) -> Iterator[tuple[Task, str]]:
     """Run tasks one after the other in this process. Yield each with "", or with the reason why it failed.
 
-    A failed task gets a failed.json and is not tried again. If the process was killed during a task, that task has failed too,
-    because it might have the next process killed as well.
+    A failed task gets a failed.json and is not tried again. A task during which an earlier process was killed counts as failed,
+    because this process might be killed, too.
 
     Args:
         left: returns the seconds that remain. When they are used up, no further task starts.
@@ -133,7 +133,7 @@ def run_here(
         else:
             store.write_json(f"{task.folder}/started.json", {})
             try:
-                run_task(task, store, settings)  # writes a new folder without started.json
+                run_task(task, store, settings)  # replaces the folder, so that started.json is gone
             except Exception as reason:  # a failed experiment must not stop the others
                 error = f"{type(reason).__name__}: {reason}"
         if error:
@@ -160,8 +160,8 @@ def run_task(task: Task, store: Store, settings: Settings) -> None:
 def write_result(store: Store, task: Task, result: Result, settings: Settings, of: float | None = None) -> None:
     """Write ``result.json`` and ``arrays.safetensors``: both of them, or neither.
 
-    Write a number that does not exist (NaN or infinite) as null, and its place into the list `undefined`. The report then says
-    that this number cannot be computed.
+    Write a number that does not exist (NaN or infinite) as null, and list its place in `undefined`. The report then says that
+    the number cannot be computed.
 
     Args:
         of: the time that identifies the weights (see `trained`).

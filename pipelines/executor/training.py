@@ -133,9 +133,9 @@ class Training:
     def _look(self) -> str:
         """Return how this model stands: "done", "failed", "fresh", or the name of its newest whole checkpoint."""
         if self.store.exists("done.json"):
-            self._try(lambda: self.store.remove("state"))  # a process that was killed right after it wrote done.json leaves it
+            self._try(lambda: self.store.remove("state"))  # the folder is left if a process was killed right after done.json
             return "done"
-        if self.store.exists("failed.json"):  # of this session, since each session first removes old ones
+        if self.store.exists("failed.json"):  # this session wrote it, since each session first removes old ones
             return "failed"
         before = self.store.find_json("progress.json", ProgressJson)
         stuck, where = before.get("stuck", 0) + 1, masked(self.store.join("state"))
@@ -217,7 +217,7 @@ class Training:
     def _save(self, state: TrainState) -> None:
         with self.store.folder(f"state/{state.global_step:09d}") as folder:
             state.save(folder, self.plan)
-        earlier = [name for name in self.store.list("state") if int(name) <= state.global_step]  # any later ones are damaged
+        earlier = [name for name in self.store.list("state") if int(name) <= state.global_step]  # later ones are damaged
         for name in earlier[:-KEPT_STATES]:
             self.store.remove(f"state/{name}")
 

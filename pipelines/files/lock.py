@@ -51,7 +51,7 @@ def study_lock(store: Store, study: str, say: Callable[[str], None] = lambda lin
     try:
         if descriptor is not None and _flocked(descriptor, study, store):
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, json.dumps(me, indent=1).encode(), 0)  # in place: a rename would lose the lock
+            os.pwrite(descriptor, json.dumps(me, indent=1).encode(), 0)  # write in place, since a rename would lose the lock
             yield lambda: None
         else:
             with _heartbeat_lock(store, study, me, say) as check:
@@ -70,7 +70,7 @@ def _lock_file(store: Store) -> int:
 
 
 def _flocked(descriptor: int, study: str, store: Store) -> bool:
-    """Take the operating system's lock. Return False if this disk has no locks, as some network disks."""
+    """Take the operating system's lock. Return False if the disk has no locks; some network disks have none."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -149,7 +149,7 @@ def _place() -> str:
 
 
 def _alive(store: Store, holder: dict[str, Any], say: Callable[[str], None]) -> bool:
-    """Whether a holder still runs. If it ran in this place, look for its process. If not, watch whether its file changes."""
+    """Whether a holder still runs. If its `place` is this one, look for its process. If not, watch whether its file changes."""
     if holder["place"] == _place():
         try:  # a later process may have the same id, but not the same start time
             return abs(psutil.Process(holder["pid"]).create_time() - holder["started"]) < 2.0

@@ -166,7 +166,7 @@ class Store:
                 self.fs.delete_file(self._at(prefix))
             elif kind == arrow.FileType.Directory:
                 if not self.local_path and self.exists(f"{prefix}/{MANIFEST}"):
-                    self.fs.delete_file(self._at(f"{prefix}/{MANIFEST}"))  # first, so that a half-removed folder is absent
+                    self.fs.delete_file(self._at(f"{prefix}/{MANIFEST}"))  # without it, the folder counts as absent
                 self.fs.delete_dir(self._at(prefix))
 
     @contextmanager

@@ -103,7 +103,7 @@ class StudyFiles:
         """The study's name in study.json, or the folder's name if study.json has none.
 
         Raises:
-            UserError: the name is not a plain name, so that a path with this name could lead elsewhere.
+            UserError: the name is not plain, so a path with it could lead out of its folder.
         """
         name = str(self.study.get("name") or self.root.resolve().name)
         return plain_name(name, f"correct it in {self.root / 'study.json'}")

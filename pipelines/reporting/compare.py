@@ -40,7 +40,7 @@ class Found:
 
     @property
     def losses(self) -> pd.DataFrame:
-        """Test losses of the main condition."""
+        """Test losses of the main condition (see `main_group`)."""
         losses = over_seeds(own_estimator(main_group(self.tables["losses"], self.files.asked))).assign(study=self.name)
         return losses[losses["split"] == "test"]
 

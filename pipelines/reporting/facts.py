@@ -17,7 +17,7 @@ from uvb.errors import UserError
 from uvb.plan import Plan
 
 WARNING = "warning: "  # how `ReadReport` begins its lines about doubtful data
-NAMED = 6  # models that a warning names
+NAMED = 6  # a warning names at most this many models
 
 
 def lead(models: list[Model]) -> str:

@@ -17,7 +17,7 @@ _TEXT = "spec_id first_id second_id run_id dataset checksum shape model widths r
 _WHOLE = "seed batch_size train_images parameters epochs epoch images steps steps_per_jump chains diverged classes_visited"
 _KINDS = {pa.string(): f"{_TEXT} variant sampler first second", pa.int64(): f"{_WHOLE} steps_to_all"}
 TYPES = {name: kind for kind, names in _KINDS.items() for name in names.split()}
-DESCRIPTION = "dataset model sigma seed recipe activation batch_size train_images widths parameters epochs"  # of a model
+DESCRIPTION = "dataset model sigma seed recipe activation batch_size train_images widths parameters epochs"  # of each model
 
 
 @dataclass(frozen=True)

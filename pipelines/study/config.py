@@ -44,15 +44,15 @@ class ClusterOptions(Bounded):
     """Which machines train, and how models share them."""
 
     num_workers: int = 0
-    """Data-parallel workers for each model. 0: as suits the cluster."""
+    """Data-parallel workers for each model. 0: chosen to suit the cluster."""
     use_gpu: bool = False
     """Train on GPUs. This is off by default, since an autoscaling cluster may show no GPU before its workers join."""
     cpus_per_worker: float = 0.0
-    """CPUs for each worker. 0: as suits the cluster."""
+    """CPUs for each worker. 0: chosen to suit the cluster."""
     gpus_per_worker: float = 1.0
     """GPUs for each worker, with --use-gpu."""
     concurrent_trials: int = 0
-    """How many groups of models train at the same time. 0: as suits the cluster."""
+    """How many groups of models train at the same time. 0: chosen to suit the cluster."""
     expect_cpus: int = 0
     """CPUs that an autoscaling cluster can grow to. 0: what it has now."""
     expect_gpus: int = 0
@@ -234,7 +234,7 @@ class SweepConfig(StudyConfig):
     questions: UVB with one part taken away (open question 1).
     train_size: the generalization gap against the number of training images (Remark 3).
     recipe: a search over learning rate, batch size and schedule.
-    recipe_details: the recipe with one change at a time, to choose among."""
+    recipe_details: one change of the recipe at a time, to choose the best."""
     study: str = ""
     """Name of the study, and of its folder under --storage. Default: data set and space, such as digits-capacity."""
     extra_models: Annotated[tuple[str, ...], arg(metavar="[MODEL ...]")] = ()

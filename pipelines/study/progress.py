@@ -30,7 +30,7 @@ class TrainingProgress:
     Args:
         tasks: how many measurements follow.
         seconds: how long the measurements take; 0 if only their operations are known.
-        operations: of the measurements, expected at the pace of the trainings; 0 if the measurements' seconds are known.
+        operations: how many operations the measurements take, at the pace of the trainings; 0 if their seconds are known.
     """
 
     def __init__(

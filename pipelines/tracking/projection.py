@@ -139,8 +139,8 @@ class Projection:
                 raise
             if name not in self._notes.warned:
                 self._notes.warned.add(name)
-                refusal = f"MLflow did not take {name} ({type(error).__name__}: {first_line(error)}); the files have it"
-                self._notes.warn(f"MLflow goes without {name}: {first_line(error)}" if unread else refusal)
+                refusal = f"MLflow refused {name} ({type(error).__name__}: {first_line(error)}); the study's files have it"
+                self._notes.warn(f"MLflow does not get {name}: {first_line(error)}" if unread else refusal)
         else:
             self._notes.failures.pop(name, None)
         self._projected[name] = files
@@ -153,7 +153,7 @@ class Projection:
         return True
 
     def _study(self) -> None:
-        """The parent run: settings, provenance, and the study's numbers as description and metrics."""
+        """Log the parent run: settings, provenance, and the study's numbers, as a description and as metrics."""
         settings = flat({k: v for k, v in self._content.items() if k != "provenance"})
         self.parent.log(params=settings, tags=self._provenance() | self.parent.now(settings))
         losses, pairs = (self.folder.rows(f"tables/{name}.parquet") for name in ("losses", "pairs"))
@@ -184,7 +184,7 @@ class Projection:
         self._values = model_values(self.folder.rows("tables/losses.parquet"), self.folder.rows("tables/internals.parquet"))
 
     def _model(self, spec_id: str, files: Stamps) -> None:
-        """A model's run: its spec and plan, its curves, and how its training ended."""
+        """Log a model's run: its spec and plan, its curves, and how its training ended."""
         read = {path.removeprefix(f"models/{spec_id}/"): self.folder.read_json(path) for path in files}
         if read.get("spec.json") is None:
             return

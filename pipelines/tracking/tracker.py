@@ -1,4 +1,4 @@
-"""Keep MLflow up to date with a study. A server that is away costs only delay, since the files are the truth."""
+"""Keep MLflow up to date with a study. A server that is away costs only a delay, since the files have everything."""
 
 import json
 import socket
@@ -24,8 +24,8 @@ from uvb.errors import UserError
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-BACKOFF_SECONDS = (5.0, 30.0)  # first and longest pause before asking a server that is away again
-FINISH_SECONDS = 30.0  # how long the end of a study waits for such a server
+BACKOFF_SECONDS = (5.0, 30.0)  # first and longest pause between two attempts to reach a server that is away
+FINISH_SECONDS = 30.0  # how long the end of a study waits for a server that is away
 SYSTEM_METRICS_SECONDS = 5.0
 
 

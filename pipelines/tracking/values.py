@@ -69,10 +69,11 @@ def experiment_values(task: str, result: Mapping[str, Any]) -> dict[str, float]:
 
 
 def lines_over_sigma(losses: Rows) -> dict[str, dict[tuple[str, int], float]]:
-    """Line -> (metric, step 100 σ) -> mean over seeds, for lines of several σ: ``loss_over_sigma`` and ``train_…``.
+    """Line -> (metric, step) -> mean over seeds, for each line with several σ. The step is 100 σ.
 
-    Each kind of model has a line, and a second line for the paper's figures. The exact references have lines too. If 100 σ is
-    not a whole number at every level, the step is a larger multiple of σ. Then the metric is ``loss_over_1000_sigma``, say.
+    The metrics are ``loss_over_sigma`` and ``train_loss_over_sigma``. Each kind of model has a line, and a second line for the
+    paper's figures. The exact references have lines, too. If 100 σ is not a whole number at every level, the step is a larger
+    multiple of σ, and the metric's name tells which: ``loss_over_1000_sigma``.
     """
     own = _judged_by_own(losses)
     rows = [row for row in losses if row["estimator"] == own[row["spec_id"]]]

@@ -81,7 +81,7 @@ def test_full_disk_loses_nothing(small_disk: SmallDisk, tmp_path: Path, digits: 
             r"asked for \d workers? of 5000 CPUs each, but this machine has \d+ CPUs?.*the most on one node",
         ),
         (["--concurrent-trials", "5000", "--cpus-per-worker", "1"], r"asked for 5000 trials at a time.*this machine has"),
-        (["--use-gpu", "--gpus-per-worker", "500"], r"asked for .*GPU|--use-gpu, but this machine has"),
+        (["--use-gpu", "--gpus-per-worker", "500"], r"asked for .*GPU|you gave --use-gpu, but this machine has"),
     ],
 )
 def test_impossible_requests_end_within_seconds(tmp_path: Path, wrong: list[str], said: str) -> None:

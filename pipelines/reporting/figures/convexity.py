@@ -26,6 +26,6 @@ def pictures(study: Study) -> Iterator[Picture]:
     """A picture for each model."""
     for model, result in study.of_models("convexity"):
         values = result.values
-        caption = f"{named(model.spec)}. A learned energy need not keep the bound."
+        caption = f"{named(model.spec)}. A learned energy need not satisfy the bound."
         figure = draw(values["bound"], values["measured"], model.spec.model, values.get("exact", ()))
         yield Picture(f"convexity_{model.spec_id}", caption, figure)

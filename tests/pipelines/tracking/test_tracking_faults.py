@@ -136,7 +136,7 @@ def test_tracker_goes_on_without_one_unreadable_file(uri, tmp_path, monkeypatch)
     drain(tracker)
     assert [w.split(" (")[0] for w in warnings] == [
         f"the study's folder {store.uri} cannot be read or written",
-        f"MLflow goes without {bad.rpartition('/')[0]}: the study's folder {store.uri} cannot be read or written",
+        f"MLflow does not get {bad.rpartition('/')[0]}: the study's folder {store.uri} cannot be read or written",
         f"the study's folder {store.uri} is back",
     ]
     assert len(run_ids(store)) == 1
