@@ -33,8 +33,8 @@ class Denoise(Bounded):
     seed: int = 0
     """Seed of the added noise and of the model's latent draws."""
     out: Path = Path("denoised")
-    """Folder for a PNG of each image, in the model's size, and overview.png: noisy above, denoised below, enlarged. Images with
-    neither 1 nor 3 channels go to denoised.npz instead, as the array images (N, C, H, W)."""
+    """Folder for a PNG of each denoised image, in the model's size, and overview.png, which shows noisy images above denoised
+    ones. Images that do not have 1 or 3 channels go to denoised.npz instead, as the array images of shape (N, C, H, W)."""
     tracking_uri: Annotated[str | None, tyro.conf.arg(metavar="URI")] = None
     """MLflow's address for runs:/ and models:/. Default: mlflow.db in this folder."""
 

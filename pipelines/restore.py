@@ -40,8 +40,8 @@ class Restore(Bounded):
     seed: int = 0
     """Seed of every random draw."""
     out: Path = Path("restored")
-    """Folder for overview.png (rows: clean, measured, mean of the jumps, their spread) and restored.npz (mean, spread and
-    measured)."""
+    """Folder for overview.png (rows: clean, measured, mean of the jumps, spread of the jumps) and restored.npz (arrays: mean,
+    spread, measured)."""
     tracking_uri: Annotated[str | None, tyro.conf.arg(metavar="URI")] = None
     """MLflow's address for runs:/ and models:/. Default: mlflow.db in this folder."""
 

@@ -43,7 +43,7 @@ class Sample(Bounded):
     """Seed of the starts and of every step. The same seed gives the same samples on the same kind of device."""
     out: Path = Path("samples")
     """Folder for walk.png and walk.gif (the first chain), chains.png (the last jump of all chains) and samples.npz (the array
-    jumps, of shape (jumps, chains, C, H, W)). Older files are replaced. Only images of 1 or 3 channels have pictures."""
+    jumps, of shape (jumps, chains, C, H, W)). Older files are replaced. Only images of 1 or 3 channels are drawn."""
     tracking_uri: Annotated[str | None, tyro.conf.arg(metavar="URI")] = None
     """MLflow's address for runs:/ and models:/. Default: mlflow.db in this folder."""
 

@@ -127,8 +127,10 @@ def make_tables(files: StudyFiles) -> dict[str, pd.DataFrame]:
         made = {name: build(files) for name, build in TABLES.items()}
     except (ValueError, OverflowError) as error:
         line = " ".join(str(error).split())
-        raise UserError(f"{files.root}: its results make no table ({line}); run the study again") from error
-    for name, table in made.items() if files.kept else ():  # a copy has no losses by image, an old one no experiments' numbers
+        raise UserError(f"{files.root}: no table can be made from its results ({line}); run the study again") from error
+    for name, table in (
+        made.items() if files.kept else ()
+    ):  # a copy lacks the losses of single images; an old copy lacks all results
         stored = files.root / "tables" / f"{name}.parquet"
         if table.empty and stored.is_file():
             made[name] = read_table(stored, name)

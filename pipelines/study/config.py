@@ -28,7 +28,8 @@ class StorageOptions(Bounded):
     storage: str = os.environ.get("UVB_STORAGE", "outputs")
     """Where studies are kept: a folder, or a URI such as s3://bucket/studies. UVB_STORAGE changes the default."""
     tracking_uri: Annotated[str | None, arg(metavar="URI")] = None
-    """MLflow's store: sqlite:///..., http://host:port. Default: mlflow.db in the working directory."""
+    """MLflow's store: sqlite:///... or http://host:port. Default: MLFLOW_TRACKING_URI if it is set, else mlflow.db in the
+    working directory."""
     checkpoint_seconds: float = 30.0
     """Seconds between two checkpoints of a training."""
     dry_run: bool = False
@@ -81,7 +82,7 @@ class MeasureOptions(Bounded):
     """How trained models are measured."""
 
     experiments: Annotated[tuple[str, ...], arg(metavar="EXPERIMENT ...")] = ("default",)
-    """Downstream tasks for each trained model: losses, internals, denoise_rows, walk_jump, walk_jump_<sampler>, energies,
+    """Experiments on each trained model: losses, internals, denoise_rows, walk_jump, walk_jump_<sampler>, energies,
     one_z, nebula, decoder_samples, likelihood, detection, jump_quality, mixing, restoration, convexity, score_error, mixture,
     or default, or all."""
     eval_images: int = 10_000
@@ -125,7 +126,7 @@ class ModelOptions(Bounded):
     models: Annotated[tuple[str, ...], arg(metavar="MODEL ...")] = ("uvb", "deen")
     """Models trained at every noise level: uvb, deen, vae, sigma_vae, uvb_laplace, direct, quadratic_ae, uvb_mean, ..."""
     sigmas: Annotated[tuple[float, ...], arg(metavar="SIGMA ...")] = SIGMAS
-    """Noise levels, in units of pixels in [0, 1]."""
+    """Noise levels σ, where pixels are in [0, 1]."""
     extra_models: Annotated[tuple[str, ...], arg(metavar="[MODEL ...]")] = ("vae",)
     """Models trained at the largest noise level only: by default the plain VAE of Tables 4-5."""
     seeds: Annotated[tuple[int, ...], arg(metavar="SEED ...")] = (0,)
@@ -152,11 +153,11 @@ class DataOptions(Bounded):
     study: str = ""
     """Name of the study, and of its folder under --storage. Default: the data set's name."""
     data_dir: str = "data"
-    """The folder of named data sets. Absent ones are downloaded to it."""
+    """The folder of named data sets. A data set that is not there is downloaded."""
     image_column: Annotated[str | None, arg(metavar="NAME")] = None
     """The column of images in your own Parquet. Default: image, img or pixel_values."""
     label_column: Annotated[str | None, arg(metavar="NAME")] = None
-    """The column of labels in your own Parquet. Default: label or labels, where there is one."""
+    """The column of labels in your own Parquet. Default: label or labels, if there is one."""
     split: Annotated[tuple[str, ...], arg(metavar="[SPLIT=NAME ...]")] = ()
     """Which splits of your own data to use: train=NAME test=NAME, where NAME+NAME joins two. Default: found by their names."""
     resize: int = 0
@@ -240,7 +241,7 @@ class SweepConfig(StudyConfig):
     extra_models: Annotated[tuple[str, ...], arg(metavar="[MODEL ...]")] = ()
     """Only for full_study.py; a sweep's models are --models."""
     experiments: Annotated[tuple[str, ...], arg(metavar="EXPERIMENT ...")] = ("losses",)
-    """Downstream tasks for each trained model: names, or default, or all."""
+    """Experiments on each trained model: names, or default, or all."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

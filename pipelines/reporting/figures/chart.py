@@ -104,9 +104,9 @@ def lines(
 
     Args:
         zero: draw the zero line.
-        whole: the horizontal axis takes whole numbers only, such as epochs.
-        domain: the part of the vertical axis that is shown at first.
-        across: the ends of the horizontal axis, where several charts share it. Such a chart has lines in any case.
+        whole: put ticks of the horizontal axis at whole numbers only, as for epochs.
+        domain: the range of the vertical axis before a reader zooms.
+        across: the ends of the horizontal axis, if several charts share it. Such a chart always has lines.
         sides: what small values mean, and what large values mean, as words beside the axis.
     """
     shown = [s for s in series if s.rows]
@@ -139,7 +139,7 @@ def lines(
 
 
 def _dots(shown: Sequence[Series], titles: tuple[str, str], values: dict[str, Any], zero: bool) -> Chart:
-    """A row for each series, whose points are all at one place `titles[0]`. As lines they would lie on each other.
+    """A row for each series. All points are at the same x, `titles[0]`, so lines would cover each other.
 
     A series whose values are all outside the domain of `values` has no row.
     """
@@ -181,7 +181,7 @@ def _bars(rows: Sequence[dict[str, Any]], encoding: dict[str, Any]) -> list[dict
 def _axis(
     name: str, title: str | list[str], log: bool, scale: dict[str, Any], axis: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """An axis of numbers that need not begin at zero."""
+    """A numeric axis that need not begin at zero."""
     how = {"type": "log" if log else "linear", "zero": False, **scale}
     return {"field": name, "type": "quantitative", "title": title, "scale": how} | ({"axis": axis} if axis else {})
 
@@ -189,7 +189,7 @@ def _axis(
 def _points(
     shown: Sequence[Series], places: dict[str, Any], titles: tuple[str, str], colour: Any, scale: Any
 ) -> dict[str, Any]:
-    """The markers. They also carry the zoom and the values that hovering shows. `titles` name the fields x and y."""
+    """The layer of the markers, which also has the zoom and the tooltip. `titles` name the fields x and y."""
     shapes = [marker_path(s.shape or "stroke") for s in shown]
     filled = ["transparent" if s.hollow or not s.shape else css(s.colour) for s in shown]
     opacity = [1 if s.shape else 0 for s in shown]  # an invisible point can still be hovered over

@@ -60,11 +60,11 @@ def about(rows: pd.DataFrame, split: str) -> str:
     exact = "the training set's exact posterior mean" if split == "test" else "the exact floor, below which no model can go"
     paper = rows["paper_loss"].notna().any()
     if rows["sigma"].nunique() > 1:
-        said = f"Dashed: {exact}; fine dots: always answering the mean image, where its loss is low enough to show."
+        said = f"Dashed: {exact}; fine dots: always answering the mean image, if its loss is low enough to show."
         said += " Dotted: the paper's figures." if paper else ""
     else:
         reference = REFERENCES[split][1].capitalize()
-        said = f"{reference}: {exact}. Mean image: always answering it, where its loss is low enough to show."
+        said = f"{reference}: {exact}. Mean image: always answering it, if its loss is low enough to show."
         said += " Hollow: the paper's figures." if paper else ""
     _, high = compared(rows, split)
     above = rows[rows["loss"] > high]

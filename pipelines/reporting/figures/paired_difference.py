@@ -11,7 +11,7 @@ from pipelines.reporting.statistics import interval, main_group, main_models
 
 
 def draw(pairs: pd.DataFrame, domain: Ends | None = None, across: Ends | None = None) -> Chart:
-    """One line for each first model: its loss minus the loss of the most frequent second model. One data set and split.
+    """For one data set and split, a line for each first model: its loss minus that of the most frequent second model.
 
     `domain` and `across` are the ends of the vertical and of the horizontal axis.
     """
