@@ -42,10 +42,13 @@ class Denoise(Bounded):
 def denoise(config: Denoise) -> None:
     """Denoise, and print the paths of the files."""
     print(f"denoising {config.images} with {config.model}")
-    import numpy as np  # these imports take seconds, so they follow the first line
+    from pipelines.tracking.address import asked_model
+
+    reachable = asked_model(config.model, config.tracking_uri)  # asks while the next imports take seconds
+    import numpy as np
     import torch
 
-    from pipelines.reporting.pictures import CHANNELS_OF_PICTURES, grid, output_folder, to_pil, zoom_for
+    from pipelines.reporting.pictures import CHANNELS_OF_PICTURES, grid, output_folder, put, to_pil, zoom_for
     from pipelines.tracking import model_registry as models
     from uvb.accelerate.cpu import keep_large_buffers
     from uvb.data.readers.decode import Decoding
@@ -54,6 +57,7 @@ def denoise(config: Denoise) -> None:
     from uvb.noise import generator, normal
 
     keep_large_buffers()
+    reachable()
     model = models.load(config.model, config.tracking_uri).float()  # the model may have been trained in float64
     shape = model.spec.data.shape
     decoding = Decoding(background="" if config.background == "none" else config.background)
@@ -69,8 +73,7 @@ def denoise(config: Denoise) -> None:
         raise UserError(f"{config.images}: several files would be written as {repeated[0]}.png; rename one of the pictures")
     output_folder(config.out)
     if shape[0] not in CHANNELS_OF_PICTURES:
-        np.savez_compressed(config.out / "denoised.npz", images=x_hat.numpy())
-        print(config.out / "denoised.npz")
+        put(config.out / "denoised.npz", lambda path: np.savez_compressed(path, images=x_hat.numpy()))
         print(f"no pictures are drawn: these images have {shape[0]} channels, and only images of 1 or 3 can be drawn")
         return
     given = {config.images.resolve(), *(config.images.resolve().glob("*") if config.images.is_dir() else ())}
@@ -79,10 +82,9 @@ def denoise(config: Denoise) -> None:
             raise UserError(f"{config.out / name}.png is an input picture and would be overwritten; choose another --out")
     zoom = zoom_for(shape)
     for name, image in zip(names, x_hat, strict=True):
-        to_pil(image).save(config.out / f"{name}.png")
-        print(config.out / f"{name}.png")
-    to_pil(grid(torch.cat([y[:20], x_hat[:20]]), columns=min(20, len(y))), zoom).save(config.out / "overview.png")
-    print(config.out / "overview.png")
+        put(config.out / f"{name}.png", to_pil(image).save)
+    overview = grid(torch.cat([y[:20], x_hat[:20]]), columns=min(20, len(y)))
+    put(config.out / "overview.png", to_pil(overview, zoom).save)
 
 
 def main() -> None:

@@ -10,9 +10,12 @@ from pipelines.study.config import StudyConfig
 def full_study(config: StudyConfig) -> int:
     """Run the study. The last line printed is the report's address."""
     print(f"study {config.name} in {config.storage}")
-    from pipelines.study.session import run_study  # this import takes seconds, so it follows the first line
+    from pipelines.study.addresses import Addresses
 
-    report, failures = run_study(config)
+    addresses = Addresses(config)  # they are asked while the next import takes seconds
+    from pipelines.study.session import run_study
+
+    report, failures = run_study(config, addresses=addresses)
     for line in failures:
         print(f"failed: {line}")
     print(report)

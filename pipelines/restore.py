@@ -49,10 +49,13 @@ class Restore(Bounded):
 def restore(config: Restore) -> None:
     """Restore, and print the paths of the files."""
     print(f"restoring {config.images} with {config.model}")
-    import numpy as np  # these imports take seconds, so they follow the first line
+    from pipelines.tracking.address import asked_model
+
+    reachable = asked_model(config.model, config.tracking_uri)  # asks while the next imports take seconds
+    import numpy as np
     import torch
 
-    from pipelines.reporting.pictures import grid, output_folder, to_pil, zoom_for
+    from pipelines.reporting.pictures import grid, output_folder, put, to_pil, zoom_for
     from pipelines.tracking import model_registry as models
     from uvb.accelerate.cpu import keep_large_buffers
     from uvb.data.readers.decode import Decoding
@@ -64,6 +67,7 @@ def restore(config: Restore) -> None:
     from uvb.sampling.composed import measurement, restore
 
     keep_large_buffers()
+    reachable()
     energy = models.load(config.model, config.tracking_uri).float()  # the model may have been trained in float64
     if not isinstance(energy, Energy):
         raise UserError(f"{config.model} is an estimator without an energy; choose uvb or deen")
@@ -88,10 +92,13 @@ def restore(config: Restore) -> None:
     mean, spread = found.x_hat.mean((0, 2)), found.x_hat.transpose(0, 1).flatten(1, 2).std(1)
     shown = [x, picture(measured, observed, x), mean, spread / spread.max().clamp(min=1e-12)]
     columns = min(20, len(x))
-    to_pil(grid(torch.cat([row[:columns] for row in shown]), columns), zoom_for(shape)).save(config.out / "overview.png")
-    np.savez_compressed(config.out / "restored.npz", mean=mean.numpy(), spread=spread.numpy(), measured=observed.numpy())
-    for name in ("overview.png", "restored.npz"):
-        print(config.out / name)
+    overview = grid(torch.cat([row[:columns] for row in shown]), columns)
+    put(config.out / "overview.png", to_pil(overview, zoom_for(shape)).save)
+    maps = mean.numpy(), spread.numpy(), observed.numpy()
+    put(
+        config.out / "restored.npz",
+        lambda path: np.savez_compressed(path, mean=maps[0], spread=maps[1], measured=maps[2]),
+    )
 
 
 def main() -> None:

@@ -51,11 +51,14 @@ class Sample(Bounded):
 def sample(config: Sample) -> None:
     """Sample, and print the paths of the files."""
     print(f"sampling from {config.model}")
-    import numpy as np  # these imports take seconds, so they follow the first line
+    from pipelines.tracking.address import asked_model
+
+    reachable = asked_model(config.model, config.tracking_uri)  # asks while the next imports take seconds
+    import numpy as np
     import torch
 
     from pipelines.executor.walking import require_memory, walked
-    from pipelines.reporting.pictures import CHANNELS_OF_PICTURES, grid, output_folder, save_animation, to_pil, zoom_for
+    from pipelines.reporting.pictures import CHANNELS_OF_PICTURES, grid, output_folder, put, save_animation, to_pil, zoom_for
     from pipelines.tracking import model_registry as models
     from uvb.accelerate.cpu import keep_large_buffers
     from uvb.models.base import Energy
@@ -67,6 +70,7 @@ def sample(config: Sample) -> None:
     plan = resolve_plan(device=config.device, precision=config.precision)
     torch.set_num_threads(plan.threads)
     keep_large_buffers()
+    reachable()
     energy = models.load(config.model, config.tracking_uri, plan.device).float()  # the model may have been trained in float64
     if not isinstance(energy, Energy):
         raise UserError(f"{config.model} is an estimator without an energy, and walk-jump needs one; choose uvb or deen")
@@ -79,17 +83,16 @@ def sample(config: Sample) -> None:
     require_memory(config.chains, walk, shape)
     output_folder(config.out)  # raises before the walk rather than after it
     frames, state = walked(energy, walk, config.chains, config.seed, plan)
-    np.savez_compressed(config.out / "samples.npz", jumps=frames.numpy(), stopped_at=state.stopped_at.cpu().numpy())
-    print(config.out / "samples.npz")  # first, since the pictures below may fail
+    jumps, stopped_at = frames.numpy(), state.stopped_at.cpu().numpy()
+    # first, since the pictures below may fail
+    put(config.out / "samples.npz", lambda path: np.savez_compressed(path, jumps=jumps, stopped_at=stopped_at))
     if shape[0] not in CHANNELS_OF_PICTURES:
         print(f"no pictures are drawn: these images have {shape[0]} channels, and only images of 1 or 3 can be drawn")
         return
     zoom = zoom_for(shape)
-    to_pil(grid(frames[:, 0], columns=10), zoom).save(config.out / "walk.png")
-    to_pil(grid(frames[-1], columns=min(10, config.chains)), zoom).save(config.out / "chains.png")
-    save_animation(frames[:, 0], config.out / "walk.gif", 2 * zoom)
-    for name in ("walk.png", "chains.png", "walk.gif"):
-        print(config.out / name)
+    put(config.out / "walk.png", to_pil(grid(frames[:, 0], columns=10), zoom).save)
+    put(config.out / "chains.png", to_pil(grid(frames[-1], columns=min(10, config.chains)), zoom).save)
+    put(config.out / "walk.gif", lambda path: save_animation(frames[:, 0], path, 2 * zoom))
 
 
 def main() -> None:

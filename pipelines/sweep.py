@@ -9,7 +9,10 @@ from pipelines.study.config import SweepConfig
 def sweep(config: SweepConfig) -> int:
     """Run the sweep. The last line printed is the report's address."""
     print(f"study {config.name} in {config.storage}, a sweep over {config.space}")
-    from pipelines.files.store import Store  # these imports take seconds, so they follow the first line
+    from pipelines.study.addresses import Addresses
+
+    addresses = Addresses(config)  # they are asked while the next imports take seconds
+    from pipelines.files.store import Store
     from pipelines.study.leaderboard import leaderboard, ranking
     from pipelines.study.searching import asha_search
     from pipelines.study.session import run_study
@@ -19,7 +22,12 @@ def sweep(config: SweepConfig) -> int:
     space = get_space(config.space)
     search = asha_search(build_recipe(config).epochs) if space.kind == "search" else None
     report, failures = run_study(
-        config, sweep_specs, search, held_out=space.kind != "table", finishing=partial(leaderboard, space=config.space)
+        config,
+        sweep_specs,
+        search,
+        held_out=space.kind != "table",
+        finishing=partial(leaderboard, space=config.space),
+        addresses=addresses,
     )
     if not config.dry_run:
         print(*ranking(Store(Store(config.storage).join(config.name))), sep="\n")

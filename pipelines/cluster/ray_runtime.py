@@ -11,12 +11,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import grpc
 import ray
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipelines.cluster import compat
+from pipelines.cluster.address import connect
 from pipelines.cluster.layout import Capacity, Layout
 from pipelines.errors import CommandFailed, first_line
 from pipelines.files.masking import masked
@@ -26,54 +26,15 @@ from uvb.errors import UserError
 from uvb.machine import usable_cpus
 from uvb.plan import Plan, resolve_plan
 
-ANSWER_SECONDS = 5.0  # how long to wait for a cluster's answer
 SOCKET_BYTES = 107  # Linux's limit for the path of a socket
 ASK_SECONDS = 5.0  # between two checks that a joined cluster is alive
+CONNECT_SECONDS = 5.0  # how long to wait for its control server
 FIRST_WORKER_SECONDS = 900.0  # how long to wait for room for a worker, while an autoscaler may start a machine
 # The settings of pipelines/__init__.py that Ray needs on all nodes.
 CARRIED = ("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "RAY_TRAIN_COLLECTIVE_TIMEOUT_S", "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S",
            "RAY_CHDIR_TO_TRIAL_DIR", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "MLFLOW_DISABLE_TELEMETRY")  # fmt: skip
 
 _asked = 0.0  # time of the last check of a joined cluster
-
-
-def cluster_address(wanted: str) -> str | None:
-    """Return the address of the cluster to join, or None to start Ray on this machine.
-
-    Only a cluster made by `ray start` counts as running. Its head may be on this machine or elsewhere. A Ray that another study
-    started for itself does not count.
-
-    Args:
-        wanted: "local", an address, "auto" for a running cluster, or "" for a running cluster if there is one.
-
-    Raises:
-        UserError: no cluster has this address, or `wanted` is "auto" and no cluster runs.
-    """
-    if wanted == "local":
-        return None
-    given = wanted if wanted != "auto" else ""
-    variable = os.environ.get("RAY_ADDRESS", "")
-    named = given or (variable if variable not in ("auto", "local") else "")
-    found = named or (compat.running_address() if variable != "local" else None)
-    if not found:
-        if "auto" in (wanted, variable):
-            raise UserError("address auto: no running Ray cluster was found; start one, or give --address local")
-        return None
-    source = "--address" if given else "RAY_ADDRESS" if named else "the cluster of `ray start`,"
-    host, _, port = found.removeprefix("ray://").rpartition(":")
-    if found.startswith(("http://", "https://")):
-        submit = f"ray job submit --address {masked(found)}"
-        raise UserError(f"{source} {masked(found)} is a dashboard's address; give HOST:6379, or submit the study by `{submit}`")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise UserError(f"{source} {masked(found)}: an address is HOST:PORT, such as 10.0.0.1:6379, or auto, or local")
-    try:  # Ray itself would retry for more than a minute, with a warning each time
-        _connect(host, int(port))
-        _require_grpc(f"{host}:{port}")
-    except OSError as error:
-        advice = "unset RAY_ADDRESS" if source == "RAY_ADDRESS" else "give another --address"
-        reason = error.strerror or error
-        raise UserError(f"no Ray cluster answers at {found} ({reason}); {advice}, or --address local") from error
-    return found
 
 
 def start_ray(address: str | None) -> None:
@@ -158,21 +119,6 @@ def private_token(*, create: bool) -> None:
             os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
-def _connect(host: str, port: int) -> None:
-    socket.create_connection((host.strip("[]"), port), timeout=ANSWER_SECONDS).close()
-
-
-def _require_grpc(address: str) -> None:
-    """Raise TimeoutError if no gRPC server answers at `address`. Ray's servers are gRPC servers."""
-    if os.environ.get("RAY_USE_TLS", "0") not in ("0", ""):  # only Ray has the certificates, so do not check
-        return
-    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
-        try:
-            grpc.channel_ready_future(channel).result(timeout=ANSWER_SECONDS)
-        except grpc.FutureTimeoutError:
-            raise TimeoutError("something else listens at this port") from None
-
-
 def require_alive() -> None:
     """Raise `CommandFailed` if Ray's control server or its raylet on this machine has died.
 
@@ -195,7 +141,7 @@ def _silent(address: str, socket_name: str) -> list[str]:
     _asked = time.monotonic()
     host, _, port = address.rpartition(":")
     try:
-        _connect(host, int(port))
+        connect(host, int(port), CONNECT_SECONDS)
     except OSError:
         return ["gcs_server"]
     with socket.socket(socket.AF_UNIX) as probe:

@@ -2,19 +2,17 @@
 
 import os
 import re
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 from pyarrow import fs as arrow
 
+from pipelines.asking import Question, Silent
 from pipelines.files.masking import masked
-from pipelines.leaving import stubborn
 from uvb.errors import UserError
 
 ARROW = {"s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs"}  # schemes that Arrow opens; fsspec opens the others
-ANSWER_SECONDS = 7.0  # until a store counts as silent; a command takes about 2 s before it asks
 ADVICE = "give a local path or a URI such as s3://bucket/folder"
 
 T = TypeVar("T")
@@ -52,16 +50,8 @@ def split_remote(uri: str) -> tuple[str, str]:
     return address.rstrip("/"), mark + options
 
 
-def open_remote(uri: str) -> tuple[arrow.FileSystem, str]:
-    """The file system behind `uri`, and the path in it.
-
-    Raises:
-        UserError: the URI is of an unknown kind, or the store does not answer.
-    """
-    return answered(uri, lambda: _from_uri(uri))
-
-
-def _from_uri(uri: str) -> tuple[arrow.FileSystem, str]:
+def from_uri(uri: str) -> tuple[arrow.FileSystem, str]:
+    """The file system behind `uri`, and the path in it. May take minutes: call it by `asked`."""
     if uri.partition("://")[0] in ARROW:
         filesystem, base = arrow.FileSystem.from_uri(uri)  # asks for a bucket's region
         return filesystem, base.rstrip("/")
@@ -71,31 +61,45 @@ def _from_uri(uri: str) -> tuple[arrow.FileSystem, str]:
     return arrow.PyFileSystem(arrow.FSSpecHandler(filesystem)), base.rstrip("/")
 
 
-def answered(uri: str, ask: Callable[[], T]) -> T:
-    """What `ask` returns within `ANSWER_SECONDS`.
+def asked(uri: str, ask: Callable[[], T]) -> Callable[[], T]:
+    """Begin to ask the store at `uri`. The function returned waits for the answer: what `ask` returns.
 
     Raises:
-        UserError: `ask` raised anything, or did not return in time.
+        UserError: here, if there is no such kind of store; by the function returned, if `ask` raised anything, or did not
+            return in time.
     """
-    answer: list[T] = []
-    errors: list[BaseException] = []
+    _import_kind(uri)
+    question = Question(ask)
 
-    def work() -> None:
+    def answer() -> T:
         try:
-            answer.append(ask())
+            return question.answer()
+        except UserError:
+            raise
+        except Silent as silent:
+            raise UserError(
+                f"{masked(uri)} does not answer within {round(silent.seconds, 1):g} s; "
+                f"check address, network and credentials, or {ADVICE}"
+            ) from silent
         except BaseException as error:  # each kind of store has its own exceptions
-            errors.append(error)
+            raise _cannot_open(uri, error) from error
 
-    thread = stubborn(threading.Thread(target=work, daemon=True))  # a silent store blocks it for a minute or more
-    thread.start()
-    thread.join(ANSWER_SECONDS)
-    if answer:
-        return answer[0]
-    if not errors:
-        raise UserError(
-            f"{masked(uri)} does not answer within {ANSWER_SECONDS:g} s; check address, network and credentials, or {ADVICE}"
-        )
-    if isinstance(errors[0], UserError):
-        raise errors[0]
-    reason = masked(" ".join(str(errors[0]).split()) or type(errors[0]).__name__)[:300]
-    raise UserError(f"cannot open {masked(uri)}: {reason}; {ADVICE}") from errors[0]
+    return answer
+
+
+def _import_kind(uri: str) -> None:
+    """Import the code of a kind of store. This takes no network, and a thread may not import while others do."""
+    scheme = uri.partition("://")[0]
+    if scheme in ARROW:
+        return
+    import fsspec
+
+    try:
+        fsspec.get_filesystem_class(scheme.partition("::")[0])
+    except (ValueError, ImportError) as error:
+        raise _cannot_open(uri, error) from error
+
+
+def _cannot_open(uri: str, error: BaseException) -> UserError:
+    reason = masked(" ".join(str(error).split()) or type(error).__name__)[:300]
+    return UserError(f"cannot open {masked(uri)}: {reason}; {ADVICE}")

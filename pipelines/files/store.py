@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 
 from pipelines.files.masking import masked, masked_json
 from pipelines.files.names import inside
-from pipelines.files.opening import answered, is_remote, local_path, open_remote, split_remote
+from pipelines.files.opening import asked, from_uri, is_remote, local_path, split_remote
 from uvb.atomic import TEMPORARY, delete, replacing
 from uvb.decoding import decoded, parsed
 from uvb.errors import UserError
@@ -37,13 +37,14 @@ class Store:
 
     Args:
         root: a local path, or a URI that Arrow (file, s3, gs, abfs, hdfs) or fsspec (memory, ...) understands.
+        opened: what `from_uri` gave for a remote root; None: open it now.
 
     Raises:
         UserError: the URI is of an unknown kind, or a write fails, for instance because the disk is full.
         FileNotFoundError: a file to read is absent.
     """
 
-    def __init__(self, root: "str | os.PathLike[str] | Store"):
+    def __init__(self, root: "str | os.PathLike[str] | Store", opened: tuple[arrow.FileSystem, str] | None = None):
         text = root.uri if isinstance(root, Store) else os.fspath(root)
         self.uri: str
         self.local_path: Path | None = None
@@ -55,7 +56,7 @@ class Store:
         else:
             self._address, self._options = split_remote(text)  # `join` puts the options after the path
             self.uri = self._address + self._options
-            self.fs, self._base = open_remote(self.uri)
+            self.fs, self._base = opened or asked(self.uri, lambda: from_uri(self.uri))()
 
     def __reduce__(self) -> tuple[type["Store"], tuple[str]]:
         return Store, (self.uri,)  # pickle the address, since an open file system cannot be sent to a worker
@@ -234,7 +235,7 @@ class Store:
             self.write_bytes(probe, b"x")
             self.remove(probe)
 
-        write() if self.local_path else answered(self.uri, write)
+        write() if self.local_path else asked(self.uri, write)()
 
     def sweep(self, prefix: str = "") -> int:
         """Delete half-written files of killed writers; return how many. Only the holder of the study's lock may call this."""
@@ -264,19 +265,21 @@ class Store:
             raise UserError(f"cannot write {masked(where)}: {reason}; {advice}, or choose another folder") from error
 
 
-def open_store(root: "str | os.PathLike[str]", name: str) -> Store:
-    """Open the store of the study `name` below `root`. Check that a remote store answers.
+def asked_store(root: "str | os.PathLike[str]", name: str) -> Callable[[], Store]:
+    """Begin to open the store of the study `name` below `root`. The function returned waits until a remote store has answered.
 
     Raises:
-        UserError: there is no such kind of store, or it does not answer within seconds.
+        UserError: here or by that function: there is no such kind of store, or it does not answer within seconds.
     """
     if not is_remote(text := os.fspath(root)):
-        return Store(Store(root).join(name))
+        local = Store(Store(root).join(name))
+        return lambda: local
     address, options = split_remote(text)
+    uri = f"{address}/{name}{options}"
 
     def answering() -> Store:
-        store = Store(f"{address}/{name}{options}")
+        store = Store(uri, from_uri(uri))
         store.exists("study.json")
         return store
 
-    return answered(f"{address}/{name}{options}", answering)  # opening and asking share one time limit
+    return asked(uri, answering)

@@ -1,12 +1,14 @@
 """Make pictures, grids and animations of images, and the folder for them."""
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from uvb.atomic import replacing
 from uvb.errors import UserError
 from uvb.spec import Shape
 
@@ -49,6 +51,13 @@ def output_folder(path: Path) -> Path:
             return path
     except OSError as error:
         raise UserError(f"cannot write into {path}: {error.strerror}; choose another --out") from error
+
+
+def put(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file by `write`, whole or not at all, and print its path."""
+    with replacing(path, durable=False) as temporary:
+        write(temporary)
+    print(path)
 
 
 def save_animation(frames: Tensor, path: Path, zoom: int) -> None:

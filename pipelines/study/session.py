@@ -6,19 +6,11 @@ from pathlib import Path
 
 from pipelines.cluster.layout import choose_layout, local_capacity
 from pipelines.cluster.memory import require_memory
-from pipelines.cluster.ray_runtime import (
-    cluster_address,
-    cluster_capacity,
-    leave_ray,
-    require_alive,
-    require_shared,
-    resolver,
-    start_ray,
-)
+from pipelines.cluster.ray_runtime import cluster_capacity, leave_ray, require_alive, require_shared, resolver, start_ray
 from pipelines.errors import CommandFailed
 from pipelines.executor.outcomes import outcome
 from pipelines.files.lock import study_lock
-from pipelines.files.store import open_store
+from pipelines.study.addresses import Addresses
 from pipelines.study.config import StudyConfig
 from pipelines.study.dry_run import dry_run
 from pipelines.study.endings import heed_signals, translated, undisturbed
@@ -46,6 +38,7 @@ def run_study(
     search: Search | None = None,
     held_out: bool = False,
     finishing: Callable[[Path], None] | None = None,
+    addresses: Addresses | None = None,
 ) -> tuple[str, list[str]]:
     """Run a study, or the rest of it; return the report's address, and a line for each failure.
 
@@ -54,6 +47,7 @@ def run_study(
         search: stops trainings early. None: no training is stopped.
         held_out: train on four fifths of the training images and judge by the last fifth, so that the test set is not used.
         finishing: writes further tables before the report is made; it gets a local copy of the study's folder.
+        addresses: the config's, if they were asked earlier; by default they are asked now.
 
     Raises:
         UserError: the config, the data, the folder or the cluster do not allow the study.
@@ -61,12 +55,12 @@ def run_study(
     """
     heed_signals()
     screen = Screen()
+    store, address = (addresses or Addresses(config)).answers()  # first, since images may take hours to convert
     images = read_images(config, screen, held_out)
     specs, experiments = specs_of(config, images), chosen_experiments(config)
-    study = Running(images, specs, open_store(config.storage, config.name), screen)
-    address = None if config.dry_run else cluster_address(config.address)
+    study = Running(images, specs, store, screen)
     if not config.dry_run:
-        check_tracking_uri(config.tracking_uri)
+        check_tracking_uri(config.tracking_uri)  # again, since this one makes the folder of a SQLite file
     if address:
         with study.stage("join Ray"):
             start_ray(address)

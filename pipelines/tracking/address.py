@@ -4,18 +4,24 @@ import os
 import re
 import sqlite3
 import time
+from collections.abc import Callable
 from contextlib import closing
+from http.client import HTTPException
 from importlib.util import find_spec
 from pathlib import Path
-from threading import Thread
+from ssl import SSLError
+from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
+from pipelines.asking import Question, Silent
 from pipelines.files.masking import masked
-from uvb.errors import UserError
+from uvb.errors import UserError, one_line
 
 SQLITE = "sqlite:///"
 DATABASES = ("postgresql", "mysql", "mssql")
-ANSWER_SECONDS = 7.0  # how long a database may take to answer, or stay locked
+LOCKED_SECONDS = 7.0  # how long a SQLite file may stay locked
+SERVER_SECONDS = 5.0  # until a web server counts as silent
 BEING_MADE_SECONDS = 30.0  # another process may still be making a store that was written this recently
 INSTEAD = "give sqlite:////path/mlflow.db or http://host:port"
 
@@ -42,15 +48,19 @@ def check_tracking_uri(tracking_uri: str | None) -> None:
         UserError: the URI is malformed or of an unknown kind, its driver is missing, or its file is not MLflow's.
     """
     uri = tracking_uri or default_tracking_uri()
-    kind = uri.partition(":")[0].partition("+")[0]
+    kind = _kind(uri)
     if kind in ("http", "https"):
         _check_server(uri)
     elif kind == "sqlite":
         _check_sqlite(uri)
     elif kind in DATABASES:
-        _check_database(uri)
+        asked_database(uri)()
     else:
         raise refused(uri, "MLflow has no stores of this kind")
+
+
+def _kind(uri: str) -> str:
+    return uri.partition(":")[0].partition("+")[0]
 
 
 def refused(uri: str, why: str) -> UserError:
@@ -94,7 +104,7 @@ def _require_writable(file: Path) -> None:
 def _require_ours(file: Path) -> None:
     """Raise UserError unless `file` is a sound SQLite database that this version of MLflow made."""
     try:
-        with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=ANSWER_SECONDS)) as database:
+        with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=LOCKED_SECONDS)) as database:
             tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             versions = [v for (v,) in database.execute("SELECT * FROM alembic_version")] if "alembic_version" in tables else []
             sound = [answer for (answer,) in database.execute("PRAGMA quick_check(1)")]
@@ -127,8 +137,49 @@ def mlflow_revisions() -> dict[str, str]:
     return found
 
 
-def _check_database(uri: str) -> None:
-    """Raise UserError unless the database at `uri` answers within `ANSWER_SECONDS`. MLflow itself would try for minutes."""
+def asked_server(uri: str) -> Callable[[], None]:
+    """Begin to ask the web server at `uri`, if it is one. The function returned waits. MLflow itself would try twice for 10 s.
+
+    Raises:
+        UserError: here: `uri` is malformed; by that function: nothing answers there. Any answer of a web server will do.
+    """
+    if _kind(uri) not in ("http", "https"):
+        return lambda: None
+    _check_server(uri)
+    parts = urlsplit(uri)
+    place = parts._replace(netloc=parts.netloc.rpartition("@")[2], path=f"{parts.path.rstrip('/')}/health").geturl()
+    question = Question(lambda: urlopen(place, timeout=60).close(), SERVER_SECONDS)
+
+    def answer() -> None:
+        try:
+            question.answer()
+        except HTTPError:  # it asks for a password, say
+            return
+        except (Silent, OSError, HTTPException) as error:
+            why = error.reason if isinstance(error, URLError) else error
+            if not isinstance(why, SSLError):  # MLflow knows the user's certificates
+                raise UserError(
+                    f"no MLflow answers at {masked(uri)} ({one_line(why) if isinstance(why, Exception) else why}); "
+                    "start it, or give another --tracking-uri"
+                ) from error
+
+    return answer
+
+
+def asked_model(source: str, tracking_uri: str | None) -> Callable[[], None]:
+    """`asked_server` for the store of the model `source`. Nothing is asked about a model that is not in MLflow."""
+    in_mlflow = source.startswith(("runs:/", "models:/"))
+    return asked_server((tracking_uri or default_tracking_uri()) if in_mlflow else SQLITE)
+
+
+def asked_database(uri: str) -> Callable[[], None]:
+    """Begin to ask the database at `uri`, if it is one. The function returned waits. MLflow itself would try for minutes.
+
+    Raises:
+        UserError: here or by that function: `uri` is malformed, its driver is missing, or the database does not answer.
+    """
+    if _kind(uri) not in DATABASES:
+        return lambda: None
     from sqlalchemy import create_engine  # slow to import, and few need it
     from sqlalchemy.exc import ArgumentError
 
@@ -138,19 +189,14 @@ def _check_database(uri: str) -> None:
         raise refused(uri, f"the Python package {error.name} is missing; install it") from error
     except (ArgumentError, ValueError) as error:
         raise refused(uri, "it is malformed") from error
-    answers: list[Exception | None] = []
+    question = Question(lambda: engine.connect().close())
 
-    def ask() -> None:
+    def answer() -> None:
         try:
-            engine.connect().close()
-            answers.append(None)
+            question.answer()
+        except Silent as silent:
+            raise refused(uri, f"it does not answer within {round(silent.seconds, 1):g} s") from silent
         except Exception as error:  # each driver has its own exceptions
-            answers.append(error)
+            raise refused(uri, " ".join(str(error).split("\n")[0].split())) from error
 
-    asking = Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(ANSWER_SECONDS)
-    if not answers:
-        raise refused(uri, f"it does not answer within {ANSWER_SECONDS:.0f} s")
-    if answers[0] is not None:
-        raise refused(uri, " ".join(str(answers[0]).split("\n")[0].split()))
+    return answer

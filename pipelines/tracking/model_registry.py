@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import uvb
-from pipelines.tracking.address import default_tracking_uri, sqlite_path
+from pipelines.tracking.address import asked_server, default_tracking_uri, sqlite_path
 from pipelines.tracking.connection import import_mlflow, open_client
 from uvb.errors import UserError
 from uvb.models.base import Estimator
@@ -52,11 +52,13 @@ def fetch(source: str, target: str | Path, tracking_uri: str | None = None) -> P
     Raises:
         UserError: there is no such model, or MLflow cannot be reached.
     """
-    mlflow = import_mlflow()
     uri = tracking_uri or default_tracking_uri()
     local = sqlite_path(uri)
     if local is not None and not local.exists():
         raise UserError(f"there is no MLflow store at {local}; run in the study's folder, or give --tracking-uri")
+    server = asked_server(uri)
+    mlflow = import_mlflow()  # takes seconds, while the server answers
+    server()
     client = open_client(uri)
     try:
         location = _location(client, source)

@@ -12,7 +12,7 @@ from PIL import Image
 from pipelines.denoise import Denoise, denoise
 from pipelines.keep import Keep, keep
 from pipelines.reporting.page import build_report
-from pipelines.reporting.pictures import grid, to_pil
+from pipelines.reporting.pictures import grid, put, to_pil
 from pipelines.sample import Sample, sample
 from tests.support import fake_study
 from tests.support.builders import tiny_spec
@@ -184,3 +184,16 @@ def test_keep_replaces_nothing_but_an_older_copy(tmp_path):
         keep(Keep(study, tmp_path / "link"))
     assert sorted(study.rglob("*")) == before
     assert other.exists()
+
+
+def test_put_leaves_no_half_written_file(tmp_path, capsys):
+    def fails(path):
+        path.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        put(tmp_path / "walk.png", fails)
+    assert list(tmp_path.iterdir()) == []
+    put(tmp_path / "walk.png", lambda path: path.write_text("whole"))
+    assert capsys.readouterr().out == f"{tmp_path / 'walk.png'}\n"
+    assert (tmp_path / "walk.png").read_text() == "whole"

@@ -5,14 +5,17 @@ import socket
 import stat
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
 import grpc
 import pytest
 
+from pipelines import asking
 from pipelines.cluster import compat, ray_runtime
-from pipelines.cluster.ray_runtime import cluster_address, private_folder, private_token, require_alive, start_ray
+from pipelines.cluster.address import CONTROL_SERVICE, cluster_address
+from pipelines.cluster.ray_runtime import private_folder, private_token, require_alive, start_ray
 from pipelines.errors import CommandFailed
 from uvb.errors import UserError
 
@@ -24,14 +27,31 @@ def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compat, "running_address", lambda: None)
 
 
-@pytest.fixture
-def port():
-    """The port of a gRPC server, which stands in for a cluster."""
-    server = grpc.server(ThreadPoolExecutor(1))
+class Control(grpc.GenericRpcHandler):
+    """A control service that refuses whoever shows no token, as Ray's does."""
+
+    def service(self, details):
+        def refuse(_, context):
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, "show the token")
+
+        return grpc.unary_unary_rpc_method_handler(refuse) if details.method == CONTROL_SERVICE else None
+
+
+@contextmanager
+def served(*handlers: grpc.GenericRpcHandler):
+    """The port of a gRPC server."""
+    server = grpc.server(ThreadPoolExecutor(1), handlers)
     number = server.add_insecure_port("127.0.0.1:0")
     server.start()
     yield number
     server.stop(None)
+
+
+@pytest.fixture
+def port():
+    """The port of a gRPC server that stands in for a cluster."""
+    with served(Control()) as number:
+        yield number
 
 
 @pytest.mark.parametrize(
@@ -85,11 +105,13 @@ def test_cluster_address_accepts_an_address_that_answers(port: int, monkeypatch:
 
 def test_cluster_address_refuses_a_port_that_is_not_rays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without this check, Ray would wait for more than a minute and then end the process."""
-    monkeypatch.setattr(ray_runtime, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(asking, "ANSWER_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         number = silent.getsockname()[1]
         with pytest.raises(UserError, match=rf"no Ray cluster answers at 127\.0\.0\.1:{number} \(something else listens"):
             cluster_address(f"127.0.0.1:{number}")
+    with served() as number, pytest.raises(UserError, match="something else listens at this port"):  # gRPC, but not Ray's
+        cluster_address(f"127.0.0.1:{number}")
 
 
 def test_start_ray_refuses_a_folder_too_long_for_sockets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

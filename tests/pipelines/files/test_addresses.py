@@ -7,10 +7,11 @@ from uuid import uuid4
 
 import pytest
 
-from pipelines.files import opening
+from pipelines import asking
+from pipelines.files import store as store_module
 from pipelines.files.masking import masked, masked_json
 from pipelines.files.names import inside, plain_name
-from pipelines.files.store import MANIFEST, Store, open_store
+from pipelines.files.store import MANIFEST, Store, asked_store
 from uvb.errors import UserError
 
 
@@ -109,20 +110,20 @@ def test_store_refuses_bad_addresses_in_one_line(address: str, said: str) -> Non
 
 
 def test_opening_a_silent_store_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "ANSWER_SECONDS", 0.3)
-    monkeypatch.setattr(opening, "_from_uri", lambda *_: time.sleep(20))
+    monkeypatch.setattr(asking, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(store_module, "from_uri", lambda *_: time.sleep(20))
     started = time.monotonic()
     with pytest.raises(UserError, match=r"s3://bucket does not answer within 0\.3 s"):
         Store("s3://bucket")
     with pytest.raises(UserError, match=r"s3://bucket/digits does not answer within 0\.3 s"):
-        open_store("s3://bucket", "digits")
+        asked_store("s3://bucket", "digits")()
     assert time.monotonic() - started < 5
 
 
-def test_open_store_asks_a_remote_store_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_asked_store_asks_a_remote_store_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Store, "exists", lambda *_: (_ for _ in ()).throw(OSError("no credentials")))
     with pytest.raises(UserError, match="cannot open memory://x/digits: no credentials"):
-        open_store("memory://x", "digits")
+        asked_store("memory://x", "digits")()
 
 
 def test_store_of_a_web_server_is_refused_as_read_only() -> None:

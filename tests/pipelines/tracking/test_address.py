@@ -3,18 +3,23 @@
 import os
 import re
 import shutil
+import socket
 import sqlite3
 import time
 from contextlib import closing
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 import sqlalchemy
 
+from pipelines import asking
 from pipelines.files.store import Store
 from pipelines.tracking import address
-from pipelines.tracking.address import check_tracking_uri, mlflow_revisions
+from pipelines.tracking.address import asked_server, check_tracking_uri, mlflow_revisions
 from tests.support.mlflow_study import begin, drain, empty_mlflow_db, make_spec, open_tracker, write_curves
 from uvb.errors import UserError
 
@@ -113,11 +118,11 @@ def test_check_refuses_files_that_are_not_mlflows_and_leaves_them_alone(tmp_path
 
 
 def test_check_refuses_databases_that_do_not_answer_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(address, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(asking, "ANSWER_SECONDS", 0.2)
     refuses = SimpleNamespace(connect=lambda: (_ for _ in ()).throw(RuntimeError("no such user\nmore of it")))
     silent = SimpleNamespace(connect=lambda: time.sleep(3))
     sound = SimpleNamespace(connect=lambda: SimpleNamespace(close=lambda: None))
-    for engine, why in ((refuses, "no such user; give"), (silent, "it does not answer within 0 s")):
+    for engine, why in ((refuses, "no such user; give"), (silent, r"it does not answer within 0.2 s")):
         monkeypatch.setattr(sqlalchemy, "create_engine", lambda _, engine=engine: engine)
         assert why in refusal("postgresql://host/db")
     monkeypatch.setattr(sqlalchemy, "create_engine", lambda _: sound)
@@ -125,7 +130,7 @@ def test_check_refuses_databases_that_do_not_answer_in_time(monkeypatch: pytest.
 
 
 def test_check_says_in_one_line_that_a_database_is_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(address, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(address, "LOCKED_SECONDS", 0.2)
     shutil.copy(empty_mlflow_db(), tmp_path / "mlflow.db")
     with closing(sqlite3.connect(tmp_path / "mlflow.db")) as other:
         other.execute("BEGIN EXCLUSIVE")
@@ -153,3 +158,50 @@ def test_tracker_warns_once_without_tracebacks_of_a_database_that_is_locked(
     drain(tracker)
     assert "is back" in warnings[1]
     tracker.finish("KILLED")
+
+
+class Health(BaseHTTPRequestHandler):
+    """A web server that asks for a password, as a proxy before MLflow may."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        self.send_error(401)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_asked_server_takes_any_answer_of_a_web_server() -> None:
+    with HTTPServer(("127.0.0.1", 0), Health) as server:
+        Thread(target=server.handle_request, daemon=True).start()
+        asked_server(f"http://me:pa@ss@127.0.0.1:{server.server_port}/mlflow/")()
+    assert Health.asked == ["/mlflow/health"]
+    asked_server("sqlite:///x.db")()
+
+
+def test_asked_server_refuses_silence_and_other_programs_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(address, "SERVER_SECONDS", 0.3)
+
+    def said(uri: str) -> str:
+        with pytest.raises(UserError, match=r"^no MLflow answers at http://\*\*\*@") as caught:
+            asked_server(uri)()
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        assert "no answer within 0." in said(f"http://u:p@127.0.0.1:{silent.getsockname()[1]}")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def greet() -> None:
+            with other.accept()[0] as visitor:
+                visitor.recv(9999)
+                visitor.sendall(b"220 mail\r\n")
+
+        Thread(target=greet, daemon=True).start()
+        monkeypatch.setattr(address, "SERVER_SECONDS", 10.0)
+        assert "220 mail" in said(f"http://u:p@127.0.0.1:{other.getsockname()[1]}")
+    assert "Connection refused" in said("http://u:p@127.0.0.1:9")
+    with pytest.raises(UserError, match="it names no host"):
+        asked_server("http://")

@@ -1,0 +1,101 @@
+"""Find the Ray cluster to join, and ask whether it answers. Ray is imported only to find a cluster that nobody named."""
+
+import os
+import socket
+from collections.abc import Callable
+from threading import Event
+
+import grpc
+
+from pipelines.asking import Question, Silent
+from pipelines.files.masking import masked
+from uvb.errors import UserError
+
+FOUND_SECONDS = 4.0  # for a cluster that `ray start` left: it can be asked only when Ray is imported, which takes about 5 s
+
+CONTROL_SERVICE = "/ray.rpc.NodeInfoGcsService/GetClusterId"
+ELSE = "something else listens at this port"
+
+
+def cluster_address(wanted: str) -> str | None:
+    """The address of the cluster to join; None: start Ray on this machine. As `asked_cluster`, but waits."""
+    return asked_cluster(wanted)()
+
+
+def asked_cluster(wanted: str) -> Callable[[], str | None]:
+    """Begin to ask the cluster to join. The function returned gives its address; None: start Ray on this machine.
+
+    Only a cluster made by `ray start` counts as running. Its head may be on this machine or elsewhere. A Ray that another study
+    started for itself does not count.
+
+    Args:
+        wanted: "local", an address, "auto" for a running cluster, or "" for a running cluster if there is one.
+
+    Raises:
+        UserError: here or by that function: this is not the address of a cluster; or it is "auto" and no cluster runs.
+    """
+    if wanted == "local":
+        return lambda: None
+    given = wanted if wanted != "auto" else ""
+    variable = os.environ.get("RAY_ADDRESS", "")
+    if named := given or (variable if variable not in ("auto", "local") else ""):
+        return _asked(named, "--address" if given else "RAY_ADDRESS")
+    return lambda: _running(must="auto" in (wanted, variable), may=variable != "local")
+
+
+def _running(*, must: bool, may: bool) -> str | None:
+    """The address that `ray start` left on this machine."""
+    from pipelines.cluster import compat
+
+    if found := compat.running_address() if may else None:
+        return _asked(found, "the cluster of `ray start`,", FOUND_SECONDS)()
+    if must:
+        raise UserError("address auto: no running Ray cluster was found; start one, or give --address local")
+    return None
+
+
+def _asked(found: str, source: str, seconds: float | None = None) -> Callable[[], str]:
+    host, _, port = found.removeprefix("ray://").rpartition(":")
+    if found.startswith(("http://", "https://")):
+        submit = f"ray job submit --address {masked(found)}"
+        raise UserError(f"{source} {masked(found)} is a dashboard's address; give HOST:6379, or submit the study by `{submit}`")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise UserError(f"{source} {masked(found)}: an address is HOST:PORT, such as 10.0.0.1:6379, or auto, or local")
+    connected = Event()
+
+    def ask() -> None:  # Ray itself would retry for more than a minute, with a warning each time
+        connect(host, int(port), None)
+        connected.set()
+        if not found.startswith("ray://"):
+            _require_ray(f"{host}:{port}")
+
+    question = Question(ask, seconds)
+
+    def answer() -> str:
+        try:
+            question.answer()
+        except (OSError, Silent) as error:
+            reason = ELSE if connected.is_set() else (error.strerror if isinstance(error, OSError) else "") or error
+            advice = "unset RAY_ADDRESS" if source == "RAY_ADDRESS" else "give another --address"
+            raise UserError(f"no Ray cluster answers at {found} ({reason}); {advice}, or --address local") from error
+        return found
+
+    return answer
+
+
+def connect(host: str, port: int, timeout: float | None) -> None:
+    """Raise OSError if nothing takes a connection there within `timeout` seconds."""
+    socket.create_connection((host.strip("[]"), port), timeout=timeout).close()
+
+
+def _require_ray(address: str) -> None:
+    """Raise OSError if the server at `address` has no control service of Ray. Wait for ever if it speaks no gRPC."""
+    if os.environ.get("RAY_USE_TLS", "0") not in ("0", ""):  # only Ray knows the certificates
+        return
+    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        grpc.channel_ready_future(channel).result()
+        try:
+            channel.unary_unary(CONTROL_SERVICE)(b"")
+        except grpc.RpcError as error:  # a Ray with a token refuses us, since we show none; Ray itself will show it
+            if error.code() == grpc.StatusCode.UNIMPLEMENTED:
+                raise OSError(ELSE) from error
