@@ -13,6 +13,7 @@ from typing import Any, Literal, Required, TypedDict
 
 from uvb.decoding import decoded, parsed
 from uvb.errors import UserError
+from uvb.regular import regular
 
 # ----------------------------------------------------------------------------------------------------- the study as a whole
 
@@ -128,6 +129,7 @@ class VariantJson(TypedDict, total=False):
     ess_per_step: float | None
     split_rhat: float | None
     transition: list[list[float]] | None
+    moves: list[tuple[int, int, int]]  # in place of `transition` where there are many classes: from, to, how often
 
 
 class WalkJson(TypedDict):
@@ -160,9 +162,7 @@ def read_object(path: Path, kind: Any = dict[str, Any]) -> dict[str, Any]:
         UserError: the file is not a regular file, cannot be read, is not JSON, or has content of another type.
     """
     try:
-        if path.exists() and not path.is_file():  # a pipe may never have a writer, and reading it would wait for ever
-            raise UserError(f"{path} is not a regular file")
-        blob, what = parsed(path.read_bytes(), str(path)), f"{path} is not a valid file of a study"
+        blob, what = parsed(regular(path).read_bytes(), str(path)), f"{path} is not a valid file of a study"
         for *way, last in decoded(blob, _Undefined, what).get("undefined", ()):
             reduce(getitem, way, blob)[last] = math.nan
         decoded(blob, kind, what)
@@ -172,6 +172,6 @@ def read_object(path: Path, kind: Any = dict[str, Any]) -> dict[str, Any]:
     except (LookupError, TypeError) as error:
         raise UserError(f"{path}: `undefined` names no number ({error}): delete it and run the study again") from None
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; make it readable") from None
+        raise UserError(f"cannot read {path}: {error.strerror}; make it readable, or delete it") from None
     except UserError as error:
         raise UserError(f"{error}: delete it and run the study again") from None

@@ -23,6 +23,7 @@ from pipelines.files.formats import HolderJson
 from pipelines.files.masking import masked
 from pipelines.files.store import Store
 from uvb.errors import UserError
+from uvb.regular import regular
 
 LOCK = "lock.json"
 BEAT_SECONDS = 10.0
@@ -64,7 +65,7 @@ def study_lock(store: Store, study: str, say: Callable[[str], None] = lambda lin
 def _lock_file(store: Store) -> int:
     try:
         store.path("").mkdir(parents=True, exist_ok=True)
-        return os.open(store.path(LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        return os.open(regular(store.path(LOCK)), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise UserError(f"cannot write {store.uri}: {error.strerror}; choose another --storage") from error
 

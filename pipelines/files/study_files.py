@@ -14,6 +14,7 @@ from pipelines.files.formats import Curves, Done, MlflowJson, Settings, SpecJson
 from pipelines.files.names import plain_name
 from uvb.atomic import replacing
 from uvb.errors import UserError
+from uvb.regular import regular
 from uvb.spec import RunSpec
 
 WALK = "walk_jump"  # the task of the paper's sampler; the task of another sampler is walk_jump_<name>
@@ -75,9 +76,7 @@ class Arrays(Mapping[str, np.ndarray]):
         if not self.path.exists():
             return []
         try:
-            if not self.path.is_file():
-                raise OSError("not a regular file")
-            with safe_open(self.path, "np") as file:
+            with safe_open(regular(self.path), "np") as file:
                 return sorted(file.keys())
         except (SafetensorError, OSError) as error:
             raise UserError(f"{self.path} is damaged ({error}): delete its folder and run the study again") from None

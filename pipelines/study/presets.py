@@ -10,6 +10,7 @@ import yaml
 from pipelines.files.masking import masked_json
 from uvb.decoding import decoded
 from uvb.errors import UserError
+from uvb.regular import regular
 
 Config = TypeVar("Config")
 
@@ -31,7 +32,7 @@ def read_preset(path: Path, kind: type[Config]) -> Config:
         UserError: the file cannot be read, an option is unknown, or a value is of another type.
     """
     try:
-        blob = yaml.safe_load(path.read_text())
+        blob = yaml.safe_load(regular(path).read_text())
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"--config {path}: cannot be read ({reason}); give a YAML file such as a study's study.yaml") from error

@@ -160,3 +160,12 @@ def test_lock_ignores_a_damaged_file(remote):
         remote.write_bytes(LOCK, text.encode())
         with study_lock(remote, "digits"):
             assert remote.read_json(LOCK)["pid"] == os.getpid()
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+def test_lock_that_is_no_file_is_refused_in_one_line(make, tmp_path):
+    make(tmp_path / LOCK)
+    said = r"cannot write .*: not a regular file; choose another --storage"
+    with pytest.raises(UserError, match=said) as error, study_lock(Store(tmp_path), "digits"):
+        pytest.fail("the lock is held")
+    assert "\n" not in str(error.value)

@@ -17,6 +17,7 @@ from uvb.data.readers.decode import Decoding, Target, to_levels
 from uvb.data.readers.names import split_of
 from uvb.data.readers.source import Piece, Source, Split, naming_damage
 from uvb.errors import UserError
+from uvb.regular import regular
 
 MAX_WHOLE = 1 << 30  # an array that cannot be read in blocks may have at most this many bytes
 BOMB_RATIO, BOMB_BYTES = 200, 1 << 28  # an array above this size that compresses by more than this factor is refused
@@ -120,7 +121,7 @@ def _channels_first(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _headers(path: Path) -> dict[str, Header]:
     """The headers of all arrays, by name. The array of an ``.npy`` has the name ""."""
     with _naming_damage(path):
-        if path.suffix == ".npy":
+        if regular(path).suffix == ".npy":
             with path.open("rb") as file:
                 return {"": _header(file, path.stat().st_size, f"{path}")}
         found = {}

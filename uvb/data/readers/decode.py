@@ -12,6 +12,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from uvb.data.readers.png import decode_plain_png
 from uvb.errors import UserError, one_line
+from uvb.regular import regular
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """Formats that Pillow decodes by itself. PostScript is left out, because Pillow would start an interpreter for it."""
@@ -83,7 +84,7 @@ def decode(content: bytes | Path, where: str, decoding: Decoding = AS_IT_IS, tar
         if plain_png is not None:
             return plain_png
     try:
-        with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content, formats=FORMATS) as picture:
+        with Image.open(io.BytesIO(content) if isinstance(content, bytes) else regular(content), formats=FORMATS) as picture:
             _check(picture, where, target if decoding == AS_IT_IS else None)
             picture.load()
             if "exif" in picture.info and picture.getexif().get(_ORIENTATION, 1) != 1:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from uvb.data.report import Skipped
 from uvb.errors import UserError
+from uvb.regular import regular
 
 TICK = 0.05  # seconds; two writes within this time may have the same time stamp
 
@@ -62,7 +63,7 @@ def list_files(path: Path) -> Listing:
             _walk(path, "", listing, (os.path.realpath(path),))
             listing.files.sort()
         else:
-            listing.files.append(_found("", os.stat(path)))
+            listing.files.append(_found("", os.stat(regular(path))))
     except OSError as error:
         raise UserError(f"cannot read {error.filename or path}: {error.strerror}; make it readable, or move it away") from error
     newest = max((max(file.modified, file.changed) for file in listing.files), default=0) / 1e9
