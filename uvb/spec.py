@@ -6,9 +6,12 @@ import json
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypedDict
+
+import msgspec
 
 from uvb.config import Config, UnknownConfig, Widths, config_from_json, config_to_json
+from uvb.decoding import decoded
 from uvb.errors import UserError
 
 __all__ = ["RECIPES", "DataRef", "Recipe", "RunSpec", "Shape", "Widths"]
@@ -105,6 +108,18 @@ RECIPES = {
 LATER_FIELDS = {"optimizer": "adam", "beta2": 0.999, "weight_decay": 0.0}
 
 
+class _SpecJson(TypedDict, total=False):
+    """The types of a spec's JSON. `Recipe` has those of the recipe, and each model those of its widths."""
+
+    data: DataRef
+    model: str
+    widths: dict[str, Any]
+    sigma: float
+    objective: str
+    activation: str
+    seed: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]  # so that tables can hold it
+
+
 @dataclass(frozen=True)
 class RunSpec:
     """One training: everything that decides its result, up to rounding. A `Plan` says how and where it runs.
@@ -155,12 +170,14 @@ class RunSpec:
         """The inverse of `to_json`. The config of a model that is not installed here becomes an `UnknownConfig`.
 
         Raises:
-            UserError: a field is missing or unknown, as in a spec of another version.
+            UserError: a field is missing or unknown, as in a spec of another version, or it is of another type.
         """
+        decoded(blob, _SpecJson, "this version cannot read the stored spec")
         try:
             data, recipe = dict(blob["data"]), dict(blob["recipe"])
             data["shape"] = tuple(data["shape"])
             recipe["clip"] = math.inf if recipe["clip"] is None else recipe["clip"]
+            decoded(recipe, Recipe, "this version cannot read the stored spec, recipe")
             widths = _config(str(blob["model"]), dict(blob["widths"]))
             rest = {k: v for k, v in blob.items() if k not in ("data", "widths", "recipe")}
             return RunSpec(data=DataRef(**data), widths=widths, recipe=Recipe(**recipe), **rest)

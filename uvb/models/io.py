@@ -13,9 +13,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from uvb.errors import UserError
+from uvb.errors import UserError, one_line
 from uvb.models.base import Estimator
 from uvb.models.registry import build_model, code_changed, get_model
+from uvb.regular import regular
 from uvb.spec import RunSpec
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # dtypes in which weights may be stored
@@ -52,17 +53,15 @@ def load_spec(folder: str | Path) -> RunSpec:
     try:
         return RunSpec.from_json(json.loads(_text(path)))
     except (OSError, ValueError, RecursionError, UserError) as error:  # RecursionError: JSON nested thousands deep
+        why = one_line(error) if isinstance(error, UserError) else f"{type(error).__name__} while reading spec.json"
         raise UserError(
-            f"{folder} holds no trained model ({type(error).__name__} while reading spec.json); give a folder with "
+            f"{folder} holds no trained model ({why}); give a folder with "
             "model.safetensors and spec.json, such as a study's models/<spec_id>/model"
         ) from error
 
 
 def _text(path: Path) -> str:
-    """The text of a file. Raises OSError if `path` is a folder or a pipe. Reading a pipe might never end."""
-    if path.exists() and not path.is_file():
-        raise OSError(f"{path.name} is not a file")
-    return path.read_text()
+    return regular(path).read_text()
 
 
 def _card(folder: str | Path) -> dict[str, Any]:
@@ -84,7 +83,12 @@ def load(folder: str | Path, device: str = "cpu") -> Estimator:
     spec = load_spec(folder)
     path = Path(folder) / "model.safetensors"
     _require_fitting(spec, path)
-    model = build_model(spec)
+    try:
+        model = build_model(spec)
+    except UserError:
+        raise
+    except Exception as error:  # a plug-in's code may raise anything
+        raise _unbuildable(path, error) from error
     try:
         weights = load_file(path)
         _require_floats(weights, model)
@@ -114,9 +118,7 @@ def _require_floats(weights: Mapping[str, Tensor], model: Estimator) -> None:
 def _require_fitting(spec: RunSpec, path: Path) -> None:
     """Raise `UserError` unless the file of weights has the tensors and shapes of the spec's model. Read only its header."""
     try:
-        if path.exists() and not path.is_file():
-            raise OSError(f"{path.name} is not a file")
-        with safe_open(path, framework="pt") as file:
+        with safe_open(regular(path), framework="pt") as file:
             stored = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  # no mapping
     except (OSError, SafetensorError) as error:
         raise UserError(f"the weights in {path.parent} cannot be loaded: {str(error).splitlines()[0]}") from error
@@ -126,9 +128,8 @@ def _require_fitting(spec: RunSpec, path: Path) -> None:
     except UserError:
         raise
     except Exception as error:
-        if isinstance(error, OverflowError) or re.search("overflow|too large|out of range", str(error).lower()):
-            line = str(error).splitlines()[0]
-            raise UserError(f"{path.parent}/spec.json asks for a model that cannot be built: {line}") from error
+        if isinstance(error, OverflowError) or re.search("overflow|too large|out of range|negative", str(error).lower()):
+            raise _unbuildable(path, error) from error
         return  # a plug-in may not support the meta device; later load_state_dict compares the shapes
     unlike = sorted(name for name in stored.keys() | wanted if stored.get(name) != wanted.get(name))
     if unlike:
@@ -137,3 +138,7 @@ def _require_fitting(spec: RunSpec, path: Path) -> None:
             f"the weights in {path.parent} do not fit its spec.json: {name} is {stored.get(name, 'absent')}, "
             f"but the spec needs {wanted.get(name, 'none')}"
         )
+
+
+def _unbuildable(weights: Path, error: Exception) -> UserError:
+    return UserError(f"{weights.parent}/spec.json asks for a model that cannot be built: {one_line(error)}")

@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import resource
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -59,7 +61,7 @@ def test_load_refuses_weights_that_are_not_finite(folder: Path) -> None:
 def test_load_refuses_weights_of_another_sigma(folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     save_file(weights | {"sigma": 2 * weights["sigma"]}, folder / "model.safetensors")
-    assert f"are of σ = {2 * float(weights['sigma']):g}" in refused(folder)
+    assert f"have σ = {2 * float(weights['sigma']):g}" in refused(folder)
 
 
 def test_load_refuses_json_nested_thousands_deep(folder: Path) -> None:
@@ -73,6 +75,25 @@ def test_load_refuses_weights_that_are_not_plain_floats(folder: Path, dtype: tor
     weights = load_file(folder / "model.safetensors")
     save_file({name: weight.to(dtype) for name, weight in weights.items()}, folder / "model.safetensors")
     assert f"is stored as {dtype}" in refused(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model": ["uvb"]}, r"Expected `str`, got `array` - at `\$.model`"),
+        ({"seed": 1.5}, r"at `\$.seed`"),
+        ({"seed": 2**70}, r"at `\$.seed`"),
+        ({"sigma": "one"}, r"at `\$.sigma`"),
+        ({"activation": 7}, r"at `\$.activation`"),
+        ({"widths": None}, r"at `\$.widths`"),
+        ({"data": {"name": "digits", "checksum": "0", "shape": [8, 8], "train_images": 2}}, r"at `\$.data.shape`"),
+        ({"widths": {"conv": [-5], "hidden": 3, "latent": 2, "decoder": 4}}, "a model that cannot be built: .*negative"),
+    ],
+)
+def test_load_refuses_specs_of_wrong_types(folder: Path, changes: dict[str, Any], said: str) -> None:
+    blob = json.loads((folder / "spec.json").read_text())
+    (folder / "spec.json").write_text(json.dumps(blob | changes))
+    assert re.search(said, refused(folder))
 
 
 @pytest.mark.timeout(20)
