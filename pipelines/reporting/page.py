@@ -6,6 +6,7 @@ from pathlib import Path
 
 import matplotlib
 
+from pipelines.errors import log_error
 from pipelines.files.study_files import StudyFiles, write
 from pipelines.reporting import facts, loss_tables, model_tables, pair_tables
 from pipelines.reporting.figures import Study, drawings
@@ -14,7 +15,7 @@ from pipelines.reporting.headlines import headlines, lone_headlines
 from pipelines.reporting.inline import Inline, inlined, store_figures, stored_figures, viewer
 from pipelines.reporting.render import render, said
 from pipelines.reporting.tables import build_tables, make_tables
-from uvb.errors import UserError
+from uvb.errors import UserError, one_line
 from uvb.experiments import experiment_names, get_experiment
 
 log = logging.getLogger(__name__)
@@ -91,8 +92,9 @@ def draw_all(study: Study) -> tuple[list[Section], list[str]]:
         except UserError:
             raise
         except Exception as error:  # odd results of one experiment must not prevent the whole report
-            log.log(logging.DEBUG if kept else logging.WARNING, "%s could not be drawn", drawing.name, exc_info=True)
-            problem = f"its results could not be drawn ({type(error).__name__}: {error})"
+            problem = f"its results could not be drawn ({type(error).__name__}: {one_line(error)})"
+            if not kept:
+                log.warning("%s: %s; its traceback is in %s", drawing.name, problem, log_error(error))
         again = {figure.name for figure in figures}
         figures += [old for old in before.get(drawing.name, []) if old.name not in again]
         if figures:

@@ -22,8 +22,11 @@ class MissingArviz(UserError):
 def classes_visited(labels: Tensor, classes: int) -> Tensor:
     """How many classes each chain has visited so far: labels (T, chains) in [0, classes) or -1 -> (T, chains) int64."""
     _check_labels(labels, classes)
-    hit = labels[:, :, None] == torch.arange(classes, device=labels.device)
-    return hit.int().cummax(0).values.sum(2)
+    new = torch.zeros(labels.shape, dtype=torch.int64)  # 1 where a chain is in a class for the first time
+    for chain, path in enumerate(labels.cpu().numpy().T):
+        seen, times = np.unique(path, return_index=True)
+        new[times[seen != NO_LABEL], chain] = 1
+    return new.cumsum(0).to(labels.device)
 
 
 def steps_to_visit_all(labels: Tensor, classes: int, steps_between_jumps: int = 1) -> list[int | None]:

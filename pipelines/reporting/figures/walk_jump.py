@@ -1,6 +1,6 @@
 """Figure 3: a walk-jump chain, its classes, and its moves between classes (Sec. 3.4)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,13 +18,18 @@ BEHIND = 7  # other chains drawn behind the first
 SHOWN_TIMES = 200  # jumps of a chain in the chart over time; of a longer chain, show only every second or third jump
 
 
-def draw_transitions(counts: np.ndarray) -> Chart:
-    """The moves (K, K) between the classes of successive jumps, as shares of each row. Shows the most frequent classes."""
+def draw_transitions(counts: np.ndarray, classes: Sequence[int] | None = None) -> Chart:
+    """The moves (K, K) between the classes of successive jumps, as shares of each row. Shows the most frequent classes.
+
+    Args:
+        classes: the class of each row and column; by default 0 to K - 1.
+    """
+    names = range(len(counts)) if classes is None else classes
     chosen = np.sort(np.argsort(-(counts.sum(0) + counts.sum(1)), kind="stable")[:SHOWN_CLASSES])
     shown = counts[np.ix_(chosen, chosen)]
     total = counts[chosen].sum(1, keepdims=True)
     share = shown / np.where(total > 0, total, 1)  # (k, k)
-    return heat(share, [str(c) for c in chosen], "class of the next jump", "class of a jump")
+    return heat(share, [str(names[c]) for c in chosen], "class of the next jump", "class of a jump")
 
 
 def draw_classes(labels: np.ndarray, steps_per_jump: int) -> Chart:
@@ -79,24 +84,29 @@ def pictures(study: Study) -> Iterator[Picture]:
                 below = ", the classifier’s label below" if names else ""
                 caption = f"{who}. The first chain, read left to right: {kind} after every {every} steps{below}."
                 yield Picture(f"{jumps}_{key}", caption, grid_of_images(arrays[jumps][:SHOWN_JUMPS], names), "jumps of a chain")
-        counts = _moves(values["variants"].get("jump", {}))
-        if counts is not None:
+        if moves := _moves(values["variants"].get("jump", {})):
             caption = f"{who}. Moves between the classes of successive jumps, in percent of each row, all chains."
-            if len(counts) > SHOWN_CLASSES:
+            if len(moves[1]) > SHOWN_CLASSES:
                 caption += f" Only the {SHOWN_CLASSES} most frequent classes are shown."
-            yield Picture(f"transitions_{key}", f"{caption}{trust(values)}", draw_transitions(counts), "moves between classes")
+            yield Picture(f"transitions_{key}", f"{caption}{trust(values)}", draw_transitions(*moves), "moves between classes")
 
 
-def _moves(variant: Mapping[str, Any]) -> np.ndarray | None:
-    """The counts (K, K) of moves between classes. If there are many classes, the result only lists the moves that happened."""
+def _moves(variant: Mapping[str, Any]) -> tuple[np.ndarray, list[int]] | None:
+    """The counts (K, K) of moves between K classes, and these classes.
+
+    If there are many classes, the result only lists the moves that happened, and K are the classes in these.
+    """
     if variant.get("transition"):
-        return np.nan_to_num(np.array(variant["transition"], float))
+        counts = np.nan_to_num(np.array(variant["transition"], float))
+        return counts, list(range(len(counts)))
     if not variant.get("moves"):
         return None
-    first, second, count = np.array(variant["moves"]).T
-    counts = np.zeros((1 + max(first.max(), second.max()),) * 2)
+    *ends, count = np.array(variant["moves"]).T
+    classes, places = np.unique(ends, return_inverse=True)
+    first, second = places.reshape(2, -1)
+    counts = np.zeros((len(classes),) * 2)
     counts[first, second] = count
-    return counts
+    return counts, classes.tolist()
 
 
 def trust(values: Mapping[str, Any]) -> str:

@@ -214,12 +214,15 @@ def test_report_escapes_names(tmp_path: Path) -> None:
     assert "<img" not in page
 
 
-def test_report_survives_an_experiment_that_cannot_be_drawn(tmp_path: Path) -> None:
+def test_report_survives_an_experiment_that_cannot_be_drawn(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     of = fake_study.spec("uvb")
     fake_study.add_model(tmp_path, of)
     fake_study.result(tmp_path, "energies", of.spec_id, {}, f_clean=np.ones(3))
     page = build_report(tmp_path).read_text()
     assert "Energies of clean, denoised and noisy images (Fig. 1a): its results could not be drawn (KeyError" in page
+    told = caplog.text.strip()  # a line for each problem, and no traceback
+    assert "Traceback" not in told
+    assert "Traceback" in Path(told.split("its traceback is in ")[1].split()[0]).read_text()
     assert "Test loss on digits" in page
 
 
