@@ -5,12 +5,13 @@ Import nothing slow here, so that `--help` is quick. Commands import torch and R
 """
 
 import argparse
+import errno
 import io
 import re
 import sys
 import warnings
-from collections.abc import Callable
-from contextlib import redirect_stderr
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -22,6 +23,15 @@ from pipelines.streams import steady_streams
 from uvb.errors import UserError
 
 Config = TypeVar("Config")
+
+# How the system refuses a file, and what to do: its name, kind or rights; a full disk; too many files.
+OTHER, SPACE, FILES = "choose another file or folder", "free some space there", "raise the limit of open files, ulimit -n"
+REFUSALS = {
+    **dict.fromkeys((errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP), OTHER),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO), OTHER),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), SPACE),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), FILES),
+}
 
 
 def command(
@@ -38,7 +48,8 @@ def command(
     try:
         if sys.flags.optimize > 1:
             raise UserError("Python has removed all docstrings, but Ray needs them: unset PYTHONOPTIMIZE, or set it to 1")
-        leave(run(parsed(config, presets)) or 0)
+        with refusals_of_the_system():
+            leave(run(parsed(config, presets)) or 0)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         leave(2)
@@ -50,6 +61,23 @@ def command(
         line, code = f"unexpected error: {last_line(error)}; its traceback is in {log_error(error)}", 1
     print(line, file=sys.stderr)
     leave(code, at_once=True)
+
+
+@contextmanager
+def refusals_of_the_system() -> Iterator[None]:
+    """Turn an error by which the system refuses a file that a user named, or a write, into a `UserError`.
+
+    Code that reads or writes says more where it can; this names the file and the reason for all others.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOENT and not error.filename:  # how `tempfile` says that it can write nowhere
+            raise UserError(f"{error.strerror}; {SPACE}, or set TMPDIR to a folder that can be written") from error
+        if error.errno not in REFUSALS:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        raise UserError(f"{where}{error.strerror}; {REFUSALS[error.errno]}") from error
 
 
 def parsed(config: type[Config], presets: bool = False) -> Config:

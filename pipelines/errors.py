@@ -43,7 +43,10 @@ def log_error(error: BaseException, store: "Store | None" = None) -> str:
             return masked(store.join(LOG))
         except Exception:  # perhaps the store itself broke
             pass
-    handle, path = tempfile.mkstemp(prefix="uvb-error-", suffix=".log")
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
+    try:
+        handle, path = tempfile.mkstemp(prefix="uvb-error-", suffix=".log")
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+    except OSError:  # the disk is full
+        return "no file, since none can be written"
     return path

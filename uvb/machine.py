@@ -3,11 +3,18 @@
 import math
 import os
 import resource
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 CGROUPS = Path("/proc/self/cgroup")
 MOUNT = Path("/sys/fs/cgroup")
+
+
+def at_home(path: str) -> Path:
+    """`path` with ``~`` as the user's home folder. A user without a home has a folder of their own in the temporary one."""
+    expanded = os.path.expanduser(path)
+    return Path(tempfile.gettempdir()) / f"uvb-{os.getuid()}" / path[2:] if expanded.startswith("~") else Path(expanded)
 
 
 def usable_cpus() -> int:

@@ -20,6 +20,7 @@ from pipelines.reporting.figures import Picture
 from pipelines.reporting.figures.chart import Chart
 from pipelines.reporting.figures.svg import file_name, inner, standalone, to_svg
 from uvb.errors import UserError
+from uvb.machine import at_home
 
 CAPTIONS = "captions.json"
 
@@ -87,8 +88,7 @@ def _vega() -> str:
 
     Bundling takes seconds, so the script is kept in the user's cache if that can be written.
     """
-    cache_home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    kept = cache_home / "uvb" / f"vega-{version('vl-convert-python')}.js.gz"
+    kept = at_home(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "uvb" / f"vega-{version('vl-convert-python')}.js.gz"
     try:
         packed = kept.read_bytes()
     except OSError:

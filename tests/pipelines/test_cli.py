@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from pipelines import console
+from pipelines.cli import REFUSALS, refusals_of_the_system
 from pipelines.errors import CommandFailed, last_line, log_error
 from pipelines.files.store import Store
 from tests.support.builders import ROOT
 from tune_spaces import space_names
+from uvb.errors import UserError
 
 COMMANDS = ("full_study", "sweep", "sample", "denoise", "restore", "report", "export", "keep")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -52,6 +54,38 @@ print(times.children_user + times.children_system)
 """
     seconds = min(float(python(code, tmp_path, str(ROOT / "pipelines" / "full_study.py")).stdout) for _ in range(3))
     assert seconds < 1.0
+
+
+@pytest.mark.parametrize("number", sorted(REFUSALS))
+def test_refusals_of_the_system_become_one_line(number: int) -> None:
+    with pytest.raises(UserError, match=rf"^there: .*; {REFUSALS[number][:12]}") as caught, refusals_of_the_system():
+        raise OSError(number, os.strerror(number), "there")
+    assert "\n" not in str(caught.value)
+
+
+def test_refusals_of_the_system_name_a_disk_without_room_for_temporary_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(**_: str) -> None:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr("tempfile.mkstemp", full)
+    with pytest.raises(UserError, match=r"^No usable temporary directory found; free some space"), refusals_of_the_system():
+        full()
+    assert log_error(ZeroDivisionError()) == "no file, since none can be written"
+
+
+def test_refusals_of_the_system_let_other_errors_pass() -> None:
+    for error in (FileNotFoundError(2, "no", "package.html"), ConnectionError("gone"), ZeroDivisionError()):
+        with pytest.raises(type(error)), refusals_of_the_system():
+            raise error
+
+
+def test_command_refuses_names_that_are_too_long_in_one_line(tmp_path: Path) -> None:
+    for command in ("keep", "report"):
+        line = f"import runpy, sys; sys.argv = ['x', 'x' * 300]; runpy.run_module('pipelines.{command}', run_name='__main__')"
+        done = python(line, tmp_path)
+        assert done.returncode == 2, done.stderr
+        assert b"File name too long; choose another file or folder\n" in done.stderr
+        assert done.stderr.count(b"\n") == 1
 
 
 def help_of(command: str, folder: Path) -> str:

@@ -1,12 +1,14 @@
 """How many CPUs and how much memory a process may use, from made-up control groups."""
 
 import math
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from uvb import machine
-from uvb.machine import cpu_quota, usable_cpus
+from uvb.machine import at_home, cpu_quota, usable_cpus
 
 
 def groups(folder: Path, lines: str, files: dict[str, str]) -> tuple[Path, Path]:
@@ -64,3 +66,11 @@ def test_usable_memory_is_the_smallest_limit(lines: str, files: dict[str, str], 
     whole = machine.usable_memory(tmp_path / "none", tmp_path)
     assert whole > 2**28
     assert machine.usable_memory(*groups(tmp_path, lines, files)) == (limit or whole)
+
+
+def test_at_home_takes_a_temporary_folder_where_there_is_no_home(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert at_home("~/.cache/uvb") == Path("/home/me/.cache/uvb")
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # as for a user id that /etc/passwd does not have
+    assert at_home("~/.cache/uvb") == Path(tempfile.gettempdir()) / f"uvb-{os.getuid()}" / ".cache" / "uvb"
+    assert at_home("/data/cache") == Path("/data/cache")

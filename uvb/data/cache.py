@@ -22,13 +22,14 @@ from uvb.data.image_file import Contents, ImageFile
 from uvb.data.image_set import ImageSet
 from uvb.data.report import ReadReport
 from uvb.errors import UserError
+from uvb.machine import at_home
 
 SPARE = 1.02  # a conversion starts only if the disk has this many times the set's bytes free
 
 
 def cache_folder() -> Path:
     """The folder in the environment variable ``UVB_CACHE``, by default ``~/.cache/uvb``."""
-    return Path(os.environ.get("UVB_CACHE") or "~/.cache/uvb").expanduser()
+    return at_home(os.environ.get("UVB_CACHE") or "~/.cache/uvb")
 
 
 def set_path(checksum: str) -> Path:

@@ -1,6 +1,7 @@
 """Data sets by name or path."""
 
 import inspect
+import os
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -72,8 +73,8 @@ def load_dataset(
         return load_from_hub(name_or_path.removeprefix("hf:"), options, download, progress)
     loader = DATASETS.known.get(name_or_path) or _plugin(name_or_path)
     if loader is None:
-        path = Path(name_or_path).expanduser()
-        if not name_or_path or not path.exists():
+        path = Path(os.path.expanduser(name_or_path))
+        if not name_or_path or not os.path.exists(path):
             raise UserError(
                 f"no data set {name_or_path!r}: neither a known name ({', '.join(dataset_names())}) nor an existing path to "
                 "a Parquet file or folder, an .npz, or a folder of images; a set of the hub is hf:owner/name"

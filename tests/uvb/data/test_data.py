@@ -333,3 +333,8 @@ def test_validation_holds_out_training_images_and_no_test_images(digits):
     assert chosen.checksum == digits.validation().checksum != digits.checksum
     with pytest.raises(UserError, match="at least 2000"):
         digits.validation(2000)
+
+
+def test_load_dataset_names_an_unknown_user_in_one_line():
+    with pytest.raises(UserError, match="no data set '~nosuchuser/x'"):
+        load_dataset("~nosuchuser/x")
