@@ -72,7 +72,7 @@ STUDY = {
     "--sigms 1.0": r"Unrecognized options: --sigms, 1\.0; Perhaps you meant: --sigmas",
     "--precision fp8": r"invalid choice 'fp8' for argument '--precision'. Expected one of \('auto', 'fp32', 'bf16', 'fp64'\)",
     "--epochs few": r"Error parsing --epochs: .*'few'.*--help",
-    "--sigmas 0": "--sigmas 0: it must be from 0.0001 to 10,000, in units of pixels",
+    "--sigmas 0": "--sigmas 0: it must be from 0.0001 to 10,000, where pixels are in",
     "--sigmas 0.5 -1": "--sigmas -1: ",
     "--sigmas nan": "--sigmas nan: ",
     "--sigmas": "no noise level asked for",
