@@ -15,7 +15,7 @@ from uvb import paper
 # column of losses.parquet -> its heading in a table, and a note that explains it
 REFERENCES = {
     "nonparametric": ("non-param.", "Non-param.: the training set's exact posterior mean, a reference and not a bound."),
-    "floor": ("floor", "Floor: the loss of the exact posterior mean on its own training set. A lower loss is chance."),
+    "floor": ("floor", "Floor: the loss of the exact posterior mean on its own training set. Lower losses are due to chance."),
     "mean_image": ("mean image", "Mean image: always answering the mean of the training images."),
     "noisy_image": ("y itself", "y itself: answering the noisy image. This loss is σ² times the number of pixels."),
 }
@@ -23,7 +23,7 @@ SPLITS = {"test": ("nonparametric", "mean_image", "noisy_image"), "train": ("flo
 
 
 def loss_tables(losses: pd.DataFrame, asked: Collection[str] = ()) -> list[Table]:
-    """Tables 2 and 3 for each data set's main condition: a row for each sigma, and our and the paper's loss of each model."""
+    """Tables 2 and 3 for each data set's main condition. A row has a sigma, and each model's loss beside the paper's."""
     tables = []
     for dataset, group in over_seeds(own_estimator(main_group(losses, asked))).groupby("dataset"):
         shown = group[group["model"].isin(_swept(group))]

@@ -219,7 +219,7 @@ def _kind(row: Mapping[str, Any], peers: Rows) -> str:
 
 
 def _key(name: str) -> str:
-    """`name` with an underscore for each character that MLflow does not allow: it allows letters, digits and ``_-. :/``."""
+    """Replace each character of `name` by an underscore if MLflow forbids it. MLflow allows letters, digits and ``_-. :/``."""
     return "".join(c if c.isascii() and (c.isalnum() or c in "_-. :/") else "_" for c in name)
 
 

@@ -94,7 +94,7 @@ def pictures(study: Study) -> Iterator[Picture]:
 def _moves(variant: Mapping[str, Any]) -> tuple[np.ndarray, list[int]] | None:
     """The counts (K, K) of moves between K classes, and these classes.
 
-    If there are many classes, the result only lists the moves that happened, and K are the classes in these.
+    If there are many classes, the result lists only the moves that happened. Then K counts only the classes of these moves.
     """
     if variant.get("transition"):
         counts = np.nan_to_num(np.array(variant["transition"], float))
