@@ -74,7 +74,7 @@ def asked(uri: str, ask: Callable[[], T]) -> Callable[[], T]:
     def answer() -> T:
         try:
             return question.answer()
-        except UserError:
+        except (UserError, KeyboardInterrupt):  # a person may stop the wait
             raise
         except Silent as silent:
             raise UserError(

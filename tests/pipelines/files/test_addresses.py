@@ -120,6 +120,15 @@ def test_opening_a_silent_store_ends_in_time(monkeypatch: pytest.MonkeyPatch) ->
     assert time.monotonic() - started < 5
 
 
+def test_asked_store_lets_a_person_interrupt_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(asking.Question, "answer", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        asked_store("memory://x", "digits")()
+
+
 def test_asked_store_asks_a_remote_store_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Store, "exists", lambda *_: (_ for _ in ()).throw(OSError("no credentials")))
     with pytest.raises(UserError, match="cannot open memory://x/digits: no credentials"):
