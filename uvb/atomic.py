@@ -20,14 +20,14 @@ def replacing(target: Path, *, durable: bool = True) -> Iterator[Path]:
         durable: wait until the bytes are on the disk, so that a power cut leaves either the old version or the new one.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f"{TEMPORARY}{uuid4().hex}-{target.name}")
+    temporary = target.with_name(f"{TEMPORARY}{uuid4().hex}-{target.name[-40:]}")
     try:
         yield temporary
         if durable:
             for path in [*temporary.rglob("*"), temporary]:
                 _sync(path)
         if temporary.is_dir() and target.exists():  # a rename cannot replace a folder
-            old = target.with_name(f"{TEMPORARY}{uuid4().hex}-{target.name}")
+            old = target.with_name(f"{TEMPORARY}{uuid4().hex}-{target.name[-40:]}")
             target.rename(old)
             temporary.rename(target)
             delete(old)
