@@ -68,9 +68,9 @@ def test_usable_memory_is_the_smallest_limit(lines: str, files: dict[str, str], 
     assert machine.usable_memory(*groups(tmp_path, lines, files)) == (limit or whole)
 
 
-def test_at_home_takes_a_temporary_folder_where_there_is_no_home(monkeypatch):
-    monkeypatch.setenv("HOME", "/home/me")
-    assert at_home("~/.cache/uvb") == Path("/home/me/.cache/uvb")
+def test_at_home_takes_a_temporary_folder_where_there_is_no_home(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert at_home("~/.cache/uvb") == tmp_path / ".cache" / "uvb"
     monkeypatch.setattr("os.path.expanduser", lambda path: path)  # as for a user id that /etc/passwd does not have
     assert at_home("~/.cache/uvb") == Path(tempfile.gettempdir()) / f"uvb-{os.getuid()}" / ".cache" / "uvb"
     assert at_home("/data/cache") == Path("/data/cache")

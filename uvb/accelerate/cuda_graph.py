@@ -83,7 +83,7 @@ class Graphed:
             # the outer context restores the stream if a capture fails at its end
             with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(graph, pool=pool):
                 self.outputs = self.function(*self.inputs)
-        except Exception:
+        except Exception:  # whatever failed is raised again, after the capture has ended
             with contextlib.suppress(Exception):
                 end_failed_capture(torch.cuda.current_device(), pool)
             raise
