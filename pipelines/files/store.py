@@ -249,8 +249,8 @@ class Store:
         try:
             try:
                 yield
-            except SafetensorError as error:  # safetensors raises this if the disk is full
-                code = re.search(r"os error (\d+)", str(error))
+            except (SafetensorError, shutil.Error) as error:  # they have the error's number in their text only
+                code = re.search(r"(?:os error|\[Errno) (\d+)", str(error))
                 if not code:
                     raise
                 raise OSError(int(code[1]), os.strerror(int(code[1]))) from error

@@ -18,6 +18,20 @@ OF_ONE_CALL = ("dry_run", "replan")  # they are for one call only, so a preset l
 HEADER = "# Run this study again: uvb study --config FILE. Options on the command line override those in this file.\n"
 
 
+class OnceEach(yaml.SafeLoader):
+    """YAML in which each key of a mapping stands once. YAML demands this; PyYAML would keep the last value without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """The mapping of `node`. Raises `yaml.YAMLError` if a key stands twice; `-` and `_` in it are the same."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            name = str(key.value).replace("-", "_")
+            if name in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{name} is given twice", key.start_mark)
+            seen.add(name)
+        return super().construct_mapping(node, deep)
+
+
 def preset_text(config: Any) -> str:
     """The options of `config` as YAML. Passwords in addresses are masked."""
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
@@ -32,7 +46,7 @@ def read_preset(path: Path, kind: type[Config]) -> Config:
         UserError: the file cannot be read, an option is unknown, or a value is of another type.
     """
     try:
-        blob = yaml.safe_load(regular(path).read_text())
+        blob = yaml.load(regular(path).read_text(), OnceEach)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"--config {path}: cannot be read ({reason}); give a YAML file such as a study's study.yaml") from error

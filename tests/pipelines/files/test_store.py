@@ -6,6 +6,8 @@ import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -154,19 +156,35 @@ def test_store_keeps_the_old_file_if_a_writer_is_killed_and_sweeps_the_new_one(t
     assert len(list((tmp_path / "tables").iterdir())) == 1
 
 
-def test_store_keeps_the_old_file_where_the_disk_is_full(tmp_path):
-    store = Store(tmp_path)
-    store.write_bytes("a", b"old")
+def _write_file(store: Store, source: Path) -> None:
+    store.write_bytes("a", (source / "file").read_bytes())
+
+
+def _write_folder(store: Store, source: Path) -> None:
+    store.upload(source, "a")
+
+
+def _read(store: Store) -> list[bytes]:
+    return [path.read_bytes() for path in sorted(store.path("").rglob("*")) if path.is_file()]
+
+
+@pytest.mark.parametrize("write", [_write_file, _write_folder])
+def test_store_keeps_the_old_contents_where_the_disk_is_full(write: Callable[[Store, Path], None], tmp_path: Path) -> None:
+    store, source = Store(tmp_path / "store"), tmp_path / "source"
+    source.mkdir()
+    (source / "file").write_bytes(b"old")
+    write(store, source)
+    (source / "file").write_bytes(b"x" * 5000)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # the kernel refuses the rest, as on a full disk
     try:
         with pytest.raises(UserError, match=r"cannot write .*/a: .*; free some space there") as error:
-            store.write_bytes("a", b"x" * 5000)
+            write(store, source)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "\n" not in str(error.value)
-    assert store.read_bytes("a") == b"old"
-    assert os.listdir(tmp_path) == ["a"]
+    assert _read(store) == [b"old"]
+    assert os.listdir(tmp_path / "store") == ["a"]
 
 
 def test_require_writable_refuses_at_the_start(tmp_path):

@@ -47,6 +47,8 @@ def test_command_line_wins_over_the_preset(tmp_path: Path, monkeypatch: pytest.M
         ("sigmas: [-1.0]", "--sigmas -1: it must be"),
         ("- 1\n- 2", "OPTION: VALUE"),
         ("a: [", "cannot be read"),
+        ("epochs: 1\nepochs: 2", "epochs is given twice"),
+        ("eval-draws: 1\neval_draws: 2", "eval_draws is given twice"),
         ("[" * 5000, "cannot be read"),
     ],
 )
