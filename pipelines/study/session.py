@@ -63,8 +63,7 @@ def run_study(
         check_tracking_uri(config.tracking_uri)  # again, since this one makes the folder of a SQLite file
     if address:
         with study.stage("join Ray"):
-            start_ray(address)
-            heed_signals()  # Ray has set its own handlers
+            _start_ray(address)
     has = cluster_capacity(config) if address else local_capacity()
     layout = choose_layout(config, has, specs)  # refuses impossible options before anything is written
     require_memory(specs, layout, has, lambda spec: bool(outcome(study.store, spec.spec_id)))
@@ -76,8 +75,7 @@ def run_study(
         with study.stage("start Ray"):
             if not address:
                 study.screen.note("starting Ray")
-                start_ray(None)
-                heed_signals()
+                _start_ray(None)
             require_shared(study.store, has)
             groups = plan(study, config, layout, has, search is not None, resolver(layout, has))
             if has.cluster:
@@ -94,6 +92,12 @@ def run_study(
     for line in views(tracking.tracker):
         study.screen.say(line)
     return address_of_report, study.failures
+
+
+def _start_ray(address: str | None) -> None:
+    """Join the cluster at `address`, or start Ray here. Ray sets its own signal handlers, so set ours again."""
+    start_ray(address)
+    heed_signals()
 
 
 @contextmanager

@@ -93,6 +93,29 @@ def test_tracker_projects_a_whole_study(uri, store, tmp_path):
     assert {"/report.html", *figures} <= set(parent["artifacts"])
     assert {"tables/tables/losses.parquet", "tables/tables/losses.json"} <= set(parent["artifacts"])
 
+    _assert_model_runs(runs, specs)
+    _assert_lines_over_sigma(uri, runs)
+    client = open_client(uri)
+    tags = client.get_experiment_by_name("uvb").tags
+    assert tags["mlflow.note.content"].startswith("UVB 4, DEEN 5 (digits, σ = 1) · [Its models in a table](")
+    for view, path in tracker.view_paths.items():
+        key = path.split("viewStateShareKey=")[1].split("&")[0]
+        shown = json.loads(tags[f"mlflow.sharedViewState.{key}"])
+        page = client.search_runs([store.read_json("mlflow.json")["experiment_id"]], shown["searchFilter"])
+        assert len(page) == {"models": 4, "sigma": 3}[view]
+    assert run_ids(store).keys() == {spec.spec_id for spec in specs}
+    best = {name: client.get_model_version_by_alias(name, "best").run_id for name in ("digits-uvb", "digits-deen")}
+    assert best["digits-uvb"] == run_ids(store)[specs[1].spec_id]  # at the largest sigma
+    table = json.loads(_artifact(client, runs, uri, "tables/losses.json"))
+    first = ["model", "sigma", "split", "estimator", "loss"]
+    assert table["columns"][:5] == first  # a reader sees these columns without scrolling
+    assert len(table["data"]) == 16
+    assert parent["tags"]["mlflow.source.name"] == "pipelines/full_study.py"
+    assert parent["history"]["test_loss/UVB"][-1][1] == 4.0  # at the largest noise level
+    assert "| digits | 0.5 | 4.5 | 3.5 |" in parent["tags"]["mlflow.note.content"]
+
+
+def _assert_model_runs(runs, specs):
     run = runs["uvb σ=1"]
     assert run["params"]["model"] == "uvb"
     assert run["params"]["recipe.epochs"] == "4"
@@ -110,31 +133,6 @@ def test_tracker_projects_a_whole_study(uri, store, tmp_path):
     assert latest["floor"] == 1.0
     assert latest["parameters"] == 123
     assert runs["uvb σ=0.5"]["history"]["kl_noisy"][-1][1] == 7.5
-
-    _assert_lines_over_sigma(uri, runs)
-    client = open_client(uri)
-    tags = client.get_experiment_by_name("uvb").tags
-    assert tags["mlflow.note.content"].startswith("UVB 4, DEEN 5 (digits, σ = 1) · [Its models in a table](")
-    for view, path in tracker.view_paths.items():
-        key = path.split("viewStateShareKey=")[1].split("&")[0]
-        shown = json.loads(tags[f"mlflow.sharedViewState.{key}"])
-        page = client.search_runs([store.read_json("mlflow.json")["experiment_id"]], shown["searchFilter"])
-        assert len(page) == {"models": 4, "sigma": 3}[view]
-    assert run_ids(store).keys() == {spec.spec_id for spec in specs}
-    best = {name: client.get_model_version_by_alias(name, "best").run_id for name in ("digits-uvb", "digits-deen")}
-    assert best["digits-uvb"] == run_ids(store)[specs[1].spec_id]  # at the largest sigma
-    table = json.loads(_artifact(client, runs, uri, "tables/losses.json"))
-    assert table["columns"][:5] == [
-        "model",
-        "sigma",
-        "split",
-        "estimator",
-        "loss",
-    ]  # a reader sees these columns without scrolling
-    assert len(table["data"]) == 16
-    assert parent["tags"]["mlflow.source.name"] == "pipelines/full_study.py"
-    assert parent["history"]["test_loss/UVB"][-1][1] == 4.0  # at the largest noise level
-    assert "| digits | 0.5 | 4.5 | 3.5 |" in parent["tags"]["mlflow.note.content"]
 
 
 def _assert_lines_over_sigma(uri, runs):
