@@ -264,14 +264,15 @@ def rates(machine: str, *kinds: str) -> list[str]:
 
 def chaos() -> list[str]:
     """For each chaos run and kind of disturbance: how often it happened, and how soon the study went on after it."""
-    rows = []
-    for run in json.loads((ROOT / "results" / "chaos" / "runs.json").read_text()):
+    rows, runs = [], json.loads((ROOT / "results" / "chaos" / "runs.json").read_text())
+    for run in runs:
         equal = re.sub(r" \(\d+ rows\)", "", run["equal_tables"])
         for kind, found in run["kinds"].items():
             worst = "" if found["worst_seconds"] is None else f"{found['worst_seconds']:.1f}"
             seconds = [f"{found['median_seconds']:.1f}", worst]
             rows.append([run["when"], kind, str(found["times"]), *seconds, equal, f"`{run['commit'][:7]}`"])
         rows += [[run["when"], kind, "skipped", "", "", why, f"`{run['commit'][:7]}`"] for kind, why in run["skipped"].items()]
+    rows.append([f"all {len(runs)} runs", "all", str(sum(run["blows"] for run in runs)), "", "", "", ""])
     head = ["run", "kind", "times", "seconds until the study went on (median)", "worst", "equal tables", "commit"]
     return markdown(head, rows, left=2)
 
