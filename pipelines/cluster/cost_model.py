@@ -99,7 +99,7 @@ def run_once(net: Estimator, shape: Shape) -> None:
 def image_flops(model: str, shape: Shape, widths: Config, objective: str) -> float:
     """Operations of a training step for one image. They equal 6 forward passes if the loss contains ∇_y f, and 3 if not."""
     energy = isinstance(skeleton(model, shape, widths), Energy)
-    return forward_flops(model, shape, widths) * (6 if energy and OBJECTIVES[objective].differentiates_twice else 3)
+    return forward_flops(model, shape, widths) * (6 if energy and OBJECTIVES.get(objective).differentiates_twice else 3)
 
 
 def training_flops(spec: RunSpec) -> float:

@@ -3,13 +3,16 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from uvb.errors import UserError
 from uvb.experiments import experiment_names, get_experiment
 from uvb.experiments.registry import EXPERIMENTS
-from uvb.models import get_model
+from uvb.models import build_model, get_model
 from uvb.models.registry import MODELS
 from uvb.registry import Registry
+from uvb.spec import DataRef, Recipe, RunSpec, Widths
+from uvb.training.objectives import OBJECTIVES, build_objective
 
 MODULE = """
 from uvb.experiments import register_experiment
@@ -44,6 +47,30 @@ def test_registry_finds_all_names_that_one_plugin_module_registers(tmp_path: Pat
     assert get_experiment("first_of_two").default is False
     with pytest.raises(UserError, match="unknown model 'third'"):
         get_model("third")
+
+
+OBJECTIVE = """
+from uvb.training.objectives import Denoise, register_objective
+
+@register_objective("twice")
+class Twice(Denoise):
+    def per_image(self, x, noise, eps):
+        return 2 * super().per_image(x, noise, eps)
+"""
+
+
+def test_objective_of_another_package_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, "twice", "objective_of_a_test", OBJECTIVE, **{"uvb.objectives": "twice = objective_of_a_test"})
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(OBJECTIVES, "known", dict(OBJECTIVES.known))
+    shape = (1, 8, 8)
+    widths = Widths(conv=(2, 2, 2), hidden=4)
+    model = build_model(RunSpec(DataRef("random", "0" * 64, shape, 2), "deen", widths, 1.0, "twice", Recipe("test", epochs=1)))
+    x, noise, eps, weight = torch.full((2, *shape), 0.5), torch.ones(2, *shape), torch.zeros(2, 0), torch.full((2,), 0.5)
+    once, twice = (build_objective(name, model)(x, noise, eps, weight) for name in ("denoise", "twice"))
+    torch.testing.assert_close(twice, 2 * once)
+    with pytest.raises(UserError, match="unknown objective 'thrice'; choose one of: denoise, elbo_x, elbo_y, twice"):
+        build_objective("thrice", model)
 
 
 def test_registry_lists_its_names_and_says_whose_plugin_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ def decoder_samples(model: Estimator, spec: RunSpec, context: Context) -> Result
     plan = context.plan
     z = normal((SAMPLES, spec.widths.latent), context.seed, "prior").to(plan.device, plan.dtype)
     arrays = {"samples": model.decode(z)}
-    if OBJECTIVES[spec.objective].trains_the_decoder:
+    if OBJECTIVES.get(spec.objective).trains_the_decoder:
         clean, y = context.shown_images(spec)
         z, _, _ = model.sample_latent(y, context.latent_noise(model, y, "rows latent"))
         arrays |= {"clean": clean, "noisy": y, "recon": model.decode(z)}

@@ -139,7 +139,7 @@ def own_estimator(model: str, offered: Collection[str]) -> str:
     only on clean images, so its estimator is decoder(encoder(y)) ("decoder", Sec. 2.2).
     """
     try:
-        first = OBJECTIVES[get_model(model).objective].judged_by
+        first = OBJECTIVES.get(get_model(model).objective).judged_by
     except UserError:  # the tables of a model remain after its plug-in was uninstalled
         first = "energy"
     ranking = dict.fromkeys((first, "energy", "direct", "decoder"))

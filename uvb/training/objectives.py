@@ -1,10 +1,13 @@
 """Training objectives: modules that return a loss. Their forward pass includes the inner gradient ∇_y f. DDP needs this."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from uvb.errors import UserError
 from uvb.models.base import Energy, Estimator
+from uvb.registry import Registry
 
 
 class Objective(nn.Module):
@@ -39,6 +42,20 @@ class Objective(nn.Module):
         return (weight * self.per_image(x, noise, eps)).sum()
 
 
+OBJECTIVES: Registry[type[Objective]] = Registry("objective", "uvb.objectives")
+
+
+def register_objective(name: str) -> Callable[[type[Objective]], type[Objective]]:
+    """Decorator that registers a subclass of `Objective` as `name`. A model names its objective in `register_model`."""
+
+    def add(objective: type[Objective]) -> type[Objective]:
+        OBJECTIVES.add(name, objective)
+        return objective
+
+    return add
+
+
+@register_objective("denoise")
 class Denoise(Objective):
     """‖x - x̂(y)‖² with y = x + σ noise, summed over pixels (Eq. 4; Eq. 18 for UVB)."""
 
@@ -48,6 +65,7 @@ class Denoise(Objective):
         return (x - x_hat).square().flatten(1).sum(1)
 
 
+@register_objective("elbo_y")
 class ElboY(Objective):
     """-ELBO of the noisy Y, up to a constant (Eq. 14). This is the energy itself."""
 
@@ -58,6 +76,7 @@ class ElboY(Objective):
         return self.model.energy(x + self.model.sigma * noise, eps)
 
 
+@register_objective("elbo_x")
 class ElboX(Objective):
     """-ELBO of the clean X under the imaginary noise model (Eq. 10). The noise is not used.
 
@@ -72,20 +91,16 @@ class ElboX(Objective):
         return self.model.energy(x, eps)
 
 
-OBJECTIVES: dict[str, type[Objective]] = {"denoise": Denoise, "elbo_y": ElboY, "elbo_x": ElboX}
-
-
 def build_objective(name: str, model: Estimator) -> Objective:
     """The objective called `name`, applied to `model`.
 
     Raises:
         UserError: the name is unknown, or the objective needs an energy but the model is not one.
     """
-    if name not in OBJECTIVES:
-        raise UserError(f"unknown objective {name!r}; choose one of: {', '.join(OBJECTIVES)}")
-    if OBJECTIVES[name].of_an_energy and not isinstance(model, Energy):
+    objective = OBJECTIVES.get(name)
+    if objective.of_an_energy and not isinstance(model, Energy):
         raise UserError(f"objective {name!r} minimizes an energy, but {type(model).__name__} has none; use denoise")
-    return OBJECTIVES[name](model)
+    return objective(model)
 
 
 def require_one_energy_an_image(model: Estimator, x: Tensor) -> None:

@@ -45,7 +45,7 @@ def pictures(study: Study) -> Iterator[Picture]:
         at = f"{dataset}, σ = {level(models[0].spec.sigma)}."
         for objective in sorted({m.spec.objective for m in models}):  # squared errors and nats do not fit on one axis
             some = [(m, rows) for m, rows in own if m.spec.objective == objective]
-            name = OBJECTIVES[objective].unit
+            name = OBJECTIVES.get(objective).unit
             caption = f"{at} Test loss on a fixed subset; dashed: training loss, mean over the epoch."
             suffix = "" if objective == "denoise" else f"_{objective}"
             yield Picture(f"curves_{dataset}{suffix}", caption, draw(some, "test_loss", name, "train_loss"), "loss over epochs")
