@@ -86,7 +86,7 @@ class ReadReport:
             f"  pixel values from {self.darkest} to {self.brightest} ({self.levels} means 1.0); "
             f"mean of the training set: {self.mean:.3f}"
         )
-        said += [f"  not read: {item.count:,} {item.why}, such as {item.example}" for item in self.skipped]
+        said += [f"  not read: {item.why}: {item.count:,}, such as {item.example}" for item in self.skipped]
         return said + [f"warning: {line}" for line in self.warnings]
 
     def held_out(self, train: Labels, test: Labels, counts: tuple[int, int]) -> "ReadReport":

@@ -101,7 +101,7 @@ def test_folder_takes_a_lone_train_with_classes_as_a_split(tmp_path: Path) -> No
     put_classes(tmp_path, 2, "figures", seed=1)
     images = load_dataset(str(tmp_path))
     assert (len(images.train) + len(images.test), images.classes) == (20, ("ant", "bee"))
-    assert warned(images, "2 pictures are left out, because they lie outside the folders train/")
+    assert warned(images, "pictures left out because they lie outside the folders train/: 2")
 
 
 def test_folder_enters_folders_that_only_wrap_the_set(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_folder_counts_broken_links(tmp_path: Path) -> None:
         os.symlink("absent", path)
     images = load_dataset(str(tmp_path))
     assert len(images.train) + len(images.test) == 4
-    assert warned(images, "4 files are broken links and are left out, such as ant/000.png")
+    assert warned(images, "broken links left out: 4, such as ant/000.png")
 
 
 def test_folder_reads_every_format_that_pillow_decodes_by_itself(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_folder_says_how_many_pictures_of_other_formats_it_leaves_out(tmp_path: 
     for name in ("a.heic", "b.heic", "c.svg", "notes.txt"):
         put(tmp_path / "ant" / name, b"x")
     images = load_dataset(str(tmp_path))
-    assert warned(images, "3 pictures (.heic, .svg) cannot be read and are left out; convert them to PNG")
+    assert warned(images, "pictures left out because they cannot be read (.heic, .svg): 3; convert them to PNG")
     assert images.report is not None
     assert [item.count for item in images.report.skipped] == [3, 1]
 
@@ -225,4 +225,4 @@ def test_folder_counts_test_images_that_also_train(tmp_path: Path) -> None:
     put_classes(tmp_path / "test", 2, "bee", seed=9)
     images = load_dataset(str(tmp_path))
     assert warned(images, "3 of 5 test images are identical to training images")
-    assert warned(images, "1 classes of the test set are not in the training set, such as bee")
+    assert warned(images, "classes of the test set that are not in the training set: 1, such as bee")

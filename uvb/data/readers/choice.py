@@ -137,7 +137,7 @@ def number_labels(choice: Choice, source: Source, order: NDArray[np.int64], trai
         source.warnings.append(f"the labels have {len(values):,} values: leave them out if every image has its own label")
     if train is not None and test is not None and len(unknown := np.setdiff1d(test, train)):
         source.warnings.append(
-            f"{len(unknown)} classes of the test set are not in the training set, such as {_name(unknown[0], source)}"
+            f"classes of the test set that are not in the training set: {len(unknown)}, such as {_name(unknown[0], source)}"
         )
     numbered = [None if labels is None else np.searchsorted(values, labels).astype(np.int64) for labels in (train, test)]
     return Labels(numbered[0], numbered[1], tuple(_name(value, source) for value in values))

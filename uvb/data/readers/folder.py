@@ -64,9 +64,9 @@ def read_folder(listing: Listing, wanted: frozenset[str] = frozenset()) -> Sourc
         else:
             other.append(file)
     if not pictures:
-        broken = f", {len(listing.broken)} broken links" if listing.broken else ""
+        broken = f", broken links: {len(listing.broken)}" if listing.broken else ""
         raise UserError(
-            f"{listing.root}: no images ({len(listing.files)} other files{broken}); give a folder of pictures (PNG, JPEG, ...) "
+            f"{listing.root}: no images (other files: {len(listing.files)}{broken}); give a folder of pictures (PNG, JPEG) "
             "or of Parquet shards"
         )
     source = Source("a folder of pictures", [], skipped=listing.skipped())
@@ -112,7 +112,7 @@ def _splits(names: list[str], wanted: frozenset[str], source: Source) -> dict[st
     if outside:
         source.skipped.append(Skipped("pictures outside the folders of the splits", len(outside), outside[0]))
         source.warnings.append(
-            f"{len(outside)} pictures are left out, because they lie outside the folders {', '.join(sorted(chosen.values()))}"
+            f"pictures left out because they lie outside the folders {', '.join(sorted(chosen.values()))}: {len(outside)}"
         )
     return chosen
 
@@ -148,6 +148,8 @@ def _note_unread(listing: Listing, other: list[Found], source: Source) -> None:
         if group:
             source.skipped.append(Skipped(f"{why} ({suffixes(group)})", len(group), group[0].path))
     if lost:
-        source.warnings.append(f"{len(lost)} pictures ({suffixes(lost)}) cannot be read and are left out; convert them to PNG")
+        source.warnings.append(
+            f"pictures left out because they cannot be read ({suffixes(lost)}): {len(lost)}; convert them to PNG"
+        )
     if listing.broken:
-        source.warnings.append(f"{len(listing.broken)} files are broken links and are left out, such as {listing.broken[0]}")
+        source.warnings.append(f"broken links left out: {len(listing.broken)}, such as {listing.broken[0]}")

@@ -261,7 +261,9 @@ def _note_unread(source: Source, listing: Listing, tables: list[str], splits: di
     read = {str(Path(file).resolve()) for files in splits.values() for file in files}
     if left := [table for table in tables if str(Path(table).resolve()) not in read]:
         source.skipped.append(Skipped("Parquet or Arrow files of no split", len(left), left[0]))
-        source.warnings.append(f"{len(left)} Parquet or Arrow files belong to no split and are left out, such as {left[0]}")
+        source.warnings.append(
+            f"Parquet or Arrow files left out because they belong to no split: {len(left)}, such as {left[0]}"
+        )
     others = [file.path for file in listing.files if file.path and not _is_table(file.path)]
     if others:
         source.skipped.append(Skipped("files beside the shards", len(others), others[0]))
