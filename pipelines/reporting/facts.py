@@ -24,7 +24,9 @@ def lead(models: list[Model]) -> str:
     """The line below the title."""
     data = sorted({m.spec.data.name for m in models})
     kinds = {m.spec.model for m in models}
-    return f"{counted(len(models), 'trained model')} of {counted(len(kinds), 'kind')} on {', '.join(data) or 'no data'}"
+    if not models:
+        return "no model is trained yet"
+    return f"{counted(len(models), 'trained model')} of {counted(len(kinds), 'kind')} on {', '.join(data)}"
 
 
 def unfinished(models: list[Model], asked: Collection[str]) -> str:

@@ -81,11 +81,12 @@ def draw_all(study: Study) -> tuple[list[Section], list[str]]:
     sections, missing = [], []
     folder, kept = study.files.root / "figures", study.files.kept
     before = stored_figures(folder) if kept else {}
+    whole = all(model.done for model in study.files.asked_models)
     for drawing in drawings():
         name = f"{drawing.title}{f' ({drawing.paper})' if drawing.paper else ''}"
         figures: list[Inline] = []
         bare = kept and any(study.of_models(drawing.needs))
-        problem = f"{'no arrays' if bare else 'no results'} of “{drawing.needs}”{'' if bare else _how(drawing.needs)}"
+        problem = f"{'no arrays' if bare else 'no results'} of “{drawing.needs}”{'' if bare else _how(drawing.needs, whole)}"
         try:
             with matplotlib.rc_context(THEME):
                 figures += map(inlined, drawing.pictures(study))
@@ -108,10 +109,12 @@ def draw_all(study: Study) -> tuple[list[Section], list[str]]:
     return sections, missing
 
 
-def _how(experiment: str) -> str:
-    """How to get an experiment's results, if a command makes them."""
+def _how(experiment: str, whole: bool) -> str:
+    """How to get an experiment's results, if a command makes them. `whole`: every model of the study is trained."""
     if experiment not in experiment_names():
         return ""
+    if not whole:
+        return " (the study is not finished: run its command again)"
     data = get_experiment(experiment).data
     how = f"only --dataset {data} has them" if data else f"--experiments default {experiment} makes them"
     return f" ({how})"

@@ -1,6 +1,7 @@
 """Tables 2 and 3 as a plot: the losses of each model over sigma, with the references and the paper's figures."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 
 import pandas as pd
 
@@ -29,7 +30,15 @@ def draw(losses: pd.DataFrame, split: str, domain: Ends | None = None, across: E
     for column, name, dash in ((*REFERENCES[split], (6, 3)), ("mean_image", "mean image", (1, 3))):
         known = rows.dropna(subset=[column]).groupby("sigma")[column].first()
         series.append(Series(name, known.index, known, colour="faint", dash=dash))
-    return lines(series, "noise level σ", f"{split} loss, E‖x − x̂(y)‖²", domain=domain or compared(rows, split), across=across)
+    domain = domain or compared(rows, split)
+    shown = [one for one in series if reaches(one.y, domain)]  # otherwise the legend would name lines that are not there
+    return lines(shown, "noise level σ", f"{split} loss, E‖x − x̂(y)‖²", domain=domain, across=across)
+
+
+def reaches(values: Iterable[float], ends: Ends) -> bool:
+    """Whether a line through `values` reaches the range `ends`."""
+    finite = [value for value in values if math.isfinite(value)]
+    return bool(finite) and min(finite) <= ends[1] and max(finite) >= ends[0]
 
 
 def compared(rows: pd.DataFrame, split: str) -> tuple[float, float]:

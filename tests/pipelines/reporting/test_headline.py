@@ -126,7 +126,7 @@ def test_headline_and_pair_table_include_other_models(tmp_path: Path) -> None:
         assert [cell.text for cell in cells] == [f"{difference.mean():+.{digits}f}", f"[{', '.join(ends)}]"]
         assert cells[0].best
     against_uvb = " 95 % CI ".join([of_others.rows[1][1].text + ",", of_others.rows[1][2].text])
-    assert said(headline)[1].endswith(f"Likewise UVB, Laplace b = σ − UVB {against_uvb}.")
+    assert said(headline)[1].endswith(f"Other pairs: UVB, Laplace b = σ − UVB {against_uvb}.")
     assert of_others.notes[-1].startswith("Not compared: VAE on Y. No UVB or DEEN")
     assert not any("VAE on Y" in note for note in of_main.notes)
 

@@ -180,7 +180,14 @@ def test_report_names_missing_parts(bare: Path) -> None:
         assert line in page
     assert "Not trained to the end" in page
     assert "<figure " not in page
+    assert "no model is trained yet" in page
     assert page.count(": no results of “") == len(drawings())
+    assert "no results of “nebula” (the study is not finished: run its command again)" in page
+
+
+def test_report_tells_how_to_get_what_a_finished_study_lacks(tmp_path: Path) -> None:
+    fake_study.add_model(tmp_path, fake_study.spec("uvb"))
+    page = build_report(tmp_path).read_text()
     assert "no results of “nebula” (<code>--experiments</code> default nebula makes them)" in page
     assert "no results of “mixture” (only <code>--dataset</code> mixture has them)" in page
 
