@@ -33,8 +33,9 @@ class Denoise(Bounded):
     seed: int = 0
     """Seed of the added noise and of the model's latent draws."""
     out: Path = Path("denoised")
-    """Folder for a PNG of each denoised image, in the model's size, and overview.png, which shows noisy images above denoised
-    ones. Images that do not have 1 or 3 channels go to denoised.npz instead, as the array images of shape (N, C, H, W)."""
+    """Folder for a PNG of each denoised image, in the model's size, and overview.png, whose rows are clean images (with
+    --add-noise), noisy and denoised ones. Images that do not have 1 or 3 channels go to denoised.npz instead, as the array
+    images of shape (N, C, H, W)."""
     tracking_uri: Annotated[str | None, tyro.conf.arg(metavar="URI")] = None
     """MLflow's address for runs:/ and models:/. Default: mlflow.db in this folder."""
 
@@ -48,7 +49,7 @@ def denoise(config: Denoise) -> None:
     import numpy as np
     import torch
 
-    from pipelines.reporting.pictures import CHANNELS_OF_PICTURES, grid, output_folder, put, to_pil, zoom_for
+    from pipelines.reporting.pictures import CHANNELS_OF_PICTURES, output_folder, put, put_overview, to_pil
     from pipelines.tracking import model_registry as models
     from uvb.accelerate.cpu import keep_large_buffers
     from uvb.data.readers.decode import Decoding
@@ -62,6 +63,7 @@ def denoise(config: Denoise) -> None:
     shape = model.spec.data.shape
     decoding = Decoding(background="" if config.background == "none" else config.background)
     y, names = read_pictures(config.images, shape, float(model.sigma), decoding)  # (N, C, H, W)
+    clean = y
     if config.add_noise:
         y = y + model.sigma.to(y) * normal(tuple(y.shape), config.seed, "denoise")
     x_hat = y
@@ -80,11 +82,10 @@ def denoise(config: Denoise) -> None:
     for name in [*names, "overview"]:
         if (config.out / f"{name}.png").resolve() in given:
             raise UserError(f"{config.out / name}.png is an input picture and would be overwritten; choose another --out")
-    zoom = zoom_for(shape)
     for name, image in zip(names, x_hat, strict=True):
         put(config.out / f"{name}.png", to_pil(image).save)
-    overview = grid(torch.cat([y[:20], x_hat[:20]]), columns=min(20, len(y)))
-    put(config.out / "overview.png", to_pil(overview, zoom).save)
+    rows = {"clean": clean} if config.add_noise else {}
+    put_overview(rows | {"noisy": y, "denoised": x_hat}, config.out / "overview.png")
 
 
 def main() -> None:

@@ -53,9 +53,8 @@ def restore(config: Restore) -> None:
 
     reachable = asked_model(config.model, config.tracking_uri)  # asks while the next imports take seconds
     import numpy as np
-    import torch
 
-    from pipelines.reporting.pictures import grid, output_folder, put, to_pil, zoom_for
+    from pipelines.reporting.pictures import output_folder, put, put_overview
     from pipelines.tracking import model_registry as models
     from uvb.accelerate.cpu import keep_large_buffers
     from uvb.data.readers.decode import Decoding
@@ -90,10 +89,8 @@ def restore(config: Restore) -> None:
         verdict = f"split-R̂ {r_hat:.2f}, {agree}"
     print(f"{found.acceptance:.0%} of the proposals accepted; {verdict}")
     mean, spread = found.x_hat.mean((0, 2)), found.x_hat.transpose(0, 1).flatten(1, 2).std(1)
-    shown = [x, picture(measured, observed, x), mean, spread / spread.max().clamp(min=1e-12)]
-    columns = min(20, len(x))
-    overview = grid(torch.cat([row[:columns] for row in shown]), columns)
-    put(config.out / "overview.png", to_pil(overview, zoom_for(shape)).save)
+    rows = {"clean": x, "measured": picture(measured, observed, x), "mean of the jumps": mean}
+    put_overview(rows | {"spread of the jumps": spread / spread.max().clamp(min=1e-12)}, config.out / "overview.png")
     maps = mean.numpy(), spread.numpy(), observed.numpy()
     put(
         config.out / "restored.npz",

@@ -13,6 +13,7 @@ from uvb.errors import UserError
 from uvb.spec import Shape
 
 CHANNELS_OF_PICTURES = (1, 3)  # grey and colour; images may have other numbers of channels
+OVERVIEW = 280  # an overview of few images is enlarged to about this width, in pixels
 
 
 def to_pil(image: Tensor, zoom: int = 1) -> Image.Image:
@@ -58,6 +59,18 @@ def put(path: Path, write: Callable[[Path], object]) -> None:
     with replacing(path, durable=False) as temporary:
         write(temporary)
     print(path)
+
+
+def put_overview(rows: dict[str, Tensor], path: Path) -> None:
+    """Write a picture with a row for each value (N, C, H, W) of `rows`. Print its path and the names of its rows.
+
+    Only the first 20 images of each row are shown.
+    """
+    columns = min(20, *map(len, rows.values()))
+    shape = next(iter(rows.values())).shape[1:]
+    sheet = grid(torch.cat([images[:columns] for images in rows.values()]), columns)
+    put(path, to_pil(sheet, max(zoom_for(shape), OVERVIEW // (columns * max(shape[1:])))).save)
+    print(f"its rows: {', '.join(rows)}")
 
 
 def save_animation(frames: Tensor, path: Path, zoom: int) -> None:

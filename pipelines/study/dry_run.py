@@ -71,4 +71,6 @@ def measurement_costs(
         own = [task for task in tasks if task.name == name]
         gradients = sum(task.gradients(context) for task in own)
         study.screen.say(f"{name:<{width}}{len(own):>8}{gradients:>12,.0f}{each:>10,.1f}")
+    if len(seconds) > 1:
+        study.screen.say("--experiments NAMES measures only some of them, e.g. --experiments losses denoise_rows")
     return sum(seconds.values())

@@ -64,7 +64,7 @@ def test_sample_writes_arrays_for_any_number_of_channels(channels, pictures, dig
         assert capsys.readouterr().out.count(line) == 2
 
 
-def test_denoise_resizes_cleans_and_writes_pictures(model, tmp_path):
+def test_denoise_resizes_cleans_and_writes_pictures(model, tmp_path, capsys):
     folder = tmp_path / "own"
     folder.mkdir()
     Image.new("RGB", (40, 30), (255, 255, 255)).save(folder / "white.png")
@@ -74,7 +74,12 @@ def test_denoise_resizes_cleans_and_writes_pictures(model, tmp_path):
     torch.testing.assert_close(images, torch.stack([torch.zeros(1, 8, 8), torch.ones(1, 8, 8)]))
     denoise(Denoise(model, folder, add_noise=True, out=tmp_path / "out"))
     assert Image.open(tmp_path / "out" / "white.png").size == (8, 8)
-    assert (tmp_path / "out" / "overview.png").exists()
+    overview = np.asarray(Image.open(tmp_path / "out" / "overview.png"))
+    zoom = overview.shape[1] // 17
+    assert overview.shape == (26 * zoom, 17 * zoom)  # three rows and two columns of 8×8, one pixel apart
+    assert "its rows: clean, noisy, denoised\n" in capsys.readouterr().out
+    assert (overview[0, 0], overview[0, -1]) == (0, 255)  # the first row is clean: black, then white
+    assert zoom >= 7
 
 
 def test_denoise_takes_arrays_without_a_channel_axis(model, tmp_path):
