@@ -1,10 +1,14 @@
 # Every target sets itself up: the first one that runs makes .venv and installs the project into it.
+.DEFAULT_GOAL := help
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: setup study test test-slow test-nightly test-all lint types format docs bench chaos ui results clean
+.PHONY: help setup study test test-slow test-nightly test-all lint types format docs bench chaos ui results clean
+
+help:                       ## this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
 
 study: $(VENV)/.installed   ## the whole study on digits; ARGS="--help" shows what it takes
 	$(BIN)/python pipelines/full_study.py $(ARGS)

@@ -8,7 +8,7 @@ from torch import Tensor
 from uvb.models.base import Energy, draw_latent_noise
 from uvb.noise import generator, normal
 
-LARGEST_RMS = 1000.0  # a chain has diverged if the root mean square of its pixels exceeds this times max(1, σ)
+LARGEST_RMS = 1000.0  # a chain has diverged if the root mean square of y or of its velocity exceeds this times max(1, σ)
 NEVER = -1  # the value of `stopped_at` for a chain that has not diverged
 
 
