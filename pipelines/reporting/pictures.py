@@ -67,9 +67,9 @@ def put_overview(rows: dict[str, Tensor], path: Path) -> None:
     Only the first 20 images of each row are shown.
     """
     columns = min(20, *map(len, rows.values()))
-    shape = next(iter(rows.values())).shape[1:]
+    c, h, w = next(iter(rows.values())).shape[1:]
     sheet = grid(torch.cat([images[:columns] for images in rows.values()]), columns)
-    put(path, to_pil(sheet, max(zoom_for(shape), OVERVIEW // (columns * max(shape[1:])))).save)
+    put(path, to_pil(sheet, max(zoom_for((c, h, w)), OVERVIEW // (columns * max(h, w)))).save)
     print(f"its rows: {', '.join(rows)}")
 
 
