@@ -51,7 +51,7 @@ results: $(VENV)/.installed   ## what a study found, without weights, into resul
 	$(BIN)/python pipelines/keep.py $(STUDY)
 
 ui: $(VENV)/.installed      ## MLflow at http://127.0.0.1:5000; another port: ARGS="--port 5001"
-	$(BIN)/mlflow ui --host 127.0.0.1 $(ARGS)
+	MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow ui --host 127.0.0.1 $(ARGS)
 
 # torch first and alone: pip then prefers a CPU build where one is offered, and takes the CUDA build elsewhere.
 $(VENV)/.installed: pyproject.toml constraints.txt

@@ -106,16 +106,20 @@ def sampling_table(sampling: pd.DataFrame) -> list[Table]:
     ]
     rows = [[text(name), *(cell(chain) for chain in chains)] for name, cell in measured]
     apart = [k for k in (*CONDITION, "widths", "seed") if sampling.groupby("model")[k].nunique().max() > 1]
-    head = [""]
-    for r in chains:
-        told = [f"{k.replace('_', ' ')} {getattr(r, k)}" for k in apart]
-        head.append(", ".join([label(r.model), r.dataset, f"σ = {level(r.sigma)}", *told]))
+    conditions = [
+        [r.dataset, f"σ = {level(r.sigma)}", *(f"{k.replace('_', ' ')} {getattr(r, k)}" for k in apart)] for r in chains
+    ]
+    shared = [name for name in conditions[0] if all(name in names for names in conditions)]  # the caption has it once
+    head = [
+        ", ".join([label(r.model), *(name for name in names if name not in shared)])
+        for r, names in zip(chains, conditions, strict=True)
+    ]
     notes = [
         "The first chain is never restarted. Autocorrelation time, effective sample size and R̂ are over all chains that "
         "did not diverge. The classes are only as good as the classifier. Its accuracy is measured on x̂(y) of test images. "
         "Below one half, the classes are grey. Mixing says nothing about quality: jumps that hardly depend on y mix at once."
     ]
-    return [Table("Mixing of walk-jump sampling.", head, rows, notes=notes)]
+    return [Table(f"Mixing of walk-jump sampling{': ' * bool(shared)}{', '.join(shared)}.", ["", *head], rows, notes=notes)]
 
 
 def _unsure(row: Any) -> bool:

@@ -372,7 +372,7 @@ def test_difference_table_has_each_models_own_widths(tmp_path: Path) -> None:
 
 def test_sampling_table_tells_seeds_apart(tmp_path: Path) -> None:
     """If there are two seeds, headings of chains and the encoder's table name the seed. If there is one seed, they do not."""
-    columns: dict[int, tuple[list[str], str]] = {}
+    columns: dict[int, tuple[list[str], str, str]] = {}
     for seed in (3, 4):
         spec = fake_study.spec("uvb", seed=seed)
         fake_study.add_model(tmp_path, spec)
@@ -384,8 +384,9 @@ def test_sampling_table_tells_seeds_apart(tmp_path: Path) -> None:
                 "classifier_accuracy": 1.0}  # fmt: skip
         sampling = pd.concat([described.assign(seed=s, **rest) for s in range(3, seed + 1)])
         (mixing,), (inside,) = model_tables.sampling_table(sampling), model_tables.internals_tables(tables["internals"])
-        columns[seed] = mixing.head[1:], inside.caption
-    assert columns[3][0] == ["UVB, digits, σ = 1.0"]
-    assert columns[4][0] == ["UVB, digits, σ = 1.0, seed 3", "UVB, digits, σ = 1.0, seed 4"]
+        columns[seed] = mixing.head[1:], inside.caption, mixing.caption
+    assert columns[3][0] == ["UVB"]
+    assert columns[4][0] == ["UVB, seed 3", "UVB, seed 4"]
+    assert columns[3][2] == columns[4][2] == "Mixing of walk-jump sampling: digits, σ = 1.0."
     assert "of seed 3" in columns[4][1]
     assert "seed" not in columns[3][1]
