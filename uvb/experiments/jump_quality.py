@@ -36,8 +36,9 @@ def jump_quality(model: Estimator, spec: RunSpec, context: Context) -> Result:
     `images` is one of
 
     - "jumps" and "second jumps": x̂(y) and x̂(x̂(y)) of chains.
-    - "test images": real images. Samples cannot be expected to be better.
-    - "denoised" and "denoised twice": x̂(y) and x̂(x̂(y)) of noisy test images. Jumps cannot be expected to be better.
+    - "test images": real images.
+    - "denoised" and "denoised twice": x̂(y) and x̂(x̂(y)) of noisy test images. If the energy were perfect and the chains had
+      converged, jumps would have the same distribution.
 
     The jumps of one chain form a group. The other sets are divided into groups of the same size. If there are too few test
     images, their sets have fewer groups. Standard errors come from a bootstrap over groups. The features are those of the

@@ -43,8 +43,9 @@ def pictures(study: Study) -> Iterator[Picture]:
             count = sound[0][1].values["rows"][0]["count"]
             caption = (
                 f"{data}: {TITLES[measure]}. {count} jumps of each model are compared with training images, in the features of "
-                f"the study’s classifier. Test images show the best possible value; x̂(y) of test images is the best that jumps "
-                f"can reach. Bars are one standard error over chains. {' '.join(told)}"
+                "the study’s classifier. Test images show the value of real images. If the energy were perfect and the chains "
+                "had converged, jumps would have the value of x̂(y) of test images. Bars are one standard error over chains. "
+                f"{' '.join(told)}"
             )
             yield Picture(f"quality_{measure}_{data}_{seed}", caption.strip(), draw(sound, measure), f"{measure} over sigma")
 
