@@ -1,9 +1,10 @@
 """The progress of the trainings: which models train, their epoch, loss and images per second, and the time left."""
 
 import math
+import os
 import time
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from rich.console import Group
@@ -16,12 +17,14 @@ from pipelines.executor.outcomes import outcome
 from pipelines.files.formats import FailedJson, ProgressJson
 from pipelines.files.store import Store
 from pipelines.words import clock, name_of
+from uvb.machine import usable_cpus
 from uvb.spec import RunSpec
 from uvb.training.state import steps_per_epoch
 
 RUNNING_SECONDS = 30.0  # a model whose progress is older is not shown as running
 TASK_SECONDS = 0.2  # what a measurement takes besides its arithmetic
 REST_SECONDS = 15.0  # for tables, figures, report
+BUSY_AFTER, BUSY_LOAD = timedelta(minutes=1), 3.0  # a start takes below a minute, and runs fewer than 3 processes on each CPU
 
 
 class TrainingProgress:
@@ -37,7 +40,7 @@ class TrainingProgress:
         self, specs: Sequence[RunSpec], store: Store, tasks: int = 0, seconds: float = 0.0, operations: float = 0.0
     ) -> None:
         self.specs, self.store, self.tasks, self.seconds, self.operations = list(specs), store, tasks, seconds, operations
-        self.began = f"{datetime.now():%H:%M:%S}"
+        self.began = datetime.now()
         self.flops = {spec.spec_id: training_flops(spec) for spec in specs}
         # The files of an earlier session tell how much is done, but not what runs now.
         self.now = {spec.spec_id: store.find_json(f"models/{spec.spec_id}/progress.json", ProgressJson) for spec in specs}
@@ -117,6 +120,12 @@ class TrainingProgress:
         after = self.seconds + self.tasks * TASK_SECONDS + REST_SECONDS
         return (total - done + self.operations) * elapsed / gained + after
 
+    def waiting(self) -> str:
+        """Since when workers start, and, if they take long, whether too many programs share this machine."""
+        long = datetime.now() - self.began > BUSY_AFTER
+        busy = long and os.getloadavg()[0] > BUSY_LOAD * usable_cpus()
+        return f"starting workers since {self.began:%H:%M:%S}" + ("; other programs keep this machine busy" if busy else "")
+
     def view(self) -> tuple[Group, str]:
         """The live view, and its content as one line."""
         done, total = self.work()
@@ -129,7 +138,7 @@ class TrainingProgress:
             parts.append(f"{name_of(spec)} " + ", ".join(said))
         left = self.seconds_left()
         waiting = left is None and not self.running and len(self.outcome) < len(self.specs)
-        when = f"starting workers since {self.began}" if waiting else "" if left is None else f"about {clock(left)} left"
+        when = self.waiting() if waiting else "" if left is None else f"about {clock(left)} left"
         head = f"{len(self.outcome)}/{len(self.specs)} models trained"
         share = f" ({math.floor(100 * done / total)}%)" if total else ""
         table.add_row(Text(head, "bold"), ProgressBar(1.0, done / total if total else 1.0, width=24), when)

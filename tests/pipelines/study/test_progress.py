@@ -1,8 +1,10 @@
 """The progress that a study prints: it counts work, prints each line once, and tells the time left."""
 
 import dataclasses
+import os
 import re
 import time
+from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
@@ -132,3 +134,14 @@ def test_measurement_flops_of_losses_are_those_of_the_loss_tables(digits: ImageS
     assert measurement_flops([task], context, "bf16") == FP32_COST * alike
     context = dataclasses.replace(context, plan=Plan(precision="bf16"))
     assert measurement_flops([task, task], context, "bf16") == 2 * alike
+
+
+@pytest.mark.parametrize(("minutes", "load", "told"), [(2, 7.0, True), (2, 5.0, False), (0, 7.0, False)])
+def test_progress_tells_why_workers_start_slowly(
+    minutes: int, load: float, told: bool, store: Store, digits: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.study.progress.usable_cpus", lambda: 2)
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
+    progress = TrainingProgress([tiny_spec(digits)], store)
+    progress.began -= timedelta(minutes=minutes)
+    assert progress.view()[1].endswith("; other programs keep this machine busy") == told
