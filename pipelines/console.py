@@ -32,7 +32,15 @@ def main() -> None:
     elif name in COMMANDS:
         module = COMMANDS[name][0]
         sys.argv = [f"uvb {name}", *sys.argv[2:]]
-        import_module(f"pipelines.{module}").main()
+        try:
+            command = import_module(f"pipelines.{module}")
+        except ModuleNotFoundError as error:  # `pip install .` installs the science alone, and this script with it
+            missing = (error.name or "").partition(".")[0]
+            if missing in ("pipelines", "uvb"):
+                raise
+            print(f"error: uvb {name} needs the package {missing}; pip install -e '.[study]' installs it", file=sys.stderr)
+            sys.exit(2)
+        command.main()
     else:
         print(f"error: no command {name!r}; choose one of: {', '.join(COMMANDS)}", file=sys.stderr)
         sys.exit(2)

@@ -119,6 +119,24 @@ def test_help_explains_every_option(command: str, tmp_path: Path) -> None:
     assert "STR" not in told.partition("─ options ─")[0]
 
 
+@pytest.mark.parametrize("missing", ["tyro", "rich.text"])
+def test_uvb_names_a_package_that_is_not_installed(
+    missing: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`pip install .` installs the science and the script `uvb`, but not what the commands need."""
+
+    def absent(name: str) -> None:
+        raise ModuleNotFoundError(f"No module named {missing!r}", name=missing)
+
+    monkeypatch.setattr(console, "import_module", absent)
+    monkeypatch.setattr(sys, "argv", ["uvb", "denoise", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        console.main()
+    assert ended.value.code == 2
+    package = missing.split(".")[0]
+    assert capsys.readouterr().err == f"error: uvb denoise needs the package {package}; pip install -e '.[study]' installs it\n"
+
+
 def test_sweep_help_says_what_each_space_is_for(tmp_path: Path) -> None:
     told = help_of("sweep", tmp_path)
     assert [name for name in space_names() if not re.search(rf"│ +{name}: \w", told)] == []
