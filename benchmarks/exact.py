@@ -17,7 +17,7 @@ from uvb.exact.empirical_bayes import posterior_mean, working_bytes
 from uvb.noise import generator, normal
 
 SIGMA = 1.0
-SIDE_BY_SIDE = 1000  # noisy images of the comparison; the first-written estimator needs too much memory for more
+SIDE_BY_SIDE = 1000  # noisy images of the comparison; the straightforward estimator needs too much memory for more
 
 
 def first_written(y: Tensor, train: Tensor) -> Tensor:

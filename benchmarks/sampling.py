@@ -1,4 +1,4 @@
-"""Time walk-jump sampling with 1, 100 and 1,000 chains: Langevin steps per second, compared with a first-written loop.
+"""Time walk-jump sampling with 1, 100 and 1,000 chains: Langevin steps per second, compared with a straightforward loop.
 
 python -m benchmarks.sampling [--quick]
 
@@ -37,7 +37,7 @@ def first_written_step(energy: Energy, y: Tensor) -> Tensor:
 def walks(kind: str, device: str, sizes: tuple[int, ...]) -> dict[str, Step]:
     """Build one walk step for each number of chains.
 
-    `kind` is "first" (the first-written loop), or the precision of our loop.
+    `kind` is "first" (the straightforward loop), or the precision of our loop.
     """
     energy = get_model("uvb").build(SHAPE, get_model("uvb").widths, "silu", 1.0).to(device)
     assert isinstance(energy, Energy)

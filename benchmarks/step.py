@@ -1,10 +1,11 @@
-"""Time the training step on a CPU, and compare it with a first-written fp32 step, with the CPU's peak, and with the whole loop.
+"""Time the training step on a CPU. Compare it with a straightforward fp32 step, with the CPU's peak and with the whole loop.
 
 python -m benchmarks.step [--quick] [--models uvb deen] [--data mnist cifar10] [--repeats 5] [--threads 0]
 
-In bf16 our step is timed uncompiled and compiled, because long trainings compile (`uvb.plan.resolve_plan`). Each side runs in
-its own process, with its own memory settings (`uvb.accelerate.cpu`), and the sides step in turn. `--threads 1` measures CPU
-time, which other load hardly changes. On a GPU, `benchmarks/gpu/run.py` times more ways of writing the step.
+In bf16 our step is timed uncompiled and compiled, because long trainings compile (`uvb.plan.resolve_plan`). Each version of
+the step runs in its own process, with its own memory settings (`uvb.accelerate.cpu`). The versions take turns, step by step.
+`--threads 1` measures CPU time, which other load hardly changes. On a GPU, `benchmarks/gpu/run.py` times more ways of
+writing the step.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from uvb.training.loop import fit
 from uvb.training.probe import PROBE_IMAGES
 from uvb.training.state import TrainState
 
-LOOP_STEPS = 4  # steps of the timed epoch. Its probe is so small that it costs as much per step as MNIST's
+LOOP_STEPS = 4  # steps of the timed epoch. Its probe has fewer images in proportion, so it costs as much per step as MNIST's
 PRODUCTS = (2048, 4096)  # sizes of matrix products. The fastest product gives the CPU's peak
 TRIES = 3  # how often each product is timed
 
@@ -43,7 +44,7 @@ def loop_epoch(name: str, shape: Shape, plan: Plan) -> Step:
 
 
 def side(kind: str, name: str, data: str, threads: int) -> dict[str, Step]:
-    """Build the actions of one side. `kind` is "reference" (the first-written step), or ours: "fp32", "bf16" or "compiled"."""
+    """Build one version's actions. `kind` is "reference" (the straightforward step), or ours: "fp32", "bf16" or "compiled"."""
     torch.set_num_threads(threads)
     shape, known = SHAPES[data], get_model(name)
     model = known.build(shape, known.widths, "silu", 1.0)

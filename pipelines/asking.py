@@ -7,8 +7,8 @@ from typing import Generic, TypeVar
 
 from pipelines.leaving import stubborn
 
-ANSWER_SECONDS = 8.0  # until an address counts as silent; a command ends within 10 s, and begins to ask after 1 s
-# But wait at least so long after the answer is needed, and longer if the machine is so loaded that it took long to get there.
+ANSWER_SECONDS = 8.0  # a slower address counts as silent. A command begins to ask after 1 s, and must end within 10 s
+# Once the answer is needed, wait at least 2.5 s, or 0.3 times the time since the question, because a busy machine needs longer.
 LEAST_SECONDS, LEAST_SHARE = 2.5, 0.3
 
 T = TypeVar("T")
@@ -18,7 +18,7 @@ class Silent(Exception):
     """An address has not answered.
 
     Attributes:
-        seconds: how long it was waited for.
+        seconds: how long we waited.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -27,12 +27,14 @@ class Silent(Exception):
 
 
 def patience(seconds: float, passed: float) -> float:
-    """How long to wait for an answer that is needed `passed` seconds after the question, and may take `seconds`."""
+    """The seconds still to wait for an answer that may take `seconds`, if it is `passed` seconds since the question."""
     return max(seconds - passed, min(LEAST_SECONDS, seconds), LEAST_SHARE * passed)
 
 
 class Question(Generic[T]):
-    """A call of `ask` that begins at once, in a thread of its own. Import what `ask` needs before: imports may not race.
+    """A call of `ask` that begins at once, in a thread of its own.
+
+    Import what `ask` needs before, because two threads must not import the same module at once.
 
     Args:
         seconds: how long `ask` may take; None: `ANSWER_SECONDS`.

@@ -28,8 +28,8 @@ class Widths:
     decoder: int = 0
 
     def __str__(self) -> str:
-        parts = ["-".join(map(str, self.conv)), str(self.hidden)]
-        return "/".join(parts + [str(w) for w in (self.latent, self.decoder) if w])
+        parts = ["-".join(map(str, self.conv)), *map(str, (self.hidden, self.latent, self.decoder))]
+        return "/".join(part for part in parts if part not in ("", "0"))
 
     def scaled(self, factor: float) -> "Widths":
         """Multiply every width except `latent` by `factor`, and round to a whole number of at least 1."""

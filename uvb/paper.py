@@ -44,7 +44,7 @@ ONE_Z_BOUND = 0.0068
 
 @dataclass(frozen=True)
 class Settings:
-    """How the paper trains (Sec. 3.1): Adam at a constant rate. `widths` has ``str(Widths(...))`` of each model."""
+    """How the paper trains (Sec. 3.1): Adam at a constant rate. `widths` has each model's widths as text."""
 
     recipe: str = "paper"
     epochs: int = 400

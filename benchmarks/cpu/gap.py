@@ -4,10 +4,10 @@ python -m benchmarks.cpu.gap --folder OUT --dataset mnist --data-dir DATA --resi
     [--sizes 500 2000 8000 30000] [--steps 2000 8000] [--sigmas 0.3 0.6 1.0] [--best '{"uvb": {...}, "deen": {...}}']
 
 Two models train on disjoint halves of n images each, by the same recipe and seed. Both then denoise each half, with the same
-noise. An image's gap is the loss of the model that did not train on it, minus the loss of the model that did. The mean over
-both halves does not depend on which half is easier. The script writes one row for each model, n, length and noise level to
-OUT/gaps.jsonl. Each row has the standard error over images, the error from the noise draws, and the gap of each half. The same
-command continues an interrupted run.
+noise. An image's gap is the loss of the model that did not train on it, minus the loss of the model that did. If one
+half is easier, this cancels in the mean over both halves. The script writes one row for each model, n, length and noise level
+to OUT/gaps.jsonl. Each row has the standard error over images, the error from the noise draws, and the gap of each half. The
+same command continues an interrupted run.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def arguments() -> argparse.Namespace:
 
 
 def halves(images: ImageSet, n: int) -> tuple[Tensor, Tensor]:
-    """Two disjoint sets of `n` training images, (n, C, H, W) each. With a larger `n` each set only gets more images."""
+    """Two disjoint sets of `n` training images, (n, C, H, W) each. The sets of a smaller `n` are subsets of these."""
     order = torch.randperm(len(images.train), generator=generator(0, "halves"))
     return images.train[order[0::2][:n]], images.train[order[1::2][:n]]
 

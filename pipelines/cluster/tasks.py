@@ -15,7 +15,7 @@ RETRIES = 3
 def run_tasks(
     tasks: Sequence[Task], store: Store, settings: Settings, layout: Layout, check: Callable[[], None] = lambda: None
 ) -> Iterator[tuple[int, dict[str, str]]]:
-    """Run `tasks` as Ray tasks. About once a second, yield how many have ended, and folder -> error of those that failed.
+    """Run `tasks` as Ray tasks. About once a second, yield how many have ended, and the errors so far: task's folder -> error.
 
     Args:
         check: must raise if Ray is gone. It is called before each request to Ray, because a dead Ray never answers.

@@ -44,6 +44,7 @@ class TrainingProgress:
         self.flops = {spec.spec_id: training_flops(spec) for spec in specs}
         # The files of an earlier session tell how much is done, but not what runs now.
         self.now = {spec.spec_id: store.find_json(f"models/{spec.spec_id}/progress.json", ProgressJson) for spec in specs}
+        self.starts = {spec_id: found["starts"] for spec_id, found in self.now.items() if "starts" in found}
         self.since: dict[str, float] = {}  # spec_id -> the share that was done when this session continued it
         self.outcome: dict[str, str] = {}  # spec_id -> done, failed or stopped
         self.told: set[str] = set()
@@ -57,7 +58,8 @@ class TrainingProgress:
                 continue
             folder = f"models/{spec.spec_id}"
             now = self.store.find_json(f"{folder}/progress.json", ProgressJson)
-            if now and now != self.now[spec.spec_id]:
+            before = self.starts.get(spec.spec_id)  # a worker of a killed session may still write
+            if now and now != self.now[spec.spec_id] and (before is None or now.get("starts") != before):
                 self.now[spec.spec_id] = now
                 start = now.get("start")
                 steps = 0 if start in (None, "fresh") else int(start)

@@ -173,7 +173,10 @@ class Projection:
 
     def _provenance(self) -> dict[str, Any]:
         provenance = dict(self._content.get("provenance") or {})
-        tags = {f"provenance.{k}": v for k, v in flat(provenance).items()} | source_tags(provenance)
+        short = flat(
+            {k: v for k, v in provenance.items() if k not in ("data", "parameters", "seeds")}
+        )  # these have their own places
+        tags = {f"provenance.{k}": v for k, v in short.items()} | source_tags(provenance)
         revision = provenance.get("git")
         return tags | ({"mlflow.source.git.commit": revision} if isinstance(revision, str) else {})
 

@@ -1,4 +1,4 @@
-"""CIFAR-10, as the paper uses it."""
+"""CIFAR-10: 50,000 training and 10,000 test images, (3, 32, 32)."""
 
 import contextlib
 import io

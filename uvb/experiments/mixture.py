@@ -32,7 +32,9 @@ def mixture(model: Estimator, spec: RunSpec, context: Context) -> Result:
     """
     images, noisy = context.images, context.noisy(spec)
     if images.checksum != _checksum():
-        raise UserError(f"the experiment mixture needs the data set mixture, because its density is known, not {images.name!r}")
+        raise UserError(
+            f"the experiment mixture needs the data set mixture, whose density is known; these images are {images.name!r}"
+        )
     truth = true_mixture()
     center = (truth.weights[:, None, None, None] * truth.means).sum(0)  # (C, H, W)
 

@@ -74,7 +74,7 @@ def chain_gradient(energy: Energy, state: WalkState, seed: int, batch: int | Non
 
 
 def held_noise(energy: Energy, n: int, seed: int, like: Tensor) -> Tensor:
-    """One ε ~ N(0, I) for all n chains and all steps, repeated to (n, noise_dim). Only the seed is its key.
+    """One ε ~ N(0, I) for all n chains and all steps, repeated to (n, noise_dim). It depends only on the seed.
 
     With a fixed ε a random energy such as UVB's is a function of y alone, and exp(-f) is a density.
     """

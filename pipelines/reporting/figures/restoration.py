@@ -18,7 +18,7 @@ def draw(arrays: Mapping[str, np.ndarray], tasks: list[str]) -> Element:
     for task in tasks:
         spread, times = scaled(arrays[f"{task}/spread"])
         rows += [(f"{TITLES[task]}, with noise", arrays[f"{task}/measured"]), ("mean of the jumps", arrays[f"{task}/mean"]),
-                 (f"their spread × {times:.2g}", spread)]  # fmt: skip
+                 (f"spread of the jumps × {times:.2g}", spread)]  # fmt: skip
     return rows_of_images(rows)
 
 

@@ -86,6 +86,7 @@ def pictures(study: Study) -> Iterator[Picture]:
                 yield Picture(f"{jumps}_{key}", caption, grid_of_images(arrays[jumps][:SHOWN_JUMPS], names), "jumps of a chain")
         if moves := _moves(values["variants"].get("jump", {})):
             caption = f"{who}. Moves between the classes of successive jumps, in percent of each row, all chains."
+            caption += " A cell is empty if there was no such move."
             if len(moves[1]) > SHOWN_CLASSES:
                 caption += f" Only the {SHOWN_CLASSES} most frequent classes are shown."
             yield Picture(f"transitions_{key}", f"{caption}{trust(values)}", draw_transitions(*moves), "moves between classes")

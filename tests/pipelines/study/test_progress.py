@@ -145,3 +145,18 @@ def test_progress_tells_why_workers_start_slowly(
     progress = TrainingProgress([tiny_spec(digits)], store)
     progress.began -= timedelta(minutes=minutes)
     assert progress.view()[1].endswith("; other programs keep this machine busy") == told
+
+
+def test_progress_ignores_what_a_worker_of_a_killed_session_still_writes(store: Store, digits: ImageSet) -> None:
+    spec = tiny_spec(digits)
+
+    def wrote(starts: int, epoch: float) -> None:
+        now = {"epoch": epoch, "starts": starts, "start": "fresh", "notes": [f"start {starts}"], "time": time.time()}
+        store.write_json(f"models/{spec.spec_id}/progress.json", now)
+
+    wrote(2, 0.1)
+    progress = TrainingProgress([spec], store)
+    wrote(2, 0.2)
+    assert progress.read() == []
+    wrote(3, 0.2)
+    assert progress.read() == ["start 3"]
