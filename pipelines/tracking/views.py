@@ -43,5 +43,8 @@ def _charts(study_uid: str, metrics: Sequence[str]) -> dict[str, Any]:
         for metric in metrics
     ]  # fmt: skip
     times = next((part for part in metrics[0].split("_") if part.isdigit()), "100")  # loss_over_1000_sigma
-    shown = {"name": f"Loss over {times} σ", "display": True, "isReordered": False, "deleted": False, "isGenerated": True}
+    shown = {
+        "name": f"Loss over {times} σ", "display": True, "isReordered": False, "deleted": False, "isGenerated": True,
+        "columns": 1,  # MLflow's three columns leave 120 pixels for a chart on a page of 1,280
+    }  # fmt: skip
     return {"compareRunCharts": charts, "compareRunSections": [{"uuid": section, **shown}]}
