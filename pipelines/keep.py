@@ -25,7 +25,7 @@ class Keep:
     study: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="STUDY")]
     """A study's folder, e.g. outputs/digits."""
     out: Path = Path("results/studies")
-    """The folder that gets the copy. The copy has the study's name and replaces an older copy."""
+    """The folder that gets the copy. The copy has the study's name and replaces an older copy, whose README.md stays."""
 
 
 def keep(config: Keep) -> None:
@@ -51,6 +51,8 @@ def keep(config: Keep) -> None:
             into = copy / file.relative_to(config.study)
             into.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(file, into)
+        if (target / "README.md").exists():
+            shutil.copy2(target / "README.md", copy / "README.md")
     print(target)
 
 

@@ -133,11 +133,14 @@ def test_keep_copies_a_study_without_weights(tmp_path):
     with pytest.raises(UserError, match=r"no tables, figures, report\.html yet"):
         keep(Keep(study, tmp_path / "results"))
     build_report(study)
-    for _ in range(2):
-        keep(Keep(study, tmp_path / "results"))
     kept = tmp_path / "results" / "digits-full"
+    keep(Keep(study, tmp_path / "results"))
+    (kept / "README.md").write_text("What was found")
+    (kept / "old.txt").write_text("of an older copy")
+    keep(Keep(study, tmp_path / "results"))
+    assert (kept / "README.md").read_text() == "What was found"
     folders = {"tables", "tasks", "models", "figures"}
-    assert {p.name for p in kept.iterdir()} == {*folders, "report.html", "study.json", "timings.json"}
+    assert {p.name for p in kept.iterdir()} == {*folders, "README.md", "report.html", "study.json", "timings.json"}
     assert (kept / "tables" / "losses.parquet").read_bytes() == (study / "tables" / "losses.parquet").read_bytes()
     numbers = {p.relative_to(study) for p in study.glob("tasks/*/*/result.json")}
     assert numbers == {p.relative_to(kept) for p in kept.glob("tasks/**/*") if p.is_file()} != set()
