@@ -11,6 +11,7 @@ python -m benchmarks.cpu.answers gaps FOLDER                    # Markdown on st
 """
 
 import argparse
+import itertools
 import json
 import math
 import statistics
@@ -144,7 +145,9 @@ def gaps(folder: Path) -> str:
     lines = ["| σ | steps | n | model | gap | loss outside |", "|---:|---:|---:|---|---:|---:|"]
     figure, plots = plt.subplots(1, len(sigmas), figsize=(3.4 * len(sigmas), 3.4), squeeze=False)
     for sigma, axes in zip(sigmas, plots[0], strict=True):
+        places = itertools.count()
         for steps in lengths:
+            longest = steps == max(lengths)
             for model, colour in zip(dict.fromkeys(row["model"] for row in rows), ("#1f77b4", "#d62728"), strict=False):
                 asked = {"model": model, "sigma": sigma, "steps": steps}
                 own = sorted((row for row in rows if row.items() >= asked.items()), key=lambda row: row["n"])
@@ -152,9 +155,11 @@ def gaps(folder: Path) -> str:
                 for row, error in zip(own, errors, strict=True):
                     measured = f"{row['gap']:.4f} ± {error:.4f} | {row['loss_outside']:.3f}"
                     lines.append(f"| {sigma:g} | {steps:,} | {row['n']:,} | {model} | {measured} |")
+                beside = 1.12 ** next(places)  # so that the points of one n do not hide each other
                 axes.errorbar(
-                    [row["n"] for row in own], [row["gap"] for row in own], errors, color=colour, capsize=2, markersize=3,
-                    linestyle="-" if steps == max(lengths) else "--", marker="o", label=f"{model}, {steps:,} steps",
+                    [row["n"] * beside for row in own], [row["gap"] for row in own], errors, color=colour, capsize=2,
+                    markersize=4, marker="s" if longest else "o", markerfacecolor="white" if longest else colour,
+                    linestyle="-" if longest else "--", label=f"{model}, {steps:,} steps",
                 )  # fmt: skip
         axes.axhline(0, color="grey", linewidth=0.8)
         axes.set_yscale("symlog", linthresh=0.01)
