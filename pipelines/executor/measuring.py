@@ -26,7 +26,8 @@ from uvb.models.io import load
 from uvb.plan import Plan
 from uvb.spec import DataRef, RunSpec
 
-# Version of the measurements: raise it when the same settings give other numbers. 1 took the first test images, 2 draws them.
+# The version of the measurements. Raise it when the same settings give other numbers. Version 1 measured the first test images,
+# version 2 measures a random choice.
 MEASUREMENT = 2
 EXACT_PAIRS = 1e9  # above this many pairs of images, the references use only one noise draw
 
@@ -106,7 +107,7 @@ def unfinished(tasks: Sequence[Task], store: Store, settings: Settings) -> list[
 
 
 def trained(store: Store, spec: RunSpec) -> float | None:
-    """The time at which a model's training ended. It identifies the weights: another training of the same spec has another."""
+    """The time at which a model's training ended. It identifies the weights, because no two trainings end at the same time."""
     time: float | None = store.find_json(f"models/{spec.spec_id}/done.json", Done).get("time")
     return time
 

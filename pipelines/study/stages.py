@@ -116,7 +116,7 @@ def plan(
 
 
 def of_other_code(study: Running, trained: Sequence[RunSpec]) -> set[RunSpec]:
-    """The trainings whose model's code has changed since they ended. With the new code, their weights are other models."""
+    """The trainings whose model's code has changed since they ended. The new code would give their weights another meaning."""
     codes = {spec: study.store.find_json(f"{study.folder(spec)}/done.json", Done).get("code") for spec in trained}
     return {spec for spec, code in codes.items() if code_changed(spec.model, code)}
 
