@@ -38,7 +38,7 @@ def rows_on(pixels: Tensor, device: torch.device) -> Rows:
 
 
 def resident(pixels: Tensor, device: torch.device | str) -> Tensor:
-    """Move the images to `device` if they fit there, otherwise return them as they are. Then the caller must move blocks."""
+    """Move the images to `device` if they fit there. Otherwise return them, and the caller moves block after block."""
     device = torch.device(device)
     return pixels.to(device) if device.type == "cpu" or fits(pixels, device) else pixels
 

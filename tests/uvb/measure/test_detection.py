@@ -10,7 +10,7 @@ from uvb.noise import generator
 
 
 def test_auroc_counts_pairs() -> None:
-    """There are six pairs. 3 > 1, 3 > 2 and 2 > 1 count 1, and 2 = 2 counts ½. 0 is above no score."""
+    """There are six pairs. 3 > 1, 3 > 2 and 2 > 1 count 1, and 2 = 2 counts ½. The pairs of 0 count 0."""
     found = auroc(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 2.0, 0.0]))
     assert found.value == pytest.approx(3.5 / 6)
     # Placements: inside 2/3 and 1/2, outside 1, 3/4 and 0.
