@@ -17,12 +17,12 @@ def too_long(source: str) -> list[str]:
     return long + ["file"] * (len(source.splitlines()) > 400)
 
 
-def test_files_and_functions_are_short() -> None:
+def test_project_has_only_short_files_and_functions() -> None:
     assert len(FILES) > 300
     found = {str(path.relative_to(ROOT)): too_long(path.read_text()) for path in FILES}
     assert {path: names for path, names in found.items() if names} == {}
 
 
 @pytest.mark.parametrize(("lines", "expected"), [(60, []), (61, ["f"]), (401, ["f", "file"])])
-def test_a_long_function_and_a_long_file_are_found(lines: int, expected: list[str]) -> None:
+def test_too_long_names_long_functions_and_long_files(lines: int, expected: list[str]) -> None:
     assert too_long("def f():\n" + "    a = 1\n" * (lines - 1)) == expected

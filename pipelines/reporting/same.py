@@ -58,7 +58,7 @@ def _of_table(name: str, a: pd.DataFrame, b: pd.DataFrame) -> Iterator[str]:
     a, b = a.set_index(key).sort_index(), b.set_index(key).sort_index()
     alone = a.index.symmetric_difference(b.index)
     if len(alone):
-        yield f"{name}: {len(alone)} rows are in one study only, such as {alone[0]}"
+        yield f"{name}: rows in one study only: {len(alone)}, such as {alone[0]}"
     both = a.index.intersection(b.index)
     for column in (c for c in a.columns if c in b.columns and c not in LEFT_OUT):
         left, right = a.loc[both, column], b.loc[both, column]

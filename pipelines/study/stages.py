@@ -231,7 +231,7 @@ def measure(study: Running, options: MeasureOptions, experiments: Sequence[str],
     screen.clear()
     study.failures += failed.values()
     if tasks:
-        screen.say(f"{len(tasks) - len(failed)} measurements made")
+        screen.say(f"{counted(len(tasks) - len(failed), 'measurement')} made")
 
 
 # -------------------------------------------------------------------------------------------------------------- report

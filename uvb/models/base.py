@@ -1,5 +1,6 @@
 """Base classes: estimators of X given Y = y, and energies, which define estimators (Eq. 1-3)."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import cast
 
@@ -12,7 +13,7 @@ from uvb.models.kl import kl_to_standard_normal
 from uvb.spec import RunSpec
 
 
-class Estimator(nn.Module):
+class Estimator(nn.Module, ABC):
     """A map from a noisy image to an estimate of the clean image: ``(y, eps) -> x_hat``.
 
     Attributes:
@@ -30,17 +31,17 @@ class Estimator(nn.Module):
         super().__init__()
         self.register_buffer("sigma", torch.tensor(sigma, dtype=torch.float64))
 
+    @abstractmethod
     def forward(self, y: Tensor, eps: Tensor) -> Tensor:
         """(B, C, H, W), (B, noise_dim) -> (B, C, H, W)."""
-        raise NotImplementedError(f"{type(self).__name__} must define forward(y, eps)")  # abstract: each model has its own
 
 
 class Energy(Estimator):
     """f(y) = -log p(y) up to a constant. As an estimator it is the empirical Bayes estimator of Eq. 3."""
 
+    @abstractmethod
     def energy(self, y: Tensor, eps: Tensor) -> Tensor:
         """(B, C, H, W), (B, noise_dim) -> (B,), in nats."""
-        raise NotImplementedError(f"{type(self).__name__} must define energy(y, eps)")  # abstract: each model has its own
 
     def gradient(self, y: Tensor, eps: Tensor) -> Tensor:
         """∇_y f(y), (B, C, H, W). It is computed as the gradient of the sum over the batch, because images do not interact.
@@ -75,13 +76,13 @@ class Energy(Estimator):
 class LatentEnergy(Energy):
     """An energy built on an encoder q(z|y), a decoder μ_y(z) and a prior p(z)."""
 
+    @abstractmethod
     def encode(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Mean μ and log-variance λ of q(z|y), each (B, d_z)."""
-        raise NotImplementedError(f"{type(self).__name__} must define encode(y)")  # abstract: each model has its own
 
+    @abstractmethod
     def decode(self, z: Tensor) -> Tensor:
         """μ_y(z): (B, d_z) -> (B, C, H, W)."""
-        raise NotImplementedError(f"{type(self).__name__} must define decode(z)")  # abstract: each model has its own
 
     def sample_latent(self, y: Tensor, eps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """z, μ, λ with z = μ + exp(λ/2) ε, the reparametrization of Eq. 16; each (B, d_z)."""

@@ -1,5 +1,6 @@
 """Training objectives: modules that return a loss. Their forward pass includes the inner gradient ∇_y f. DDP needs this."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
@@ -10,7 +11,7 @@ from uvb.models.base import Energy, Estimator
 from uvb.registry import Registry
 
 
-class Objective(nn.Module):
+class Objective(nn.Module, ABC):
     """A weighted sum of per-image losses of an estimator.
 
     A subclass defines `per_image(x, noise, eps)`. It takes clean images (B, C, H, W) in [0, 1], standard normal noise of the
@@ -34,8 +35,9 @@ class Objective(nn.Module):
         super().__init__()
         self.model = model
 
+    @abstractmethod
     def per_image(self, x: Tensor, noise: Tensor, eps: Tensor) -> Tensor:
-        raise NotImplementedError(f"{type(self).__name__} must define per_image(x, noise, eps)")  # each has its own
+        """The losses of images x, (B, C, H, W) -> (B,)."""
 
     def forward(self, x: Tensor, noise: Tensor, eps: Tensor, weight: Tensor) -> Tensor:
         """Σ_i weight_i · loss_i. A padded image has weight 0."""

@@ -51,6 +51,5 @@ def test_check_that_raises_leaves_settings_as_they_were(digits, tmp_path, monkey
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")  # only CUDA has CUDA graphs
 def test_cuda_graph_computes_the_same_gradients(digits):
     assert checks.graphed(checks.check_spec(digits, "uvb", TINY, 32), digits)["ok"]

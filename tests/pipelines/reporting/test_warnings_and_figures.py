@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipelines.files.study_files import StudyFiles
-from pipelines.reporting.figures import Study, drawings, nebula, style
+from pipelines.reporting.figures import Study, drawings, loss_over_sigma, nebula, style
 from pipelines.reporting.figures.chart import Series, lines
 from pipelines.reporting.figures.images import grid_of_images, rows_of_images
 from pipelines.reporting.figures.svg import to_svg
@@ -33,6 +33,17 @@ def test_report_warns_of_short_trainings_and_of_models_worse_than_a_constant(tmp
     assert [w.partition(":")[0] for w in warnings] == ["Trained too briefly", "Worse than always answering the mean image"]
     assert re.findall(r"UVB σ=\S+", warnings[0]) == ["UVB σ=0.6"]
     assert "UVB at σ = 1.0 (5.25 against 4.74)" in warnings[1]
+
+
+def test_loss_over_sigma_names_only_the_lines_that_it_draws(tmp_path: Path) -> None:
+    """The mean image has a loss of about 4.74. It is far above an axis that ends at 1, and below one that ends at 6."""
+    for sigma in (0.5, 1.0):
+        fake_study.add_model(tmp_path, fake_study.spec("uvb", sigma))
+        fake_study.add_reference(tmp_path, fake_study.spec("uvb", sigma))
+    losses = Study(StudyFiles(tmp_path), build_tables(tmp_path)).main_losses
+    for top, named in ((1.0, False), (6.0, True)):
+        chart = loss_over_sigma.draw(losses, "test", domain=(0.0, top))
+        assert ("mean image" in json.dumps(chart.spec["layer"], ensure_ascii=False)) is named
 
 
 def test_report_says_what_was_read_and_what_is_doubtful(tmp_path: Path) -> None:

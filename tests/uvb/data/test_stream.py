@@ -104,7 +104,6 @@ def test_rows_on_a_cpu_does_not_copy_a_small_set() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")  # on a CPU rows_on copies nothing
 @pytest.mark.parametrize("share", [0.0, 0.4])
 def test_rows_on_a_gpu_gives_the_rows_of_the_tensor(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "GPU_SHARE", share)

@@ -14,7 +14,7 @@ from uvb.config import UnknownConfig, Widths
 from uvb.errors import UserError
 from uvb.measure.internals import measure_internals
 from uvb.measure.losses import EvalConfig, NoisyImages
-from uvb.models import build_model, get_model
+from uvb.models import base, build_model, get_model
 from uvb.models.capacity import default_widths, matched_widths, parameters, widths_at
 from uvb.models.deen import DEEN
 from uvb.models.io import load, save_model
@@ -203,3 +203,12 @@ def test_parameters_counts_a_constructor_that_reads_values(outside):
     before = torch.get_rng_state()
     assert parameters("reader", (1, 8, 8), Widths((), 3)) == 12
     assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(("parent", "missing"), [("Energy", "energy"), ("LatentEnergy", "decode"), ("Estimator", "forward")])
+def test_model_without_its_equations_is_refused_before_it_trains(digits, monkeypatch, parent, missing):
+    """Matching a model to UVB's size builds it, and a class that lacks an abstract method cannot be built."""
+    monkeypatch.setattr(MODELS, "known", dict(MODELS.known))
+    register_model("unwritten", widths=TINY, match="hidden")(type("Unwritten", (getattr(base, parent),), {}))
+    with pytest.raises(UserError, match=f"Unwritten cannot be built with .* abstract method.*{missing}"):
+        default_widths("unwritten", (1, 8, 8))
