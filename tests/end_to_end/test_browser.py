@@ -89,6 +89,15 @@ def test_sigma_view_is_one_chart_with_a_line_for_each_model(chrome, projected):
     assert lines["DEEN over σ"] == [[30, 50, 100], [4.3, 4.5, 5.0]]
 
 
+def test_sigma_view_draws_charts_that_can_be_read_on_a_narrow_screen(chrome, projected):
+    address, views, _ = projected
+    page = open_page(chrome, [], viewport={"width": 1280, "height": 800})
+    open_view(page, address, views["sigma"], runs=3)
+    page.locator(LINES).nth(4).wait_for()
+    widths = page.eval_on_selector_all(".js-plotly-plot", "all => all.map(plot => plot.getBoundingClientRect().width)")
+    assert min(widths) > 400
+
+
 def test_study_run_links_its_views(chrome, projected):
     address, views, run_id = projected
     page = open_page(chrome, [], viewport={"width": 1700, "height": 900})

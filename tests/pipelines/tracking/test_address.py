@@ -6,6 +6,7 @@ import shutil
 import socket
 import sqlite3
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -137,13 +138,25 @@ def test_check_says_in_one_line_that_a_database_is_locked(tmp_path: Path, monkey
         assert "database is locked); end the program that holds it" in refusal(f"sqlite:///{tmp_path}/mlflow.db")
 
 
+@pytest.fixture
+def impatient() -> Iterator[None]:
+    """MLflow asks SQLite to wait 20 s for a locked file. Here SQLite waits 0.1 s."""
+
+    def shorten(connection: object, cursor: object, statement: str, parameters: object, *_: object) -> tuple[str, object]:
+        return statement.replace("busy_timeout = 20000", "busy_timeout = 100"), parameters
+
+    sqlalchemy.event.listen(sqlalchemy.Engine, "before_cursor_execute", shorten, retval=True)
+    yield
+    sqlalchemy.event.remove(sqlalchemy.Engine, "before_cursor_execute", shorten)
+
+
 def test_tracker_warns_once_without_tracebacks_of_a_database_that_is_locked(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    impatient: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copy(empty_mlflow_db(), tmp_path / "mlflow.db")
     store, spec, warnings = Store(tmp_path / "study"), make_spec("uvb", 1.0), []
     begin(store, spec, epochs=2)
-    tracker = open_tracker(f"sqlite:///{tmp_path}/mlflow.db?timeout=0".partition("?")[0], store, warnings)
+    tracker = open_tracker(f"sqlite:///{tmp_path}/mlflow.db", store, warnings)
     tracker._pause = 0.0
     drain(tracker)
     capfd.readouterr()

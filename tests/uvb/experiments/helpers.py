@@ -50,7 +50,7 @@ class Hill(Gaussian):
 
 
 class Shaken(LatentEnergy):
-    """x̂(y) = y + 0.1 ε₀, so the effect of ε is known."""
+    """x̂(y) = y + 0.1 ε₀, so the effect of ε is known. No test here uses its encoder or decoder."""
 
     noise_dim = 3
 
@@ -59,6 +59,12 @@ class Shaken(LatentEnergy):
 
     def energy(self, y: Tensor, eps: Tensor) -> Tensor:
         return -0.1 * eps[:, 0] * y.flatten(1).sum(1)
+
+    def encode(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        return y.new_zeros(len(y), 3), y.new_zeros(len(y), 3)
+
+    def decode(self, z: Tensor) -> Tensor:
+        return z.new_zeros(len(z), 1, 8, 8)
 
 
 class Identity(Estimator):

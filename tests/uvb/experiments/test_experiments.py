@@ -20,6 +20,8 @@ from uvb.models import build_model, model_names
 from uvb.models.base import Energy, LatentEnergy
 from uvb.sampling import sampler_names
 
+pytestmark = pytest.mark.usefixtures("short_grids")
+
 
 def test_experiment_names_contain_the_papers() -> None:
     default = experiment_names(default_only=True)
