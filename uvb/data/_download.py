@@ -31,7 +31,9 @@ def has_md5(path: Path, md5: str) -> bool:
 
 
 def fetch(urls: Sequence[str], target: Path, md5: str) -> None:
-    """Download a file with this md5 sum to `target`, from the first of `urls` that has it. Skip this if `target` has the sum.
+    """Download a file with this md5 sum to `target`, from the first of `urls` that has it.
+
+    If `target` already has this sum, nothing is downloaded.
 
     Raises:
         UserError: the file could not be downloaded from any address. The message has the reason for each address.

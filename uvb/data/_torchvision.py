@@ -18,8 +18,8 @@ _libraries: list[torch.library.Library] = []  # keeps each Library alive, becaus
 def torchvision_datasets() -> Any:
     """The module ``torchvision.datasets``.
 
-    On a CPU build of torch, the usual torchvision wheel cannot load its compiled operators. Then importing it fails, because
-    ``torchvision::nms`` has no schema. The data sets use no operators, so this function declares the schemas and tries again.
+    On a CPU build of torch, the usual wheel of torchvision cannot load its compiled operators. Then the import fails, because
+    ``torchvision::nms`` has no schema. The data sets use no operators, so this function declares the schemas and imports again.
     """
     try:
         return importlib.import_module("torchvision.datasets")

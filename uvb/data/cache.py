@@ -24,7 +24,7 @@ from uvb.data.report import ReadReport
 from uvb.errors import UserError
 from uvb.machine import at_home
 
-SPARE = 1.02  # a conversion starts only if the disk has this many times the set's bytes free
+SPARE = 1.02  # a conversion needs free space on the disk: the bytes of the set times this factor
 
 
 def cache_folder() -> Path:
@@ -33,7 +33,7 @@ def cache_folder() -> Path:
 
 
 def set_path(checksum: str) -> Path:
-    """The path of the set with this checksum, whether or not it exists."""
+    """The path of the set with this checksum. The file may not exist."""
     return cache_folder() / "sets" / f"{checksum}.safetensors"
 
 
@@ -58,7 +58,7 @@ def keep(fingerprint: str, checksum: str, made: ImageFile, report: ReadReport) -
 def regrouped(images: ImageSet, name: str, train: Tensor, test: Tensor, report: ReadReport) -> ImageSet:
     """Divide the training images of a set into a new training and a new test set. Return the new set, memory-mapped.
 
-    The new set is written into the cache, unless the cache already has it.
+    The new set is written into the cache if the cache does not have it yet.
 
     Args:
         train: int64 (n,), the indices of the images that train.
@@ -87,7 +87,7 @@ def adopt(checksum: str, made: Path) -> None:
 
 @contextmanager
 def workplace(key: str) -> Iterator[Path]:
-    """Yield the working folder of one conversion. Files that an interrupted conversion left there stay.
+    """Yield the working folder of one conversion. It keeps the files of an interrupted conversion.
 
     Only one process of this machine can use the folder at a time. The others wait.
     """
@@ -110,7 +110,7 @@ def clear(folder: Path) -> None:
 
 
 def require_space(folder: Path, size: int) -> None:
-    """Raise `UserError` unless the disk has room for `size` bytes."""
+    """Raise `UserError` if the disk has no room for `size` bytes."""
     free = shutil.disk_usage(folder).free
     if free < SPARE * size:
         raise UserError(

@@ -19,7 +19,7 @@ from uvb.errors import UserError
 def load_cifar10(data_dir: Path, download: bool = True) -> ImageSet:
     """Load 50,000 training and 10,000 test images, (3, 32, 32), from torchvision's files in `data_dir`.
 
-    At each load torchvision checks the files' md5 sums before it unpickles anything.
+    At each load torchvision checks the md5 sums of the files before it unpickles them.
 
     Raises:
         UserError: the archive cannot be downloaded or unpacked.

@@ -1,7 +1,7 @@
 """Convert a data set into one file of uint8 images, in parallel and with bounded memory. Conversions can be resumed.
 
-Several processes decode pieces of the set. Each writes its images to their rows of the file. A journal lists the pieces that
-are on the disk. An interrupted conversion continues with the other pieces.
+Several processes decode pieces of the set, and write each image to its row of the file. A journal lists the pieces that are
+on the disk. An interrupted conversion continues with the other pieces.
 """
 
 import json
@@ -32,8 +32,8 @@ from uvb.machine import usable_cpus
 Progress = Callable[[int, int], None]
 """A function that is called now and then with two numbers: the images converted so far, and all images."""
 
-FEW = 4096  # one process decodes fewer images than this, because starting others would take longer
-SYNC_SECONDS = 2.0  # an interruption loses at most about this much work
+FEW = 4096  # if there are fewer images, one process decodes them all, because starting more would take longer
+SYNC_SECONDS = 2.0  # seconds between flushes to the disk; an interruption loses about this much work
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def convert(
 
     Args:
         file_of: a function that returns the file for images of shape (C, H, W).
-        folder: the working folder, with the journal and the images of an interrupted conversion, if there was one.
+        folder: the working folder. It may hold the journal and the images of an interrupted conversion.
 
     Raises:
         UserError: an image is damaged or does not fit. The message names the first such image.
@@ -85,7 +85,7 @@ def convert(
         try:
             return file, _convert(job, file, target, folder, progress)
         except NeedsChannels as needs:
-            settled = needs.channels == 3  # if a colour image was found, C = 3 is final
+            settled = needs.channels == 3  # C = 3 is final, because an image in colour was found
             channels = needs.channels
 
 
@@ -144,7 +144,7 @@ class Journal:
 
 
 def _results(job: Job, left: Sequence[int], file: ImageFile, target: Target) -> Generator[tuple[int, int]]:
-    """Write the pieces in `left`, in order. Yield each piece's number, and how many of its images were converted to colour."""
+    """Write the pieces in `left`. Yield in order each piece's number, and how many of its images were converted to colour."""
     processes = min(usable_cpus(), len(left))
     if processes < 2 or sum(job.pieces[piece].count for piece in left) < FEW:
         for piece in left:

@@ -1,4 +1,4 @@
-"""Fetch an image file in parts. A machine fetches only the parts that it needs, each once, and checks their SHA-256."""
+"""Fetch an image file in parts. A machine fetches each part that it needs once, and checks the part's SHA-256."""
 
 import hashlib
 import os
@@ -12,11 +12,11 @@ from uvb.errors import UserError
 Read = Callable[[int, int], bytes]
 """(offset, number of bytes) -> the bytes."""
 
-HEAD = 1 << 16  # the first read has this many bytes, because the length of the header is not known yet
+HEAD = 1 << 16  # bytes of the first read, when the length of the header is not known yet
 
 
 class Parts:
-    """An image file that is fetched part by part. A journal lists the parts that are here, so an interruption costs little.
+    """A local copy of an image file, fetched part by part. A journal lists the fetched parts, so an interruption costs little.
 
     Args:
         folder: the folder of the local file.
@@ -42,11 +42,11 @@ class Parts:
             self._ranges = [(start + begin + first * row, (last - first) * row) for first, last in rows]
         else:  # an old file has no checksums, so it is fetched as one part, and `ImageSet.load` checks it
             rows, self._ranges = [(0, self._train + test)], [(start, size - start)]
-        self._rows = rows
+        self._rows = rows  # (first row, end) of each part; `_ranges` are its offset and its number of bytes
 
     @property
     def here(self) -> set[int]:
-        """Numbers of the parts that are here."""
+        """Numbers of the parts that were fetched."""
         return {int(line) for line in self._journal.read_text().split()}
 
     @property
@@ -54,9 +54,9 @@ class Parts:
         return self.here >= set(range(len(self._rows)))
 
     def missing(self, train_images: int | None) -> list[int]:
-        """The numbers of the parts that are needed but not here.
+        """The numbers of the parts that are needed and were not fetched yet.
 
-        The needed parts hold any test image, or any of the first `train_images` training images (None: all of them).
+        A part is needed if it holds a test image or one of the first `train_images` training images (None: all of them).
         """
         limit = self._train if train_images is None else train_images
         wanted = {number for number, (first, _) in enumerate(self._rows) if first < limit or first >= self._train}

@@ -29,7 +29,7 @@ from uvb.errors import UserError, one_line
 BLOCK_BYTES = 1 << 26  # bytes of images that share one SHA-256
 WRITABLE_BYTES = 1 << 30  # larger files are mapped read-only, because the system reserves memory for a writable map
 TENSORS = ("train", "test", "train_labels", "test_labels")
-_MAX_HEADER = 1 << 27
+_MAX_HEADER = 1 << 27  # bytes; a file that claims a longer header is damaged
 _TYPES: dict[str, Any] = {"U8": np.uint8, "I64": np.int64}
 
 
@@ -90,7 +90,7 @@ class ImageFile:
 
     def write(self, images: NDArray[np.uint8], rows: NDArray[np.int64]) -> None:
         """Write images (n, C, H, W) to the rows (n,) of the file."""
-        jumps = np.flatnonzero(np.diff(rows) != 1) + 1
+        jumps = np.flatnonzero(np.diff(rows) != 1) + 1  # one write for each run of consecutive rows
         with self.path.open("r+b", buffering=0) as file:
             for row, run in zip(rows[[0, *jumps]].tolist(), np.split(images, jumps), strict=True):
                 os.pwrite(file.fileno(), np.ascontiguousarray(run).data, self._pixels_start + row * self.contents.row_bytes)
@@ -101,21 +101,25 @@ class ImageFile:
             os.fdatasync(file.fileno())
 
     def seal(self) -> tuple[str, Survey]:
-        """Read all images once more, and write their checksums into the header. Return the set's checksum and a `Survey`."""
+        """Read all images once more, and write their checksums into the header. Return the set's checksum and a `Survey`.
+
+        The set's checksum equals `ImageSet.checksum`.
+        """
         held, survey, sums = self.contents, Survey(), list[str]()
         whole = hashlib.sha256(f"levels {held.levels}".encode())
         with ThreadPoolExecutor(2) as pool, self.path.open("rb") as file:
             file.seek(self._pixels_start)
             for start, end in held.blocks:
                 train = start < held.train_images
-                if start in (0, held.train_images):
+                if start in (0, held.train_images):  # the first block of a split
                     key, count = ("train", held.train_images) if train else ("test", held.test_images)
                     whole.update(f"|{key} {(count, *held.shape)} ".encode())
                 block = np.fromfile(file, np.uint8, (end - start) * held.row_bytes).reshape(end - start, *held.shape)
-                passes = pool.submit(whole.update, block.data.cast("B")), pool.submit(hashlib.sha256, block.data.cast("B"))
+                whole_updated = pool.submit(whole.update, block.data.cast("B"))
+                block_digest = pool.submit(hashlib.sha256, block.data.cast("B"))
                 survey.add(block, train=train)
-                passes[0].result()
-                sums.append(passes[1].result().hexdigest())
+                whole_updated.result()
+                sums.append(block_digest.result().hexdigest())
         for key in ("train_labels", "test_labels"):
             labels = self._labels.get(key)
             whole.update(f"|{key} none".encode() if labels is None else f"|{key} {(len(labels) // 8,)} ".encode() + labels)
@@ -157,7 +161,7 @@ class ImageFile:
 
     @cached_property
     def _labels(self) -> dict[str, bytes]:
-        """The labels as bytes, by the names of their tensors. A split without labels has no entry."""
+        """The labels as bytes, 8 for each label, by the names of their tensors. A split without labels has no entry."""
         given = {"train_labels": self.contents.train_labels, "test_labels": self.contents.test_labels}
         return {key: np.asarray(labels, np.int64).tobytes() for key, labels in given.items() if labels is not None}
 

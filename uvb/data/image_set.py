@@ -16,12 +16,12 @@ from uvb.errors import UserError
 from uvb.noise import generator
 
 VERIFIED_BYTES = 1 << 28
-"""A smaller file is read and checked at every load. A larger file is checked only when it is made or fetched."""
+"""A file of at most this many bytes is checked at every load. A larger file is checked only when it is made or fetched."""
 
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Training and test images with integer pixels. Divided by `levels` they are the paper's pixels, in [0, 1].
+    """Training and test images with integer pixels. Pixels divided by `levels` are the paper's pixels, in [0, 1].
 
     Args:
         name: what tables and figures call the data set.
@@ -91,7 +91,7 @@ class ImageSet:
         return digest.hexdigest()[:16]
 
     def validation(self, one_in: int = 5) -> "ImageSet":
-        """A set for model selection: one in `one_in` training images becomes its test set. The real test images are not in it.
+        """A set for model selection: one in `one_in` training images becomes its test set. The real test images are left out.
 
         The held-out images are drawn with a fixed seed, so they are always the same.
 

@@ -20,7 +20,7 @@ def true_mixture() -> GaussianMixture:
 
     The pixels of the means are uniform in [0.25, 0.75], at least five standard deviations from black and white. So clipping
     changes one pixel in millions. Rounding to 1/255 adds 1/(12 · 255²) to the variance of a pixel, a relative change of 5e-4.
-    The variances of the mixture include it.
+    The mixture's variances include this term.
     """
     means = 0.25 + 0.5 * torch.rand(COMPONENTS, *SHAPE, generator=generator(0, "mixture", "means"), dtype=torch.float64)
     weights = torch.arange(1, COMPONENTS + 1, dtype=torch.float64)

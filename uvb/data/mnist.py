@@ -18,8 +18,8 @@ from uvb.errors import UserError
 def load_mnist(data_dir: Path, download: bool = True) -> ImageSet:
     """Load 60,000 training and 10,000 test images, (1, 28, 28), from ``data_dir/MNIST/raw``, where torchvision keeps them.
 
-    Addresses and md5 sums are torchvision's. At each load the four files are checked and unpacked in memory. torchvision's
-    loader is not used, because it waits forever on a dead network, and does not check its unpacked files at later loads.
+    The addresses and md5 sums are torchvision's. At each load the four files are checked, and unpacked in memory. torchvision's
+    loader is not used: it waits forever on a dead network, and at later loads it does not check the files that it unpacked.
 
     Raises:
         UserError: a file is absent or damaged, and cannot be downloaded.

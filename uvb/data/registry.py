@@ -24,12 +24,12 @@ BLOCK = 4096  # images that a survey reads at once
 
 
 def register_dataset(name: str) -> Callable[[_Loader], _Loader]:
-    """Decorator that makes ``fn(data_dir: Path) -> ImageSet`` the loader of `name`.
+    """A decorator that makes ``fn(data_dir: Path) -> ImageSet`` the loader of `name`.
 
     A loader that uses the network also takes a keyword ``download: bool``. If it is False, the loader must stay offline.
 
-    Another package needs no decorator. It declares an entry point in the group ``uvb.datasets``: the name of the data set, and
-    where its loader is.
+    Another package needs no decorator. It declares its loader as an entry point in the group ``uvb.datasets``. The entry point
+    has the name of the data set.
 
     Raises:
         UserError: another function already has the name.
@@ -62,8 +62,8 @@ def load_dataset(
         download: False forbids the network.
         label_column: short for ``options=ReadOptions(label_column=...)``.
         options: how to read images from a path or from the hub (`uvb.data.readers.own.ReadOptions`).
-        progress: a function that is called with the number of converted images. Images from a path or from the hub are
-            converted when they are first loaded.
+        progress: a function that is called while images from a path or from the hub are converted, at their first load.
+            It takes the number of converted images and the number of all images.
 
     Raises:
         UserError: there is neither such a name nor such a path, or the files are absent, damaged or unfit.
@@ -80,7 +80,7 @@ def load_dataset(
                 "a Parquet file or folder, an .npz, or a folder of images; a set of the hub is hf:owner/name"
             )
         return load_path(path, options, progress)
-    side = options.decoding.resize
+    side = options.decoding.resize  # the only option that a named data set takes
     options = replace(options, decoding=replace(options.decoding, resize=0))
     if options != ReadOptions():
         changed = ", ".join(f.name for f in fields(options) if getattr(options, f.name) != getattr(ReadOptions(), f.name))

@@ -34,7 +34,7 @@ class SplitRead:
 
 @dataclass(frozen=True)
 class Skipped:
-    """Things of one kind that were not read: why, how many, and the name of one as an example."""
+    """Things of one kind that were not read: why, how many, and the name of one of them."""
 
     why: str
     count: int
@@ -46,7 +46,7 @@ class ReadReport:
     """What was read of a data set.
 
     Attributes:
-        source: the data set's name or path, as the user gave it.
+        source: the name of the data set, or the absolute path of the user's images.
         kind: what kind of data was found there, in words.
         splits: the training set and the test set.
         shape: (C, H, W) of an image.
@@ -79,7 +79,7 @@ class ReadReport:
         said += [f"  {split.role}: {split.images:,} images from {split.origin}" for split in self.splits]
         if self.classes:
             names = ", ".join(self.classes[:MOST_NAMES]) + (", ..." if len(self.classes) > MOST_NAMES else "")
-            said.append(f"  {len(self.classes)} class{'es' * (len(self.classes) != 1)}: {names}")
+            said.append(f"  {len(self.classes)} {'class' if len(self.classes) == 1 else 'classes'}: {names}")
         else:
             said.append("  no labels")
         said.append(
@@ -95,7 +95,7 @@ class ReadReport:
         Args:
             train: labels of the images that still train.
             test: labels of the images held out.
-            counts: numbers of the images that train, and of those held out.
+            counts: how many images still train, and how many are held out.
         """
         origin = self.splits[0].origin
         origins = f"{origin}: those not held out", f"{origin}: held out to choose models by"
@@ -113,7 +113,7 @@ class ReadReport:
 def splits_read(
     origins: Sequence[str], counts: Sequence[int], labels: Sequence[Labels], classes: int
 ) -> tuple[SplitRead, SplitRead]:
-    """Describe the training set and the test set. Each sequence has two items: first for the training set.
+    """Describe the training set and the test set. Each sequence has one item for each of the two sets, in this order.
 
     `classes` is the number of classes.
     """

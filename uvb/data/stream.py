@@ -1,4 +1,4 @@
-"""Give training images to the training steps: from the device if they fit there, otherwise read ahead by a thread."""
+"""Give images to the training steps. Images that do not fit on the device are read ahead by a thread."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from torch import Tensor
 from uvb.machine import usable_memory
 
 GPU_SHARE = 0.4  # images may take up to this share of a GPU's free memory
-RAM_SHARE = 0.5  # a memory-mapped set may take up to this share of the usable memory; a larger set is streamed
+RAM_SHARE = 0.5  # on a CPU images may take up to this share of the usable memory; a larger set is streamed
 AHEAD = 8  # batches to read in advance
 
 
@@ -30,7 +30,7 @@ class Rows(Protocol):
 def rows_on(pixels: Tensor, device: torch.device) -> Rows:
     """Prepare uint8 images for training on `device`: as one tensor on the device, or streamed if they are too large.
 
-    On a CPU a memory-mapped set stays memory-mapped. Both ways give the same pixels.
+    On a CPU a memory-mapped set stays memory-mapped. `Resident` and `Streamed` give the same pixels.
     """
     if device.type == "cuda":
         return Resident(pixels.to(device)) if fits(pixels, device) else Streamed(pixels, device)
@@ -61,7 +61,7 @@ class Resident:
 
 
 class Streamed:
-    """Images that a thread collects before the steps need them, in pinned memory if they go to a GPU.
+    """Images that a thread collects before the steps need them. Images for a GPU are collected in pinned memory.
 
     Args:
         pixels: uint8 (N, C, H, W), on the CPU.
@@ -93,9 +93,9 @@ class Streamed:
 
     def _read_next(self) -> None:
         """Let the thread read the next announced batch, if there is one."""
-        for index in self._coming:
+        index = next(self._coming, None)
+        if index is not None:
             self._ahead.append((index, self._pool.submit(_gather, self.pixels, index, self.target.type == "cuda")))
-            return
 
     def _cancel(self) -> None:
         while self._ahead:

@@ -17,7 +17,7 @@ def test_npz_takes_uint8_as_it_is(tmp_path: Path) -> None:
     train, test = pixels(5, 4, 6), pixels(2, 4, 6, seed=1)
     np.savez_compressed(tmp_path / "a.npz", x_train=train, x_test=test, y_train=np.arange(5)[:, None], y_test=np.arange(2))
     images = load_dataset(str(tmp_path / "a.npz"))
-    order = seed_zero_order(5)  # images are shuffled, so a few of them have all classes even if the file is sorted
+    order = seed_zero_order(5)  # images are shuffled, so that the first ones belong to all classes
     assert np.array_equal(images.train[:, 0].numpy(), train[order])
     assert np.array_equal(images.test[:, 0].numpy(), test)
     assert images.train_labels is not None
@@ -55,9 +55,9 @@ def test_npz_finds_the_channels_first_or_last(tmp_path: Path) -> None:
     for channels in (1, 3, 4):  # a last axis of 2 is a width
         np.savez(tmp_path / f"{channels}.npz", images=pixels(10, 5, 6, channels))
         assert load_dataset(str(tmp_path / f"{channels}.npz")).shape == (channels, 5, 6)
-    for first in ((1, 6, 2), (1, 5, 3), (3, 3, 3)):  # where both the first and last axis may be channels, the first is
-        np.savez(tmp_path / "first.npz", images=pixels(10, *first))
-        assert load_dataset(str(tmp_path / "first.npz")).shape == first
+    for shape in ((1, 6, 2), (1, 5, 3), (3, 3, 3)):  # if the first and the last axis may both be channels, the first is taken
+        np.savez(tmp_path / "first.npz", images=pixels(10, *shape))
+        assert load_dataset(str(tmp_path / "first.npz")).shape == shape
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_npz_finds_the_channels_first_or_last(tmp_path: Path) -> None:
         ({"train": pixels(2, 4, 4), "test": pixels(2, 4, 5)}, "must have one size"),
         ({"pictures": pixels(2, 4, 4)}, "it has the arrays pictures; train and test"),
         ({"images": pixels(2, 4, 4), "labels": np.arange(3)}, r"integers or strings of shape \(2,\)"),
-        ({"images": np.array([np.zeros((2, 2)), np.zeros((3, 3))], dtype=object)}, "not an .npz of plain arrays"),
+        ({"images": np.array([np.zeros((2, 2)), np.zeros((3, 3))], dtype=object)}, "'images' holds Python objects"),
     ],
 )
 def test_npz_refuses_each_fault_in_one_line(tmp_path: Path, arrays: dict[str, Any], what: str) -> None:

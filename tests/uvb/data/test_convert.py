@@ -1,10 +1,9 @@
 """The cache of converted sets. A set is converted once, in parallel, and again if its files change.
 
-After a kill the next command continues the conversion. An unfinished conversion never looks finished.
+After a kill the next command continues the conversion. An unfinished conversion is never taken for a finished one.
 """
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -40,7 +39,12 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return a list. From now on, the number of each piece that this process decodes is appended to the list."""
     seen: list[int] = []
     run = convert.Job.run
-    monkeypatch.setattr(convert.Job, "run", lambda self, piece, *rest: (seen.append(piece), run(self, piece, *rest))[1])
+
+    def noted(job: convert.Job, piece: int, file: ImageFile, target: Target) -> int:
+        seen.append(piece)
+        return run(job, piece, file, target)
+
+    monkeypatch.setattr(convert.Job, "run", noted)
     return seen
 
 
@@ -90,7 +94,7 @@ def test_cache_mends_a_damaged_file(faces: Path, empty_cache: Path, damage: str)
 
 
 def test_convert_gives_the_same_set_with_many_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A late image is in colour, so all images must be read again. Even then the sets are equal."""
+    """One of the last images is in colour, so all images must be read again. Even then the sets are equal."""
     array = pixels(3000, 2, 2)
     images: list[bytes | None] = [png(image) for image in array]
     images[2900] = png(pixels(1, 2, 2, 3)[0])
@@ -99,7 +103,7 @@ def test_convert_gives_the_same_set_with_many_processes(tmp_path: Path, monkeypa
     assert one.shape == (3, 2, 2)
     shutil.rmtree(tmp_path / "cache")
     monkeypatch.setattr(convert, "FEW", 100)
-    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    monkeypatch.setattr(convert, "usable_cpus", lambda: 3)
     assert load_dataset(str(path)).checksum == one.checksum
 
 
@@ -113,7 +117,7 @@ def test_convert_names_the_first_bad_image_with_many_processes(tmp_path: Path, m
 SLOW_LOADER = """
 import signal, sys, time
 from uvb.data import convert, load_dataset
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores SIGINT
 run = convert.Job.run
 def slow(self, piece, *rest):
     time.sleep(0.3)
@@ -132,7 +136,7 @@ def test_convert_continues_after_it_was_killed(tmp_path: Path, monkeypatch: pyte
     array = pixels(5000, 2, 2)
     path = write_parquet(tmp_path / "a.parquet", [png(image) for image in array])
     command = [sys.executable, "-c", SLOW_LOADER, str(path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env={**os.environ}) as loader:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as loader:
         assert loader.stdout is not None
         for _ in range(3):
             loader.stdout.readline()
@@ -144,7 +148,7 @@ def test_convert_continues_after_it_was_killed(tmp_path: Path, monkeypatch: pyte
     seen = decoded(monkeypatch)
     monkeypatch.setattr(convert, "FEW", 1 << 30)
     images = load_dataset(str(path))
-    assert len(seen) == 8 - written
+    assert len(seen) == 8 - written  # the file has 8 pieces
     assert np.array_equal(images.train[:, 0].numpy(), array[seed_zero_order(5000)[500:]])
     assert not list((tmp_path / "cache" / "work").iterdir())
 
@@ -167,7 +171,7 @@ def test_convert_leaves_no_processes_when_it_is_killed(tmp_path: Path) -> None:
 
 def _running(pid: int) -> bool:
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"  # a zombie has ended
     except OSError:
         return False
 
@@ -226,7 +230,7 @@ def test_image_file_sums_blocks_of_one_set_each(tmp_path: Path, monkeypatch: pyt
     assert survey.mean == pytest.approx(array[:7].mean())
 
 
-def test_validation_of_a_large_set_is_written_once_and_equals_that_in_memory(
+def test_validation_writes_a_large_set_once_and_equals_the_set_in_memory(
     faces: Path, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     in_memory = load_dataset(str(faces)).validation()

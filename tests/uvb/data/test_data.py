@@ -133,7 +133,7 @@ def test_digits_have_the_documented_split_of_all_1797_images() -> None:
 
 
 def test_digits_keep_the_known_loss_of_the_mean_and_the_checksum() -> None:
-    """4.74 was measured before this code was written. Stored models name the checksum, so it must not change by accident."""
+    """The loss 4.74 was measured before this code was written. The checksum must not change, because stored models name it."""
     images = load_dataset("digits")
     assert mean_predictor_loss(images) == pytest.approx(4.74, abs=0.02)
     assert images.checksum == "a928b79a01505c9d"
@@ -236,7 +236,7 @@ def test_mnist_downloads_absent_files(
 
 
 def test_cifar10_reads_torchvisions_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A small archive has the official layout: a row of 3072 bytes has the red, green and blue planes of an image."""
+    """The test makes a small archive in the official layout: a row of 3072 bytes is an image's red, green and blue planes."""
     source = torchvision_datasets().CIFAR10
     names = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
     rows = {name: pixels(2, 3072, seed=i) for i, name in enumerate(names)}
@@ -321,13 +321,14 @@ def test_load_dataset_finds_an_entry_point_of_another_package(tmp_path: Path, mo
 def test_validation_holds_out_training_images_and_no_test_images(digits):
     chosen = digits.validation()
     assert (len(chosen.train), len(chosen.test)) == (1200, 300)
-    rows = lambda images: sorted(bytes(image) for image in images.flatten(1).numpy())  # noqa: E731
-    assert rows(torch.cat([chosen.train, chosen.test])) == rows(digits.train)
-    named = {
-        bytes(image): int(label) for image, label in zip(digits.train.flatten(1).numpy(), digits.train_labels, strict=True)
-    }
+
+    def as_bytes(images: torch.Tensor) -> list[bytes]:
+        return [bytes(image) for image in images.flatten(1).numpy()]
+
+    assert sorted(as_bytes(torch.cat([chosen.train, chosen.test]))) == sorted(as_bytes(digits.train))
+    label_of = dict(zip(as_bytes(digits.train), digits.train_labels.tolist(), strict=True))
     for images, labels in ((chosen.train, chosen.train_labels), (chosen.test, chosen.test_labels)):
-        assert [named[bytes(image)] for image in images.flatten(1).numpy()] == labels.tolist()
+        assert [label_of[image] for image in as_bytes(images)] == labels.tolist()
     assert replace(digits, train_labels=None, test_labels=None).validation().test_labels is None
     assert chosen.name == "digits-validation"
     assert chosen.checksum == digits.validation().checksum != digits.checksum
@@ -335,6 +336,6 @@ def test_validation_holds_out_training_images_and_no_test_images(digits):
         digits.validation(2000)
 
 
-def test_load_dataset_names_an_unknown_user_in_one_line():
+def test_load_dataset_refuses_the_home_of_an_unknown_user_in_one_line():
     with pytest.raises(UserError, match="no data set '~nosuchuser/x'"):
         load_dataset("~nosuchuser/x")

@@ -75,9 +75,9 @@ def test_decode_refuses_a_transparent_colour_without_a_background() -> None:
 
 @pytest.mark.parametrize(("orientation", "turns"), [(1, 0), (6, 1), (3, 2), (8, 3)])
 def test_decode_turns_pictures_upright(orientation: int, turns: int) -> None:
-    """In EXIF orientation 6 means one quarter turn clockwise, 3 means two quarter turns, and 8 means three."""
+    """`turns` is the number of clockwise quarter turns that the EXIF orientation asks for."""
     exif = Image.Exif()
-    exif[274] = orientation
+    exif[274] = orientation  # the tag of the orientation
     lossless = encoded(np.rot90(COLOUR, turns).copy(), "WEBP", lossless=True, exif=exif)
     assert np.array_equal(decode(lossless, "x"), COLOUR.transpose(2, 0, 1))
     assert decode(lossless, "x", target=Target("first", (3, 6, 5), True)).shape == (3, 6, 5)
@@ -92,7 +92,7 @@ def test_decode_resizes_the_shorter_side_and_crops_the_middle() -> None:
 
 
 def test_decode_refuses_a_declared_size_before_it_decodes() -> None:
-    """The header of a PNG of a few bytes says 50,000 × 50,000 pixels."""
+    """A PNG of a few bytes declares 50,000 × 50,000 pixels in its header."""
     header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
     chunk = b"IHDR" + header
     bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))

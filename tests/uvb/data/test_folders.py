@@ -122,7 +122,7 @@ def test_folder_takes_the_splits_chosen_by_hand(tmp_path: Path) -> None:
         put_classes(tmp_path / split, 2 + number, "ant", "bee", seed=number)
     images = load_dataset(str(tmp_path), options=ReadOptions(split=("train=fold1+fold3", "test=fold2")))
     assert (len(images.train), len(images.test), images.classes) == (12, 6, ("ant", "bee"))
-    assert load_dataset(str(tmp_path)).classes == ("fold1", "fold2", "fold3")  # without --split, they are classes
+    assert load_dataset(str(tmp_path)).classes == ("fold1", "fold2", "fold3")  # without --split the folders are classes
     for words, said in (
         (("test=fold2",), "the training split is missing"),
         (("train=fold1", "test=fold1"), "fold1 is in both train and test"),
@@ -148,7 +148,7 @@ def test_folder_follows_links_to_folders_once(tmp_path: Path) -> None:
     put_classes(tmp_path / "set", 4, "ant")
     put_classes(tmp_path / "elsewhere", 4, "bee", seed=1)
     os.symlink(tmp_path / "elsewhere" / "bee", tmp_path / "set" / "bee")
-    os.symlink(tmp_path / "set", tmp_path / "set" / "ant" / "loop")  # following it would never end
+    os.symlink(tmp_path / "set", tmp_path / "set" / "ant" / "loop")  # following this link would never end
     images = load_dataset(str(tmp_path / "set"))
     assert (len(images.train) + len(images.test), images.classes) == (8, ("ant", "bee"))
 
@@ -196,8 +196,8 @@ def test_folder_reads_grey_among_colours_as_colour(tmp_path: Path, first: str) -
     images = load_dataset(str(tmp_path))
     assert images.shape == (3, 4, 4)
     assert warned(images, "6 of 12 images are grey and the others are in colour")
-    flat = sum((image == image[:1]).all() for image in torch.cat([images.train, images.test]).numpy())
-    assert flat == 6
+    grey_images = sum((image == image[:1]).all() for image in torch.cat([images.train, images.test]).numpy())
+    assert grey_images == 6
 
 
 def test_folder_resizes_and_crops_to_one_size(tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""Without a network, data sets of the hub are read from the library's cache, or refused in one line. Also names of splits."""
+"""Data sets of the hub without a network: they are read from the cache of `datasets`, or refused in one line.
+
+The names of splits and of data sets are tested too.
+"""
 
 import time
 from pathlib import Path

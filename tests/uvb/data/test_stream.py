@@ -20,17 +20,17 @@ RECIPE = Recipe("two", epochs=2, batch_size=32, learning_rate=1e-3, ema=0.9)
 
 
 def weights_after(images: ImageSet, folder: Path | None = None) -> dict[str, Tensor]:
-    """The weights of a small training. Given a folder, the training is saved in its first epoch and resumed from there."""
+    """The weights after a small training. With a `folder` the training is saved there in its first epoch, and resumed."""
     spec = tiny_spec(images, recipe=RECIPE)
     state = TrainState.fresh(spec, PLAN)
     for progress in fit(spec, PLAN, state, images, pulse_seconds=0.0):
         if folder and progress.metrics is None and progress.step == 2:
             state.save(folder, PLAN)
-            return _rest(images, folder)
+            return _resumed(images, folder)
     return state.model.state_dict()
 
 
-def _rest(images: ImageSet, folder: Path) -> dict[str, Tensor]:
+def _resumed(images: ImageSet, folder: Path) -> dict[str, Tensor]:
     spec = tiny_spec(images, recipe=RECIPE)
     state = TrainState.load(folder, spec, PLAN)
     assert (state.epoch, state.step) == (0, 2)
@@ -62,7 +62,7 @@ def test_streamed_gives_the_rows_of_the_tensor_for_any_worker_and_step(world: in
     pixels = torch.arange(103, dtype=torch.uint8).reshape(103, 1, 1, 1)
     order = torch.randperm(103, generator=torch.Generator().manual_seed(1))
     for rank in range(world):
-        width = -(-10 // world)
+        width = -(-10 // world)  # rounded up
         mine = slice(rank * width, (rank + 1) * width)
         streamed = Streamed(pixels, CPU)
         streamed.begin(order, 10, step, mine)
@@ -72,7 +72,7 @@ def test_streamed_gives_the_rows_of_the_tensor_for_any_worker_and_step(world: in
 
 
 def test_streamed_reads_only_a_few_batches_ahead() -> None:
-    """No thread stays if an epoch is begun again or never finished."""
+    """No thread is left if an epoch is begun again or never finished."""
     import threading
 
     before = threading.active_count()

@@ -65,7 +65,7 @@ def test_parquet_splits_a_folder_by_name_and_numbers_strings(tmp_path: Path, tes
     assert images.train_labels.tolist() == [2, 0, 2, 2]
     assert images.test_labels is not None
     assert images.test_labels.tolist() == [1, 0]
-    assert load_dataset(str(tmp_path)).train_labels is None  # no column "label", none asked for
+    assert load_dataset(str(tmp_path)).train_labels is None  # there is no column "label", and none was asked for
 
 
 def test_parquet_takes_unnamed_shards_as_one_set(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_parquet_refuses_each_fault_in_one_line(tmp_path: Path) -> None:
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
     fails("a.parquet: not a Parquet file, or damaged", path)
-    fails("not a Parquet file, or damaged", tmp_path)  # the same, as a folder of shards
+    fails("not a Parquet file, or damaged", tmp_path)  # the same file, as a folder of shards
     path.write_bytes(b"")
     fails("not a Parquet file, or damaged", path)
     fails("training set is empty", write_parquet(path, []))
@@ -107,7 +107,7 @@ def test_parquet_refuses_each_fault_in_one_line(tmp_path: Path) -> None:
 
 
 def test_parquet_names_the_first_bad_row(tmp_path: Path) -> None:
-    """Several processes decode blocks. The error must not depend on which of them is first."""
+    """Several processes decode pieces. The error must not depend on which process is first."""
     images: list[bytes | None] = [png(a) for a in pixels(600, 4, 4)]
     images[300] = images[500] = png(pixels(1, 4, 5)[0])
     fails("row 300 is 5×4 grey, but .*row 0 is 4×4 grey", write_parquet(tmp_path / "a.parquet", images))
@@ -166,8 +166,8 @@ def test_parquet_leaves_out_labels_that_are_no_classes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("image", "label"), [("img", "labels"), ("pixel_values", "label"), ("photo", "kind")])
 def test_parquet_finds_its_columns_or_takes_those_asked_for(tmp_path: Path, image: str, label: str) -> None:
     path = write_parquet(tmp_path / "a.parquet", [png(a) for a in pixels(6, 4, 4)], image, **{label: list("ababab")})
-    told = ReadOptions("photo", "kind") if image == "photo" else ReadOptions()
-    images = load_dataset(str(path), options=told)
+    options = ReadOptions("photo", "kind") if image == "photo" else ReadOptions()
+    images = load_dataset(str(path), options=options)
     assert images.classes == ("a", "b")
     fails("no image column 'picture'; it has", path, options=ReadOptions("picture"))
 
@@ -182,7 +182,7 @@ def test_parquet_keeps_the_hubs_names_of_classes(tmp_path: Path) -> None:
     datasets.DatasetDict({"train": made, "test": made.select(range(4))}).save_to_disk(str(tmp_path / "split"))
     for path in (tmp_path / "a.parquet", tmp_path / "saved"):
         images = load_dataset(str(path))
-        assert images.classes == ("cat", "emu")  # only those that occur, in the order of their numbers
+        assert images.classes == ("cat", "emu")  # only the classes that occur, in the order of their numbers
     assert same_images(images, load_dataset(str(tmp_path / "a.parquet")))
     assert len(load_dataset(str(tmp_path / "split")).test) == 4
 

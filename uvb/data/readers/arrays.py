@@ -20,8 +20,8 @@ from uvb.errors import UserError
 from uvb.regular import regular
 
 MAX_WHOLE = 1 << 30  # an array that cannot be read in blocks may have at most this many bytes
-BOMB_RATIO, BOMB_BYTES = 200, 1 << 28  # an array above this size that compresses by more than this factor is refused
-BLOCK_BYTES = 1 << 24
+BOMB_RATIO, BOMB_BYTES = 200, 1 << 28  # a larger array is refused if the file compresses it by more than this ratio
+BLOCK_BYTES = 1 << 24  # an array is read in blocks of about this many bytes
 _DAMAGE = (
     OSError, EOFError, ValueError, TypeError, AttributeError, KeyError, SyntaxError, zipfile.BadZipFile, zlib.error,
     RuntimeError,  # zipfile raises this for encrypted members, and a subclass for unknown kinds of compression
@@ -61,8 +61,8 @@ class ArrayPiece(Piece):
             block = _channels_first(values)
             if target and block.shape[1:] != target.shape:
                 raise UserError(
-                    f"{self.where(0)} has images of shape {block.shape[1:]}, but those of {target.where} are "
-                    f"{target.shape} (C, H, W); all images must have one size"
+                    f"{self.where(0)} has images of shape {block.shape[1:]}, but {target.where} has {target.shape} (C, H, W); "
+                    "all images must have one size, so resize them before saving"
                 )
             yield block, 0
 
@@ -79,8 +79,8 @@ def read_arrays(path: Path) -> Source:
     Images are uint8, or floats in [0, 1], which are rounded to 255 levels. Other arrays are ignored.
 
     Raises:
-        UserError: the file is damaged, unpacks to a suspicious size, or has no array of images. Or an array of images is empty,
-            or has another type or shape.
+        UserError: the file is damaged, unpacks to a suspicious size, or has no images, or its images are empty or have
+            another type or shape.
     """
     headers = _headers(path)
     if path.suffix == ".npy":
@@ -146,7 +146,8 @@ def _header(file: IO[bytes], size: int, where: str) -> Header:
     header = Header(shape, dtype, fortran, file.tell())
     if not dtype.hasobject and header.nbytes > size - header.start:
         raise UserError(
-            f"{where} claims {header.nbytes:,} bytes (shape {shape}), but has {size - header.start:,}: it is damaged"
+            f"{where} claims {header.nbytes:,} bytes (shape {shape}), but has {size - header.start:,}: it is damaged; "
+            "write it again"
         )
     return header
 
@@ -157,9 +158,9 @@ def _roles(names: dict[str, Header]) -> tuple[dict[str, str], dict[str, str]]:
     labels: dict[str, str] = {}
     for name in names:
         words = name.lower().split("_")
-        kinds = {word for word in words if split_of(word) is None}
         split = next((found for word in words if (found := split_of(word))), "all")
-        if kinds <= {"x", "images", "image"} and (split != "all" or kinds == {"images"}):
+        kinds = {word for word in words if not split_of(word)}
+        if kinds == {"images"} or (kinds <= {"x", "images", "image"} and split != "all"):
             images.setdefault(split, name)
         elif kinds <= {"y", "labels", "label"}:
             labels.setdefault(split, name)
@@ -171,7 +172,7 @@ def _roles(names: dict[str, Header]) -> tuple[dict[str, str], dict[str, str]]:
 def _piece(path: Path, name: str, header: Header) -> ArrayPiece:
     where = f"{path}, array {name!r}" if name else f"{path}"
     if header.dtype.hasobject:
-        raise UserError(f"{path}: not an .npz of plain arrays ({name!r} holds objects); give uint8, or floats in [0, 1]")
+        raise UserError(f"{where} holds Python objects; uint8 from 0 to 255, or floats in [0, 1], are needed")
     if len(header.shape) not in (3, 4):
         raise UserError(f"{where} has shape {header.shape}; (N, H, W), (N, C, H, W) or (N, H, W, C) is needed")
     if 0 in header.shape:
@@ -202,7 +203,7 @@ def _whole(path: Path, name: str, header: Header) -> NDArray[Any]:
         raise UserError(f"{path}: array {name!r} has {header.nbytes:,} bytes; at most {MAX_WHOLE:,} can be read at once")
     with _naming_damage(path), _opened(path, name) as file:
         array: NDArray[Any] = npy.read_array(file, allow_pickle=False)
-        file.read(1)  # at the end of the member `zipfile` compares its checksum
+        file.read(1)  # reading at the end makes `zipfile` compare the checksum
         return array
 
 
@@ -223,7 +224,7 @@ def _read_blocks(path: Path, name: str, header: Header, first_only: bool) -> Ite
                 raise EOFError("the file ends too early")
             yield np.frombuffer(content, header.dtype).reshape(rows, *header.shape[1:])
         if not first_only:
-            file.read(1)
+            file.read(1)  # as in `_whole`
 
 
 @contextmanager

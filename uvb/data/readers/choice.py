@@ -1,4 +1,4 @@
-"""Choose the splits of the training and the test set. Order the images, and number the labels."""
+"""Choose which splits form the training and the test set, order the images, and number the labels."""
 
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from uvb.data.readers.source import Source, Split
 from uvb.data.report import Skipped
 from uvb.errors import UserError
 
-MOST_CLASSES = 1000
+MOST_CLASSES = 1000  # more classes give a warning
 
 
 class Wanted(NamedTuple):
@@ -93,7 +93,7 @@ def shuffled(count: int) -> NDArray[np.int64]:
 
 
 def order_of(choice: Choice) -> tuple[NDArray[np.int64], int]:
-    """The order in which images are stored, int64 (N,), and the number of training images, which come first.
+    """The order in which images are stored, int64 (N,), and the number of training images. Training images come first.
 
     An image's number is its position in the chosen splits, joined in order. Training images are shuffled, so that the first
     ones belong to all classes. Without a test set, a tenth of the images (rounded, at least two) becomes the test set.
@@ -107,7 +107,7 @@ def order_of(choice: Choice) -> tuple[NDArray[np.int64], int]:
 
 
 class Labels(NamedTuple):
-    """The int64 labels (N,) of the training and the test set, each None if there are none, and the names of the classes."""
+    """The int64 labels (N,) of the training and the test set, or None for a set without labels, and the classes' names."""
 
     train: NDArray[np.int64] | None
     test: NDArray[np.int64] | None
@@ -144,6 +144,7 @@ def number_labels(choice: Choice, source: Source, order: NDArray[np.int64], trai
 
 
 def _named(source: Source, names: tuple[str, ...], where: str) -> list[Split]:
+    """The splits with these names. "validation" also finds a split called "val", if no split has the exact name."""
     found = {kind: split for split in source.splits if (kind := split_of(split.name))}
     found |= {split.name: split for split in source.splits}
     for name in names:
@@ -185,5 +186,7 @@ def _joined(splits: list[Split], role: str, source: Source) -> NDArray[Any] | No
 
 
 def _name(value: Any, source: Source) -> str:
-    names = source.class_names
-    return names[int(value)] if names and not isinstance(value, str) and 0 <= int(value) < len(names) else str(value)
+    """The name of a label's class: from the files if they name it, otherwise the label itself."""
+    if isinstance(value, str) or not 0 <= int(value) < len(source.class_names):
+        return str(value)
+    return source.class_names[int(value)]

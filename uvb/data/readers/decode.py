@@ -26,7 +26,7 @@ _GREY = ("1", "L", "LA", "La")
 _COLOUR = ("RGB", "RGBA", "RGBa", "CMYK", "YCbCr", "HSV")
 _ORIENTATION = 0x0112  # the EXIF tag
 
-# `_check` raises an error for such a picture, so Pillow's warning would only repeat it.
+# `_check` refuses pictures that are too large, so Pillow's warning would only repeat the error.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
@@ -166,10 +166,11 @@ def _eight_bit(picture: Image.Image, where: str, background: str) -> Image.Image
 
 
 def _from_integers(values: NDArray[np.generic], where: str) -> NDArray[np.uint8]:
+    """Round integers from 0 to 65535 to 255 levels."""
     wide = values.astype(np.int64)
     if wide.size and (wide.min() < 0 or wide.max() > 65535):
         raise UserError(f"{where} has integers from {wide.min()} to {wide.max()}; they must have 8 or 16 bits (0 to 65535)")
-    return ((wide * 255 + 32767) // 65535).astype(np.uint8)
+    return ((wide * 255 + 32767) // 65535).astype(np.uint8)  # adding half of 65535 rounds to the nearest level
 
 
 def _fitted(picture: Image.Image, decoding: Decoding) -> Image.Image:

@@ -55,7 +55,8 @@ def read_folder(listing: Listing, wanted: frozenset[str] = frozenset()) -> Sourc
         wanted: names of sub-folders that the user declares to be splits.
 
     Raises:
-        UserError: there are no pictures, or only some of the pictures of a split lie in sub-folders.
+        UserError: there are no pictures, only some of the pictures of a split lie in sub-folders, or two folders mean the same
+            split.
     """
     pictures, other = list[str](), list[Found]()
     for file in listing.files:
@@ -82,7 +83,7 @@ def read_folder(listing: Listing, wanted: frozenset[str] = frozenset()) -> Sourc
 
 
 def _wrapper(pictures: list[str]) -> str:
-    """The path of the outer folders that contain only one folder each, e.g. ``faces/images/`` around the classes."""
+    """The path of the outer folders that hold nothing but one folder, e.g. ``faces/images/`` around the classes."""
     folders = [folder.split("/") if folder else [] for folder in {name.rpartition("/")[0] for name in pictures}]
     depth = 0
     while all(len(parts) > depth + 1 for parts in folders) and len({parts[depth] for parts in folders}) == 1:
@@ -123,11 +124,12 @@ def _are_splits(names: list[str], tops: set[str], known: dict[str, str]) -> bool
         return True
     if "train" not in known.values():
         return False
-    # A lone "train" among other folders is a split if it contains folders of classes. If it contains pictures, it is a class.
+    # A lone "train" among other folders is a split if it contains folders of classes, and a class if it contains pictures.
     return len(known) > 1 or all(name.count("/") > 1 for name in names if split_of(name.split("/", 1)[0]) == "train")
 
 
 def _classes(names: list[str], folder: str, root: Path) -> NDArray[np.str_] | None:
+    """The class of each picture in `folder`, by the sub-folder that it lies in. None if there are no sub-folders."""
     inside = [name.removeprefix(folder) for name in names]
     stray = [name for name in inside if "/" not in name]
     if len(stray) == len(inside):

@@ -24,7 +24,7 @@ def import_datasets() -> Any:
             "pip install 'uvb-study[study]', or pip install datasets"
         ) from error
     if int(datasets.__version__.split(".")[0]) < 4:
-        raise UserError(f"datasets {datasets.__version__} may run code of a data set; pip install 'datasets>=4'")
+        raise UserError(f"datasets {datasets.__version__} may run a data set's own code; pip install 'datasets>=4'")
     datasets.logging.set_verbosity_error()
     datasets.disable_progress_bars()
     return datasets
@@ -44,9 +44,9 @@ def offline(datasets: Any) -> Iterator[None]:
 
 
 def load_hub(name: str, download: bool = True) -> dict[str, Any]:
-    """The `datasets.Dataset` of each split of ``owner/name[:config]``, memory-mapped.
+    """Load ``owner/name[:config]``: a memory-mapped `datasets.Dataset` for each split.
 
-    The data set is downloaded if `download` allows it and the hub can be reached. Otherwise it comes from the library's cache.
+    The data set is downloaded if `download` is True and the hub can be reached. Otherwise it comes from `datasets`' cache.
 
     Raises:
         UserError: there is no such data set, or there is neither a network nor a copy in the cache.
@@ -60,10 +60,12 @@ def load_hub(name: str, download: bool = True) -> dict[str, Any]:
     try:
         with nullcontext() if online else offline(datasets):
             return dict(datasets.load_dataset(repository, config or None))
-    except Exception as error:  # the library raises many kinds of exceptions
+    except Exception as error:  # `datasets` raises many kinds of exceptions
+        if online:
+            raise UserError(
+                f"hf:{name} cannot be read ({one_line(error)}); see the data set's page for its name and configurations"
+            ) from error
         raise UserError(
-            f"hf:{name} cannot be read ({one_line(error)}); see the data set's page for its name and configurations"
-            if online
-            else f"hf:{name} is not in the local cache, and {endpoint} cannot be reached; run once with a network, or give the "
-            "folder of a clone"
+            f"hf:{name} is not in the local cache, and {endpoint} cannot be reached; "
+            "run once with a network, or give the folder of a clone"
         ) from error

@@ -16,7 +16,10 @@ TICK = 0.05  # seconds; two writes within this time may have the same time stamp
 
 
 class Found(NamedTuple):
-    """A file: its path relative to the listed folder, its size in bytes, and its times of modification and change in ns."""
+    """A file: its path relative to the listed folder, its size in bytes, and its times of modification and change in ns.
+
+    If a file was listed instead of a folder, its path is "".
+    """
 
     path: str
     size: int
@@ -38,7 +41,7 @@ class Listing:
     hidden: list[str] = field(default_factory=list)
 
     def fingerprint(self, *options: object) -> str:
-        """24 hex digits of a hash of `options` and of the list. They change when a file is added, removed or written."""
+        """24 hex digits: a hash of the list and of `options`. It changes when a file is added, removed or written."""
         digest = hashlib.sha256(repr((str(self.root), *options)).encode())
         for file in self.files:
             digest.update(repr(tuple(file)).encode("utf-8", "surrogateescape"))
@@ -73,12 +76,13 @@ def list_files(path: Path) -> Listing:
 
 
 def suffixes(files: list[Found]) -> str:
-    """The suffixes of `files`, the most frequent first, e.g. ".txt, .csv"."""
+    """The four most frequent suffixes of `files`, e.g. ".txt, .csv"."""
     counts = Counter(file.suffix or "no suffix" for file in files)
     return ", ".join(suffix for suffix, _ in counts.most_common(4)) + (", ..." if len(counts) > 4 else "")
 
 
 def _walk(folder: Path, prefix: str, listing: Listing, parents: tuple[str, ...]) -> None:
+    """Add the files below `folder` to `listing`. `parents` are the real paths of `folder` and of the folders above."""
     with os.scandir(folder) as entries:
         for entry in entries:
             name = f"{prefix}{entry.name}"

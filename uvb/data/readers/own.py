@@ -1,6 +1,6 @@
-"""Load the user's own images, by a path or by a name on the Hugging Face hub. The first load converts them.
+"""Load the user's own images, by a path or by a name on the Hugging Face hub.
 
-Later loads map the converted set into memory.
+The first load converts the images into one file. Later loads map this file into memory.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from uvb.data.readers.decode import AS_IT_IS, Decoding
 from uvb.data.readers.folder import read_folder
 from uvb.data.readers.hub import load_hub
 from uvb.data.readers.listing import Listing, list_files
-from uvb.data.readers.source import Source
+from uvb.data.readers.source import Source, Split
 from uvb.data.readers.tables import SUFFIXES, Columns, from_datasets, read_tables
 from uvb.data.report import ReadReport, doubts, splits_read
 from uvb.data.survey import Survey
@@ -55,11 +55,12 @@ def load_path(path: Path, options: ReadOptions, progress: Progress | None = None
         UserError: the path has another kind of file, or the images are damaged or unfit.
     """
     path = path.resolve()
-    Wanted.parse(options.split)
+    Wanted.parse(options.split)  # refuse a wrong --split before the files are listed
     listing = list_files(path)
     key = listing.fingerprint(VERSION, options)
-    return _converted(key, dataset_stem(path.name) or "data", options, lambda: _read(listing, options), str(path), progress,
-                      lambda: list_files(path).fingerprint(VERSION, options) == key)  # fmt: skip
+    return _converted(key, dataset_stem(path.name) or "data", options, str(path), progress,
+                      read=lambda: _read(listing, options),
+                      unchanged=lambda: list_files(path).fingerprint(VERSION, options) == key)  # fmt: skip
 
 
 def load_from_hub(name: str, options: ReadOptions, download: bool = True, progress: Progress | None = None) -> ImageSet:
@@ -72,8 +73,9 @@ def load_from_hub(name: str, options: ReadOptions, download: bool = True, progre
     versions = [f"{split} {dataset._fingerprint} {len(dataset)}" for split, dataset in splits.items()]
     key = Listing(Path(where), []).fingerprint(VERSION, options, *versions)
     columns = Columns(options.image_column, options.label_column)
-    return _converted(key, dataset_stem(where), options, lambda: from_datasets(splits, columns, "the Hugging Face hub", where),
-                      where, progress, lambda: True)  # fmt: skip
+    return _converted(key, dataset_stem(where), options, where, progress,
+                      read=lambda: from_datasets(splits, columns, "the Hugging Face hub", where),
+                      unchanged=lambda: True)  # fmt: skip
 
 
 def _read(listing: Listing, options: ReadOptions) -> Source:
@@ -98,9 +100,9 @@ def _converted(
     key: str,
     name: str,
     options: ReadOptions,
-    read: Callable[[], Source],
     where: str,
     progress: Progress | None,
+    read: Callable[[], Source],
     unchanged: Callable[[], bool],
 ) -> ImageSet:
     """The converted set with this key. Convert it now if the cache does not have it.
@@ -108,8 +110,8 @@ def _converted(
     Args:
         key: the fingerprint of the source files and the options.
         name: the name of the data set.
-        read: a function that finds the images.
         where: how error messages name the source.
+        read: a function that finds the images.
         unchanged: a function that tells whether the source files still have this fingerprint.
     """
     if (found := cache.find(key, name)) is not None:
@@ -140,12 +142,17 @@ def _report(where: str, source: Source, choice: Choice, held: Contents, widened:
     warnings = [*source.warnings, *doubts(survey, held.test_images, held.levels)]
     if widened:
         warnings.append(f"{widened:,} of {held.images:,} images are grey and the others are in colour: all are read as colour")
-    origins = [", ".join(f"{split.count:,} of {split.origin}" if len(splits) > 1 else split.origin for split in splits)
-               for splits in (choice.train, choice.test)]  # fmt: skip
+    train, test = _origin(choice.train), _origin(choice.test)
     if not choice.test:
-        origins = [f"{origins[0]} (a random nine tenths)", f"{origins[0]} (a random tenth, as the files have no test set)"]
+        train, test = f"{train} (a random nine tenths)", f"{train} (a random tenth, as the files have no test set)"
     counts, labels = (held.train_images, held.test_images), (held.train_labels, held.test_labels)
-    splits = splits_read(origins, counts, labels, len(held.classes))
+    splits = splits_read((train, test), counts, labels, len(held.classes))
     return ReadReport(where, source.kind, splits, held.shape, held.levels, survey.darkest, survey.brightest,
                       survey.mean / held.levels, held.classes, (*source.skipped, *choice.skipped),
                       tuple(dict.fromkeys(warnings)))  # fmt: skip
+
+
+def _origin(splits: list[Split]) -> str:
+    if len(splits) == 1:
+        return splits[0].origin
+    return ", ".join(f"{split.count:,} of {split.origin}" for split in splits)

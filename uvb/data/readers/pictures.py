@@ -30,7 +30,7 @@ def read_pictures(path: Path, shape: Shape, sigma: float, decoding: Decoding = A
         sigma: the model's noise level. It limits how far noisy values may lie outside [0, 1].
 
     Raises:
-        UserError: there is no picture, a file is not a picture, or an array does not fit.
+        UserError: there is no picture, a file is not a picture, or an array does not fit the model.
     """
     if path.suffix in (".npy", ".npz"):
         images = noisy_images(first_array(path), f"{path}: the array", shape, sigma)
@@ -48,8 +48,8 @@ def read_pictures(path: Path, shape: Shape, sigma: float, decoding: Decoding = A
 def noisy_images(array: NDArray[Any], what: str, shape: Shape, sigma: float) -> Tensor:
     """Check an array of images for a model. Return (N, C, H, W) float32 in units of [0, 1].
 
-    uint8 values are divided by 255. Floats stay as they are, also if they are noisy. A single image may lack the axis N. Grey
-    images may lack the axis C. Channels may come last.
+    uint8 values are divided by 255. Floats, which may be noisy, stay unchanged. A single image may lack the axis N. Grey images
+    may lack the axis C. Channels may come last.
 
     Args:
         array: the images.
@@ -62,13 +62,13 @@ def noisy_images(array: NDArray[Any], what: str, shape: Shape, sigma: float) -> 
     """
     if array.dtype != np.uint8 and array.dtype.kind != "f":
         raise UserError(f"{what} is {array.dtype}; uint8 from 0 to 255, or floats in units of [0, 1], are needed")
-    given = array.shape
+    given, grey = array.shape, shape[0] == 1
     last = (*shape[1:], shape[0])
-    if array.shape in (shape, last, *([shape[1:]] if shape[0] == 1 else [])):
+    if array.shape in (shape, last) or (grey and array.shape == shape[1:]):
         array = array[None]
-    if shape[0] == 1 and array.shape[1:] in (shape[1:], last):
+    if grey and array.shape[1:] in (shape[1:], last):
         array = array.reshape(len(array), *shape)
-    elif array.shape[1:] == last != shape:
+    elif array.shape[1:] == last and last != shape:
         array = np.ascontiguousarray(array.transpose(0, 3, 1, 2))
     if array.shape[1:] != shape:
         raise UserError(f"{what} is {given}; this model takes (N, {', '.join(map(str, shape))})")

@@ -1,8 +1,8 @@
 """A fast decoder for the most common pictures: 8-bit grey or RGB PNGs without special features.
 
 Pillow takes longer to open a small PNG than to decode it. So this code parses the file, and passes the compressed pixels to
-Pillow's decoder, which is a private interface. If that interface is missing or the PNG is not plain, the decoder returns None,
-and the caller opens the PNG with Pillow.
+Pillow's decoder by a private interface. If the interface is missing or the PNG is not plain, this code returns None. Then the
+caller opens the PNG with Pillow.
 """
 
 import struct
@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 _START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
-_MODES = {0: ("L", 1), 2: ("RGB", 3)}
-_WITHOUT_EFFECT = (b"pHYs", b"gAMA", b"tEXt", b"sRGB", b"tIME", b"cHRM", b"bKGD")
+_HEADER = 13 + 4  # bytes after _START: the header and its CRC
+_MODES = {0: ("L", 1), 2: ("RGB", 3)}  # the PNG's colour type -> Pillow's mode, channels
+_WITHOUT_EFFECT = (b"pHYs", b"gAMA", b"tEXt", b"sRGB", b"tIME", b"cHRM", b"bKGD")  # chunks that do not change the pixels
 
 
 def decode_plain_png(content: bytes, size: tuple[int, int]) -> NDArray[np.uint8] | None:
-    """Decode a plain PNG of `size` (H, W) to uint8 (C, H, W). Return None if it is not plain or has another size or damage."""
+    """Decode a plain PNG of `size` (H, W) to uint8 (C, H, W). None if it is not plain, is damaged or has another size."""
     try:
         width, height, depth, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", content, len(_START))
         if not content.startswith(_START) or depth != 8 or interlaced or colour not in _MODES or (height, width) != size:
@@ -43,7 +44,7 @@ def decode_plain_png(content: bytes, size: tuple[int, int]) -> NDArray[np.uint8]
 
 def _packed(content: bytes) -> bytes | None:
     """The compressed pixels. None if a chunk is damaged, or may change the pixels in a way that this code does not know."""
-    at, found = len(_START) + 17, list[bytes]()
+    at, found = len(_START) + _HEADER, list[bytes]()
     while True:
         length, kind = struct.unpack_from(">I4s", content, at)
         if kind == b"IEND":
@@ -55,4 +56,4 @@ def _packed(content: bytes) -> bytes | None:
             found.append(data)
         elif kind not in _WITHOUT_EFFECT:
             return None
-        at += 12 + length
+        at += 12 + length  # the length, the kind and the CRC have 4 bytes each

@@ -37,7 +37,7 @@ class Piece(ABC):
 
     @abstractmethod
     def blocks(self, decoding: Decoding, target: Target | None) -> Iterator[tuple[NDArray[np.uint8], int]]:
-        """Yield blocks of n images, in order: uint8 (n, C, H, W), and how many of them were converted from grey to colour.
+        """Yield the images in blocks: uint8 (n, C, H, W), and how many of the n images were converted from grey to colour.
 
         Without a target, the first block has only the first image.
 
@@ -132,7 +132,7 @@ class Source:
 
 @contextmanager
 def naming_damage(line: Callable[[str], str], *kinds: type[Exception]) -> Iterator[None]:
-    """Turn exceptions of `kinds` into a `UserError`. `line` is a function from the exception's message to the new message."""
+    """Turn exceptions of `kinds` into a `UserError`. `line` makes its message from the message of the exception."""
     try:
         yield
     except UserError:

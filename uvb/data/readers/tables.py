@@ -29,7 +29,7 @@ IMAGE_COLUMNS = ("image", "img", "pixel_values")
 LABEL_COLUMNS = ("label", "labels")
 SUFFIXES = (".parquet", ".arrow")
 _SHARD = re.compile(r"^(?P<stem>.*?)-?(?P<number>\d{3,})-of-(?P<total>\d{3,})")
-_MOST_PIECES = 8  # pieces of one row group; each piece reads the group from its beginning, so more would be slow
+_MOST_PIECES = 8  # a row group has at most this many, because each piece reads the group from its beginning
 
 
 class Columns(NamedTuple):
@@ -41,7 +41,7 @@ class Columns(NamedTuple):
 
 @dataclass(frozen=True)
 class ParquetPiece(EncodedPiece):
-    """Rows `start` to `start + count` of one row group of a file. The first of them is row `first_row` of the file."""
+    """Rows `start` to `start + count` of one row group of a file. The first row has the number `first_row` in the file."""
 
     file: str
     column: str
@@ -88,13 +88,13 @@ def read_tables(listing: Listing, columns: Columns) -> Source:
     """Find the images in a Parquet or Arrow file, in a folder of shards, or in a folder written by ``save_to_disk``.
 
     Raises:
-        UserError: a shard is missing or damaged, there is no column of images, or the library cannot read the folder.
+        UserError: a shard is missing or damaged, there is no column of images, or `datasets` cannot read the folder.
     """
     root = listing.root
     names = {file.path for file in listing.files}
     if "dataset_dict.json" in names or {"state.json", "dataset_info.json"} <= names:
         datasets = import_datasets()
-        with naming_damage(lambda why: f"{root}: not a data set written by save_to_disk, or damaged ({why})", Exception):
+        with naming_damage(lambda why: f"{root}: not written by save_to_disk, or damaged ({why}); save it again", Exception):
             loaded = datasets.load_from_disk(str(root))
         return from_datasets(
             loaded if isinstance(loaded, dict) else {"all": loaded}, columns, "Arrow, by save_to_disk", str(root)
@@ -144,7 +144,7 @@ def _from_parquet(file: str, columns: Columns, source: Source) -> tuple[list[Pie
 
 def _from_arrow(file: str, columns: Columns, source: Source) -> tuple[list[Piece], NDArray[Any] | None]:
     datasets = import_datasets()
-    with naming_damage(lambda why: f"{file}: not an Arrow file of a data set, or damaged ({why})", Exception):
+    with naming_damage(lambda why: f"{file}: not an Arrow file of a data set, or damaged ({why}); write it again", Exception):
         dataset = datasets.Dataset.from_file(file)
     return _from_dataset(dataset, file, columns, source)
 
@@ -153,12 +153,15 @@ def _split(name: str, files: list[str], columns: Columns, source: Source) -> Spl
     pieces: list[Piece] = []
     labels: list[NDArray[Any] | None] = []
     for file in files:
-        made, found = (_from_arrow if file.endswith(".arrow") else _from_parquet)(file, columns, source)
+        read = _from_arrow if file.endswith(".arrow") else _from_parquet
+        made, found = read(file, columns, source)
         pieces += made
         labels.append(found)
+    if len({None if part is None else part.dtype.kind for part in labels}) > 1:
+        raise UserError(
+            f"{Path(files[0]).parent}: the shards have different label columns; give all shards the same column, or none"
+        )
     known = [part for part in labels if part is not None]
-    if len({part.dtype.kind for part in known}) + (len(known) < len(labels)) > 1:
-        raise UserError(f"{Path(files[0]).parent}: the shards have different label columns; give all the same one, or none")
     origin = Path(files[0]).name if len(files) == 1 else f"{len(files)} files, {Path(files[0]).name} to {Path(files[-1]).name}"
     return Split(name, origin, tuple(pieces), np.concatenate(known) if known else None)
 
@@ -177,7 +180,7 @@ def _columns(schema: pa.Schema, columns: Columns, where: str) -> tuple[str, str 
     kind = schema.field(image).type
     encoded = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
     if not encoded and not (pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0):
-        raise UserError(f"{where}: images are {kind}; struct<bytes, path> or binary, encoded as PNG or JPEG, is needed")
+        raise UserError(f"{where}: images are {kind}; pictures in a column of type binary or struct<bytes, path> are needed")
     return image, columns.label or next((name for name in LABEL_COLUMNS if name in names), None)
 
 
@@ -251,10 +254,10 @@ def _resolved(folder: Path, columns: Columns, tables: list[str]) -> tuple[dict[s
         features = builder.info.features or {}
         label = columns.label or next((name for name in LABEL_COLUMNS if name in features), None)
         return files, tuple(getattr(features.get(label), "names", None) or ())
-    split: dict[str, list[str]] = {}  # the library chose other files, e.g. because there are more pictures than shards
+    by_split: dict[str, list[str]] = {}  # `datasets` chose other files, e.g. because there are more pictures than shards
     for table in tables:
-        split.setdefault(split_in(Path(table).stem) or "train", []).append(table)
-    return split, ()
+        by_split.setdefault(split_in(Path(table).stem) or "train", []).append(table)
+    return by_split, ()
 
 
 def _note_unread(source: Source, listing: Listing, tables: list[str], splits: dict[str, list[str]]) -> None:
@@ -280,8 +283,10 @@ def _encoded(column: pa.Array, piece: EncodedPiece, at: int) -> Iterator[bytes |
         path = (column[row].as_py() or {}).get("path") if structs and isinstance(piece, DatasetPiece) else None
         if not path:
             raise UserError(f"{piece.where(at + row)} has no image bytes; each image must be stored in the file itself")
-        yield Path(path)  # the library may keep the picture as a file in its cache
+        yield Path(path)  # `datasets` may keep a picture as a file in its cache
 
 
 def _naming_damage(file: str) -> Any:
-    return naming_damage(lambda why: f"{file}: not a Parquet file, or damaged ({why})", pa.ArrowException, OSError)
+    return naming_damage(
+        lambda why: f"{file}: not a Parquet file, or damaged ({why}); write or fetch it again", pa.ArrowException, OSError
+    )
