@@ -12,7 +12,7 @@ from uvb.accelerate.gradients import distance
 from uvb.plan import Plan, Precision
 from uvb.training.objectives import Objective
 
-# The largest allowed distance of the compiled gradient from the uncompiled gradient, divided by the norm of the uncompiled one.
+# The largest allowed distance of the compiled from the uncompiled gradient, relative to the norm of the uncompiled gradient.
 # The gradients differ because fused kernels round less often. On a GPU fp32 may mean TF32.
 LARGEST_DISTANCE: dict[Precision, float] = {"fp64": 1e-8, "fp32": 1e-2, "bf16": 5e-2}
 
@@ -24,11 +24,11 @@ class CompiledObjective(torch.nn.Module):
 
     The step is traced before it is compiled, so that the compiler sees our hand-written derivatives (`convolution`). Without
     a trace the compiler would use torch's second derivatives. A trace is valid only for the shapes and dtypes of `example`,
-    and for the branches that the model's Python code took. So the compiled gradient on `example` is compared with the
-    uncompiled one.
+    and for the branches that the model's Python code took. So the compiled and the uncompiled gradient on `example` are
+    compared.
 
     Args:
-        objective: the objective to compile. Its parameters that get no gradient must be frozen
+        objective: the objective to compile. Parameters without a gradient must be frozen
             (`uvb.training.objectives.freeze_unused`).
         plan: the device and the precision.
         example: x, noise (B, C, H, W), ε (B, noise_dim), weight (B,).
@@ -53,7 +53,7 @@ class CompiledObjective(torch.nn.Module):
         # The trace contains the casts, so the compiler must not add them again.
         without_autocast = torch.autocast(plan.device, enabled=False)
         self.differentiated: Differentiated = without_autocast(torch.compile(trace, fullgraph=True, dynamic=False))
-        # By default dynamo compiles a function at most 8 times, but a process may train more models.
+        # By default Dynamo compiles a function at most 8 times, but a process may train more models.
         with torch.no_grad(), torch._dynamo.config.patch(recompile_limit=1000, accumulated_recompile_limit=1000):
             _, got = self.differentiated(self.trained, *example)
         _, expected = differentiated(self.trained, *example)

@@ -1,7 +1,7 @@
 """`conv2d` with a hand-written second derivative, which ∇_θ ∇_y f needs.
 
-This is the derivative of the input gradient with respect to the weight. Autograd would compute it by a convolution with
-filters as large as the image, and would transpose whole activations. Here one call computes it as an ordinary weight gradient.
+The input gradient is differentiated with respect to the weight. Autograd would do this by a convolution with filters as large
+as the image, and would transpose whole activations. Here one call computes the derivative as an ordinary weight gradient.
 """
 
 from collections.abc import Iterator
@@ -38,13 +38,13 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """`conv2d`, stride 1, no padding: (B, C, H, W) -> (B, D, H - k + 1, W - k + 1). Autocast changes the dtype.
 
     The layout is channels-last on a CPU, for oneDNN's kernels, and in half precision, for tensor cores. Two cases are computed
-    as matrix products: few channels in half precision on a GPU (`uvb.accelerate.patches`), and few pixels on a CPU if the plan
-    says so (`uvb.accelerate.products`).
+    as matrix products: few channels in half precision on a GPU (`uvb.accelerate.patches`), and few output pixels on a CPU if
+    the plan says so (`uvb.accelerate.products`).
     """
     device = x.device.type
     if torch.compiler.is_compiling():  # dynamo loses the gradients of a `Function` inside torch.func
         return torch.conv2d(x, weight, bias)
-    frozen = not weight.requires_grad  # read before the casts, because inside torch.func a cast copy does not show it
+    frozen = not weight.requires_grad  # read before the casts: inside torch.func the cast weight does not show it
     autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)  # "meta" has no autocast
     if autocast and x.dtype is not torch.float64:
         x, weight, bias = (t.to(torch.get_autocast_dtype(device)) for t in (x, weight, bias))
@@ -53,7 +53,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     if device == "cuda" and x.element_size() == 2 and weight.shape[1] < TENSOR_CORES:
         return product(x, weight, bias)
     kernels = Products if products.applies(x, weight.shape[-1]) else Direct
-    if frozen:  # the weight needs no gradient, so nothing is differentiated twice
+    if frozen:  # the weight needs no gradient, so the hand-written derivative is not needed
         return torch.conv2d(x, weight, bias) if kernels is Direct else kernels.forward(x, weight, bias)
     y: Tensor = _Convolution.apply(x, weight, bias, kernels)
     return y
@@ -76,7 +76,7 @@ class Direct:
 
     @staticmethod
     def gradients(g: Tensor, x: Tensor, weight: Tensor, wanted: list[bool]) -> tuple[Tensor | None, ...]:
-        """The gradients of ⟨g, conv2d(x, weight) + bias⟩ with respect to x, weight and bias. Each is None if not wanted."""
+        """The gradients of ⟨g, conv2d(x, weight) + bias⟩ with respect to x, weight and bias, or None if not `wanted`."""
         one, zero = [1, 1], [0, 0]
         found: tuple[Tensor | None, ...] = torch.ops.aten.convolution_backward(
             g, x, weight, [len(weight)], one, zero, one, False, zero, 1, wanted
@@ -131,7 +131,7 @@ class _Convolution(Function):
 
 
 class _InputGradient(Function):
-    """The transposed convolution of g with weight. It is linear in g and in weight. Of x only the shape matters."""
+    """The transposed convolution of g with weight, which is linear in both. Only the shape of x matters."""
 
     @staticmethod
     def forward(g: Tensor, x: Tensor, weight: Tensor, kernels: type[Direct]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Settings of a CPU process: keep memory that each step needs again, and treat subnormal floats as zero."""
+"""Settings of a process on a CPU: keep the memory that each step needs again, and treat subnormal floats as zero."""
 
 import ctypes
 import sys
@@ -23,7 +23,7 @@ def keep_large_buffers() -> None:
 def flush_subnormals() -> None:
     """Treat floats below 1.2e-38 as zero in this thread and in the threads that torch starts later.
 
-    A unit that gets no gradient leaves such numbers in the optimizer's averages. A CPU multiplies them slowly.
-    Call this before the first tensor is computed: threads that already run keep their mode.
+    A unit that gets no gradient leaves such numbers in the optimizer's averages, and a CPU multiplies such numbers slowly.
+    Call this function before the first tensor is computed, because threads that already run keep their mode.
     """
     torch.set_flush_denormal(True)

@@ -12,8 +12,7 @@ from uvb.accelerate.gradients import distance
 from uvb.compat import end_failed_capture
 
 WARM_UP = 3  # calls before the capture; they compile and choose the kernels
-# The largest allowed relative difference between the graph's result and a plain call's. Kernels may add in another order.
-LARGEST_DISTANCE = 1e-2
+LARGEST_DISTANCE = 1e-2  # of a replay from an ordinary call, relative to the call's norm; kernels may add in another order
 
 Outputs = tuple[Tensor | None, ...]
 
@@ -25,7 +24,7 @@ class Graphed:
     graph's memory, and the next call overwrites them. The caller may change them in place.
 
     The first replay is compared with an ordinary call. If the capture fails or the results differ, there is a warning, and
-    all calls run without a graph. They are slower but give the same numbers.
+    all calls run without a graph. Calls without a graph are slower, but give the same numbers.
 
     Args:
         apart: computes the relative distance of outputs from the expected outputs. The default is the distance of all outputs
@@ -83,7 +82,7 @@ class Graphed:
             # the outer context restores the stream if a capture fails at its end
             with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(graph, pool=pool):
                 self.outputs = self.function(*self.inputs)
-        except Exception:  # whatever failed is raised again, after the capture has ended
+        except Exception:  # end the capture, then raise the error again
             with contextlib.suppress(Exception):
                 end_failed_capture(torch.cuda.current_device(), pool)
             raise

@@ -1,4 +1,4 @@
-"""Prepare an energy whose weights no longer change for long Markov chains."""
+"""Prepare a trained energy, with fixed weights, for long Markov chains."""
 
 import copy
 from collections.abc import Callable
@@ -16,8 +16,8 @@ from uvb.plan import Plan
 class Frozen(Energy):
     """A copy of `energy` that gives the same numbers in less time. `energy` must have the plan's device and dtype.
 
-    In bf16 the weights of networks are cast only once. Autocast would cast them at every call, and with few chains this would
-    be most of the work. If the energy also uses such a weight outside its network, e.g. in a penalty, it uses the rounded
+    In bf16 the weights of networks are cast only once. Autocast would cast them at every call, and with few chains the casts
+    would be most of the work. If the energy also uses a network's weight elsewhere, e.g. in a penalty, it uses the rounded
     weight. If the plan has a CUDA graph, one graph for each shape computes ∇f under `torch.no_grad`.
     """
 

@@ -11,8 +11,8 @@ Gradients = Callable[..., Tensor]  # (x, noise, eps, weight) -> loss; leaves the
 def clip(parameters: Sequence[Tensor], longest: float) -> None:
     """Scale the gradients of one model, in place, so that their total norm is at most `longest`.
 
-    On a CPU, gradients that are short enough are not multiplied. This saves a pass over all weights. On a GPU the gradients are
-    always multiplied, because the host would have to wait for the norm before it could decide.
+    On a CPU, gradients that are short enough are not multiplied. This saves a pass over all weights. On a GPU all gradients are
+    multiplied, because the host would have to wait for the norm before it could decide.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
     norm = nn.utils.get_total_norm(gradients)
@@ -21,9 +21,12 @@ def clip(parameters: Sequence[Tensor], longest: float) -> None:
 
 
 def distance(got: Sequence[Tensor | None], expected: Sequence[Tensor | None]) -> float:
-    """The norm of the difference divided by the norm of `expected`. It is infinite if a gradient is None on one side only."""
+    """The norm of the difference, divided by the norm of `expected` if that norm is not 0.
+
+    The distance is infinite if a gradient is None on one side only.
+    """
     if any((a is None) != (b is None) for a, b in zip(got, expected, strict=True)):
         return float("inf")
-    one, other = ([g for g in gradients if g is not None] for gradients in (got, expected))
-    apart, norm = (nn.utils.get_total_norm(part) for part in (torch._foreach_sub(one, other), other))
+    ours, right = ([g for g in gradients if g is not None] for gradients in (got, expected))
+    apart, norm = nn.utils.get_total_norm(torch._foreach_sub(ours, right)), nn.utils.get_total_norm(right)
     return float(apart / norm) if norm else float(apart)

@@ -1,7 +1,7 @@
 """Extract an image's overlapping patches, so that a convolution becomes one matrix product.
 
-A GPU's tensor cores take eight channels at a time, but the paper's first layers have one or three input channels. In cuDNN
-these layers cost a sixth of a step (UVB and DEEN, MNIST, H200). As matrix products they cost less than half of that.
+A GPU's tensor cores take eight channels at a time, but the paper's first layers have one or three input channels. With cuDNN
+these layers take a sixth of a step (UVB and DEEN, MNIST, H200). As matrix products they take less than half of this time.
 """
 
 from typing import Any

@@ -1,6 +1,6 @@
 """Compute convolutions with few output pixels as matrix products, on a CPU.
 
-oneDNN's kernels are made for large images. In the last layers of a network for 8x8 images they take up to 40 times as long as
+oneDNN's kernels are made for large images. In the last layers of a network for 8×8 images they take up to 40 times the time of
 the product of the image's patches with the kernel (`benchmarks/cpu/small_images.py`).
 """
 
@@ -11,7 +11,7 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 
-FEW_PIXELS = 16  # products are faster for outputs of at most 4x4 pixels, in fp32 and in bf16
+FEW_PIXELS = 16  # products are faster for outputs of at most 4×4 pixels, in fp32 and in bf16
 
 _enabled: ContextVar[bool] = ContextVar("uvb_products", default=False)
 
@@ -41,7 +41,7 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
 
 
 def input_gradient(g: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-    """The gradient of ⟨g, convolution(x, weight)⟩ with respect to x, (B, C, H, W). Of x only the shape is used."""
+    """The gradient of ⟨g, convolution(x, weight)⟩ with respect to x, (B, C, H, W). Only the shape of x is used."""
     k, (batch, _, h, w) = weight.shape[-1], g.shape
     parts = (_rows(g) @ _matrix(weight)).reshape(batch, h, w, k, k, x.shape[1])
     found = parts.new_zeros(batch, x.shape[2], x.shape[3], x.shape[1])
@@ -52,7 +52,7 @@ def input_gradient(g: Tensor, x: Tensor, weight: Tensor) -> Tensor:
 
 
 def weight_gradient(g: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-    """The gradient of ⟨g, convolution(x, weight)⟩ with respect to `weight`, (D, C, k, k), of which only the shape is used."""
+    """The gradient of ⟨g, convolution(x, weight)⟩ with respect to `weight`, (D, C, k, k). Only its shape is used."""
     d, c, k, _ = weight.shape
     return (_rows(g).T @ _patches(x, k)).reshape(d, k, k, c).permute(0, 3, 1, 2)
 

@@ -12,12 +12,12 @@ from torch.autograd import Function
 
 
 def applies(x: Tensor) -> bool:
-    """Whether to use `silu` for `x`: in bf16 on a CPU, unless the code is compiled. Compiled, torch's own SiLU is as fast."""
+    """Whether to use `silu` for `x`: in bf16 on a CPU, in uncompiled code. In compiled code torch's SiLU is as fast."""
     return x.dtype is torch.bfloat16 and x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def silu(x: Tensor) -> Tensor:
-    """φ(x) = x s(x) with the logistic function s. It can be differentiated twice. A third time raises RuntimeError."""
+    """φ(x) = x s(x) with the logistic function s. It has two derivatives. A third derivative raises RuntimeError."""
     y: Tensor = _Silu.apply(x)[0]
     return y
 

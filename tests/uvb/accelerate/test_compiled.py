@@ -28,7 +28,7 @@ def batch_of(spec, model, key):
     [("fp64", 1e-12, "eager"), ("bf16", 1e-12, "eager"), pytest.param("bf16", 2e-2, "inductor", marks=pytest.mark.slow)],
 )
 def test_compiled_step_equals_the_eager_step(digits, name, precision, bound, backend, monkeypatch):
-    """A trace has the same loss and gradients nearly to the bit. Compiled code has them up to the rounding of bf16."""
+    """A trace gives the same loss and gradients nearly to the bit. Compiled code gives them up to the rounding of bf16."""
     compile = torch.compile
     monkeypatch.setattr(torch, "compile", lambda module, **options: compile(module, backend=backend, **options))
     spec, plan = tiny_spec(digits, name), Plan(precision=precision, compile=True)
@@ -47,7 +47,7 @@ def test_compiled_step_equals_the_eager_step(digits, name, precision, bound, bac
             objective.zero_grad(set_to_none=True)
         assert distance(gradients[1], gradients[0]) < bound
         torch.testing.assert_close(losses[1], losses[0], rtol=bound, atol=0)
-        with torch.no_grad():  # the graph must read the weights anew
+        with torch.no_grad():  # the second batch must be computed with the changed weights
             torch._foreach_mul_(trained, 0.9)
 
 
@@ -66,7 +66,7 @@ def test_prepare_trains_eagerly_if_the_model_branches_on_data(digits):
 
 
 def test_prepare_refuses_a_trace_with_another_gradient(digits, monkeypatch):
-    """The model multiplies by another number at every call. A trace keeps one number."""
+    """The model multiplies by another number at every call, but a trace keeps one number."""
     monkeypatch.setattr(torch, "compile", lambda module, **_: module)
     spec = tiny_spec(digits)
     model, calls = build_model(spec), []
@@ -83,8 +83,8 @@ def test_prepare_refuses_a_trace_with_another_gradient(digits, monkeypatch):
 
 
 @pytest.mark.slow
-def test_prepare_compiles_more_than_eight_networks_in_a_process(digits, monkeypatch, recwarn):
-    """By default Dynamo refuses the ninth compilation of a function. But a worker may train more than eight models in turn."""
+def test_prepare_compiles_more_than_eight_networks_in_a_process(monkeypatch, recwarn):
+    """A worker may train more than eight models in turn, but by default Dynamo refuses the ninth compilation of a function."""
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
     for hidden in range(6, 17):
         model = get_model("deen").build((1, 9, 11), Widths(conv=(3,), hidden=hidden), "silu", 1.0)

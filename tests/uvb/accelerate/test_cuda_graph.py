@@ -1,5 +1,7 @@
 """What the step does if no CUDA graph can be captured, or if a graph is wrong. `benchmarks/gpu/checks.py` tests real graphs."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -17,11 +19,11 @@ from uvb.training.state import TrainState
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a graph can be captured here")  # this tests the fallback
 @pytest.mark.parametrize("model", ["uvb", "deen"])
 def test_fit_goes_on_without_a_graph_that_cannot_be_captured(digits, model):
-    """A warning says so, and the result is the same to the bit."""
+    """A warning says that the capture failed, and the weights are the same to the bit."""
     spec = tiny_spec(digits, model)
 
     def weights(graph):
-        # Resolving a plan refuses a graph on a CPU; the loop does not check.
+        # `resolve_plan` would refuse a graph on a CPU. `fit` does not check.
         state = TrainState.fresh(spec, plan := Plan(precision="fp64", graph=graph))
         list(fit(spec, plan, state, digits))
         return torch.cat([p.flatten() for p in state.model.parameters()])
@@ -40,8 +42,9 @@ class Replayed(Graphed):
     def _capture(self, arguments):
         self.inputs = tuple(a.clone() for a in arguments)
         expected = self.function(*self.inputs)
-        self.outputs = tuple(self._changed(o).clone() if self._changed(o) is not None else None for o in expected)
-        self.graph = type("Graph", (), {"replay": lambda _: self._replayed()})()
+        changed = [self._changed(output) for output in expected]
+        self.outputs = tuple(None if output is None else output.clone() for output in changed)
+        self.graph = SimpleNamespace(replay=self._replayed)
         return expected
 
     def _replayed(self):

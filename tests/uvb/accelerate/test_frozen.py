@@ -36,7 +36,7 @@ def test_frozen_equals_the_energy(digits, name, precision):
 
 
 def test_frozen_gradients_of_several_batches_do_not_overwrite_each_other(digits, monkeypatch):
-    """Five chains, two at a time, need two graphs. The graph of two chains runs twice and reuses its memory."""
+    """Five chains in batches of two need two graphs. The graph of two chains runs twice and reuses its memory."""
     monkeypatch.setattr(frozen, "Graphed", Replayed)
     energy = build_model(tiny_spec(digits, "uvb"))
     assert isinstance(energy, Energy)

@@ -1,5 +1,7 @@
 """The rounding of gradients, compared with float64, and clipping by their norm."""
 
+import copy
+
 import pytest
 import torch
 
@@ -34,12 +36,13 @@ def test_clip_equals_torchs_own(longest):
     """The clipped gradients are equal to the bit, for norms above and below the limit. One parameter has no gradient."""
     draw = generator(0, "clip")
     gradients = [torch.randn(3, 4, generator=draw), torch.randn(7, generator=draw), None]
-    sides = [[torch.nn.Parameter(torch.zeros(1) if g is None else torch.zeros_like(g)) for g in gradients] for _ in range(2)]
-    for side in sides:
-        for p, g in zip(side, gradients, strict=True):
+    ours = [torch.nn.Parameter(torch.zeros(1) if g is None else torch.zeros_like(g)) for g in gradients]
+    torchs = copy.deepcopy(ours)
+    for parameters in (ours, torchs):
+        for p, g in zip(parameters, gradients, strict=True):
             p.grad = None if g is None else g.clone()
-    clip(sides[0], longest)
-    torch.nn.utils.clip_grad_norm_(sides[1], longest)
-    for a, b in zip(*sides, strict=True):
+    clip(ours, longest)
+    torch.nn.utils.clip_grad_norm_(torchs, longest)
+    for a, b in zip(ours, torchs, strict=True):
         assert (a.grad is None) == (b.grad is None)
         assert a.grad is None or torch.equal(a.grad, b.grad)

@@ -1,4 +1,4 @@
-"""Convolutions of few pixels as matrix products give the same numbers and derivatives. A plan chooses them."""
+"""Convolutions of few pixels, as matrix products, give the same numbers and derivatives. A plan turns the products on."""
 
 import dataclasses
 
@@ -69,9 +69,9 @@ def test_products_apply_to_few_pixels_on_a_cpu_and_not_in_old_plans():
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", ["uvb", "deen"])
 def test_inner_gradient_by_autograd_equals_vjp_to_the_bit(digits, name, precision, monkeypatch):
-    """The loss and the gradients of all parameters are the same. On a CPU a model uses autograd, which costs less."""
+    """Compare the loss and the gradients of all parameters. On a CPU a model uses autograd, which takes less time."""
     spec, plan, found = tiny_spec(digits, name), Plan(precision=precision), []
-    for inside in (False, True):
+    for inside in (False, True):  # inside a transform the model uses vjp
         monkeypatch.setattr("uvb.models.base.inside_transform", lambda inside=inside: inside)
         model = build_model(spec)
         x, noise = digits.train[:8].float() / 16, draws(8, *digits.shape, key="n").float()
