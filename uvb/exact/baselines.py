@@ -1,4 +1,4 @@
-"""Losses of estimators that need no training by gradients: the mean training image, the noisy image, the best affine map."""
+"""Losses of estimators without training by gradients: the mean training image, the noisy image, and the best affine map."""
 
 import math
 

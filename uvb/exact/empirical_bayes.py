@@ -1,4 +1,4 @@
-"""The exact Bayes estimator (Eq. 1) for a finite set of images. It works in blocks, so it never needs a (B, N) matrix."""
+"""The exact Bayes estimator (Eq. 1) for a finite set of images, computed in blocks, so that no (B, N) matrix is needed."""
 
 import math
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ def posterior_mean(y: Tensor, train: Tensor, sigma: float, *, levels: int = 255,
     """E[X | Y = y] for X uniform on `train` and Y = X + N(0, σ² I).
 
     It is the mean of the training images x_i with the weights softmax(-‖y - x_i‖²/2σ²). No estimator has a lower loss on
-    `train`. On other images the loss of this estimator is a non-parametric reference, not a bound.
+    `train`. On other images the loss of `posterior_mean` is a non-parametric reference, not a bound.
 
     Args:
         y: (B, C, H, W), float32 or float64. The computation and the result use the dtype and the device of `y`.
@@ -40,7 +40,7 @@ def posterior_mean(y: Tensor, train: Tensor, sigma: float, *, levels: int = 255,
 def negative_log_density(y: Tensor, train: Tensor, sigma: float, *, levels: int = 255, block: int = BLOCK) -> Tensor:
     """-log p(y) in nats, normalized, for X uniform on `train` and Y = X + N(0, σ² I).
 
-    Arguments and errors are those of `posterior_mean`.
+    The arguments and errors are the same as for `posterior_mean`.
 
     Returns:
         (B,), differentiable with respect to y (then autograd keeps every block in memory).
@@ -56,8 +56,8 @@ def negative_log_density(y: Tensor, train: Tensor, sigma: float, *, levels: int 
 def working_bytes(batch: int, train_images: int, dimension: int) -> int:
     """The largest memory in bytes that `posterior_mean` needs besides `y` and `train`, in float32 and without autograd.
 
-    It holds a block of the training set in floating point, the logits, the weights, three means (of the blocks so far, of this
-    block, and of both), and the result. The whole (B, N) matrix would take 4 · batch · train_images bytes.
+    The memory holds a block of the training set in floating point, the logits, the weights, three means (of the blocks so far,
+    of this block, and of both), and the result. The whole (B, N) matrix would take 4 · batch · train_images bytes.
 
     Args:
         dimension: the number of pixels of an image.
@@ -69,8 +69,8 @@ def working_bytes(batch: int, train_images: int, dimension: int) -> int:
 class EmpiricalBayes(Energy):
     """The exact energy -log p(y) of a finite training set, and its estimator, the posterior mean (Eq. 1-3).
 
-    It is deterministic (`noise_dim` = 0). The training set is a buffer that moves with the module, but is not in its state
-    dict. A uint8 set stays uint8. The computation uses the dtype of `y`.
+    The energy is deterministic (`noise_dim` = 0). The training set is a buffer that moves with the module, but is not in its
+    state dict. A uint8 set stays uint8. The computation uses the dtype of `y`.
     """
 
     train_images: Tensor

@@ -35,9 +35,12 @@ class GaussianMixture:
                 f"variances must be ({k},) or have the means' shape, not {tuple(self.variances.shape)}"
             )
         if bool((self.weights <= 0).any()) or abs(float(self.weights.sum()) - 1) > 1e-5:
-            raise UserError("mixture weights must be above 0 and sum to 1")
+            raise UserError(
+                f"mixture weights sum to {float(self.weights.sum()):g}, and the smallest is {float(self.weights.min()):g}; "
+                "they must sum to 1 and be above 0"
+            )
         if bool((self.variances < 0).any()):
-            raise UserError("mixture variances must be 0 or more")
+            raise UserError(f"the smallest mixture variance is {float(self.variances.min()):g}; variances must be 0 or more")
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -35,10 +35,10 @@ def reference(images: ImageSet, sigma: float, config: EvalConfig, plan: Plan, *,
     """Compute the losses of `Reference`, on the images and the noise of `uvb.experiments.losses`.
 
     Each split costs 4 · images · draws · training images · d floating point operations (MNIST, 10,000 images, one draw:
-    2 TFLOP). With a smaller ``config.draws`` only the first of these noise draws are used.
+    2 TFLOP). A smaller ``config.draws`` uses only the first noise draws.
 
     Args:
-        train_images: the prior is uniform on this many training images, the first ones. None: all.
+        train_images: the prior is uniform on the first `train_images` training images. None: on all.
     """
     prior = resident(images.train[:train_images], plan.device)  # (N, C, H, W) uint8
 

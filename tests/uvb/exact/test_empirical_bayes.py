@@ -1,4 +1,4 @@
-"""The exact Bayes estimator of a finite set, against a naive estimator, autograd, and losses that were measured earlier."""
+"""Compare the exact Bayes estimator of a finite set with a naive estimator, with autograd, and with losses measured earlier."""
 
 from pathlib import Path
 from typing import Any
@@ -40,8 +40,8 @@ def test_posterior_mean_of_float32_and_uint8_agrees_with_float64() -> None:
     torch.testing.assert_close(single.double(), exact, atol=2e-5, rtol=0)
 
 
-def test_negative_log_density_has_its_constants() -> None:
-    """The expected value is the density, written out."""
+def test_negative_log_density_is_normalized() -> None:
+    """The expected value comes from the densities of `torch.distributions`."""
     train, y, sigma = images(30, "train"), images(11, "y"), 0.4
     noise = torch.distributions.Normal(torch.zeros((), dtype=y.dtype), sigma)
     each = noise.log_prob((y[:, None] - train).flatten(2)).sum(2)  # (B, N)
@@ -105,14 +105,14 @@ def loss(images: ImageSet, x: Tensor, sigma: float, draws: int) -> float:
 
 
 def test_posterior_mean_has_the_known_losses_on_digits(digits: ImageSet) -> None:
-    """At σ = 1 it has 3.25 on training images and 3.34 on test images, as measured before this code was written."""
+    """At σ = 1 the losses on training and test images are 3.25 and 3.34, as measured before this code was written."""
     assert loss(digits, digits.train, 1.0, draws=4) == pytest.approx(3.25, abs=0.05)
     assert loss(digits, digits.test, 1.0, draws=20) == pytest.approx(3.34, abs=0.05)
 
 
 @pytest.mark.slow
 def test_posterior_mean_has_the_known_losses_on_mnist(shared: Path) -> None:
-    """At σ = 1 it has 3.63 on training images and 21.7 on test images, as measured before this code was written.
+    """At σ = 1 the losses on training and test images are 3.63 and 21.7, as measured before this code was written.
 
     This test measures 2,000 images with one draw.
     """

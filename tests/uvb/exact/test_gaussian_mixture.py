@@ -1,4 +1,4 @@
-"""Gaussian mixtures: density, score, Bayes estimator and loss, each computed a second way."""
+"""Gaussian mixtures: the density, the score, the Bayes estimator and the loss are computed in two ways."""
 
 import math
 
@@ -61,7 +61,7 @@ def test_bayes_loss_of_one_gaussian_is_closed_form() -> None:
 
 
 def test_bayes_loss_of_a_split_gaussian_is_closed_form() -> None:
-    """Two equal components are one Gaussian. They take the Monte Carlo path, whose result has no spread here."""
+    """Two equal components are one Gaussian. Their loss is computed by Monte Carlo, but has no spread."""
     v = torch.tensor([0.25, 0.25])
     halves = GaussianMixture(torch.tensor([0.5, 0.5]), torch.full((2, *SHAPE), 0.5), v)
     assert bayes_loss(halves, 0.5, draws=100).value == pytest.approx(bayes_loss(gaussian(v[:1]), 0.5).value, rel=1e-5)
