@@ -26,13 +26,13 @@ def load_mnist(data_dir: Path, download: bool = True) -> ImageSet:
     """
     source = torchvision_datasets().MNIST
     raw = data_dir / "MNIST" / "raw"
-    bad = [name for name, md5 in source.resources if not has_md5(raw / name, md5)]
     try:
         for name, md5 in source.resources:
-            if name in bad and not download:
+            if not download and not has_md5(raw / name, md5):
                 raise UserError("download is off")
             fetch([mirror + name for mirror in source.mirrors], raw / name, md5)
     except UserError as error:
+        bad = [name for name, md5 in source.resources if not has_md5(raw / name, md5)]
         missing = ", ".join(f"{name} ({'damaged' if (raw / name).exists() else 'absent'})" for name in bad)
         raise UserError(f"mnist: {error}; put these official files into {raw}: {missing}") from error
     train, train_labels, test, test_labels = (_read(raw / name) for name, _ in source.resources)

@@ -46,7 +46,7 @@ def register_dataset(name: str) -> Callable[[_Loader], _Loader]:
 
 
 def load_dataset(
-    name_or_path: str,
+    name_or_path: str | os.PathLike[str],
     data_dir: str | Path = "data",
     *,
     download: bool = True,
@@ -57,7 +57,8 @@ def load_dataset(
     """Load images by a name, from the Hugging Face hub, or from a path. ``images.report`` says what was read.
 
     Args:
-        name_or_path: e.g. ``"digits"``, ``"hf:owner/name"``, or a path such as ``"./faces"``. Known names go before paths.
+        name_or_path: e.g. ``"digits"``, ``"hf:owner/name"``, or a path such as ``"./faces"``. Known names go before paths, but
+            a `Path` is always a path.
         data_dir: the folder of the files of named data sets.
         download: False forbids the network.
         label_column: short for ``options=ReadOptions(label_column=...)``.
@@ -69,14 +70,15 @@ def load_dataset(
         UserError: there is neither such a name nor such a path, or the files are absent, damaged or unfit.
     """
     options = options or ReadOptions(label_column=label_column)
-    if name_or_path.startswith("hf:"):
-        return load_from_hub(name_or_path.removeprefix("hf:"), options, download, progress)
-    loader = DATASETS.known.get(name_or_path) or _plugin(name_or_path)
+    name, is_path = os.fspath(name_or_path), isinstance(name_or_path, os.PathLike)
+    if name.startswith("hf:") and not is_path:
+        return load_from_hub(name.removeprefix("hf:"), options, download, progress)
+    loader = None if is_path else DATASETS.known.get(name) or _plugin(name)
     if loader is None:
-        path = Path(os.path.expanduser(name_or_path))
-        if not name_or_path or not os.path.exists(path):
+        path = Path(os.path.expanduser(name))
+        if not name or not os.path.exists(path):
             raise UserError(
-                f"no data set {name_or_path!r}: neither a known name ({', '.join(dataset_names())}) nor an existing path to "
+                f"no data set {name!r}: neither a known name ({', '.join(dataset_names())}) nor an existing path to "
                 "a Parquet file or folder, an .npz, or a folder of images; a set of the hub is hf:owner/name"
             )
         return load_path(path, options, progress)
@@ -84,11 +86,11 @@ def load_dataset(
     options = replace(options, decoding=replace(options.decoding, resize=0))
     if options != ReadOptions():
         changed = ", ".join(f.name for f in fields(options) if getattr(options, f.name) != getattr(ReadOptions(), f.name))
-        raise UserError(f"{changed}: only for your own images; data set {name_or_path!r} has labels and splits of its own")
+        raise UserError(f"{changed}: only for your own images; data set {name!r} has labels and splits of its own")
     takes_download = "download" in inspect.signature(loader).parameters
     images = loader(Path(data_dir), **({"download": download} if takes_download else {}))
     if not isinstance(images, ImageSet):
-        raise UserError(f"data set {name_or_path!r}: its loader returned {type(images).__name__}, not an ImageSet")
+        raise UserError(f"data set {name!r}: its loader returned {type(images).__name__}, not an ImageSet")
     if side:
         images = resized(images, side)
     return images if images.report else _described(images)

@@ -77,7 +77,7 @@ class EmpiricalBayes(Energy):
 
     def __init__(self, train_images: Tensor, sigma: float, *, levels: int = 255, block: int = BLOCK) -> None:
         super().__init__(sigma)
-        _check(train_images, train_images, sigma)
+        _check(train_images[:0].float(), train_images, sigma)
         self.register_buffer("train_images", train_images, persistent=False)
         self.levels, self.block = levels, block
 
@@ -100,7 +100,7 @@ def _check(y: Tensor, train: Tensor, sigma: float) -> None:
         raise UserError(
             f"images y are {tuple(y.shape[1:])} and training images {tuple(train.shape[1:])}; both must have the same shape"
         )
-    if y.is_floating_point() and y.dtype not in (torch.float32, torch.float64):
+    if y.dtype not in (torch.float32, torch.float64):
         raise UserError(f"images y are {y.dtype}; the exact Bayes estimator works in float32 or float64, so convert them")
     if not (sigma > 0 and math.isfinite(sigma)):
         raise UserError(f"sigma = {sigma}: the noise level must be a finite number above 0, e.g. 1.0")

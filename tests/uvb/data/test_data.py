@@ -235,6 +235,18 @@ def test_mnist_downloads_absent_files(
     assert len(load_dataset("mnist", tmp_path / "fresh").train) == 60_000
 
 
+@needs_mnist
+def test_mnist_asks_only_for_the_files_that_it_did_not_get(
+    server: tuple[Path, str], mnist_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, url = server
+    for file in (mnist_dir / "MNIST/raw").glob("train-*"):
+        file.rename(folder / file.name)
+    monkeypatch.setattr(torchvision_datasets().MNIST, "mirrors", [url])
+    missing = ", ".join(f"t10k-{what}-ubyte.gz (absent)" for what in ("images-idx3", "labels-idx1"))
+    fails(re.escape(f"MNIST/raw: {missing}") + "$", "mnist", tmp_path / "fresh")
+
+
 def test_cifar10_reads_torchvisions_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The test makes a small archive in the official layout: a row of 3072 bytes is an image's red, green and blue planes."""
     source = torchvision_datasets().CIFAR10

@@ -108,6 +108,12 @@ def test_decode_refuses_several_frames() -> None:
     refused("x has 3 frames, but a picture must have one; save one frame", file.getvalue())
 
 
+# A TIFF of 16 bits, but its tag 258 (one 16-bit number) says 12. Read as 16 bits, its white would be a sixteenth of white.
+TWELVE_BITS = encoded(GREY.astype(np.uint16), "TIFF").replace(
+    struct.pack("<HHII", 258, 3, 1, 16), struct.pack("<HHII", 258, 3, 1, 12)
+)
+
+
 @pytest.mark.parametrize(
     ("content", "what"),
     [
@@ -115,11 +121,24 @@ def test_decode_refuses_several_frames() -> None:
         (b"", "not an image that can be read"),
         (encoded(GREY)[:-30], "not an image that can be read .*truncated"),
         (encoded(COLOUR, "JPEG")[:100], "not an image that can be read"),
-        (encoded(GREY.astype(np.int32) * 1000, "TIFF"), "has integers from .*8 or 16 bits"),
+        (
+            encoded(GREY.astype(np.int32), "TIFF"),
+            "has signed integers of 32 bits, so its white is unknown; save it with 8 or 16",
+        ),
+        (TWELVE_BITS, "has integers of 12 bits, so its white is unknown"),
         (encoded(GREY.astype(np.float32), "TIFF"), "has floats from .*scale them to"),
         (encoded(np.full((2, 2), np.nan, np.float32), "TIFF"), "has NaN"),
     ],
-    ids=["PostScript", "empty", "truncated PNG", "truncated JPEG", "32-bit integers", "floats of 255", "NaN"],
+    ids=[
+        "PostScript",
+        "empty",
+        "truncated PNG",
+        "truncated JPEG",
+        "32-bit integers",
+        "12-bit integers",
+        "floats of 255",
+        "NaN",
+    ],
 )
 def test_decode_refuses_each_fault_in_one_line(content: bytes, what: str) -> None:
     refused(what, content)

@@ -47,6 +47,17 @@ def test_load_hub_reads_the_librarys_cache_offline(tmp_path: Path, monkeypatch: 
     assert images.report.source == "hf:owner/name"
 
 
+def test_suffixes_in_capitals_are_read_alike(tmp_path: Path) -> None:
+    pictures = [png(a) for a in pixels(8, 4, 4)]
+    write_parquet(tmp_path / "train-0.parquet", pictures, label=[0, 1] * 4)
+    prepared = datasets.load_dataset("parquet", data_files=str(tmp_path / "train-0.parquet"), cache_dir=str(tmp_path / "cache"))
+    Path(prepared["train"].cache_files[0]["filename"]).rename(tmp_path / "A.ARROW")
+    (tmp_path / "train-0.parquet").rename(tmp_path / "B.PARQUET")
+    arrow, parquet = (load_dataset(tmp_path / name) for name in ("A.ARROW", "B.PARQUET"))
+    assert arrow.train.equal(parquet.train)
+    assert [images.report.kind for images in (arrow, parquet) if images.report] == ["Arrow", "Parquet"]
+
+
 def test_load_hub_uses_no_network_if_download_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
     def asked(url: str) -> bool:
         raise AssertionError(f"asked for {url}")

@@ -92,6 +92,8 @@ def test_posterior_mean_refuses_bad_input() -> None:
         posterior_mean(train, train, 0.0)
     with pytest.raises(UserError, match="float32 or float64"):
         posterior_mean(train.half(), train, 1.0)
+    with pytest.raises(UserError, match=r"images y are torch.uint8; .* float32 or float64, so convert them"):
+        posterior_mean(train.byte(), train.byte(), 1.0)
 
 
 def loss(images: ImageSet, x: Tensor, sigma: float, draws: int) -> float:

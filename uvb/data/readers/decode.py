@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from uvb.data.readers.png import decode_plain_png
 from uvb.errors import UserError, one_line
@@ -25,6 +26,7 @@ MAX_PIXELS = 89_478_485
 _GREY = ("1", "L", "LA", "La")
 _COLOUR = ("RGB", "RGBA", "RGBa", "CMYK", "YCbCr", "HSV")
 _ORIENTATION = 0x0112  # the EXIF tag
+_BITS, _FORMAT = 258, 339  # TIFF's tags: bits of a pixel, and kind of number (1: integers without a sign)
 
 # `_check` refuses pictures that are too large, so Pillow's warning would only repeat the error.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -126,6 +128,13 @@ def _check(picture: Image.Image, where: str, target: Target | None) -> None:
         raise UserError(f"{where} is {width}×{height}; at most {MAX_PIXELS:,} pixels are allowed, so make it smaller")
     if target is not None and target.shape[1:] not in ((height, width), (width, height)):  # EXIF may rotate the picture
         raise _odd_size(where, (1 if picture.mode in (*_GREY, "I;16", "I", "F") else 3, height, width), target)
+    if isinstance(picture, TiffImageFile) and picture.mode.startswith("I"):
+        bits, kind = (picture.tag_v2.get(tag, (1,))[0] for tag in (_BITS, _FORMAT))
+        if (bits, kind) != (16, 1):
+            signed = "" if kind == 1 else "signed "
+            raise UserError(
+                f"{where} has {signed}integers of {bits} bits, so its white is unknown; save it with 8 or 16 unsigned bits"
+            )
     if picture.format in ("GIF", "WEBP", "PNG", "TIFF") and (frames := getattr(picture, "n_frames", 1)) > 1:
         raise UserError(f"{where} has {frames} frames, but a picture must have one; save one frame as a picture")
 
@@ -141,7 +150,7 @@ def _eight_bit(picture: Image.Image, where: str, background: str) -> Image.Image
     """The picture in mode L or RGB, without transparency."""
     mode = picture.mode
     if mode.startswith("I"):
-        return Image.fromarray(_from_integers(np.asarray(picture), where))
+        return Image.fromarray(_from_integers(np.asarray(picture)))
     if mode == "F":
         return Image.fromarray(to_levels(np.asarray(picture, np.float64), where))
     if mode in ("P", "PA"):
@@ -165,12 +174,11 @@ def _eight_bit(picture: Image.Image, where: str, background: str) -> Image.Image
     return below
 
 
-def _from_integers(values: NDArray[np.generic], where: str) -> NDArray[np.uint8]:
+def _from_integers(values: NDArray[np.generic]) -> NDArray[np.uint8]:
     """Round integers from 0 to 65535 to 255 levels."""
-    wide = values.astype(np.int64)
-    if wide.size and (wide.min() < 0 or wide.max() > 65535):
-        raise UserError(f"{where} has integers from {wide.min()} to {wide.max()}; they must have 8 or 16 bits (0 to 65535)")
-    return ((wide * 255 + 32767) // 65535).astype(np.uint8)  # adding half of 65535 rounds to the nearest level
+    return ((values.astype(np.int64) * 255 + 32767) // 65535).astype(
+        np.uint8
+    )  # adding half of 65535 rounds to the nearest level
 
 
 def _fitted(picture: Image.Image, decoding: Decoding) -> Image.Image:

@@ -102,7 +102,7 @@ def read_tables(listing: Listing, columns: Columns) -> Source:
     tables = [str(root / file.path) for file in listing.files if _is_table(file.path or root.name)]
     _require_all_shards(tables, root)
     splits, class_names = _resolved(root, columns, tables) if root.is_dir() else ({"all": tables}, ())
-    source = Source("Parquet" if all(table.endswith(".parquet") for table in tables) else "Arrow", [], class_names)
+    source = Source("Parquet" if all(table.lower().endswith(".parquet") for table in tables) else "Arrow", [], class_names)
     source.skipped = listing.skipped()
     _note_unread(source, listing, tables, splits)
     source.splits = [_split(split, files, columns, source) for split, files in splits.items()]
@@ -153,7 +153,7 @@ def _split(name: str, files: list[str], columns: Columns, source: Source) -> Spl
     pieces: list[Piece] = []
     labels: list[NDArray[Any] | None] = []
     for file in files:
-        read = _from_arrow if file.endswith(".arrow") else _from_parquet
+        read = _from_arrow if file.lower().endswith(".arrow") else _from_parquet
         made, found = read(file, columns, source)
         pieces += made
         labels.append(found)
