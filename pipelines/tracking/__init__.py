@@ -1,1 +1,1 @@
-"""MLflow: projects a study's files into runs and models. The files stay the truth."""
+"""MLflow and other sinks, into which a study's files are projected. The files stay the truth."""

@@ -1,4 +1,4 @@
-"""Choose the address of MLflow's store, and check it before a study writes anything. MLflow is not imported."""
+"""Choose the address of MLflow's store, and check it before a study writes anything. This module does not import MLflow."""
 
 import os
 import re
@@ -21,8 +21,8 @@ from uvb.errors import UserError, one_line
 SQLITE = "sqlite:///"
 DATABASES = ("postgresql", "mysql", "mssql")
 LOCKED_SECONDS = 7.0  # how long a SQLite file may stay locked
-SERVER_SECONDS = 5.0  # until a web server counts as silent
-BEING_MADE_SECONDS = 30.0  # another process may still be making a store that was written this recently
+SERVER_SECONDS = 5.0  # how long a web server may take to answer
+BEING_MADE_SECONDS = 30.0  # if a store was written this recently, another process may still be making it
 INSTEAD = "give sqlite:////path/mlflow.db or http://host:port"
 
 
@@ -37,12 +37,12 @@ def local_tracking_uri() -> str:
 
 
 def sqlite_path(tracking_uri: str) -> Path | None:
-    """The file of a ``sqlite:///`` URI, absolute; None for every other kind."""
+    """The absolute path of the file of a ``sqlite:///`` URI; None for a URI of another kind."""
     return Path(tracking_uri.removeprefix(SQLITE)).absolute() if tracking_uri.startswith(SQLITE) else None
 
 
 def check_tracking_uri(tracking_uri: str | None) -> None:
-    """Refuse an address that cannot work. A database must answer. A server need not, since it may come back.
+    """Refuse an address that cannot work. A database must answer now. A web server need not, since it may come back.
 
     Raises:
         UserError: the URI is malformed or of an unknown kind, its driver is missing, or its file is not MLflow's.
@@ -115,7 +115,7 @@ def _require_ours(file: Path) -> None:
     if sound != ["ok"]:
         raise UserError(f"the MLflow store {file} is damaged; move it away, or restore it, or choose another --tracking-uri")
     if tables & {"experiments", "alembic_version"} and time.time() - file.stat().st_mtime < BEING_MADE_SECONDS:
-        return  # another process may be making it; if the store's version is wrong, MLflow itself refuses it
+        return  # another process may be making the store; if its version is wrong, MLflow itself refuses it
     if tables and not (versions and "experiments" in tables):
         raise UserError(f"{file} is another program's database, not an MLflow store; choose another --tracking-uri")
     revisions = mlflow_revisions()
@@ -126,7 +126,7 @@ def _require_ours(file: Path) -> None:
 
 
 def mlflow_revisions() -> dict[str, str]:
-    """The database revisions that the installed MLflow knows, each with the one before it."""
+    """Revision -> the revision before it, for every database revision that the installed MLflow knows."""
     spec = find_spec("mlflow")
     folders = spec.submodule_search_locations if spec else None
     found = {}
@@ -138,10 +138,12 @@ def mlflow_revisions() -> dict[str, str]:
 
 
 def asked_server(uri: str) -> Callable[[], None]:
-    """Begin to ask the web server at `uri`, if it is one. The function returned waits. MLflow itself would try twice for 10 s.
+    """If `uri` names a web server, begin to ask it. Return a function that waits for the answer; any answer will do.
+
+    MLflow itself would try twice for 10 s.
 
     Raises:
-        UserError: here: `uri` is malformed; by that function: nothing answers there. Any answer of a web server will do.
+        UserError: at once, if `uri` is malformed; by the returned function, if no web server answers at `uri`.
     """
     if _kind(uri) not in ("http", "https"):
         return lambda: None
@@ -153,7 +155,7 @@ def asked_server(uri: str) -> Callable[[], None]:
     def answer() -> None:
         try:
             question.answer()
-        except HTTPError:  # it asks for a password, say
+        except HTTPError:  # the server answers, e.g. it asks for a password
             return
         except (Silent, OSError, HTTPException) as error:
             why = error.reason if isinstance(error, URLError) else error
@@ -167,16 +169,17 @@ def asked_server(uri: str) -> Callable[[], None]:
 
 
 def asked_model(source: str, tracking_uri: str | None) -> Callable[[], None]:
-    """`asked_server` for the store of the model `source`. Nothing is asked about a model that is not in MLflow."""
-    in_mlflow = source.startswith(("runs:/", "models:/"))
-    return asked_server((tracking_uri or default_tracking_uri()) if in_mlflow else SQLITE)
+    """If the model `source` is in MLflow, begin to ask its store by `asked_server`. Return a function that waits."""
+    if not source.startswith(("runs:/", "models:/")):
+        return lambda: None
+    return asked_server(tracking_uri or default_tracking_uri())
 
 
 def asked_database(uri: str) -> Callable[[], None]:
-    """Begin to ask the database at `uri`, if it is one. The function returned waits. MLflow itself would try for minutes.
+    """If `uri` names a database, begin to ask it. Return a function that waits. MLflow itself would try for minutes.
 
     Raises:
-        UserError: here or by that function: `uri` is malformed, its driver is missing, or the database does not answer.
+        UserError: at once, if `uri` is malformed or its driver is missing; by the returned function, if no database answers.
     """
     if _kind(uri) not in DATABASES:
         return lambda: None

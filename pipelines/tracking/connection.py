@@ -1,6 +1,7 @@
 """Find and write MLflow's runs. A run is found by its tag, and nothing is written to it twice.
 
-MLflow is imported when it is first needed, since that takes seconds. Its fluent API is never used, since it has global state.
+Importing MLflow takes seconds, so it is imported when it is first needed. Its fluent API is never used, because that API keeps
+global state.
 """
 
 import logging
@@ -28,7 +29,7 @@ _ENVIRONMENT = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_UV_AUTO_DETECT": "false",
 }
-BATCH = 100, 100, 500  # parameters, tags and metrics of one request; MLflow takes 1,000 in all
+PARAMS, TAGS, METRICS = 100, 100, 500  # the most of each in one request; MLflow takes 1,000 in all
 
 Point = tuple[str, float, int, int]  # metric, value, step, time in ms
 
@@ -49,14 +50,14 @@ def import_mlflow() -> Any:
 
 
 def open_client(tracking_uri: str) -> "MlflowClient":
-    """A client of a store. A SQLite file that does not exist yet is created.
+    """Return a client of the store at `tracking_uri`. If the store is a SQLite file that does not exist yet, create it.
 
     Raises:
         UserError: `check_tracking_uri` or MLflow refuses the store.
     """
-    check_tracking_uri(tracking_uri)  # by itself, SQLAlchemy would retry for minutes
+    check_tracking_uri(tracking_uri)  # first, because SQLAlchemy would retry for minutes
     mlflow = import_mlflow()
-    from sqlalchemy.exc import SQLAlchemyError  # MLflow has imported it
+    from sqlalchemy.exc import SQLAlchemyError  # MLflow needs SQLAlchemy, so it is installed and imported
 
     try:
         return mlflow.MlflowClient(tracking_uri=tracking_uri)
@@ -65,7 +66,9 @@ def open_client(tracking_uri: str) -> "MlflowClient":
 
 
 def open_experiment(client: "MlflowClient", tracking_uri: str, name: str) -> str:
-    """The id of experiment `name`, created if need be. For a local store, artifacts go into ``mlartifacts`` beside it.
+    """Return the id of the experiment `name`. If there is none, create it.
+
+    The artifacts of a SQLite store go into the folder ``mlartifacts`` beside its file.
 
     Raises:
         UserError: the experiment was deleted in MLflow.
@@ -75,11 +78,11 @@ def open_experiment(client: "MlflowClient", tracking_uri: str, name: str) -> str
     if experiment is None:
         local = sqlite_path(tracking_uri)
         location = None if local is None else (local.parent / "mlartifacts" / name).as_uri()
-        try:  # the tag opens MLflow's page for training runs rather than the one for language models
-            kind = {"mlflow.experimentKind": "custom_model_development"}
+        kind = {"mlflow.experimentKind": "custom_model_development"}  # opens the page for training, not for language models
+        try:
             client.create_experiment(name, artifact_location=location, tags=kind)
         except mlflow.exceptions.MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another driver made it first
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another driver may have created it first
                 raise
         experiment = client.get_experiment_by_name(name)
     assert experiment is not None
@@ -93,7 +96,7 @@ def open_experiment(client: "MlflowClient", tracking_uri: str, name: str) -> str
 
 @dataclass
 class Run:
-    """One MLflow run, with a copy of what it is known to contain."""
+    """One MLflow run, with a copy of the content that this process has read or written."""
 
     client: "MlflowClient"
     run_id: str
@@ -105,7 +108,7 @@ class Run:
     _steps: dict[str, dict[int, float]] = field(default_factory=dict)
 
     def steps(self, metric: str) -> dict[int, float]:
-        """Step -> value of a metric as logged. The server is asked once."""
+        """Step -> logged value of a metric. Only the first call for a metric asks the server."""
         if metric not in self._steps:
             history = self.client.get_metric_history(self.run_id, metric) if metric in self.latest else []
             self._steps[metric] = {m.step: m.value for m in sorted(history, key=lambda m: m.timestamp)}
@@ -125,6 +128,7 @@ class Run:
             tags: write those that differ.
             points: write those whose step is new.
             values: (metric, step) -> a number that may change, such as a final loss (see `final`). Write those that differ.
+                None is not written.
         """
         new_params = {k: _text(v, 6000) for k, v in (params or {}).items() if k not in self.params}
         texts = {k: _text(v, 8000) for k, v in (tags or {}).items()}
@@ -133,11 +137,10 @@ class Run:
         now = int(time.time() * 1000)
         known = {k: v for k, v in (values or {}).items() if v is not None}
         new_points += [(k, float(v), step, now) for (k, step), v in known.items() if not _equal(self.steps(k).get(step), v)]
-        a, b = list(new_params.items()), list(new_tags.items())
-        first, second, third = BATCH
-        while a or b or new_points:
-            self._send(a[:first], b[:second], new_points[:third])
-            a, b, new_points = a[first:], b[second:], new_points[third:]
+        params_left, tags_left = list(new_params.items()), list(new_tags.items())
+        while params_left or tags_left or new_points:
+            self._send(params_left[:PARAMS], tags_left[:TAGS], new_points[:METRICS])
+            params_left, tags_left, new_points = params_left[PARAMS:], tags_left[TAGS:], new_points[METRICS:]
 
     def _send(self, params: list[tuple[str, str]], tags: list[tuple[str, str]], points: list[Point]) -> None:
         from mlflow.entities import Metric, Param, RunTag
@@ -154,12 +157,15 @@ class Run:
             self.steps(key)[step] = self.latest[key] = value
 
     def now(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Tags ``now.<name>`` for parameters that have changed since they were logged. MLflow cannot change the parameters."""
+        """Tags ``now.<name>`` for parameters that have changed since they were logged. MLflow cannot change a parameter.
+
+        If a parameter changes back, its tag stays and has the logged value.
+        """
         texts = {k: _text(v, 6000) for k, v in params.items()}
         return {f"now.{k}": v for k, v in texts.items() if self.params.get(k, v) != v or f"now.{k}" in self.tags}
 
     def set_status(self, status: str, end_seconds: float | None = None) -> None:
-        """Set RUNNING, FINISHED, FAILED or KILLED. A finished run that continues becomes RUNNING again."""
+        """Set the status to RUNNING, FINISHED, FAILED or KILLED. A run that has ended can become RUNNING again."""
         if status == self.status:
             return
         if status == "RUNNING":
@@ -174,7 +180,7 @@ class Runs:
     """The runs of one study in one experiment, each found by its tag ``uvb.key``.
 
     Attributes:
-        by_key: ``study``, a spec_id, or ``sigma/<model>`` -> run.
+        by_key: ``study``, a spec_id, or ``sigma/<line>`` -> run.
     """
 
     def __init__(self, client: "MlflowClient", experiment_id: str, study_uid: str):
@@ -190,15 +196,15 @@ class Runs:
 
     def _search(self, query: str) -> list[Any]:
         found: list[Any] = []
-        token, order = "first", ["attributes.start_time ASC"]
-        while token:
-            after = None if token == "first" else token
-            page = self.client.search_runs([self.experiment_id], query, order_by=order, page_token=after)
-            found, token = [*found, *page], page.token or ""
-        return found
+        token, order = None, ["attributes.start_time ASC"]
+        while True:
+            page = self.client.search_runs([self.experiment_id], query, order_by=order, page_token=token)
+            found, token = [*found, *page], page.token
+            if not token:
+                return found
 
     def get(self, key: str, name: str, tags: Mapping[str, str], start_seconds: float | None = None) -> Run:
-        """The run of a key. If there is none, create it as RUNNING."""
+        """Return the run of `key`. If there is none, create one that is RUNNING."""
         if key not in self.by_key:
             all_tags = {**tags, "uvb.key": key, "uvb.study_uid": self.study_uid}
             start = None if start_seconds is None else int(start_seconds * 1000)
@@ -217,19 +223,22 @@ class Runs:
 
 
 def final(values: Mapping[str, float | None]) -> dict[tuple[str, int], float | None]:
-    """Numbers without a step, as `Run.log` takes them."""
+    """Give each number the step 0, because `Run.log` takes no number without a step."""
     return {(name, 0): value for name, value in values.items()}
 
 
 def is_unreachable(error: Exception) -> bool:
-    """Whether a connection failed: a socket's error, a timeout, or any error of `requests`. An absent file is none of these."""
+    """Whether `error` says that a connection failed. It may come from a socket, a time limit, or the package `requests`.
+
+    The errors of `requests` are OSErrors without a number. An absent file is no failed connection.
+    """
     if isinstance(error, ConnectionError | TimeoutError):
         return True
     return isinstance(error, OSError) and error.errno is None and not isinstance(error, FileNotFoundError)
 
 
 def is_away(error: Exception) -> bool:
-    """Whether an error says that the server cannot be reached now. Any other error means that it refused the request."""
+    """Whether `error` says that the server cannot be reached now. Any other error means that the server refused the request."""
     return is_unreachable(error) or getattr(error, "error_code", None) in {
         "INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "BAD_GATEWAY", "SERVICE_UNDER_MAINTENANCE"
     }  # fmt: skip

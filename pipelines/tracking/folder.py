@@ -1,4 +1,4 @@
-"""Read the study's folder for MLflow. `FolderError` tells failures of the folder from those of MLflow."""
+"""Read the study's folder for MLflow. A `FolderError` is a failure of the folder; any other error is a failure of MLflow."""
 
 import io
 import tempfile
@@ -21,7 +21,7 @@ class FolderError(UserError):
 
 
 class StudyFolder:
-    """A study's files. If a file is absent, methods raise FileNotFoundError, or return None or [].
+    """A study's files. If a file is absent, a method raises FileNotFoundError, or returns None or [] where it says so.
 
     Raises:
         FolderError: by every method, if the folder cannot be read or written.
@@ -32,7 +32,7 @@ class StudyFolder:
 
     @contextmanager
     def guarded(self) -> Iterator[Store]:
-        """Yield the store. Raise an error in the block as a FolderError."""
+        """Yield the store. Turn an error in the block, other than FileNotFoundError, into a FolderError."""
         try:
             yield self.store
         except FileNotFoundError:
@@ -75,7 +75,7 @@ class StudyFolder:
 
     @contextmanager
     def local(self, path: str) -> Iterator[Path]:
-        """A local file with the name and content of a file of the study."""
+        """Yield a local file with the name and content of a file of the study."""
         if self.store.local_path:
             yield self.store.local_path / path
             return
@@ -86,7 +86,7 @@ class StudyFolder:
 
     @contextmanager
     def model(self, spec_id: str) -> Iterator[Path]:
-        """A trained model as a local folder."""
+        """Yield a trained model as a local folder."""
         with tempfile.TemporaryDirectory(prefix="uvb-track-") as scratch:
             with self.guarded() as store:
                 folder = store.download(f"models/{spec_id}/model", None if store.local_path else scratch)

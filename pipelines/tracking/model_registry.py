@@ -1,6 +1,7 @@
-"""Log models to MLflow as pyfuncs, register them there, and fetch them as folders that `uvb.load` reads.
+"""Log models to MLflow, register them there, and fetch them as folders that `uvb.load` reads.
 
-Nothing is pickled: weights are safetensors, the rest is JSON, and the pyfunc is a source file.
+MLflow gets each model as a pyfunc, its format for Python models that it can serve. Nothing is pickled: weights are safetensors,
+the rest is JSON, and the code is a source file.
 """
 
 import json
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
 
-NAME = "model"  # name of our folder in a pyfunc
+NAME = "model"  # the name of a model's folder inside a pyfunc
 REQUIREMENTS = ("torch", "torchvision", "numpy", "pandas", "pyarrow", "scikit-learn", "safetensors", "pillow")
 
 
@@ -30,7 +31,7 @@ def load(source: str | Path, tracking_uri: str | None = None, device: str = "cpu
     """Load a model from a folder, ``runs:/<run id>/model``, ``models:/<name>/<version>``, or ``pretrained:<name>``.
 
     Args:
-        tracking_uri: MLflow's store; by default the environment's MLFLOW_TRACKING_URI, else ``mlflow.db`` here.
+        tracking_uri: MLflow's store; None: the environment's MLFLOW_TRACKING_URI, else ``mlflow.db`` in the working directory.
 
     Raises:
         UserError: there is no such model.
@@ -45,9 +46,9 @@ def load(source: str | Path, tracking_uri: str | None = None, device: str = "cpu
 
 
 def fetch(source: str, target: str | Path, tracking_uri: str | None = None) -> Path:
-    """Download the MLflow model at ``runs:/...`` or ``models:/...`` below the folder `target`; return the model's folder.
+    """Download the MLflow model at ``runs:/...`` or ``models:/...`` into a folder in `target`; return that folder.
 
-    MLflow itself would look up these addresses in the process's global store. This function asks the store `tracking_uri`.
+    MLflow itself would look up such an address in the process's global store. This function asks the store `tracking_uri`.
 
     Raises:
         UserError: there is no such model, or MLflow cannot be reached.
@@ -55,7 +56,7 @@ def fetch(source: str, target: str | Path, tracking_uri: str | None = None) -> P
     uri = tracking_uri or default_tracking_uri()
     local = sqlite_path(uri)
     if local is not None and not local.exists():
-        raise UserError(f"there is no MLflow store at {local}; run in the study's folder, or give --tracking-uri")
+        raise UserError(f"there is no MLflow store at {local}; run the command where the study was run, or give --tracking-uri")
     server = asked_server(uri)
     mlflow = import_mlflow()  # takes seconds, while the server answers
     server()
@@ -71,6 +72,7 @@ def fetch(source: str, target: str | Path, tracking_uri: str | None = None) -> P
 
 
 def _location(client: "MlflowClient", source: str) -> str:
+    """The address of the artifacts of the model `source`."""
     kind, _, rest = source.partition(":/")
     if kind == "runs":
         run_id = rest.strip("/").split("/")[0]
@@ -88,12 +90,12 @@ def _location(client: "MlflowClient", source: str) -> str:
 
 
 def _inner(folder: Path) -> Path:
-    """The folder with the weights among the artifacts of a pyfunc, or `folder` itself if it is not a pyfunc."""
+    """The folder with the weights: inside `folder` if `folder` is a pyfunc, else `folder` itself."""
     return next((p.parent for p in sorted(folder.glob("artifacts/*/model.safetensors"))), folder)
 
 
 def save_pyfunc(folder: Path, target: Path, **identity: Any) -> None:
-    """Write an MLflow model into `target`: the trained model in `folder`, and all that serving needs.
+    """Write a pyfunc into `target`: the trained model in `folder`, and all that serving needs.
 
     Args:
         identity: MLflow's ``run_id`` and ``model_id``, if the model will be logged.
@@ -121,16 +123,16 @@ def save_pyfunc(folder: Path, target: Path, **identity: Any) -> None:
             mlflow_model=Model(**identity),
             signature=signature,
             input_example=np.zeros((1, *spec.data.shape), np.float32),
-            # otherwise MLflow would start a process that looks for the requirements on the network
+            # given here, since MLflow would start a process that looks for the requirements on the network
             pip_requirements=[f"{p}=={version(p).split('+')[0]}" for p in ("mlflow", *REQUIREMENTS)],
             metadata=metadata,
         )
 
 
 def log_model(client: "MlflowClient", run_id: str, folder: str | Path) -> str:
-    """Log the trained model in a local folder to a run, once; return MLflow's model id.
+    """Log the trained model in `folder` to a run, unless the run already has it; return MLflow's model id.
 
-    Two addresses lead to the model: ``runs:/<run id>/model``, and one with its name, such as ``runs:/<run id>/uvb-sigma-1``.
+    Two addresses lead to the model: ``runs:/<run id>/model`` and ``runs:/<run id>/<name>``, e.g. with the name ``uvb-sigma-1``.
     """
     import_mlflow()
     from mlflow.entities import LoggedModelOutput
@@ -165,12 +167,12 @@ def _logged(client: "MlflowClient", experiment_id: str, run_id: str) -> list[Any
 
 
 def register_best(client: "MlflowClient", study: str, losses: "pd.DataFrame", runs: dict[str, str]) -> dict[str, str]:
-    """Register a study's best UVB and DEEN at each noise level as versions of ``<study>-uvb`` and ``<study>-deen``, once each.
+    """Register a study's best UVB and best DEEN at each noise level, as versions of ``<study>-uvb`` and ``<study>-deen``.
 
-    The best model has the lowest test loss among trainings on the same images. Its version has the alias ``best-sigma-0_5``.
-    The version's description names its data, noise level and loss. At the largest noise level, where the paper samples, the
-    version also has the alias ``best``. In a study with several data sets the names are ``<study>-<data set>-uvb`` and so on.
-    If models of other images have that name already, the first digits of the images' checksum are added to the name.
+    The best model has the lowest test loss among trainings on the same images. Its version has the alias ``best-sigma-0_5`` or
+    the like. At the largest noise level, where the paper samples, the version also has the alias ``best``. A second call makes
+    no second version. In a study of several data sets the names are ``<study>-<data set>-uvb`` and so on. If models of other
+    images have that name already, the first digits of the images' checksum are added to the name.
 
     Args:
         losses: the losses table. A column ``checksum`` may name the images of each row.
@@ -186,7 +188,7 @@ def register_best(client: "MlflowClient", study: str, losses: "pd.DataFrame", ru
     groups = rows.assign(images=rows.get("checksum", "")).groupby(["dataset", "model", "images"])
     for (dataset, model, images), own in groups:
         name = re.sub("[/:]", "-", f"{study}-{dataset}-{model}" if several else f"{study}-{model}")  # MLflow refuses / and :
-        if images and {v.tags.get("checksum") or images for v in _versions(client, name)} - {images}:
+        if images and {v.tags.get("checksum") for v in _versions(client, name)} - {images, "", None}:  # of other images
             name += f"-{images[:8]}"
         try:
             client.create_registered_model(name, description=f"{model} of the study {study}, the best at each noise level.")
@@ -197,10 +199,12 @@ def register_best(client: "MlflowClient", study: str, losses: "pd.DataFrame", ru
         aliases = client.get_registered_model(name).aliases
         for row in own.sort_values("sigma").itertuples():
             run_id = runs.get(row.spec_id)
-            version = known.get(run_id) if run_id in known else _new_version(client, name, row, run_id)
+            version = known.get(run_id) or _new_version(client, name, row, run_id)
             if version is None:
                 continue
-            names = [f"best-sigma-{f'{row.sigma:g}'.replace('.', '_')}", *(["best"] if row.sigma == own.sigma.max() else [])]
+            names = [f"best-sigma-{row.sigma:g}".replace(".", "_")]
+            if row.sigma == own.sigma.max():
+                names.append("best")
             for alias in names:
                 found[f"{name}@{alias}"] = version
                 if str(aliases.get(alias)) != version:
@@ -213,14 +217,14 @@ def _versions(client: "MlflowClient", name: str) -> list[Any]:
 
 
 def best(losses: "pd.DataFrame") -> "pd.DataFrame":
-    """The rows of the best UVB and DEEN of each data set and noise level, judged by the test loss of their energy."""
+    """The rows of the best UVB and the best DEEN of each data set and noise level, by the test loss of the energy."""
     rows = losses[losses.model.isin(["uvb", "deen"]) & (losses.split == "test") & (losses.estimator == "energy")]
     rows = rows[rows.loss.notna()].sort_values(["loss", "spec_id"])
-    return rows.drop_duplicates(["dataset", *(["checksum"] if "checksum" in rows else []), "model", "sigma"])
+    return rows.drop_duplicates([name for name in ("dataset", "checksum", "model", "sigma") if name in rows])
 
 
 def _new_version(client: "MlflowClient", name: str, row: Any, run_id: str | None) -> str | None:
-    """Make a version of a registered model, with a description; None if the run has no logged model."""
+    """Make a version of a registered model, with a description; return None if the run has no logged model."""
     if run_id is None:
         return None
     run = client.get_run(run_id)

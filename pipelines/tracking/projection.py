@@ -1,10 +1,12 @@
-"""Project a study's files into MLflow's runs. A pass can be repeated, and a pass that is killed does no harm.
+"""Project a study's files into MLflow: log their content to MLflow's runs, again and again while the study runs.
 
-Each pass compares the files' time stamps with the stamps of the last pass, and writes what is new.
+Each pass over the files compares their time stamps with those of the last pass, and logs what is new. If a pass is killed or
+repeated, MLflow still gets everything once.
 
-The study has a parent run, one child run for each model, and child runs such as "UVB over σ". MLflow draws one metric of
-several runs as one chart, with a line for each run. So each run over σ has the metric ``loss_over_sigma`` at step 100 σ. If
-noise levels are finer than hundredths, the metric is ``loss_over_1000_sigma``, and so on.
+A study has a parent run, a child run for each model, and a child run for each line of the chart over σ, such as "UVB over σ".
+MLflow draws one metric of several runs as one chart, with a line for each run. So each run over σ has the metric
+``loss_over_sigma`` at step 100 σ. If noise levels are finer than hundredths, the metric is ``loss_over_1000_sigma``, or the
+like.
 """
 
 import json
@@ -41,16 +43,21 @@ from uvb.spec import RunSpec
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 Stamps = Mapping[str, tuple[int, int]]
 
-FILE = "mlflow.json"  # {"study_uid", "tracking_uri", "experiment_id", "runs": {spec_id: run id}}
+FILE = "mlflow.json"  # in the study's folder: {"study_uid", "tracking_uri", "experiment_id", "runs": {spec_id: run id}}
 NOTE = "mlflow.note.content"  # the tag that MLflow shows as a description
-STUDIES_DESCRIBED = 20  # in the description of the experiment, the newest first
-WORKERS = "workers"  # folder in a model's folder: each worker but the first writes there how busy its machine is
+STUDIES_DESCRIBED = 20  # how many studies the experiment's description lists, the newest first
+WORKERS = "workers"  # folder in a model's folder, where each worker except the first writes how busy its machine is
 MODEL_FILES = ("spec.json", "plan.json", "curves.json", "progress.json", "done.json", "stopped.json", "failed.json")
 
 
 @dataclass
 class Notes:
-    """What must outlive a lost connection: how often each unit (see `_unit`) failed, and which units the user was warned of."""
+    """What is kept when a connection to MLflow is lost. A unit is a part of a pass (see `Projection._unit`).
+
+    Attributes:
+        failures: unit -> how many times in a row it failed.
+        warned: the units that the user was warned of.
+    """
 
     warn: Callable[[str], None]
     failures: dict[str, int] = field(default_factory=dict)
@@ -62,7 +69,7 @@ class Projection:
 
     Args:
         runs: the study's runs, among them the parent.
-        file: the content of mlflow.json. This class keeps it up to date.
+        file: the content of mlflow.json. The projection changes it when runs are created.
     """
 
     def __init__(
@@ -71,21 +78,21 @@ class Projection:
         self.runs, self.folder, self.study_name, self.file = runs, folder, study_name, file
         self._notes, self._log_models = notes, log_models
         self._content: dict[str, Any] = {}  # the content of study.json
-        self._values: dict[str, dict[str, float]] = {}  # spec_id -> the tables' figures
-        self._projected: dict[str, Any] = {}  # unit -> stamps of the files from which it was made
+        self._values: dict[str, dict[str, float]] = {}  # spec_id -> the numbers of the tables
+        self._projected: dict[str, Any] = {}  # unit -> stamps of the files that were projected
 
     @property
     def parent(self) -> Run:
         return self.runs.by_key["study"]
 
     def project(self, model_budget: int) -> bool:
-        """Make one pass over the study's files. Return False if trained models remain to be logged."""
+        """Make one pass over the study's files. Log at most `model_budget` models. Return False if more remain to be logged."""
         stamps = self.folder.stamps()
         values = _some(stamps, "tables/losses.parquet", "tables/internals.parquet")
-        self._unit("tables' figures", values, self._read_values)  # first, so that each run is logged in one go
+        self._unit("the tables' numbers", values, self._read_values)  # first, since `_model` logs them with the rest of a run
         self._unit("study.json", _some(stamps, "study.json"), self._read_study)
         for spec_id, files in _by_model(stamps).items():
-            # a run begins when its training begins, not when it is planned
+            # A run begins when its training begins. A planned model has only its spec.json and plan.json.
             if any(p.endswith(("progress.json", "curves.json", "done.json")) for p in files):
                 self._unit(f"models/{spec_id}", files, partial(self._model, spec_id, files))
         self._write_run_ids()
@@ -104,27 +111,28 @@ class Projection:
         return self._log_some_models(stamps, model_budget) if self._log_models else True
 
     def finish(self, status: Status, model_budget: int) -> bool:
-        """Make the last pass, and end every run. End the runs even if the folder fails, since MLflow can still be reached."""
-        ended = True
+        """Make the last pass, and end every run. If the study's folder fails, MLflow is still there, so end the runs anyway."""
+        reachable = True
         try:
             return self.project(model_budget)
         except Exception as error:
-            ended = isinstance(error, FolderError)
+            reachable = isinstance(error, FolderError)
             raise
         finally:
-            if ended:
+            if reachable:
                 self._end(status)
 
     def try_again(self) -> None:
-        """Forget which units were refused, so that they are tried again."""
+        """Let the next pass try the refused units again."""
         for refused in self._notes.failures:
             self._projected.pop(refused, None)
 
     def _unit(self, name: str, files: Stamps, work: Callable[[], None]) -> None:
-        """Do `work` for the unit `name`, unless it was already done from the same files. Warn the user once if MLflow refuses.
+        """Call `work`, unless the unit `name` was already done from the same files. Warn the user once if MLflow refuses.
 
-        MLflow calls both a refusal and a lost connection an internal error. The third such error in a row counts as a refusal
-        if the server answers another request. The third failure in a row to read a file of the study counts in the same way.
+        If the connection is lost, raise, so that a later pass tries again. MLflow reports both a refusal and a lost connection
+        as an internal error. A unit's third such error in a row counts as a refusal if the server answers another request. Its
+        third failure in a row to read a file of the study counts in the same way.
         """
         if not files or self._projected.get(name) == files:
             return
@@ -146,14 +154,15 @@ class Projection:
         self._projected[name] = files
 
     def _answers(self) -> bool:
+        """Whether the server answers a request that it cannot refuse."""
         try:
             self.parent.client.get_run(self.parent.run_id)
-        except Exception:  # any failure means that the server does not answer
+        except Exception:
             return False
         return True
 
     def _study(self) -> None:
-        """Log the parent run: settings, provenance, and the study's numbers, as a description and as metrics."""
+        """Log the settings, the provenance and the study's numbers to the parent run. Its description has the numbers, too."""
         settings = flat({k: v for k, v in self._content.items() if k != "provenance"})
         self.parent.log(params=settings, tags=self._provenance() | self.parent.now(settings))
         losses, pairs = (self.folder.rows(f"tables/{name}.parquet") for name in ("losses", "pairs"))
@@ -168,14 +177,13 @@ class Projection:
         """Put the study's numbers at the top of the experiment's description, which MLflow's first page shows."""
         client, experiment_id = self.parent.client, self.runs.experiment_id
         before = str(client.get_experiment(experiment_id).tags.get(NOTE, ""))
-        others = [own for own in before.split("\n\n") if own and not own.startswith(f"{self.study_name}, ")]
+        others = [other for other in before.split("\n\n") if other and not other.startswith(f"{self.study_name}, ")]
         client.set_experiment_tag(experiment_id, NOTE, "\n\n".join([line, *others[: STUDIES_DESCRIBED - 1]]))
 
     def _provenance(self) -> dict[str, Any]:
         provenance = dict(self._content.get("provenance") or {})
-        short = flat(
-            {k: v for k, v in provenance.items() if k not in ("data", "parameters", "seeds")}
-        )  # these have their own places
+        logged_elsewhere = ("data", "parameters", "seeds")
+        short = flat({k: v for k, v in provenance.items() if k not in logged_elsewhere})
         tags = {f"provenance.{k}": v for k, v in short.items()} | source_tags(provenance)
         revision = provenance.get("git")
         return tags | ({"mlflow.source.git.commit": revision} if isinstance(revision, str) else {})
@@ -203,17 +211,16 @@ class Projection:
             self._datasets(run, spec)
         plan = flat({"plan": read.get("plan.json") or {}})
         params = {"dataset": spec.data.name, "widths": str(spec.widths), **flat(read["spec.json"]), **plan}
-        workers = {int(Path(name).stem): told or {} for name, told in read.items() if name.startswith(WORKERS)}
+        workers = {int(Path(name).stem): content or {} for name, content in read.items() if name.startswith(WORKERS)}
         points = [*curve_points(rows, began, spec.objective), *worker_points(read.get("progress.json") or {}, workers)]
         done = read.get("done.json") or {}
-        told = {name: "" for name in ("uvb.error", "uvb.ended") if run.tags.get(name)}  # left by an earlier attempt
-        told |= self._provenance() | run.now(params)
-        figures = numbers({k: v for k, v in done.items() if k != "time"}) | self._values.get(spec_id, {})
-        run.log(params, told, points, final(figures))
+        cleared = {name: "" for name in ("uvb.error", "uvb.ended") if run.tags.get(name)}  # left by an earlier attempt
+        values = numbers({k: v for k, v in done.items() if k != "time"}) | self._values.get(spec_id, {})
+        run.log(params, cleared | self._provenance() | run.now(params), points, final(values))
         last = rows[-1].get("time") if rows else None
         if done:
             run.set_status("FINISHED", done.get("time") or last)
-        elif stopped := read.get("stopped.json"):  # a search ended it early
+        elif stopped := read.get("stopped.json"):  # a search stopped the training early
             run.log(tags={"uvb.ended": "stopped early"})
             run.set_status("KILLED", stopped.get("time"))
         elif failed := read.get("failed.json"):
@@ -221,7 +228,7 @@ class Projection:
             run.set_status("FAILED", failed.get("time"))
         elif spec_id in self._content.get("specs", [spec_id]):
             run.set_status("RUNNING")
-        elif run.status == "RUNNING":  # an earlier command began this training, which did not fail; nobody trains it now
+        elif run.status == "RUNNING":  # an earlier command began this training; no command trains it now
             run.set_status("KILLED", last)
 
     def _child(self, key: str, name: str, tags: Mapping[str, str], start_seconds: float | None = None) -> Run:
@@ -229,7 +236,7 @@ class Projection:
         return self.runs.get(key, name, {**parent, **tags, "uvb.root": self.parent.tags["uvb.root"]}, start_seconds)
 
     def _datasets(self, run: Run, spec: RunSpec) -> None:
-        """Log the images that a model is trained and tested on as its run's data sets."""
+        """Log a model's training and test images as the data sets of its run."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         known = (self._content.get("provenance") or {}).get("data") or {}
@@ -258,7 +265,7 @@ class Projection:
             self.parent.log(tags={"mlflow.loggedArtifacts": json.dumps([*listed, entry])})
 
     def _artifact(self, path: str) -> None:
-        """Log a file of the study. A model's figure is named after the model instead of its spec_id."""
+        """Log a file of the study. In the name of a model's figure, the model's name replaces its spec_id."""
         folder, _, name = path.rpartition("/")
         with self.folder.local(path) as local, tempfile.TemporaryDirectory() as scratch:
             named = Path(scratch) / plain_names(name, self._names())
@@ -267,11 +274,11 @@ class Projection:
 
     def _names(self) -> dict[str, str]:
         """spec_id -> the name of its run. Models without a run are left out."""
-        tags = [run.tags for run in self.runs.by_key.values()]
-        return {own["uvb.spec_id"]: own["mlflow.runName"] for own in tags if "uvb.spec_id" in own}
+        runs = self.runs.by_key.values()
+        return {run.tags["uvb.spec_id"]: run.tags["mlflow.runName"] for run in runs if "uvb.spec_id" in run.tags}
 
     def _log_values(self) -> None:
-        """Log the tables' figures as metrics of each model's run, if the run does not have them yet."""
+        """Log the tables' numbers of each model as metrics of its run."""
         for spec_id, found in self._values.items():
             if spec_id in self.runs.by_key:
                 self.runs.by_key[spec_id].log(values=final(found))
@@ -283,8 +290,8 @@ class Projection:
             self.runs.by_key[key].log(values=final(experiment_values(task, self.folder.read_json(path) or {})))
 
     def _over_sigma(self) -> None:
-        """Log a run for each line of the chart over σ, in the report's colours. Log the same figures to the parent run, too."""
-        from pipelines.reporting.figures.style import line_colour  # imports Matplotlib, which nothing else here needs
+        """Log a run for each line of the chart over σ, in the report's colours. Log the same points to the parent run, too."""
+        from pipelines.reporting.figures.style import line_colour  # imports Matplotlib, which only this method needs
 
         lines = lines_over_sigma(self.folder.rows("tables/losses.parquet"))
         drawn = sorted({metric for points in lines.values() for metric, _ in points})
@@ -294,7 +301,7 @@ class Projection:
         for key in [k for k in self.runs.by_key if k.startswith("sigma/")]:
             metrics = {metric for metric, _ in lines.get(key.removeprefix("sigma/"), ())}
             if metrics.isdisjoint(self.runs.by_key[key].latest):
-                self.runs.delete(key)  # a sweep has grown, so its lines have longer names or finer steps
+                self.runs.delete(key)  # the sweep has grown, so this line now has a longer name or finer steps
         for line, points in lines.items():
             shade = line_colour(line)
             tags = {"uvb.role": "sigma", "uvb.line": line} | ({"mlflow.runColor": shade} if shade else {})
@@ -304,7 +311,10 @@ class Projection:
             run.set_status("FINISHED")
 
     def _log_some_models(self, stamps: Stamps, budget: int) -> bool:
-        """Log at most `budget` trained models that MLflow does not have. After the last, register the best ones."""
+        """Log at most `budget` of the trained models that MLflow does not have. Return False if more remain.
+
+        When none remains, register the best models.
+        """
         waiting = 0
         for spec_id in self.runs.by_key:
             files = _some(stamps, f"models/{spec_id}/done.json", f"models/{spec_id}/model/model.safetensors")
@@ -334,7 +344,7 @@ class Projection:
     def _end(self, status: Status) -> None:
         for key, run in self.runs.by_key.items():
             if key != "study" and run.status == "RUNNING":
-                run.set_status(status if status != "FINISHED" else "FAILED")  # its training never ended
+                run.set_status("FAILED" if status == "FINISHED" else status)  # the study ended, but this training did not
         self.parent.set_status(status)
 
     def _write_run_ids(self) -> None:

@@ -17,7 +17,7 @@ from uvb.noise import generator
 
 
 class Denoiser(PythonModel):
-    """x̂(y, ε) of a trained model (Eq. 3 for energies). The parameter ``seed`` decides ε."""
+    """The estimate x̂(y, ε) of a trained model (Eq. 3 for energies). The parameter ``seed`` decides ε."""
 
     def load_context(self, context: Any) -> None:
         self.estimator = uvb.load(context.artifacts["model"])
@@ -28,7 +28,7 @@ class Denoiser(PythonModel):
         sigma, shape = float(self.estimator.sigma), self.estimator.spec.data.shape
         y = noisy_images(np.asarray(model_input), "the input", shape, sigma).to(dtype)
         eps = draw_latent_noise(self.estimator, len(y), generator(int((params or {}).get("seed", 0)), "denoise"), y)
-        with torch.no_grad():  # even so, torch.func takes the gradient of Eq. 3
+        with torch.no_grad():  # torch.func takes the gradient of Eq. 3 all the same
             x_hat = self.estimator(y, eps)
         return x_hat.detach().float().numpy()
 

@@ -26,7 +26,7 @@ from uvb.errors import UserError
 
 @dataclass(frozen=True)
 class Trained:
-    """One training: its parameters, its curves, and single numbers such as ``test_loss``. Or the study itself, as ``study``."""
+    """What a sink gets: the parameters, the curves and the single numbers of a training, or of the study, named ``study``."""
 
     name: str
     spec_id: str
@@ -36,7 +36,7 @@ class Trained:
 
 
 def tensorboard(training: Trained, folder: Path) -> None:
-    """An event file below `folder`: ``tensorboard --logdir FOLDER``."""
+    """Write an event file below `folder`, for ``tensorboard --logdir FOLDER``."""
     from tensorboardX import SummaryWriter
 
     for old in (folder / training.name).glob("events.out.tfevents.*"):
@@ -50,7 +50,7 @@ def tensorboard(training: Trained, folder: Path) -> None:
 
 
 def weights_and_biases(training: Trained, folder: Path) -> None:
-    """An offline run below `folder`, which ``wandb sync FOLDER/wandb/offline-run-*`` uploads. Nothing is sent from here."""
+    """Write an offline run below `folder`, and send nothing. ``wandb sync FOLDER/wandb/offline-run-*`` uploads the run."""
     try:
         import wandb
     except ImportError as error:
@@ -70,7 +70,7 @@ def weights_and_biases(training: Trained, folder: Path) -> None:
     run.finish()
 
 
-# A sink takes the trainings one by one. Writing a training again replaces what was there.
+# A sink writes one training below a folder. If it writes the same training again, it replaces the older files.
 Sink = Callable[[Trained, Path], None]
 SINKS: dict[str, Sink] = {"tensorboard": tensorboard, "wandb": weights_and_biases}
 

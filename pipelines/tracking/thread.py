@@ -10,7 +10,7 @@ SYNC_SECONDS = 4.0  # how often MLflow is brought up to date
 
 
 class Tracking:
-    """A thread that starts MLflow while Ray starts, and then brings it up to date every few seconds."""
+    """A thread that connects to MLflow while Ray starts, and then brings MLflow up to date every few seconds."""
 
     def __init__(self, tracker: Tracker) -> None:
         self.tracker, self.stopping = tracker, threading.Event()
@@ -37,7 +37,7 @@ class Tracking:
         self.tracker.sync()
 
     def finish(self, status: Status) -> None:
-        """End all runs. If MLflow is still starting, wait for it. The time limit of its requests limits the wait."""
+        """End all runs. If the thread is still connecting to MLflow, wait for it, at most until MLflow's requests time out."""
         self.stopping.set()
         self.thread.join()
         self.tracker.finish(status)

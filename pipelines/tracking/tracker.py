@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 
 BACKOFF_SECONDS = (5.0, 30.0)  # first and longest pause between two attempts to reach a server that is away
 FINISH_SECONDS = 30.0  # how long the end of a study waits for a server that is away
-SYSTEM_METRICS_SECONDS = 5.0
+SYSTEM_METRICS_SECONDS = 5.0  # between two measurements of the driver's machine
 
 
 class Tracker:
-    """Reaches a server and projects the study's files into it. Every method may be called from any thread.
+    """Connects to MLflow and projects the study's files into it. Every method may be called from any thread.
 
     Args:
         tracking_uri: ``sqlite:////path/mlflow.db``, ``http://host:port``, ...; None: see `default_tracking_uri`.
-        experiment: MLflow experiment, created if need be.
+        experiment: name of the MLflow experiment. `start` creates it if there is none.
         study_name: the parent run's name.
         store: the study's folder.
         warn: called with each warning, one line; None: print it to stderr.
@@ -71,7 +71,7 @@ class Tracker:
         with self._lock:
             self._file = self.folder.read_json(FILE) or {}
             if "study_uid" not in self._file:
-                # This id distinguishes studies of the same name, so that a new folder gets new runs.
+                # This id tells studies of the same name apart, so that a new folder gets new runs.
                 self._file = {"study_uid": uuid4().hex, "runs": {}}
             self._file["tracking_uri"] = masked(self.tracking_uri)
             self.store.write_json(FILE, self._file)
@@ -80,13 +80,13 @@ class Tracker:
             try:
                 self._reach(lambda _: True, strict=True)
             except UserError:
-                self._active = False  # MLflow refuses, so do not try again later
+                self._active = False  # MLflow refuses, so trying again would not help
                 raise
 
     def sync(self) -> bool:
         """Project what has changed since the last call. Return True if nothing is left to do.
 
-        Do not raise if the server is away. Log at most one trained model per call, since that takes a second or more.
+        Do not raise if the server is away. Log at most one trained model per call, since each takes a second or more.
         """
         with self._lock:
             if not self._active or time.monotonic() < self._retry_at:
@@ -119,15 +119,15 @@ class Tracker:
 
     @property
     def view_paths(self) -> dict[str, str]:
-        """Paths in MLflow's UI, to put after its host and port. {} if MLflow was never reached.
+        """Paths in MLflow's UI, which follow its host and port; {} if MLflow was never reached.
 
-        ``models`` shows this study's runs with the important columns. ``sigma`` shows the losses of its models over σ in one
+        ``models`` shows the runs of the study's models with the important columns. ``sigma`` shows their losses over σ in one
         chart.
         """
         return view_paths(self._file)
 
     def _reach(self, work: Callable[[Projection], bool], strict: bool = False) -> bool:
-        """Connect if need be, and do `work`. If the server or the study's folder is away, warn once and return False.
+        """Connect if there is no connection, and do `work`. If MLflow or the folder is away, warn once and return False.
 
         With `strict`, raise UserError if the server answers but refuses.
         """
@@ -186,7 +186,7 @@ class Tracker:
 
 
 class Monitor:
-    """Logs system metrics of the driver's machine to a run, by a thread of MLflow. This thread ends if the server is away."""
+    """A thread of MLflow that logs system metrics of the driver's machine to a run. The thread ends if the server is away."""
 
     def __init__(self, tracking_uri: str) -> None:
         self.tracking_uri, self._monitor = tracking_uri, None
@@ -205,7 +205,7 @@ class Monitor:
             self.start(run_id)
 
     def stop(self) -> None:
-        """End the thread. Its last request may hang, so wait for at most three seconds."""
+        """End the thread. Wait for at most three seconds, since the thread's last request may hang."""
         monitor, self._monitor = self._monitor, None
         if monitor is not None:
             thread = threading.Thread(target=monitor.finish, daemon=True)

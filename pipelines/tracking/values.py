@@ -1,4 +1,4 @@
-"""Turn a study's files into MLflow's parameters and metrics, with their names and steps. Pure functions."""
+"""Turn the content of a study's files into MLflow's parameters and metrics, with names and steps, by pure functions."""
 
 import getpass
 import math
@@ -18,28 +18,31 @@ LOSSES = ("train_loss", "test_loss", "train_probe")  # columns of a training cur
 
 
 def curve_points(rows: Rows, began: float | None, objective: str = "denoise") -> Iterator[Point]:
-    """Every number of the curves, except epoch and time, as a metric ``epoch/<name>``. A metric's step is the epoch.
+    """Every number of the curves, except epoch and time, as a metric ``epoch/<name>``. The step is the epoch.
 
     Losses in nats are named ``epoch/test_loss_elbo_y`` and the like, since an MLflow chart has one unit.
+
+    Args:
+        began: when the training began, in seconds. It is the time of rows that have none; None: now.
     """
     nats = {} if objective == "denoise" else {name: f"{name}_{objective}" for name in LOSSES}
     for row in rows:
-        seconds = row.get("time") or (began or time.time())
+        seconds = row.get("time") or began or time.time()
         for key, value in row.items():
             if key not in ("epoch", "time") and _is_number(value):
                 yield f"epoch/{nats.get(key, key)}", float(value), int(row["epoch"]), int(seconds * 1000)
 
 
 def model_values(losses: Rows, internals: Rows) -> dict[str, dict[str, float]]:
-    """spec_id -> the tables' figures as metrics: ``test_loss``, ``test_loss_stderr``, ``kl_noisy``, ...
+    """spec_id -> the numbers of the tables as metrics: ``test_loss``, ``test_loss_stderr``, ``kl_noisy``, ...
 
-    The losses of the estimator that a model is judged by have plain names. Names of other losses end with their estimator:
-    ``test_loss_decoder``.
+    The losses of the estimator by which a model is judged are ``test_loss`` and ``train_loss``. The name of any other loss ends
+    with its estimator: ``test_loss_decoder``.
     """
     values: dict[str, dict[str, float]] = {}
-    own = _judged_by_own(losses)
+    judged_by = _judged_by(losses)
     for row in losses:
-        main = row["estimator"] == own[row["spec_id"]]
+        main = row["estimator"] == judged_by[row["spec_id"]]
         loss = f"{row['split']}_loss" + ("" if main else f"_{row['estimator']}")
         found = {loss: row["loss"], f"{loss}_stderr": row["stderr"]}
         if main:
@@ -56,27 +59,28 @@ def model_values(losses: Rows, internals: Rows) -> dict[str, dict[str, float]]:
 def experiment_values(task: str, result: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of an experiment's result.json as metrics: ``likelihood/log_z``, ``jump_quality/frechet jumps``, ...
 
-    The name of a number in a row ends with the row's texts and settings. The tables already have the losses and the internals.
+    The name of a number in a row ends with the row's texts and settings. Losses and internals are left out, since
+    `model_values` has them.
     """
     if task in ("losses", "internals"):
         return {}
     found = flat({name: value for name, value in result.items() if name not in ("trained", "sigma", "rows")})
     for row in result.get("rows") or ():
-        of = [value for name, value in row.items() if isinstance(value, str) and name != "message"]
-        of += [f"{name} {value:g}" for name, value in (row.get("settings") or {}).items()]
-        found |= {" ".join([name, *of]): value for name, value in row.items()}
+        endings = [value for name, value in row.items() if isinstance(value, str) and name != "message"]
+        endings += [f"{name} {value:g}" for name, value in (row.get("settings") or {}).items()]
+        found |= {" ".join([name, *endings]): value for name, value in row.items()}
     return {_key(f"{task}/{name}"): value for name, value in numbers(found).items()}
 
 
 def lines_over_sigma(losses: Rows) -> dict[str, dict[tuple[str, int], float]]:
-    """Line -> (metric, step) -> mean over seeds, for each line with several σ. The step is 100 σ.
+    """The lines of the chart over σ: line -> (metric, step) -> mean over seeds. A line has at least two noise levels.
 
-    The metrics are ``loss_over_sigma`` and ``train_loss_over_sigma``. Each kind of model has a line, and a second line for the
-    paper's figures. The exact references have lines, too. If 100 σ is not a whole number at every level, the step is a larger
-    multiple of σ, and the metric's name tells which: ``loss_over_1000_sigma``.
+    The metrics are ``loss_over_sigma`` and ``train_loss_over_sigma``, and the step is 100 σ. Each kind of model has a line, and
+    a second line for the paper's numbers. The exact references have lines, too. If 100 σ is not a whole number at every level,
+    the step is a larger multiple of σ. Then the metric's name tells the factor: ``loss_over_1000_sigma``.
     """
-    own = _judged_by_own(losses)
-    rows = [row for row in losses if row["estimator"] == own[row["spec_id"]]]
+    judged_by = _judged_by(losses)
+    rows = [row for row in losses if row["estimator"] == judged_by[row["spec_id"]]]
     several = len({row["dataset"] for row in rows}) > 1
     scale = _sigma_scale(row["sigma"] for row in rows)
     metric = "loss_over_sigma" if scale == 100 else f"loss_over_{scale}_sigma"
@@ -97,12 +101,13 @@ def lines_over_sigma(losses: Rows) -> dict[str, dict[tuple[str, int], float]]:
 
 
 def first_page(losses: Rows, pairs: Rows) -> tuple[dict[str, float], str]:
-    """The study's numbers for its own run: metrics at the largest noise level, and a table of test losses in Markdown.
+    """The study's numbers for the parent run: metrics at the largest noise level, and a table of test losses in Markdown.
 
-    Metrics: ``test_loss/UVB`` and so on, and ``difference/UVB-DEEN`` with the ends of its interval, ``_low`` and ``_high``.
+    The metrics are ``test_loss/UVB`` and so on, and ``difference/UVB-DEEN`` with its interval: ``difference/UVB-DEEN_low`` and
+    ``difference/UVB-DEEN_high``.
     """
-    own = _judged_by_own(losses)
-    rows = [r for r in losses if r["split"] == "test" and r["estimator"] == own[r["spec_id"]]]
+    judged_by = _judged_by(losses)
+    rows = [r for r in losses if r["split"] == "test" and r["estimator"] == judged_by[r["spec_id"]]]
     if not rows:
         return {}, ""
     table = pd.DataFrame(rows).pivot_table(index=["dataset", "sigma"], columns="model", values="loss")
@@ -116,13 +121,13 @@ def first_page(losses: Rows, pairs: Rows) -> tuple[dict[str, float], str]:
             values |= {name: pair["difference"], f"{name}_low": pair["low"], f"{name}_high": pair["high"]}
     lines = [f"| data | σ | {' | '.join(table.columns)} |", "|---" * (2 + len(table.columns)) + "|"]
     for (dataset, sigma), row in table.iterrows():
-        numbers_ = " | ".join("–" if loss != loss else f"{loss:.4g}" for loss in row)
-        lines.append(f"| {dataset} | {sigma:g} | {numbers_} |")
+        cells = " | ".join("–" if pd.isna(loss) else f"{loss:.4g}" for loss in row)
+        lines.append(f"| {dataset} | {sigma:g} | {cells} |")
     return values, "\n".join(["Test losses, E‖x − x̂(y)‖², means over seeds:", "", *lines])
 
 
 def in_a_line(study: str, losses: Rows, values: Mapping[str, float]) -> str:
-    """A study's losses in one line: ``UVB 3.791, DEEN 3.899 (digits, σ = 1)``. MLflow cuts it, so the losses come first."""
+    """A study's losses in a line: ``UVB 3.791, DEEN 3.899 (digits, σ = 1)``. MLflow cuts long lines, so losses come first."""
     told = [f"{name.partition('/')[2]} {value:.4g}" for name, value in values.items() if name.startswith("test_loss/")]
     order = {"UVB": 0, "DEEN": 1}
     told.sort(key=lambda text: order.get(text.split()[0], 2))
@@ -130,7 +135,7 @@ def in_a_line(study: str, losses: Rows, values: Mapping[str, float]) -> str:
 
 
 def source_tags(provenance: Mapping[str, Any]) -> dict[str, str]:
-    """Who ran the study and by which command, in MLflow's own tags."""
+    """MLflow's own tags that say who ran the study, and by which command."""
     command = str(provenance.get("command") or "full_study.py").split()[0]
     try:
         user = getpass.getuser()
@@ -140,10 +145,11 @@ def source_tags(provenance: Mapping[str, Any]) -> dict[str, str]:
 
 
 def worker_points(progress: Mapping[str, Any], workers: Mapping[int, Mapping[str, Any]]) -> list[Point]:
-    """The last known CPU and memory of each worker's machine. The step is the seconds since the training began.
+    """The last known use of CPU and memory on each worker's machine. The step is the seconds since the training began.
 
     Args:
-        workers: number -> what a worker wrote, for all workers but the first.
+        progress: progress.json, which the first worker wrote.
+        workers: a worker's number -> what it wrote, for all other workers.
     """
     found, began = [], progress.get("began")
     for worker, told in {0: progress, **workers}.items():
@@ -154,7 +160,7 @@ def worker_points(progress: Mapping[str, Any], workers: Mapping[int, Mapping[str
 
 
 def readable(table: "pd.DataFrame") -> "pd.DataFrame":
-    """The table with its columns reordered: first those that tell rows apart, then numbers, last those that never vary."""
+    """The table with its columns reordered: first the usual ones that vary, then others that vary, then ids and constants."""
     first = ["model", "sigma", "seed", "split", "estimator", "quantity", "variant", "first", "second", "epoch", "loss"]
     first += ["difference", "value", "stderr", "low", "high"]
     varied = [c for c in table.columns if len(table) < 2 or table[c].nunique(dropna=False) > 1]
@@ -166,7 +172,7 @@ def readable(table: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def plain_names(file: str, names: Mapping[str, str]) -> str:
-    """A file's name, in which each spec_id is replaced by the name of its model: ``jumps_uvb_sigma_1.svg``.
+    """The name `file`, in which the name of the model replaces each spec_id: ``jumps_uvb_sigma_1.svg``.
 
     If two models share a name, the spec_id follows the name.
     """
@@ -192,8 +198,8 @@ def flat(blob: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    """The values that are numbers, without NaN, which tables have for what was not measured."""
-    return {k: float(v) for k, v in values.items() if _is_number(v) and v == v}
+    """The values that are numbers, without NaN. In a table NaN means that a number was not measured."""
+    return {k: float(v) for k, v in values.items() if _is_number(v) and not math.isnan(v)}
 
 
 def _sigma_scale(sigmas: Iterable[float]) -> int:
@@ -202,8 +208,8 @@ def _sigma_scale(sigmas: Iterable[float]) -> int:
     return next(10**n for n in count(2) if all(math.isclose(round(10**n * s), 10**n * s) for s in levels))
 
 
-def _judged_by_own(losses: Rows) -> dict[str, str]:
-    """spec_id -> the measured estimator by which its model is judged."""
+def _judged_by(losses: Rows) -> dict[str, str]:
+    """spec_id -> the estimator by which the model is judged, among those that were measured."""
     offered: dict[str, set[str]] = {}
     for row in losses:
         offered.setdefault(row["spec_id"], set()).add(row["estimator"])
@@ -211,7 +217,7 @@ def _judged_by_own(losses: Rows) -> dict[str, str]:
 
 
 def _kind(row: Mapping[str, Any], peers: Rows) -> str:
-    """A line's name in the chart over σ: the model, and the settings that differ among the model's lines (`peers`)."""
+    """A line's name in the chart over σ: the model, and the settings in which the model's rows (`peers`) differ."""
     apart = ("dataset", "activation", "recipe", "epochs", "widths", "batch_size", "train_images")
     told = [(k, str(row[k])) for k in apart if k in row and len({str(peer[k]) for peer in peers}) > 1]
     extras = [f"{value} {k}" if k == "epochs" else value for k, value in told]

@@ -8,7 +8,7 @@ OVER_SIGMA = ("loss_over_sigma", "train_loss_over_sigma")  # metrics whose step 
 
 
 def view_paths(file: Mapping[str, Any]) -> dict[str, str]:
-    """The paths of the views (see `Tracker.view_paths`), made from the content of a study's mlflow.json."""
+    """The views' paths (see `Tracker.view_paths`), made from `file`, the content of a study's mlflow.json."""
     if "experiment_id" not in file:
         return {}
     models_key, sigma_key = shared_views(file["study_uid"])
@@ -18,7 +18,7 @@ def view_paths(file: Mapping[str, Any]) -> dict[str, str]:
 
 
 def shared_views(study_uid: str, metrics: Sequence[str] = OVER_SIGMA) -> dict[str, dict[str, Any]]:
-    """Key -> view, in the UI's own format: a table of the models, important columns first, and a chart over σ per metric."""
+    """Key -> view in the UI's own format. One view is a table of the models; the other has a chart over σ for each metric."""
     columns = ["params.`dataset`", "params.`model`", "params.`sigma`"]
     columns += [f"metrics.`{m}`" for m in ("test_loss", "test_loss_stderr", "train_loss", "floor", "parameters")]
     table = {"orderByKey": "params.`sigma`", "orderByAsc": True, "selectedColumns": columns, "columnOrder": columns}
@@ -32,7 +32,7 @@ def shared_views(study_uid: str, metrics: Sequence[str] = OVER_SIGMA) -> dict[st
 
 
 def _charts(study_uid: str, metrics: Sequence[str]) -> dict[str, Any]:
-    """The charts over σ, in a section of their own, so that MLflow adds no empty section for system metrics."""
+    """The charts over σ, in one named section, so that MLflow adds no empty section for system metrics."""
     section = f"sigma-{study_uid}"
     charts = [
         {
@@ -42,7 +42,7 @@ def _charts(study_uid: str, metrics: Sequence[str]) -> dict[str, Any]:
         }
         for metric in metrics
     ]  # fmt: skip
-    times = next((part for part in metrics[0].split("_") if part.isdigit()), "100")  # loss_over_1000_sigma
+    times = next((part for part in metrics[0].split("_") if part.isdigit()), "100")  # 1000 of loss_over_1000_sigma
     shown = {
         "name": f"Loss over {times} σ", "display": True, "isReordered": False, "deleted": False, "isGenerated": True,
         "columns": 1,  # MLflow's three columns leave 120 pixels for a chart on a page of 1,280

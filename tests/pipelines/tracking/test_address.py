@@ -1,4 +1,4 @@
-"""Tracking URIs that cannot work are refused in one line, before MLflow is imported or anything is written."""
+"""A tracking URI that cannot work is refused in one line, before MLflow is imported or anything is written."""
 
 import os
 import re
@@ -56,11 +56,10 @@ MALFORMED = {
     "databricks": "no stores of this kind",
     "./mlruns": "no stores of this kind",
     "://": "no stores of this kind",
-    "": "",
 }
 
 
-@pytest.mark.parametrize("uri", [uri for uri in MALFORMED if uri])
+@pytest.mark.parametrize("uri", MALFORMED)
 def test_check_refuses_uris_that_cannot_work_in_one_line(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     line = refusal(uri)
@@ -108,7 +107,7 @@ def test_check_refuses_files_that_are_not_mlflows_and_leaves_them_alone(tmp_path
         "folder": "Is a directory",
     }
     before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
-    check_tracking_uri(f"sqlite:///{tmp_path}/older")  # accepted while it is new, because another process may be making it
+    check_tracking_uri(f"sqlite:///{tmp_path}/older")  # a new file is accepted, because another process may still be making it
     for path in before:
         os.utime(path, (0, 0))
     for name, why in said.items():
@@ -174,7 +173,7 @@ def test_tracker_warns_once_without_tracebacks_of_a_database_that_is_locked(
 
 
 class Health(BaseHTTPRequestHandler):
-    """A web server that asks for a password, as a proxy before MLflow may."""
+    """A web server that asks for a password, as a proxy in front of MLflow may do."""
 
     asked: ClassVar[list[str]] = []
 

@@ -15,7 +15,7 @@ from pipelines.tracking.values import (
 
 
 def test_lines_over_sigma_keep_lengths_of_training_apart():
-    """Trainings that differ in their epochs are not averaged as if they were seeds."""
+    """Trainings of different length are not averaged. Trainings that differ in the seed alone are."""
     row = {"dataset": "digits", "model": "uvb", "recipe": "fast", "split": "test", "estimator": "energy", "seed": 0}
     rows = [
         row
@@ -52,9 +52,8 @@ def test_lines_over_sigma_give_every_noise_level_a_step(sigmas, metric, steps):
 def test_curve_points_name_losses_by_their_unit():
     """An MLflow chart has one unit. The VAE's losses are in nats, so they need another chart."""
     rows = [{"epoch": 1, "test_loss": 33.0, "kl": 0.9, "time": 2.0}]
-    names = lambda objective: [name for name, *_ in curve_points(rows, None, objective)]  # noqa: E731
-    assert names("denoise") == ["epoch/test_loss", "epoch/kl"]
-    assert names("elbo_y") == ["epoch/test_loss_elbo_y", "epoch/kl"]
+    for objective, loss in (("denoise", "epoch/test_loss"), ("elbo_y", "epoch/test_loss_elbo_y")):
+        assert [name for name, *_ in curve_points(rows, None, objective)] == [loss, "epoch/kl"]
 
 
 def test_model_values_put_references_beside_the_judged_loss():

@@ -1,4 +1,4 @@
-"""A study logs models to MLflow as a folder and a pyfunc, and can fetch them unchanged. It pickles nothing."""
+"""A study logs its models to MLflow as pyfuncs, and fetches them unchanged as folders. Nothing is pickled."""
 
 import pickle
 import shutil
@@ -20,7 +20,7 @@ from uvb.noise import generator
 
 @pytest.fixture(scope="module")
 def logged(tmp_path_factory):
-    """A client, its store's URI, and {model: (run id, folder)} of an untrained UVB and DEEN."""
+    """A client, the URI of its store, and {model: (run id, folder)} of an untrained UVB and DEEN."""
     root = tmp_path_factory.mktemp("models")
     shutil.copy(empty_mlflow_db(), root / "mlflow.db")
     uri = f"sqlite:///{root}/mlflow.db"

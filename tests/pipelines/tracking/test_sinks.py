@@ -1,6 +1,7 @@
 """TensorBoard and Weights & Biases get the same metrics, steps and numbers as MLflow."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,6 @@ def test_wandb_has_offline_runs_once_after_two_exports(study: Path, capsys: pyte
 
 
 def test_export_says_in_one_line_that_wandb_is_not_installed(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "wandb", None)
+    monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(UserError, match="not installed: pip install wandb"):
         export(Export(study, "wandb"))

@@ -32,7 +32,7 @@ def store(request, tmp_path):
 
 
 def test_tracker_tags_a_later_commands_settings(uri, store):
-    """MLflow never changes a parameter, so the settings of the second and of the third command are tags."""
+    """MLflow never changes a parameter, so settings that a later command changes become tags."""
     spec = make_spec("uvb", 1.0)
     complete(store, spec)
     seen = []
@@ -106,7 +106,7 @@ def test_tracker_projects_a_whole_study(uri, store, tmp_path):
     assert run_ids(store).keys() == {spec.spec_id for spec in specs}
     best = {name: client.get_model_version_by_alias(name, "best").run_id for name in ("digits-uvb", "digits-deen")}
     assert best["digits-uvb"] == run_ids(store)[specs[1].spec_id]  # at the largest sigma
-    table = json.loads(_artifact(client, runs, uri, "tables/losses.json"))
+    table = json.loads(_artifact(client, uri, "tables/losses.json"))
     first = ["model", "sigma", "split", "estimator", "loss"]
     assert table["columns"][:5] == first  # a reader sees these columns without scrolling
     assert len(table["data"]) == 16
@@ -123,7 +123,7 @@ def _assert_model_runs(runs, specs):
     assert run["params"]["data.checksum"] == "c" * 64
     assert run["tags"]["uvb.spec_id"] == specs[1].spec_id
     assert run["datasets"] == 2
-    times = [(e, 10.0 - e, int((START + 2 * e) * 1000)) for e in range(1, 5)]  # the time that the files have
+    times = [(e, 10.0 - e, int((START + 2 * e) * 1000)) for e in range(1, 5)]  # the times in the files
     assert run["history"]["epoch/train_loss"] == times
     assert "epoch/kl" not in run["history"]  # null in the files: not measured
     latest = {k: points[-1][1] for k, points in run["history"].items()}
@@ -136,7 +136,7 @@ def _assert_model_runs(runs, specs):
 
 
 def _assert_lines_over_sigma(uri, runs):
-    """Each line has its own run, in the report's colours. These runs are children of the study's run."""
+    """Each line of the chart is a child run of the study's run, and has the report's colour."""
     colours = {n: runs[f"{n} over σ"]["tags"]["mlflow.runColor"] for n in ("UVB", "DEEN", "floor")}
     assert colours == {"UVB": colour("uvb"), "DEEN": colour("deen"), "floor": FAINT}, "not the report's colours"
     lines = {n: runs[f"{n} over σ"]["history"] for n in ("UVB", "DEEN", "floor")}
@@ -147,7 +147,7 @@ def _assert_lines_over_sigma(uri, runs):
     assert parents == {next(k for k, run in snapshot(uri).items() if run["name"] == "digits")}
 
 
-def _artifact(client, runs, uri, path):
+def _artifact(client, uri, path):
     run_id = next(k for k, run in snapshot(uri).items() if run["name"] == "digits")
     with open(client.download_artifacts(run_id, path)) as file:
         return file.read()
@@ -176,7 +176,7 @@ def test_tracker_changes_nothing_when_it_syncs_again(uri, tmp_path):
 
 
 def test_tracker_charts_finer_noise_levels_by_themselves(uri, tmp_path):
-    """Steps in hundredths of σ and in thousandths are not mixed in one chart."""
+    """A chart never mixes steps in hundredths of σ with steps in thousandths."""
     store = Store(tmp_path / "study")
     specs = [make_spec("uvb", s) for s in (0.5, 1.0, 0.001, 0.004)]
     for some in (specs[:2], specs):

@@ -71,7 +71,7 @@ def test_tracker_says_why_a_model_failed_and_runs_it_again(uri, tmp_path):
 
 
 def test_tracker_kills_half_trained_models_of_an_earlier_command(uri, tmp_path):
-    """This command does not train these models, so their runs are neither RUNNING nor FAILED."""
+    """The last command does not train these models, so their runs are neither RUNNING nor FAILED."""
     store = Store(tmp_path / "study")
     specs = [make_spec("uvb", s) for s in (0.3, 0.5, 1.0)]
     killed, new, asked = [spec.spec_id for spec in specs]
@@ -95,7 +95,7 @@ def test_tracker_kills_half_trained_models_of_an_earlier_command(uri, tmp_path):
         runs = {k: snapshot(uri)[run_id]["status"] for k, run_id in run_ids(store).items()}
         assert runs == {killed: "KILLED", new: "KILLED", asked: "FINISHED" if ended else "FAILED"}
     ends = {open_client(uri).get_run(run_ids(store)[k]).info.end_time for k in (killed, new)}
-    assert ends == {int((START + 4) * 1000)}  # when its last epoch ended
+    assert ends == {int((START + 4) * 1000)}  # when the last epoch ended
 
 
 def test_tracker_kills_a_training_that_a_search_stopped(uri, tmp_path):
