@@ -1,4 +1,4 @@
-"""Ask a study's addresses while its command loads its libraries: the store, the tracking database, the cluster."""
+"""Ask the addresses of a study whether they answer: the store, the cluster, MLflow's database."""
 
 from pipelines.cluster.address import asked_cluster
 from pipelines.files.store import Store, asked_store
@@ -7,7 +7,9 @@ from pipelines.tracking.address import asked_database, default_tracking_uri, loc
 
 
 class Addresses:
-    """The questions to the addresses of a study. They begin when this is made, all at the same time.
+    """The questions to the addresses of a study. Making this object asks all of them at the same time.
+
+    A command makes it before it imports its slow libraries, so that the answers come meanwhile.
 
     Raises:
         UserError: an address is malformed or of an unknown kind.
@@ -22,7 +24,7 @@ class Addresses:
         )
 
     def answers(self) -> tuple[Store, str | None]:
-        """The opened store, and the address of the cluster to join; None: start Ray on this machine.
+        """Wait for the answers. Return the opened store, and the address of the cluster to join; None: start Ray here.
 
         Raises:
             UserError: one of the addresses cannot be used, or does not answer within seconds.

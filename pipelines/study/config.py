@@ -1,6 +1,6 @@
 """The options of a study, as frozen dataclasses from which tyro makes the command line.
 
-`StudyConfig` has all options. Each of its base classes has those that one stage needs. Do not import torch here, so that
+`StudyConfig` has all options. Each of its base classes has the options of one subject. Do not import torch here, so that
 `--help` is quick.
 """
 
@@ -253,6 +253,6 @@ class SweepConfig(StudyConfig):
 
 
 def require(condition: bool, otherwise: str) -> None:
-    """Raise `UserError` with the line `otherwise` unless `condition` holds."""
+    """If `condition` is false, raise a `UserError` with the line `otherwise`."""
     if not condition:
         raise UserError(otherwise)

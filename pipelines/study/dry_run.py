@@ -1,4 +1,4 @@
-"""`--dry-run`: what a study would train, and how long that would take here."""
+"""`--dry-run`: print what a study would train, and how long it would take on this machine."""
 
 from collections.abc import Collection, Sequence
 
@@ -26,7 +26,7 @@ def dry_run(
     """Print models, widths, parameters, experiments and the estimated times on this machine. Do not start Ray or write files.
 
     Args:
-        ended: the outcomes that count as trained.
+        ended: the outcomes, such as "done", after which a model is not trained again.
 
     Returns:
         The last line to print, with the totals.
@@ -41,11 +41,12 @@ def dry_run(
     plan = new_plan(config, layout, specs)
     seconds = estimated_seconds(specs, plan, images)
     say(f"{has}: {layout}; {plan}")
-    a, b = (2 + max(map(len, column)) for column in ([name_of(s) for s in specs], [str(s.widths) for s in specs]))
-    say(f"{'model':<{a}}{'widths':<{b}}{'parameters':>12}{'epochs':>8}{'GFLOP':>12}{'seconds':>10}")
+    left = 2 + max(len(name_of(spec)) for spec in specs)
+    right = 2 + max(len(str(spec.widths)) for spec in specs)
+    say(f"{'model':<{left}}{'widths':<{right}}{'parameters':>12}{'epochs':>8}{'GFLOP':>12}{'seconds':>10}")
     for spec in specs:
-        count = parameters(spec.model, spec.data.shape, spec.widths)
-        say(f"{name_of(spec):<{a}}{spec.widths!s:<{b}}{count:>12,}{spec.recipe.epochs:>8}{training_flops(spec) / 1e9:>12,.0f}"
+        count, gflop = parameters(spec.model, spec.data.shape, spec.widths), training_flops(spec) / 1e9
+        say(f"{name_of(spec):<{left}}{spec.widths!s:<{right}}{count:>12,}{spec.recipe.epochs:>8}{gflop:>12,.0f}"
             f"{seconds[spec.spec_id]:>10,.1f}")  # fmt: skip
     groups = group_count(specs, plan, layout)
     crowding = max(1.0, layout.workers * layout.concurrency * layout.threads / has.cpus) if layout.device == "cpu" else 1.0
@@ -62,7 +63,7 @@ def dry_run(
 def measurement_costs(
     study: Running, config: StudyConfig, specs: Sequence[RunSpec], experiments: Sequence[str], cpus: int
 ) -> float:
-    """Print each experiment's number of models and gradients, and its estimated seconds. Return the sum of the seconds."""
+    """Print the models, the gradients and the estimated seconds of each experiment. Return the sum of the seconds."""
     context = Context(study.images, Plan(precision=config.eval_precision), config.evaluation, scale=config.scale)
     tasks = [task for task in tasks_for(specs, experiments) if task.name != "reference"]
     seconds, width = measurement_seconds(tasks, context, cpus), 2 + max(map(len, ("experiment", *experiments)))

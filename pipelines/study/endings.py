@@ -18,7 +18,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, `kill`, a cl
 
 @contextmanager
 def translated(store: Store) -> Iterator[None]:
-    """Turn every error in a study into one that its command prints as one line.
+    """Turn every error in a block into one that the command prints as one line.
 
     Raises:
         UserError: the user made a mistake, or a store does not answer.
@@ -44,17 +44,20 @@ def translated(store: Store) -> Iterator[None]:
 def heed_signals() -> None:
     """Let Ctrl-C, `kill` and a closed terminal raise KeyboardInterrupt, which ends the study cleanly.
 
-    This replaces Ray's own handlers. A shell's background command, which usually ignores SIGINT, heeds it, too. `nohup` still
-    works.
+    This replaces Ray's own handlers. A background command of a shell, which starts with SIGINT ignored, heeds it, too. Under
+    `nohup` a study still outlives its terminal. In any thread but the main one, do nothing.
     """
-    for number in SIGNALS if threading.current_thread() is threading.main_thread() else ():
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number in SIGNALS:
+        under_nohup = number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN
+        if not under_nohup:
             signal.signal(number, signal.default_int_handler)
 
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Ignore signals in a block. While a study ends Ray and MLflow's runs, a second Ctrl-C would leave them running."""
+    """Ignore signals in a block. A study uses it to end Ray and MLflow's runs, which a second Ctrl-C would leave running."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

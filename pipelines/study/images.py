@@ -16,13 +16,15 @@ FETCHES = 4  # parts of a file that are fetched at the same time
 
 
 def images_path(checksum: str) -> str:
+    """The path of the images with this checksum in a study's folder."""
     return f"data/{checksum}.safetensors"
 
 
 def save_images(store: Store, images: ImageSet) -> None:
     """Put `images` into the study's folder, unless they are already there and whole.
 
-    If the cache has the set, the study's file is a hard link to the cache's file, or a copy if no link can be made.
+    If this machine's cache has the images, the study's file is a hard link to the cache's file. If no link can be made, it is a
+    copy.
     """
     path = images_path(images.checksum)
     load_images.cache_clear()
@@ -40,7 +42,7 @@ def save_images(store: Store, images: ImageSet) -> None:
 
 
 def _stored(store: Store, path: str) -> str:
-    """The checksum of the images at `path`. The contents of a small file are checked against it."""
+    """The checksum that the file at `path` gives for its images. If the file is small, check the images against it."""
     if store.local_path:
         return ImageSet.load(store.local_path / path).checksum
     with store.open_at(path) as source, tempfile.TemporaryDirectory(prefix="uvb-images-") as scratch:
@@ -55,7 +57,7 @@ def _stored(store: Store, path: str) -> str:
 def load_images(uri: str, checksum: str, train_images: int | None = None) -> ImageSet:
     """Load the images with this checksum from the study at `uri`, memory-mapped.
 
-    If the study is not on this machine's file system, each machine fetches the parts that it needs into its cache, once.
+    If the study is not on this machine's file system, this machine fetches each part that it needs into its cache, once.
 
     Args:
         train_images: how many training images will be used; later ones may be missing. None: all will be used.

@@ -1,4 +1,4 @@
-"""Rank a sweep's trainings by their loss, for each model and noise level. The settings that varied tell trainings apart."""
+"""Rank a sweep's trainings of each model and noise level by their loss, and show the settings in which trainings differ."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from uvb.models.capacity import parameters
 from uvb.spec import RunSpec
 
 SHOWN = 5  # how many trainings of each model and noise level the screen shows
-# the columns of every leaderboard; further columns are the settings that varied
+# the columns of every leaderboard; the other columns are the settings in which trainings differ
 GIVEN = ("space", "spec_id", "dataset", "model", "sigma", "parameters", "ended", "epochs", "curve_loss", "test_loss", "stderr",
          "error", "run_id")  # fmt: skip
 
@@ -30,7 +30,7 @@ def leaderboard(folder: Path, space: str) -> None:
     told = varied([model.spec for model in wanted])
     rows = [{"space": space, **_row(files, model, results.get(model.spec_id)), **told[model.spec_id]} for model in wanted]
     table = pd.DataFrame(rows, columns=[*GIVEN, *(next(iter(told.values())) if told else ())])
-    table["rank"] = table["test_loss"].isna()  # trainings that were stopped early come last
+    table["rank"] = table["test_loss"].isna()  # trainings without a test loss come last
     table = table.sort_values(["model", "sigma", "rank", "test_loss", "curve_loss", "spec_id"]).drop(columns="rank")
     write(folder / "tables" / "leaderboard.parquet", table.to_parquet(index=False))
 
@@ -60,8 +60,8 @@ def _row(files: StudyFiles, model: Model, result: Result | None) -> dict[str, An
 def varied(specs: Sequence[RunSpec]) -> dict[str, dict[str, Any]]:
     """spec_id -> the settings in which trainings of one model differ, by name: ``learning_rate``, ``train_images``.
 
-    Left out are settings that have a column of their own or follow from the model, and the recipe's name, which only repeats
-    its changes.
+    Settings that have a column in `GIVEN` or follow from the model are left out. So is the recipe's name, since it only repeats
+    the changed settings.
     """
     flat = {spec.spec_id: {**_flat(dataclasses.asdict(spec)), "widths": str(spec.widths)} for spec in specs}
     names: dict[str, None] = {}
@@ -85,7 +85,7 @@ def _flat(blob: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def ranking(study: Store) -> list[str]:
-    """The leaderboard as lines: the best trainings of each model and noise level, with the settings that varied."""
+    """The leaderboard as lines: the best trainings of each model and noise level, with the settings in which they differ."""
     table = pd.read_parquet(BytesIO(study.read_bytes("tables/leaderboard.parquet")))
     apart = [name for name in table.columns if name not in GIVEN]
     lines = []

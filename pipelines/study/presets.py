@@ -14,15 +14,15 @@ from uvb.regular import regular
 
 Config = TypeVar("Config")
 
-OF_ONE_CALL = ("dry_run", "replan")  # they are for one call only, so a preset leaves them out
+OF_ONE_CALL = ("dry_run", "replan")  # options for one call only; a preset leaves them out
 HEADER = "# Run this study again: uvb study --config FILE. Options on the command line override those in this file.\n"
 
 
 class OnceEach(yaml.SafeLoader):
-    """YAML in which each key of a mapping stands once. YAML demands this; PyYAML would keep the last value without a word."""
+    """A loader of YAML that refuses a key that is given twice. PyYAML would keep the last value without a word."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """The mapping of `node`. Raises `yaml.YAMLError` if a key stands twice; `-` and `_` in it are the same."""
+        """Return the mapping of `node`. Raise `yaml.YAMLError` if a key is given twice. `-` and `_` in a key are the same."""
         seen: set[str] = set()
         for key, _ in node.value:
             name = str(key.value).replace("-", "_")

@@ -21,10 +21,11 @@ from uvb.machine import usable_cpus
 from uvb.spec import RunSpec
 from uvb.training.state import steps_per_epoch
 
-RUNNING_SECONDS = 30.0  # a model whose progress is older is not shown as running
+RUNNING_SECONDS = 30.0  # if a model's progress is older, the model is not shown as running
 TASK_SECONDS = 0.2  # what a measurement takes besides its arithmetic
 REST_SECONDS = 15.0  # for tables, figures, report
-BUSY_AFTER, BUSY_LOAD = timedelta(minutes=1), 3.0  # a start takes below a minute, and runs fewer than 3 processes on each CPU
+# Workers usually start in less than a minute. Meanwhile fewer than 3 processes want each CPU.
+BUSY_AFTER, BUSY_LOAD = timedelta(minutes=1), 3.0
 
 
 class TrainingProgress:
@@ -44,14 +45,15 @@ class TrainingProgress:
         self.flops = {spec.spec_id: training_flops(spec) for spec in specs}
         # The files of an earlier session tell how much is done, but not what runs now.
         self.now = {spec.spec_id: store.find_json(f"models/{spec.spec_id}/progress.json", ProgressJson) for spec in specs}
+        # spec_id -> how often a training had been started before this session
         self.starts = {spec_id: found["starts"] for spec_id, found in self.now.items() if "starts" in found}
         self.since: dict[str, float] = {}  # spec_id -> the share that was done when this session continued it
         self.outcome: dict[str, str] = {}  # spec_id -> done, failed or stopped
-        self.told: set[str] = set()
-        self.first: tuple[float, float] | None = None  # time, and work gained, at this session's first progress
+        self.told: set[str] = set()  # the workers' notes that were printed
+        self.first: tuple[float, float] | None = None  # time, and operations gained, at this session's first progress
 
     def read(self) -> list[str]:
-        """Read the files of all unfinished models; return new lines to print."""
+        """Read the files of all models without an outcome; return new lines to print."""
         lines: list[str] = []
         for spec in self.specs:
             if spec.spec_id in self.outcome:
@@ -96,11 +98,11 @@ class TrainingProgress:
         return min(1.0, now.get("epoch", 0) / spec.recipe.epochs)
 
     def work(self) -> tuple[float, float]:
-        """Floating point operations done, and in all."""
+        """The floating point operations that are done, and those of all trainings."""
         return sum(self.flops[spec.spec_id] * self.share(spec) for spec in self.specs), sum(self.flops.values())
 
     def gained(self) -> float:
-        """Floating point operations of this session. A training that failed or was stopped counts only what it did."""
+        """The floating point operations of this session. If a training failed or was stopped, its rest does not count."""
         made = 0.0
         for spec in self.specs:
             if (since := self.since.get(spec.spec_id)) is not None:
@@ -123,7 +125,7 @@ class TrainingProgress:
         return (total - done + self.operations) * elapsed / gained + after
 
     def waiting(self) -> str:
-        """Since when workers start, and, if they take long, whether too many programs share this machine."""
+        """Say since when workers have been starting. If this takes long and the machine is busy, say that, too."""
         long = datetime.now() - self.began > BUSY_AFTER
         busy = long and os.getloadavg()[0] > BUSY_LOAD * usable_cpus()
         return f"starting workers since {self.began:%H:%M:%S}" + ("; other programs keep this machine busy" if busy else "")
@@ -139,8 +141,9 @@ class TrainingProgress:
             table.add_row(Text(name_of(spec), "bold"), ProgressBar(spec.recipe.epochs, epoch, width=24), *said)
             parts.append(f"{name_of(spec)} " + ", ".join(said))
         left = self.seconds_left()
-        waiting = left is None and not self.running and len(self.outcome) < len(self.specs)
-        when = self.waiting() if waiting else "" if left is None else f"about {clock(left)} left"
+        when = "" if left is None else f"about {clock(left)} left"
+        if left is None and not self.running and len(self.outcome) < len(self.specs):
+            when = self.waiting()
         head = f"{len(self.outcome)}/{len(self.specs)} models trained"
         share = f" ({math.floor(100 * done / total)}%)" if total else ""
         table.add_row(Text(head, "bold"), ProgressBar(1.0, done / total if total else 1.0, width=24), when)

@@ -37,7 +37,7 @@ def provenance(images: ImageSet, specs: Sequence[RunSpec]) -> dict[str, Any]:
             "read": images.report.to_json() if images.report else None,
         },
         "seeds": sorted({s.seed for s in specs}),
-        "parameters": {f"{m} {w}": parameters(m, s.data.shape, w) for (m, w), s in kinds.items()},
+        "parameters": {f"{model} {widths}": parameters(model, s.data.shape, widths) for (model, widths), s in kinds.items()},
         "command": masked(" ".join([Path(sys.argv[0]).name, *sys.argv[1:]])),
         "time": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
     }  # fmt: skip
@@ -47,16 +47,16 @@ def git_revision() -> str | None:
     """The commit of the code, with "+changes" if files differ from it; None outside a git checkout."""
     here = Path(__file__).resolve().parents[1]
     try:
-        run = [
+        answers = [
             subprocess.run(["git", "-C", str(here), *what], capture_output=True, text=True, timeout=10, check=True).stdout
             for what in (["rev-parse", "--show-toplevel", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
         ]
     except (OSError, subprocess.SubprocessError):
         return None
-    top, revision = run[0].splitlines()
-    if Path(top).resolve() != here.parent:  # installed inside somebody else's repository
+    top, revision = answers[0].splitlines()
+    if Path(top).resolve() != here.parent:  # the code is installed inside another repository
         return None
-    return revision + ("+changes" if run[1].strip() else "")
+    return revision + ("+changes" if answers[1].strip() else "")
 
 
 def cpu_name() -> str:
@@ -68,7 +68,7 @@ def cpu_name() -> str:
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """The versions of `packages`, as far as they are installed."""
+    """The versions of those `packages` that are installed."""
     found = {}
     for name in packages:
         with suppress(PackageNotFoundError):

@@ -8,7 +8,7 @@ from pipelines.study.screen import Screen
 from uvb.data import ImageSet, load_dataset
 from uvb.data.convert import Progress
 
-BAR = 24  # characters
+BAR = 24  # the length of the progress bar in characters
 
 
 def read_images(options: DataOptions, screen: Screen, held_out: bool = False) -> ImageSet:
@@ -31,7 +31,7 @@ def read_images(options: DataOptions, screen: Screen, held_out: bool = False) ->
 
 @contextmanager
 def conversion(screen: Screen) -> Iterator[Progress]:
-    """A progress bar for the conversion of images. There is none if the cache has the converted images."""
+    """Yield a function that draws a progress bar. It is called only if images are converted."""
 
     def show(done: int, total: int) -> None:
         full = BAR * done // total

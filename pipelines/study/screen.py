@@ -7,7 +7,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-LINE_SECONDS = 10.0  # between two lines of progress if there is no terminal
+LINE_SECONDS = 10.0  # the least time between two lines of progress if there is no terminal
 
 
 @dataclass
@@ -16,8 +16,8 @@ class Screen:
 
     console: Console = field(default_factory=lambda: Console(highlight=False))
     live: Live | None = None
-    last_line: float = 0.0
-    shown: str = ""
+    last_line: float = 0.0  # when `show` last printed a line
+    shown: str = ""  # the line that it printed
 
     def say(self, line: str) -> None:
         """Print one line that stays."""
@@ -35,7 +35,7 @@ class Screen:
             self.say(line)
 
     def note(self, line: str) -> None:
-        """Show a line by `show`."""
+        """Show `line` by `show`, as a view of one line."""
         self.show(Text(line), line)
 
     def clear(self) -> None:

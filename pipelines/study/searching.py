@@ -1,11 +1,11 @@
-"""Searches: Tune's ASHA stops bad trainings early."""
+"""Searches, in which Tune's scheduler ASHA stops bad trainings early."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-REDUCTION = 3  # ASHA keeps a third at each rung
+REDUCTION = 3  # ASHA lets the best third of the trainings go on after each rung
 REPORTS = 20  # about how many times a training reports its loss to the scheduler
 
 

@@ -44,14 +44,14 @@ def run_study(
 
     Args:
         specs_of: makes the list of trainings; by default the config's models at its noise levels.
-        search: stops trainings early. None: no training is stopped.
+        search: how trainings are stopped early; None: no training is stopped.
         held_out: train on four fifths of the training images and judge by the last fifth, so that the test set is not used.
         finishing: writes further tables before the report is made; it gets a local copy of the study's folder.
-        addresses: the config's, if they were asked earlier; by default they are asked now.
+        addresses: the questions to the config's addresses, if they were asked earlier; None: ask them now.
 
     Raises:
-        UserError: the config, the data, the folder or the cluster do not allow the study.
-        CommandFailed: something that the study needs has failed.
+        UserError: the options, the data, the folder or the cluster do not allow the study.
+        CommandFailed: Ray has died, or an unexpected error ended the study.
     """
     heed_signals()
     screen = Screen()
@@ -60,7 +60,7 @@ def run_study(
     specs, experiments = specs_of(config, images), chosen_experiments(config)
     study = Running(images, specs, store, screen)
     if not config.dry_run:
-        check_tracking_uri(config.tracking_uri)  # again, since this one makes the folder of a SQLite file
+        check_tracking_uri(config.tracking_uri)  # makes the folder of a SQLite file, so a dry run skips it
     if address:
         with study.stage("join Ray"):
             _start_ray(address)
@@ -68,7 +68,8 @@ def run_study(
     layout = choose_layout(config, has, specs)  # refuses impossible options before anything is written
     require_memory(specs, layout, has, lambda spec: bool(outcome(study.store, spec.spec_id)))
     if config.dry_run:
-        return dry_run(study, config, layout, has, ("done", "stopped") if search else ("done",), experiments), []
+        ended = ("done", "stopped") if search else ("done",)
+        return dry_run(study, config, layout, has, ended, experiments), []
 
     study.store.require_writable()
     with study_session(study, config, searching=search is not None) as tracking:
@@ -95,14 +96,14 @@ def run_study(
 
 
 def _start_ray(address: str | None) -> None:
-    """Join the cluster at `address`, or start Ray here. Ray sets its own signal handlers, so set ours again."""
+    """Join the cluster at `address`; None: start Ray here. Ray sets its own signal handlers, so set ours again."""
     start_ray(address)
     heed_signals()
 
 
 @contextmanager
 def study_session(study: Running, config: StudyConfig, searching: bool) -> Iterator[Tracking]:
-    """Hold the study's lock for a block, and log the study to MLflow. However the block ends, end MLflow's runs and Ray."""
+    """For a block, hold the study's lock and log the study to MLflow. However the block ends, end MLflow's runs and Ray."""
     with study_lock(study.store, config.name, study.screen.say) as still_mine:
         with study.stage("prepare"):
             prepare(study, config, searching)

@@ -22,7 +22,7 @@ def build_recipe(options: RecipeOptions) -> Recipe:
 
 
 def data_ref(options: DataOptions, images: ImageSet, batch_size: int | None = None) -> DataRef:
-    """Which images to train on.
+    """The reference by which specs name the images to train on.
 
     Raises:
         UserError: there are fewer images than the options ask for, or fewer than one batch needs.

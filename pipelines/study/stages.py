@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from pipelines.cluster.driver import GroupRunner
 from pipelines.cluster.estimate import measurement_flops, measurement_seconds
@@ -40,7 +39,8 @@ from uvb.spec import RunSpec
 def prepare(study: Running, config: StudyConfig, searching: bool = False) -> None:
     """Write images, specs and study.json into the study's folder.
 
-    Failed trainings are tried again. A training that an earlier search stopped continues, unless this command is a search, too.
+    Failed trainings are tried again. If an earlier search stopped a training, another search leaves it stopped, and any other
+    command continues it.
     """
     store = study.store
     store.sweep()
@@ -51,8 +51,9 @@ def prepare(study: Running, config: StudyConfig, searching: bool = False) -> Non
         folder = study.folder(spec)
         if not store.exists(f"{folder}/spec.json"):
             store.write_json(f"{folder}/spec.json", spec.to_json())
-        for end in ("failed",) if searching else ("failed", "stopped"):
-            store.remove(f"{folder}/{end}.json")
+        store.remove(f"{folder}/failed.json")
+        if not searching:
+            store.remove(f"{folder}/stopped.json")
         progress = store.find_json(f"{folder}/progress.json", ProgressJson)
         # Count the deaths of workers anew, since a Ctrl-C or a past outage may have caused the old ones.
         if progress.get("stuck") and not outcome(store, spec.spec_id):
@@ -75,7 +76,9 @@ def plan(
     one_each: bool = False,
     resolve: Callable[..., Plan] = resolve_plan,
 ) -> list[Group]:
-    """Give a plan to every model that has none, honour the plans of the others, and group what is left to train.
+    """Give a plan to every model that has none, keep the stored plans, and group the models that are left to train.
+
+    A plan says how a model is trained: by how many workers, on which device, in which precision.
 
     Args:
         one_each: make a group of each model, rather than groups of about equal cost.
@@ -109,14 +112,14 @@ def plan(
     for spec in open_specs:
         by_plan.setdefault(plans[spec], []).append(spec)
     say(f"{has}: {layout}")
-    for each, specs in by_plan.items():
-        kept = " (a stored plan; --replan chooses a new one)" if each != fresh else ""
-        say(f"{counted(len(specs), 'model')} to train: {each}{kept}")
+    for how, specs in by_plan.items():
+        kept = " (a stored plan; --replan chooses a new one)" if how != fresh else ""
+        say(f"{counted(len(specs), 'model')} to train: {how}{kept}")
     return make_groups(by_plan, layout, one_each)
 
 
 def of_other_code(study: Running, trained: Sequence[RunSpec]) -> set[RunSpec]:
-    """The trainings whose model's code has changed since they ended. The new code would give their weights another meaning."""
+    """Those of `trained` whose model's code has changed since the training. New code gives the weights another meaning."""
     codes = {spec: study.store.find_json(f"{study.folder(spec)}/done.json", Done).get("code") for spec in trained}
     return {spec for spec, code in codes.items() if code_changed(spec.model, code)}
 
@@ -152,9 +155,12 @@ def train(
 
 def rounds(groups: Sequence[Group], search: Search | None) -> list[list[Group]]:
     """Split the groups into those that train together. In a search, only trainings of one model and noise level compete."""
-    found: dict[Any, list[Group]] = {}
+    if not search:
+        return [list(groups)]
+    found: dict[tuple[str, float], list[Group]] = {}
     for group in groups:
-        found.setdefault((group.specs[0].model, group.specs[0].sigma) if search else None, []).append(group)
+        spec = group.specs[0]
+        found.setdefault((spec.model, spec.sigma), []).append(group)
     return list(found.values())
 
 
@@ -193,7 +199,7 @@ def train_round(
 def measurements_ahead(
     study: Running, options: MeasureOptions, groups: Sequence[Group], layout: Layout, experiments: Sequence[str]
 ) -> tuple[float, float]:
-    """The cost of the measurements to come: (seconds, 0) on CPUs, by timing them here, or (0, operations) on GPUs."""
+    """The cost of the measurements to come: (seconds, 0) on CPUs, where they are timed here, or (0, operations) on GPUs."""
     specs = [s for s in study.specs if not study.store.exists(f"tasks/losses/{s.spec_id}/result.json")]
     left = tasks_for(specs, experiments)
     context = Context(study.images, Plan(precision=options.eval_precision), options.evaluation, scale=options.scale)
@@ -226,7 +232,7 @@ def measure(study: Running, options: MeasureOptions, experiments: Sequence[str],
         screen.say(f"{len(everything) - len(left)} of {len(everything)} measurements are done already")
     started = time.monotonic()
     failed: dict[str, str] = {}
-    for done, failed in run_tasks(tasks, store, settings, layout, study.check):  # noqa: B007  # the last is used below
+    for done, failed in run_tasks(tasks, store, settings, layout, study.check):  # noqa: B007  # the last `failed` is used below
         screen.show(*tasks_view(done, len(tasks), time.monotonic() - started))
     screen.clear()
     study.failures += failed.values()
@@ -238,7 +244,7 @@ def measure(study: Running, options: MeasureOptions, experiments: Sequence[str],
 
 
 def tidy(study: Running) -> None:
-    """Remove half-written files of killed writers, and the checkpoints of stopped trainings. Call this when nobody writes."""
+    """Remove half-written files, and the checkpoints of stopped trainings. Call this only while no process writes."""
     for folder in ("models", "tasks"):
         study.store.sweep(folder)
     for spec in study.specs:
@@ -270,7 +276,7 @@ def report(study: Running, finishing: Callable[[Path], None] | None = None) -> s
 
 @contextmanager
 def local_copy(store: Store) -> Iterator[Path]:
-    """A local folder from which to make tables and report: the study's own, or a copy without weights and images."""
+    """Yield a local folder to make tables and report from: the study's own, or a copy without weights and images."""
     if store.local_path:
         yield store.local_path
         return

@@ -1,4 +1,4 @@
-"""A study's addresses are asked together, and before its images are read."""
+"""A study asks all its addresses at the same time, before it reads its images."""
 
 import re
 import time

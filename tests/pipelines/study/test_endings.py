@@ -1,4 +1,4 @@
-"""A study that ends early: the line that it prints, its log, and the signals that it heeds."""
+"""A study that ends early: the line that it prints, its log, and the signals that end it."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""A study saves its images once, and mends a damaged file. Each machine fetches each part that it needs once."""
+"""A study saves its images once, and replaces a damaged file. A machine fetches each part that it needs once."""
 
 from pathlib import Path
 
@@ -46,8 +46,13 @@ def test_load_images_fetches_each_needed_part_once(store: Store, images: ImageSe
     save_images(store, images)
     monkeypatch.setattr(image_set, "VERIFIED_BYTES", 0)
     fetched: list[int] = []
-    get = Parts.fetch
-    monkeypatch.setattr(Parts, "fetch", lambda self, number: (fetched.append(number), get(self, number))[1])
+    fetch = Parts.fetch
+
+    def counted(self: Parts, number: int) -> None:
+        fetched.append(number)
+        fetch(self, number)
+
+    monkeypatch.setattr(Parts, "fetch", counted)
     some = load_images(store.uri, images.checksum, 5)
     assert sorted(fetched) == [0, 1, 3, 4]
     assert torch.equal(some.train[:5], images.train[:5])
@@ -75,7 +80,7 @@ def test_load_images_refuses_a_damaged_part_and_mends_it(
 
 
 def test_load_images_fetches_a_file_of_an_earlier_version_whole(store: Store, images: ImageSet, tmp_path: Path) -> None:
-    """Such a file has no checksums of its parts, and its tensors are in another order."""
+    """A file of an earlier version has no checksums of its parts, and its tensors are in another order."""
     from safetensors.torch import save_file
 
     tensors = {

@@ -1,4 +1,4 @@
-"""The progress that a study prints: it counts work, prints each line once, and tells the time left."""
+"""The progress of a study: it counts the work, tells each line once, and estimates the time left."""
 
 import dataclasses
 import os
@@ -57,9 +57,9 @@ def test_progress_counts_work_and_tells_each_line_once(store: Store, digits: Ima
 
 
 def test_time_left_counts_the_measurements(store: Store, digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half of the training took 10 s, so the other half takes 10 s. Measurements with as much work as the training take 20 s.
+    """Half of the training took 10 s, so the other half takes 10 s. The measurements are as much work as the training: 20 s.
 
-    If the measurements were timed, the timed seconds count instead.
+    If the measurements were timed, their seconds count instead.
     """
     spec = tiny_spec(digits)
     work, clock_says = training_flops(spec), iter((100.0, 110.0, 110.0))
@@ -109,7 +109,7 @@ def test_progress_counts_only_this_sessions_work(store: Store, digits: ImageSet,
     wrote(0.75, start=half, notes=["going on"])
     assert progress.read() == []
     assert progress.seconds_left() == pytest.approx(10 + REST_SECONDS)
-    wrote(0.75, start=str(epochs * steps_per_epoch(spec) * 3 // 4))  # a worker died: the work before that still counts
+    wrote(0.75, start=str(epochs * steps_per_epoch(spec) * 3 // 4))  # a worker died: its earlier work still counts
     progress.read()
     assert progress.gained() == pytest.approx(training_flops(spec) / 4)
 

@@ -1,4 +1,4 @@
-"""A result names the commit of the code that made it, and not the commit of a repository around that code."""
+"""A result names the commit of the code that made it, not the commit of another repository around that code."""
 
 import subprocess
 from pathlib import Path
