@@ -3,11 +3,11 @@
 import logging
 import os
 
-# Set Ray's and MLflow's options before their first import, which reads some of them.
+# Set the options of Ray and MLflow before the first import of these packages, which reads some of them.
 for _name, _value in {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_AUTO_CONNECT": "0",  # otherwise a thread that outlives ray.shutdown() may start a new cluster
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # at Ray's default of 2 s, a short epoch would take 2 s, too
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # at Ray's default of 2 s, even a short epoch would take 2 s
     "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "300",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120",
     "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints boxes even at verbose=0

@@ -1,4 +1,4 @@
-"""Ask an address something in a thread, so that an address that is silent cannot hold up the command."""
+"""Ask an address in a thread, so that a silent address cannot hold up the command."""
 
 import threading
 import time
@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 
 from pipelines.leaving import stubborn
 
-ANSWER_SECONDS = 8.0  # a slower address counts as silent. A command begins to ask after 1 s, and must end within 10 s
+ANSWER_SECONDS = 8.0  # a slower address counts as silent. A command asks after 1 s, and must end within 10 s
 # Once the answer is needed, wait at least 2.5 s, or 0.3 times the time since the question, because a busy machine needs longer.
 LEAST_SECONDS, LEAST_SHARE = 2.5, 0.3
 
@@ -27,14 +27,14 @@ class Silent(Exception):
 
 
 def patience(seconds: float, passed: float) -> float:
-    """The seconds still to wait for an answer that may take `seconds`, if it is `passed` seconds since the question."""
+    """How many more seconds to wait for an answer that may take `seconds`. The question was asked `passed` seconds ago."""
     return max(seconds - passed, min(LEAST_SECONDS, seconds), LEAST_SHARE * passed)
 
 
 class Question(Generic[T]):
-    """A call of `ask` that begins at once, in a thread of its own.
+    """A call of `ask`, which begins at once in a new thread.
 
-    Import what `ask` needs before, because two threads must not import the same module at once.
+    First import what `ask` needs, because two threads must not import the same module at the same time.
 
     Args:
         seconds: how long `ask` may take; None: `ANSWER_SECONDS`.
@@ -55,10 +55,10 @@ class Question(Generic[T]):
         self._thread.start()
 
     def answer(self) -> T:
-        """What `ask` returns.
+        """Wait for `ask`, and return what it returns.
 
         Raises:
-            Silent: it did not return in time.
+            Silent: `ask` did not return in time.
             BaseException: what `ask` raised.
         """
         self._thread.join(patience(self.seconds, time.monotonic() - self.began))

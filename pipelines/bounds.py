@@ -15,7 +15,7 @@ class Range:
     """The numbers from `low` to `high`.
 
     Attributes:
-        zero: allow 0 as well, as a value with a special meaning.
+        zero: whether 0 is allowed as well, with a special meaning.
         why: text that follows the range in the error line: the reason for a bound, or the unit.
     """
 
@@ -28,7 +28,8 @@ class Range:
         return bool(self.low <= number <= self.high) or (self.zero and number == 0)
 
     def __str__(self) -> str:
-        return f"{'0, or ' * self.zero}from {_text(self.low)} to {_text(self.high)}{f', {self.why}' * bool(self.why)}"
+        zero, why = "0, or " if self.zero else "", f", {self.why}" if self.why else ""
+        return f"{zero}from {_text(self.low)} to {_text(self.high)}{why}"
 
 
 SEED = Range(-(2**63), 2**63 - 1, why="so that tables can hold it")
@@ -71,7 +72,7 @@ RANGES = {
 
 
 class Bounded:
-    """Base of option dataclasses: check all numbers on creation. A subclass with more checks first calls ``super()``."""
+    """Base of option dataclasses. Making an object checks all numbers. A subclass with more checks first calls ``super()``."""
 
     def __post_init__(self) -> None:
         for name, number in numbers(self):

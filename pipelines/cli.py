@@ -1,6 +1,6 @@
 """Start and end every command: parse its options, and print an error as one clear line.
 
-Exit codes: 0; 1: something failed; 2: the user asked for something impossible; 130: a person interrupted the command.
+Exit codes: 0 (success), 1 (something failed), 2 (the user asked for something impossible), 130 (a person pressed Ctrl-C).
 Import nothing slow here, so that `--help` is quick. Commands import torch and Ray after they have parsed their options.
 """
 
@@ -24,7 +24,7 @@ from uvb.errors import UserError
 
 Config = TypeVar("Config")
 
-# How the system refuses a file, and what to do: its name, kind or rights; a full disk; too many files.
+# What to do if the system refuses a file: because of its name, kind or rights, a full disk, or too many open files.
 OTHER, SPACE, FILES = "choose another file or folder", "free some space there", "raise the limit of open files, ulimit -n"
 REFUSALS = {
     **dict.fromkeys((errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP), OTHER),
@@ -56,7 +56,7 @@ def command(
     except CommandFailed as error:
         line, code = f"error: {error}", 1
     except KeyboardInterrupt:
-        line, code = "\ninterrupted" + "; run the same command again to continue" * resumes, 130
+        line, code = "\ninterrupted" + ("; run the same command again to continue" if resumes else ""), 130
     except Exception as error:
         line, code = f"unexpected error: {last_line(error)}; its traceback is in {log_error(error)}", 1
     print(line, file=sys.stderr)
@@ -65,9 +65,9 @@ def command(
 
 @contextmanager
 def refusals_of_the_system() -> Iterator[None]:
-    """Turn an error by which the system refuses a file that a user named, or a write, into a `UserError`.
+    """If the system refuses to open or write a file that a user named, raise a `UserError` with the file and the reason.
 
-    Code that reads or writes says more where it can; this names the file and the reason for all others.
+    Code that can say more about the file raises a `UserError` itself.
     """
     try:
         yield
@@ -81,7 +81,7 @@ def refusals_of_the_system() -> Iterator[None]:
 
 
 def parsed(config: type[Config], presets: bool = False) -> Config:
-    """Make a `config` from the command line. Options given there override those in the file of ``--config FILE``.
+    """Make a `config` from the command line. Its options override those in the file of ``--config FILE``.
 
     Raises:
         UserError: an option is unknown or invalid. The message is tyro's, without the box that tyro draws around it.
@@ -105,7 +105,7 @@ def parsed(config: type[Config], presets: bool = False) -> Config:
 
 
 def without_preset(words: list[str]) -> tuple[list[str], Path | None]:
-    """Split the words of a command line into those without ``--config FILE``, and the file, if it is given.
+    """Take ``--config FILE`` out of a command line. Return the other words, and the file; None if there is none.
 
     Raises:
         UserError: ``--config`` has no file, or is given more than once.

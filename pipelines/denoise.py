@@ -33,9 +33,9 @@ class Denoise(Bounded):
     seed: int = 0
     """Seed of the added noise and of the model's latent draws."""
     out: Path = Path("denoised")
-    """Folder for a PNG of each denoised image, in the model's size, and overview.png, whose rows are clean images (with
-    --add-noise), noisy and denoised ones. Images that do not have 1 or 3 channels go to denoised.npz instead, as the array
-    images of shape (N, C, H, W)."""
+    """Folder for a PNG of each denoised image, in the model's size, and for overview.png (rows: clean with --add-noise, noisy,
+    denoised). Images that do not have 1 or 3 channels go to denoised.npz instead, as the array images of shape
+    (N, C, H, W)."""
     tracking_uri: Annotated[str | None, tyro.conf.arg(metavar="URI")] = None
     """MLflow's address for runs:/ and models:/. Default: mlflow.db in this folder."""
 
@@ -70,16 +70,17 @@ def denoise(config: Denoise) -> None:
     with torch.no_grad():
         for k in range(config.jumps):
             x_hat = model(x_hat, draw_latent_noise(model, len(y), generator(config.seed, "denoise latent", k), y))
-    repeated = sorted({name for name in [*names, "overview"] if [*names, "overview"].count(name) > 1})
-    if repeated:
+    written = [*names, "overview"]
+    if repeated := sorted({name for name in written if written.count(name) > 1}):
         raise UserError(f"{config.images}: several files would be written as {repeated[0]}.png; rename one of the pictures")
     output_folder(config.out)
     if shape[0] not in CHANNELS_OF_PICTURES:
         put(config.out / "denoised.npz", lambda path: np.savez_compressed(path, images=x_hat.numpy()))
         print(f"no pictures are drawn: these images have {shape[0]} channels, and only images of 1 or 3 can be drawn")
         return
-    given = {config.images.resolve(), *(config.images.resolve().glob("*") if config.images.is_dir() else ())}
-    for name in [*names, "overview"]:
+    images = config.images.resolve()
+    given = {images, *images.glob("*")}
+    for name in written:
         if (config.out / f"{name}.png").resolve() in given:
             raise UserError(f"{config.out / name}.png is an input picture and would be overwritten; choose another --out")
     for name, image in zip(names, x_hat, strict=True):

@@ -1,4 +1,4 @@
-"""Describe an error that is not the user's fault in one line, and log its traceback."""
+"""Describe in one line an error that is not the user's fault, and log its traceback."""
 
 import os
 import tempfile
@@ -15,7 +15,7 @@ LOG = "errors.log"  # in the study's folder
 
 
 class CommandFailed(Exception):
-    """Something that the command needs has failed. The command prints the message in one line and exits with code 1.
+    """Something that the command needs has failed. The command prints the message as one line and exits with code 1.
 
     For a user's mistake, raise `uvb.errors.UserError` instead.
     """

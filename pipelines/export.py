@@ -30,7 +30,7 @@ class Export:
 
 
 def export(config: Export) -> None:
-    """Export. The last line printed is the folder."""
+    """Export the study. The last line printed is the folder."""
     print(f"exporting {config.study} for {config.to}")
     from pipelines.tracking.sinks import export as write  # this import takes seconds, so it follows the first line
 

@@ -11,7 +11,7 @@ from pipelines.cli import command
 from uvb.errors import UserError
 
 KEPT = ("tables", "figures", "report.html", "study.json", "timings.json")
-# each experiment's numbers, and each model's files except weights and checkpoints
+# the numbers of each experiment, and the JSON files of each model
 NUMBERS = ("tasks/settings.json", "tasks/*/*/result.json", "models/*/*.json")
 
 
@@ -58,8 +58,8 @@ def keep(config: Keep) -> None:
 
 def _is_copy(folder: Path) -> bool:
     """Whether `folder` is an older copy, so that it may be replaced. A copy has no images, weights or arrays."""
-    more = ("data/*", "models/*/model", "tasks/*/*/arrays.safetensors")
-    return (folder / "study.json").exists() and not any(True for pattern in more for _ in folder.glob(pattern))
+    left_out = ("data/*", "models/*/model", "tasks/*/*/arrays.safetensors")
+    return (folder / "study.json").exists() and not any(list(folder.glob(pattern)) for pattern in left_out)
 
 
 def main() -> None:

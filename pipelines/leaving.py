@@ -1,4 +1,4 @@
-"""Exit the process. If a thread cannot be ended, exit without waiting for it."""
+"""Exit the process, without waiting for a thread that cannot be ended."""
 
 import os
 import sys

@@ -13,9 +13,9 @@ from uvb.errors import UserError
 
 @dataclass(frozen=True)
 class Restore(Bounded):
-    """Restore pictures by walk-jump sampling. The energy is the model's f(y) plus that of a measurement.
+    """Restore pictures by walk-jump sampling. The energy is the model's f(y) plus the energy of a measurement.
 
-    Each clean picture x is first measured as v = A y + τ noise with y = x + σ noise. The chains see only v.
+    Each clean picture x is first measured: v = A y + τ noise, where y = x + σ noise. The chains see only v.
 
     Fill in the right half:      python pipelines/restore.py outputs/digits/models/<spec_id>/model my_folder
 
@@ -32,7 +32,7 @@ class Restore(Bounded):
     tau: float = 0.0
     """τ, the standard deviation of the measurement's noise, where pixels are in [0, 1]. 0: use σ/2."""
     chains: int = 8
-    """Chains for each picture. The spread of their jumps shows how uncertain each pixel is."""
+    """Chains for each picture. The spread of the chains' jumps shows how uncertain each pixel is."""
     draws: int = 30
     """Jumps to keep from each chain."""
     warm_up: int = 15
@@ -91,10 +91,9 @@ def restore(config: Restore) -> None:
     mean, spread = found.x_hat.mean((0, 2)), found.x_hat.transpose(0, 1).flatten(1, 2).std(1)
     rows = {"clean": x, "measured": picture(measured, observed, x), "mean of the jumps": mean}
     put_overview(rows | {"spread of the jumps": spread / spread.max().clamp(min=1e-12)}, config.out / "overview.png")
-    maps = mean.numpy(), spread.numpy(), observed.numpy()
     put(
         config.out / "restored.npz",
-        lambda path: np.savez_compressed(path, mean=maps[0], spread=maps[1], measured=maps[2]),
+        lambda path: np.savez_compressed(path, mean=mean.numpy(), spread=spread.numpy(), measured=observed.numpy()),
     )
 
 

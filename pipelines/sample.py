@@ -23,7 +23,7 @@ class Sample(Bounded):
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """A model: pretrained:mnist-uvb, a folder, runs:/<run id>/model, models:/<name>@best, or models:/<name>/<version>."""
     chains: int = 16
-    """How many chains walk at the same time. Each has its own uniform start. There is no warm-up and no restart."""
+    """How many chains walk at the same time. Each starts from uniform noise of its own. There is no warm-up and no restart."""
     delta: float = 0.0
     """Step size δ. 0: use the sampler's default."""
     steps_between_jumps: int = 10
@@ -75,16 +75,16 @@ def sample(config: Sample) -> None:
     if not isinstance(energy, Energy):
         raise UserError(f"{config.model} is an estimator without an energy, and walk-jump needs one; choose uvb or deen")
     shape = energy.spec.data.shape
-    own = {} if config.delta == 0 else {"delta": config.delta}
+    step_size = {} if config.delta == 0 else {"delta": config.delta}  # without it, `walk_at` takes the sampler's default
     walk = walk_at(
         energy.spec.sigma, steps_between_jumps=config.steps_between_jumps, jumps=config.jumps,
-        second_jump=config.second_jump, sampler=config.sampler, **own,
+        second_jump=config.second_jump, sampler=config.sampler, **step_size,
     )  # fmt: skip
     require_memory(config.chains, walk, shape)
-    output_folder(config.out)  # raises before the walk rather than after it
+    output_folder(config.out)  # may raise, so call it before the walk
     frames, state = walked(energy, walk, config.chains, config.seed, plan)
     jumps, stopped_at = frames.numpy(), state.stopped_at.cpu().numpy()
-    # first, since the pictures below may fail
+    # before the pictures, since drawing them may fail
     put(config.out / "samples.npz", lambda path: np.savez_compressed(path, jumps=jumps, stopped_at=stopped_at))
     if shape[0] not in CHANNELS_OF_PICTURES:
         print(f"no pictures are drawn: these images have {shape[0]} channels, and only images of 1 or 3 can be drawn")

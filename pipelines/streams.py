@@ -1,4 +1,4 @@
-"""Make stdout and stderr safe: mask secrets, spell letters that the encoding lacks, and survive a closed stream."""
+"""Make stdout and stderr safe: mask secrets, spell out letters that the encoding lacks, and survive a closed stream."""
 
 import codecs
 import os
@@ -11,7 +11,7 @@ SPELT = {"σ": "sigma", "ε": "eps", "δ": "delta", "±": "+-", "×": "x", "²":
 
 
 def spell(error: UnicodeError) -> tuple[str, int]:
-    """Handle an encoding error: return the spelling of the letter that the encoding lacks, or "?", and where to continue."""
+    """Handle an encoding error: return what stands for the letter that the encoding lacks, and where to continue."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     return SPELT.get(error.object[error.start], "?"), error.start + 1
@@ -63,7 +63,7 @@ def steady_streams() -> None:
     for number in (0, 1, 2):
         try:
             os.fstat(number)
-        except OSError:  # otherwise a file opened later would get this number, and the screen's output
+        except OSError:  # a file opened later would get this number, and with it the screen's output
             os.open(os.devnull, os.O_RDWR)
     if sys.stdin is None:
         sys.stdin = open(os.devnull)  # noqa: SIM115

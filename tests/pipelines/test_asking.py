@@ -1,4 +1,4 @@
-"""A question to an address: its answer, its error, and how long a silent address is waited for."""
+"""A question to an address: its answer, its error, and how long a command waits for a silent address."""
 
 import threading
 import time
@@ -16,7 +16,7 @@ def test_question_gives_the_answer_and_the_error() -> None:
 
 
 def test_question_runs_while_others_run() -> None:
-    """Both wait for each other, so each must have begun before the other is answered."""
+    """Two questions wait for each other, so both must have begun before either is answered."""
     together = threading.Barrier(2, timeout=60)
     questions = [Question(together.wait, 60.0) for _ in range(2)]
     assert sorted(question.answer() for question in questions) == [0, 1]
@@ -35,4 +35,4 @@ def test_patience_counts_from_the_beginning_and_grows_with_the_load() -> None:
     assert patience(8.0, 4.0) == 4.0  # the libraries took 4 s to load
     assert patience(8.0, 7.0) == LEAST_SECONDS
     assert patience(0.3, 7.0) == pytest.approx(2.1)
-    assert patience(8.0, 60.0) == pytest.approx(18.0)  # on a loaded machine the thread has had little time too
+    assert patience(8.0, 60.0) == pytest.approx(18.0)  # on a busy machine the thread that asks was slow, too

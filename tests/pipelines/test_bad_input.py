@@ -1,4 +1,4 @@
-"""Each mistake of a user ends in one line and exit code 2, before anything is written or started."""
+"""A command answers each mistake of a user by one line and exit code 2, before it writes or starts anything."""
 
 import re
 import sys
@@ -29,7 +29,7 @@ COMMANDS = {
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A working directory with damaged data, and with a file where a command may expect a folder."""
+    """A working directory with damaged data, and with a file where a command expects a folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     (tmp_path / "bad.npz").write_bytes(b"PK\x03\x04 cut off")
@@ -46,7 +46,7 @@ def place(tmp_path, monkeypatch):
 
 
 def refused(place, monkeypatch, capsys, name: str, *arguments: str) -> str:
-    """Run a command. Return its one line of error. The command must write nothing."""
+    """Run a command that must fail with one line and write nothing. Return the line."""
     before = sorted(place.rglob("*"))
     monkeypatch.setattr(sys, "argv", [name, *arguments])
     with pytest.raises(SystemExit) as end:
@@ -130,21 +130,9 @@ def test_sample_and_denoise_refuse_in_one_line(place, monkeypatch, capsys, digit
         ("sample", "damaged"): "the weights in damaged cannot be loaded",
         ("sample", direct): "without an energy",
         ("sample", direct, "--jumps", "0"): "--jumps 0: it must be from 1 to 1,000,000",
-        (
-            "sample",
-            direct,
-            "--device",
-            "mps",
-        ): "invalid choice 'mps' for argument '--device'",
+        ("sample", direct, "--device", "mps"): "invalid choice 'mps' for argument '--device'",
         ("sample", direct, "--device", "cuda"): "device cuda: this machine shows no CUDA device; choose another",
-        (
-            "sample",
-            energy,
-            "--chains",
-            "1000000",
-            "--jumps",
-            "1000000",
-        ): r"need at least 512,\d+ GB, .* has \d+ GB",
+        ("sample", energy, "--chains", "1000000", "--jumps", "1000000"): r"need at least 512,\d+ GB, .* has \d+ GB",
         ("denoise", direct, "nowhere.png"): "no picture there",
         ("denoise", direct, "pictures"): "not an image that can be read",
         ("denoise", direct, "clean.npy", "--jumps", "0"): "--jumps 0: it must be from 1 to 1,000,000",
@@ -164,8 +152,7 @@ def test_get_model_names_a_plug_in_that_cannot_be_imported(tmp_path, monkeypatch
     (info / "entry_points.txt").write_text("[uvb.models]\nhalf_done = half_done_model_of_a_test\n")
     (tmp_path / "half_done_model_of_a_test.py").write_text("raise RuntimeError('not\\nyet')\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(
-        UserError, match=r"^'half_done': entry point .* cannot be loaded \(RuntimeError: not yet\); mend or"
-    ) as e:
+    line = r"^'half_done': entry point .* cannot be loaded \(RuntimeError: not yet\); mend or"
+    with pytest.raises(UserError, match=line) as caught:
         get_model("half_done")
-    assert "\n" not in str(e.value)
+    assert "\n" not in str(caught.value)

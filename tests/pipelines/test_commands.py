@@ -1,4 +1,4 @@
-"""sample.py and denoise.py on a small model, and keep.py on a study."""
+"""sample.py and denoise.py on a small model, keep.py and report.py on a study."""
 
 import dataclasses
 import json
@@ -136,7 +136,7 @@ def test_keep_copies_a_study_without_weights(tmp_path):
     kept = tmp_path / "results" / "digits-full"
     keep(Keep(study, tmp_path / "results"))
     (kept / "README.md").write_text("What was found")
-    (kept / "old.txt").write_text("of an older copy")
+    (kept / "old.txt").write_text("from an older copy")
     keep(Keep(study, tmp_path / "results"))
     assert (kept / "README.md").read_text() == "What was found"
     folders = {"tables", "tasks", "models", "figures"}
@@ -150,7 +150,7 @@ def test_keep_copies_a_study_without_weights(tmp_path):
 
 
 def test_report_redraws_a_kept_study(tmp_path):
-    """The new report has the same tables, headline and figures. Where a figure needs arrays, it shows the old drawing."""
+    """The new report has the same tables, headline and figures. Figures that need arrays keep the old drawing."""
     study = fake_study.make(tmp_path / "digits")
     before = build_report(study).read_text()
     keep(Keep(study, tmp_path / "results"))
@@ -177,7 +177,7 @@ def test_keep_refuses_a_name_that_leads_out_of_its_folder(tmp_path, name):
 
 
 def test_keep_replaces_nothing_but_an_older_copy(tmp_path):
-    """keep.py refuses folders that overlap the study. It never replaces another study, or another folder, of the same name."""
+    """keep.py refuses a folder that overlaps the study. It replaces no other study and no other folder of the same name."""
     study = fake_study.make(tmp_path / "outputs" / "digits-full", experiments=False)
     build_report(study)
     before = sorted(study.rglob("*"))
