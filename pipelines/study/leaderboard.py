@@ -65,7 +65,7 @@ def varied(specs: Sequence[RunSpec]) -> dict[str, dict[str, Any]]:
     """
     flat = {spec.spec_id: {**_flat(dataclasses.asdict(spec)), "widths": str(spec.widths)} for spec in specs}
     names: dict[str, None] = {}
-    for model in {spec.model for spec in specs}:
+    for model in dict.fromkeys(spec.model for spec in specs):
         own = [flat[spec.spec_id] for spec in specs if spec.model == model]
         for name in own[0]:
             if len({str(values.get(name)) for values in own}) > 1:

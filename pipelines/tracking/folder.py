@@ -64,7 +64,8 @@ class StudyFolder:
     def table(self, path: str) -> "pd.DataFrame":
         import pandas as pd
 
-        return pd.read_parquet(io.BytesIO(self.read_bytes(path)))
+        with self.guarded() as store:
+            return pd.read_parquet(io.BytesIO(store.read_bytes(path)))
 
     def rows(self, path: str) -> list[dict[str, Any]]:
         """The rows of a table; [] if there is no such file."""

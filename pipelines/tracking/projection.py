@@ -177,7 +177,7 @@ class Projection:
         """Put the study's numbers at the top of the experiment's description, which MLflow's first page shows."""
         client, experiment_id = self.parent.client, self.runs.experiment_id
         before = str(client.get_experiment(experiment_id).tags.get(NOTE, ""))
-        others = [other for other in before.split("\n\n") if other and not other.startswith(f"{self.study_name}, ")]
+        others = [other for other in before.split("\n\n") if other and f"({self.study_name}, σ = " not in other]
         client.set_experiment_tag(experiment_id, NOTE, "\n\n".join([line, *others[: STUDIES_DESCRIBED - 1]]))
 
     def _provenance(self) -> dict[str, Any]:

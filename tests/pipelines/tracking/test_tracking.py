@@ -115,6 +115,22 @@ def test_tracker_projects_a_whole_study(uri, store, tmp_path):
     assert "| digits | 0.5 | 4.5 | 3.5 |" in parent["tags"]["mlflow.note.content"]
 
 
+def test_tracker_describes_each_study_once(uri, store, tmp_path):
+    """The experiment's description has a paragraph for each study. A study's new numbers replace its old ones."""
+    specs = [make_spec("uvb", 0.5)]
+    complete(store, specs[0])
+    write_tables(store, specs, tmp_path)
+    tracker = open_tracker(uri, store)
+    drain(tracker)
+    specs.append(make_spec("uvb", 1.0))
+    complete(store, specs[1])
+    write_tables(store, specs, tmp_path)
+    drain(tracker)
+    assert tracker.finish("FINISHED")
+    described = open_client(uri).get_experiment_by_name("uvb").tags["mlflow.note.content"].split("\n\n")
+    assert [paragraph.partition(" · ")[0] for paragraph in described] == ["UVB 4 (digits, σ = 1)"]
+
+
 def _assert_model_runs(runs, specs):
     run = runs["uvb σ=1"]
     assert run["params"]["model"] == "uvb"
