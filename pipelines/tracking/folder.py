@@ -64,8 +64,7 @@ class StudyFolder:
     def table(self, path: str) -> "pd.DataFrame":
         import pandas as pd
 
-        with self.guarded() as store:
-            return pd.read_parquet(io.BytesIO(store.read_bytes(path)))
+        return pd.read_parquet(io.BytesIO(self.read_bytes(path)))
 
     def rows(self, path: str) -> list[dict[str, Any]]:
         """The rows of a table; [] if there is no such file."""

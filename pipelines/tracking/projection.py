@@ -147,7 +147,7 @@ class Projection:
                 raise
             if name not in self._notes.warned:
                 self._notes.warned.add(name)
-                refusal = f"MLflow refused {name} ({type(error).__name__}: {first_line(error)}); the study's files have it"
+                refusal = f"MLflow did not get {name} ({type(error).__name__}: {first_line(error)}); the study's files have it"
                 self._notes.warn(f"MLflow does not get {name}: {first_line(error)}" if unread else refusal)
         else:
             self._notes.failures.pop(name, None)

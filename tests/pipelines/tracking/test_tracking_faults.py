@@ -208,15 +208,3 @@ def test_tracker_catches_up_with_a_server_that_was_away(server, tmp_path, monkey
     run_id = run_ids(store)[specs[1].spec_id]
     assert models.load(f"runs:/{run_id}/model", server.address).spec == specs[1]
     assert models.load("models:/digits-uvb@best", server.address).spec == specs[1]
-
-
-def test_tracker_blames_the_folder_for_a_damaged_table(uri, tmp_path):
-    store, spec, warnings = Store(tmp_path / "study"), make_spec("uvb", 0.5), []
-    complete(store, spec)
-    write_tables(store, [spec], tmp_path)
-    table = store.read_bytes("tables/losses.parquet")
-    store.write_bytes("tables/losses.parquet", table[: len(table) // 2])
-    tracker = open_tracker(uri, store, warnings)
-    tracker.finish("FINISHED")
-    assert f"the study's folder {store.uri} cannot be read or written (" in warnings[0]
-    assert not [warning for warning in warnings if "MLflow refused" in warning]
