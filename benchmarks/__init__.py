@@ -1,1 +1,1 @@
-"""Measure speed, as ratios within one run (`python -m benchmarks.bench`). Check that fast code is right (`gpu/checks.py`)."""
+"""Benchmarks: speed as ratios within one run (`python -m benchmarks.bench`), and checks of fast code (`gpu/checks.py`)."""

@@ -1,4 +1,4 @@
-"""Run every benchmark in turn and write one table of what they found: `make bench`.
+"""Run every benchmark in turn, and write one table of their rows: `make bench`.
 
     python -m benchmarks.bench [--quick] [--only step exact] [--study outputs/digits]
 
@@ -58,14 +58,14 @@ def study_rows(folders: list[Path]) -> list[Row]:
         found.append(figure(f"study/{folder.name}/wall", total, "s") | own)
         for name, seconds in parts.items():
             found.append(figure(f"study/{folder.name}/{name}", seconds, "s", "wall", seconds / total) | own)
-        # This sum counts models that trained at the same time, so it may exceed the wall time of the stage.
+        # Models may train at the same time, so this sum may exceed the wall time of the stage.
         pure = sum(json.loads(done.read_text())["seconds"] for done in folder.glob("models/*/done.json"))
         found.append(figure(f"study/{folder.name}/training, steps summed over models", pure, "s", "wall", pure / total) | own)
     return found
 
 
 def gpu_rows() -> list[Row]:
-    """Rows that benchmarks/gpu brought back. They name their own machine."""
+    """Rows that benchmarks/gpu brought back from a GPU machine. Each names this machine."""
     path = ROOT / "results" / "h200" / "bench.json"
     return json.loads(path.read_text()) if path.exists() else []
 
@@ -91,8 +91,11 @@ def markdown(rows: list[Row]) -> str:
 def cells(row: Row) -> list[str]:
     value = f"{row['value']:.4g} {row['unit']}" if row["unit"] != "bytes" else f"{row['value'] / 2**20:.1f} MiB"
     spread = row["spread"]
-    error = "" if spread is None else f"{spread:.2g}" if row["unit"] == "loss" else f"{100 * spread:.1f} %"
-    ratio = "" if row["ratio"] is None else f"{row['ratio']:.4f}" if row["unit"] == "loss" else f"{row['ratio']:.2f}"
+    error = ratio = ""
+    if spread is not None:
+        error = f"{spread:.2g}" if row["unit"] == "loss" else f"{100 * spread:.1f} %"
+    if row["ratio"] is not None:
+        ratio = f"{row['ratio']:.4f}" if row["unit"] == "loss" else f"{row['ratio']:.2f}"
     return [row["name"], value, error, ratio, row["reference"] or "", row["when"][:16].replace("T", " "), row["commit"]]
 
 

@@ -17,11 +17,11 @@ from uvb.exact.empirical_bayes import posterior_mean, working_bytes
 from uvb.noise import generator, normal
 
 SIGMA = 1.0
-SIDE_BY_SIDE = 1000  # noisy images of the comparison; the straightforward estimator needs too much memory for more
+SIDE_BY_SIDE = 1000  # noisy images of the comparison. For more the straightforward estimator needs too much memory
 
 
 def first_written(y: Tensor, train: Tensor) -> Tensor:
-    """The estimator as one would first write it: all distances in one matrix, a softmax, a product."""
+    """The straightforward estimator: all distances in one matrix, a softmax, a product."""
     x = train.flatten(1).to(y.dtype) / 255
     weights = torch.softmax(-torch.cdist(y.flatten(1), x).square() / (2 * SIGMA**2), dim=1)  # (B, N)
     return (weights @ x).reshape(y.shape)
@@ -46,7 +46,7 @@ def rows(device: str, quick: bool = False) -> list[Row]:
     y = test.to(device).float() / 255 + SIGMA * normal(tuple(test.shape), 0, "noise", device=device)
     few = y[:part]
     # Warm up. On CUDA take several blocks, to load every kernel. On a CPU take few images: the process keeps freed memory, so a
-    # large warm-up would hide how much the measured call needs.
+    # large warm-up would hide the memory of the measured call.
     posterior_mean(*((few, train[: len(train) // 4]) if device == "cuda" else (few[:32], train[:1024])), SIGMA)
     reset_peak(device)
     before = peak(device)
@@ -80,7 +80,7 @@ def reset_peak(device: str) -> None:
 
 
 def peak(device: str) -> int | None:
-    """The largest memory since the reset, in bytes."""
+    """The largest memory since `reset_peak`, in bytes. None if the system does not tell it."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated()
     try:

@@ -1,7 +1,7 @@
-"""The networks and the training step of this project in JAX, jitted, as a reference on a GPU. Only this file needs JAX.
+"""This project's networks and training step in JAX, compiled, as a reference on a GPU. Only this file needs JAX.
 
-Weights come from the torch model, so that a test can compare all numbers of loss and gradients. The step is timed in its own
-process, because torch's memory and CUDA libraries could disturb it.
+The weights come from the torch model, so that a test can compare loss and gradients. The step is timed in its own process,
+because torch's memory and CUDA libraries could disturb it.
 """
 
 import argparse
@@ -105,11 +105,12 @@ def make_step(name: str, sigma: float, dtype: Any, rate: float = 1e-4, ema: floa
 def time_steps(
     model: Estimator, name: str, shape: tuple[int, int, int], dtype: str, batch: int = 128, repeats: int = 20, inner: int = 5
 ) -> tuple[list[float], float]:
-    """Seconds of a step after warm-up, as `repeats` means over `inner` steps, and seconds of the first call, which compiles."""
+    """Seconds of a step, as `repeats` means over `inner` steps after warm-up, and of the first call, which compiles."""
     sigma = float(model.sigma)
     p = from_torch(model)
     zeros = {k: jnp.zeros_like(v) for k, v in p.items()}
-    state = (p, zeros, {k: v + 0 for k, v in zeros.items()}, {k: v + 0 for k, v in p.items()}, jnp.zeros((), jnp.float32))
+    copies = ({k: v + 0 for k, v in tree.items()} for tree in (zeros, p))  # v + 0 is a copy, because JAX overwrites the state
+    state = (p, zeros, *copies, jnp.zeros((), jnp.float32))
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.random((batch, *shape), dtype=np.float32))
     noise = jnp.asarray(rng.standard_normal((batch, *shape), dtype=np.float32))
@@ -146,7 +147,7 @@ def main() -> None:
     args = parser.parse_args()
     sizes = args.sizes
     if sizes["device"] == "cuda" and jax.default_backend() != "gpu":
-        sys.exit(f"JAX runs on the {jax.default_backend()} here: it has no build for this GPU")
+        sys.exit(f"JAX runs on the {jax.default_backend()}, not on the GPU: install a build of JAX for this GPU")
     widths, shape = decoded(sizes["widths"], Widths, "widths"), tuple(sizes["shape"])
     model = get_model(args.model).build(shape, widths, "silu", 1.0)
     print(json.dumps(time_steps(model, args.model, shape, args.dtype, sizes["batch"], sizes["repeats"], sizes["inner"])))

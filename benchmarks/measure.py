@@ -1,4 +1,4 @@
-"""Time things side by side and make rows of the results: ``{name, value, unit, reference, ratio, spread, ...}``."""
+"""Time steps side by side, and make rows of the results: ``{name, value, unit, reference, ratio, spread, ...}``."""
 
 import argparse
 import datetime
@@ -69,14 +69,14 @@ def seconds_side_by_side(
     return dict(zip(steps, in_turn(timers, repeats=repeats, warm_up=warm_up), strict=True))
 
 
-SIDE_SECONDS = 300.0  # the longest one action of a side may take
+SIDE_SECONDS = 300.0  # how long one action of a side may take
 
 
 class Side:
     """One side of a comparison in its own process, so that each side has its own memory settings.
 
     `build(*args)` runs in that process and returns the actions by name. `build` must be importable. With `cpu_time` the seconds
-    are CPU time of the thread that runs the actions.
+    are the CPU time of the thread that runs the actions.
     """
 
     def __init__(self, build: Callable[..., dict[str, Step]], *args: Any, device: str = "cpu", cpu_time: bool = False) -> None:
@@ -100,7 +100,7 @@ class Side:
 
 
 def _serve(pipe: Connection, build: Callable[..., dict[str, Step]], args: tuple, device: str, cpu_time: bool) -> None:
-    clock = time.thread_time if cpu_time else time.perf_counter  # the backward pass runs on the calling thread too
+    clock = time.thread_time if cpu_time else time.perf_counter  # on a CPU the backward pass runs on this thread too
     actions = build(*args)
     while asked := pipe.recv():
         pipe.send(seconds_of(actions[asked], device, clock=clock))
@@ -134,8 +134,8 @@ def row(
 ) -> Row:
     """Make a row from the seconds of calls.
 
-    `value` is the median of the times. For a unit such as "images/s" it is `work` (images in one call) over the median.
-    `ratio`: how many times faster than the reference. `spread`: half the range between quartiles, over the median.
+    `value` is the median of the times. For a unit such as "images/s" it is `work` (images in one call) over the median. `ratio`
+    says how many times faster the calls are than the reference. `spread` is half the range between quartiles, over the median.
     """
     median = statistics.median(times)
     value = work / median if unit.endswith("/s") else median
@@ -165,9 +165,10 @@ def machine() -> str:
     """The machine, in words."""
     if torch.cuda.is_available():
         return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
-    words = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    bf16 = " with AMX" if "amx_bf16" in words else " with bf16" if "avx512_bf16" in words else ""
-    return f"{words.count('model name') or '?'} cores {cpu_name()}{bf16}, torch {torch.__version__}"
+    cpuinfo = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    known = {"amx_bf16": " with AMX", "avx512_bf16": " with bf16"}
+    bf16 = next((words for flag, words in known.items() if flag in cpuinfo), "")
+    return f"{cpuinfo.count('model name') or '?'} cores {cpu_name()}{bf16}, torch {torch.__version__}"
 
 
 @cache
@@ -190,7 +191,7 @@ def commit() -> str:
 
 
 def print_rows(text: str | None, rows: Callable[..., Iterable[Row]]) -> None:
-    """The command line of a benchmark: read --quick and --device, run `rows`, and print one JSON row per line."""
+    """Run a benchmark as a command: read --quick and --device, run `rows`, and print one JSON row per line."""
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

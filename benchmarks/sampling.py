@@ -26,7 +26,7 @@ DELTA = 0.2
 
 
 def first_written_step(energy: Energy, y: Tensor) -> Tensor:
-    """Eq. 19 as one would first write it: autograd also tracks the weights, and noise comes from the global generator."""
+    """The straightforward step of Eq. 19: autograd also tracks the weights, and noise comes from the global generator."""
     y = y.detach().requires_grad_()
     eps = torch.randn(len(y), energy.noise_dim, device=y.device)
     with setting(nets, "convolve", torch.conv2d):  # torch's own derivatives, not our hand-written ones

@@ -4,8 +4,7 @@ python -m benchmarks.step [--quick] [--models uvb deen] [--data mnist cifar10] [
 
 In bf16 our step is timed uncompiled and compiled, because long trainings compile (`uvb.plan.resolve_plan`). Each version of
 the step runs in its own process, with its own memory settings (`uvb.accelerate.cpu`). The versions take turns, step by step.
-`--threads 1` measures CPU time, which other load hardly changes. On a GPU, `benchmarks/gpu/run.py` times more ways of
-writing the step.
+`--threads 1` measures CPU time, which other load hardly changes. `benchmarks/gpu/run.py` times more versions on a GPU.
 """
 
 import argparse
@@ -16,9 +15,10 @@ from functools import partial
 import torch
 from torch._inductor.utils import fresh_cache
 
-from benchmarks.gpu.variants import BATCH, REFERENCE, first_written, forward_flops, our_step
+from benchmarks.gpu.variants import BATCH, REFERENCE, first_written, our_step
 from benchmarks.measure import Row, Side, Step, figure, in_turn, no_fallback, row, spread
 from benchmarks.training import SHAPES, cpu_precision, random_images, spec_on
+from pipelines.cluster.cost_model import forward_flops
 from uvb.accelerate.cpu import keep_large_buffers
 from uvb.machine import usable_cpus
 from uvb.models import get_model
@@ -29,7 +29,7 @@ from uvb.training.loop import fit
 from uvb.training.probe import PROBE_IMAGES
 from uvb.training.state import TrainState
 
-LOOP_STEPS = 4  # steps of the timed epoch. Its probe has fewer images in proportion, so it costs as much per step as MNIST's
+LOOP_STEPS = 4  # steps of the timed epoch. Its probe has fewer images, so that its share of the time is the same as on MNIST
 PRODUCTS = (2048, 4096)  # sizes of matrix products. The fastest product gives the CPU's peak
 TRIES = 3  # how often each product is timed
 

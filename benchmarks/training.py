@@ -1,4 +1,4 @@
-"""What several benchmarks share: options, images, specs, plans, trainings and a model's own losses."""
+"""Helpers of several benchmarks: options, images, specs, plans, trainings and a model's own losses."""
 
 import argparse
 import json
@@ -62,7 +62,7 @@ def spec_on(
     images: ImageSet, model: str, recipe: Recipe, *, widths: Widths | None = None, sigma: float = 1.0, train_images: int = 0,
     seed: int = 0,
 ) -> RunSpec:  # fmt: skip
-    """The spec of a training of `model` on `images`. By default it has the model's default widths and all training images."""
+    """The spec of a training on `images`, by default with the model's default widths and all training images."""
     data = DataRef(images.name, images.checksum, images.shape, train_images or len(images.train))
     widths = widths or default_widths(model, images.shape)
     return RunSpec(data, model, widths, sigma, get_model(model).objective, recipe, seed=seed)

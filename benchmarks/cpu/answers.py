@@ -1,6 +1,6 @@
 """Make tables and figures for three questions from the files that `recipes` and `gap` wrote.
 
-Best against best: which model has the lower test loss, each with its best recipe?
+Best against best: which model has the lower test loss, if each has its best recipe?
 Open question 1: is UVB's advantage its parametrization or its optimization?
 Open question 2: does UVB have a larger generalization gap than DEEN?
 
@@ -29,7 +29,7 @@ from uvb.spec import RunSpec
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
-LEAST_FALL = 0.005  # if the loss falls by a larger share over the last third of a training, the training was too short
+LEAST_FALL = 0.005  # a training was too short if its loss falls by a larger share over its last third
 
 
 def fall_over_last_third(curve: list[float]) -> float:
@@ -38,7 +38,7 @@ def fall_over_last_third(curve: list[float]) -> float:
 
 
 def best(folder: Path) -> str:
-    """A table of the losses of two models at each noise level and pair of recipes, and a figure of the difference."""
+    """A table of two models' losses at each noise level and pair of recipes. Draw a figure of the difference."""
     rows = json.loads((folder / "comparison.json").read_text())["compared"]
     pair = next(name for name in rows[0] if " - " in name)
     ours, theirs = pair.split(" - ")
@@ -66,9 +66,8 @@ def best(folder: Path) -> str:
 def searched(folder: Path) -> str:
     """A table of the models, the best first, with each model's best recipe on held-out images and its test losses so far."""
     rows = json_lines(folder / "trainings.jsonl")
-    best = {}
-    for row in sorted((row for row in rows if row["held_out"]), key=lambda row: -row["loss"]):
-        best[row["model"]] = row  # the rows are sorted, so the best comes last
+    held_out = sorted((row for row in rows if row["held_out"]), key=lambda row: row["loss"], reverse=True)
+    best = {row["model"]: row for row in held_out}  # the row with the lowest loss comes last and stays
     lines = ["| model | parameters | recipe | held-out loss, one training | test losses |", "|---|---:|---|---:|---:|"]
     for name, row in sorted(best.items(), key=lambda item: item[1]["loss"]):
         spec = RunSpec.from_json(row["spec"])
@@ -93,7 +92,7 @@ def interval_of(apart: dict[str, float], trainings: int) -> str:
 
 
 def parts(folder: Path, sigma: float) -> str:
-    """A table of the models, and a plot of test loss against the arithmetic of one training (TFLOP)."""
+    """A table of the models. Draw a plot of test loss against the arithmetic of one training (TFLOP)."""
     compared = json.loads((folder / "comparison.json").read_text())["compared"]
     row = next(one for one in compared if one["recipes"] == "best against best" and one["sigma"] == sigma)
     trainings = [one for one in json_lines(folder / "trainings.jsonl") if not one["held_out"] and one["sigma"] == sigma]
@@ -139,7 +138,7 @@ def parts(folder: Path, sigma: float) -> str:
 
 
 def gaps(folder: Path) -> str:
-    """A table of gaps, and a figure of the gap over the number of training images."""
+    """A table of gaps. Draw a figure of the gap over the number of training images."""
     rows = json_lines(folder / "gaps.jsonl")
     lengths, sigmas = sorted({row["steps"] for row in rows}), sorted({row["sigma"] for row in rows})
     lines = ["| σ | steps | n | model | gap | loss outside |", "|---:|---:|---:|---|---:|---:|"]
@@ -155,7 +154,7 @@ def gaps(folder: Path) -> str:
                 for row, error in zip(own, errors, strict=True):
                     measured = f"{row['gap']:.4f} ± {error:.4f} | {row['loss_outside']:.3f}"
                     lines.append(f"| {sigma:g} | {steps:,} | {row['n']:,} | {model} | {measured} |")
-                beside = 1.12 ** next(places)  # so that the points of one n do not hide each other
+                beside = 1.12 ** next(places)  # moves the points of one n apart
                 axes.errorbar(
                     [row["n"] * beside for row in own], [row["gap"] for row in own], errors, color=colour, capsize=2,
                     markersize=4, marker="s" if longest else "o", markerfacecolor="white" if longest else colour,

@@ -1,7 +1,7 @@
-"""Draw the test losses of several trainings over images seen and over arithmetic: curves.py OUT.svg RESULT.json...
+"""Draw the test losses of several trainings over the images seen and over the arithmetic: curves.py OUT.svg RESULT.json...
 
 `speedrun.py` writes each RESULT.json. After each epoch it measures the averaged weights on 1,024 fixed test images with fixed
-noise. These images are harder than the whole test set, so compare losses only within the figure.
+noise. These images are harder than the mean of the test set, so compare losses only within the figure.
 """
 
 import argparse

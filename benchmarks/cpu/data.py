@@ -2,12 +2,12 @@
 
 python -m benchmarks.cpu.data [--quick] [--only convert open train large] [--large-gb 20] [--folder FOLDER]
 
-    convert  50,000 PNGs of 32×32: seconds and memory. Reference: threads decode them into memory, as this project once did
+    convert  50,000 PNGs of 32×32: seconds and memory. Reference: threads decode them into memory
     open     1.3 million images (4 GB): seconds and private memory of a process that opens the converted set
     train    images/s of the paper's UVB from the memory-mapped file. Reference: the same images in memory
     large    20 GB of images with 4 GB of memory (ulimit -d): losses of the first steps. Reference: the same images in memory
 
-Each side of a comparison runs in its own process. FOLDER (by default a temporary one) needs 30 GB, which are freed at the end.
+Each side of a comparison runs in its own process. FOLDER needs 30 GB, which are freed at the end. By default it is temporary.
 """
 
 import argparse
@@ -45,10 +45,12 @@ from uvb.training import batch, loop
 from uvb.training.state import TrainState
 
 SHAPE = SHAPES["cifar10"]
+# Images of the sets "png", "open" and "large"; steps and turns of a comparison; "limit": bytes of memory for "large";
+# "paper": 1 if "train" has the paper's widths.
 FULL = {"png": 50_000, "open": 1_300_000, "large": 6_600_000, "steps": 6, "turns": 3, "limit": 4 << 30, "paper": 1}
 QUICK = {"png": 300, "open": 3_000, "large": 6_000, "steps": 3, "turns": 1, "limit": 4 << 30, "paper": 0}
 NARROW = Widths(conv=(4, 8), hidden=16, latent=8, decoder=32)
-PATTERNS = 1021
+PATTERNS = 1021  # how many different patterns the synthetic images have
 
 
 @cache
@@ -61,7 +63,7 @@ def patterns() -> NDArray[np.uint8]:
 
 
 def made(rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Synthetic images (n, 3, 32, 32) of these row numbers: a lightened pattern with the row number in a corner."""
+    """Synthetic images (n, 3, 32, 32), one for each row number: a lightened pattern with the row number in a corner."""
     images = patterns()[rows % PATTERNS]
     images += (rows // PATTERNS).astype(np.uint8)[:, None, None, None]
     images[:, 0, 0, :4] = (rows[:, None] >> np.array([0, 8, 16, 24])) & 255
@@ -82,7 +84,7 @@ def write_set(path: Path, count: int, test: int = 1024) -> str:
 
 
 def private_bytes(pid: int) -> int:
-    """Bytes of memory of a process and its children. The page cache does not count, since the system can free it."""
+    """Bytes of memory of a process and its children, without the page cache, which the system can free."""
     total = 0
     with suppress(OSError):
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
@@ -95,7 +97,7 @@ def private_bytes(pid: int) -> int:
 
 @contextmanager
 def watched_memory() -> Iterator[list[int]]:
-    """Collect how far the private memory of this process and its children grows above its size at the start of the block."""
+    """Collect the bytes by which the private memory of this process and its children grows during the block."""
     before, grown, end = private_bytes(os.getpid()), [0], threading.Event()
 
     def look() -> None:
@@ -133,7 +135,7 @@ def side(name: str, *arguments: object, cache: Path, limit: int = 0) -> dict[str
 
 
 def decode_into_memory(folder: str) -> dict[str, Any]:
-    """Read a folder as this project once did: threads decode every picture into one array. The array is shuffled and hashed."""
+    """Read a folder as an early version of this project did: threads decode all pictures into an array. Shuffle and hash it."""
     started = time.perf_counter()
     with watched_memory() as grown:
         files = sorted(path for path in Path(folder).rglob("*") if path.suffix == ".png" and path.is_file())
@@ -188,7 +190,7 @@ def train_side(path: str, kind: str, steps: str, paper: str) -> dict[str, Any]:
     checksum = images.checksum
     if kind == "memory":
         images = ImageSet(images.name, images.train.clone(), images.test.clone(), brightest=images.brightest)
-        images.__dict__["checksum"] = checksum
+        images.__dict__["checksum"] = checksum  # the cached property: both kinds must train the same spec
     seconds, losses = first_steps(images, None if int(paper) else NARROW, len(images.train), int(steps))
     return {"seconds": seconds, "losses": losses}
 
@@ -208,15 +210,14 @@ class MadeAgain:
 def large_side(path: str, kind: str, train_images: str, steps: str) -> dict[str, Any]:
     """Train a few steps. `kind` is "disk" or "memory".
 
-    "memory" keeps all images in one tensor, or computes them at every access if there are more than a million.
+    "memory" keeps up to a million images in one tensor. It computes more images at every access.
     """
     images, count = ImageSet.load(path), int(train_images)
     reads = type(rows_on(images.train[:count], torch.device("cpu"))).__name__
     rows = rows_on
     if kind == "memory":
-        many = count > 1_000_000
-        tensor = torch.empty(0) if many else torch.from_numpy(made(np.arange(count)))
-        rows = lambda pixels, device: MadeAgain() if many else Resident(tensor)  # noqa: E731  # one line, used once
+        held = MadeAgain() if count > 1_000_000 else Resident(torch.from_numpy(made(np.arange(count))))
+        rows = lambda pixels, device: held  # noqa: E731  # one line, used once
     with setting(batch, "rows_on", rows):
         _, losses = first_steps(images, NARROW, count, int(steps))
     return {"losses": losses, "reads": reads, "limit": usable_memory()}

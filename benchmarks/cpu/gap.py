@@ -4,10 +4,10 @@ python -m benchmarks.cpu.gap --folder OUT --dataset mnist --data-dir DATA --resi
     [--sizes 500 2000 8000 30000] [--steps 2000 8000] [--sigmas 0.3 0.6 1.0] [--best '{"uvb": {...}, "deen": {...}}']
 
 Two models train on disjoint halves of n images each, by the same recipe and seed. Both then denoise each half, with the same
-noise. An image's gap is the loss of the model that did not train on it, minus the loss of the model that did. If one
-half is easier, this cancels in the mean over both halves. The script writes one row for each model, n, length and noise level
-to OUT/gaps.jsonl. Each row has the standard error over images, the error from the noise draws, and the gap of each half. The
-same command continues an interrupted run.
+noise. An image's gap is the loss of the model that did not train on it, minus the loss of the model that did. If one half
+is easier, the difference cancels in the mean over both halves. For each model, n, length and noise level the script writes
+one row to OUT/gaps.jsonl. Each row has the standard error over images, the error from the noise draws, and the gap of each
+half. The same command continues an interrupted run.
 """
 
 import argparse

@@ -62,7 +62,7 @@ def report(study: Path) -> None:
 
 
 def mlflow(study: Path) -> None:
-    # Import by name: a lint rule forbids benchmarks to depend on MLflow, and only this part needs it.
+    # Import by name: a lint rule forbids that benchmarks import MLflow, and only this part needs it.
     tracker, store = import_module("pipelines.tracking.tracker"), import_module("pipelines.files.store")
     tracking = tracker.Tracker(f"sqlite:///{study.parent}/mlflow.db", "uvb", "many", store.Store(study), log_models=False)
     tracking.start()

@@ -4,9 +4,9 @@ python -m benchmarks.cpu.recipes --dataset digits --folder OUT [--epochs 11] [--
 
 The search is the same for all models. It tries every optimizer at every rate. Then it changes one setting of the best recipe at
 a time. It trains at the largest noise level with `--search-seeds` seeds. It holds out a fifth of the training images, and
-compares the losses on them. The comparison then trains on all training images, measures on the whole test set, and pairs the
-first model with each other model. The same command continues where it stopped. The script writes OUT/trainings.jsonl (one line
-per training) and OUT/comparison.json.
+compares the losses on them. The comparison then trains on all training images, measures on the whole test set, and subtracts
+the losses of each other model from those of the first model. The same command continues an interrupted run. The script writes
+OUT/trainings.jsonl (one line per training) and OUT/comparison.json.
 """
 
 import argparse
@@ -67,7 +67,7 @@ def arguments() -> argparse.Namespace:
 
 
 class Trainings:
-    """Runs each training once, and keeps the losses in files."""
+    """All trainings of this command. Each runs once, and its losses are kept in files."""
 
     def __init__(self, asked: argparse.Namespace) -> None:
         self.asked = asked
@@ -81,7 +81,7 @@ class Trainings:
     def loss(self, model: str, choice: Choice, sigma: float, seed: int, *, held_out: bool) -> dict[str, Any]:
         """A row with the mean loss on the held-out or test images. The loss is infinite if the training diverged."""
         asked, images = self.asked, self.held_out if held_out else self.images
-        epochs = (held_out and asked.search_epochs) or asked.epochs
+        epochs = asked.search_epochs if held_out and asked.search_epochs else asked.epochs
         recipe = RECIPES["fast"].changed(**{"batch_size": asked.batch_size, **choice, "epochs": epochs})
         widths = widths_at(model, images.shape, asked.width)
         spec = spec_on(images, model, recipe, widths=widths, sigma=sigma, seed=seed)
@@ -97,7 +97,7 @@ class Trainings:
             found = clustered_mean(per_image)
             mean, stderr = found.value, found.stderr
             asymmetry = None if held_out else asymmetry_of(state.averaged, images, sigma)
-            curve = [one.test_loss for one in state.curves]  # measured with the averaged weights on the probe's images
+            curve = [one.test_loss for one in state.curves]  # of the averaged weights, on the probe's images
         except Diverged as error:
             print(error, flush=True)
         row = {
@@ -113,7 +113,7 @@ class Trainings:
         return row
 
     def difference(self, ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> dict[str, float]:
-        """The mean of ours - theirs over pairs of trainings with the same seed, and two errors of this mean.
+        """The mean of ours - theirs over pairs of trainings with one seed, and two errors of this mean.
 
         The errors are half of the 95 % interval over trainings, and the standard error over images.
         """
@@ -145,7 +145,7 @@ def interval(values: list[float]) -> float:
 
 def changed(best: Choice, name: str) -> Choice:
     """`best` with the change called `name`."""
-    if name == "memory":  # how long Adam averages squared gradients. Muon does not average them, so change its weight decay
+    if name == "memory":  # how long Adam averages squared gradients. Muon has no such average, so change its weight decay
         return best | ({"beta2": 0.95} if best["optimizer"] == "adam" else {"weight_decay": 0.1})
     return best | ONE_CHANGE[name]
 
@@ -191,7 +191,7 @@ def main() -> None:
 
 
 def lasting(trainings: Trainings, model: str, choices: list[Choice]) -> Choice:
-    """The first recipe in `choices` with which no training of the comparison diverges. `choices` has the best recipe first.
+    """The first recipe in `choices`, the best first, with which no training of the comparison diverges.
 
     A recipe that was best in the short trainings of the search may diverge in a longer training.
     """
@@ -201,11 +201,11 @@ def lasting(trainings: Trainings, model: str, choices: list[Choice]) -> Choice:
         rows = [trainings.loss(model, choice, sigma, seed, held_out=False) for sigma, seed in trained]
         if all(math.isfinite(row["loss"]) for row in rows):
             return choice
-    raise SystemExit(f"{model} diverges with every recipe of the search; give lower --rates")
+    raise SystemExit(f"{model} diverges with every recipe of the search: give lower --rates")
 
 
 def compare(trainings: Trainings, asked: argparse.Namespace, best: dict[str, Choice]) -> Iterator[list[dict[str, Any]]]:
-    """Compute a row for each noise level and pairing of recipes. After each row yield all rows so far, so they can be saved."""
+    """Compute a row for each noise level and pairing of recipes. After each row yield all rows so far, to be saved."""
     pairings = {"best against best": best}
     if not asked.best_only:
         fast = {"optimizer": "adam", "learning_rate": RECIPES["fast"].learning_rate}

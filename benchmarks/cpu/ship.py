@@ -14,9 +14,10 @@ from safetensors.torch import load_file, save_file
 from benchmarks.measure import machine
 from benchmarks.training import own_loss
 from uvb.data import load_dataset
+from uvb.machine import usable_cpus
 from uvb.measure.losses import EvalConfig
 from uvb.models.io import load, load_spec
-from uvb.plan import Plan, usable_cpus
+from uvb.plan import Plan
 
 
 def rounded(training: Path, out: Path) -> None:
@@ -41,6 +42,7 @@ def card(result: dict[str, Any], shipped: dict[str, Any], asked: argparse.Namesp
     spec, recipe, data = result["spec"], result["spec"]["recipe"], result["spec"]["data"]
     test, train = result["losses"]["test"], result["losses"]["train"]
     optimizer = {"muon_conv": "Muon for matrices and convolutions, Adam for the rest"}.get(recipe.get("optimizer"), "Adam")
+    beside = ", other work beside it" if result["beside_other_work"] else ""
     rows = {
         "data": f"{data['name']}, {data['train_images']:,} training images, pixels in [0, 1] (checksum `{data['checksum']}`)",
         "model": f"{spec['model']}, {result['parameters']:,} parameters, noise level σ = {spec['sigma']:g}",
@@ -49,7 +51,7 @@ def card(result: dict[str, Any], shipped: dict[str, Any], asked: argparse.Namesp
         "test loss as shipped, weights in bfloat16": f"{plus_minus(shipped)} ({shipped['images']:,} images, "
         f"{shipped['draws']} noise draws, estimator `{shipped['estimator']}`)",
         "before rounding": f"test {plus_minus(test)}, train {plus_minus(train)} ({train['images']:,} images)",
-        "training": f"{result['seconds']:,.0f} s, {result['machine']}{', other work beside it' * result['beside_other_work']}, "
+        "training": f"{result['seconds']:,.0f} s, {result['machine']}{beside}, "
         f"threads: {result['plan']['threads']}, commit `{asked.commit}`",
         "size": f"{size / 1e6:.1f} MB",
     }

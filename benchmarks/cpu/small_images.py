@@ -1,6 +1,6 @@
-"""Time narrow networks on 8x8 images: convolutions as matrix products against torch's own kernels.
+"""Time narrow networks on 8×8 images, with convolutions as matrix products and with torch's own kernels.
 
-python -m benchmarks.cpu.small_images     # prints a Markdown table: milliseconds of the fastest of many steps, and ratios
+python -m benchmarks.cpu.small_images     # prints a Markdown table: milliseconds of the fastest step, and ratios
 """
 
 import argparse
@@ -16,7 +16,7 @@ from uvb.training.state import TrainState
 
 
 def least_step_seconds(spec: RunSpec, plan: Plan, images: ImageSet, steps: int) -> float:
-    """The least CPU time of one optimizer step of `spec`. The first step, which warms up, does not count."""
+    """The least CPU time of one optimizer step of `spec`. The first step warms up and does not count."""
     progress = fit(spec, plan, TrainState.fresh(spec, plan), images, pulse_seconds=0.0)  # yields at every step
     next(progress)
     found = []

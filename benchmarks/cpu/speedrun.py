@@ -1,4 +1,4 @@
-"""Train one model on a CPU without Ray, and measure it. Record when the test loss first reaches each of several thresholds.
+"""Train one model on a CPU without Ray, and measure it. Record how soon the test loss reaches each of several thresholds.
 
 python -m benchmarks.cpu.speedrun --data-dir DATA --folder OUT [--model uvb] [--epochs 10] [--learning-rate 0.004] ...
 
@@ -30,7 +30,7 @@ from uvb.plan import Plan
 from uvb.spec import OPTIMIZERS, Recipe, RunSpec
 from uvb.training.loop import Progress
 
-# Test losses whose first time is recorded. They suit UVB on MNIST at sigma = 1.
+# The thresholds of the test loss. They suit UVB on MNIST at σ = 1.
 THRESHOLDS = (17.0, 16.5, 16.0, 15.5, 15.0)
 
 
@@ -78,7 +78,7 @@ def spec_of(asked: argparse.Namespace, images: ImageSet) -> RunSpec:
 
 
 def show(progress: Progress) -> bool:
-    """Print the progress of the training. Return False, which never asks for a pause."""
+    """Print the progress of the training. Return False: never ask for a pause."""
     row = progress.metrics
     said = f"epoch {progress.epoch} step {progress.step}/{progress.steps} loss {progress.loss:.3f}"
     print(said, f"test {row.test_loss:.3f} KL {row.kl or 0:.0f}" if row else "", flush=True)
@@ -86,9 +86,9 @@ def show(progress: Progress) -> bool:
 
 
 def reached(curves: list[Mapping[str, Any]]) -> dict[str, float]:
-    """The seconds of training until the end of the first epoch whose test loss is at most the threshold, by threshold.
+    """For each threshold the seconds of training until an epoch ended with at most this test loss.
 
-    It has no entry for a threshold that was never reached.
+    A threshold that was never reached has no entry.
     """
     times = {t: [row["seconds"] for row in curves if row["test_loss"] <= t] for t in THRESHOLDS}
     return {f"{t:g}": seconds[0] for t, seconds in times.items() if seconds}

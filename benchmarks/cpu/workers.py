@@ -26,7 +26,7 @@ STEPS = {"digits": 24, "mnist": 4}  # in an epoch
 
 
 def work(rank: int, workers: int, folder: str, model: str, data: str, epochs: int) -> None:
-    """Run one worker. Rank 0 writes the seconds per step of each epoch but the first."""
+    """Run one worker. Rank 0 writes the seconds per step of each epoch after the first."""
     if workers > 1:
         dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=workers)
     images = random_images(SHAPES[data], STEPS[data] * BATCH)
@@ -48,7 +48,7 @@ def step_seconds(workers: int, model: str, data: str, epochs: int) -> float:
 
 
 def rows(device: str, quick: bool = False) -> Iterator[Row]:
-    """Rows of one worker and of two, which run in turn."""
+    """Rows of one worker and of two workers. Both run in turn."""
     epochs, repeats = (2, 1) if quick else (3, 3)
     for data in ("digits",) if quick else ("digits", "mnist"):
         for model in ("uvb", "deen"):

@@ -1,1 +1,1 @@
-"""Use a GPU that is lent for minutes: `python -m benchmarks.gpu.run`, and the scripts around it (docs/gpu.md)."""
+"""Scripts for a GPU that is lent for minutes: `python -m benchmarks.gpu.run` and its helpers (docs/gpu.md)."""

@@ -17,7 +17,6 @@ from pipelines.files import study_files
 
 Check = dict[str, Any]  # {"ok": bool, ...numbers}
 
-
 say = partial(print, flush=True)
 
 
@@ -25,9 +24,9 @@ class Ledger:
     """Rows of benchmarks (bench.json), checks (checks.json) and failures (failures.json). Every job updates these files.
 
     Args:
-        folders: where earlier calls left these files, the newest last. The last one is written to.
-        left: returns the seconds that are left. A job that needs more does not begin.
-        send: called after each job, with its name.
+        folders: the folders of earlier calls, the newest last. The ledger writes to the last one.
+        left: returns the seconds that are left. A job that needs more seconds does not begin.
+        send: called after each job, with the job's name.
     """
 
     def __init__(
@@ -56,7 +55,7 @@ class Ledger:
         started = time.monotonic()
         try:
             found = run()
-        except Exception as error:  # record it, so that the other checks still run
+        except Exception as error:  # record the error, so that the other checks still run
             found = {"ok": False, "error": f"{type(error).__name__}: {error}"}
         seconds = round(time.monotonic() - started, 2)
         say(f"{'ok  ' if found['ok'] else 'FAIL'} {job} ({seconds} s) {json.dumps(found)[:400]}")

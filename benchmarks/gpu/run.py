@@ -2,17 +2,18 @@
 
     python3 -m benchmarks.gpu.run --minutes 9 --out $OUT          (docs/gpu.md has the whole procedure)
 
-Call it again until nothing is left to do. It stops by itself before --minutes are over. It needs only the packages of `uvb`,
-without Ray and MLflow, and JAX for its reference step. Images come from .gpu_data/.
+Call the script again until no work is left. It stops by itself before --minutes are over. It needs only the packages of
+`uvb`, without Ray and MLflow, and JAX for the reference step. Images come from .gpu_data/.
 
 Finished work goes to --out at once (results*.tar.gz, summary.json). `benchmarks.gpu.transfer collect` unpacks it into
-results/h200/. Later calls do not repeat the work in that folder. An unfinished training stays on the GPU machine's disk
+results/h200/. Later calls do not repeat the work in this folder. An unfinished training stays on the GPU machine's disk
 (--place). The next call continues it on the same machine, and starts it over on a fresh one.
 """
 
 import argparse
 import dataclasses
 import json
+import math
 import statistics
 import sys
 import time
@@ -44,7 +45,7 @@ from uvb.training.loop import Progress
 
 TINY = Widths(conv=(3, 4), hidden=6, latent=5, decoder=7)  # the networks of a rehearsal
 PHASES = ("checks", "steps", "trainings")
-HEADLINE = 1  # how many trainings come first. Before the other work, only their losses are measured
+HEADLINE = 1  # how many trainings come first. Their other experiments wait until the first benchmarks are done
 SAVE_SECONDS = 120.0  # between checkpoints on the machine's disk
 SAY_SECONDS = 15.0
 RESERVE_SECONDS = 20.0  # kept for saving and bundling when the time is up
@@ -81,9 +82,10 @@ class Lease:
             if ended := self.train(spec, only=("losses",)):
                 return ended
         self.measure("mnist", "jax-bf16")  # after the main training, because JAX compiles for long
-        for name, benchmark in (("exact", exact), ("sampling", sampling)) if "steps" in self.args.phases else ():
-            run = partial(benchmark.rows, self.device, quick=self.widths is not None)
-            self.ledger.measure(f"{name}/", run, VARIANT_SECONDS)
+        if "steps" in self.args.phases:
+            for name, benchmark in (("exact", exact), ("sampling", sampling)):
+                run = partial(benchmark.rows, self.device, quick=self.widths is not None)
+                self.ledger.measure(f"{name}/", run, VARIANT_SECONDS)
         for spec in specs[:HEADLINE]:
             if ended := self.train(spec):
                 return ended
@@ -107,7 +109,7 @@ class Lease:
             self.ledger.measure(found["name"], partial(iter, [found]))
 
     def check(self, *, first: bool) -> None:
-        """Run the checks. With `first` run only those that decide on the plan of a training."""
+        """Run the checks. With `first` run only the checks that decide on the plan of a training."""
         if "checks" in self.args.phases:
             batch = 32 if self.widths else 128
             options = {"widths": self.widths, "batch": batch, "compile": self.device == "cuda"}
@@ -119,13 +121,16 @@ class Lease:
         """Time these variants of the step on a data set's shape."""
         if "steps" not in self.args.phases:
             return
-        ways = ("eager", *([] if self.args.no_jax else ["jax"]), *([] if self.device == "cpu" else ["graph", "compile"]))
-        names = tuple(name for name in names if name.startswith(ways))
+        left_out = ("jax",) if self.args.no_jax else ()
+        left_out += ("graph", "compile") if self.device == "cpu" else ()
+        names = tuple(name for name in names if not name.startswith(left_out))
         peak = ceilings(self.device)
         for name, value in peak.items():
             rows = [figure(f"ceiling/{self.device}/{name}", value, "B/s" if name == "bytes" else "FLOP/s")]
             self.ledger.measure(rows[0]["name"], partial(iter, rows))
-        for model in ("uvb", "deen") if names else ():
+        if not names:
+            return
+        for model in ("uvb", "deen"):
             steps = Steps(model, data, self.device, peak, self.widths, 8 if self.widths else 128)
             self.ledger.measure(f"step/{steps.at}-eager-fp32", steps.reference, VARIANT_SECONDS)
             for name in names:
@@ -137,7 +142,7 @@ class Lease:
         model = f"models/{spec.spec_id}"
         if finished(self.args.tree, spec.spec_id) or finished(self.study, spec.spec_id):
             return None
-        if self.store.exists(f"{model}/failed.json"):  # it would fail again
+        if self.store.exists(f"{model}/failed.json"):  # the training would fail again
             return None
         if self.left() < 0:
             return f"time is up before {key_of(spec)}"
@@ -147,15 +152,15 @@ class Lease:
         training = Training(spec, plan, self.store, SAVE_SECONDS, watch=self.watch)
         try:
             ended = training.run()["outcome"]
-        except Exception as error:  # e.g. out of memory: record it, so that the other trainings go on
+        except Exception as error:  # such as out of memory: record it, so that the other trainings go on
             ended = "failed"
             self.store.write_json(f"{model}/failed.json", {"error": f"{type(error).__name__}: {error}"})
-        for note in training.notes:  # e.g. that the compiler or the graph failed
+        for note in training.notes:  # such as: the compiler or the graph failed
             say(f"  {note}")
         if ended == "failed":
             why = self.store.read_json(f"{model}/failed.json")["error"]
             say(f"  FAILED: {why}")
-            if "diverged" in why:  # this is a result, so the training counts as finished
+            if "diverged" in why:  # divergence is a result, so the training counts as finished
                 self.store.write_json(f"{model}/measured.json", {"tasks": []})
         whole = ended == "done" and self.experiments(spec, only)
         self.send(f"after {key_of(spec)}")
@@ -175,9 +180,12 @@ class Lease:
         return self.left() < 0
 
     def experiments(self, spec: RunSpec, only: Sequence[str]) -> bool:
-        """Measure in fp32 without TF32: all experiments at σ = 1, default ones at other σ. Return False if the time is up."""
+        """Measure in fp32 without TF32. Return False if the time is up.
+
+        At σ = 1 run all experiments, at another σ the default experiments that run for every model.
+        """
         names = experiment_names(default_only=spec.sigma != 1.0)
-        names = [n for n in names if spec.sigma == 1.0 or get_experiment(n).where == "every"]
+        names = [name for name in names if spec.sigma == 1.0 or get_experiment(name).where == "every"]
         settings = Settings(EvalConfig(), Plan(device=self.device))
         tasks = tasks_for([spec], only or names)
         with setting(torch.backends.cudnn, "allow_tf32", False):
@@ -203,18 +211,22 @@ class Lease:
 
 
 def plan_for(model: str, ledger: Ledger, device: str) -> Plan:
-    """The fastest plan that was timed on this machine and passed its checks. If none was timed: compiled, without a graph."""
+    """The fastest plan that was timed on this machine and passed its checks.
+
+    If no plan was timed, the plan compiles and has no graph. It is eager if the check of compilation failed.
+    """
     if device == "cpu":
         return Plan(precision="fp32")
     family = "deen" if model == "deen" else "uvb"  # the VAEs are UVB's network
     checks = {name: check["ok"] for name, check in ledger.checks.items() if check["machine"] == machine()}
     compiles = checks.get(f"compiled/{family}", True)
     graphs = compiles and checks.get(f"graphed/{family}", False)
-    right = {"compile": compiles, "graph": graphs}
     here = {row["name"]: row["value"] for row in ledger.rows if row["machine"] == machine()}
-    medians = {n: here[f"step/{family}/mnist/cuda-{n}"] for n in FAST if f"step/{family}/mnist/cuda-{n}" in here}
-    usable = {n: v for n, v in medians.items() if all(ok or way not in n for way, ok in right.items())}
-    best = min(usable, key=lambda n: usable[n]) if usable else "compile-bf16" if compiles else "eager-bf16"
+    usable = [name for name in FAST if (compiles or "compile" not in name) and (graphs or "graph" not in name)]
+    seconds = {name: here.get(f"step/{family}/mnist/cuda-{name}", math.inf) for name in usable}
+    best = min(usable, key=seconds.__getitem__)
+    if seconds[best] == math.inf:  # none was timed
+        best = "compile-bf16" if compiles else "eager-bf16"
     return Plan(device="cuda", precision="bf16", compile="compile" in best, graph="graph" in best)
 
 
@@ -238,12 +250,12 @@ def loop_share(spec: RunSpec, plan: Plan, store: Store, device: str) -> Iterator
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=9.0, help="stop before these are over (a call may take 10)")
+    parser.add_argument("--minutes", type=float, default=9.0, help="stop before these minutes are over (a call may take 10)")
     parser.add_argument("--out", type=Path, required=True, help="where the archive goes: $OUT")
     parser.add_argument("--place", type=Path, default=Path("/tmp/uvb_gpu"), help="this machine's own disk")
     parser.add_argument("--tree", type=Path, default=RESULTS, help="results of earlier leases")
     parser.add_argument("--phases", type=lambda text: text.split(","), default=PHASES, help=f"which of {', '.join(PHASES)}")
-    parser.add_argument("--only", default="", help="only trainings whose 'data model recipe sigma' contains this")
+    parser.add_argument("--only", default="", help="only trainings with this text in 'data model recipe sigma'")
     parser.add_argument("--again", action="store_true", help="repeat checks, step benchmarks and trainings that failed")
     parser.add_argument("--list", action="store_true", help="print the trainings in order and their state, and stop")
     parser.add_argument("--tiny", action="store_true", help="a rehearsal with tiny networks, on the CPU too")

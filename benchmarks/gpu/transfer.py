@@ -1,9 +1,9 @@
 """Pack data sets for a lent GPU, and collect its results.
 
-    python -m benchmarks.gpu.transfer pack --data ../shared/data     before a lease: .gpu_data/, which git ignores
+    python -m benchmarks.gpu.transfer pack --data ../shared/data     before a lease: writes .gpu_data/, which git ignores
     python -m benchmarks.gpu.transfer collect FOLDER                 after a call: FOLDER holds the files of $OUT
 
-`collect` replaces an unfinished training, and never a finished one. It keeps the newest check of each name, and the newest row
+`collect` replaces unfinished trainings, but no finished training. It keeps the newest check of each name, and the newest row
 of each name and kind of GPU.
 """
 
@@ -31,14 +31,14 @@ from uvb.experiments.walk_jump import statistics
 
 PACKED = ROOT / ".gpu_data"
 RESULTS = ROOT / "results" / "h200"
-PACKED_LIMIT = 50 * 2**20  # a lease takes 64 MiB along, and the working tree needs the rest
-ARCHIVE_LIMIT = 15 * 2**20  # a lease sends back files of at most 16 MiB
+PACKED_LIMIT = 50 * 2**20  # a lease carries 64 MiB to the GPU machine, and the working tree needs the rest
+ARCHIVE_LIMIT = 15 * 2**20  # a lease brings back files of at most 16 MiB
 ARRAYS_BYTES = 600_000  # the most bytes of arrays kept for each experiment
 LEDGER = ("bench.json", "checks.json", "failures.json")
 
 
 def pack(images: ImageSet, place: Path) -> Path:
-    """Write one ``<name>.safetensors.xz``."""
+    """Write the images to ``<name>.safetensors.xz`` in `place`. Return its path."""
     place.mkdir(exist_ok=True)
     plain, packed = place / f"{images.name}.safetensors", place / f"{images.name}.safetensors.xz"
     images.save(plain)
@@ -87,7 +87,7 @@ def bundle(study: Path, out: Path, spec_ids: Sequence[str]) -> None:
 
 
 def slim(path: Path) -> bytes:
-    """A file's content. Large arrays become float16. The largest are left out if the file would exceed ARRAYS_BYTES."""
+    """A file's content. Large arrays become float16. If arrays exceed ARRAYS_BYTES together, the largest are left out."""
     if path.suffix != ".safetensors":
         return path.read_bytes()
     arrays: dict[str, Tensor] = {}
@@ -131,7 +131,7 @@ def collect(source: Path, target: Path) -> Iterator[str]:
 
 
 def merged(new: Path, old: Path) -> Any:
-    """The content of `new`, and the entries that only `old` has. A row's key is machine and name; other entries have a name."""
+    """The content of `new`, and the entries that only `old` has. Machine and name identify a row, a name another entry."""
     blob = json.loads(new.read_text())
     before = json.loads(old.read_text()) if old.exists() else None
     if not before:
@@ -172,7 +172,7 @@ def pack_all(data: Path) -> None:
     total = sum(path.stat().st_size for path in PACKED.iterdir())
     print(f"{PACKED.name}/: {', '.join(p.name for p in sorted(PACKED.iterdir()))}; {total / 2**20:.1f} MiB")
     if total > PACKED_LIMIT:
-        sys.exit(f"{total / 2**20:.0f} MiB is over {PACKED_LIMIT / 2**20:.0f}; remove a data set from {PACKED.name}/")
+        sys.exit(f"{total / 2**20:.0f} MiB is over {PACKED_LIMIT / 2**20:.0f} MiB: remove a data set from {PACKED.name}/")
 
 
 def main() -> None:

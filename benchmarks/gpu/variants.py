@@ -1,4 +1,4 @@
-"""Several variants of the training step, which are timed side by side. One of them is in JAX.
+"""Variants of the training step, timed side by side. One variant is in JAX.
 
 A step is forward pass, inner gradient, backward pass, clipping, Adam and the average of the weights, on a batch that is ready.
 """
@@ -29,13 +29,13 @@ from uvb.training.step import gradients_of, prepare
 
 BATCH = 128
 REFERENCE = "eager fp32, as first written"
-# Passes over the weights that no fusion avoids, of four bytes each. Adam reads p, g, m, v and writes p, m, v. The average is
-# read and written. The backward pass writes g. Activations are not counted, so the roofline's time is a lower bound.
+# Passes over the weights that no fusion avoids, with four bytes for each weight. Adam reads p, g, m, v and writes p, m, v. The
+# average is read and written. The backward pass writes g. Without activations the roofline's time is a lower bound.
 PASSES = 10
 
 FAST = ("graph-compile-bf16", "graph-eager-bf16", "compile-bf16", "eager-bf16")  # what a plan can choose
-# For comparison, in this order: cuDNN that tries all its algorithms, torch.compile with torch's own second derivatives, these
-# derivatives without compilation, and JAX.
+# For comparison, in this order: cuDNN tries all its algorithms; torch.compile has torch's own second derivatives; torch's own
+# second derivatives run uncompiled; JAX.
 OTHERS = ("graph-compile-bf16-cudnn-benchmark", "graph-dynamo-bf16", "graph-eager-bf16-torch-derivatives", "jax-fp32")
 JAX_SECONDS = 90  # for one precision, compilation included
 VARIANT_SECONDS = 40  # for a compilation and its timing
@@ -50,10 +50,7 @@ def batch_for(model: Estimator, shape: Shape, device: str, batch: int) -> tuple[
 
 
 def first_written(model: Energy, shape: Shape, device: str, batch: int) -> Step:
-    """The step as one would first write it: autograd.grad inside, plain Adam, fp32 with torch's defaults.
-
-    It neither clips gradients nor averages weights.
-    """
+    """The straightforward step: autograd.grad, plain Adam, fp32 with torch's defaults, no clipping, no average of weights."""
     x, noise, eps, _ = batch_for(model, shape, device, batch)
     adam = torch.optim.Adam(model.parameters(), lr=1e-4)
 
@@ -126,7 +123,7 @@ def ceilings(device: str, size: int = 8192, copy_bytes: int = 2**32) -> dict[str
 
 @dataclass
 class Steps:
-    """The steps of one network on one data set. Each variant is timed beside the first-written fp32 step.
+    """The steps of one network on one data set. Each variant is timed beside the step `first_written`.
 
     Args:
         peak: the result of `ceilings`.
@@ -162,7 +159,7 @@ class Steps:
         yield row(f"step/{self.at}-eager-fp32", seconds_side_by_side({"": self.eager}, **self.few, device=self.device)[""])
 
     def rows(self, name: str) -> Iterator[Row]:
-        """Rows of a variant: step time and speed-up, shares of peak and roofline, and the seconds until it was ready."""
+        """Rows of a variant: step time and speed-up, shares of peak and roofline, and seconds until the variant was ready."""
         started = time.monotonic()
         if name.startswith("jax-"):
             times, begun = self.jax_apart(name.removeprefix("jax-"))
@@ -173,8 +170,9 @@ class Steps:
             both = seconds_side_by_side({"eager": self.eager, "fast": step}, **self.few, device=self.device)
             times, against = both["fast"], both["eager"]
         flops = 6 * self.batch * forward_flops(self.model, SHAPES[self.data], self.widths or get_model(self.model).widths)
-        # JAX computes fp32 convolutions, and perhaps matrix products, in TF32. So compare it with the TF32 peak.
-        precision = "bf16" if "bf16" in name else "tf32" if "tf32" in self.peak else "fp32"
+        # JAX computes fp32 convolutions, and perhaps matrix products, in TF32. So compare JAX with the TF32 peak.
+        fp32 = "tf32" if "tf32" in self.peak else "fp32"
+        precision = "bf16" if "bf16" in name else fp32
         weights = sum(p.numel() for p in self.build().parameters())
         median = statistics.median(times)
         roofline = flops / self.peak[precision] + 4 * PASSES * weights / self.peak["bytes"]

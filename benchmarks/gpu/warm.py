@@ -1,9 +1,9 @@
-"""Compile all steps that `run.py` will need at the same time, and so fill the compiler's cache.
+"""Fill the compiler's cache: compile in parallel all steps that `run.py` will need.
 
     python3 -m benchmarks.gpu.warm uvb mnist 128      (compiles one step; prints the seconds it took)
 
-The compiler times kernels to choose among them. While other processes compile, these times are wrong. So this script deletes
-the choices.
+The compiler times several versions of a kernel and chooses the fastest. While other processes compile, these times are wrong.
+So this script deletes the choices.
 """
 
 import json
@@ -20,7 +20,7 @@ from benchmarks.measure import ROOT, Row, figure
 # same number.
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "4")
 
-SECONDS = 110.0  # for all jobs. What is not compiled by then is compiled at its first use
+SECONDS = 110.0  # for all jobs. A step that is not compiled by then is compiled at its first use
 # Model, data and batch of each step, in bf16. Checks and benchmarks use batch 128. Trainings use 64, as the recipe `fast` does.
 JOBS = (
     *(("uvb", "mnist", 128), ("deen", "mnist", 128), ("uvb", "mnist", 64), ("deen", "mnist", 64), ("vae", "mnist", 64)),
@@ -29,7 +29,7 @@ JOBS = (
 
 
 def warm(model: str, data: str, batch: int, widths: str = "") -> dict[str, object]:
-    """Compile one step, alone in a process. The seconds are those of tracing, compiling and the first call."""
+    """Compile one step, alone in a process. Return the device, and the seconds of tracing, compiling and the first call."""
     import torch
 
     from benchmarks.gpu.variants import our_step
