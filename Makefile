@@ -1,4 +1,4 @@
-# Every target sets itself up: the first one that runs makes .venv and installs the project into it.
+# You may begin with any target. The first one makes .venv and installs the project into it.
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 VENV   ?= .venv
@@ -7,10 +7,10 @@ ARGS   ?=
 
 .PHONY: help setup study test test-slow test-nightly test-all lint types format docs bench chaos ui results clean
 
-help:                       ## this list
+help:                       ## show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
 
-study: $(VENV)/.installed   ## the whole study on digits; ARGS="--help" shows what it takes
+study: $(VENV)/.installed   ## the whole study on digits; ARGS="--help" lists its options
 	$(BIN)/python pipelines/full_study.py $(ARGS)
 
 setup: $(VENV)/.installed   ## the environment in .venv, and nothing else
@@ -18,10 +18,10 @@ setup: $(VENV)/.installed   ## the environment in .venv, and nothing else
 test: $(VENV)/.installed    ## unit tests, under 3 minutes on two cores
 	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 
-test-slow: $(VENV)/.installed   ## real Ray clusters, kills, servers, a browser; two at a time, since they wait more than they compute
+test-slow: $(VENV)/.installed   ## real Ray clusters, kills, servers, a browser; two tests at a time, because they mostly wait
 	$(BIN)/python -m pytest -m "slow and not nightly" -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-test-nightly: $(VENV)/.installed   ## what needs a machine to itself: Slurm, long chaos
+test-nightly: $(VENV)/.installed   ## tests that need the whole machine: Slurm, long chaos
 	$(BIN)/python -m pytest -m nightly $(ARGS)
 
 test-all: test test-slow test-nightly
@@ -44,16 +44,16 @@ docs: $(VENV)/.installed    ## the documentation site into build/site; a broken 
 bench: $(VENV)/.installed   ## speed, as ratios within one run, into results/speed/
 	$(BIN)/python -m benchmarks.bench $(ARGS)
 
-chaos: $(VENV)/.installed   ## kills, stops, full disks; the tables must equal an undisturbed run's
+chaos: $(VENV)/.installed   ## kills, stops, full disks; the tables must equal those of an undisturbed study
 	$(BIN)/python -m tests.end_to_end.chaos --record $(ARGS)
 
-results: $(VENV)/.installed   ## what a study found, without weights, into results/, to be committed: make results STUDY=outputs/digits
+results: $(VENV)/.installed   ## copy a study without weights into results/, to commit it: make results STUDY=outputs/digits
 	$(BIN)/python pipelines/keep.py $(STUDY)
 
 ui: $(VENV)/.installed      ## MLflow at http://127.0.0.1:5000; another port: ARGS="--port 5001"
 	MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow ui --host 127.0.0.1 $(ARGS)
 
-# torch first and alone: pip then prefers a CPU build where one is offered, and takes the CUDA build elsewhere.
+# Install torch first and alone. Then pip prefers a CPU build if the index offers one, and otherwise takes the CUDA build.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo "Setting up $(VENV) (once; a few minutes)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try: make PYTHON=python3.12 $(MAKECMDGOALS)")'

@@ -14,9 +14,9 @@ One figure of each kind that a report draws, from the committed studies. `python
 
 
 def page() -> str:
-    """The gallery's text. For each kind of figure it shows the one with the largest file.
+    """The gallery's text. It shows the figure with the largest file of each kind.
 
-    It leaves out CIFAR-10, and studies without `tasks/`, because their figures cannot be drawn again.
+    It leaves out CIFAR-10. It also leaves out studies without `tasks/`, because their figures cannot be drawn again.
     """
     kept = [study for study in STUDIES.glob("[!c]*") if (study / "tasks").is_dir()]
     figures = [path for study in kept for path in study.glob("figures/*.svg") if (path.parent / "captions.json").is_file()]

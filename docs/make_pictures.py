@@ -26,7 +26,7 @@ COLUMNS = 10  # images in the strip, one of each class
 
 @dataclass(frozen=True)
 class Pictures:
-    """Draw the strip (clean, noisy, denoised by UVB and by DEEN) and the walk, and take screenshots of pages."""
+    """Draw the strip (clean, noisy, denoised by UVB and by DEEN) and the walk. Take screenshots of pages."""
 
     data_dir: Path = Path("data")
     """The folder of MNIST. If MNIST is not there, it is downloaded to this folder."""
@@ -35,7 +35,7 @@ class Pictures:
 
 
 def strip(data_dir: Path) -> None:
-    """Draw strip.png: for one test image of each class, x, y at σ = 1, and x̂ by each shipped MNIST model, UVB first."""
+    """Draw strip.png. It has one test image x of each class, y at σ = 1, and x̂ by each shipped MNIST model, UVB first."""
     images = load_dataset("mnist", data_dir)
     assert images.test_labels is not None
     first = [int((images.test_labels == digit).nonzero()[0]) for digit in range(COLUMNS)]

@@ -16,7 +16,7 @@ COPIES = "repository/"
 
 
 def target(page: str, link: str) -> str:
-    """The path, from the repository's root, that `link` on docs/`page` names. "" if it is in docs/, a URL, or absolute."""
+    """The file that `link` on docs/`page` names, from the repository's root. "" if it is in docs/, a URL, or absolute."""
     if "://" in link or link.startswith(("mailto:", "/")):
         return ""
     path = os.path.normpath(os.path.join("docs", os.path.dirname(page), link))
@@ -24,7 +24,7 @@ def target(page: str, link: str) -> str:
 
 
 def on_config(config: Any, **_: Any) -> Any:
-    """If mkdocs.yml has no `repo_url`, set it from the variable of GitHub's CI. The hooks below read `repo_url`."""
+    """If mkdocs.yml has no `repo_url`, set it from GITHUB_REPOSITORY of GitHub's CI. The hooks below read it."""
     if not config["repo_url"] and (name := os.environ.get("GITHUB_REPOSITORY")):
         config["repo_url"] = GITHUB + name
     return config
@@ -45,7 +45,7 @@ def on_files(files: Files, config: Any, **_: Any) -> Files:
 
 
 def on_page_content(html: str, page: Any, config: Any, **_: Any) -> str:
-    """Put a link above a notebook that opens it in Colab. Do nothing if the project has no address at GitHub."""
+    """Above a notebook put a link that opens the notebook in Colab, if the project has an address at GitHub."""
     address, uri = (config["repo_url"] or "").rstrip("/"), page.file.src_uri
     if not (uri.endswith(".ipynb") and address.startswith(GITHUB)):
         return html
@@ -55,7 +55,7 @@ def on_page_content(html: str, page: Any, config: Any, **_: Any) -> str:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
-    """Rewrite links that leave docs/: to the copy in the site, or else to the repository.
+    """Let links that leave docs/ lead to the copy in the site, or else to the repository.
 
     If the repository has no address, replace the link by its text and the file's name.
     """

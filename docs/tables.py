@@ -1,7 +1,7 @@
 """Write the tables of the results pages from the committed results: `python docs/tables.py`.
 
-A page marks each place with ``<!-- table: NAME ARGUMENTS -->`` and ``<!-- end -->``. This script replaces the table between the
-marks, and rounds each number from the Parquet and JSON files in `results/`. A test checks that the pages are current.
+A page marks the place of a table with ``<!-- table: NAME ARGUMENTS -->`` and ``<!-- end -->``. This script replaces the table
+between the marks. Its numbers are rounded from the Parquet and JSON files in `results/`. A test checks that pages are current.
 """
 
 import json
@@ -31,7 +31,7 @@ def pages() -> list[Path]:
 
 
 def written(path: Path) -> str:
-    """The text of the page, with tables made from the results."""
+    """The text of the page, with new tables."""
 
     def table(found: re.Match[str]) -> str:
         lines = TABLES[found[2]](*found[3].split())
@@ -50,9 +50,10 @@ def number(value: float, error: float | None = None, sign: bool = False) -> str:
     """A value rounded to the second significant digit of its error, followed by the error."""
     if value is None or math.isnan(value):
         return ""
-    digits = 3 if error is None or math.isnan(error) else max(0, 1 - math.floor(math.log10(error))) if error else 3
-    text = f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−")
-    return text if error is None or math.isnan(error) else f"{text} ± {error:.{digits}f}"
+    if error is None or math.isnan(error):
+        return f"{value:{'+' if sign else ''}.3f}".replace("-", "−")
+    digits = max(0, 1 - math.floor(math.log10(error))) if error else 3
+    return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−") + f" ± {error:.{digits}f}"
 
 
 def interval(row: Any) -> str:
@@ -81,14 +82,14 @@ def pairs(study: str, split: str) -> pd.DataFrame:
 def losses(study: str, split: str) -> list[str]:
     """One row for each σ, with one training of each model.
 
-    A row has the losses of UVB and DEEN, their paired difference, the paper's difference, and the exact reference: the floor on
-    training images, the loss of the posterior mean on test images.
+    A row has the losses of UVB and DEEN, their paired difference, the paper's difference, and the exact reference. On training
+    images the reference is the floor, on test images the loss of the posterior mean.
     """
     found, paired, exact = energies(study), pairs(study, split), read(study, "references")
     rows = []
     for sigma in sorted(found.sigma.unique()):
         here = found[(found.sigma == sigma) & (found.split == split)].set_index("model")
-        (pair,), (known,) = (t[t.sigma == sigma].itertuples() for t in (paired, exact))
+        (pair,), (known,) = (table[table.sigma == sigma].itertuples() for table in (paired, exact))
         dataset = pair.dataset
         of_paper = [paper.loss(dataset, model, sigma, split) for model in ("uvb", "deen")]
         gap = "" if None in of_paper else f"{of_paper[0] - of_paper[1]:+.2f}".replace("-", "−")
@@ -124,7 +125,7 @@ def seeds(study: str) -> list[str]:
 
 
 def best(study: str) -> list[str]:
-    """UVB minus DEEN over σ: each at its best recipe, and both at `fast`. `benchmarks.cpu.recipes` measured these."""
+    """UVB − DEEN over σ, each at its best recipe and both at `fast`, as `benchmarks.cpu.recipes` measured it."""
     compared = json.loads((STUDIES / study / "comparison.json").read_text())["compared"]
     found = {(row["recipes"], row["sigma"]): row for row in compared}
     rows = []
@@ -161,7 +162,7 @@ def sigma_one() -> list[str]:
 
 
 def gpu_models() -> Iterator[tuple[str, dict[str, Any], dict[str, str]]]:
-    """spec_id, recipe and cells (test, train, KL, seconds) of each training in results/h200."""
+    """Yield spec_id, recipe and cells (test, train, KL, seconds) of each training in results/h200."""
     root = ROOT / "results" / "h200"
     for path in sorted(root.glob("models/*/spec.json")):
         name = path.parent.name
@@ -197,24 +198,21 @@ def origin(folder: str) -> list[str]:
 
 
 def studies(kind: str) -> list[str]:
-    """The studies below results/<kind>/: what each trained, and how long it took."""
+    """One row for each study below results/<kind>/: what it trained, and how long it took."""
     rows = []
     for path in sorted((ROOT / "results" / kind).glob("*/study.json")):
         made, timings = json.loads(path.read_text()), json.loads(path.with_name("timings.json").read_text())
         config, told = made["config"], made["provenance"]
         at = ", ".join(f"{s:g}" for s in config["sigmas"]) if len(config["sigmas"]) < 8 else "0.3 to 1"
         epochs = sorted(set(read(path.parent, "losses").epochs))
-        name, here = path.parent.name, f"{kind}/{path.parent.name}" if kind == "studies" else path.parent.name
-        cells = [f"[{name}]({here}/README.md)" if kind == "studies" else name]
-        cells += [told["data"]["name"].removesuffix("-validation"), at, ", ".join(map(str, epochs)), str(len(made["specs"]))]
-        rows.append(
-            [
-                *cells,
-                f"{timings['total_seconds'] / 60:.0f}",
-                f"`{(told['git'] or '')[:7]}`",
-                f"[open]({here}/report.html)",
-            ]
-        )
+        name = here = path.parent.name
+        if kind == "studies":
+            here = f"{kind}/{name}"
+            name = f"[{name}]({here}/README.md)"
+        data = told["data"]["name"].removesuffix("-validation")
+        minutes, commit = f"{timings['total_seconds'] / 60:.0f}", f"`{(told['git'] or '')[:7]}`"
+        models = str(len(made["specs"]))
+        rows.append([name, data, at, ", ".join(map(str, epochs)), models, minutes, commit, f"[open]({here}/report.html)"])
     return markdown(["study", "data", "σ", "epochs", "models", "minutes", "commit", "report"], rows, left=3)
 
 

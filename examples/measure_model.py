@@ -1,4 +1,4 @@
-"""Run experiments on one trained model, without a study. Write the numbers of each experiment to a JSON file.
+"""Run experiments on one trained model, without a study. Write each experiment's numbers to a JSON file.
 
     python examples/measure_model.py pretrained:mnist-uvb --experiments detection likelihood --out outputs/mnist-uvb
 
@@ -23,7 +23,7 @@ from uvb.plan import Plan
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="as uvb sample takes it: pretrained:mnist-uvb, a folder, or MLflow's name of one")
+    parser.add_argument("model", help="a model as for `uvb sample`: pretrained:mnist-uvb, a folder, or a name in MLflow")
     parser.add_argument("--experiments", nargs="+", default=["detection"])
     parser.add_argument("--data-dir", default="data")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the full chains and images, in (0, 1]")
@@ -34,7 +34,7 @@ def main() -> None:
     model = model_registry.load(args.model, None, "cpu").float()
     images = load_dataset(model.spec.data.name, args.data_dir)
     if images.checksum != model.spec.data.checksum:
-        raise UserError(f"{args.model} was trained on other images than {images.name} in {args.data_dir}")
+        raise UserError(f"{args.model} was not trained on {images.name} in {args.data_dir}; choose another --data-dir")
     context = Context(images, Plan(threads=args.threads), EvalConfig(), scale=args.scale, data_dir=args.data_dir)
     args.out.mkdir(parents=True, exist_ok=True)
     for name in args.experiments:

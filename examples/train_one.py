@@ -2,8 +2,7 @@
 
     python examples/train_one.py --model uvb --sigma 0.5 --epochs 2 --out outputs/one
 
-You may stop the script. The same command continues from the last checkpoint. `pipelines/report.py` can read the folder as a
-study.
+You may stop the script. The same command continues from the last checkpoint. The folder is a study for `pipelines/report.py`.
 """
 
 import argparse

@@ -1,8 +1,8 @@
-# Completion of `uvb` for bash, and for zsh after `autoload -U bashcompinit && bashcompinit`.
+# Complete `uvb` in bash, and in zsh after `autoload -U bashcompinit && bashcompinit`:
 #
 #   source examples/uvb_completion.bash
 #
-# It completes commands, the options that --help lists, and files.
+# The Tab key completes commands, the options that --help lists, and files.
 declare -A _uvb_options
 
 _uvb() {
