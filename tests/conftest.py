@@ -38,9 +38,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(autouse=True)
 def leave_raises(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a command under test end by SystemExit although a thread of it still waits for an address.
+    """Let a command under test end by SystemExit, even if one of its threads still waits for an address.
 
-    Outside of tests `leave` then ends the process, which here would be pytest.
+    Without this fixture `leave` would end the whole process, which is pytest.
     """
     monkeypatch.setattr("pipelines.leaving._stubborn", deque[object](maxlen=0))  # forgets every thread
 
@@ -53,7 +53,7 @@ def digits() -> ImageSet:
 @pytest.fixture(scope="session")
 def shared() -> Path:
     if not SHARED.is_dir():
-        pytest.skip("the folder shared/ beside the checkout is absent")  # users have none, and their tests must pass
+        pytest.skip("the folder shared/ beside the checkout is absent")  # users do not have it, and their tests must pass
     return SHARED
 
 

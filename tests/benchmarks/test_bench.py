@@ -1,4 +1,4 @@
-"""The table of benchmarks and its rows."""
+"""The table of benchmarks, and the rows in the table."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""The benchmarks' references compute the same numbers as our code, so their times can be compared."""
+"""The benchmarks' references compute the numbers of our code, so their times can be compared with ours."""
 
 import pytest
 import torch

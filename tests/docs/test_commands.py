@@ -24,7 +24,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "tests" / "README.
 
 
 def shown(page: Path) -> list[str]:
-    """The lines of a page's blocks of commands, and the commands in its sentences."""
+    """The commands in a page's code blocks and in its sentences."""
     text = page.read_text().replace("\\\n", " ")
     blocks = [block for kind, block in re.findall(r"^```(\w*)\n(.*?)^```", text, re.S | re.M) if kind in ("", "bash")]
     lines = [line for block in blocks for line in block.splitlines()] + re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text)

@@ -1,4 +1,4 @@
-"""docs/extend.md: its package, installed as the page says, adds a data set, a loss, a sampler, an experiment and a sweep."""
+"""The package of docs/extend.md adds a data set, a loss, a sampler, an experiment and a sweep."""
 
 import os
 import re

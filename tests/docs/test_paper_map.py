@@ -26,9 +26,9 @@ def test_paper_map_names_files_that_exist() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_paper_map_commands_are_accepted(digits: ImageSet, command: str) -> None:
-    """The program accepts the command's options, and they choose models to train and experiments to run.
+    """The program accepts the command's options. The options choose models to train and experiments to run.
 
-    The models are those for digits, which need no download.
+    The test takes digits in place of the command's data set, because digits need no download.
     """
     script, *arguments = shlex.split(command)
     config = tyro.cli(CONFIGS[script.removeprefix("pipelines/")], args=arguments)

@@ -13,7 +13,7 @@ TABLES = runpy.run_path(str(ROOT / "docs" / "tables.py"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "tests" / "README.md", *TABLES["pages"]()]
 
 
-def test_tables_are_those_of_the_committed_results() -> None:
+def test_tables_have_the_numbers_of_the_committed_results() -> None:
     assert [path.name for path in TABLES["stale"]()] == []
 
 

@@ -14,7 +14,7 @@ def page(uri: str) -> SimpleNamespace:
     return SimpleNamespace(file=SimpleNamespace(src_uri=uri))
 
 
-def test_site_links_colab_and_files_once_the_project_has_an_address() -> None:
+def test_site_links_colab_and_files_if_the_project_has_an_address() -> None:
     notebook, results = page("notebooks/your_own_energy.ipynb"), page("results.md")
     config = HOOKS["on_config"]({"repo_url": "https://github.com/somebody/uvb-study/"})
     html = HOOKS["on_page_content"]("<h1>own</h1>", page=notebook, config=config)

@@ -1,7 +1,7 @@
 """Run a study undisturbed, then run the same study and disturb it many times. The tables of both must be equal.
 
-`make chaos`, or `python -m tests.end_to_end.chaos --help`. chaos_kinds.py has the kinds of disturbance. A disturbance counts
-once the study has continued after it.
+Run `make chaos`, or `python -m tests.end_to_end.chaos --help`. chaos_kinds.py has the kinds of disturbance. A disturbance
+counts if the study continued after it.
 """
 
 import json
@@ -36,9 +36,9 @@ class Chaos:
     """How often the study is disturbed, and how large it is."""
 
     times: dict[str, int] = field(default_factory=dict)
-    """How often each kind happens: --times worker 6 storage 1. No other kinds happen. Empty: the numbers in chaos_kinds.py."""
+    """How often each kind happens: --times worker 6 storage 1. Other kinds do not happen. Empty: see chaos_kinds.py."""
     rounds: int = 1
-    """How many studies are disturbed in turn. Each has all disturbances, at its own moments, and is recorded when it ends."""
+    """How many studies are disturbed, one after the other. Each has all disturbances, at other moments, and its own record."""
     seed: int = 0
     frozen_seconds: float = 60.0
     """How long a worker is stopped."""
@@ -49,7 +49,7 @@ class Chaos:
     record: bool = False
     """Append the results to results/chaos/runs.json."""
     calm: str = ""
-    """The --storage folder of an earlier undisturbed run of the same study. Empty: run the undisturbed study first."""
+    """The --storage folder of an undisturbed run of the same study. Empty: run the undisturbed study first."""
     keep: str = ""
     """The folder for the studies, which is kept. Empty: a temporary folder, removed at the end."""
 
@@ -89,7 +89,7 @@ def disturb(attack: Attack, times: dict[str, int]) -> list[Blow]:
 
 @contextmanager
 def needed(times: dict[str, int], folder: Path, skipped: dict[str, str]) -> Iterator[Needed]:
-    """The MLflow server and the small disk, if a kind needs them. A kind that cannot happen here is noted in `skipped`."""
+    """Set up the MLflow server and the small disk, if a kind needs them. `skipped` notes a kind that cannot happen here."""
     server = disk = None
     with ExitStack() as stack:
         if times.get("storage"):
@@ -163,7 +163,7 @@ def compare_disturbed(chaos: Chaos, calm: Path, seconds: float, folder: Path, no
         driver.wait(20 * chaos.patience)
         took = time.monotonic() - started
         compared = require_same(calm, rough / "digits")
-        print(f"{len(blows)} blows: {took:.0f} s, where undisturbed it took {seconds:.0f} s; equal: {compared}")
+        print(f"{len(blows)} blows: {took:.0f} s, undisturbed {seconds:.0f} s; equal: {compared}")
         require_no_traces(rough, blows)
     for kind, found in recoveries(blows).items():
         print(kind, found)

@@ -1,4 +1,4 @@
-"""What every kind of chaos needs: functions that look at a study, and that wait until its training goes on."""
+"""Helpers of every kind of chaos: they look at a study, and wait until its training goes on."""
 
 import json
 import random
@@ -16,7 +16,7 @@ from tests.support.mlflow_server import MlflowServer
 from tests.support.small_disk import SmallDisk
 
 WORKER = "ray::RayTrainWorker"  # how Ray names its processes
-LAST_SHARE = 0.9  # do not attack a model after this share of its training: it might end before the blow takes effect
+LAST_SHARE = 0.9  # after this share a model is not attacked, because its training might end before the blow takes effect
 
 
 class TooLate(Exception):
@@ -32,7 +32,7 @@ class Blow:
     recovery_seconds: float
     evidence: str
     restarts: int = 1
-    """How many restarts of the model the blow caused, at least."""
+    """The least number of restarts of the model that the blow caused."""
     kind: str = ""
 
 
@@ -61,7 +61,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 @dataclass
 class Attack:
-    """A running study, and what disturbs it."""
+    """A running study, and the processes and disks that a blow can hit."""
 
     study: Path
     driver: Driver
@@ -108,16 +108,16 @@ class Attack:
         return f"{spec['model']} after step {round(now['epoch'] * steps)} of {steps * self.epochs}"
 
     def scene(self, title: str = WORKER) -> Scene:
-        """Look at the study now. Raises TooLate if no model trains."""
+        """Look at the study now. Raise TooLate if no model trains."""
         model, processes = self.training(), titled(self.nodes.mark, title)
         if not self.starts(model) or not processes:
             raise TooLate("when no model was training")
         return Scene(model, self.where(), self.starts(model), title, set(processes), time.time(), time.monotonic())
 
     def ripe(self, moment: float) -> bool:
-        """Whether the training has reached that share of its work, and a model trains now.
+        """Whether the share `moment` of the training is done, and a model trains now.
 
-        A blow between two models restarts neither of them, so there would be no restart to count.
+        A blow between two models restarts neither model, so there would be no restart to count.
         """
         if self.share() == 1.0:
             raise ChaosError("all models were trained before the last blow: give more --epochs, or fewer kinds")
@@ -127,7 +127,7 @@ class Attack:
         return bool(titled(self.nodes.mark, WORKER))
 
     def moving(self, since: float) -> bool:
-        """Whether a model reported steps that it made after `since`, or all models are done."""
+        """Whether a model reported steps after the time `since`, or all models are done."""
         models = self.progress().values()
         return all(m["done"] for m in models) or any(m["time"] > since and m.get("images_per_s") for m in models)
 
@@ -138,7 +138,7 @@ class Attack:
 
         Raises:
             ChaosError: `condition` found nothing for `patience` seconds, or the driver ended.
-            TooLate: `seconds` is given, and `condition` found nothing for so long.
+            TooLate: `seconds` is given, and `condition` found nothing within `seconds`.
         """
         deadline = time.monotonic() + (seconds or self.patience)
         while time.monotonic() < deadline:
@@ -151,11 +151,11 @@ class Attack:
         raise ChaosError(f"no sign of {what} after {self.patience:.0f} s; now at {self.where()}:\n{self.driver.said()}")
 
     def begun_again(self, scene: Scene, pid: int, note: str = "") -> Blow:
-        """Wait until a new process trains the scene's model. Raises TooLate if the model's training has ended instead."""
+        """Wait until a new process trains the scene's model. Raise TooLate if the model's training ends before that."""
 
         def evidence() -> str:
             found = self.progress()[scene.model]
-            # The new process may be older than the blow, because Ray may use one that was idle.
+            # The new process may be older than the blow, because Ray may use an idle process.
             born = [process for process in titled(self.nodes.mark, scene.title) if process not in scene.processes]
             if found["starts"] > scene.starts and born:
                 return f"new process {born[0].pid}, starts {scene.starts} -> {found['starts']}{note}"

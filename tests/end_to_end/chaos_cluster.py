@@ -1,4 +1,4 @@
-"""What chaos attacks: the study's driver and a Ray cluster of several nodes, as processes of this machine."""
+"""The targets of chaos: the study's driver and a Ray cluster of several nodes, as processes of this machine."""
 
 import os
 import subprocess
@@ -41,7 +41,7 @@ class Driver:
             self.process = subprocess.Popen(command, cwd=self.folder, env=environment, stdout=log, stderr=log)
 
     def kill(self) -> int:
-        """Kill the driver at once, whatever it does. Returns its process id."""
+        """Kill the driver at once. Return its process id."""
         self.process.kill()
         self.process.wait()
         return self.process.pid
@@ -105,7 +105,7 @@ class Nodes:
         return [node for node in self.workers if self.process(node, "raylet").pid in parents]
 
     def kill(self, node: Any) -> int:
-        """Kill a node's raylet and all processes that it started, as a power cut would. Returns the raylet's process id."""
+        """Kill a node's raylet and all processes that it started, as a power cut would. Return the raylet's process id."""
         raylet = self.process(node, "raylet")
         for process in [raylet, *raylet.children(recursive=True)]:
             with suppress(psutil.NoSuchProcess):
@@ -116,6 +116,6 @@ class Nodes:
 
     def stop(self) -> None:
         if self.cluster is not None:
-            self.cluster.global_state.disconnect()  # otherwise the client would end this process a minute after its server died
+            self.cluster.global_state.disconnect()  # the client would otherwise end this process a minute after the shutdown
             self.cluster.shutdown()
             self.cluster = None

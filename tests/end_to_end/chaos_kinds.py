@@ -1,7 +1,7 @@
 """The kinds of chaos. After each of them, the study must go on and end like an undisturbed study.
 
-Each kind is a function. It strikes, waits until the study goes on, and returns the `Blow`. If the blow came too late to have an
-effect, the function raises `TooLate` and is called again.
+Each kind is a function. It strikes a blow, waits until the study goes on, and returns the `Blow`. If the blow came too late to
+have an effect, the function raises `TooLate`, and `disturb` calls it again.
 """
 
 import os
@@ -35,14 +35,14 @@ class Kind:
     times: int
     phase: str = "training"
     order: int = 0
-    """-1: first in its phase, because it needs a model that still trains for long. 1: last, because it takes long."""
+    """-1: first in its phase, because the model must still train for long. 1: last, because the kind takes long."""
 
 
 KINDS: dict[str, Kind] = {}
 
 
 def kind(times: int, **options: Any) -> Callable[[Callable[[Attack], Blow]], Callable[[Attack], Blow]]:
-    """Register a function as a kind of its name."""
+    """Register a function as a kind, under the function's name."""
 
     def register(strike: Callable[[Attack], Blow]) -> Callable[[Attack], Blow]:
         KINDS[strike.__name__] = Kind(strike, times, **options)
@@ -52,7 +52,7 @@ def kind(times: int, **options: Any) -> Callable[[Callable[[Attack], Blow]], Cal
 
 
 def kill_one(attack: Attack, scene: Scene) -> int:
-    """Kill one of the scene's processes. Returns its process id."""
+    """Kill one of the scene's processes. Return its process id."""
     victim = attack.random.choice(sorted(scene.processes, key=lambda process: process.pid))
     with suppress(psutil.NoSuchProcess):
         victim.kill()
@@ -87,7 +87,7 @@ def checkpoint(attack: Attack) -> Blow:
                     process.kill()
                     process.wait(10)
                     left = [folder for folder in writing if folder.exists()]
-                    if left:  # else the checkpoint had just been renamed to its final name
+                    if left:  # empty if the checkpoint had just been renamed to its final name
                         return process.pid, "/".join(left[0].parts[-3:])
         return None
 
@@ -157,7 +157,7 @@ def frozen(attack: Attack) -> Blow:
 
 @kind(times=1, order=1)
 def mlflow(attack: Attack) -> Blow:
-    """The MLflow server is killed and started again. `require_no_traces` checks that it got all epochs that it missed."""
+    """The MLflow server is killed and started again. `require_no_traces` checks that the server has all epochs in the end."""
     scene, server = attack.scene(), attack.server
     assert server is not None
     told = attack.driver.said().count(MISSED)
@@ -179,7 +179,7 @@ def storage(attack: Attack) -> Blow:
     now = time.time()
     disk.enlarge(MORE_MEGABYTES)
     blow = attack.went_on(scene, os.getpid(), f"full for {now - scene.time:.0f} s, which the study said", since=now)
-    attack.until("the study to say it", lambda: FULL in attack.driver.said())
+    attack.until("the study to say so", lambda: FULL in attack.driver.said())
     return blow
 
 
@@ -188,7 +188,7 @@ def storage(attack: Attack) -> Blow:
 
 @kind(times=3, phase="measurements")
 def task(attack: Attack) -> Blow:
-    """A measurement is killed while it runs. If it has just ended, the kill hits an idle process, and nothing restarts."""
+    """A measurement is killed while it runs. If it has just ended, the kill hits an idle process and restarts nothing."""
     from ray.util.state import list_tasks
     from ray.util.state.exception import RayStateApiException
 
@@ -222,7 +222,7 @@ def task(attack: Attack) -> Blow:
 
 @kind(times=1, phase="report")
 def report(attack: Attack) -> Blow:
-    """The driver is killed when it has just written timings.json, and begins to write tables, figures and report."""
+    """The driver is killed after it wrote timings.json, when it begins to write tables, figures and report."""
     told, page = attack.study / "timings.json", attack.study / "report.html"
     before = told.stat().st_mtime_ns if told.exists() else 0
     begun = lambda: told.exists() and told.stat().st_mtime_ns > before  # noqa: E731

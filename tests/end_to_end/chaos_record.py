@@ -18,7 +18,7 @@ RECORD = ROOT / "results" / "chaos" / "runs.json"
 
 
 def require_same(calm: Path, rough: Path) -> str:
-    """Raise ChaosError unless all tables of two studies are equal to the last bit. Returns which tables these are."""
+    """Raise ChaosError if tables of two studies differ in any bit. Return the names of the tables."""
     from pipelines.reporting.same import added, differences  # imported late, because it configures Ray
 
     if wrong := [*differences(calm, rough), *added(calm, rough)]:
@@ -65,7 +65,7 @@ def recoveries(blows: list[Blow]) -> dict[str, dict[str, float]]:
 
 
 def record(blows: list[Blow], about: dict[str, Any], place: Path = RECORD) -> None:
-    """Append a run to the record: when, where, which code, which kinds, and which tables were equal."""
+    """Append a run to the record: its time, machine, commit and kinds, and the tables that were equal."""
     from benchmarks.measure import commit, machine
 
     run = {"when": time.strftime("%Y-%m-%d %H:%M"), "machine": machine(), "commit": commit(), **about,

@@ -48,7 +48,7 @@ def projected(tmp_path_factory):
 
 
 def chart(page, title):
-    """The lines of the chart of one metric: name -> [x, y]. MLflow draws each twice, the second time as a faint band."""
+    """The lines of one metric's chart: name -> [x, y]. MLflow draws each line twice, the second time as a faint band."""
     points = """title => [...document.querySelectorAll('.js-plotly-plot')]
         .filter(plot => plot.data.length && plot.data.every(line => (line.metricKey ?? line.name ?? '').includes(title)))
         .map(plot => plot.data.map(line => [line.name, Array.from(line.x), Array.from(line.y)]))[0]"""
@@ -66,7 +66,7 @@ def test_models_view_lists_runs_with_their_numbers(chrome, projected):
     for column in ("dataset", "model", "sigma", "test_loss", "test_loss_stderr", "train_loss"):
         page.get_by_role("columnheader", name=column, exact=True).first.wait_for()
     assert page.get_by_role("gridcell", name="3.3", exact=True).count() == 1  # UVB's test loss at σ = 0.3
-    assert not [p for p in problems if "Failed to load resource" not in p]  # MLflow's own page asks for a file it lacks
+    assert not [p for p in problems if "Failed to load resource" not in p]  # MLflow's own page asks for a missing file
 
 
 def test_models_view_draws_all_loss_curves_together(chrome, projected):

@@ -1,4 +1,4 @@
-"""What `make chaos` compares, counts and refuses. test_disturbed_studies.py has a short run of it."""
+"""What `make chaos` compares, counts and refuses. test_disturbed_studies.py runs a short chaos."""
 
 import dataclasses
 import json
@@ -45,7 +45,7 @@ def test_require_same_sees_the_last_bit_but_no_run_ids_and_times(tmp_path: Path)
         require_same(calm, tmp_path / "other_run_and_time")
 
 
-def test_require_no_traces_rejects_restarts_unknown_to_models(tmp_path: Path) -> None:
+def test_require_no_traces_rejects_restarts_that_no_model_recorded(tmp_path: Path) -> None:
     model = tmp_path / "digits" / "models" / "a"
     model.mkdir(parents=True)
     (model / "done.json").write_text(json.dumps({"restarts": 1}))
@@ -57,7 +57,7 @@ def test_require_no_traces_rejects_restarts_unknown_to_models(tmp_path: Path) ->
         require_no_traces(tmp_path, blows[:1])
 
 
-def test_moments_cover_every_kind_in_the_order_that_it_needs() -> None:
+def test_moments_cover_every_kind_in_its_order() -> None:
     times = dict.fromkeys(KINDS, 2)
     found = list(moments(times, random.Random(0)))
     assert sorted(name for name, _ in found) == sorted(2 * list(KINDS))
@@ -85,7 +85,7 @@ def test_record_says_kinds_counts_and_equal_tables(tmp_path: Path) -> None:
 
 
 def test_rounds_go_on_after_one_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each round has its own seed. After a failed round the cluster is restarted. The error at the end names that round."""
+    """Each round has its own seed. A failed round restarts the cluster. The error at the end names the failed round."""
     told: list[object] = []
 
     def compare(asked: Chaos, *_: object) -> list[Blow]:
@@ -140,10 +140,10 @@ def set_workers(monkeypatch: pytest.MonkeyPatch, workers: list[Worker]) -> None:
 
 @pytest.mark.parametrize("ended", [False, True])
 def test_blow_counts_only_if_its_model_was_begun_again(attack: Attack, monkeypatch: pytest.MonkeyPatch, ended: bool) -> None:
-    """A blow restarts nothing if its model's training has just ended. The next model then begins as usual."""
+    """If the model's training has just ended, a blow restarts nothing. The next model then begins as usual."""
 
     def felt() -> None:
-        workers[:] = [Worker(felt)]  # it trains the same model again, or the next one
+        workers[:] = [Worker(felt)]  # the new worker trains the same model again, or the next model
         if ended:
             (attack.study / "models" / "a" / "done.json").write_text("{}")
             progress(attack.study, "b")
@@ -173,7 +173,7 @@ def test_disturb_repeats_a_blow_that_came_too_late(attack: Attack, monkeypatch: 
     assert not left
 
 
-def test_chaos_lets_a_stopped_worker_go_on(attack: Attack, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frozen_lets_a_stopped_worker_go_on(attack: Attack, monkeypatch: pytest.MonkeyPatch) -> None:
     stopped = Worker(lambda: progress(attack.study, "a", time=time.time() + 1))
     set_workers(monkeypatch, [stopped])
     blow = KINDS["frozen"].strike(attack)

@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 @dataclass
 class Cluster:
-    """A cluster of one node whose home is a folder here."""
+    """A cluster of one node on this machine. The node's home is a temporary folder."""
 
     yaml: Path
     home: Path
@@ -57,11 +57,10 @@ def local_yaml(folder: Path, port: int, dashboard: int, ray_folder: Path) -> Pat
         "head_setup_commands": [],
     }
     stop, start = config["head_start_ray_commands"]
-    assert stop == "ray stop"  # the test leaves this out, because it would end every Ray on this machine
+    assert stop == "ray stop"  # left out here, because the command would end every Ray on this machine
     start = start.replace("--port=6379 --object-manager-port=8076", f"--port={port} --dashboard-port={dashboard} --num-cpus=2")
     assert str(port) in start
-    # All servers listen only on loopback. The agent needs its own port. If another Ray on this machine used it too, this
-    # Ray would accept no jobs.
+    # All servers listen only on loopback. The agent needs a free port: with the port of another Ray, this Ray accepts no jobs.
     client, agent = free_ports(2)
     start += f" --node-ip-address=127.0.0.1 --temp-dir={ray_folder} --ray-client-server-port={client}"
     start += f" --dashboard-agent-listen-port={agent}"

@@ -24,13 +24,13 @@ from tests.support.marked import MARK, end_marked, marked, titled
 from tests.support.studies import SIZE_ARGUMENTS, study
 
 pytestmark = pytest.mark.slow
-# Without kinds that take a minute or more, and without kills of Ray's two processes, which test_sudden_ends.py tests.
+# "frozen" and "report" take a minute or more. test_sudden_ends.py tests kills of Ray's two processes.
 ONCE = [name for name in KINDS if name not in ("frozen", "report", "raylet", "control_server")]
 
 
 @pytest.fixture(scope="module")
 def two_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder of an undisturbed `studies.study` with two workers. No test may change it."""
+    """The folder of an undisturbed `studies.study` with two workers. No test may change the folder."""
     folder, mark = tmp_path_factory.mktemp("two"), uuid4().hex
     try:
         assert study(folder, mark, "--num-workers", "2").wait(600) == 0, (folder / "out.txt").read_text()
@@ -80,7 +80,7 @@ def test_study_survives_and_ends_the_same(tmp_path: Path, two_workers: Path, mar
     left = [each for each in marked(mark) if each.pid != process.pid]
     began = time.monotonic()
     process.send_signal(signal.SIGINT)
-    assert "worker.py" not in finish(process, rough, code=130)  # this file name is only in Ray's own messages
+    assert "worker.py" not in finish(process, rough, code=130)  # only Ray's own messages contain this file name
     assert time.monotonic() - began < 60
     _, alive = psutil.wait_procs(left, timeout=20)
     assert not alive
@@ -99,13 +99,13 @@ def test_study_survives_and_ends_the_same(tmp_path: Path, two_workers: Path, mar
     assert not (rough / "digits" / "ray").exists()
     assert kept.items() <= contents(rough, "models/*/done.json").items()
     losses = pd.read_parquet(rough / "digits" / "tables" / "losses.parquet")
-    assert len(losses[losses.estimator == "energy"]) == 2 * 2  # two models, two splits
+    assert len(losses[losses.estimator == "energy"]) == 2 * 2  # models, splits
     assert losses[losses.split == "train"].floor.notna().all()
     assert "references" in require_same(quiet / "digits", rough / "digits")
     assert sorted(run_statuses(rough)) == sorted(run_statuses(quiet))  # no run exists twice
     assert set(run_statuses(quiet)) == {"FINISHED"}
 
-    # A further run has nothing left to do.
+    # Another run has no work left.
     before = contents(rough, "models/*/*.json") | contents(rough, "tasks/*/*/*")
     assert "2 of 2 models are trained already" in finish(start(), rough)
     assert contents(rough, "models/*/*.json") | contents(rough, "tasks/*/*/*") == before
@@ -131,7 +131,7 @@ def test_study_skips_damaged_and_refuses_foreign_checkpoints(tmp_path: Path, mar
         time.sleep(0.02)
     killed.send_signal(signal.SIGKILL)
     end_marked(mark)
-    *_, older, newest = states(rough)  # two of one model; three if the kill came while the oldest was removed
+    *_, older, newest = states(rough)  # of one model. A third is left if the kill came while the oldest was removed
     assert older.parents[1] == newest.parents[1]
     damaged = newest / "state.safetensors"
     os.truncate(damaged, damaged.stat().st_size // 2)
@@ -151,7 +151,7 @@ def test_study_skips_damaged_and_refuses_foreign_checkpoints(tmp_path: Path, mar
     (foreign / "state.json").unlink()  # the error message asked for this
     foreign.rename(tmp_path / "removed")
     assert study(rough, mark, "--num-workers", "1").wait(600) == 0, (rough / "out.txt").read_text()
-    assert [name for name in os.listdir(rough / "digits") if name == "ray"] == []
+    assert not (rough / "digits" / "ray").exists()
     require_equal_but_for_rounding(rough, two_workers)
 
 

@@ -32,7 +32,7 @@ def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
 def test_full_disk_loses_nothing(small_disk: SmallDisk, tmp_path: Path, digits: ImageSet) -> None:
     """The disk fills up in mid-training. The training goes on and says why it saves nothing.
 
-    After space is freed, a second run continues it, and ends with the weights of an undisturbed training.
+    After space is freed, a second run continues the training, and ends with the weights of an undisturbed training.
     """
     spec = tiny_spec(digits)
     spec = dataclasses.replace(spec, recipe=dataclasses.replace(spec.recipe, epochs=6))

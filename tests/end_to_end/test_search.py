@@ -26,7 +26,7 @@ from tune_spaces import register_space
 
 @register_space("rates", kind="search")
 def rates(base):
-    "Two learning rates, of which one does badly."
+    "A good learning rate and a bad one."
     recipes = [dataclasses.replace(base.recipe, learning_rate=rate) for rate in (1e-3, 1e-9)]
     return [base.spec("uvb", recipe=recipe) for recipe in recipes]
 

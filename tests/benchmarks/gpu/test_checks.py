@@ -1,4 +1,4 @@
-"""The checks for the GPU, run on a CPU. They pass for right gradients and fail for wrong ones."""
+"""The checks for the GPU, run on a CPU. They pass for right gradients and fail for wrong gradients."""
 
 import pytest
 import torch
@@ -37,7 +37,7 @@ def test_gradients_check_fails_for_a_wrong_gradient(digits, tmp_path, monkeypatc
 
 
 def test_check_that_raises_leaves_settings_as_they_were(digits, tmp_path, monkeypatch):
-    """Otherwise all later measurements would use other arithmetic."""
+    """If the settings changed, all later measurements would use other arithmetic."""
 
     def raises(*_, **__):
         raise RuntimeError("no")

@@ -1,4 +1,4 @@
-"""The GPU script, rehearsed on the CPU: what it trains, measures, records and skips."""
+"""The GPU script on a CPU, with tiny networks: what it trains, measures, records and skips."""
 
 import json
 
@@ -107,7 +107,7 @@ def test_plan_is_the_fastest_that_passed_its_checks(tmp_path, graphed, compiled,
     assert (plan.compile, plan.graph, plan.precision) == ("compile" in best, "graph" in best, "bf16")
 
 
-def test_plan_is_compiled_without_a_graph_where_nothing_was_measured(tmp_path):
+def test_plan_is_compiled_without_a_graph_if_nothing_was_measured(tmp_path):
     ledger = Ledger([tmp_path], "cpu")
     assert run.plan_for("uvb", ledger, "cuda") == Plan(device="cuda", precision="bf16", compile=True)
     ledger.checks = {name: {"ok": True, "machine": "another GPU, torch 1"} for name in ("graphed/uvb", "compiled/uvb")}

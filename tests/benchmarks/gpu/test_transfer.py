@@ -68,7 +68,7 @@ def test_slim_leaves_out_the_largest_arrays(tmp_path, monkeypatch):
     assert {name: array.dtype for name, array in kept.items()} == {"large": torch.float16, "small": torch.float32}
 
 
-def test_merged_rows_of_two_gpus_stand_beside_each_other(tmp_path):
+def test_merged_keeps_the_rows_of_both_gpus(tmp_path):
     old, new = tmp_path / "old.json", tmp_path / "new.json"
     old.write_text(json.dumps([a_row("a", 1.0, "one"), a_row("a", 2.0, "two"), a_row("b", 3.0, "one")]))
     new.write_text(json.dumps([a_row("a", 9.0, "one")]))
