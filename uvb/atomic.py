@@ -1,4 +1,4 @@
-"""Write files and folders atomically: each gets its name only when it is complete."""
+"""Write files and folders atomically: a file or folder gets its name only when it is complete."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ def replacing(target: Path, *, durable: bool = True) -> Iterator[Path]:
     The block makes a file or a folder at that path. An earlier `target` stays in place until the block ends.
 
     Args:
-        durable: wait until the bytes are on the disk, so that a power cut leaves either the old version or the new one.
+        durable: wait until the bytes are on the disk, so that a power cut leaves the old version or the new one.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f"{TEMPORARY}{uuid4().hex}-{target.name[-40:]}")

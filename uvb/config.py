@@ -55,7 +55,7 @@ def config_to_json(config: Config) -> dict[str, Any]:
 
 
 def config_from_json(kind: type[_Config], blob: dict[str, Any]) -> _Config:
-    """The inverse of `config_to_json`. Raises TypeError if the fields are not those of `kind`."""
+    """The inverse of `config_to_json`. Raises TypeError if `kind` has other fields."""
     return kind(**{name: _as_tuples(value) for name, value in blob.items()})
 
 
@@ -66,7 +66,8 @@ def require_config(model: str, config: Any) -> None:
             f"model {model!r}: its config is {config!r}; it must be an instance of a frozen dataclass: @dataclass(frozen=True)"
         )
     try:
-        same = config_from_json(type(config), config_to_json(config)) == config and hash(config) is not None
+        hash(config)  # raises TypeError if a field is mutable
+        same = config_from_json(type(config), config_to_json(config)) == config
     except (TypeError, ValueError):
         same = False
     if not same:

@@ -12,19 +12,21 @@ MOUNT = Path("/sys/fs/cgroup")
 
 
 def at_home(path: str) -> Path:
-    """`path` with ``~`` as the user's home folder. A user without a home has a folder of their own in the temporary one."""
+    """Replace ``~`` in `path` by the user's home folder. Without a home, take the user's folder in the temporary folder."""
     expanded = os.path.expanduser(path)
-    return Path(tempfile.gettempdir()) / f"uvb-{os.getuid()}" / path[2:] if expanded.startswith("~") else Path(expanded)
+    if expanded.startswith("~"):  # the user has no home folder
+        return Path(tempfile.gettempdir()) / f"uvb-{os.getuid()}" / path[2:]
+    return Path(expanded)
 
 
 def usable_cpus() -> int:
-    """The number of CPUs that this process may use: those in its affinity mask, but no more than a container's quota."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, math.floor(min(cpus, cpu_quota()) + 1e-9))
+    """The number of CPUs that this process may use: the CPUs in its affinity mask, but no more than a container's quota."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    return max(1, math.floor(min(cpus, cpu_quota())))
 
 
 def cpu_quota(cgroups: Path = CGROUPS, mount: Path = MOUNT) -> float:
-    """The number of CPUs that control groups (version 1 or 2) allow. It may be a fraction. It is infinite without a limit."""
+    """The number of CPUs that control groups (version 1 or 2) allow. It may be a fraction, and is infinite without a limit."""
     quotas = [math.inf]
     for version, group in _groups("cpu", cgroups, mount):
         try:
@@ -40,7 +42,7 @@ def cpu_quota(cgroups: Path = CGROUPS, mount: Path = MOUNT) -> float:
 
 
 def usable_memory(cgroups: Path = CGROUPS, mount: Path = MOUNT) -> int:
-    """The bytes of memory that this process may use: all of the machine's, or fewer if a container or a shell sets a limit."""
+    """The bytes of memory that this process may use: the machine's, or fewer if a container or a shell sets a limit."""
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     limits += [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
     for version, group in _groups("memory", cgroups, mount):

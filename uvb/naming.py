@@ -1,4 +1,4 @@
-"""Names of data sets. This file imports no torch, unlike `uvb.data`, so that commands parse their options quickly."""
+"""Names of data sets. Unlike `uvb.data`, this file does not import torch, so commands parse their options quickly."""
 
 import re
 

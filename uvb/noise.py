@@ -1,7 +1,7 @@
 """Keyed randomness: a seed and a purpose, such as "noise" at one step, determine the random numbers.
 
-Nothing in this project depends on a global generator. torch's initializers draw from it, but it is then seeded by a key, and
-restored. So every worker draws the same numbers, also after a resume.
+Nothing in this project depends on a global generator, so every worker draws the same numbers, also after a resume. torch's
+initializers do draw from torch's global generator. Our code seeds it by a key before, and restores it afterwards.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ def key_to_seed(seed: int, *purpose: str | int) -> int:
     """A 63-bit seed hashed from the key ``(seed, *purpose)``. Another key gives an unrelated seed.
 
     torch's CPU generator uses only the low 32 bits, so two keys give the same numbers with probability 2⁻³².
-    Among 20,000 keys some two do with probability 5 %.
+    Among 20,000 keys there is such a pair with probability 5 %.
     """
     digest = hashlib.sha256("/".join(str(part) for part in (seed, *purpose)).encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1

@@ -21,7 +21,7 @@ COMPILE_FROM = 900.0  # seconds of training; compiling for a CPU takes up to a m
 
 @dataclass(frozen=True)
 class Plan:
-    """Workers, device, precision, compilation, and CPU threads of each worker. No field says "auto".
+    """Workers, device, precision, compilation, and CPU threads of each worker. Every field is concrete; none is "auto".
 
     With `graph` the forward and the backward pass run as one CUDA graph (`uvb.accelerate.cuda_graph`). This needs a single
     worker. With `products` convolutions of few pixels are computed as matrix products (`uvb.accelerate.products`).
@@ -40,21 +40,20 @@ class Plan:
 
     @staticmethod
     def from_json(blob: Mapping[str, Any]) -> "Plan":
-        """The inverse of `to_json`. Raises UserError if a field is unknown, as in a plan of another version."""
+        """The inverse of `to_json`. Raises `UserError` if a field is unknown, as in a plan of another version."""
         try:
             return Plan(**blob)
         except TypeError as error:
             raise UserError(f"this version cannot read the stored plan ({error}); use --replan to make a new one") from error
 
     def __str__(self) -> str:
-        threads = f", {self.threads} thread{'s' * (self.threads > 1)} each" if self.device == "cpu" else ""
-        workers = f"{self.workers} worker{'s' * (self.workers > 1)}"
-        how = f"{'compiled' if self.compile else 'eager'}{', one CUDA graph' if self.graph else ''}"
-        return f"{workers} on {self.device}{threads}, {self.precision}, {how}"
+        threads = f", {_counted(self.threads, 'thread')} each" if self.device == "cpu" else ""
+        how = ("compiled" if self.compile else "eager") + (", one CUDA graph" if self.graph else "")
+        return f"{_counted(self.workers, 'worker')} on {self.device}{threads}, {self.precision}, {how}"
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of weights and images: float64 for fp64, else float32. bf16 is autocast over float32 weights."""
+        """The dtype of weights and images: float64 for fp64, and otherwise float32. bf16 is autocast over float32 weights."""
         return torch.float64 if self.precision == "fp64" else torch.float32
 
     def require_honourable(self) -> None:
@@ -79,6 +78,10 @@ class Plan:
         """Inside this block, compute as the plan says: in bf16 by autocast, and small convolutions as matrix products."""
         with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.precision == "bf16"), products(self.products):
             yield
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def has_fast_bf16(device: str) -> bool:

@@ -1,4 +1,4 @@
-"""Registries: find models, data sets and the like by name. Other installed packages can add to them by entry points."""
+"""Registries, which find models, data sets and so on by name. Other installed packages can add to them by entry points."""
 
 import importlib
 import pkgutil
@@ -31,7 +31,7 @@ class Registry(Generic[_Thing]):
         self.known[name] = thing
 
     def names(self) -> list[str]:
-        """All names, sorted. They include the names of plug-ins, which are not loaded for this."""
+        """All names, also those of plug-ins that are not loaded yet, sorted."""
         return sorted({*self.known, *self._plugins()})
 
     def get(self, name: str) -> _Thing:
@@ -39,7 +39,7 @@ class Registry(Generic[_Thing]):
         if name not in self.known:
             if name in self._plugins():
                 self.load_plugin(name)
-            else:  # a plug-in may register more names than that of its entry point
+            else:  # a plug-in may register other names than its entry point's
                 self.load_plugins()
         if name not in self.known:
             raise UserError(f"unknown {self.kind} {name!r}; choose one of: {', '.join(self.names())}")
@@ -77,6 +77,6 @@ class Registry(Generic[_Thing]):
 
 
 def import_files(package: str, path: Iterable[str]) -> None:
-    """Import every module of `package`, whose ``__path__`` is `path`. Each module registers its things."""
+    """Import every module of `package`, which has the ``__path__`` `path`. Each module registers its things."""
     for module in pkgutil.iter_modules(path):
         importlib.import_module(f"{package}.{module.name}")

@@ -5,10 +5,10 @@ from pathlib import Path
 
 
 def regular(path: Path) -> Path:
-    """Return `path`, unless something other than a file is there. Reading a pipe may wait for ever; a device may never end.
+    """Return `path` if a file or nothing is there. Reading a pipe may wait for ever, and a device may have no end.
 
     Raises:
-        OSError: it is a folder, a pipe, a socket or a device. Nothing is raised where nothing is there.
+        OSError: the path is a folder, a pipe, a socket or a device.
     """
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "not a regular file", str(path))

@@ -1,4 +1,4 @@
-"""RunSpec: what is trained. A spec is frozen, can be stored as JSON, and is named by its hash."""
+"""RunSpec: what is trained. A spec is frozen, can be stored as JSON, and gets its name from its hash."""
 
 import dataclasses
 import hashlib
@@ -23,7 +23,7 @@ OPTIMIZERS = ("adam", "muon", "muon_conv")
 
 @dataclass(frozen=True)
 class DataRef:
-    """The images: a data set's name, the checksum of its contents, the shape of an image, and how many images train."""
+    """The images: a data set's name, the checksum of its contents, the shape of an image, and the number of training images."""
 
     name: str
     checksum: str
@@ -38,7 +38,7 @@ class Recipe:
     Attributes:
         schedule: the learning rate decays to zero ("cosine"), or not at all ("constant").
         warmup: the learning rate rises over this share of all steps.
-        clip: longer gradients are scaled down to this norm.
+        clip: a gradient of a larger norm is scaled down to this norm.
         ema: the decay of an exponential moving average of the weights. This average becomes the model. 0: no average.
         optimizer: see `uvb.training.optimizers`.
         beta2: Adam remembers the squares of gradients for 1 / (1 - beta2) steps.
@@ -58,20 +58,21 @@ class Recipe:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("learning_rate", "warmup", "clip", "ema", "beta2", "weight_decay"):  # so that 1 and 1.0 hash alike
+        for name in ("learning_rate", "warmup", "clip", "ema", "beta2", "weight_decay"):  # 1 and 1.0 must give the same hash
             object.__setattr__(self, name, float(getattr(self, name)))
-        averaging = f"warmup={self.warmup}, clip={self.clip}, ema={self.ema}"
-        decays = self.weight_decay == 0 or (0 < self.weight_decay < math.inf and self.optimizer == "muon_conv")
         for holds, line in (
             (self.epochs >= 1 and self.batch_size >= 1,
              f"epochs={self.epochs}, batch_size={self.batch_size}; both must be 1 or more"),
-            (self.learning_rate > 0, f"learning rate {self.learning_rate} must be above 0"),
+            (self.learning_rate > 0, f"learning_rate={self.learning_rate}; it must be above 0"),
             (self.schedule in ("constant", "cosine"), f"unknown schedule {self.schedule!r}; choose constant or cosine"),
             (self.optimizer in OPTIMIZERS, f"unknown optimizer {self.optimizer!r}; choose {' or '.join(OPTIMIZERS)}"),
-            (decays, f"weight_decay={self.weight_decay}; it must be 0 or more, and only muon_conv decays weights"),
+            (0 <= self.weight_decay < math.inf, f"weight_decay={self.weight_decay}; it must be 0 or more, and finite"),
+            (self.weight_decay == 0 or self.optimizer == "muon_conv",
+             f"weight_decay={self.weight_decay}; only muon_conv decays weights, so choose 0 for {self.optimizer}"),
             (0 <= self.beta2 < 1, f"beta2={self.beta2}; it must lie in [0, 1), e.g. 0.999"),
-            (0 <= self.warmup <= 1 and self.clip > 0 and 0 <= self.ema < 1,
-             f"{averaging}; warmup must lie in [0, 1], clip above 0, ema in [0, 1)"),
+            (0 <= self.warmup <= 1, f"warmup={self.warmup}; it must lie in [0, 1]"),
+            (self.clip > 0, f"clip={self.clip}; it must be above 0"),
+            (0 <= self.ema < 1, f"ema={self.ema}; it must lie in [0, 1)"),
         ):  # fmt: skip
             if not holds:
                 raise UserError(f"recipe {self.name!r}: {line}")
@@ -79,7 +80,7 @@ class Recipe:
     def changed(self, **changes: Any) -> "Recipe":
         """A copy of this recipe with some fields changed. Its name says which, e.g. ``fast, learning_rate=0.001``.
 
-        The name leaves out epochs and batch size, because tables show them in columns of their own.
+        The name leaves out epochs and batch size, because tables have separate columns for them.
         """
         new = dataclasses.replace(self, **changes)
         named = {k: v for k, v in changes.items() if k not in ("name", "epochs", "batch_size") and v != getattr(self, k)}
@@ -104,12 +105,12 @@ RECIPES = {
     "muon_conv": dataclasses.replace(_FAST, name="muon_conv", learning_rate=4e-3, optimizer="muon_conv"),
 }
 
-# The first specs did not have these fields of a recipe. Their defaults are left out of the hash.
+# Recipes of older specs lack these fields. A field with its default value is left out of the JSON, and so of the hash.
 LATER_FIELDS = {"optimizer": "adam", "beta2": 0.999, "weight_decay": 0.0}
 
 
 class _SpecJson(TypedDict, total=False):
-    """The types of a spec's JSON. `Recipe` has those of the recipe, and each model those of its widths."""
+    """The types of the fields in a spec's JSON. `Recipe` and the models' configs have the other types."""
 
     data: DataRef
     model: str
@@ -155,7 +156,7 @@ class RunSpec:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types. A `clip` of inf becomes null.
 
-        The fields in `LATER_FIELDS` are left out if they have their default value, so that older specs keep their hash.
+        A field in `LATER_FIELDS` is left out if it has its default value, so that older specs keep their hash.
         """
         blob = json.loads(json.dumps(self._fields()))
         for name, usual in LATER_FIELDS.items():
@@ -167,10 +168,10 @@ class RunSpec:
 
     @staticmethod
     def from_json(blob: dict[str, Any]) -> "RunSpec":
-        """The inverse of `to_json`. The config of a model that is not installed here becomes an `UnknownConfig`.
+        """The inverse of `to_json`. Without the model's package, a config other than `Widths` becomes an `UnknownConfig`.
 
         Raises:
-            UserError: a field is missing or unknown, as in a spec of another version, or it is of another type.
+            UserError: a field is missing or unknown, as in a spec of another version, or has another type.
         """
         decoded(blob, _SpecJson, "this version cannot read the stored spec")
         try:
