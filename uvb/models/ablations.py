@@ -1,6 +1,6 @@
-"""Models for open question 1, not in the paper: UVB and DEEN with one part removed or replaced, and a U-Net energy.
+"""Ablations for open question 1, not in the paper: UVB and DEEN with one part removed or replaced, and a U-Net energy.
 
-A model with `match` gets wider until it has as many parameters as UVB (`uvb.models.capacity`).
+A model with `match` gets wider until its parameter count is UVB's (`uvb.models.capacity`).
 """
 
 from dataclasses import dataclass
@@ -72,8 +72,10 @@ class UNetConfig:
 
 
 class UNet(nn.Module):
-    """(B, C, H, W) -> (B, C, H, W). On the way down each level halves the sides by average pooling. On the way up each level
-    doubles the sides, and concatenates the level of the same size from the way down.
+    """A U-Net, (B, C, H, W) -> (B, C, H, W).
+
+    On the way down each level halves the sides by average pooling. On the way up each level doubles the sides, and concatenates
+    the level of the same size from the way down.
     """
 
     def __init__(self, shape: Shape, config: UNetConfig, activation: str) -> None:

@@ -44,10 +44,10 @@ class Energy(Estimator):
         """(B, C, H, W), (B, noise_dim) -> (B,), in nats."""
 
     def gradient(self, y: Tensor, eps: Tensor) -> Tensor:
-        """∇_y f(y), (B, C, H, W). It is computed as the gradient of the sum over the batch, because images do not interact.
+        """∇_y f(y), (B, C, H, W): the gradient of the sum over the batch, because images do not interact.
 
-        The result can be differentiated again with respect to y and the weights, except under `torch.no_grad`. There autograd
-        records no graph of the gradient, which saves memory and time.
+        The result can be differentiated again with respect to y and the weights. Under `torch.no_grad` it cannot, because
+        autograd then records no graph of the gradient. This saves memory and time.
         """
         again = torch.is_grad_enabled()
         if not inside_transform() and (y.device.type == "cpu" or not again):
@@ -85,7 +85,7 @@ class LatentEnergy(Energy):
         """μ_y(z): (B, d_z) -> (B, C, H, W)."""
 
     def sample_latent(self, y: Tensor, eps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """z, μ, λ with z = μ + exp(λ/2) ε, the reparametrization of Eq. 16; each (B, d_z)."""
+        """z, μ and λ, each (B, d_z), with z = μ + exp(λ/2) ε (the reparametrization of Eq. 16)."""
         mu, lam = self.encode(y)
         return mu + torch.exp(0.5 * lam) * eps, mu, lam
 

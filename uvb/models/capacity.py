@@ -72,10 +72,10 @@ def scaled_widths(widths: Any, factor: float) -> Any:
 def matched_widths(model: str, shape: Shape, target: int, start: Any = None) -> Any:
     """The config with which `model` has `target` parameters on images of `shape`, up to `TOLERANCE`.
 
-    Only the fields that the model names in `match` change. If this is one field, it gets the value whose count is nearest to
-    `target`. If there is a second, finer field, the search tries values of that field from its default outwards, between half
-    and twice the default. It stops at the first value at which the first field can come within the tolerance. The count must
-    not fall when a field grows.
+    Only the fields in the model's `match` change. The first field gets the value that brings the count nearest to `target`. If
+    there is a second, finer field, the search tries its values from the default outwards, between half and twice the default.
+    The search stops at the first of these values that lets the count come within the tolerance. The count must not fall when a
+    field grows.
 
     Args:
         start: the config in which the fields change. None: the model's default.
@@ -99,7 +99,7 @@ def matched_widths(model: str, shape: Shape, target: int, start: Any = None) -> 
 
 
 def _fine_variants(entry: Model, start: Config) -> Iterator[list[Config]]:
-    """Yield configs like `start` with other values of the finer field: first the default, then pairs farther and farther away.
+    """Yield configs like `start` with other values of the finer field: first the default, then pairs ever farther from it.
 
     Without a finer field yield only `start`.
     """
@@ -126,7 +126,7 @@ def _nearest(entry: Model, shape: Shape, target: int, config: Config) -> list[tu
     while count(high) < target and high < MOST and count(2 * high) > count(high):
         high *= 2
     above = 1 + bisect_left(range(1, high), target, key=count)
-    values = [value for value in (above - 1, above) if value]
+    values = [value for value in (above - 1, above) if value > 0]
     return [(abs(count(value) / target - 1), value, _with(config, entry.match[0], value)) for value in values]
 
 
@@ -136,9 +136,7 @@ def _first(config: Config, name: str) -> int:
 
 
 def _with(config: Any, name: str, value: int) -> Config:
-    """`config` with the field `name` set to `value`. If the field is a tuple, `value` becomes its first number, and the others
-    change in proportion.
-    """
+    """`config` with the field `name` set to `value`. A tuple's first number becomes `value`; the others scale alike."""
     before = getattr(config, name)
     after = tuple(max(1, round(part / before[0] * value)) for part in before) if isinstance(before, tuple) else value
     changed: Config = replace(config, **{name: after})
@@ -146,12 +144,13 @@ def _with(config: Any, name: str, value: int) -> Config:
 
 
 def default_widths(model: str, shape: Shape) -> Any:
-    """The config of `model` on images of `shape`, matched to UVB's parameter count. On shapes in `keep_on` nothing is matched.
+    """The config of `model` on images of `shape`, matched to UVB's parameter count.
 
-    DEEN keeps the paper's widths on the paper's two image shapes.
+    Without `match`, and on the shapes in `keep_on`, this is the model's default. So DEEN keeps the paper's widths on the two
+    image shapes of the paper.
 
     Raises:
-        UserError: no such model can be built, or no widths come within the tolerance.
+        UserError: the model cannot be built, or no widths come within the tolerance.
     """
     entry = get_model(model)
     if not entry.match or shape in entry.keep_on:
@@ -161,7 +160,7 @@ def default_widths(model: str, shape: Shape) -> Any:
 
 
 def widths_at(model: str, shape: Shape, factor: float) -> Any:
-    """The config with which `model` has as many parameters as UVB has at `factor` times its widths.
+    """The config with which `model` has the parameter count of UVB at `factor` times UVB's widths.
 
     Factor 1 gives `default_widths`. A model without `match` is scaled by `factor`, but its count is not matched.
 

@@ -20,6 +20,7 @@ from uvb.regular import regular
 from uvb.spec import RunSpec
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # dtypes in which weights may be stored
+MATCHING = "use the weights and the spec.json of one training"
 
 
 def save_model(model: Estimator, spec: RunSpec, folder: str | Path, card: dict[str, Any] | None = None) -> Path:
@@ -75,7 +76,7 @@ def _card(folder: str | Path) -> dict[str, Any]:
 def load(folder: str | Path, device: str = "cpu") -> Estimator:
     """Load the estimator (or energy) in `folder`, in evaluation mode. Its attribute `spec` is set.
 
-    Weights that are stored in half precision become float32. There is a warning if the model's code has changed since training.
+    Weights that are stored in half precision become float32. If the model's code has changed since training, this warns.
 
     Raises:
         UserError: the folder holds no model, the weights or σ do not fit the spec, or a weight is not finite.
@@ -100,8 +101,8 @@ def load(folder: str | Path, device: str = "cpu") -> Estimator:
     if broken := [name for name, weight in weights.items() if not bool(weight.isfinite().all())]:
         raise UserError(f"the weights in {folder} are not finite ({broken[0]}); train the model again, at a lower rate")
     sigma = weights.get("sigma")
-    if sigma is not None and not math.isclose(float(sigma), spec.sigma, rel_tol=0.01):  # it may be stored in half precision
-        raise UserError(f"the weights in {folder} have σ = {float(sigma):g}, but its spec.json says {spec.sigma:g}")
+    if sigma is not None and not math.isclose(float(sigma), spec.sigma, rel_tol=0.01):  # σ may be stored in half precision
+        raise UserError(f"the weights in {folder} have σ = {float(sigma):g}, but its spec.json says {spec.sigma:g}; {MATCHING}")
     if code_changed(spec.model, _card(folder).get("code")):
         warnings.warn(f"the code of {spec.model} has changed since {folder} was trained: results may differ", stacklevel=2)
     model.spec = spec
@@ -119,7 +120,7 @@ def _require_fitting(spec: RunSpec, path: Path) -> None:
     """Raise `UserError` unless the file of weights has the tensors and shapes of the spec's model. Read only its header."""
     try:
         with safe_open(regular(path), framework="pt") as file:
-            stored = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  # no mapping
+            stored = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  # not a dict
     except (OSError, SafetensorError) as error:
         raise UserError(f"the weights in {path.parent} cannot be loaded: {str(error).splitlines()[0]}") from error
     try:
@@ -136,7 +137,7 @@ def _require_fitting(spec: RunSpec, path: Path) -> None:
         name = unlike[0]
         raise UserError(
             f"the weights in {path.parent} do not fit its spec.json: {name} is {stored.get(name, 'absent')}, "
-            f"but the spec needs {wanted.get(name, 'none')}"
+            f"but the spec needs {wanted.get(name, 'none')}; {MATCHING}"
         )
 
 

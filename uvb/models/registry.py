@@ -18,8 +18,8 @@ from uvb.noise import key_to_seed
 from uvb.registry import Registry
 from uvb.spec import RunSpec, Shape
 
-_BASES = ("uvb.models.base", "torch.", "builtins", "abc", "typing")  # the code of a model does not include these parents
-# Code that was rewritten but computes the same: old hash -> new hash. Weights that were trained with the old code are valid.
+_BASES = ("uvb.models.base", "torch.", "builtins", "abc", "typing")  # parents from here do not count as a model's code
+# Code that was rewritten but computes the same: old hash -> new hash. Weights from the old code stay valid.
 # 2026-11-30: UVB's energy takes its KL from a method; quadratic energies share a base class.
 _SAME_CODE = {
     "f6bfc28f5fbf": "172df70e16fc",  # uvb
@@ -42,8 +42,8 @@ class Model:
         build: ``(shape, config, activation, sigma) -> Estimator``.
         widths: the default config: the paper's `Widths`, or a frozen dataclass of the model's own.
         objective: the default training objective (`uvb.training.objectives`).
-        match: the config fields to change until the model has as many parameters as UVB (`uvb.models.capacity`): one field, or
-            a coarse and a fine field. Each is a whole number, or a tuple of whole numbers that keeps its proportions.
+        match: the config fields to change until the parameter count is UVB's (`uvb.models.capacity`): one field, or a coarse
+            and a fine field. Each is a whole number, or a tuple of whole numbers that keeps its proportions.
             Empty: the config never changes.
         keep_on: image shapes (C, H, W) on which `match` has no effect.
         code: a hash of the source code of `build`, computed when the model is registered. None: there is no source code.
@@ -68,7 +68,7 @@ class Model:
 
 MODELS: Registry[Model] = Registry("model", "uvb.models")
 model_names = MODELS.names
-"""All registered names, sorted, with those of installed plug-ins."""
+"""All registered names and the names of installed plug-ins, sorted."""
 get_model = MODELS.get
 """The model called `name`, perhaps from a plug-in. Raises `UserError` if there is none."""
 
@@ -76,10 +76,10 @@ get_model = MODELS.get
 def register_model(
     name: str, *, widths: Config, objective: str = "denoise", match: str | tuple[str, ...] = (), keep_on: tuple[Shape, ...] = ()
 ) -> Callable[[Builder], Builder]:
-    """Class or function decorator that registers a model by `name`. The arguments are those of `Model`.
+    """Class or function decorator that registers a model by `name`. `Model` explains the arguments.
 
     A study compares two models image by image only if their parameter counts differ by at most 25 %. For example,
-    ``match="hidden"`` changes the field `hidden` of the config until the model has as many parameters as UVB.
+    ``match="hidden"`` changes the field `hidden` of the config until the parameter count is UVB's.
     """
 
     def add(build: Builder) -> Builder:
@@ -106,10 +106,12 @@ def build_model(spec: RunSpec) -> Estimator:
 def code_changed(model: str, before: str | None) -> bool:
     """Whether the code of `model` has changed since its hash was `before`. Then weights from that time are not valid.
 
-    The result is False if either hash is unknown.
+    If either hash is unknown, the result is False.
     """
     now = get_model(model).code
-    return None not in (before, now) and now not in (before, _SAME_CODE.get(before or ""))
+    if before is None or now is None:
+        return False
+    return now not in (before, _SAME_CODE.get(before))
 
 
 def _code_of(build: Builder) -> str | None:
@@ -127,7 +129,8 @@ def _code_of(build: Builder) -> str | None:
             return None
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef | ast.FunctionDef):
-                node.decorator_list = [] if node in tree.body else node.decorator_list
+                if node in tree.body:
+                    node.decorator_list = []
                 if ast.get_docstring(node) is not None:
                     node.body = node.body[1:] or [ast.Pass()]
         found.append(ast.unparse(tree))

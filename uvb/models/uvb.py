@@ -67,7 +67,7 @@ class UVBLaplaceMatched(UVBLaplace):
 
 @register_model("uvb_mean", widths=PAPER_WIDTHS)
 class UVBMean(UVB):
-    """UVB without sampling: z = μ. The KL term stays. For open question 1, not in the paper."""
+    """UVB without sampling: z = μ. The KL term stays. This ablation for open question 1 is not in the paper."""
 
     def __init__(self, shape: Shape, widths: Widths, activation: str, sigma: float) -> None:
         super().__init__(shape, widths, activation, sigma)
