@@ -1,5 +1,6 @@
 """The batches of a training: the images, their order and their noise. They do not depend on the number of workers."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -19,14 +20,14 @@ class Batch(NamedTuple):
     x: Tensor  # (b, C, H, W), clean images in [0, 1]
     noise: Tensor  # (b, C, H, W), standard normal
     eps: Tensor  # (b, noise_dim), standard normal
-    weight: Tensor  # (b,)
+    weight: Tensor  # (b,), the number of workers / the number of images in the global batch; 0 for padding
 
 
 class Batches:
     """This worker's slices of the global batches of one training.
 
     Every worker draws the noise of the whole batch and takes its slice. So the noise does not depend on the number of workers.
-    The last batch of an epoch is padded with images of zeros, which have weight 0. So shapes never change.
+    The last batch of an epoch is padded with zero images of weight 0. So shapes never change.
     """
 
     def __init__(self, spec: RunSpec, plan: Plan, images: ImageSet, noise_dim: int) -> None:
@@ -34,7 +35,7 @@ class Batches:
         self.spec, self.plan, self.levels, self.noise_dim = spec, plan, images.levels, noise_dim
         self.pixels = rows_on(images.train[: spec.data.train_images], torch.device(plan.device))  # (N, C, H, W) uint8
         self.size = spec.recipe.batch_size
-        self.width = -(-self.size // self.world)  # rounded up: the batch is padded to a multiple of the number of workers
+        self.width = math.ceil(self.size / self.world)  # the batch is padded to a multiple of the number of workers
         self.mine = slice(rank * self.width, (rank + 1) * self.width)
         self.epoch, self.order = -1, torch.empty(0)
 

@@ -25,7 +25,7 @@ from uvb.training.step import gradients_of, prepare
 class Progress:
     """What `fit` yields after every epoch, and about every `pulse_seconds` within an epoch.
 
-    All workers yield at the same steps, so rank 0 can save the state then.
+    All workers yield at the same steps, so rank 0 can save the state there.
 
     Attributes:
         epoch, step: the position of the next step, both counted from 0.
@@ -51,7 +51,7 @@ def fit(spec: RunSpec, plan: Plan, state: TrainState, images: ImageSet, *, pulse
 
     Raises:
         Diverged: the loss is no longer finite. The message says where.
-        UserError: the images are not those of the spec.
+        UserError: the images differ from the spec's images.
     """
     if images.checksum != spec.data.checksum:
         raise UserError(
@@ -69,7 +69,7 @@ def fit(spec: RunSpec, plan: Plan, state: TrainState, images: ImageSet, *, pulse
     averages, probe = Averages(state), Probe(spec, plan, state, images)
     pacer = Pacer(pulse_seconds, torch.device(plan.device))
     if rank:
-        state.step_losses.zero_()  # a loaded state has the sum over all workers, so only rank 0 keeps it
+        state.step_losses.zero_()  # a loaded state has the sums over all workers, so only rank 0 keeps them
 
     while not state.finished:
         batches.begin(state.epoch, state.step)
@@ -78,7 +78,7 @@ def fit(spec: RunSpec, plan: Plan, state: TrainState, images: ImageSet, *, pulse
             loss = gradients(*batches[state.step])
             update(state, steps)
             averages.follow(state.global_step)
-            state.step_losses[state.step] = loss / world  # the weights have a factor `world`, because DDP averages gradients
+            state.step_losses[state.step] = loss / world  # image weights have the factor `world`, because DDP averages
             state.step += 1
             if pacer.due() and state.step < steps:
                 state.seconds += time.monotonic() - started
@@ -97,7 +97,7 @@ def fit(spec: RunSpec, plan: Plan, state: TrainState, images: ImageSet, *, pulse
 
 
 def update(state: TrainState, steps: int) -> None:
-    """Take one optimizer step at the recipe's learning rate, and drop the gradients. `steps` is the length of an epoch."""
+    """Take one optimizer step at the recipe's learning rate, and drop the gradients. An epoch has `steps` steps."""
     recipe = state.spec.recipe
     rate = recipe.learning_rate_at(state.global_step, steps * recipe.epochs)
     for optimizer in state.optimizers:
@@ -108,7 +108,7 @@ def update(state: TrainState, steps: int) -> None:
 
 
 class Averages:
-    """Keeps the exponential moving average of the weights. If the recipe has no average, this does nothing."""
+    """The exponential moving average of the weights. If the recipe has no average, the methods do nothing."""
 
     def __init__(self, state: TrainState) -> None:
         self.decay, self.state = state.spec.recipe.ema, state
@@ -159,7 +159,7 @@ def ema_decay(decay: float, step: int) -> float:
 def gather_losses(state: TrainState) -> float:
     """Sum the workers' shares of `step_losses` on rank 0. Return the epoch's mean loss so far.
 
-    Each step has its own entry in `step_losses`, so the mean does not depend on how often this is called.
+    Each step has its own entry in `step_losses`, so the mean does not depend on how often this function is called.
 
     Raises:
         Diverged: a loss is not finite.

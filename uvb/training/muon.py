@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # Jordan's quintic polynomial moves singular values to about 0.7 to 1.2
-STEPS = 5
+STEPS = 5  # of the Newton-Schulz iteration
 SMALLEST_NORM = 1e-7  # avoids a division by zero, so that a gradient of zero gives a step of zero
 ADAMS_SIZE = 0.2  # the root mean square of Adam's step, divided by the learning rate (Liu et al., 2025)
 
@@ -21,7 +21,7 @@ ADAMS_SIZE = 0.2  # the root mean square of Adam's step, divided by the learning
 class GramMuon(torch.optim.Optimizer):
     """Muon with Nesterov momentum. A weight with more than two axes is flattened to a matrix: first axis by all other axes.
 
-    Steps are scaled to the size of Adam's steps, so both can use the same learning rate. The precision is that of the weights.
+    Steps are scaled to the size of Adam's steps, so both can use the same learning rate. The weights' precision is used.
 
     Args:
         params: weights of two axes or more.

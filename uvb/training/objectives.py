@@ -14,15 +14,16 @@ from uvb.registry import Registry
 class Objective(nn.Module, ABC):
     """A weighted sum of per-image losses of an estimator.
 
-    A subclass defines `per_image(x, noise, eps)`. It takes clean images (B, C, H, W) in [0, 1], standard normal noise of the
-    same shape and ε (B, noise_dim), and returns the losses (B,).
+    A subclass defines `per_image(x, noise, eps)`. This method takes clean images (B, C, H, W) in [0, 1], standard normal noise
+    of the same shape and ε (B, noise_dim), and returns the losses (B,).
 
     Attributes:
         unit: the label of the loss axis in plots.
         of_an_energy: whether the loss contains the energy itself, so that the model must be an energy.
         differentiates_twice: whether the loss of an energy contains ∇_y f. This doubles the cost of a step.
         trains_the_decoder: whether the decoder of a latent model learns to reconstruct.
-        judged_by: the estimator in `uvb.measure.losses.denoisers` with which such a model enters comparisons, if it has it.
+        judged_by: the name of the estimator that stands for the model in comparisons. `uvb.measure.losses.denoisers` lists
+            a model's estimators. If the model lacks this one, `own_estimator` there chooses another.
     """
 
     unit = "loss, E‖x − x̂(y)‖²"
@@ -72,7 +73,8 @@ class ElboY(Objective):
     """-ELBO of the noisy Y, up to a constant (Eq. 14). This is the energy itself."""
 
     model: Energy
-    unit, of_an_energy, differentiates_twice, trains_the_decoder = "−ELBO of Y, nats", True, False, True
+    unit = "−ELBO of Y, nats"
+    of_an_energy, differentiates_twice, trains_the_decoder = True, False, True
 
     def per_image(self, x: Tensor, noise: Tensor, eps: Tensor) -> Tensor:
         return self.model.energy(x + self.model.sigma * noise, eps)
@@ -80,13 +82,14 @@ class ElboY(Objective):
 
 @register_objective("elbo_x")
 class ElboX(Objective):
-    """-ELBO of the clean X under the imaginary noise model (Eq. 10). The noise is not used.
+    """-ELBO of the clean X under the imaginary noise model, up to a constant (Eq. 10). The noise is not used.
 
     A model that is trained by this objective denoises with its encoder and decoder (Sec. 2.2).
     """
 
     model: Energy
-    unit, of_an_energy, differentiates_twice, trains_the_decoder = "−ELBO of X, nats", True, False, True
+    unit = "−ELBO of X, nats"
+    of_an_energy, differentiates_twice, trains_the_decoder = True, False, True
     judged_by = "decoder"
 
     def per_image(self, x: Tensor, noise: Tensor, eps: Tensor) -> Tensor:

@@ -14,12 +14,11 @@ def build_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optim
     - "muon": `torch.optim.Muon` trains the linear layers, and orthogonalizes in bfloat16.
     - "muon_conv": our `uvb.training.muon` also trains convolutions, and computes in the weights' precision.
 
-    With Muon, Adam trains the other parameters, such as biases and layers of one output. Muon's steps are scaled to the size of
+    With Muon, Adam trains the other parameters, such as biases and layers of one output. Muon's steps have the size of
     Adam's (Liu et al., 2025), so both use the same learning rate.
     """
     muons = [p for p in model.parameters() if _by_muon(p, recipe)]
-    theirs = set(muons)
-    adams = [p for p in model.parameters() if p not in theirs]
+    adams = [p for p in model.parameters() if not _by_muon(p, recipe)]
     found: list[torch.optim.Optimizer] = []
     if adams:
         found.append(torch.optim.Adam(adams, lr=recipe.learning_rate, betas=(0.9, recipe.beta2), fused=True))

@@ -1,4 +1,4 @@
-"""Data parallelism: the worker's rank, sums over workers, error messages shared by all workers, and when all workers pause."""
+"""Data parallelism: the worker's rank, sums over workers, shared error messages, and the steps at which all workers pause."""
 
 import time
 
@@ -30,7 +30,7 @@ def first_of_all(line: str) -> str:
 
 
 class Pacer:
-    """Chooses the steps at which all workers pause to synchronize, about every `seconds`.
+    """Choose the steps at which all workers pause to synchronize, about every `seconds`.
 
     At each pause rank 0 tells the others the step of the next pause. Between pauses no worker waits for another.
     """

@@ -16,9 +16,9 @@ PROBE_IMAGES = 1024  # images of each split
 
 
 class Probe:
-    """Measures the averaged weights after each epoch, on fixed images with fixed noise. The images are divided among workers.
+    """Measure the averaged weights after each epoch, on fixed images with fixed noise. The workers share the images.
 
-    It computes the objective on images of both splits, and KL and reconstruction error on the test images. 1,024 images of each
+    The objective is computed on images of both splits, KL and reconstruction error on the test images. 1,024 images of each
     split are enough to compare trainings, but too few to measure the generalization gap. On MNIST at σ = 1 the loss of
     an image has a standard deviation of 6.7, so the difference of the two splits has an error of 0.3.
     """
@@ -31,7 +31,7 @@ class Probe:
         self.test = self._fixed(images.test, count, images.levels)
 
     def _fixed(self, pixels: Tensor, count: int, levels: int) -> tuple[int, list[tuple[Tensor, Tensor, Tensor]]]:
-        """The number of images of all workers, and this worker's in blocks: x and noise (b, C, H, W), ε (b, noise_dim)."""
+        """The number of images of all workers, and this worker's images in blocks: x, noise (b, C, H, W), ε (b, noise_dim)."""
         rank, world = rank_and_world()
         n = min(count, len(pixels))
         x = pixels[torch.randperm(len(pixels), generator=generator(0, "probe"))[:n]].to(self.plan.dtype) / levels
@@ -55,6 +55,6 @@ class Probe:
                     sums[2] += self.model.kl(z, mu, lam).double().sum()
                     squares = (y - self.model.decode(z)).square().double().sum()
                     sums[3] += squares / (2 * self.model.sigma.double() ** 2)
-        counts = (of_train, *[of_test] * 3)
+        counts = (of_train, of_test, of_test, of_test)
         train_probe, loss, kl, recon = (s / n for s, n in zip(sum_over_workers(sums).tolist(), counts, strict=True))
         return (train_probe, loss, kl, recon) if isinstance(self.model, LatentEnergy) else (train_probe, loss, None, None)

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import hashlib
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,8 @@ class EpochMetrics:
     """The numbers of one epoch. A loss is a mean of the training objective.
 
     Attributes:
-        epoch: the number of the epoch, from 0. (In curves.parquet it is from 1.)
-        train_loss: the mean over the epoch's steps, each with the weights of that step.
+        epoch: the epoch's number, counted from 0. curves.parquet counts from 1.
+        train_loss: the mean over the epoch's training images, each with the weights before the step that uses it.
         test_loss: the loss of the averaged weights at the end of the epoch, on fixed test images with fixed noise.
         kl: KL[q(z|y), p(z)] on these test images, in nats. None for a model without an encoder.
         recon: ½‖y-μ_y‖²/σ² on these test images, in nats. None for a model without an encoder.
@@ -56,9 +57,9 @@ class TrainState:
 
     Attributes:
         model: the weights that the optimizers change.
-        averaged: the average of the weights, which is the result. It is `model` itself if the recipe does not average.
+        averaged: the average of the weights, the result of the training. It is `model` itself if the recipe does not average.
         epoch, step: the position of the next step, both counted from 0.
-        step_losses: (steps per epoch,), the mean loss of each batch of this epoch. With several workers each has a share, and
+        step_losses: (steps per epoch,), the mean loss of each batch of this epoch. Each of several workers holds a share, and
             the loss is the sum of the shares.
         seconds: training time so far, without checkpoints and start-up.
     """
@@ -101,7 +102,7 @@ class TrainState:
         return named | {"step_losses": self.step_losses}
 
     def save(self, folder: Path, plan: Plan) -> None:
-        """Write the state to a new `folder`: state.safetensors, and state.json, which has the SHA-256 of both files."""
+        """Write state.safetensors and state.json to `folder`. state.json has the SHA-256 of both files."""
         folder.mkdir(parents=True, exist_ok=True)
         save_file(storable(self.tensors()), folder / "state.safetensors")
         blob = {
@@ -129,7 +130,7 @@ class TrainState:
         header = read_header(folder)
         differing = RunSpec.from_json(header.spec).differences(spec)
         if differing:
-            raise UserError(f"the checkpoint in {folder} belongs to another configuration ({'; '.join(differing)}); remove it")
+            raise UserError(f"the checkpoint in {folder} belongs to another spec ({'; '.join(differing)}); remove the folder")
         if code_changed(spec.model, header.code):
             raise UserError(
                 f"the code of {spec.model} has changed since the checkpoint {folder}; revert the change, or remove the folder"
@@ -138,9 +139,10 @@ class TrainState:
             raise DamagedCheckpoint(f"{folder}: state.safetensors is damaged (its SHA-256 does not match)")
         tensors = load_file(folder / "state.safetensors")  # on the CPU; "cuda" would be the first GPU, not this worker's
         state = TrainState.fresh(spec, plan)
-        own = state.tensors()  # without tensors of the optimizers, which create them at the first step
-        known = {name: tensors[name] for name in tensors if name in own or name.startswith(("model/", "averaged/"))}
-        unlike = sorted(k for k in own.keys() | known if k not in own or k not in known or own[k].shape != known[k].shape)
+        # `state` has no tensors of the optimizers yet, because the first step creates them. So they are not compared.
+        wanted = {name: tensor.shape for name, tensor in state.tensors().items()}
+        stored = {k: v.shape for k, v in tensors.items() if k in wanted or k.startswith(("model/", "averaged/"))}
+        unlike = sorted(name for name in wanted.keys() | stored if wanted.get(name) != stored.get(name))
         if unlike:
             raise UserError(
                 f"the code of {spec.model} has changed since the checkpoint {folder} ({unlike[0]} differs); remove the folder"
@@ -153,7 +155,7 @@ class TrainState:
         return state
 
     def _restore(self, tensors: dict[str, Tensor]) -> None:
-        """Copy the weights, the average and the optimizers' moments from `tensors`. Its names are those of `self.tensors()`."""
+        """Copy the weights, the average and the optimizers' moments from `tensors`, named as in `self.tensors()`."""
         self.model.load_state_dict(_part(tensors, "model/"))
         if self.averaged is not self.model:
             self.averaged.load_state_dict(_part(tensors, "averaged/"))
@@ -162,7 +164,7 @@ class TrainState:
             for key, tensor in _part(tensors, f"{_kind(optimizer)}.").items():
                 moment, name = key.split("/", 1)
                 parameter = parameters[name]
-                # A new plan may have another precision of the weights. Adam's count of steps is always float32.
+                # A new plan may give the weights another precision. Adam's count of steps is always float32.
                 moved = tensor.to(parameter.device, torch.float32 if moment == "step" else parameter.dtype)
                 optimizer.state[parameter][moment] = moved
         self.step_losses.copy_(tensors["step_losses"])
@@ -174,7 +176,7 @@ class DamagedCheckpoint(Exception):
 
 def steps_per_epoch(spec: RunSpec) -> int:
     """The number of optimizer steps in an epoch, including the last, short batch."""
-    return -(-spec.data.train_images // spec.recipe.batch_size)
+    return math.ceil(spec.data.train_images / spec.recipe.batch_size)
 
 
 @dataclass(frozen=True)
@@ -201,7 +203,7 @@ def read_header(folder: Path) -> Header:
     """Read and check the state.json of a checkpoint.
 
     Raises:
-        DamagedCheckpoint: a file is missing, or state.json is altered or not as `TrainState.save` writes it.
+        DamagedCheckpoint: a file is missing, or state.json is not what `TrainState.save` wrote.
     """
     where = f"{folder}: state.json"
     try:

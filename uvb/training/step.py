@@ -22,7 +22,7 @@ def prepare(objective: Objective, plan: Plan, shape: tuple[int, int, int, int]) 
     """Check `objective`, compile it and wrap it for data parallelism, as the plan says.
 
     DDP regroups its gradient buckets after the first backward pass, which changes the order of sums. So this function runs one
-    backward pass in advance. Then a resumed training adds in the same order as one that was never interrupted.
+    backward pass in advance. Then a resumed training adds in the order of an uninterrupted one.
 
     Args:
         shape: (B / workers, C, H, W), the shape of this worker's slice of a batch.
@@ -40,7 +40,7 @@ def prepare(objective: Objective, plan: Plan, shape: tuple[int, int, int, int]) 
             freeze_unused(objective, x)
     except UserError as error:
         wrong = str(error)
-    except Exception as error:  # a bug in the model would occur again at every step and on every worker, so stop now
+    except Exception as error:  # a bug in the model would repeat at every step and on every worker, so stop now
         if isinstance(error, MemoryError | torch.OutOfMemoryError) or re.search("CUDA|CUDNN|CUBLAS|memory", str(error)):
             raise  # the machine may be the cause, so a later attempt may succeed
         reason = f"{type(error).__name__}: {one_line(error)}"
@@ -68,7 +68,7 @@ def prepare(objective: Objective, plan: Plan, shape: tuple[int, int, int, int]) 
 def gradients_of(loss_of: nn.Module, plan: Plan, longest: float = math.inf) -> Gradients:
     """Make a function of a batch that returns the loss and leaves the gradients in ``.grad``, clipped to the norm `longest`.
 
-    It runs as one CUDA graph if the plan says so.
+    The function runs as one CUDA graph if the plan says so.
     """
     trained = [p for p in loss_of.parameters() if p.requires_grad]
 
