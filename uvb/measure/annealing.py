@@ -1,4 +1,7 @@
-"""Estimate log Z of an energy by annealed importance sampling, with bounds on both sides (Neal 2001; Grosse et al. 2015)."""
+"""Estimate log Z = log ∫ exp(-f(y)) dy of an energy f by annealed importance sampling (Neal 2001), with two bounds.
+
+The lower and the upper bound come from annealing in both directions (Grosse et al. 2015).
+"""
 
 import math
 from dataclasses import dataclass
@@ -64,7 +67,7 @@ class Normalizer(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """Positions y, with the value and the gradient of both energies at y."""
+    """Positions y, with value and gradient at y of both energies: the base f₀ and the energy f."""
 
     y: Tensor
     base: tuple[Tensor, Tensor]
@@ -78,15 +81,15 @@ class _Place(NamedTuple):
     def where(self, taken: Tensor, other: "_Place") -> "_Place":
         """Choose for each chain: `self` where `taken`, (B,) bool, is true, and `other` elsewhere."""
         wide = as_images(taken, self.y)
-        (f0, g0), (f, g) = (
-            (torch.where(taken, new[0], old[0]), torch.where(wide, new[1], old[1]))
-            for new, old in ((self.base, other.base), (self.energy, other.energy))
-        )
-        return _Place(torch.where(wide, self.y, other.y), (f0, g0), (f, g))
+
+        def chosen(new: tuple[Tensor, Tensor], old: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+            return torch.where(taken, new[0], old[0]), torch.where(wide, new[1], old[1])
+
+        return _Place(torch.where(wide, self.y, other.y), chosen(self.base, other.base), chosen(self.energy, other.energy))
 
 
 class Annealer:
-    """Moves chains between a normalized base density exp(-f₀) and the density exp(-f).
+    """Move chains between a normalized base density exp(-f₀) and the density exp(-f).
 
     Args:
         base: f₀, a normalized energy.
@@ -98,20 +101,19 @@ class Annealer:
         self.base, self.energy, self.config, self.seed = base, energy, config, seed
 
     @torch.no_grad()
-    def walk(self, y: Tensor, trajectories: int) -> tuple[Tensor, float]:
-        """Walk `trajectories` HMC trajectories in exp(-f) from y (B, C, H, W). Return the last positions and the acceptance."""
-        place, shares = self._at(y), []
+    def walk(self, y: Tensor, trajectories: int) -> Tensor:
+        """Walk `trajectories` HMC trajectories in exp(-f) from y (B, C, H, W). Return the last positions."""
+        place = self._at(y)
         for k in range(trajectories):
-            place, accepted = self._trajectory(place, 1.0, "walk", k)
-            shares.append(accepted)
-        return place.y, sum(shares) / max(1, len(shares))
+            place, _ = self._trajectory(place, 1.0, "walk", k)
+        return place.y
 
     @torch.no_grad()
     def anneal(self, y: Tensor, *, forward: bool) -> tuple[Tensor, float]:
         """Move chains from the base density to exp(-f) if `forward`, and otherwise from exp(-f) to the base density.
 
         Args:
-            y: (B, C, H, W), where the chains start: draws of the density from which they move.
+            y: (B, C, H, W), where the chains start. These must be draws of the density that the chains leave.
 
         Returns:
             Log weights (B,), each an estimate of log Z, and the lowest share of proposals accepted at any temperature.
@@ -122,7 +124,7 @@ class Annealer:
         place, weights, least = self._at(y), torch.zeros(len(y), dtype=torch.float64, device=y.device), 1.0
         for k, (beta, following) in enumerate(zip(path[:-1], path[1:], strict=True)):
             weights += abs(following - beta) * (place.base[0].double() - place.energy[0].double())
-            if k + 1 < len(path) - 1:  # a move at the last temperature would not change the weights
+            if k + 1 < self.config.temperatures:  # a move at the last temperature would not change the weights
                 place, accepted = self._trajectory(place, following, name, k)
                 least = min(least, accepted)
         return weights, least
@@ -161,7 +163,7 @@ def normalizer(base: GaussianFit, energy: Energy, start: Tensor, config: Anneali
 
 
 def combined(forward: Tensor, reverse: Tensor, acceptance: float = 1.0) -> Normalizer:
-    """Compute the estimate and its bounds from the log weights of forward chains (n,) and of reverse chains (m,)."""
+    """Compute log Z and its bounds from the log weights of forward chains (n,) and of reverse chains (m,)."""
     nothing = (math.nan,) * 6
     if acceptance == 0:
         return Normalizer(*nothing, acceptance, "no proposal was accepted at one temperature: take a smaller step")
@@ -172,11 +174,9 @@ def combined(forward: Tensor, reverse: Tensor, acceptance: float = 1.0) -> Norma
     resampled = _estimates(*(w[torch.randint(len(w), (RESAMPLES, len(w)), generator=g)] for w in (forward, reverse)))
     below, above, stderr = torch.stack(resampled).std(1).tolist()
     lower, upper, log_z = torch.cat(_estimates(forward[None], reverse[None])).tolist()
-    apart, allowed = abs(upper - lower), max(TOLERANCE, 3 * math.hypot(below, above))
-    message = "" if apart <= allowed else (
-        f"the bounds of log Z, {lower:.1f} and {upper:.1f}, do not meet: take more temperatures or chains"
-    )  # fmt: skip
-    return Normalizer(log_z, stderr, lower, below, upper, above, acceptance, message)
+    meet = abs(upper - lower) <= max(TOLERANCE, 3 * math.hypot(below, above))
+    apart = f"the bounds of log Z, {lower:.1f} and {upper:.1f}, do not meet: take more temperatures or chains"
+    return Normalizer(log_z, stderr, lower, below, upper, above, acceptance, "" if meet else apart)
 
 
 def _estimates(forward: Tensor, reverse: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -185,8 +185,8 @@ def _estimates(forward: Tensor, reverse: Tensor) -> tuple[Tensor, Tensor, Tensor
     upper = math.log(reverse.shape[1]) - (-reverse).logsumexp(1)
     shift = math.log(forward.shape[1] / reverse.shape[1])
     both = torch.cat([forward, reverse], 1)
-    low, high = both.amin(1) - 50, both.amax(1) + 50
-    for _ in range(80):  # bisection: as `middle` grows, `ahead` falls and `back` rises
+    low, high = both.amin(1) - 50, both.amax(1) + 50  # the solution lies between these
+    for _ in range(80):  # bisection to float64's rounding: as `middle` grows, `ahead` falls and `back` rises
         middle = (low + high) / 2
         ahead = torch.sigmoid(forward - middle[:, None] - shift).sum(1)
         back = torch.sigmoid(middle[:, None] - reverse + shift).sum(1)

@@ -29,6 +29,7 @@ def jacobian_asymmetry(model: Estimator, y: Tensor) -> Mean:
         apart += (forward - backward).double().square().flatten(1).sum(1).cpu() / PROBES
         size += forward.double().square().flatten(1).sum(1).cpu() / PROBES
     ratio = float(apart.mean() / size.mean())
+    # For an exact energy `apart` is 0, so clamping avoids 0 / 0.
     noise = (apart / apart.mean().clamp(min=1e-300) - size / size.mean()).std() / math.sqrt(len(y))
     value = math.sqrt(ratio) / 2
     return Mean(value, value * float(noise) / 2)

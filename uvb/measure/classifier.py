@@ -1,4 +1,4 @@
-"""A small classifier of clean images. It finds the class of each jump, to count how many classes a chain visits."""
+"""A small classifier of clean images. It finds the class of each jump, to count the classes that a chain visits."""
 
 import torch
 from torch import Tensor, nn
@@ -9,13 +9,14 @@ from uvb.noise import generator, key_to_seed
 
 BATCH, EVALUATION_BATCH = 128, 1000
 LEARNING_RATE = 2e-3
-NOISE = 0.1  # standard deviation of noise on the training images; with it the classifier suits jumps, which are smoother
+NOISE = 0.1  # standard deviation of noise on training images, so that the classifier also suits jumps, which are smoother
 
 
 class Classifier(nn.Module):
     """(B, C, H, W) in [0, 1] -> (B, classes) logits.
 
-    Three convolutions with 16, 32 and 64 channels, each followed by pooling that halves the sides, and a linear layer.
+    The layers are three convolutions with 16, 32 and 64 channels, and a linear layer. Pooling after each convolution halves
+    the sides.
     """
 
     def __init__(self, shape: tuple[int, int, int], classes: int) -> None:
@@ -36,10 +37,10 @@ class Classifier(nn.Module):
 
 
 def train_classifier(images: Tensor, labels: Tensor, seed: int, *, classes: int | None = None, steps: int = 600) -> Classifier:
-    """Train a classifier on clean images, on their device, with Adam and a one-cycle learning rate, keyed by `seed`.
+    """Train a classifier on clean images by Adam with a one-cycle learning rate. `seed` keys all random numbers.
 
     Args:
-        images: (N, C, H, W), floating point in [0, 1].
+        images: (N, C, H, W), floating point in [0, 1], on the device that trains.
         labels: (N,) int64, 0 to classes - 1.
         classes: number of classes. None: the largest label + 1.
         steps: optimizer steps. On two cores 600 steps take seconds for 8x8 images, and less than a minute for 28x28.

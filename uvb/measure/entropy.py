@@ -12,8 +12,8 @@ def entropy_growth(sigmas: Sequence[float], losses: Sequence[float], dimension: 
 
     dh/ds = E‖∇f‖²/2 = (d/s - L(s)/s²)/2, where s = σ² and L is the loss (Stam 1959; Guo, Shamai and Verdú 2005). If the
     estimator belongs to another density p, the result is the growth of the cross entropy -E log p(y) (Verdú 2010). Between two
-    noise levels log L is interpolated by a cubic in log s. Its slope at a level is that of a parabola through the level and
-    its neighbours.
+    noise levels log L is interpolated by a cubic in log s. At each level the cubic has the slope of the parabola through the
+    level and its neighbours.
 
     Args:
         sigmas: noise levels, ascending.

@@ -53,7 +53,7 @@ def evaluation_images(images: ImageSet, split: str, config: EvalConfig, train_im
     """The images of a split on which every model is measured, uint8 (N, C, H, W).
 
     Args:
-        train_images: the models were trained on this many training images, the first ones. Only these are used. None: all.
+        train_images: use only the first `train_images` training images, on which the models were trained. None: all.
     """
     pool = images.train[:train_images] if split == "train" else images.test
     limit = config.train_images if split == "train" else config.test_images
@@ -61,7 +61,7 @@ def evaluation_images(images: ImageSet, split: str, config: EvalConfig, train_im
 
 
 def evaluation_indices(available: int, split: str, limit: int, seed: int) -> Tensor:
-    """Choose `limit` of the `available` images of a split at random: (limit,) int64, sorted. The first may not be typical."""
+    """Choose `limit` of the `available` images of a split at random: (limit,) int64, sorted. The first may be untypical."""
     return torch.randperm(available, generator=generator(seed, "eval images", split))[:limit].sort().values
 
 
@@ -108,7 +108,7 @@ class NoisyImages:
     def measured(
         self, noise_dim: int, measure: Callable[[Tensor, Tensor, Tensor], Mapping[str, Tensor]], draws: int | None = None
     ) -> dict[str, Tensor]:
-        """Call ``measure(x, y, eps)`` on every block of every noise draw, and collect the tensors (b,) that it returns by name.
+        """Call ``measure(x, y, eps)`` on every block of every noise draw. Collect the tensors (b,) that it returns, by name.
 
         Args:
             draws: the number of noise draws. None: the number in `config`.
@@ -133,17 +133,16 @@ def denoisers(model: Estimator) -> dict[str, Denoiser]:
 
 
 def own_estimator(model: str, offered: Collection[str]) -> str:
-    """The name of the estimator with which `model` enters comparisons, chosen from the names in `offered`.
+    """The name of the estimator that stands for `model` in comparisons, chosen from the names in `offered`.
 
     For an energy this is the estimator of Eq. 3 ("energy"), and for another network its output ("direct"). The σ-VAE is trained
-    only on clean images, so its estimator is decoder(encoder(y)) ("decoder", Sec. 2.2).
+    only on clean images, so its decoder(encoder(y)) ("decoder", Sec. 2.2) stands for it.
     """
     try:
         first = OBJECTIVES.get(get_model(model).objective).judged_by
     except UserError:  # the tables of a model remain after its plug-in was uninstalled
         first = "energy"
-    ranking = dict.fromkeys((first, "energy", "direct", "decoder"))
-    return next((name for name in ranking if name in offered), min(offered))
+    return next((name for name in (first, "energy", "direct", "decoder") if name in offered), min(offered))
 
 
 @torch.no_grad()

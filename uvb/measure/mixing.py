@@ -1,4 +1,4 @@
-"""How well chains mix: which classes their jumps visit, and effective sample size and split-R̂ of scalar summaries (ArviZ)."""
+"""How well chains mix: the classes that jumps visit, and effective sample size and split-R̂ of scalar summaries (ArviZ)."""
 
 import math
 import warnings
@@ -12,11 +12,11 @@ from torch import Tensor
 
 from uvb.errors import UserError
 
-NO_LABEL = -1  # the label of a jump whose chain had diverged
+NO_LABEL = -1  # the label of a jump from a chain that has diverged
 
 
 class MissingArviz(UserError):
-    """ArviZ is not installed. It computes effective sample sizes."""
+    """ArviZ, which computes effective sample sizes, is not installed."""
 
 
 def classes_visited(labels: Tensor, classes: int) -> Tensor:
@@ -30,9 +30,9 @@ def classes_visited(labels: Tensor, classes: int) -> Tensor:
 
 
 def steps_to_visit_all(labels: Tensor, classes: int, steps_between_jumps: int = 1) -> list[int | None]:
-    """The number of steps until each chain has visited every class. None for a chain that never does.
+    """The number of steps until each chain has visited every class. None for a chain that misses one.
 
-    With the default `steps_between_jumps` the result is a number of jumps.
+    With the default `steps_between_jumps` the numbers count jumps.
     """
     complete = classes_visited(labels, classes) == classes  # (T, chains)
     first = complete.int().argmax(0)
@@ -81,7 +81,7 @@ def chain_statistics(series: Tensor, steps_between: int = 1) -> ChainStatistics:
     if not np.ptp(draws, axis=1).all():
         return ChainStatistics(math.nan, math.nan, math.nan, math.nan)
     size = float(arviz.ess(draws, method="mean"))
-    # ArviZ needs two chains for R̂. Splitting here makes two halves also of a single chain.
+    # ArviZ needs two chains for R̂, and the two halves of a single chain are two.
     half = draws.shape[1] // 2
     halves = np.concatenate([draws[:, :half], draws[:, -half:]])
     r_hat = float(arviz.rhat(halves, method="identity")) if half >= 4 else math.nan
@@ -90,7 +90,7 @@ def chain_statistics(series: Tensor, steps_between: int = 1) -> ChainStatistics:
 
 def worst_split_r_hat(series: Tensor) -> float:
     """The largest split-R̂ of N quantities (T, N, chains). It is nan if a quantity of a chain never changes."""
-    return max((chain_statistics(each).split_r_hat for each in series.unbind(1)), key=lambda r: math.inf if r != r else r)
+    return float(np.max([chain_statistics(each).split_r_hat for each in series.unbind(1)]))  # np.max keeps nan
 
 
 def principal_component(images: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ def features(classifier: Classifier, images: Tensor) -> Tensor:
 
 
 class Quality:
-    """Compute the five `MEASURES` of fake features, compared with the features `real` (n, f).
+    """Compute the five `MEASURES` of samples' features ("fake"), compared with the features `real` (n, f) of real images.
 
     The ball of a feature reaches to its k-th nearest neighbour in the same set.
 
@@ -62,16 +62,18 @@ class Quality:
     def _measured(self, fake: Tensor, times: Tensor) -> Tensor:
         """The measures (R, 5) of R bootstrap samples of fake features (m, f). Sample r has feature i ``times[r, i]`` times."""
         distance, apart = torch.cdist(self.real, fake), torch.cdist(fake, fake)  # (n, m), (m, m)
-        precise, inside = (distance <= self.radii_manifold[:, None]).any(0), distance <= self.radii[:, None]
+        precise = (distance <= self.radii_manifold[:, None]).any(0)  # (m,)
+        inside = distance <= self.radii[:, None]  # (n, m)
         rows = []
         for count in times:
             total, drawn = int(count.sum()), count > 0
             # Leave out copies of a point. As neighbours of the point they would shrink its ball.
             radii = _radii(apart[drawn][:, drawn], self.k_manifold)
             recall = (distance[:, drawn] <= radii).any(1).double().mean()
-            density, coverage = int((count * inside.sum(0)).sum()) / (self.k * total), inside[:, drawn].any(1).double().mean()
-            rows.append([self._frechet_distance(fake.repeat_interleave(count, 0)), int((count * precise).sum()) / total, recall,
-                         density, coverage])  # fmt: skip
+            precision = int((count * precise).sum()) / total
+            density = int((count * inside.sum(0)).sum()) / (self.k * total)
+            coverage = inside[:, drawn].any(1).double().mean()
+            rows.append([self._frechet_distance(fake.repeat_interleave(count, 0)), precision, recall, density, coverage])
         return torch.tensor(rows, dtype=torch.float64)
 
     def _frechet_distance(self, fake: Tensor) -> Tensor:

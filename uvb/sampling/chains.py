@@ -13,7 +13,7 @@ NEVER = -1  # the value of `stopped_at` for a chain that has not diverged
 
 
 class WalkState(NamedTuple):
-    """The whole state of B chains. All random numbers are keyed by (seed, step), so a saved state continues bit for bit.
+    """The whole state of B chains. All random numbers are keyed by (seed, step), so a saved state resumes bit for bit.
 
     Attributes:
         y: (B, C, H, W), where the chains are. A chain that diverged stays at its last valid position.
@@ -21,8 +21,7 @@ class WalkState(NamedTuple):
         step: steps taken so far.
         stopped_at: (B,) int64, the step at which a chain diverged, or -1.
         accepted: (B,) int64, proposals accepted so far. 0 for a sampler without a Metropolis test.
-        energy: (B,), f(y). Samplers with a Metropolis test keep it, so that the next step need not compute it again. None: not
-            computed yet.
+        energy: (B,), f(y). Samplers with a Metropolis test keep it for the next step. None: not computed yet.
         gradient: (B, C, H, W), ∇f(y), kept for the same reason.
     """
 
@@ -82,7 +81,7 @@ def held_noise(energy: Energy, n: int, seed: int, like: Tensor) -> Tensor:
 
 
 def advance(state: WalkState, y: Tensor, velocity: Tensor, sigma: Tensor) -> WalkState:
-    """Move chains to (y, velocity). If a chain's new values are not finite or exceed `LARGEST_RMS`, it stops where it was."""
+    """Move chains to (y, velocity). A chain whose new values are not finite or exceed `LARGEST_RMS` stops where it was."""
     step = state.step + 1
     rms = torch.maximum(rms_of(y), rms_of(velocity))
     sound = rms < LARGEST_RMS * sigma.clamp(min=1.0)  # False for nan too

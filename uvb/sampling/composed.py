@@ -14,7 +14,7 @@ from uvb.sampling.chains import begin
 from uvb.sampling.walk_jump import WalkJump, walk_jump
 
 TASKS = ("inpaint", "deblur", "enlarge")
-LEAPFROGS = 7  # with τ = σ/2 about a quarter of the period of directions of scale σ, so draws are nearly independent
+LEAPFROGS = 7  # if τ = σ/2 and f has scale σ, a trajectory is a quarter of a period, so draws are nearly independent
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Restored(NamedTuple):
         y: (T, N, chains, C, H, W), posterior draws of the noisy image.
         x_hat: (T, N, chains, C, H, W), the jumps from these draws. Their mean estimates X, and their spread its uncertainty.
         acceptance: the share of proposals accepted.
-        stopped: how many of all chains diverged.
+        stopped: the number of chains that diverged.
     """
 
     y: Tensor
@@ -116,7 +116,7 @@ def restore(
     energy = Conditioned(prior, measured, many, tau)
     shape = tuple(measured.seen.shape)
     state = begin(len(many), shape, seed, device=observed.device, dtype=observed.dtype)
-    step = 0.5 * (float(energy.sigma) ** -2 + tau**-2) ** -0.5  # half of c^(-1/2), c = 1/σ² + 1/τ² the largest curvature
+    step = 0.5 * (float(energy.sigma) ** -2 + tau**-2) ** -0.5  # half of 1/√c; c = 1/σ² + 1/τ² is the largest curvature
     walk = WalkJump(delta=step, steps_between_jumps=1, jumps=warm_up + draws, sampler="hmc", settings={"leapfrogs": LEAPFROGS},
                     batch=None)  # fmt: skip
     kept: list[tuple[Tensor, Tensor]] = []

@@ -63,7 +63,7 @@ class WalkJump:
 
 
 def walk_at(sigma: float, **changes: Any) -> WalkJump:
-    """A walk with the sampler's usual settings at σ. `changes` replace fields. By default, at σ = 1, it is the paper's walk."""
+    """A walk with the sampler's usual settings at σ. `changes` replace fields. `walk_at(1.0)` is the paper's walk."""
     own = dict(get_sampler(changes.get("sampler", WalkJump.sampler)).settings(sigma))
     settings = {**own, **changes.pop("settings", {})}
     return WalkJump(**{"delta": settings.pop("delta"), "settings": settings, **changes})
@@ -111,10 +111,11 @@ def jump(energy: Energy, state: WalkState, config: WalkJump, seed: int) -> Jump:
 
 
 def walk_jump(energy: Energy, state: WalkState, config: WalkJump, seed: int) -> Iterator[tuple[WalkState, Jump]]:
-    """Walk from `state` (see `uvb.sampling.chains.begin`) to the last jump of `config`. Yield the state and the jump each time.
+    """Walk from `state` to the last jump of `config`. At each jump, yield the state and the `Jump`.
 
-    A walk that continues from the state of an earlier walk gives the same numbers as one long walk. A chain that diverges
-    stops, and ``state.stopped_at`` has the step. The walk ends early, after a jump, if all chains have diverged.
+    `uvb.sampling.chains.begin` makes a first state. A walk that continues from the state of an earlier walk gives the same
+    numbers as one long walk. A chain that diverges stops, and ``state.stopped_at`` has the step. The walk ends early, after a
+    jump, if all chains have diverged.
     """
     last = config.jumps * config.steps_between_jumps
     any_alive = bool(state.alive.any())
@@ -122,4 +123,4 @@ def walk_jump(energy: Energy, state: WalkState, config: WalkJump, seed: int) -> 
         state = walk_step(energy, state, config, seed)
         if state.step % config.steps_between_jumps == 0:
             yield state, jump(energy, state, config, seed)
-            any_alive = bool(state.alive.any())  # checked only at jumps, because this waits for the GPU
+            any_alive = bool(state.alive.any())  # checked only at jumps, because reading it waits for the GPU
