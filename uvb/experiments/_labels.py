@@ -17,7 +17,7 @@ _trained: dict[tuple[str, int, str], Classifier] = {}
 
 
 def labeller(context: Context) -> Classifier | None:
-    """The classifier, trained on clean images with the context's seed. None if the data set has no labels."""
+    """The classifier that is trained on clean images with the context's seed. None if the data set has no labels."""
     images, device = context.images, context.plan.device
     if images.train_labels is None or images.test_labels is None:
         return None

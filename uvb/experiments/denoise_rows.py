@@ -1,4 +1,4 @@
-"""Figure 2: a few test images, with noise, x̂(y) and x̂(x̂(y)), the same images for every model. Energies also get samples."""
+"""Figure 2: a few test images x, the noisy y, x̂(y) and x̂(x̂(y)), the same x for every model. Energies also get samples."""
 
 import torch
 from torch import Tensor

@@ -21,7 +21,7 @@ OTHER_DATA = ("digits", "mnist")  # if the model was trained on one of these, re
                      gradients=lambda spec, context: 6 * context.estimates(limit=context.shortened(IMAGES, 50)))  # fmt: skip
 @torch.no_grad()
 def detection(model: Estimator, spec: RunSpec, context: Context) -> Result:
-    """`rows`: [{set, input, energy, auroc, stderr}]. `auroc` says how well f separates test images from those of another set.
+    """`rows`: [{set, input, energy, auroc, stderr}]. `auroc` says how well f separates test images from another set.
 
     - `set`: test images that were changed (transposed, inverted, pixels shuffled), synthetic images (constants, uniform noise),
       or resized images of another data set.
@@ -40,19 +40,19 @@ def detection(model: Estimator, spec: RunSpec, context: Context) -> Result:
         for kind, y in (("noisy", clean + spec.sigma * context.normal(clean, "detection", name)), ("clean", clean)):
             for of, energy in (("model", model), ("exact", exact)):
                 scores[name, kind, of] = _energies(energy, y.to(plan.device), context)
-    rows: list[dict[str, object]] = []
-    for (name, kind, of), outside in scores.items():
-        if name != "test":
-            found = auroc(scores["test", kind, of], outside)
-            rows.append({"set": name, "input": kind, "energy": of, "auroc": found.value, "stderr": found.stderr})
     bad = sorted({name for (name, _, of), values in scores.items() if of == "model" and not bool(values.isfinite().all())})
     message = f"the energy has no finite value on images of: {', '.join(bad)}" if bad else ""
-    rows = [row for row in rows if not (row["energy"] == "model" and (row["set"] in bad or "test" in bad))]
+    rows: list[dict[str, object]] = []
+    for (name, kind, of), outside in scores.items():
+        undefined = of == "model" and (name in bad or "test" in bad)
+        if name != "test" and not undefined:
+            found = auroc(scores["test", kind, of], outside)
+            rows.append({"set": name, "input": kind, "energy": of, "auroc": found.value, "stderr": found.stderr})
     return Result({"sigma": spec.sigma, "images": len(x), "rows": rows, "absent": absent, "message": message})
 
 
 def other_sets(x: Tensor, images: ImageSet, seed: int, data_dir: str) -> tuple[dict[str, Tensor], list[str]]:
-    """Sets of other images, each (n, C, H, W) in [0, 1] like `x`, and the names of the data sets that are not here."""
+    """Sets of other images, each (n, C, H, W) in [0, 1] like `x`, and the names of data sets that this machine lacks."""
     g, (n, channels, height, width) = generator(seed, "other sets"), x.shape
     order = torch.rand(n, 1, height * width, generator=g).argsort(2)
     found = {
@@ -64,9 +64,8 @@ def other_sets(x: Tensor, images: ImageSet, seed: int, data_dir: str) -> tuple[d
     if height == width:
         found["transposed"] = x.transpose(2, 3)
     absent = []
-    for name in OTHER_DATA if images.name in OTHER_DATA else ():
-        if name == images.name:
-            continue
+    others = [name for name in OTHER_DATA if name != images.name] if images.name in OTHER_DATA else []
+    for name in others:
         try:
             other = load_dataset(name, data_dir, download=False)
         except UserError:

@@ -1,4 +1,4 @@
-"""The image quality of jumps, compared with that of real test images and of denoised test images."""
+"""The image quality of jumps, compared with the quality of real test images and of denoised test images."""
 
 from typing import Any
 
@@ -41,8 +41,8 @@ def jump_quality(model: Estimator, spec: RunSpec, context: Context) -> Result:
       converged, jumps would have the same distribution.
 
     The jumps of one chain form a group. The other sets are divided into groups of the same size. If there are too few test
-    images, their sets have fewer groups. Standard errors come from a bootstrap over groups. The features are those of the
-    classifier in `uvb.experiments._labels`.
+    images, their sets have fewer groups. Standard errors come from a bootstrap over groups. The classifier of
+    `uvb.experiments._labels` computes the features.
     """
     assert isinstance(model, Energy)
     classifier = labeller(context)
@@ -65,7 +65,8 @@ def jump_quality(model: Estimator, spec: RunSpec, context: Context) -> Result:
     training = context.images.to_unit(context.images.train[rows].to(context.plan.device))
     quality = Quality(features(classifier, training))
     if len(sets["test images"]) < 2:
-        scalars["message"] += "; " * bool(scalars["message"]) + "there are too few test images for standard errors"
+        few = "there are too few test images for standard errors"
+        scalars["message"] = f"{scalars['message']}; {few}" if scalars["message"] else few
     for name, images in sets.items():
         groups = features(classifier, images.flatten(0, 1)).reshape(*images.shape[:2], -1)
         row: dict[str, Any] = {"images": name, "count": groups.shape[0] * groups.shape[1]}

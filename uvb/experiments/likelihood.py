@@ -11,7 +11,7 @@ from uvb.accelerate.frozen import Frozen
 from uvb.experiments.registry import Context, Result, register_experiment
 from uvb.measure.annealing import Annealer, Annealing, normalizer
 from uvb.measure.gaussian_fit import GaussianFit, fit_gaussian
-from uvb.measure.losses import Mean, clustered_mean
+from uvb.measure.losses import clustered_mean
 from uvb.models.base import Energy, Estimator
 from uvb.noise import generator
 from uvb.sampling.chains import held_noise
@@ -33,7 +33,7 @@ def _gradients(spec: RunSpec, context: Context) -> float:
     return config.chains * (2 * config.gradients + WALK * config.leapfrogs) + 0.5 * images
 
 
-# By default a study measures only the largest noise level. All levels take as long as a search, so they are not a default.
+# By default a study measures only the largest noise level, because all levels would take the time of a search.
 @register_experiment("likelihood_over_sigma", needs="energy", default=False, gradients=_gradients)
 @register_experiment("likelihood", needs="energy", where="largest", gradients=_gradients)
 @torch.no_grad()
@@ -44,9 +44,9 @@ def likelihood(model: Estimator, spec: RunSpec, context: Context) -> Result:
 
     `log_z`, `lower` and `upper` come from annealing in both directions between exp(-f) and the Gaussian with the mean and the
     covariance of Y. The reverse chains begin at noisy training images, and first walk 20 trajectories in exp(-f). `upper` is a
-    bound only if they reach this density. If the bounds do not meet, `message` says so, and the model gets no `nll`.
+    bound only if these chains reach exp(-f). If the bounds do not meet, `message` says so, and the model gets no `nll`.
 
-    `excess` is the model's -log p(y) minus that of the exact density, on the same noisy images. The arrays model, exact and
+    `excess` is the model's -log p(y) minus the exact density's -log p(y), on the same noisy images. The arrays model, exact and
     gaussian, (N,), hold each image's -log p(y), averaged over the noise draws.
     """
     assert isinstance(model, Energy)
@@ -55,28 +55,26 @@ def likelihood(model: Estimator, spec: RunSpec, context: Context) -> Result:
     plan, config, energy = context.plan, annealing_for(spec, context), Frozen(model, context.plan)
     like = torch.zeros(1, device=plan.device, dtype=plan.dtype)
     base = fit_gaussian(context.images, spec.sigma, spec.data.train_images, like)
-    start, _ = Annealer(base, energy, config, context.seed).walk(_noisy_training(spec, context, config.chains, like), WALK)
+    start = Annealer(base, energy, config, context.seed).walk(_noisy_training(spec, context, config.chains, like), WALK)
     found = normalizer(base, energy, start, config, context.seed)
     values = _values(energy, base, spec, context)
-    log_z = None if found.message else found.log_z
     rows, arrays, d = [], {}, math.prod(spec.data.shape)
-    for name, each in values.items():
-        known = name != "model" or log_z is not None
-        nll = each + (log_z or 0.0) if name == "model" else each
-        mean = clustered_mean(nll)
-        stderr = math.hypot(mean.stderr, found.stderr) if name == "model" else mean.stderr
-        shown = Mean(mean.value, stderr) if known else None
-        rows.append({"density": name, "nll": shown and shown.value, "stderr": shown and shown.stderr,
-                     "bits": shown and shown.value / d / math.log(2)})  # fmt: skip
-        if known:
+    for name, energies in values.items():
+        row: dict[str, Any] = {"density": name, "nll": None, "stderr": None, "bits": None}
+        log_z, error = (found.log_z, found.stderr) if name == "model" else (0.0, 0.0)  # the others are normalized
+        if name != "model" or not found.message:
+            nll = energies + log_z
+            mean = clustered_mean(nll)
+            row |= {"nll": mean.value, "stderr": math.hypot(mean.stderr, error), "bits": mean.value / d / math.log(2)}
             arrays[name] = nll.mean(1)
+        rows.append(row)
     scalars: dict[str, Any] = {
         "sigma": spec.sigma, "rows": rows, "images": len(values["exact"]), "draws": values["exact"].shape[1],
         "chains": config.chains, "temperatures": config.temperatures, "gradients": 2 * config.chains * config.gradients,
         "message": found.message, "excess": None, "excess_stderr": None,
         **{k: v if math.isfinite(v) else None for k, v in found._asdict().items() if k != "message"},
     }  # fmt: skip
-    if log_z is not None:
+    if not found.message:
         excess = clustered_mean(arrays["model"] - arrays["exact"])
         scalars |= {"excess": excess.value, "excess_stderr": math.hypot(excess.stderr, found.stderr)}
     else:

@@ -28,7 +28,7 @@ GRID: Grid = {
     "baoab_metropolis": [{"delta": d, "friction": 1.0} for d in (0.2, 0.4, 0.6)],
     "hmc": [{"delta": d, "leapfrogs": 4} for d in (0.2, 0.4, 0.6)],
 }
-SHORT: Grid = {  # for an experiment at all noise levels
+SHORT: Grid = {  # for the experiment `mixing_over_sigma`, which runs at every noise level
     "langevin": [{"delta": 0.2}, {"delta": 0.6}],
     "mala": [{"delta": 0.4}],
     "baoab": [{"delta": d, "friction": 1.0} for d in (0.6, 0.9)],
@@ -63,7 +63,7 @@ def _gradients(spec: RunSpec, context: Context, grid: Grid) -> float:
     return sum(map(len, grid.values())) * chains * context.shortened(GRADIENTS, least=80)
 
 
-# One experiment tries all settings at the largest noise level, the other tries a few at every level. Neither is a default.
+# `mixing` tries all settings at the largest noise level, `mixing_over_sigma` a few at every level. Neither runs by default.
 register_experiment("mixing", needs="energy", where="largest", default=False, gradients=partial(_gradients, grid=GRID))(mixing)
 register_experiment("mixing_over_sigma", needs="energy", default=False, gradients=partial(_gradients, grid=SHORT))(
     partial(mixing, grid=SHORT)

@@ -28,12 +28,12 @@ def mixture(model: Estimator, spec: RunSpec, context: Context) -> Result:
     - `score_error`: E‖s_model(y) - ∇log p(y)‖² with s_model = (x̂ - y)/σ².
 
     Raises:
-        UserError: the images are not those of the data set "mixture".
+        UserError: the images do not come from the data set "mixture".
     """
     images, noisy = context.images, context.noisy(spec)
     if images.checksum != _checksum():
         raise UserError(
-            f"the experiment mixture needs the data set mixture, whose density is known; these images are {images.name!r}"
+            f"the experiment mixture needs the data set mixture, but these images are {images.name!r}; use --dataset mixture"
         )
     truth = true_mixture()
     center = (truth.weights[:, None, None, None] * truth.means).sum(0)  # (C, H, W)

@@ -50,13 +50,15 @@ class Context:
         return max(least, round(count * self.scale))
 
     def estimates(self, split: str = "test", limit: int | None = None) -> int:
-        """The number of estimates x̂(y) that `noisy` needs: one for each image and noise draw, with `limit` one per image."""
-        pool, config = len(self.images.train if split == "train" else self.images.test), self.evaluation
-        chosen = config.train_images if split == "train" else config.test_images
-        return min(limit, pool) if limit else min(chosen or pool, pool) * config.draws
+        """The number of estimates x̂(y) that a measurement takes: one for each noise draw, or with `limit` one an image."""
+        pool = len(self.images.train if split == "train" else self.images.test)
+        if limit:
+            return min(limit, pool)
+        chosen = self.evaluation.train_images if split == "train" else self.evaluation.test_images
+        return min(chosen or pool, pool) * self.evaluation.draws
 
     def noisy(self, spec: RunSpec, split: str = "test", limit: int | None = None) -> NoisyImages:
-        """Images of a split with noise at the spec's σ: those of the loss tables, or at most `limit` images."""
+        """Images of a split with noise at the spec's σ: the images of the loss tables, or at most `limit` images."""
         config = self.evaluation if limit is None else replace(self.evaluation, train_images=limit, test_images=limit)
         return NoisyImages.of(self.images, split, spec.sigma, config, self.plan, spec.data.train_images)
 
@@ -158,6 +160,6 @@ def register_experiment(
 
 
 def experiment_names(*, default_only: bool = False) -> list[str]:
-    """The names of all experiments, in order of registration, with those of installed plug-ins."""
+    """The names of all experiments, also of installed plug-ins, in order of registration."""
     EXPERIMENTS.load_plugins()
     return [e.name for e in EXPERIMENTS.known.values() if e.default or not default_only]

@@ -97,4 +97,4 @@ def picture(measured: Measurement, observed: Tensor, x: Tensor) -> Tensor:
     """Show v as a picture of the size of x. Missing pixels are grey. If v is smaller, its pixels become squares."""
     if observed.shape[2:] != x.shape[2:]:
         observed = torch.nn.functional.interpolate(observed, x.shape[2:], mode="nearest")
-    return torch.where(measured.seen > 0, observed, 0.5 * torch.ones_like(x))
+    return torch.where(measured.seen > 0, observed, 0.5)

@@ -37,8 +37,8 @@ LEAST_DRAWS = 4  # fewer draws say nothing about mixing
 def _gradients(spec: RunSpec, context: Context, sampler: str) -> float:
     walk = walk_at(spec.sigma, sampler=sampler, jumps=context.shortened(JUMPS, least=8))
     jump = walk.steps_between_jumps * walk.gradients_per_step + 2.5  # a jump costs two estimates and an energy
-    named = 2 * context.estimates(limit=context.shortened(ACCURACY_IMAGES, least=100))
-    return context.shortened(CHAINS, least=2) * walk.jumps * jump + named
+    accuracy = 2 * context.estimates(limit=context.shortened(ACCURACY_IMAGES, least=100))
+    return context.shortened(CHAINS, least=2) * walk.jumps * jump + accuracy
 
 
 def walk_jump(model: Estimator, spec: RunSpec, context: Context, sampler: str = "langevin") -> Result:
@@ -49,10 +49,11 @@ def walk_jump(model: Estimator, spec: RunSpec, context: Context, sampler: str = 
     return walked(model, spec, context, walk_at(spec.sigma, sampler=sampler, jumps=context.shortened(JUMPS, least=8)))
 
 
-# The experiment `walk_jump` is the paper's walk, and a default. The experiment of another sampler is `walk_jump_<name>`.
+# The experiment `walk_jump` is the paper's walk, and runs by default. Another sampler's experiment is `walk_jump_<name>`.
 for name in sampler_names():
-    own, papers = f"walk_jump_{name}".removesuffix("_langevin"), name == "langevin"
-    register_experiment(own, needs="energy", where="largest", default=papers, gradients=partial(_gradients, sampler=name))(
+    default = name == "langevin"
+    own = "walk_jump" if default else f"walk_jump_{name}"
+    register_experiment(own, needs="energy", where="largest", default=default, gradients=partial(_gradients, sampler=name))(
         partial(walk_jump, sampler=name)
     )
 
@@ -128,7 +129,7 @@ def trouble(accepted: float | None, stopped: list[int]) -> str:
 def covered(labels: Tensor | None, steps: int, classifier: Classifier | None) -> dict[str, Any]:
     """Statistics of the classes of jumps (T, chains): the classes visited by each chain, and the transitions of all chains.
 
-    `classes_visited` and `steps_to_all` are those of the first chain. Without a classifier all are None.
+    `classes_visited` and `steps_to_all` describe the first chain. Without a classifier all statistics are None.
     """
     if labels is None or classifier is None:
         return {"classes_visited": None, "steps_to_all": None, "transition": None}
