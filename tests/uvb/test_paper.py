@@ -35,7 +35,7 @@ def test_paper_gap_grows_with_the_noise() -> None:
             assert gap[-1] > 4.8
 
 
-def test_paper_numbers_are_those_of_its_text(shared: Path) -> None:
+def test_paper_numbers_agree_with_its_text(shared: Path) -> None:
     """Compare Tables 1 to 5, Remark 4 and Fig. 2's caption."""
     text = (shared / "paper" / "unnormalized_variational_bayes.md").read_text()
 

@@ -10,7 +10,7 @@ from uvb.errors import UserError
 from uvb.plan import Plan, resolve_plan
 
 
-def test_plan_is_refused_where_it_cannot_be_honoured():
+def test_plan_is_refused_where_it_cannot_run():
     if not torch.cuda.is_available():
         with pytest.raises(UserError, match="--replan"):
             Plan(device="cuda").require_honourable()

@@ -1,4 +1,4 @@
-"""What is not a file is refused at once by everything that reads a path of the user's: a pipe could hold it up for ever."""
+"""Every reader of a user's path refuses pipes and devices at once, because reading a pipe could wait for ever."""
 
 import os
 from collections.abc import Callable

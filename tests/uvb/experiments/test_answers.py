@@ -1,4 +1,4 @@
-"""Experiments on energies with known results: rows, attractors, convexity, latents and exact references."""
+"""Experiments on energies with known results: denoised rows, attractors, convexity, latents and exact references."""
 
 import dataclasses
 
@@ -35,7 +35,7 @@ def test_denoise_rows_jump_twice_with_one_epsilon(images: ImageSet) -> None:
 
 
 def test_energies_of_a_gaussian_are_those_by_hand(images: ImageSet) -> None:
-    """With σ² = s² the estimate x̂(y) is the mean, whose energy is 0."""
+    """With σ² = s² the estimate x̂(y) is the mean, and the mean has energy 0."""
     result = run("energies", Gaussian(variance=1.0), images, scale=1.0)
     x = images.test.double() / images.levels
     by_hand = (x - 0.3).square().flatten(1).sum(1) / 2
@@ -163,7 +163,7 @@ def test_score_error_on_training_images_is_the_excess_over_the_floor(digits: Ima
     floor = reference(digits, 1.0, EvalConfig(draws=1), FP64)
     loss = next(r for r in get_experiment("losses").run(model, spec, context).scalars["rows"] if r["split"] == "train")
     assert loss["loss"] - floor.floor == pytest.approx(error["error"], abs=5 * (loss["stderr"] + floor.floor_stderr))
-    assert error["error"] > 20 * (loss["stderr"] + floor.floor_stderr)  # else the tolerance above would be too wide
+    assert error["error"] > 20 * (loss["stderr"] + floor.floor_stderr)  # so the tolerance above is much smaller
 
 
 def test_reference_equals_the_losses_of_the_exact_estimator(images: ImageSet) -> None:

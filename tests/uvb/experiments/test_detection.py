@@ -36,7 +36,7 @@ def test_other_sets_looks_for_mnist_in_the_given_folder(images: ImageSet, tmp_pa
 
 
 def test_detection_of_the_exact_energy_is_the_same_in_both_rows(images: ImageSet) -> None:
-    """tiny_spec trains on the first 100 images. Noise is no digit, and a digit's transpose is nearly one."""
+    """tiny_spec trains on the first 100 images. Noise is unlike digits, and a transposed digit is rather like them."""
     rows = run("detection", EmpiricalBayes(images.train[:100], 1.0, levels=images.levels), images).scalars["rows"]
     found = {(row["set"], row["input"], row["energy"]): row["auroc"] for row in rows}
     for (name, kind, of), value in found.items():

@@ -1,4 +1,4 @@
-"""The quality of jumps, on energies whose jumps end at known places."""
+"""The quality of jumps, on energies with known jumps."""
 
 import dataclasses
 import math

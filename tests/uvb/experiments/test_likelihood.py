@@ -19,7 +19,7 @@ class Raised(EmpiricalBayes):
 
 
 class Pit(Gaussian):
-    """An energy that falls without end along its first pixel, so exp(-f) has no integral."""
+    """An energy that falls without end along its first pixel, so the integral of exp(-f) is infinite."""
 
     def energy(self, y: Tensor, eps: Tensor) -> Tensor:
         return super().energy(y, eps) - 2 * y[:, 0, 0, 0].square()

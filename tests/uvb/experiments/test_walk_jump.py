@@ -16,7 +16,7 @@ from uvb.sampling.walk_jump import walk_at
 
 
 @pytest.mark.parametrize("name", ["walk_jump", "walk_jump_baoab"])
-def test_walk_jump_counts_are_those_of_its_labels(images: ImageSet, name: str) -> None:
+def test_walk_jump_counts_agree_with_its_labels(images: ImageSet, name: str) -> None:
     result = run(name, EmpiricalBayes(images.train, 1.0, levels=images.levels), images, scale=0.3)
     values, arrays = result.scalars, result.arrays
     classifier = _labels.labeller(context_of(images))

@@ -1,4 +1,4 @@
-"""log Z by annealing where it is known, and de Bruijn's identity where entropy and loss are known."""
+"""Annealing finds a known log Z, and de Bruijn's identity holds for known entropies and losses."""
 
 import math
 
@@ -73,7 +73,7 @@ def test_log_z_of_a_random_energy_uses_the_held_epsilon() -> None:
 
 
 def test_combined_estimates_log_z_from_gaussian_weights() -> None:
-    """Forward log weights N(c - s²/2, s²) and reverse ones N(c + s²/2, s²) obey Crooks' relation for log Z = c; s = 1."""
+    """Log weights N(c - s²/2, s²) forward and N(c + s²/2, s²) reverse obey Crooks' relation for log Z = c. Here s = 1."""
     g = generator(0, "weights")
     forward, reverse = (5 + sign * 0.5 + torch.randn(4000, generator=g, dtype=torch.float64) for sign in (-1, 1))
     found = combined(forward, reverse[:2000])

@@ -1,4 +1,4 @@
-"""The asymmetry of a Jacobian, on matrices where it is known."""
+"""The asymmetry of a Jacobian, on matrices with a known asymmetry."""
 
 import math
 
@@ -39,7 +39,7 @@ def test_jacobian_asymmetry_of_a_rotation_is_one() -> None:
     assert found.value == pytest.approx(1, abs=1e-12)
 
 
-def test_jacobian_asymmetry_of_a_matrix_is_that_of_its_norms() -> None:
+def test_jacobian_asymmetry_of_a_matrix_is_the_quotient_of_its_norms() -> None:
     matrix = torch.randn(4, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     expected = ((matrix - matrix.T).norm() / (2 * matrix.norm())).item()
     found = jacobian_asymmetry(Linear(matrix), noisy(4000))

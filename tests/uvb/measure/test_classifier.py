@@ -1,4 +1,4 @@
-"""The classifier that names jumps."""
+"""The classifier that finds the class of each jump."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from uvb.errors import UserError
 from uvb.measure.classifier import Classifier, accuracy, train_classifier
 
 
-def test_classifier_names_digits(digits: ImageSet) -> None:
+def test_classifier_finds_the_class_of_digits(digits: ImageSet) -> None:
     assert digits.train_labels is not None
     assert digits.test_labels is not None
     train, test = digits.to_unit(digits.train), digits.to_unit(digits.test)

@@ -1,4 +1,4 @@
-"""AUROC against its definition, and its error against the spread of repeated draws."""
+"""AUROC equals its definition, and its error equals the spread of repeated draws."""
 
 import math
 

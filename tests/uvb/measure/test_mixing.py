@@ -1,4 +1,4 @@
-"""Measures of mixing, on chains whose values are known."""
+"""Measures of mixing, on chains with known values."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Quality measures, on samples whose values are known."""
+"""Quality measures, on samples with known values."""
 
 import math
 

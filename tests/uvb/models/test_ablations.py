@@ -1,4 +1,4 @@
-"""UVB and DEEN with one part taken away, and the U-Net energy: what each computes, and that capacities match."""
+"""UVB and DEEN with one part removed or replaced, and the U-Net energy: what each computes, and its parameter count."""
 
 import pytest
 import torch

@@ -37,7 +37,7 @@ def inputs(noise_dim: int, batch: int = 3):
         ("deen", (3, 32, 32), 36_090_313),
     ],
 )
-def test_parameters_are_those_of_table_1(model, shape, count):
+def test_parameters_are_the_counts_of_table_1(model, shape, count):
     assert parameters(model, shape, default_widths(model, shape)) == count
 
 
@@ -109,7 +109,7 @@ def test_energy_forward_is_y_minus_sigma_squared_times_the_gradient():
     torch.testing.assert_close(model(y, eps), y - 0.7**2 * gradient, rtol=1e-12, atol=1e-12)
 
 
-def test_kl_is_that_of_torch_distributions():
+def test_kl_equals_torch_distributions():
     """Eq. 15."""
     mu, lam = normal((4, 5), 0, "mu").double(), normal((4, 5), 0, "lam").double()
     q = torch.distributions.Normal(mu, torch.exp(lam / 2))

@@ -34,7 +34,7 @@ class Mine(Energy):
 
 
 def test_load_warns_and_resume_refuses_when_the_code_changed(digits, tmp_path, monkeypatch):
-    """A change of comments or layout does not count. After a change of a function, resume refuses, and loading warns."""
+    """A change of comments or layout does not count. After a change of a method, resuming refuses, and loading warns."""
     spec = dataclasses.replace(tiny_spec(digits, "deen"), model="mine")
 
     def write(name: str, code: str) -> None:
@@ -64,7 +64,7 @@ def test_load_warns_and_resume_refuses_when_the_code_changed(digits, tmp_path, m
 
 
 def test_code_hash_is_of_the_class_and_its_parents(monkeypatch):
-    """The decorator's widths and the bases of `uvb` and torch do not count. Without source there is no hash."""
+    """Decorators and the base classes of `uvb` and torch do not count. Without source code there is no hash."""
     codes = {name: get_model(name).code for name in ("uvb", "uvb_mean", "deen", "vae")}
     assert None not in codes.values()
     assert len(set(codes.values())) >= 3
@@ -86,7 +86,7 @@ def test_code_hash_is_of_the_class_and_its_parents(monkeypatch):
 
 
 def test_code_changed_accepts_code_that_was_only_rewritten():
-    """Every new hash in the table belongs to a model of today, and its old hash counts as unchanged."""
+    """Every new hash in `_SAME_CODE` belongs to a current model, and its old hash counts as unchanged."""
     now = {get_model(name).code: name for name in model_names()}
     assert set(_SAME_CODE.values()) <= set(now)
     for before, after in _SAME_CODE.items():

@@ -1,4 +1,4 @@
-"""Every network and energy against the paper's formulas, written out layer by layer as functions of the weights."""
+"""Every network and energy equals the paper's formulas, which are written out here as functions of the weights."""
 
 import math
 
@@ -41,7 +41,7 @@ def decoder(weights, name, z, act):
 
 
 def two_level_unet(w, y, act):
-    """A level of the image's size and one of half that size. The small level's pixels are repeated to join the two."""
+    """A U-Net with a level of the image's size and a level of half this size. Repeating the small level's pixels joins them."""
     high = act(F.conv2d(y, w["g.down.0.weight"], w["g.down.0.bias"], padding=1))
     halves = torch.stack([high[:, :, i : i + 2].mean(2) for i in range(0, high.shape[2], 2)], 2)
     halves = torch.stack([halves[..., j : j + 2].mean(3) for j in range(0, high.shape[3], 2)], 3)

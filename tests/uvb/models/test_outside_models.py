@@ -1,4 +1,4 @@
-"""Models of another package, which have their own config and prior, and are matched to UVB's capacity."""
+"""Models of another package. They have their own config and prior, and are matched to UVB's number of parameters."""
 
 import dataclasses
 import json
@@ -31,7 +31,7 @@ MODULE = "tests.support.outside_models"
 
 @pytest.fixture
 def outside(tmp_path, monkeypatch):
-    """An installed package with one entry point, which names the module of the models. The fixture removes it at the end."""
+    """An installed package. Its one entry point names the module of the models. The fixture removes the module at the end."""
     install(tmp_path, "outside", "outside_of_a_test", "", **{"uvb.models": f"outside = {MODULE}"})
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(MODELS, "known", dict(MODELS.known))
@@ -56,7 +56,7 @@ def test_outside_models_match_uvb_within_one_percent(outside, name, shape):
 
 
 def test_default_widths_counts_the_plugins_own_parameters(outside):
-    """DEEN's formula would be wrong here: this model is DEEN twice, so its widths must be smaller."""
+    """DEEN's parameter count would be wrong here: this model is two DEENs, so its widths must be smaller."""
 
     @register_model("two_deens", widths=Widths((128, 256, 512), 100), match=("conv", "hidden"))
     class TwoDeens(DEEN):
@@ -96,8 +96,8 @@ def test_spec_outlives_the_package_of_its_model(outside, digits, monkeypatch):
         build_model(stranger)
 
 
-def test_kl_of_a_mixture_prior_is_that_of_the_integral(outside):
-    """In one dimension the mean estimate over z ~ q equals ∫ q log q/p on a grid within five standard errors."""
+def test_kl_of_a_mixture_prior_is_the_integral(outside):
+    """In one dimension the mean of the estimates over z ~ q equals ∫ q log q/p, within five standard errors."""
     model = get_model("uvb_mixture").build((1, 8, 8), Widths((2,), 3, 1, 4), "silu", 1.0).double()
     mu, lam = torch.tensor([[0.7]], dtype=torch.float64), torch.tensor([[-1.0]], dtype=torch.float64)
     q, normal = torch.distributions.Normal(mu, torch.exp(lam / 2)), torch.distributions.Normal

@@ -1,4 +1,4 @@
-"""Posterior sampling given a measurement, against the closed form on a Gaussian mixture."""
+"""Posterior sampling given a measurement, compared with the closed form on a Gaussian mixture."""
 
 import pytest
 import torch

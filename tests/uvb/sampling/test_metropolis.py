@@ -90,12 +90,12 @@ def test_acceptance_rate_rises_to_one_with_smaller_steps(sampler: str) -> None:
     assert rates[0] > 0.98
     assert rates[1] > 0.5
     assert rates[-1] == 0
-    assert torch.equal(state.y, start.y), "a chain whose proposals are all rejected stays where it is"
+    assert torch.equal(state.y, start.y), "a chain stays where it is if all its proposals are rejected"
 
 
 @pytest.mark.parametrize("sampler", EXACT)
 def test_metropolis_samplers_hold_one_epsilon_for_all_chains_and_steps(sampler: str) -> None:
-    """All chains sample the density of a random energy at one ε, which the seed determines, and jump with that ε."""
+    """The seed determines one ε. All chains sample the density of a random energy at this ε, and jump with it."""
     energy = RandomCenter(1.0)
     eps = held_noise(energy, 3000, 0, torch.zeros(1))
     assert torch.equal(eps, eps[:1].expand_as(eps))

@@ -1,4 +1,4 @@
-"""NEBULA: the gradient flow, on energies whose attractors are known."""
+"""NEBULA: the gradient flow, on energies with known attractors."""
 
 from itertools import pairwise
 

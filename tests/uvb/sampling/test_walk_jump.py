@@ -146,7 +146,7 @@ def test_walk_in_batches_equals_walk_of_all_chains() -> None:
 
 
 class Cliff(Energy):
-    """A quadratic energy with no value past 50."""
+    """A quadratic energy that is nan if a pixel is above 50."""
 
     def energy(self, y: Tensor, eps: Tensor) -> Tensor:
         over = torch.where(y.flatten(1).amax(1) > 50, torch.nan, 1.0)

@@ -18,7 +18,7 @@ MUON = Recipe("m", epochs=1, batch_size=64, learning_rate=1e-2, optimizer="muon_
 
 
 def random_matrix(rows, columns, dtype, falling=0.0):
-    """A random matrix whose singular values fall by `falling` orders of magnitude."""
+    """A random matrix. Its singular values fall by `falling` orders of magnitude."""
     generator = torch.Generator().manual_seed(rows * columns)
     u, _, vh = torch.linalg.svd(torch.randn(rows, columns, generator=generator, dtype=torch.float64), full_matrices=False)
     values = torch.logspace(0, -falling, min(rows, columns), dtype=torch.float64)
@@ -57,7 +57,7 @@ def test_orthogonalized_has_no_scale_and_maps_zero_to_zero():
     ("shape", "falling", "rounding"), [((50, 15488), 0.0, 2e-6), ((500, 100), 1.0, 4e-6), ((50, 2000), 3.0, 1e-3)]
 )
 def test_gram_form_equals_direct_iteration_to_float32_rounding(shape, falling, rounding):
-    """If singular values fall to a thousandth, the Gram form is less exact: their squares are near float32's rounding."""
+    """If singular values fall to a thousandth, the Gram form is less exact, as their squares are near float32's rounding."""
     matrix = random_matrix(*shape, torch.float32, falling=falling)
     apart = (through_gram(matrix) - iterated(matrix)).norm() / iterated(matrix).norm()
     assert float(apart) < rounding
