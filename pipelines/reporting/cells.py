@@ -1,4 +1,4 @@
-"""The report's tables, as rows of cells. A cell has the text that a template prints. No HTML here."""
+"""The report's tables as rows of cells. A cell has the text that a template prints, without HTML."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ DASH = "–"
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell. `quiet` marks a figure that is not of our models: the paper's, or a reference."""
+    """One cell. `quiet` marks what is not a result of our models: the paper's figures, and references."""
 
     text: str
     error: str = ""

@@ -46,11 +46,11 @@ class Found:
 
 
 def build_comparison(study_dirs: Iterable[Path], out: Path) -> Path:
-    """Write a page that compares several studies to `out`, and nothing else. The studies may be copies by `keep.py`."""
-    files = [StudyFiles(Path(d)) for d in study_dirs]
-    names = [f.name for f in files]
-    names = [n if names.count(n) == 1 else f"{n} ({f.root})" for n, f in zip(names, files, strict=True)]
-    studies = [Found(n, f, make_tables(f)) for n, f in zip(names, files, strict=True)]
+    """Compare several studies on a page, the file `out`. No other file is written. The studies may be copies by `keep.py`."""
+    folders = [StudyFiles(Path(study)) for study in study_dirs]
+    names = [files.name for files in folders]
+    names = [name if names.count(name) == 1 else f"{name} ({files.root})" for name, files in zip(names, folders, strict=True)]
+    studies = [Found(name, files, make_tables(files)) for name, files in zip(names, folders, strict=True)]
     losses = pd.concat([study.losses for study in studies], ignore_index=True)
     figures = [inlined(picture) for picture in (*_pairs(studies), *_losses(losses))]
     page = render(
@@ -85,15 +85,15 @@ def _pairs(studies: list[Found]) -> Iterator[Picture]:
     for dataset, several in found.items():
         ends = [end for _, pairs in several for _, at in pairs.groupby(["first", "sigma"]) for end in interval(at)[1:]]
         low, high = min(*ends, 0.0), max(*ends, 0.0)
-        room = 0.06 * (high - low)
+        margin = 0.06 * (high - low)
         for name, pairs in several:
             caption = f"{name}: {dataset}, paired difference of the test losses, 95 % intervals."
-            chart = draw_pairs(pairs, (low - room, high + room), _across([own for _, own in several]))
+            chart = draw_pairs(pairs, (low - margin, high + margin), _across([own for _, own in several]))
             yield Picture(f"{name}_{dataset}_pairs", caption, chart, "paired differences")
 
 
 def _across(tables: list[pd.DataFrame]) -> Ends | None:
-    """The ends of the axis of σ; None where all tables have the same single σ."""
+    """The ends of the axis of σ; None if all tables have the same single σ."""
     levels = [float(sigma) for table in tables for sigma in table["sigma"]]
     return (min(levels), max(levels)) if len(set(levels)) > 1 else None
 

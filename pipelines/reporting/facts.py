@@ -1,4 +1,4 @@
-"""What a report says about a study besides its results: what was run, what is unfinished, its cost and its provenance."""
+"""What a report says about a study besides its results: what was run, warnings, the cost, the provenance."""
 
 from collections.abc import Collection, Mapping
 from operator import itemgetter
@@ -22,21 +22,21 @@ NAMED = 6  # a warning names at most this many models
 
 def lead(models: list[Model]) -> str:
     """The line below the title."""
-    data = sorted({m.spec.data.name for m in models})
-    kinds = {m.spec.model for m in models}
     if not models:
         return "no model is trained yet"
+    data = sorted({m.spec.data.name for m in models})
+    kinds = {m.spec.model for m in models}
     return f"{counted(len(models), 'trained model')} of {counted(len(kinds), 'kind')} on {', '.join(data)}"
 
 
 def unfinished(models: list[Model], asked: Collection[str]) -> str:
-    """A line on models that are not trained to the end: it names those of the last command and counts those of earlier ones."""
+    """A line that names the last command's unfinished models, and counts those of earlier commands; "" if there are none."""
     left = sorted((m for m in models if not m.done), key=lambda m: order(m.spec))
     own = [name_of(m.spec) for m in left if m.spec_id in asked or not asked]
     earlier = len(left) - len(own)
     parts = [", ".join(own), f"{counted(earlier, 'model')} of earlier commands" if earlier else ""]
     told = "; ".join(part for part in parts if part)
-    return f"Not trained to the end, and left out of the tables: {told}." if told else ""
+    return f"The tables leave out models that are not trained to the end: {told}." if told else ""
 
 
 def run_facts(files: StudyFiles) -> list[tuple[str, str]]:
@@ -48,6 +48,7 @@ def run_facts(files: StudyFiles) -> list[tuple[str, str]]:
         for r in (s.recipe for s in specs)
     }
     tasks = sorted(path.name for path in files.root.glob("tasks/*/"))
+    read = "; ".join(line.strip() for line in read_lines(files) if not line.startswith(WARNING))
     facts = {
         "data": {f"{s.data.name}, {'×'.join(map(str, s.data.shape))}, {s.data.train_images:,} training images" for s in specs},
         "models": {label(s.model) for s in specs},
@@ -58,7 +59,7 @@ def run_facts(files: StudyFiles) -> list[tuple[str, str]]:
         "activation": {s.activation for s in specs},
         "seeds": {str(s.seed) for s in specs},
         "plan": {str(Plan.from_json(m.plan)) for m in models if m.plan},
-        "what was read": {"; ".join(line.strip() for line in read_lines(files) if not line.startswith(WARNING))} - {""},
+        "what was read": {read} if read else set(),
         "tasks with results": {f"{name} ({len(files.results(name))})" for name in tasks},
     }
     lists = ("data", "models", "recipe", "plan")  # entries of these contain commas
@@ -66,19 +67,21 @@ def run_facts(files: StudyFiles) -> list[tuple[str, str]]:
 
 
 def read_lines(files: StudyFiles) -> list[str]:
-    """Lines on what was read of the data set, with warnings last. [] for older studies, which have no such record."""
+    """Lines on what was read of the data set, warnings last; [] for an older study, which has no record of this."""
     record = files.study.get("provenance", {}).get("data", {}).get("read")
     try:
         return ReadReport.from_json(record).lines() if record else []
     except UserError as error:
-        raise UserError(f"{files.root / 'study.json'}: its record of what was read is damaged ({error})") from None
+        raise UserError(
+            f"{files.root}/study.json: its record of what was read is damaged ({error}); run the study again"
+        ) from None
 
 
 def _left_out(files: StudyFiles) -> set[str]:
     """Lines on what is in the folder but in no table."""
     images, losses = len(files.superseded), files.left_out("losses")
     found = {f"{counted(images, 'model')} trained on images that have changed since": images,
-             f"the losses of {counted(losses, 'model')}, measured with other settings or of other weights": losses}  # fmt: skip
+             f"the losses of {counted(losses, 'model')}, measured with other settings or other weights": losses}  # fmt: skip
     return {line for line, count in found.items() if count}
 
 
@@ -88,9 +91,9 @@ def undefined(files: StudyFiles) -> list[str]:
     for task in sorted(p.name for p in tasks.iterdir() if p.is_dir()) if tasks.is_dir() else ():
         for model, result in files.of_models(task):
             paths = result.values.get("undefined", ())
-            names = sorted({next(step for step in reversed(path) if isinstance(step, str)) for path in paths})
+            names = sorted({[step for step in path if isinstance(step, str)][-1] for path in paths})  # the last names
             if names:
-                lines.append(f"“{task}” of {name_of(model.spec)} has no number for {', '.join(names)}: it cannot be computed.")
+                lines.append(f"“{task}” of {name_of(model.spec)}: {', '.join(names)} cannot be computed.")
     return lines
 
 
@@ -105,12 +108,12 @@ def cost(timings: Mapping[str, Any]) -> dict[str, Any]:
     bars = [
         {"name": s["name"], "percent": round(100 * s["seconds"] / longest, 1), "time": duration(s["seconds"])} for s in stages
     ]
-    rest = f", of which {100 * (1 - training / total):.0f} % was not training." if training else "."
-    return {"stages": bars, "cost": f"The study took {duration(total)}{rest}"}
+    rest = f" Everything but training took {100 * (1 - training / total):.0f} % of this time." if training else ""
+    return {"stages": bars, "cost": f"The study took {duration(total)}.{rest}"}
 
 
 def provenance(files: StudyFiles) -> list[tuple[str, str]]:
-    """Names and values that say where the study comes from, without what was read: the page shows that elsewhere."""
+    """(name, value) pairs on where the study comes from. Left out is what was read, since `run_facts` has it."""
     blob = dict(files.study.get("provenance", {}))
     if isinstance(blob.get("data"), Mapping):
         blob["data"] = {key: value for key, value in blob["data"].items() if key != "read"}
@@ -137,24 +140,25 @@ def flat(blob: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 
 
 def falling(models: Collection[Model]) -> str:
-    """A warning about trainings whose loss still fell at the end, the largest falls first; "" if there are none."""
-    fell = [(m, share) for m in models if m.done and (share := still_falling(m.curves))]
-    by_name = {
-        f"{label(m.spec.model)} {name_of(m.spec).partition(' ')[2]}": share for m, share in sorted(fell, key=itemgetter(1))
-    }
-    told = [f"{name} by {100 * share:.1f} %" for name, share in sorted(by_name.items(), key=itemgetter(1), reverse=True)]
-    return _some("Trained too briefly: in the last tenth of the training the test loss still fell for", told)
+    """A warning about trainings that ended while their loss still fell, the largest falls first; "" if there are none."""
+    largest: dict[str, float] = {}  # trainings with different recipes may have the same name
+    for model in models:
+        if model.done and (share := still_falling(model.curves)):
+            name = f"{label(model.spec.model)} {name_of(model.spec).partition(' ')[2]}"
+            largest[name] = max(share, largest.get(name, 0.0))
+    told = [f"{name} by {100 * share:.1f} %" for name, share in sorted(largest.items(), key=itemgetter(1), reverse=True)]
+    return _some("Trained too briefly: the test loss still fell in the last tenth of the training ({}).", told)
 
 
 def beaten(losses: pd.DataFrame) -> str:
-    """A warning about models whose test loss is above that of always answering the mean image; "" if there are none."""
+    """A warning about models that have a higher test loss than the mean image; "" if there are none."""
     rows = own_estimator(losses[losses["split"] == "test"]).dropna(subset=["mean_image"])
     rows = rows[rows["loss"] > rows["mean_image"]]
     told = {f"{label(r.model)} at σ = {level(r.sigma)} ({r.loss:.3g} against {r.mean_image:.3g})" for r in rows.itertuples()}
-    return _some("Worse than always answering the mean image:", sorted(told))
+    return _some("Worse than always answering the mean image, by test loss: {}.", sorted(told))
 
 
 def _some(warning: str, told: list[str]) -> str:
-    """A warning that names the first few of `told` and counts the others; "" if `told` is empty."""
+    """The warning, which names the first few of `told` at its {} and counts the others; "" if `told` is empty."""
     more = f" and {counted(len(told) - NAMED, 'other')}" if len(told) > NAMED else ""
-    return f"{warning} {', '.join(told[:NAMED])}{more}." if told else ""
+    return warning.format(f"{', '.join(told[:NAMED])}{more}") if told else ""

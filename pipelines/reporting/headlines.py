@@ -1,4 +1,4 @@
-"""The numbers in each data set's headline, which compares two models. `templates/headline.j2` has the words."""
+"""Compute the numbers of each data set's headline, which compares two models. `templates/headline.j2` has the words."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class Difference:
     mean: float
     low: float
     high: float
-    digits: int  # decimals that its error allows
+    digits: int  # decimals that the error allows
     seeds: int
     spread: float | None  # s.d. over seeds
 
@@ -43,7 +43,7 @@ class Headline:
     difference: Difference
     images: int
     levels: Levels | None
-    conditions: int  # in how many conditions the data set was trained
+    conditions: int  # in how many conditions models were trained on the data set
     others: tuple[Difference, ...]
 
     @property
@@ -77,7 +77,7 @@ def _headline(pairs: pd.DataFrame, test: pd.DataFrame, losses: pd.DataFrame) -> 
     swept = _of(pairs, one, two)
     sigma = float(swept["sigma"].max())
     top, here = swept[swept["sigma"] == sigma], pairs[pairs["sigma"] == sigma]
-    others = [
+    others = [  # each further model minus UVB, or minus DEEN if it has no pair with UVB
         _difference(at)
         for first, second in rest
         if first != one and (second == "uvb" or (first, "uvb") not in rest) and len(at := _of(here, first, second))
@@ -113,7 +113,7 @@ def _levels(pairs: pd.DataFrame) -> Levels | None:
 
 
 def _conditions(losses: pd.DataFrame, row: pd.Series) -> int:
-    """In how many conditions the row's data set was trained."""
+    """In how many conditions models were trained on the row's data set."""
     return losses[losses["dataset"] == row["dataset"]].groupby(CONDITION).ngroups
 
 

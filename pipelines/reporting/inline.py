@@ -33,7 +33,7 @@ class Captions(TypedDict):
 
 @dataclass(frozen=True)
 class Inline:
-    """A figure in the page. `chart` is the description from which a script makes the chart live; "" for an image."""
+    """A figure in the page. The page's script makes a live chart from the description `chart`, which is "" for an image."""
 
     name: str
     caption: str
@@ -62,7 +62,7 @@ def store_figures(folder: Path, figures: dict[str, list[Inline]]) -> None:
 
 
 def stored_figures(folder: Path) -> dict[str, list[Inline]]:
-    """Drawing -> its figures in the folder. A copy made by `keep.py` has no images, so its report shows these figures.
+    """Drawing -> its figures in the folder. A copy made by `keep.py` has no arrays, so its report shows these figures.
 
     Raises:
         UserError: the file of captions is damaged.
@@ -94,6 +94,6 @@ def _vega() -> str:
     except OSError:
         code = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
         packed = gzip.compress(code.encode(), 9, mtime=0)
-        with suppress(UserError):  # if the cache cannot be written, the next report bundles again
+        with suppress(UserError):  # if the cache cannot be written, the next report makes the bundle again
             write(kept, packed)
     return base64.b64encode(packed).decode()

@@ -1,9 +1,8 @@
-"""Tables 2 and 3 as cells: losses over sigma, beside the references. Further tables have the other losses."""
+"""Make the report's tables of losses: Tables 2 and 3 over sigma beside the references, and tables of the other losses."""
 
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from pipelines.reporting.cells import Table, first_row, number, printed, text
@@ -14,16 +13,16 @@ from uvb import paper
 
 # column of losses.parquet -> its heading in a table, and a note that explains it
 REFERENCES = {
-    "nonparametric": ("non-param.", "Non-param.: the training set's exact posterior mean, a reference and not a bound."),
+    "nonparametric": ("non-param.", "Non-param.: the training set's exact posterior mean, which a model may beat."),
     "floor": ("floor", "Floor: the loss of the exact posterior mean on its own training set. Lower losses are due to chance."),
-    "mean_image": ("mean image", "Mean image: always answering the mean of the training images."),
-    "noisy_image": ("y itself", "y itself: answering the noisy image. This loss is σ² times the number of pixels."),
+    "mean_image": ("mean image", "Mean image: the loss of always answering the mean of the training images."),
+    "noisy_image": ("y itself", "y itself: the loss of answering the noisy image, which is σ² times the number of pixels."),
 }
 SPLITS = {"test": ("nonparametric", "mean_image", "noisy_image"), "train": ("floor", "mean_image", "noisy_image")}
 
 
 def loss_tables(losses: pd.DataFrame, asked: Collection[str] = ()) -> list[Table]:
-    """Tables 2 and 3 for each data set's main condition. A row has a sigma, and each model's loss beside the paper's."""
+    """Tables 2 and 3 for each data set's main condition: a row for each sigma, with each model's loss beside the paper's."""
     tables = []
     for dataset, group in over_seeds(own_estimator(main_group(losses, asked))).groupby("dataset"):
         shown = group[group["model"].isin(_swept(group))]
@@ -75,21 +74,19 @@ def _loss_notes(dataset: str, rows: pd.DataFrame, references: Sequence[str], wit
         notes.append(f"Means over {most} seeds." if fewest == most else f"Means over {fewest} to {most} seeds.")
     theirs, ours = dict(paper.SETTINGS.train_images).get(dataset), int(rows["train_images"].iloc[0])
     if with_paper and theirs and theirs != ours:
-        notes.append(f"The paper's models saw {theirs:,} training images, these {ours:,}.")
+        notes.append(f"The paper trained on {theirs:,} images, this study on {ours:,}.")
     return notes
 
 
 def other_losses(losses: pd.DataFrame, asked: Collection[str] = ()) -> list[Table]:
-    """Tables of the losses that the main tables leave out: of models at few noise levels, of decoders, of other recipes."""
+    """Tables of the losses that `loss_tables` leaves out: of models at few noise levels, of decoders, of other recipes."""
     main, own = main_group(losses, asked), own_estimator(losses)
-    kept = {(d, m) for d, g in own[own.index.isin(main.index)].groupby("dataset") for m in _swept(g)}
-    swept = own[
-        own.index.isin(main.index) & np.array([pair in kept for pair in zip(own["dataset"], own["model"], strict=True)], bool)
-    ]
-    others = main[~main.index.isin(swept.index)], losses[~losses.index.isin(main.index)]
+    of_main = own[own.index.isin(main.index)]
+    swept = [row for _, group in of_main.groupby("dataset") for row in group.index[group["model"].isin(_swept(group))]]
+    others = main[~main.index.isin(swept)], losses[~losses.index.isin(main.index)]
     captions = (
-        "Other models and estimators, trained as above.",
-        "Other widths, recipes, activations, batch sizes and training sets.",
+        "Losses of other models and estimators, trained as above.",
+        "Losses with other widths, recipes, activations, batch sizes and training sets.",
     )
     conditions: tuple[list[str], ...] = ([], CONDITION)
     found = zip(captions, conditions, others, strict=True)
@@ -117,5 +114,5 @@ def _long(caption: str, condition: list[str], rows: pd.DataFrame) -> Table:
     head = [names.get(k, k) for k in shown]
     for split, references in splits.items():
         head += [f"{split} loss", *(["paper"] if with_paper else []), *(REFERENCES[name][0] for name in references)]
-    notes = ["energy: y − σ²∇f (Eq. 3); decoder: μ_y(z), z from the encoder; direct: a network's own x̂(y)."]
+    notes = ["Estimators: energy is y − σ²∇f (Eq. 3), decoder is μ_y(z), z from the encoder, direct is a network's own x̂(y)."]
     return Table(caption, head, body, notes=notes, text_columns=3)

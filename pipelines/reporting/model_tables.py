@@ -1,4 +1,4 @@
-"""Tables about the models as cells: capacity, encoder and decoder, mixing, what differs from the paper, speed."""
+"""Make the report's tables about models: capacity, encoder and decoder, mixing, differences from the paper, speed."""
 
 import math
 from collections.abc import Callable, Collection, Iterable
@@ -34,8 +34,8 @@ def capacity(table: pd.DataFrame) -> list[Table]:
                 theirs = known(row.paper_parameters)
                 cells.append(text(f"{theirs / 1e7:.1f} × 10⁷" if theirs else None, quiet=True))
             rows.append(cells)
-        head = ["model", "widths", "parameters", "of UVB's", *(["paper"] if with_paper else [])]
-        caption = f"Capacity: dim(ϑ), the number of parameters, on {dataset} of {group['shape'].iloc[0]} (Table 1)."
+        head = ["model", "widths", "parameters", "relative to UVB", *(["paper"] if with_paper else [])]
+        caption = f"Capacity on {dataset}, with images of {group['shape'].iloc[0]}: the number of parameters, dim(ϑ) (Table 1)."
         notes = ["Widths: convolution channels / hidden layer / latent dimension / decoder layer."]
         tables.append(Table(caption, head, rows, notes=notes, text_columns=2))
     return tables
@@ -47,7 +47,7 @@ def internals_tables(internals: pd.DataFrame, asked: Collection[str] = ()) -> li
     for dataset, group in main_group(internals, asked).groupby("dataset"):
         sigma = group["sigma"].max()
         top = group[(group["sigma"] == sigma) & (group["seed"] == group["seed"].min())]
-        one = f" of seed {top['seed'].iloc[0]}" if group["seed"].nunique() > 1 else ""
+        one = f", models of seed {top['seed'].iloc[0]}" if group["seed"].nunique() > 1 else ""
         models, with_paper = main_models(top), set(top.loc[top["paper_value"].notna(), "model"])
         head, groups, rows = ["quantity"], [("", 1)], []
         for m in models:
@@ -61,8 +61,9 @@ def internals_tables(internals: pd.DataFrame, asked: Collection[str] = ()) -> li
                 cells += [printed(row.get("paper_value"))] if m in with_paper else []
             rows.append(cells)
         notes = [
-            "internals.parquet names these quantities kl_<image that the encoder sees> and recon_<image that the encoder sees>_"
-            "<image that the decoder's mean is compared with>_<half if divided by 2σ², full if by σ²>."
+            "internals.parquet names these quantities kl_<seen> and recon_<seen>_<target>_<factor>. The encoder sees an image "
+            "that is clean or noisy. The decoder's mean is compared with the target, x or y. The factor is half if the squared "
+            "distance is divided by 2σ², and full if it is divided by σ²."
         ]
         caption = f"Encoder and decoder on {dataset} at σ = {level(sigma)}, means over the test set{one} (Tables 4–5)."
         tables.append(Table(caption, head, rows, groups if with_paper else [], notes))
@@ -81,6 +82,7 @@ def describe_quantity(name: str) -> str:
 
 
 def _quantity_order(name: str) -> tuple[int, int, str]:
+    """A sort key: KL first, then squared distances divided by 2σ², then those divided by σ²."""
     return (0 if name.startswith("kl") else 1, 0 if name.endswith("half") else 1, name)
 
 
@@ -98,7 +100,7 @@ def sampling_table(sampling: pd.DataFrame) -> list[Table]:
         ("steps between jumps", lambda r: text(r.steps_per_jump)),
         ("classes visited by the first chain", lambda r: text(r.classes_visited, quiet=_unsure(r))),
         ("its steps to visit all", lambda r: text(r.steps_to_all if pd.notna(r.steps_to_all) else "not all", quiet=_unsure(r))),
-        ("autocorrelation time, jumps", lambda r: number(r.iat)),
+        ("autocorrelation time, in jumps", lambda r: number(r.iat)),
         ("effective sample size per step", lambda r: number(r.ess_per_step)),
         ("split R̂", lambda r: number(r.split_rhat)),
         ("chains that diverged", lambda r: text(f"{r.diverged} of {r.chains}" if r.diverged else "none")),
@@ -109,20 +111,22 @@ def sampling_table(sampling: pd.DataFrame) -> list[Table]:
     conditions = [
         [r.dataset, f"σ = {level(r.sigma)}", *(f"{k.replace('_', ' ')} {getattr(r, k)}" for k in apart)] for r in chains
     ]
-    shared = [name for name in conditions[0] if all(name in names for names in conditions)]  # the caption has it once
+    shared = [name for name in conditions[0] if all(name in names for names in conditions)]  # for the caption
+    told = f": {', '.join(shared)}" if shared else ""
     head = [
         ", ".join([label(r.model), *(name for name in names if name not in shared)])
         for r, names in zip(chains, conditions, strict=True)
     ]
     notes = [
         "The first chain is never restarted. Autocorrelation time, effective sample size and R̂ are over all chains that "
-        "did not diverge. The classes are only as good as the classifier. Its accuracy is measured on x̂(y) of test images. "
-        "Below one half, the classes are grey. Mixing says nothing about quality: jumps that hardly depend on y mix at once."
+        "did not diverge. A classifier assigns the classes. Its accuracy is measured on x̂(y) of test images. If the accuracy "
+        "is below one half, the classes are grey. Mixing says nothing about quality: jumps that hardly depend on y mix at once."
     ]
-    return [Table(f"Mixing of walk-jump sampling{': ' * bool(shared)}{', '.join(shared)}.", ["", *head], rows, notes=notes)]
+    return [Table(f"Mixing of walk-jump sampling{told}.", ["", *head], rows, notes=notes)]
 
 
 def _unsure(row: Any) -> bool:
+    """Whether the classifier is wrong so often that its classes say little."""
     return bool(pd.notna(row.classifier_accuracy) and row.classifier_accuracy < UNSURE)
 
 
@@ -134,7 +138,7 @@ def optimizer(recipe: Recipe) -> str:
 
 
 def difference_tables(models: Iterable[Model]) -> list[Table]:
-    """A table for each data set: the settings in which the paper trained (Sec. 3.1), and ours beside them."""
+    """For each data set, a table of the paper's training settings (Sec. 3.1), with ours beside them."""
     by_data: dict[str, list[Model]] = {}
     for model in models:
         by_data.setdefault(model.spec.data.name, []).append(model)
@@ -145,17 +149,17 @@ def difference_tables(models: Iterable[Model]) -> list[Table]:
             for name, theirs, ours in _settings(dataset, group)
             if ours
         ]
-        caption = f"Settings on {dataset}. Ours are bold if they differ from the paper's."
+        caption = f"Training settings on {dataset}. Ours are bold if they differ from the paper's."
         tables.append(Table(caption, ["setting", "paper", "here"], rows, text_columns=3, wrap=True))
     return tables
 
 
 def _settings(dataset: str, models: list[Model]) -> list[tuple[str, set[Any], set[Any]]]:
-    """Each setting with the paper's values and those of these models."""
+    """Each setting: (name, the paper's values, the values of these models)."""
     theirs, specs = paper.SETTINGS, [m.spec for m in models]
     recipes = {spec.recipe for spec in specs}
     images = dict(theirs.train_images).get(dataset)
-    steps = theirs.epochs * -(-images // theirs.batch_size) if images else "187,600 and 156,400"
+    steps = theirs.epochs * -(-images // theirs.batch_size) if images else "187,600 and 156,400"  # on MNIST and CIFAR-10
     settings: list[tuple[str, Any, Iterable[Any]]] = [
         ("data set", dataset if images else "MNIST, CIFAR-10", [dataset]),
         ("training images", images or "60,000 and 50,000", (s.data.train_images for s in specs)),
@@ -192,5 +196,5 @@ def speed_table(models: Iterable[Model]) -> list[Table]:
         speed = fmean(row["images_per_s"] for m in group for row in m.curves)
         cells = (dataset, label(name), len(group), duration(seconds), f"{speed:,.0f}")
         rows.append([text(cell) for cell in cells])
-    caption = "Means over the trainings of each model. Models that were trained at the same time shared the machine."
-    return [Table(caption, ["data", "model", "models", "time each", "images/s"], rows, text_columns=2)] if rows else []
+    caption = "Training time and speed: means over the trainings of each model. Trainings at the same time shared the machine."
+    return [Table(caption, ["data", "model", "trainings", "time each", "images/s"], rows, text_columns=2)] if rows else []

@@ -12,7 +12,7 @@ def known(value: Any) -> float | None:
 
 
 def decimals(error: float) -> int:
-    """How many decimals to print of a value with this error: as many as show two digits of the error, at most five."""
+    """How many decimals of a value to print: they show two digits of its error, but are at most five. 3 without an error."""
     return max(0, min(5, 1 - math.floor(math.log10(error)))) if math.isfinite(error) and error > 0 else 3
 
 
@@ -42,7 +42,7 @@ def percent(share: Any) -> str | None:
 
 
 def plain(value: float) -> str:
-    """Four digits of a number whose error is not known."""
+    """A number without an error, to four digits."""
     if value == 0 or 1e-3 <= abs(value) < 1e4:
         return f"{value:.4g}".replace("-", "−")
     return (f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.2g}").replace("-", "−")

@@ -19,8 +19,8 @@ from uvb.errors import UserError, one_line
 from uvb.experiments import experiment_names, get_experiment
 
 log = logging.getLogger(__name__)
-SHOWN = 4  # figures of one kind that are shown at first; the others are folded away
-PARTS = {  # the drawings that are in another part of the page than "Figures"
+SHOWN = 4  # figures of a drawing that the page shows at first; a click unfolds the others
+PARTS = {  # part of the page -> its drawings; all other drawings are in the part "figures"
     "found": ("paired_difference", "loss_over_sigma", "legible"),
     "losses": ("generalization_gap", "training_size", "loss_over_capacity"),
 }
@@ -41,11 +41,11 @@ class Section:
 def build_report(study_dir: Path) -> Path:
     """Write `tables/`, `figures/` and `report.html` of the study in `study_dir`, and return the report's path.
 
-    A part without results is left out, and one line names it. In a copy made by `keep.py`, the tables stay as they are, and so
-    do the figures that need arrays.
+    The page leaves out a part that has no results, and names it in one line. In a copy made by `keep.py`, the tables and the
+    figures that need arrays stay as they are.
 
     Raises:
-        UserError: the folder is not a study, one of its files is damaged, or it cannot be written.
+        UserError: the folder is not a study or cannot be written, or one of its files is damaged.
     """
     files = StudyFiles(Path(study_dir))
     tables = make_tables(files) if files.kept else build_tables(files.root)
@@ -77,22 +77,22 @@ def build_report(study_dir: Path) -> Path:
 
 
 def draw_all(study: Study) -> tuple[list[Section], list[str]]:
-    """Draw everything and write the figures to `figures/`. Return the sections, and a line for each drawing without figures."""
+    """Draw all figures and write them to `figures/`. Return the sections, and a line for each drawing that has no figure."""
     sections, missing = [], []
     folder, kept = study.files.root / "figures", study.files.kept
     before = stored_figures(folder) if kept else {}
     whole = all(model.done for model in study.files.asked_models)
     for drawing in drawings():
-        name = f"{drawing.title}{f' ({drawing.paper})' if drawing.paper else ''}"
+        name = f"{drawing.title} ({drawing.paper})" if drawing.paper else drawing.title
         figures: list[Inline] = []
         bare = kept and any(study.of_models(drawing.needs))
-        problem = f"{'no arrays' if bare else 'no results'} of “{drawing.needs}”{'' if bare else _how(drawing.needs, whole)}"
+        problem = f"no arrays of “{drawing.needs}”" if bare else f"no results of “{drawing.needs}”{_how(drawing.needs, whole)}"
         try:
             with matplotlib.rc_context(THEME):
                 figures += map(inlined, drawing.pictures(study))
         except UserError:
             raise
-        except Exception as error:  # odd results of one experiment must not prevent the whole report
+        except Exception as error:  # unexpected results of one experiment must not prevent the report
             problem = f"its results could not be drawn ({type(error).__name__}: {one_line(error)})"
             if not kept:
                 log.warning("%s: %s; its traceback is in %s", drawing.name, problem, log_error(error))
@@ -104,13 +104,13 @@ def draw_all(study: Study) -> tuple[list[Section], list[str]]:
         else:
             missing.append(f"{name}: {problem}.")
     store_figures(folder, {section.name: section.figures for section in sections})
-    if "legible" not in {section.name for section in sections}:  # an old copy, from before there was this drawing
+    if "legible" not in {section.name for section in sections}:  # a copy that is older than this drawing
         sections = [replace(s, part="found", shown=1) if s.name == "denoise_rows" else s for s in sections]
     return sections, missing
 
 
 def _how(experiment: str, whole: bool) -> str:
-    """How to get an experiment's results, if a command makes them. `whole`: every model of the study is trained."""
+    """How to get an experiment's results; "" if `experiment` is not one. `whole`: every model of the study is trained."""
     if experiment not in experiment_names():
         return ""
     if not whole:

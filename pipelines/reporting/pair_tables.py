@@ -1,4 +1,4 @@
-"""Paired differences as cells: UVB minus DEEN, then every other model minus each of them."""
+"""Make the report's tables of paired differences: UVB minus DEEN, then every other model minus each of these two."""
 
 import itertools
 from collections.abc import Collection, Sequence
@@ -12,11 +12,13 @@ from pipelines.reporting.statistics import interval, main_group, main_models
 
 
 def pair_tables(pairs: pd.DataFrame, losses: pd.DataFrame, asked: Collection[str] = ()) -> list[Table]:
-    """UVB - DEEN by sigma and split, then every other model minus each of them on the test set; 95 % intervals."""
+    """UVB - DEEN by sigma and split, then every other model minus UVB and minus DEEN on the test set, with 95 % intervals."""
     found: list[Table] = []
     main = main_group(losses, asked)
     pairs = pairs[pairs["first_id"].isin(set(main["spec_id"]))]  # the second model may have another size
-    means = "Losses are compared image by image, with equal noise. Below zero {} is better. Bold: the interval excludes zero."
+    means = (
+        "Losses are compared image by image, with the same noise. Below zero {} is better. Bold: the interval excludes zero."
+    )
     for dataset, of_main in main.groupby("dataset"):
         tables: list[Table] = []
         group = pairs[pairs["dataset"] == dataset]
@@ -53,7 +55,7 @@ def _seeds(pairs: pd.DataFrame) -> list[str]:
     seeds = pairs.groupby(["first", "second", "split", "sigma"])["seed"].nunique()
     if seeds.max() < 2:
         return []
-    alone = " If there is only one training, they cover images only." if seeds.min() < 2 else ""
+    alone = " The interval of a single training covers images only." if seeds.min() < 2 else ""
     return [f"Means over seeds. The intervals cover images and trainings.{alone}"]
 
 

@@ -16,8 +16,8 @@ from uvb.measure.losses import own_estimator
 from uvb.spec import RunSpec
 
 Z95 = 1.959963984540054  # the normal's 97.5 % quantile
-CLOSE = 1.25  # compare models up to this ratio of parameters: the paper's pairs differ by 12 %, those of a sweep by factors
-OPPONENTS = ("uvb", "deen")  # models are compared with these two
+CLOSE = 1.25  # compare models up to this ratio of parameters; the paper's two models differ by 12 %, a sweep's sizes by more
+OPPONENTS = ("uvb", "deen")  # each model is compared with these two
 
 Measured = tuple[Model, Result]
 
@@ -29,7 +29,7 @@ def pairs(files: StudyFiles) -> pd.DataFrame:
     and DEEN themselves make one pair, UVB - DEEN. If the second model has several sizes, the nearest is taken. The standard
     error is over images: the draws of one image count as one.
     """
-    per_image = lru_cache(maxsize=64)(_per_image)  # many models have the same opponent; the limit keeps memory flat
+    per_image = lru_cache(maxsize=64)(_per_image)  # many models have the same opponent; the limit bounds the memory
     rows = []
     for (a, result_a), (b, result_b) in _partners(list(files.of_models("losses"))):
         ids = {"first_id": a.spec_id, "second_id": b.spec_id, "first": a.spec.model, "second": b.spec.model}

@@ -13,7 +13,7 @@ from uvb.errors import UserError
 from uvb.spec import Shape
 
 CHANNELS_OF_PICTURES = (1, 3)  # grey and colour; images may have other numbers of channels
-OVERVIEW = 280  # an overview of few images is enlarged to about this width, in pixels
+OVERVIEW = 280  # pixels: an overview of few images is enlarged to about this width
 
 
 def to_pil(image: Tensor, zoom: int = 1) -> Image.Image:
@@ -36,7 +36,7 @@ def grid(images: Tensor, columns: int) -> Tensor:
 
 
 def zoom_for(shape: Shape) -> int:
-    """A whole factor that enlarges small images to a legible size."""
+    """A whole factor that enlarges small images to about 56 pixels, a legible size."""
     return max(1, round(56 / max(shape[1:])))
 
 
@@ -55,7 +55,7 @@ def output_folder(path: Path) -> Path:
 
 
 def put(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file by `write`, whole or not at all, and print its path."""
+    """Write the file `path` with the function `write`, whole or not at all, and print the path."""
     with replacing(path, durable=False) as temporary:
         write(temporary)
     print(path)

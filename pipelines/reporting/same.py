@@ -11,13 +11,13 @@ from uvb.errors import UserError
 
 # Two runs with the same results may differ in MLflow's run ids and in times.
 LEFT_OUT = ("run_id", "seconds", "time", "images_per_s")
-NAMED = 3  # name at most this many differing rows of a column
+NAMED = 3  # of a column, at most this many differing rows are named
 
 
 def differences(a: Path, b: Path) -> list[str]:
     """A line for each column in which the tables of two studies differ; [] if all numbers are equal to the last bit.
 
-    Columns that only one study has are left out, since newer versions add columns: see `added`.
+    Columns that only one study has are left out, since newer versions add columns. `added` lists these columns.
 
     Raises:
         UserError: a study has no tables, or a table cannot be read.
@@ -33,7 +33,7 @@ def differences(a: Path, b: Path) -> list[str]:
 
 
 def added(a: Path, b: Path) -> list[str]:
-    """Columns that only one of two studies has, as ``losses.mean_image``."""
+    """Columns that only one of two studies has, such as ``losses.mean_image``."""
     found = []
     for path in sorted((a / "tables").glob("*.parquet")):
         if (b / "tables" / path.name).exists():
@@ -53,7 +53,7 @@ def _of_table(name: str, a: pd.DataFrame, b: pd.DataFrame) -> Iterator[str]:
     """The differences in one table. The table's key tells which rows belong together."""
     key = list(SCHEMAS[name].key) if name in SCHEMAS else ["spec_id"]
     if set(key) - (set(a.columns) & set(b.columns)):
-        yield f"{name}: its rows cannot be matched, since one of the studies lacks a key column ({', '.join(key)})"
+        yield f"{name}: its rows cannot be matched, since one of the studies lacks a column of the key ({', '.join(key)})"
         return
     a, b = a.set_index(key).sort_index(), b.set_index(key).sort_index()
     alone = a.index.symmetric_difference(b.index)

@@ -17,7 +17,8 @@ _TEXT = "spec_id first_id second_id run_id dataset checksum shape model widths r
 _WHOLE = "seed batch_size train_images parameters epochs epoch images steps steps_per_jump chains diverged classes_visited"
 _KINDS = {pa.string(): f"{_TEXT} variant sampler first second", pa.int64(): f"{_WHOLE} steps_to_all"}
 TYPES = {name: kind for kind, names in _KINDS.items() for name in names.split()}
-DESCRIPTION = "dataset model sigma seed recipe activation batch_size train_images widths parameters epochs"  # of each model
+# The columns that describe a model.
+DESCRIPTION = "dataset model sigma seed recipe activation batch_size train_images widths parameters epochs"
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,13 @@ SCHEMAS = {
     # Tables 4 and 5. docs/file_formats.md names the quantities.
     "internals": _schema("spec_id quantity", f"{DESCRIPTION} value stderr? paper_value? run_id?"),
     # One row per epoch, counted from 1. `kl` and `recon` are null for a model without a latent. `train_loss` is a mean over the
-    # epoch, during which the weights change. So the generalization gap is `test_loss` minus `train_probe`.
+    # epoch, during which the weights change. `test_loss` and `train_probe` are of the weights at the epoch's end, so
+    # `test_loss` minus `train_probe` is the generalization gap.
     "curves": _schema("spec_id epoch", "train_loss? test_loss? kl? recon? images_per_s? seconds? time? train_probe?"),
-    # Table 1. `ratio` is to UVB's count on the same images.
+    # Table 1. `ratio` is the number of parameters divided by that of the nearest UVB on the same data set.
     "capacity": _schema("dataset model widths", "shape parameters ratio? paper_parameters?"),
-    # `difference` is the mean over images of loss(first) - loss(second) on the same images and noise; low, high: 95 %.
+    # `difference` is the mean over images of loss(first) - loss(second), on the same images and noise. `low` and `high` are the
+    # ends of its 95 % interval.
     "pairs": _schema(
         "first_id second_id split",
         "dataset first second sigma seed recipe activation batch_size train_images epochs difference stderr? low? high? images",

@@ -9,6 +9,7 @@ from scipy.special import stdtrit
 
 from uvb.measure.losses import own_estimator as own_name
 
+# How a model was trained, besides the noise level and the seed. Models are compared within one condition.
 CONDITION = ["recipe", "activation", "batch_size", "train_images", "epochs"]
 FALLING = 0.005  # if a loss falls by a larger share in the last tenth of its training, the training was too short
 
@@ -16,9 +17,10 @@ FALLING = 0.005  # if a loss falls by a larger share in the last tenth of its tr
 def main_group(table: pd.DataFrame, asked: Collection[str] = ()) -> pd.DataFrame:
     """The rows of each data set's main condition: the recipe, activation, batch and training set that most models share.
 
-    A folder may also have models of earlier commands. If any models were asked for last (`asked`, see `StudyFiles.asked`), only
-    those are counted. Ties go to the condition with more images, then to the unchanged recipe, then to more epochs. If a model
-    was trained at several capacities, the middle one of those asked for is kept.
+    A folder may also have models of earlier commands. If the data set has models of the last command (`asked`, see
+    `StudyFiles.asked`), only these are counted. Ties go to the condition with more images, then to the unchanged recipe,
+    then to more epochs. A model may have several numbers of parameters in this condition. The middle one of the last
+    command's numbers is kept, or the middle one of all numbers if the last command has none.
     """
     kept = []
     for _, group in table.groupby("dataset", sort=True):
@@ -33,7 +35,7 @@ def main_group(table: pd.DataFrame, asked: Collection[str] = ()) -> pd.DataFrame
 
 
 def _rank(condition: Mapping[str, Any]) -> tuple[int, int, int]:
-    """More images first, then fewer changes (a recipe's name lists them after commas), then more epochs."""
+    """Sort key: more images first, then fewer changes (a recipe's name lists them after commas), then more epochs."""
     return int(condition["train_images"]), -str(condition["recipe"]).count(","), int(condition["epochs"])
 
 
@@ -62,10 +64,10 @@ def over_seeds(losses: pd.DataFrame) -> pd.DataFrame:
 def interval(pairs: pd.DataFrame) -> tuple[float, float, float]:
     """The mean difference over one pair per seed, and its 95 % interval.
 
-    The interval covers the choice of images. With two or more seeds, it also covers the differences between trainings. The
-    part for images is the mean of the seeds' intervals. Seeds share their test images, so more seeds do not make this part
-    smaller. The part for trainings is Student's t of the spread over seeds, which is wide for two seeds. The interval's half
-    width is the root of the sum of both parts' squares.
+    The interval covers the choice of images. With two or more seeds, it also covers the differences between trainings. Its
+    half width is the root of the sum of the squares of two parts. The part for images is the mean half width of the seeds'
+    intervals. Seeds share their test images, so more seeds do not make this part smaller. The part for trainings is the half
+    width of Student's t interval over seeds, which is wide for two seeds.
     """
     difference, low, high = (float(pairs[column].mean()) for column in ("difference", "low", "high"))
     seeds = len(pairs)

@@ -14,7 +14,7 @@ from pipelines.reporting.render import said
 from pipelines.reporting.schemas import read_table
 from pipelines.reporting.statistics import main_group, main_models, over_seeds, own_estimator
 
-LEVELS = 4  # noise levels of the small table
+LEVELS = 4  # the small table has at most this many noise levels
 
 
 def summary(study: Path) -> list[str]:

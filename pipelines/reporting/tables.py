@@ -1,6 +1,6 @@
 """Make a study's tables from its files: pure functions return DataFrames, and `build_tables` writes them as Parquet.
 
-`pipelines.reporting.schemas` defines the columns. The same files give the same bytes, except for MLflow's run ids.
+`pipelines.reporting.schemas` defines the columns. The same files give the same bytes.
 """
 
 import math
@@ -48,7 +48,7 @@ def losses(files: StudyFiles) -> pd.DataFrame:
 
 
 def internals(files: StudyFiles) -> pd.DataFrame:
-    """Tables 4 and 5: KL and reconstruction, each convention under its own name."""
+    """Tables 4 and 5: KL and reconstruction. Each convention of computing them has a name (docs/file_formats.md)."""
 
     def rows() -> Rows:
         for model, result, about in _measured(files, "internals"):
@@ -69,7 +69,7 @@ def curves(files: StudyFiles) -> pd.DataFrame:
 
 
 def capacity(files: StudyFiles) -> pd.DataFrame:
-    """Table 1: how many parameters each model has, and the ratio to those of the UVB nearest in size."""
+    """Table 1: each model's number of parameters, and its ratio to the number of the UVB nearest in size."""
     found: dict[tuple[str, str, str], tuple[RunSpec, int]] = {}
     for model in files.models.values():
         if model.done:
@@ -102,7 +102,7 @@ def references(files: StudyFiles) -> pd.DataFrame:
 
 
 def sampling(files: StudyFiles) -> pd.DataFrame:
-    """Measures of walk-jump chains (Sec. 3.4): coverage, mixing, and how far the classifier can be trusted."""
+    """Measures of walk-jump chains (Sec. 3.4): visited classes, mixing, and the classifier's accuracy."""
     rows = []
     for suffix, model, result in files.walks():
         values = result.values
@@ -122,23 +122,30 @@ TABLES = {make.__name__: make for make in (losses, internals, curves, capacity, 
 
 
 def make_tables(files: StudyFiles) -> dict[str, pd.DataFrame]:
-    """Every table by name. Raises UserError if the files have a value that does not fit into a table."""
+    """Every table by name. A copy's empty tables are read from the copy.
+
+    Raises:
+        UserError: the files have a value that does not fit into a table.
+    """
     try:
         made = {name: build(files) for name, build in TABLES.items()}
     except (ValueError, OverflowError) as error:
         line = " ".join(str(error).split())
-        raise UserError(f"{files.root}: no table can be made from its results ({line}); run the study again") from error
-    for name, table in (
-        made.items() if files.kept else ()
-    ):  # a copy lacks the losses of single images; an old copy lacks all results
-        stored = files.root / "tables" / f"{name}.parquet"
-        if table.empty and stored.is_file():
-            made[name] = read_table(stored, name)
+        raise UserError(f"{files.root}: its results do not fit into the tables ({line}); run the study again") from error
+    if files.kept:  # a copy made by keep.py lacks the losses of single images; an old copy lacks all results
+        for name, table in made.items():
+            stored = files.root / "tables" / f"{name}.parquet"
+            if table.empty and stored.is_file():
+                made[name] = read_table(stored, name)
     return made
 
 
 def build_tables(study: Path) -> dict[str, pd.DataFrame]:
-    """Write every table of a study under `tables/` and return them by name. Raises UserError if `study` is not a study."""
+    """Write every table of a study under `tables/` and return the tables by name.
+
+    Raises:
+        UserError: `study` is not a study, or `make_tables` refuses its files.
+    """
     files = StudyFiles(study)
     built = make_tables(files)
     for name, table in built.items():
@@ -157,9 +164,9 @@ def _measured(files: StudyFiles, task: str) -> Iterator[tuple[Model, Result, dic
 
 
 def _as_the_paper_trains(spec: RunSpec) -> bool:
-    """Whether a model is like the paper's: with SiLU (footnote 3 gives no figures for ReLU) and the paper's widths.
+    """Whether a model has SiLU and the widths of the paper's model. Footnote 3 gives no figures for ReLU.
 
-    Its numbers of images and epochs may differ from the paper's. The report's tables show both.
+    The numbers of images and epochs may differ from the paper's. The report's tables show both.
     """
     try:
         widths = default_widths(spec.model, spec.data.shape)

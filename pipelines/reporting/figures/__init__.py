@@ -7,9 +7,9 @@ def pictures(study: Study) -> Iterator[Picture]:
         yield Picture(f"my_experiment_{model.spec_id}", f"{named(model.spec)}.", draw(result.arrays["values"]))
 ```
 
-`draw` is a pure function from arrays or a table to a figure. `pictures` finds what there is to draw. A figure is one of
+`draw` is a pure function from arrays or a table to a figure. `pictures` finds the results to draw. A figure is one of
 
-- a `chart.Chart`, by `chart.lines`, `bars`, `histograms` or `heat`: a reader can hover over it and zoom;
+- a `chart.Chart`, by `chart.lines`, `bars`, `histograms` or `heat`: a reader can point at it and zoom;
 - an SVG element, by `images.rows_of_images`, `images.grid_of_images` or `film.film`;
 - a matplotlib figure, in the colours of `style.PALETTE`.
 """
@@ -42,7 +42,7 @@ class Study:
     tables: dict[str, pd.DataFrame]
 
     def of_models(self, *tasks: str) -> Found:
-        """Each model that has a result of one of `tasks`, with the result. If it has several, take that of the last task."""
+        """Each model that has a result of one of `tasks`, and the result. If it has several, the last task's result counts."""
         found = {model.spec_id: (model, result) for task in tasks for model, result in self.files.of_models(task)}
         return sorted(found.values(), key=lambda pair: order(pair[0].spec))
 
@@ -51,7 +51,8 @@ class Study:
         groups: dict[tuple[str, int], Found] = {}
         for model, result in self.of_models(*tasks):
             groups.setdefault((model.spec.data.name, model.spec.seed), []).append((model, result))
-        yield from ((data, seed, found) for (data, seed), found in groups.items())
+        for (data, seed), found in groups.items():
+            yield data, seed, found
 
     @cached_property
     def losses(self) -> pd.DataFrame:
@@ -76,7 +77,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A registered kind of figure: its heading, the part of the paper that it repeats, and the task that it `needs`."""
+    """A registered kind of figure: its heading, the figure or section of the paper that it repeats, the task that it needs."""
 
     name: str
     title: str

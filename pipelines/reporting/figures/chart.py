@@ -1,6 +1,6 @@
-"""Charts in Vega-Lite. One description gives both an SVG without a script, and a live chart with tooltips and zoom.
+"""Charts in Vega-Lite. One description gives an SVG that needs no script, and a live chart with tooltips and zoom.
 
-Colours are the page's CSS variables, so that both suit a light or a dark page.
+Colours are the page's CSS variables, so every chart suits a light and a dark page.
 """
 
 import json
@@ -14,10 +14,10 @@ import numpy as np
 
 from pipelines.reporting.figures.style import css, label, marker, marker_path, shade
 
-Ends = tuple[float, float]  # of an axis
-WIDTH = 300  # width of the axes in px: with its labels a chart is as wide as a phone
+Ends = tuple[float, float]  # the smallest and the largest value of an axis
+WIDTH = 300  # px between the ends of the horizontal axis; with its labels a chart is as wide as a phone
 FONT = "system-ui, 'DejaVu Sans', sans-serif"
-SHIFT = "event.pointerType == 'mouse' && !event.shiftKey"
+MOUSE = "event.pointerType == 'mouse' && !event.shiftKey"  # only a mouse drags a chart; a finger scrolls the page
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class Series:
 
     Attributes:
         x, y: the points. Points that are not finite are left out.
-        low, high: ends of each point's error bar. Empty: no bars.
-        colour: a name of the palette, e.g. ``uvb``.
-        marker: a name of `style.MARKERS`. Empty: no markers, except that a single point has a circle.
-        dash: lengths of dash and gap. Empty: a solid line. None: no line.
+        low, high: the ends of each point's error bar. Empty: no bars.
+        colour: a name of `style.PALETTE`, e.g. ``uvb``.
+        marker: a name of `style.MARKERS`. Empty: a circle for a single point, no markers for several points.
+        dash: the lengths of dash and gap. Empty: a solid line. None: no line.
         hollow: draw only the outline of the markers.
     """
 
@@ -67,8 +67,8 @@ def of_model(
 def around(name: str, x: Iterable[float], y: Iterable[float], error: Iterable[float] = (), **look: Any) -> Series:
     """A line with an error bar of ± `error` at each point."""
     x, y, error = list(x), list(y), list(error)
-    low, high = ([v + sign * e for v, e in zip(y, error, strict=True)] if error else [] for sign in (-1, 1))
-    return Series(name, x, y, low, high, **look)
+    pairs = list(zip(y, error, strict=True)) if error else []
+    return Series(name, x, y, [value - half for value, half in pairs], [value + half for value, half in pairs], **look)
 
 
 @dataclass(frozen=True)
@@ -100,14 +100,15 @@ def lines(
     sides: tuple[str, str] | None = None,
     height: int = 190,
 ) -> Chart:
-    """Lines with error bars over a quantity. If all points are at one place of it, a row for each series instead.
+    """Lines of `y` over `x` with error bars. If all points have the same x, each series is a row instead.
 
     Args:
-        zero: draw the zero line.
+        x, y: the titles of the axes.
+        zero: draw a line at y = 0.
         whole: put ticks of the horizontal axis at whole numbers only, as for epochs.
-        domain: the range of the vertical axis before a reader zooms.
-        across: the ends of the horizontal axis, if several charts share it. Such a chart always has lines.
-        sides: what small values mean, and what large values mean, as words beside the axis.
+        domain: the ends of the axis of y before a reader zooms.
+        across: the ends of the axis of x, if several charts share this axis. The chart then has lines in any case.
+        sides: words beside the axis of y: what small values mean, and what large values mean.
     """
     shown = [s for s in series if s.rows]
     rows = [row for s in shown for row in s.rows]
@@ -139,9 +140,9 @@ def lines(
 
 
 def _dots(shown: Sequence[Series], titles: tuple[str, str], values: dict[str, Any], zero: bool) -> Chart:
-    """A row for each series. All points are at the same x, `titles[0]`, so lines would cover each other.
+    """A row for each series. All points have the same x, which `titles[0]` tells, so lines would cover each other.
 
-    A series whose values are all outside the domain of `values` has no row.
+    A series has no row if all its values are outside the domain of the axis `values`.
     """
     low, high = values["scale"].get("domain", (-math.inf, math.inf))
     shown = [s for s in shown if any(low <= row["y"] <= high for row in s.rows)] or shown
@@ -192,7 +193,7 @@ def _points(
     """The layer of the markers, which also has the zoom and the tooltip. `titles` name the fields x and y."""
     shapes = [marker_path(s.shape or "stroke") for s in shown]
     filled = ["transparent" if s.hollow or not s.shape else css(s.colour) for s in shown]
-    opacity = [1 if s.shape else 0 for s in shown]  # an invisible point can still be hovered over
+    opacity = [1 if s.shape else 0 for s in shown]  # a reader can point at an invisible point, too
     ends = [{"field": end, "title": word, "format": ".5~g"} for end, word in (("low", "from"), ("high", "to"))]
     tooltip = [
         {"field": "series", "type": "nominal", "title": " "},
@@ -204,7 +205,7 @@ def _points(
         "name": "zoom", "bind": "scales",
         "select": {"type": "interval", "encodings": [k for k, v in places.items() if v["type"] == "quantitative"],
                    "zoom": "wheel![event.shiftKey || event.ctrlKey]",
-                   "translate": f"[pointerdown[{SHIFT}], window:pointerup] > window:pointermove!"},
+                   "translate": f"[pointerdown[{MOUSE}], window:pointerup] > window:pointermove!"},
     }  # fmt: skip
     return {
         "params": [zoom],
@@ -259,7 +260,6 @@ def histograms(groups: Sequence[tuple[str, np.ndarray, str]], x: str, y: str) ->
 
 def heat(table: np.ndarray, names: Sequence[str], x: str, y: str) -> Chart:
     """A square matrix (K, K) of shares in [0, 1] as shades. If K is at most 12, print percentages, too."""
-    size = len(table)
     rows = [
         {"from": names[i], "to": names[j], "share": round(float(table[i, j]), 4), "percent": f"{100 * table[i, j]:.0f}"}
         for i, j in np.argwhere(table > 0)
@@ -271,7 +271,7 @@ def heat(table: np.ndarray, names: Sequence[str], x: str, y: str) -> Chart:
     layers: list[dict[str, Any]] = [
         {"mark": {"type": "rect", "color": css("uvb")}, "encoding": {**places, "opacity": shade, "tooltip": tooltip}}
     ]
-    if size <= 12:
+    if len(table) <= 12:
         mark = {"type": "text", "fontSize": 9, "color": css("ink")}
         layers.append({"mark": mark, "encoding": {**places, "text": {"field": "percent"}}})
     return Chart({"width": WIDTH, "height": WIDTH, "data": {"values": rows}, "layer": layers})

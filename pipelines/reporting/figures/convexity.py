@@ -1,4 +1,4 @@
-"""Equation 21: how convex the energy is between points further apart than R."""
+"""Equation 21: how convex the energy is between points at distance R or farther."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -18,7 +18,7 @@ def draw(bound: Pairs, measured: Pairs, model: str, exact: Pairs = ()) -> Chart:
         (measured, {"name": f"{label(model)}, smallest seen", "colour": shade(model), "marker": marker(model)}),
     ]
     series = [Series(x=[r for r, _ in pairs], y=[m for _, m in pairs], **look) for pairs, look in kinds]
-    return lines(series, "distance R", "m", height=160)
+    return lines(series, "distance R", "convexity m", height=160)
 
 
 @register("convexity", title="Convexity outside a ball", paper="Eq. 21", needs="convexity", order=90)
@@ -26,6 +26,7 @@ def pictures(study: Study) -> Iterator[Picture]:
     """A picture for each model."""
     for model, result in study.of_models("convexity"):
         values = result.values
-        caption = f"{named(model.spec)}. A learned energy need not satisfy the bound."
+        caption = f"{named(model.spec)}. “Smallest seen” is over pairs of points at distance R or farther."
+        caption += " A learned energy need not satisfy the bound."
         figure = draw(values["bound"], values["measured"], model.spec.model, values.get("exact", ()))
         yield Picture(f"convexity_{model.spec_id}", caption, figure)

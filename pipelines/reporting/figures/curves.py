@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterator
+from operator import attrgetter
 
 import pandas as pd
 
@@ -13,6 +14,7 @@ from pipelines.reporting.numbers import level
 from uvb.training.objectives import OBJECTIVES
 
 FEW = 20  # a curve with at most this many epochs has a marker at each
+CONDITION = attrgetter("spec.recipe", "spec.activation", "spec.data")  # what the models of a figure share
 
 Curve = tuple[Model, pd.DataFrame]
 
@@ -46,14 +48,14 @@ def pictures(study: Study) -> Iterator[Picture]:
         for objective in sorted({m.spec.objective for m in models}):  # squared errors and nats do not fit on one axis
             some = [(m, rows) for m, rows in own if m.spec.objective == objective]
             name = OBJECTIVES.get(objective).unit
-            caption = f"{at} Test loss on a fixed subset; dashed: training loss, mean over the epoch."
+            caption = f"{at} Solid: test loss on a fixed subset of the test set. Dashed: training loss, mean over the epoch."
             suffix = "" if objective == "denoise" else f"_{objective}"
             yield Picture(f"curves_{dataset}{suffix}", caption, draw(some, "test_loss", name, "train_loss"), "loss over epochs")
             gaps = [(m, rows.assign(gap=rows["test_loss"] - rows["train_probe"])) for m, rows in some]
             if any(rows["gap"].notna().any() for _, rows in gaps):
                 caption = (
-                    f"{at} Test loss minus training loss, both of the averaged weights, on fixed images of each split and with "
-                    "the same noise. The gap's size depends mostly on which images these are, so look at its trend."
+                    f"{at} Test loss minus training loss. Both are of the averaged weights, on fixed images of each split "
+                    "with the same noise. The gap's size depends mostly on the choice of these images, so look at its trend."
                 )
                 yield Picture(f"gap_{dataset}{suffix}", caption, draw(gaps, "gap", f"gap of the {name}"), "gap over epochs")
         latent = [(m, rows) for m, rows in own if rows["kl"].notna().any()]
@@ -63,16 +65,17 @@ def pictures(study: Study) -> Iterator[Picture]:
 
 
 def _chosen(models: list[Model], measured: set[str], asked: Collection[str]) -> dict[str, list[Model]]:
-    """The models to draw for each data set: of the largest sigma, its most frequent condition, and the first seed."""
+    """The models to draw for each data set: those of the largest sigma, its most frequent condition, and the first seed."""
     found: dict[str, list[Model]] = {}
     for model in sorted((m for m in models if m.spec_id in measured), key=lambda m: order(m.spec)):
         found.setdefault(model.spec.data.name, []).append(model)
     for dataset, group in found.items():
         pool = [m for m in group if m.spec_id in asked] or group
         largest = max(m.spec.sigma for m in pool)
-        trained = Counter((m.spec.recipe, m.spec.activation, m.spec.data) for m in pool if m.spec.sigma == largest)
+        pool = [m for m in pool if m.spec.sigma == largest]
+        trained = Counter(map(CONDITION, pool))
         main = max(trained, key=lambda condition: (trained[condition], condition[0].epochs))
-        own = [m for m in pool if m.spec.sigma == largest and (m.spec.recipe, m.spec.activation, m.spec.data) == main]
+        own = [m for m in pool if CONDITION(m) == main]
         first = min(m.spec.seed for m in own)
         found[dataset] = [m for m in own if m.spec.seed == first]
     return found

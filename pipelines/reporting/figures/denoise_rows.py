@@ -15,7 +15,7 @@ from pipelines.reporting.statistics import main_group, main_models, own_estimato
 def legible(study: Study) -> Iterator[Picture]:
     """One picture for each data set, at the largest noise level at which the best model still tells the images apart.
 
-    There the best test loss is under half of the mean image's loss. If there is no such level, show the smallest level. The
+    It does so if its test loss is under half of the mean image's loss. If there is no such level, show the smallest level. The
     last rows are samples of the same models, if the study has them.
     """
     losses = main_group(study.tables["losses"], study.files.asked)
@@ -37,7 +37,7 @@ def legible(study: Study) -> Iterator[Picture]:
             if "samples" in found[row["spec_id"]]
         ]
         caption = f"{dataset}, σ = {level(sigma)}. Test images. Every model got the same noisy copies."
-        caption += " Samples are jumps of one chain that began as uniform noise, a jump every 20 steps." if walks else ""
+        caption += " Samples are jumps of one chain, one every 20 steps. The chain began at uniform noise." if walks else ""
         yield Picture(f"legible_{dataset}", caption, rows_of_images([*rows, *walks]), "clean, noisy, denoised, sampled")
 
 

@@ -14,7 +14,7 @@ Lines = Sequence[tuple[str, str, Sequence[Row]]]
 
 
 def draw(lines: Lines) -> Chart:
-    """The AUROC against each other set of images, with 95 % intervals.
+    """The AUROC of test images against each other set of images, with 95 % intervals.
 
     Args:
         lines: (name, model, rows) for each energy. The model is "" for the exact energy.
@@ -43,7 +43,7 @@ def draw(lines: Lines) -> Chart:
     return Chart({"width": WIDTH - 40, "height": {"step": 14}, "data": {"values": values}, "layer": [chance, bars, points]})
 
 
-@register("detection", title="Is it in the data?", needs="detection", order=62)
+@register("detection", title="Detection of unusual images", needs="detection", order=62)
 def pictures(study: Study) -> Iterator[Picture]:
     """Two pictures for each data set, σ and seed: one of noisy images, one of clean images."""
     groups: dict[tuple[str, float, int], Found] = {}
@@ -54,7 +54,8 @@ def pictures(study: Study) -> Iterator[Picture]:
             lines = [(label(m.spec.model), m.spec.model, _rows(r, kind, "model")) for m, r in found]
             lines.append(("training set’s exact energy", "", _rows(found[0][1], kind, "exact")))
             caption = (
-                f"{data}, σ = {level(sigma)}: {what} against test images, with 95 % intervals. {_failure(lines)}{_gone(found)}"
+                f"{data}, σ = {level(sigma)}: {what}, test images against other sets of images, with 95 % intervals. "
+                f"{_failure(lines)}{_gone(found)}"
             )
             yield Picture(f"detection_{kind}_{data}_{sigma:g}_{seed}", caption, draw(lines), f"AUROC of the energy, {kind}")
 
@@ -68,12 +69,13 @@ def _failure(lines: Lines) -> str:
     constant = [(name, row) for name, _, rows in lines for row in rows if row["set"] == "constants"]
     fooled = [name for name, row in constant if row["auroc"] - 1.96 * row["stderr"] <= 0.5]
     if fooled:
-        return f"Constant images count as at least as likely as test images for: {', '.join(fooled)}."
-    return "Every energy finds constant images less likely than test images." if constant else ""
+        return f"Constant images are not clearly less likely than test images under: {', '.join(fooled)}."
+    return "Constant images are less likely than test images under every energy." if constant else ""
 
 
 def _gone(found: Found) -> str:
+    """Sentences on data sets that were not there, and on energies without a finite value."""
     absent = sorted({name for _, result in found for name in result.values["absent"]})
     told = [f" {label(m.spec.model)}: {r.values['message']}." for m, r in found if r.values["message"]]
-    missing = f" Not compared with {', '.join(absent)}, which the measuring machine does not have." if absent else ""
+    missing = f" Not compared with {', '.join(absent)}: the machine that measured did not have this data." if absent else ""
     return missing + "".join(told)

@@ -1,4 +1,4 @@
-"""An animation of a chain that needs no script. It shows the jumps in turn, beside curves of the energy and the class.
+"""An animation of a chain, which needs no script. It shows the jumps in turn, beside the energy and the class over time.
 
 The page, and each figure's file, define the CSS animation ``film`` (`style.FILM`).
 """
@@ -11,8 +11,8 @@ from pipelines.reporting.figures.images import WIDTH, place, sheet, strip, write
 from pipelines.reporting.figures.style import css
 
 SECONDS_A_JUMP = 0.25
-SIDE, LEFT, RIGHT = 124.0, 168.0, 366.0  # px: the image's side, the ends of the lines beside it
-TOP, HEIGHT, GAP = 14.0, 62.0, 34.0  # px: top of the first panel, height of each panel, gap between two
+SIDE, LEFT, RIGHT = 124.0, 168.0, 366.0  # px: width of the image, left and right end of the panels beside it
+TOP, HEIGHT, GAP = 14.0, 62.0, 34.0  # px: top of the first panel, height of a panel, gap between two panels
 
 
 def film(jumps: np.ndarray, energy: np.ndarray | None, labels: np.ndarray | None) -> Element:
@@ -25,8 +25,8 @@ def film(jumps: np.ndarray, energy: np.ndarray | None, labels: np.ndarray | None
     _frames(figure, jumps)
     panels = [("energy f(y), nats", energy, False), ("class of the jump", labels, True)]
     known = [(name, values, dots) for name, values, dots in panels if values is not None]
-    for place_of, (name, values, dots) in enumerate(known):
-        _panel(figure, name, values.astype(float), TOP + place_of * (HEIGHT + GAP), dots)
+    for index, (name, values, dots) in enumerate(known):
+        _panel(figure, name, values.astype(float), TOP + index * (HEIGHT + GAP), dots)
     write(figure, f"jumps 1 to {count}", (LEFT + RIGHT) / 2, TOP + len(known) * (HEIGHT + GAP) - 12, 10, "faint", "middle")
     cursor = SubElement(figure, "line", {"x1": f"{LEFT:g}", "x2": f"{LEFT:g}", "y1": f"{TOP:g}", "stroke": css("deen")})
     cursor.attrib |= {"y2": f"{TOP + len(known) * (HEIGHT + GAP) - GAP:g}", "style": _moved(RIGHT - LEFT, count)}
@@ -45,7 +45,9 @@ def _frames(figure: Element, jumps: np.ndarray) -> None:
 
 def _panel(figure: Element, name: str, values: np.ndarray, top: float, dots: bool) -> None:
     """A quantity along the chain: a line, or dots for classes."""
-    known = np.isfinite(values) & ((values >= 0) if dots else True)
+    known = np.isfinite(values)
+    if dots:
+        known &= values >= 0
     write(figure, name, LEFT, top - 3, 10, "ink")
     SubElement(figure, "path", {"d": f"M{LEFT:g} {top:g}V{top + HEIGHT:g}H{RIGHT:g}", "stroke": css("faint"), "fill": "none"})
     if not known.any():

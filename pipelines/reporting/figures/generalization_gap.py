@@ -11,7 +11,7 @@ from pipelines.reporting.statistics import main_models
 
 
 def draw(losses: pd.DataFrame) -> Chart:
-    """One data set's gaps. Their errors combine those of both splits, which have different images."""
+    """One data set's gaps. A gap's error combines the errors of both splits, which have different images."""
     series = []
     for model in main_models(losses):
         own = losses[losses["model"] == model].set_index("sigma").sort_index()
@@ -29,7 +29,7 @@ def pictures(study: Study) -> Iterator[Picture]:
     for dataset, group in study.main_losses.groupby("dataset"):
         if set(group["split"]) == {"train", "test"}:
             caption = (
-                f"{dataset}. The two splits hold different images, so the error bars also include the differences in "
-                "difficulty between images."
+                f"{dataset}. The two splits have different images, and some images are harder to denoise than others. The "
+                "error bars include this difference."
             )
             yield Picture(f"generalization_gap_{dataset}", caption, draw(group), "generalization gap over sigma")

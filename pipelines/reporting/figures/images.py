@@ -28,7 +28,7 @@ def place(on: Element, canvas: np.ndarray, x: float, y: float, width: float) -> 
 
 
 def write(on: Element, text: str, x: float, y: float, size: float = 11, colour: str = "ink", anchor: str = "start") -> Element:
-    """Put a line of text on a sheet, its baseline at y."""
+    """Put a line of text on a sheet, with its baseline at y."""
     where = {"x": f"{x:g}", "y": f"{y:g}", "font-size": f"{size:g}", "text-anchor": anchor, "fill": css(colour)}
     line = SubElement(on, "text", where)
     line.text = text
@@ -70,7 +70,7 @@ def grid_of_images(images: np.ndarray, labels: Sequence[str] = (), columns: int 
 
 
 def scaled(images: np.ndarray) -> tuple[np.ndarray, float]:
-    """Multiply images so that their largest value is 1; return them and the factor."""
+    """Multiply images by a factor, so that their largest value is 1. Return the images and the factor."""
     largest = max(float(images.max()), 1e-12)
     return images / largest, 1 / largest
 

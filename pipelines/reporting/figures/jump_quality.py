@@ -1,4 +1,4 @@
-"""Five measures, over σ, of how good jumps are as images, compared with real and denoised images."""
+"""Five measures of the jumps' quality as images over σ, with real and denoised images beside them."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -20,7 +20,7 @@ EXACT = "training set’s exact density"
 
 
 def draw(found: Found) -> Chart:
-    """-log p(y) over σ minus that of the Gaussian, one line per model. Bars are one standard error of the paired difference."""
+    """-log p(y) minus the Gaussian's -log p(y) over σ, one line per model. Bars are one standard error of this difference."""
     by_density: dict[str, dict[float, np.ndarray]] = {}
     for model, result in found:
         for name, key in ((model.spec.model, "model"), (EXACT, "exact")):
@@ -50,10 +50,10 @@ def _line(density: str, x: list[float], y: list[float], error: list[float]) -> S
 
 @register("likelihood", title="Likelihood of noisy images", needs="likelihood", order=60)
 def pictures(study: Study) -> Iterator[Picture]:
-    """A picture for each data set and seed, and one of de Bruijn's identity if several noise levels were measured."""
+    """For each data set and seed a picture of the likelihood, and one of de Bruijn's identity if several σ were measured."""
     for data, seed, found in study.by_data("likelihood", "likelihood_over_sigma"):
         if not any(result.arrays for _, result in found):
-            continue  # a copy made by keep.py has no arrays, so its figure stays as it is
+            continue  # a copy made by keep.py has no arrays, so the copy's figure stays as it is
         yield Picture(f"likelihood_{data}_{seed}", _caption(data, found), draw(found), f"-log p(y) over sigma on {data}")
         rows = identity_rows(study.tables["losses"], found)
         if rows:
@@ -92,7 +92,7 @@ def identity_rows(losses: pd.DataFrame, found: Found) -> list[Row]:
         integrals = entropy_growth([point.sigma for point in line], [point.loss for point in line], dimension)
         for (a, b), integral in zip(pairwise(line), integrals, strict=True):
             growth = b.nll - a.nll
-            # The levels share their images, so the errors of their losses add up rather than cancel.
+            # Both levels have the same images, so the errors of their losses add up.
             of_losses = 0.5 * (a.stderr / a.sigma**2 + b.stderr / b.sigma**2) * math.log(b.sigma / a.sigma)
             error = math.hypot(float(growth.std()) / math.sqrt(len(growth)), of_losses, a.log_z_stderr, b.log_z_stderr)
             rows.append({"density": density, "sigma": (a.sigma + b.sigma) / 2, "measured": float(growth.mean()),
@@ -116,9 +116,9 @@ def _caption(data: str, found: Found) -> str:
                          f"{values['excess']:+.2f}{_error(values['excess_stderr'])} against the exact density; "
                          f"log Z between {values['lower']:.2f} and {values['upper']:.2f})")  # fmt: skip
     about = (
-        "A random energy is taken at one fixed ε. Lower is better; zero is the Gaussian with the mean and covariance of Y. On "
+        "A random energy is taken at one fixed ε. Lower is better. Zero is the Gaussian with the mean and covariance of Y. On "
         "average log Z lies between its bounds. The upper bound assumes that the reverse chains have reached the energy’s own "
-        "density. They begin at noisy training images, so they miss a mode without training images."
+        "density. The chains begin at noisy training images, so they miss a mode without training images."
     )
     return f"−log p(y) of noisy test images of {data}, at σ = {level(largest)}: {'; '.join(parts)}. {about}"
 

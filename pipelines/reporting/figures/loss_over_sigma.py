@@ -12,7 +12,7 @@ from pipelines.reporting.numbers import level
 from pipelines.reporting.statistics import main_models
 
 REFERENCES = {"train": ("floor", "floor (exact)"), "test": ("nonparametric", "non-parametric")}
-ZOOM = 1.25  # losses above this multiple of the largest compared loss are cut off
+ZOOM = 1.25  # the figure cuts off losses above this multiple of the largest loss that `compared` must show
 
 
 def draw(losses: pd.DataFrame, split: str, domain: Ends | None = None, across: Ends | None = None) -> Chart:
@@ -31,7 +31,7 @@ def draw(losses: pd.DataFrame, split: str, domain: Ends | None = None, across: E
         known = rows.dropna(subset=[column]).groupby("sigma")[column].first()
         series.append(Series(name, known.index, known, colour="faint", dash=dash))
     domain = domain or compared(rows, split)
-    shown = [one for one in series if reaches(one.y, domain)]  # otherwise the legend would name lines that are not there
+    shown = [one for one in series if reaches(one.y, domain)]  # the legend names only lines that are visible
     return lines(shown, "noise level σ", f"{split} loss, E‖x − x̂(y)‖²", domain=domain, across=across)
 
 
@@ -42,15 +42,15 @@ def reaches(values: Iterable[float], ends: Ends) -> bool:
 
 
 def compared(rows: pd.DataFrame, split: str) -> tuple[float, float]:
-    """The range of the vertical axis: it fits the losses of UVB, DEEN and the reference, or all losses if both are missing."""
+    """The ends of the vertical axis. UVB, DEEN and the reference lie between them, or all models if these two are missing."""
     two = rows[rows["model"].isin(["uvb", "deen"])]
     main = two if len(two) else rows
     known = [*main["loss"], *main["paper_loss"].dropna(), *main[REFERENCES[split][0]].dropna()]
     low, high = float(min(known)), float(max(known))
     near = rows.loc[rows["loss"] <= ZOOM * high, "loss"]
     high = max(high, float(near.max()))
-    room = 0.06 * (high - low) or 0.1 * high
-    return max(0.0, low - room), high + room
+    margin = 0.06 * (high - low) or 0.1 * high
+    return max(0.0, low - margin), high + margin
 
 
 @register("loss_over_sigma", title="Loss over the noise level", paper="Tables 2–3", needs="losses", order=10)
@@ -66,16 +66,16 @@ def pictures(study: Study) -> Iterator[Picture]:
 
 def about(rows: pd.DataFrame, split: str) -> str:
     """The caption's text on what the lines are, and which losses are cut off."""
-    exact = "the training set's exact posterior mean" if split == "test" else "the exact floor, below which no model can go"
+    exact = "the training set's exact posterior mean" + (" on its own images" if split == "train" else "")
     paper = rows["paper_loss"].notna().any()
     if rows["sigma"].nunique() > 1:
-        said = f"Dashed: {exact}; fine dots: always answering the mean image, if its loss is low enough to show."
+        said = f"Dashed: {exact}. Fine dots: always answering the mean image, if its loss is low enough to show."
         said += " Dotted: the paper's figures." if paper else ""
     else:
         reference = REFERENCES[split][1].capitalize()
-        said = f"{reference}: {exact}. Mean image: always answering it, if its loss is low enough to show."
+        said = f"{reference}: {exact}. Mean image: always answering the mean image, if its loss is low enough to show."
         said += " Hollow: the paper's figures." if paper else ""
     _, high = compared(rows, split)
     above = rows[rows["loss"] > high]
     told = "; ".join(f"{label(r.model)} at σ = {level(r.sigma)}: {r.loss:.3g}" for r in above.itertuples())
-    return said + (f" Beyond the figure: {told}." if told else "")
+    return said + (f" Above the figure: {told}." if told else "")

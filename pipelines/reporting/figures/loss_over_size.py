@@ -11,7 +11,7 @@ from pipelines.reporting.statistics import CONDITION, main_models
 
 
 def draw(losses: pd.DataFrame, column: str = "parameters", name: str = "parameters, dim(ϑ)") -> Chart:
-    """Losses of one data set at one sigma over a column: full lines for the test split, dashed for the training split."""
+    """Losses of one data set at one sigma over a column: solid lines for the test split, dashed for the training split."""
     series = []
     for model in main_models(losses):
         for split, dash in (("test", ()), ("train", (5, 3))):
@@ -39,8 +39,8 @@ def over_capacity(study: Study) -> Iterator[Picture]:
 def over_training_size(study: Study) -> Iterator[Picture]:
     """A picture for each data set, recipe and sigma at which models of one size were trained on several numbers of images.
 
-    Compare only trainings whose numbers of steps agree within 5 %. Otherwise the plot would also show the effect of longer
-    training.
+    Only trainings with the same number of steps, within 5 %, are compared. Otherwise the plot would also show the effect of
+    longer training.
     """
     means = study.losses
     means = means.assign(steps=means["epochs"] * -(-means["train_images"] // means["batch_size"]))
@@ -48,7 +48,7 @@ def over_training_size(study: Study) -> Iterator[Picture]:
         group = group[group["parameters"] == group.groupby("model")["parameters"].transform("min")]
         largest = group[group["train_images"] == group["train_images"].max()]
         alike = {int(steps): (group["steps"] / steps - 1).abs() <= 0.05 for steps in largest["steps"].unique()}
-        steps = max(alike, key=lambda steps: int(alike[steps].sum()))  # the length of most trainings
+        steps = max(alike, key=lambda steps: int(alike[steps].sum()))  # the number of steps of most trainings
         if len(group := _of_several(group[alike[steps]], "train_images")):
             dataset, sigma, recipe, activation, batch = key
             caption = f"{dataset}, σ = {level(sigma)}, recipe {recipe}, {activation}, {steps:,} steps of {batch} images each."

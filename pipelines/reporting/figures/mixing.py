@@ -1,4 +1,4 @@
-"""The cost of mixing: effective samples per 1,000 gradients over the step size, and gradients per sample over σ with a fit."""
+"""The cost of mixing: effective samples per 1,000 gradients over the step size, gradients per effective sample over σ."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ Costs = dict[str, dict[float, float | None]]  # model -> σ -> gradients per eff
 
 
 def draw(rows: Sequence[Row]) -> Chart:
-    """Effective samples per 1,000 gradients over δ/σ, a line for each sampler and friction."""
+    """Effective samples per 1,000 gradients over δ/σ, with a line for each sampler and friction."""
     kinds: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
         friction = row["settings"].get("friction")
@@ -89,9 +89,10 @@ def _best(values: Mapping[str, Any]) -> str:
     best = values["best"]
     if best is None:
         return "No setting reached R̂ < 1.05."
-    paper = next((r for r in values["rows"] if (r["sampler"], r["settings"]) == ("langevin", {"delta": 0.2})), None)
+    walks = [row for row in values["rows"] if (row["sampler"], row["settings"]) == ("langevin", {"delta": 0.2})]
+    paper = walks[0] if walks else None
     cost = f"one effective sample in {1 / best['ess_per_gradient']:.0f} gradients"
-    said = f"Best: {best['sampler']} with {_said(best['settings'])}, {cost}"
+    said = f"Best setting: {best['sampler']} with {_said(best['settings'])}, {cost}"
     if paper and paper["ess_per_gradient"]:
         return f"{said}; the paper’s walk takes {1 / paper['ess_per_gradient']:.0f}."
     return f"{said}; the paper’s walk had not mixed ({paper['message']})." if paper else f"{said}."

@@ -11,9 +11,9 @@ from pipelines.reporting.numbers import level
 
 def draw(rows: Sequence[Mapping[str, Any]]) -> Chart:
     """The excess loss as a share of (mean predictor - optimum). Each model has one bar, with one standard error."""
-    whole = [row["mean_predictor"] - row["optimum"] for row in rows]
-    shares = [100 * (row["loss"] - row["optimum"]) / w for row, w in zip(rows, whole, strict=True)]
-    errors = [100 * row["stderr"] / w for row, w in zip(rows, whole, strict=True)]
+    ways = [row["mean_predictor"] - row["optimum"] for row in rows]
+    shares = [100 * (row["loss"] - row["optimum"]) / way for row, way in zip(rows, ways, strict=True)]
+    errors = [100 * row["stderr"] / way for row, way in zip(rows, ways, strict=True)]
     models = [row["model"] for row in rows]
     axis = "excess loss, % of the way from the optimum to the mean predictor"
     return bars([label(m) for m in models], shares, errors, [shade(m) for m in models], axis)

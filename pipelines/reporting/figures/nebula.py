@@ -15,7 +15,7 @@ ROWS = {
     "noisy": "noisy y", "step1": "one step of σ², x̂(y)", "step2": "two steps, x̂(x̂(y))", "attractor": "attractor",
 }  # fmt: skip
 
-SHOWN_STAYS = 1000  # a figure shows at most this many stays in a class, and fewer images if they have more stays
+SHOWN_STAYS = 1000  # a figure shows at most this many stays in a class, and therefore fewer images if they change class often
 WORDED = 1 / 40  # a stay in a class is labelled if it lasts this share of the flow or longer
 
 
@@ -58,8 +58,8 @@ def _stays(classes: np.ndarray) -> Iterator[tuple[int, int]]:
 
 @register("nebula", title="Attractors of the energy", paper="Sec. 3.3.1", needs="nebula", order=70)
 def pictures(study: Study) -> Iterator[Picture]:
-    """Images, and energies and classes along the flow, for each model."""
-    walks = study.files.results(WALK)  # they measure how often the classifier is right
+    """For each model: images, and the energy and the class along the flow."""
+    walks = study.files.results(WALK)  # the walks measured how often the classifier is right
     for model, result in study.of_models("nebula"):
         spec, arrays, values = model.spec, result.arrays, result.values
         believed = trust(walks[model.spec_id].values) if model.spec_id in walks else ""
@@ -76,5 +76,5 @@ def pictures(study: Study) -> Iterator[Picture]:
             figure = draw_energy(arrays["energy"], spec.model)
             yield Picture(f"nebula_energy_{spec.spec_id}", f"{who}. Energy along the flow.", figure)
         if "classes" in arrays and len(arrays["classes"]) > 1:
-            caption = f"{who}. Class of x̂(y) along the flow, one row for each of the first images.{believed}"
+            caption = f"{who}. Class of x̂(y) along the flow, with a row for each of the first images.{believed}"
             yield Picture(f"nebula_classes_{spec.spec_id}", caption, draw_classes(arrays["classes"]))

@@ -11,7 +11,7 @@ from pipelines.reporting.statistics import interval, main_group, main_models
 
 
 def draw(pairs: pd.DataFrame, domain: Ends | None = None, across: Ends | None = None) -> Chart:
-    """For one data set and split, a line for each first model: its loss minus that of the most frequent second model.
+    """One data set's differences on one split: the loss of each first model minus the loss of the most frequent second model.
 
     `domain` and `across` are the ends of the vertical and of the horizontal axis.
     """
@@ -23,8 +23,8 @@ def draw(pairs: pd.DataFrame, domain: Ends | None = None, across: Ends | None = 
         mean, low, high = (list(part) for part in zip(*at.values(), strict=True))
         name = f"{label(model)} − {label(opponent)}"
         series.append(Series(name, list(at), mean, low, high, shade(model), marker(model)))
-    first = models[0] if len(models) == 1 else "the other model"
-    sides = (f"{label(first)} ahead", f"{label(opponent)} ahead")
+    first = label(models[0]) if len(models) == 1 else "the other model"
+    sides = (f"{first} ahead", f"{label(opponent)} ahead")
     title = "difference of the test losses"
     return lines(series, "noise level σ", title, zero=True, sides=sides, domain=domain, across=across)
 
@@ -36,8 +36,8 @@ def pictures(study: Study) -> Iterator[Picture]:
         alone = pairs.groupby(["first", "sigma"])["seed"].nunique().max() == 1
         over = "images of one training each; another training may differ by more" if alone else "images and trainings"
         caption = (
-            f"{dataset}. Losses are compared image by image, with the same noise. Below zero the first-named model has the "
-            f"lower test loss. Bars are 95 % intervals, over {over}."
+            f"{dataset}. Losses are compared image by image, with the same noise. Below zero, the first-named model has the "
+            f"lower test loss. Bars are 95 % intervals over {over}."
         )
         yield Picture(f"paired_difference_{dataset}", caption, draw(pairs), "paired difference of test losses over sigma")
 

@@ -13,7 +13,7 @@ TITLES = {"inpaint": "right half missing", "deblur": "blurred", "enlarge": "half
 
 
 def draw(arrays: Mapping[str, np.ndarray], tasks: list[str]) -> Element:
-    """For each task: what was measured, the mean of the jumps, and their spread."""
+    """For each task: the measured images v, the mean of the jumps, and the spread of the jumps."""
     rows = [("clean", arrays["clean"])]
     for task in tasks:
         spread, times = scaled(arrays[f"{task}/spread"])
@@ -38,7 +38,7 @@ def pictures(study: Study) -> Iterator[Picture]:
                 theirs = f" (exact energy {exact['loss']:.2f})" if exact["loss"] is not None else ""
                 parts.append(f"{TITLES[task]}: {row['loss']:.2f}{theirs}, 90 % intervals of y cover {row['coverage']:.0%}")
         caption = (
-            f"{named(model.spec)}: walks on f(y) + ‖v − Ay‖²/2τ² given v = Ay + τ noise, τ = σ/2, {values['chains']} chains an "
-            f"image. ‖x − x̂‖² over {values['images']} images: {'; '.join(parts)}."
+            f"{named(model.spec)}. Given v = Ay + τ noise with τ = σ/2, {values['chains']} chains for each image walk on "
+            f"f(y) + ‖v − Ay‖²/2τ². ‖x − x̂‖² over {values['images']} images: {'; '.join(parts)}."
         )
         yield Picture(f"restoration_{model.spec_id}", caption, draw(result.arrays, tasks))

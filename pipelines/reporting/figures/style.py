@@ -5,7 +5,7 @@ from typing import Any
 
 from uvb.models import model_names
 
-# name -> (light, dark). Colours of series have a contrast of 3:1 or better to the page, and each goes with its own marker.
+# name -> (light, dark). Colours of series have a contrast of 3:1 or more to the page.
 PALETTE: dict[str, tuple[str, str]] = {
     "ink": ("#24242b", "#dcdce4"),
     "faint": ("#8a8a95", "#8d8d9a"),
@@ -48,7 +48,7 @@ _LABELS = {
     "uvb_laplace_matched": "UVB, Laplace b = σ/√2",
     "uvb_mean": "UVB, z = μ",
 }
-FILM = (  # a film stops under the pointer, and for readers who asked their system for less motion
+FILM = (  # a film stops under the pointer; it does not run for readers who asked their system for less motion
     "@keyframes film{to{transform:translateX(var(--far))}}svg:hover [style*=film]{animation-play-state:paused!important}"
     "@media(prefers-reduced-motion:reduce){[style*=film]{animation:none!important}}"
 )
@@ -61,7 +61,7 @@ THEME: Any = {  # matplotlib's settings, for figures of plug-ins
     **dict.fromkeys(("font.size", "axes.labelsize", "axes.titlesize"), 9),
     **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 8),
     **{"font.family": "DejaVu Sans", "grid.color": GRID, "lines.linewidth": 1.6, "lines.markersize": 4.5},
-    "figure.figsize": (5.2, 3.3),  # inches: 374 px wide, as a phone, so text is legible there without zooming
+    "figure.figsize": (5.2, 3.3),  # inches: 374 px wide, as a phone is, so text is legible there without zooming
     "figure.constrained_layout.use": True,
 }
 
@@ -97,7 +97,7 @@ def marker_path(name: str) -> str:
 
 
 def line_colour(line: str) -> str | None:
-    """The colour of a model's or a reference's line in MLflow's chart over σ. None for one of several lines of a model."""
+    """The colour of the line of a model or a reference in MLflow's chart over σ. None if the model has several lines."""
     return {"floor": FAINT, "nonparametric": INK, **{model.upper(): colour(model) for model in KNOWN}}.get(line)
 
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from pipelines.reporting.figures.chart import Chart
 from pipelines.reporting.figures.style import FILM, PALETTE, THEME, css
 
-Drawn = Figure | Chart | Element  # what a drawing may return: a figure of matplotlib, a chart, or an SVG
+Drawn = Figure | Chart | Element  # what a drawing may yield: a figure of matplotlib, a chart, or an SVG element
 
 _SVG, _LINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 _VARIABLES = {light: f"{css(name)[:-1]}, {light})" for name, (light, _) in PALETTE.items()}
@@ -74,7 +74,7 @@ def _element(figure: Drawn, name: str) -> Element:
 
 
 def _clean(root: Element, name: str) -> None:
-    """Give ids the figure's name and colours the page's variables; remove metadata, styles and roles."""
+    """Begin each id with the figure's name, turn colours into the page's variables, remove metadata, styles and roles."""
     for parent in list(root.iter()):
         for child in [c for c in parent if c.tag in _DROPPED]:
             parent.remove(child)

@@ -15,11 +15,11 @@ UNSURE = 0.5  # below this accuracy, a classifier's classes say little
 SHOWN_JUMPS = 100  # jumps of a chain in a picture
 SHOWN_CLASSES = 40  # classes in a matrix of moves, the most frequent ones
 BEHIND = 7  # other chains drawn behind the first
-SHOWN_TIMES = 200  # jumps of a chain in the chart over time; of a longer chain, show only every second or third jump
+SHOWN_TIMES = 200  # at most this many jumps of a chain are in the chart over time, for a long chain every second or third
 
 
 def draw_transitions(counts: np.ndarray, classes: Sequence[int] | None = None) -> Chart:
-    """The moves (K, K) between the classes of successive jumps, as shares of each row. Shows the most frequent classes.
+    """The moves (K, K) between the classes of successive jumps, as shares of each row, for the most frequent classes.
 
     Args:
         classes: the class of each row and column; by default 0 to K - 1.
@@ -40,7 +40,7 @@ def draw_classes(labels: np.ndarray, steps_per_jump: int) -> Chart:
             "step": (t + 1) * steps_per_jump,
             "class": int(labels[t, chain]),
             "chain": names[min(chain, 1)],
-            "shift": (chain + 1) % 5,
+            "shift": (chain + 1) % 5,  # so that chains in the same class do not cover each other
         }
         for chain in range(min(labels.shape[1], BEHIND + 1) - 1, -1, -1)
         for t in range(0, len(labels), -(-len(labels) // SHOWN_TIMES))
@@ -61,7 +61,7 @@ def draw_classes(labels: np.ndarray, steps_per_jump: int) -> Chart:
 
 @register("walk_jump", title="Walk-jump sampling", paper="Fig. 3", needs="walk_jump", order=50)
 def pictures(study: Study) -> Iterator[Picture]:
-    """For each model with a walk: the walk as a film, its jumps, its classes over time, and the moves between them."""
+    """For each walk: a film of its jumps, the jumps in a grid, their classes over time, and the moves between classes."""
     for suffix, model, result in study.files.walks():
         values, arrays = result.values, result.arrays
         key, every = f"{model.spec_id}{suffix}", values["steps_per_jump"]
@@ -95,7 +95,7 @@ def pictures(study: Study) -> Iterator[Picture]:
 def _moves(variant: Mapping[str, Any]) -> tuple[np.ndarray, list[int]] | None:
     """The counts (K, K) of moves between K classes, and these classes.
 
-    If there are many classes, the result lists only the moves that happened. Then K counts only the classes of these moves.
+    If there are many classes, `variant` lists only the moves that happened, and K counts only the classes of these moves.
     """
     if variant.get("transition"):
         counts = np.nan_to_num(np.array(variant["transition"], float))
@@ -118,4 +118,4 @@ def trust(values: Mapping[str, Any]) -> str:
     verdict = ", so these classes say little" if accuracy < UNSURE else ""
     clean = (values.get("classifier_accuracies") or {}).get("clean")
     of_clean = f" ({clean:.0%} of the clean images)" if clean is not None else ""
-    return f" The classifier is right on {accuracy:.0%} of x̂(y) of test images{of_clean}{verdict}."
+    return f" The classifier is right on {accuracy:.0%} of the denoised test images x̂(y){of_clean}{verdict}."

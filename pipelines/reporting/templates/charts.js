@@ -1,4 +1,4 @@
-// A chart becomes live when the pointer first enters it. Without this script it stays a picture.
+// A chart becomes live when the pointer first enters it. Without this script the chart stays a picture.
 (() => {
   const SCALED = /^(labelFontSize|titleFontSize|fontSize|strokeWidth|symbolStrokeWidth|padding|labelPadding|columnPadding|offset|dx|dy|step|width|height|labelLimit)$/;
   let loading;
@@ -11,7 +11,7 @@
     document.head.append(script);
   }
 
-  // The page enlarges the picture to its column, so draw the chart at that size.
+  // The page enlarges the picture to the width of its column, so draw the chart at that size.
   function enlarged(value, by, key) {
     if (Array.isArray(value)) return value.map(v => enlarged(v, by));
     if (value && typeof value === "object" && key !== "values")
@@ -39,7 +39,7 @@
   }
   if (charts.length && matchMedia("(hover: hover)").matches) {
     const hint = Object.assign(document.createElement("p"), {className: "note"});
-    hint.textContent = "Charts: point at a mark to see its values. Zoom with Shift and the wheel, move by dragging, go back by a double click.";
+    hint.textContent = "In a chart, point at a mark to see its values. Hold Shift and turn the wheel to zoom, drag to move, double-click to go back.";
     charts[0].closest(".figures").before(hint);
   }
 })();

@@ -89,7 +89,7 @@ def test_write_result_writes_null_for_a_number_that_does_not_exist(tmp_path: Pat
     [(_, result)] = files.of_models("losses")
     assert math.isnan(result.values["rows"][0]["stderr"])
     assert result.values["name"] is None
-    assert undefined(files) == ["“losses” of uvb σ=1 has no number for low, stderr: it cannot be computed."]
+    assert undefined(files) == ["“losses” of uvb σ=1: low, stderr cannot be computed."]
     assert math.isnan(build_tables(tmp_path)["losses"]["stderr"].item())
 
 

@@ -1,4 +1,4 @@
-"""Which trainings a report shows if a folder has trainings of several conditions, commands or measurements."""
+"""Which models a report shows if a folder has models of several conditions or commands, or several measurements."""
 
 import dataclasses
 import json
@@ -17,10 +17,10 @@ from tests.support import fake_study
 from uvb.models.capacity import widths_at
 
 
-def test_main_group_is_of_the_last_command(tmp_path: Path) -> None:
-    """The first command has eight epochs. The last command has twenty epochs and fewer models.
+def test_main_group_has_the_last_commands_condition(tmp_path: Path) -> None:
+    """The first command trains for eight epochs. The last command trains fewer models, for twenty epochs.
 
-    Without study.json the main group has the most models, and ties go to more epochs.
+    Without study.json the condition of the most models is the main one, and ties go to more epochs.
     """
     short, long = (fake_study.spec("uvb").recipe.changed(epochs=n) for n in (8, 20))
     specs = [dataclasses.replace(fake_study.spec(m, s), recipe=short) for m in ("uvb", "deen") for s in (0.5, 1.0)]
@@ -29,8 +29,8 @@ def test_main_group_is_of_the_last_command(tmp_path: Path) -> None:
         fake_study.add_model(tmp_path, spec)
     files = StudyFiles(tmp_path)
     table = losses(files)
-    assert set(main_group(table, files.asked)["epochs"]) == {8}  # without study.json: most models have eight
-    assert set(main_group(table[table["sigma"] == 1.0])["epochs"]) == {20}  # a tie: more epochs win
+    assert set(main_group(table, files.asked)["epochs"]) == {8}  # most models have eight
+    assert set(main_group(table[table["sigma"] == 1.0])["epochs"]) == {20}  # a tie goes to more epochs
     (tmp_path / "study.json").write_text(json.dumps({"specs": [spec.spec_id for spec in last]}))
     again = StudyFiles(tmp_path)
     assert set(main_group(table, again.asked)["epochs"]) == {20}
@@ -67,7 +67,7 @@ def test_losses_leave_out_the_papers_figure_for_other_widths(tmp_path: Path) -> 
 
 
 def test_losses_leave_out_images_that_have_changed(tmp_path: Path) -> None:
-    """Losses on old and new images cannot be compared, so the tables show only losses of the last command."""
+    """Losses on old and new images cannot be compared, so the tables have only losses on the last command's images."""
     old = fake_study.spec("uvb")
     new = dataclasses.replace(old, data=dataclasses.replace(old.data, checksum="other"))
     for spec in (old, new):
@@ -80,7 +80,7 @@ def test_losses_leave_out_images_that_have_changed(tmp_path: Path) -> None:
 
 
 def test_main_group_breaks_ties_by_images_and_unchanged_recipe(tmp_path: Path) -> None:
-    """The headline of a search is about the search's first recipe, and names that recipe."""
+    """The headline of a search is about the unchanged recipe, and names it."""
     base = fake_study.spec("uvb")
     less = dataclasses.replace(base.data, train_images=500)
     conditions = [base, *(dataclasses.replace(base, recipe=base.recipe.changed(learning_rate=rate)) for rate in (1e-3, 9e-3))]
@@ -90,7 +90,10 @@ def test_main_group_breaks_ties_by_images_and_unchanged_recipe(tmp_path: Path) -
     table = losses(StudyFiles(tmp_path))
     assert set(main_group(table)["spec_id"]) == {base.spec_id}
     (lone,) = lone_headlines(table)
-    assert "One of 4 conditions in this study: fast, silu, batch 64, 1,500 images, 11 epochs" in said(lone)[1]
+    assert (
+        "This headline is about one of 4 conditions in this study: fast, silu, batch 64, 1,500 images, 11 epochs"
+        in said(lone)[1]
+    )
 
 
 def test_headline_of_a_search_speaks_of_held_out_images(tmp_path: Path) -> None:
@@ -100,11 +103,11 @@ def test_headline_of_a_search_speaks_of_held_out_images(tmp_path: Path) -> None:
     files = StudyFiles(tmp_path)
     (headline,) = headlines(losses(files), pairs(files))
     sentence, detail = said(headline)
-    assert "a held-out loss of" in sentence
+    assert "has a lower held-out loss than" in sentence
     assert "the same 200 held-out images and noise" in detail
 
 
-def test_main_group_is_of_the_last_commands_widths(tmp_path: Path) -> None:
+def test_main_group_has_the_last_commands_widths(tmp_path: Path) -> None:
     """The folder has models of half and of full width. Tables and headline show the width that was asked for last."""
     by_size = [[fake_study.spec(m, widths=widths_at(m, (1, 8, 8), f)) for m in ("uvb", "deen")] for f in (0.5, 1.0)]
     for spec in (*by_size[0], *by_size[1]):
@@ -118,7 +121,7 @@ def test_main_group_is_of_the_last_commands_widths(tmp_path: Path) -> None:
 
 
 def test_tables_leave_out_what_was_measured_with_other_settings(tmp_path: Path) -> None:
-    """Otherwise the tables would average seeds that were measured on different images."""
+    """If such seeds stayed, the tables would average losses of different images."""
     specs = [fake_study.spec("uvb", seed=seed) for seed in range(3)]
     for spec, settings in zip(specs, "aab", strict=True):
         fake_study.add_model(tmp_path, spec)
@@ -130,7 +133,7 @@ def test_tables_leave_out_what_was_measured_with_other_settings(tmp_path: Path) 
     files = StudyFiles(tmp_path)
     assert set(losses(files)["spec_id"]) == set(internals(files)["spec_id"]) == {specs[2].spec_id}
     assert files.left_out("losses") == 2
-    assert dict(run_facts(files))["left out"] == "the losses of 2 models, measured with other settings or of other weights"
+    assert dict(run_facts(files))["left out"] == "the losses of 2 models, measured with other settings or other weights"
 
 
 def test_losses_leave_out_results_of_weights_that_are_gone(tmp_path: Path) -> None:

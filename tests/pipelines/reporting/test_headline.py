@@ -1,4 +1,4 @@
-"""The report's headline: which model is better, by how much, and how sure that is."""
+"""The report's headline: which model is better, by how much, and with what interval."""
 
 import itertools
 import re
@@ -27,27 +27,30 @@ def test_headline_is_what_the_files_say(study: Path, page: str) -> None:
     assert (headline.difference.low, headline.difference.high) == pytest.approx((pair["low"], pair["high"]))
     assert headline.difference.high < 0
     sentence, detail = said(headline)
-    assert "UVB is lower than DEEN" in sentence
+    assert "UVB has a lower test loss than DEEN" in sentence
     assert sentence in page
     digits = decimals(pair["stderr"])
     assert f"−{-pair['low']:.{digits}f}" in detail
     assert "200 test images" in detail
-    assert "UVB is lower at 8, DEEN at 0, undecided at 0, by intervals over images of one training each." in detail
+    counts = "Of 8 noise levels, UVB has the lower loss at 8, DEEN at 0, and the interval includes zero at 0. These intervals"
+    assert counts in detail
     exact = tables["losses"].query("split == 'test' and sigma == 1.0")["nonparametric"].iloc[0]
-    assert f"The training set's exact posterior mean has {exact:.{max(2, digits - 1)}f}." in detail
+    assert f"The training set's exact posterior mean has a loss of {exact:.{max(2, digits - 1)}f}." in detail
 
 
 @pytest.mark.parametrize(
     ("shift", "verdict", "order"),
-    [(0.05, "cannot be told apart", ("uvb", "deen")), (1.0, "DEEN is lower than UVB by 1.00", ("deen", "uvb"))],
+    [
+        (0.05, "UVB and DEEN cannot be told apart: their test losses are {:.2f} and {:.2f}.", ("uvb", "deen")),
+        (1.0, "DEEN has a lower test loss than UVB: {:.2f} against {:.2f}, a difference of 1.00.", ("deen", "uvb")),
+    ],
 )
 def test_headline_names_the_lower_model_first(study: Path, shift: float, verdict: str, order: tuple[str, str]) -> None:
-    """The headline gives the losses in the same order."""
+    """The headline also gives the lower loss first. If the models cannot be told apart, UVB is first."""
     tables = build_tables(study)
     pairs = tables["pairs"].assign(difference=shift, low=shift - 0.1, high=shift + 0.1, stderr=0.05)
     rows = tables["losses"].query("split == 'test' and sigma == 1.0 and estimator == 'energy'").set_index("model")["loss"]
-    expected = f"{verdict}: a test loss of {rows[order[0]]:.2f} against {rows[order[1]]:.2f}."
-    assert expected in said(headlines(tables["losses"], pairs)[0])[0]
+    assert verdict.format(*rows[list(order)]) in said(headlines(tables["losses"], pairs)[0])[0]
 
 
 def test_headline_over_two_seeds_matches_the_stored_losses(tmp_path: Path) -> None:
@@ -74,11 +77,11 @@ def test_headline_over_two_seeds_matches_the_stored_losses(tmp_path: Path) -> No
     assert headline.difference.low == pytest.approx(np.mean(means) - half, rel=1e-5)
     assert headline.difference.high == pytest.approx(np.mean(means) + half, rel=1e-5)
     digits = decimals(error)
-    assert f"mean of 2 seeds (s.d. over seeds {np.std(means, ddof=1):.{digits}f})" in said(headline)[1]
-    assert f"a test loss of {np.mean(uvb):.3f} against {np.mean(deen):.3f}" in said(headline)[0]
+    assert f"It is the mean of 2 seeds (s.d. over seeds {np.std(means, ddof=1):.{digits}f})" in said(headline)[1]
+    assert f"lower test loss than DEEN: {np.mean(uvb):.3f} against {np.mean(deen):.3f}," in said(headline)[0]
     one = [interval(group) for _, group in tables["pairs"].query("split == 'test' and first == 'uvb'").groupby("sigma")]
     below = sum(high < 0 for _, _, high in one)
-    assert f"UVB is lower at {below}, DEEN at 0, undecided at {2 - below}" in said(headline)[1]
+    assert f"UVB has the lower loss at {below}, DEEN at 0, and the interval includes zero at {2 - below}." in said(headline)[1]
 
 
 def test_lone_headline_is_of_the_largest_noise_level(tmp_path: Path) -> None:
@@ -92,20 +95,20 @@ def test_lone_headline_is_of_the_largest_noise_level(tmp_path: Path) -> None:
     sentence, detail = said(lone)
     assert sentence == f"At σ = 1.0 on mnist, UVB has a test loss of {uvb['loss']:.{digits}f}."
     assert detail == (
-        f"± {uvb['stderr']:.{digits}f}, one standard error over test images. The paper has 15. "
-        f"The training set's exact posterior mean has {fake_study.floor(1.0) + 0.09:.{digits}f}. "
-        f"Always answering the mean image has {4.74:.{digits}f}."
+        f"The standard error over test images is {uvb['stderr']:.{digits}f}. The paper's loss is 15. "
+        f"The training set's exact posterior mean has a loss of {fake_study.floor(1.0) + 0.09:.{digits}f}. "
+        f"Always answering the mean image has a loss of {4.74:.{digits}f}."
     )
 
 
 def test_headline_and_pair_table_include_other_models(tmp_path: Path) -> None:
-    """The headline and a table of their own have the other models. A note names a model without a match."""
+    """The headline and a second table have the other models. A note names the model that has no match."""
     for sigma, model in itertools.product((0.5, 1.0), ("uvb", "deen", "uvb_laplace")):
         fake_study.add_model(tmp_path, fake_study.spec(model, sigma))
     fake_study.add_model(tmp_path, fake_study.spec("vae", widths=widths_at("vae", (1, 8, 8), 0.25)))
     tables = build_tables(tmp_path)
     (headline,) = headlines(tables["losses"], tables["pairs"])
-    assert "UVB is lower than DEEN" in said(headline)[0]
+    assert "UVB has a lower test loss than DEEN" in said(headline)[0]
     of_main, of_others = pair_tables.pair_tables(tables["pairs"], tables["losses"])
     assert of_main.head == ["σ", "UVB − DEEN", "95 % CI", "UVB − DEEN", "95 % CI"]
     assert of_others.groups == [("", 1), ("UVB, Laplace b = σ", 4)]
@@ -126,7 +129,7 @@ def test_headline_and_pair_table_include_other_models(tmp_path: Path) -> None:
         assert [cell.text for cell in cells] == [f"{difference.mean():+.{digits}f}", f"[{', '.join(ends)}]"]
         assert cells[0].best
     against_uvb = " 95 % CI ".join([of_others.rows[1][1].text + ",", of_others.rows[1][2].text])
-    assert said(headline)[1].endswith(f"Other pairs: UVB, Laplace b = σ − UVB {against_uvb}.")
+    assert said(headline)[1].endswith(f"Other pairs: UVB, Laplace b = σ − UVB is {against_uvb}.")
     assert of_others.notes[-1].startswith("Not compared: VAE on Y. No UVB or DEEN")
     assert not any("VAE on Y" in note for note in of_main.notes)
 
@@ -152,7 +155,7 @@ def test_headline_without_uvb_compares_the_other_models(tmp_path: Path) -> None:
         fake_study.add_model(tmp_path, fake_study.spec(model))
     tables = build_tables(tmp_path)
     (headline,) = headlines(tables["losses"], tables["pairs"])
-    assert "DEEN is lower than UVB, Laplace b = σ by" in said(headline)[0]
+    assert "DEEN has a lower test loss than UVB, Laplace b = σ:" in said(headline)[0]
     own = own_estimator(tables["losses"]).query("split == 'test'").set_index("model")["loss"]
     assert (headline.first, headline.second) == (own["uvb_laplace"], own["deen"])
     assert headline.difference.low > 0
@@ -170,10 +173,10 @@ def test_pair_table_has_the_headlines_interval(tmp_path: Path) -> None:
 
 
 def test_summary_is_the_headline_and_the_losses_at_a_few_noise_levels(study: Path) -> None:
-    """The losses are those of the table. Of the eight noise levels the summary shows four."""
+    """The summary has the losses of the table at four of the eight noise levels."""
     losses = build_tables(study)["losses"]
     sentence, head, *rows, mean_image = summary(study)
-    assert sentence.startswith("At σ = 1.0 on digits, UVB is lower than DEEN")
+    assert sentence.startswith("At σ = 1.0 on digits, UVB has a lower test loss than DEEN")
     assert head.split("  ")[0] == "test loss on digits"
     assert re.findall("σ = (...)", head) == ["0.3", "0.5", "0.8", "1.0"]
     assert [row.split("  ")[0] for row in rows] == ["UVB", "DEEN", "σ-VAE", "UVB, Laplace b = σ", "VAE on Y"]

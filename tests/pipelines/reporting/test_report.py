@@ -79,7 +79,7 @@ def test_page_is_whole_and_loads_nothing(page: str) -> None:
 
 
 def test_page_shows_all_charts_without_its_scripts(study: Path, page: str) -> None:
-    """Each chart is a picture. A script can draw the chart again from data in the page, which have the same numbers."""
+    """Each chart is a picture. The page also has the chart's data, with the same numbers, from which a script can draw."""
     scripts = re.findall(r"<script( [^>]*)?>(.*?)</script>", page, re.S)
     charts = [json.loads(text) for kind, text in scripts if "json" in kind]
     assert len(scripts) == len(charts) + 2
@@ -93,7 +93,7 @@ def test_page_shows_all_charts_without_its_scripts(study: Path, page: str) -> No
 
 
 def test_report_shows_every_drawing_and_writes_it_to_figures(study: Path, page: str) -> None:
-    untitled = PARTS["found"]  # figures at the top have no heading
+    untitled = PARTS["found"]  # figures at the top of the page have no heading
     shown = set(re.findall(r"<h3>([^<]*)", page))
     missing = {d.name for d in drawings() if d.name not in untitled and html.escape(d.title, quote=False) not in shown}
     assert missing == {"loss_over_capacity", "training_size", "mixing"}, "the made-up study has no results of these"
@@ -108,7 +108,7 @@ def test_report_shows_every_drawing_and_writes_it_to_figures(study: Path, page: 
 
 
 def test_headline_compares_models_with_different_sets_of_sizes(tmp_path: Path) -> None:
-    """UVB has three sizes, and DEEN two. The headline compares the middle UVB with the larger DEEN: they are of equal size."""
+    """UVB has three sizes, and DEEN has two. The headline compares the middle UVB with the larger DEEN, of equal size."""
     for model, factors in (("uvb", (0.5, 1.0, 2.0)), ("deen", (0.5, 1.0))):
         for factor in factors:
             fake_study.add_model(tmp_path, fake_study.spec(model, widths=widths_at(model, (1, 8, 8), factor)))
@@ -118,7 +118,7 @@ def test_headline_compares_models_with_different_sets_of_sizes(tmp_path: Path) -
 
 
 def test_training_size_is_drawn_at_equal_steps(tmp_path: Path) -> None:
-    """24 steps of 64 images are 1 epoch of 1,500, 2 of 750, or 8 of 188. Two trainings of other lengths are left out."""
+    """24 steps of 64 images are 1 epoch of 1,500 images, 2 of 750, or 8 of 188. Two trainings have other numbers of steps."""
     spec = fake_study.spec("uvb")
     for images, epochs in ((1500, 1), (750, 2), (188, 8), (188, 1), (1500, 9)):
         data = dataclasses.replace(spec.data, train_images=images)
@@ -150,12 +150,16 @@ def test_pair_table_names_models_without_a_pair(tmp_path: Path) -> None:
     ("accuracy", "said"),
     [
         (None, ""),
-        (0.83, " The classifier is right on 83% of x̂(y) of test images (97% of the clean images)."),
-        (0.3, " The classifier is right on 30% of x̂(y) of test images (97% of the clean images), so these classes say little."),
+        (0.83, " The classifier is right on 83% of the denoised test images x̂(y) (97% of the clean images)."),
+        (
+            0.3,
+            " The classifier is right on 30% of the denoised test images x̂(y) (97% of the clean images), so these classes say "
+            "little.",
+        ),
     ],
 )
 def test_captions_tell_the_classifiers_accuracy(study: Path, tmp_path: Path, accuracy: float | None, said: str) -> None:
-    """If the classifier is right in fewer than half of the cases, the captions also say that the classes say little."""
+    """If the accuracy is below one half, the captions also say that the classes say little."""
     shutil.copytree(study, tmp_path, dirs_exist_ok=True)
     for path in (tmp_path / "tasks" / "walk_jump").glob("*/result.json"):
         fake_study.write(
@@ -178,7 +182,7 @@ def test_report_names_missing_parts(bare: Path) -> None:
     page = build_report(bare).read_text()
     for line in ("No capacity table", "No loss tables", "No encoder and decoder tables", "No figures", "no timings.json"):
         assert line in page
-    assert "Not trained to the end" in page
+    assert "The tables leave out models that are not trained to the end" in page
     assert "<figure " not in page
     assert "no model is trained yet" in page
     assert page.count(": no results of “") == len(drawings())
@@ -192,7 +196,7 @@ def test_report_tells_how_to_get_what_a_finished_study_lacks(tmp_path: Path) -> 
     assert "no results of “mixture” (only <code>--dataset</code> mixture has them)" in page
 
 
-def test_run_facts_are_of_the_last_command(tmp_path: Path) -> None:
+def test_run_facts_are_about_the_last_command(tmp_path: Path) -> None:
     for seed in (0, 1):
         fake_study.add_model(tmp_path, fake_study.spec("uvb", seed=seed))
     fake_study.write(tmp_path / "study.json", {"specs": [fake_study.spec("uvb").spec_id]})
@@ -206,7 +210,9 @@ def test_report_names_unfinished_models_of_the_last_command(tmp_path: Path) -> N
     for spec in (*wanted, fake_study.spec("deen")):
         fake_study.write(tmp_path / "models" / spec.spec_id / "spec.json", spec.to_json())
     fake_study.write(tmp_path / "study.json", {"specs": [spec.spec_id for spec in wanted]})
-    said = "left out of the tables: uvb σ=0.3, uvb σ=1 seed=1; 1 model of earlier commands."
+    said = (
+        "The tables leave out models that are not trained to the end: uvb σ=0.3, uvb σ=1 seed=1; 1 model of earlier commands."
+    )
     assert said in build_report(tmp_path).read_text()
 
 
@@ -227,7 +233,7 @@ def test_report_survives_an_experiment_that_cannot_be_drawn(tmp_path: Path, capl
     fake_study.result(tmp_path, "energies", of.spec_id, {}, f_clean=np.ones(3))
     page = build_report(tmp_path).read_text()
     assert "Energies of clean, denoised and noisy images (Fig. 1a): its results could not be drawn (KeyError" in page
-    told = caplog.text.strip()  # a line for each problem, and no traceback
+    told = caplog.text.strip()  # one line for each problem, without a traceback
     assert "Traceback" not in told
     assert "Traceback" in Path(told.split("its traceback is in ")[1].split()[0]).read_text()
     assert "Test loss on digits" in page
@@ -333,7 +339,7 @@ def test_report_refuses_wrong_arguments_in_one_line(args: Args, message: str) ->
 
 
 def test_report_command_prints_its_path_or_one_line(bare: Path, tmp_path: Path) -> None:
-    """The last line is the report's path. A mistake is one line and exit code 2."""
+    """The last line is the report's path. After a mistake there is one line, and the exit code is 2."""
     script = [sys.executable, str(ROOT / "pipelines" / "report.py")]
     environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "HOME": str(tmp_path)}
     good = subprocess.run([*script, str(bare)], capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
@@ -371,7 +377,7 @@ def test_difference_table_has_each_models_own_widths(tmp_path: Path) -> None:
 
 
 def test_sampling_table_tells_seeds_apart(tmp_path: Path) -> None:
-    """If there are two seeds, headings of chains and the encoder's table name the seed. If there is one seed, they do not."""
+    """The headings of chains and the encoder's table name the seed only if there are several seeds."""
     columns: dict[int, tuple[list[str], str, str]] = {}
     for seed in (3, 4):
         spec = fake_study.spec("uvb", seed=seed)

@@ -23,20 +23,23 @@ from uvb.errors import UserError
 
 
 def test_report_warns_of_short_trainings_and_of_models_worse_than_a_constant(tmp_path: Path) -> None:
-    """A training was too short if its loss still falls in its last tenth. The constant answer is the mean image (loss 4.74)."""
+    """A training was too short if the loss still fell in its last tenth. The constant is the mean image, with loss 4.74."""
     good, short, bad = (fake_study.spec("uvb", sigma) for sigma in (0.5, 0.6, 1.0))
     for spec, epochs, over in ((good, 12, 0.4), (short, 2, 0.4), (bad, 12, 2.0)):
         fake_study.add_model(tmp_path, spec, epochs=epochs, excess=(over, 0.0))
         fake_study.add_reference(tmp_path, spec)
     page = build_report(tmp_path).read_text()
     warnings = re.findall(r'<p class="warning">(.*?)</p>', page)
-    assert [w.partition(":")[0] for w in warnings] == ["Trained too briefly", "Worse than always answering the mean image"]
-    assert re.findall(r"UVB σ=\S+", warnings[0]) == ["UVB σ=0.6"]
+    assert [w.partition(":")[0] for w in warnings] == [
+        "Trained too briefly",
+        "Worse than always answering the mean image, by test loss",
+    ]
+    assert re.findall(r"UVB σ=\S+ by", warnings[0]) == ["UVB σ=0.6 by"]
     assert "UVB at σ = 1.0 (5.25 against 4.74)" in warnings[1]
 
 
 def test_loss_over_sigma_names_only_the_lines_that_it_draws(tmp_path: Path) -> None:
-    """The mean image has a loss of about 4.74. It is far above an axis that ends at 1, and below one that ends at 6."""
+    """The mean image's loss is 4.74: an axis that ends at 1 does not show it, and an axis that ends at 6 does."""
     for sigma in (0.5, 1.0):
         fake_study.add_model(tmp_path, fake_study.spec("uvb", sigma))
         fake_study.add_reference(tmp_path, fake_study.spec("uvb", sigma))
@@ -64,13 +67,16 @@ def test_curves_draw_one_epoch_as_a_point(tmp_path: Path) -> None:
     fake_study.add_model(tmp_path, fake_study.spec("deen"), epochs=1)
     study = Study(StudyFiles(tmp_path), build_tables(tmp_path))
     charts = [picture.figure for d in drawings() if d.name == "curves" for picture in d.pictures(study)]
-    assert [len(chart.spec["data"]["values"]) for chart in charts] == [2, 1]  # test and training loss; their gap
+    assert [len(chart.spec["data"]["values"]) for chart in charts] == [
+        2,
+        1,
+    ]  # a point for each of test and training loss, then one for their gap
     points = charts[0].spec["layer"][-1]["encoding"]
     assert 1 in points["strokeOpacity"]["scale"]["range"]
 
 
 def test_strip_of_a_copy_without_arrays_is_not_drawn_again(tmp_path: Path) -> None:
-    """A copy has the numbers of `denoise_rows`, but none of its arrays."""
+    """A copy made by keep.py has the numbers of `denoise_rows`, but not its arrays."""
     study = fake_study.make(tmp_path / "digits")
     strip = next(d for d in drawings() if d.name == "legible")
     assert list(strip.pictures(Study(StudyFiles(study), build_tables(study))))
@@ -97,7 +103,7 @@ def test_report_of_a_copy_without_a_strip_begins_with_its_denoised_rows(tmp_path
 
 
 def test_style_gives_no_two_models_the_same_colour_and_marker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plug-ins take the spare colours in turn. When the colours repeat, the plug-ins get other markers."""
+    """Plug-ins get the spare colours in turn. When a colour comes again, its marker is another one."""
     names = [f"mine_{i}" for i in range(40)]
     monkeypatch.setattr(style, "model_names", lambda: ["uvb", *names])
     style._spare_place.cache_clear()
@@ -121,9 +127,9 @@ def test_walk_jump_draws_the_most_frequent_of_many_classes(tmp_path: Path) -> No
     assert first == {10 * (t + 1): labels[t, 0] for t in range(0, 1000, 5)}
 
 
-@pytest.mark.parametrize("width", [(28, 28), (8, 12)])
-def test_images_have_square_pixels(width: tuple[int, int]) -> None:
-    images = np.zeros((7, 1, *width), np.float32)
+@pytest.mark.parametrize("size", [(28, 28), (8, 12)])
+def test_images_have_square_pixels(size: tuple[int, int]) -> None:
+    images = np.zeros((7, 1, *size), np.float32)
     for drawn in (rows_of_images([("a", images)]), grid_of_images(images, columns=3)):
         for image in drawn.iter("image"):
             data = base64.b64decode(image.get("href", "").partition(",")[2])
@@ -132,7 +138,7 @@ def test_images_have_square_pixels(width: tuple[int, int]) -> None:
 
 
 def test_flow_of_many_classes_is_drawn_in_bounded_size() -> None:
-    """The classes change at every step. So only few images are drawn, and no class lasts long enough for a label."""
+    """If the classes change at every step, only the first images are drawn."""
     random = np.random.default_rng(0)
     chart = nebula.draw_classes(random.integers(0, 2000, (500, 512)))
     rows = chart.spec["data"]["values"]
@@ -151,7 +157,7 @@ def test_lines_without_a_finite_value_say_so_in_a_small_picture() -> None:
 
 
 def test_lines_at_one_noise_level_are_rows_that_cannot_overlap() -> None:
-    """Two models and a reference with the same loss. A loss outside the domain has no row."""
+    """Two models and a reference have the same loss, and each has a row. A loss outside the domain has none."""
     losses = [Series(name, [1.0], [3.5], [3.4], [3.6]) for name in ("UVB", "DEEN")]
     others = [Series("exact", [1.0], [3.5], colour="faint"), Series("VAE", [1.0], [30.0])]
     spec = lines([*losses, *others], "σ", "loss", domain=(3.0, 4.0), zero=True).spec
