@@ -18,11 +18,11 @@ def test_build_comparison_writes_one_page(study: Path, tmp_path: Path) -> None:
     assert page.count('<div class="headline">') == 2
     assert "Test loss on digits" in page
     assert len(checker.ids) == len(set(checker.ids))
-    assert not (other / "tables").exists()  # comparing writes into no study
+    assert not (other / "tables").exists()  # a comparison writes into no study
 
 
 def test_comparison_draws_all_studies_on_the_same_axes(study: Path, tmp_path: Path) -> None:
-    """One study has eight noise levels and the other one."""
+    """One study has eight noise levels. The second study has one."""
     for model in ("uvb", "deen"):
         fake_study.add_model(tmp_path / "one", fake_study.spec(model, 0.5))
         fake_study.add_reference(tmp_path / "one", fake_study.spec(model, 0.5))

@@ -1,4 +1,4 @@
-"""The report refuses a study whose files have wrong content, at once and in one line."""
+"""The report refuses a study with damaged files, in one line and without waiting."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Which models are compared. Both models of a pair are measured on the same images and noise."""
+"""Which models form a pair. Both models of a pair are measured on the same images with the same noise."""
 
 import dataclasses
 import itertools
@@ -31,7 +31,7 @@ def test_pairs_are_differences_of_the_same_images(study: Path) -> None:
     assert row["difference"] == pytest.approx(mean)
     assert row["stderr"] == pytest.approx(stderr)
     assert (row["low"], row["high"]) == pytest.approx((mean - 1.96 * stderr, mean + 1.96 * stderr), abs=1e-4)
-    # Pairing cancels what the images have in common.
+    # Pairing cancels what an image adds to both losses.
     unpaired = math.hypot(a.std(), b.std()) / math.sqrt(200)
     assert stderr < unpaired / 3
 
@@ -63,7 +63,7 @@ def test_pairs_compare_every_model_with_uvb_and_deen(tmp_path: Path) -> None:
 
 
 def test_pairs_join_models_of_equal_capacity_only(tmp_path: Path) -> None:
-    """UVB and DEEN at half and full capacity make two pairs, and not four."""
+    """UVB and DEEN, each of half and full size, make two pairs, not four."""
     for factor in (0.5, 1.0):
         for model in ("uvb", "deen"):
             fake_study.add_model(tmp_path, fake_study.spec(model, widths=widths_at(model, (1, 8, 8), factor)))
@@ -78,8 +78,8 @@ def test_pairs_join_models_of_equal_capacity_only(tmp_path: Path) -> None:
 
 
 def test_pairs_take_the_nearest_of_several_sizes(tmp_path: Path) -> None:
-    """There is one pair for each seed, and the interval is over seeds. Other sizes do not count as further seeds."""
-    seeds = range(4)  # several, so that the sizes' spec_ids come in different orders
+    """Each seed has one pair. Further sizes do not count as further seeds."""
+    seeds = range(4)  # several seeds, so that the sizes come in several orders of their spec_ids
     for seed, (model, factor) in itertools.product(seeds, [("uvb", 1.0), *(("deen", f) for f in (0.92, 0.95, 1.0, 1.05))]):
         fake_study.add_model(tmp_path, fake_study.spec(model, seed=seed, widths=widths_at(model, (1, 8, 8), factor)))
     files = StudyFiles(tmp_path)
@@ -95,7 +95,7 @@ def test_pairs_take_the_nearest_of_several_sizes(tmp_path: Path) -> None:
 
 
 def test_pairs_leave_out_models_measured_with_other_settings(tmp_path: Path) -> None:
-    """Another number of draws means other noise, even if the arrays have the same shape."""
+    """Losses with other settings were measured with other noise, even if the arrays have the same shape."""
     specs = [fake_study.spec(model) for model in ("uvb", "deen")]
     for spec, settings in zip(specs, ("a", "b"), strict=True):
         fake_study.add_model(tmp_path, spec)

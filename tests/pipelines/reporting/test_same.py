@@ -47,9 +47,9 @@ def test_same_names_rows_and_tables_of_one_study_only(two: tuple[Path, Path], ca
     table = pd.read_parquet(two[1] / "tables" / "losses.parquet")
     table.drop(columns="floor").iloc[1:].to_parquet(two[1] / "tables" / "losses.parquet")
     (two[1] / "tables" / "pairs.parquet").unlink()
-    one, two_ = differences(*two)
-    assert one == "pairs: only one of the studies has this table"
-    assert two_.startswith("losses: rows in one study only: 1, such as ")
+    of_pairs, of_losses = differences(*two)
+    assert of_pairs == "pairs: only one of the studies has this table"
+    assert of_losses.startswith("losses: rows in one study only: 1, such as ")
     assert report(Args(two, same=True)) == 1
     assert "only one of the studies has it: losses.floor\n" in capsys.readouterr().out
     with pytest.raises(UserError, match="has no tables"):

@@ -1,4 +1,4 @@
-"""Tables: their columns, and their numbers against those in the study's files."""
+"""Tables: their columns, and whether their numbers are those in the study's files."""
 
 import dataclasses
 import json
@@ -17,10 +17,7 @@ from tests.support.builders import ROOT
 from uvb.errors import UserError
 from uvb.models.capacity import widths_at
 
-DESCRIPTION = [
-    "dataset", "model", "sigma", "seed", "recipe", "activation", "batch_size", "train_images", "widths", "parameters",
-    "epochs",
-]  # fmt: skip
+DESCRIPTION = "dataset model sigma seed recipe activation batch_size train_images widths parameters epochs"
 
 
 @pytest.fixture
@@ -31,36 +28,23 @@ def mnist(tmp_path: Path) -> Path:
 
 
 def test_tables_keep_the_columns_that_others_read(study: Path) -> None:
-    """A change of names or order would break the readers of these files."""
+    """Programs that read these files rely on the names and the order of the columns."""
     build_tables(study)
     promised = {
-        "losses": [
-            "spec_id",
-            "split",
-            "estimator",
-            *DESCRIPTION,
-            "loss",
-            "stderr",
-            "floor",
-            "nonparametric",
-            "mean_image",
-            "noisy_image",
-            "paper_loss",
-            "run_id",
-        ],
-        "internals": ["spec_id", "quantity", *DESCRIPTION, "value", "stderr", "paper_value", "run_id"],
-        "curves": [
-            *("spec_id", "epoch", "train_loss", "test_loss", "kl", "recon", "images_per_s", "seconds", "time", "train_probe")
-        ],
+        "losses": (
+            "spec_id split estimator",
+            f"{DESCRIPTION} loss stderr floor nonparametric mean_image noisy_image paper_loss run_id",
+        ),
+        "internals": ("spec_id quantity", f"{DESCRIPTION} value stderr paper_value run_id"),
+        "curves": ("spec_id epoch", "train_loss test_loss kl recon images_per_s seconds time train_probe"),
     }
-    keys = {"losses": 3, "internals": 2, "curves": 2}
-    for name, columns in promised.items():
-        table = pd.read_parquet(study / "tables" / f"{name}.parquet")
-        assert list(table.columns) == columns
-        assert list(SCHEMAS[name].key) == columns[: keys[name]]
+    for name, (key, others) in promised.items():
+        table, keys = pd.read_parquet(study / "tables" / f"{name}.parquet"), key.split()
+        assert list(table.columns) == [*keys, *others.split()]
+        assert list(SCHEMAS[name].key) == keys
         assert len(table)
-        assert not table.duplicated(columns[: keys[name]]).any()
-        assert table[columns[: keys[name]]].apply(tuple, axis=1).is_monotonic_increasing
+        assert not table.duplicated(keys).any()
+        assert table[keys].apply(tuple, axis=1).is_monotonic_increasing
 
 
 def test_build_tables_writes_every_table_with_its_schema(study: Path) -> None:
@@ -92,7 +76,7 @@ def test_losses_hold_the_exact_references(study: Path) -> None:
 
 def test_losses_without_a_reference_have_no_floor(mnist: Path) -> None:
     table = losses(StudyFiles(mnist))
-    assert len(table) == 6  # for both splits: UVB's energy and decoder, and DEEN's energy
+    assert len(table) == 6  # UVB's energy, UVB's decoder and DEEN's energy, each on two splits
     assert table["floor"].isna().all()
     assert table["nonparametric"].isna().all()
 
@@ -101,7 +85,7 @@ def test_losses_hold_the_papers_figures(mnist: Path) -> None:
     table = losses(StudyFiles(mnist)).set_index(["model", "split", "estimator"])["paper_loss"]
     assert table["uvb", "test", "energy"] == 15.0
     assert table["deen", "train", "energy"] == 20.1
-    assert math.isnan(table["uvb", "test", "decoder"])  # the paper's figure is of y - sigma^2 grad f
+    assert math.isnan(table["uvb", "test", "decoder"])  # the paper's figure is of the energy's estimator, y - σ²∇f
 
 
 def test_losses_leave_out_the_papers_figure_for_another_activation(tmp_path: Path) -> None:
@@ -143,7 +127,7 @@ def test_capacity_compares_with_the_uvb_nearest_in_size(tmp_path: Path) -> None:
     table = capacity(StudyFiles(tmp_path))
     small, large = sorted(table.query("model == 'uvb'")["parameters"])
     (deen,) = table.query("model == 'deen'")["parameters"]
-    assert small < 0.5 * deen  # so it is not DEEN's match
+    assert small < 0.5 * deen  # so the small UVB is not DEEN's match
     assert table.set_index("parameters")["ratio"].to_dict() == {small: 1.0, large: 1.0, deen: deen / large}
 
 
@@ -204,7 +188,7 @@ def test_write_table_refuses_other_columns(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_build_tables_refuses_what_is_no_study_in_one_line(tmp_path: Path) -> None:
+def test_build_tables_refuses_a_folder_that_is_no_study_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a study"):
         build_tables(tmp_path)
     folder = tmp_path / "models" / "abc"
@@ -221,8 +205,8 @@ def test_build_tables_refuses_damaged_arrays_in_one_line(mnist: Path) -> None:
         build_tables(mnist)
 
 
-def test_tables_of_an_old_copy_are_those_that_were_kept() -> None:
-    """It has no experiments' numbers, and its report said that no model was evaluated."""
+def test_tables_of_an_old_copy_are_read_from_the_copy() -> None:
+    """The old copy lacks the numbers of experiments, so its tables cannot be made again."""
     files = StudyFiles(ROOT / "results" / "studies" / "mnist-uvb-vae-1-epoch")
     assert not (files.root / "tasks").exists()
     made = make_tables(files)
