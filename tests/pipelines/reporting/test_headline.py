@@ -32,8 +32,8 @@ def test_headline_is_what_the_files_say(study: Path, page: str) -> None:
     digits = decimals(pair["stderr"])
     assert f"−{-pair['low']:.{digits}f}" in detail
     assert "200 test images" in detail
-    counts = "Of 8 noise levels, UVB has the lower loss at 8, DEEN at 0, and the interval includes zero at 0. These intervals"
-    assert counts in detail
+    counts = "Of 8 noise levels, UVB has the lower loss at 8, DEEN at 0, and the interval includes zero at 0."
+    assert f"{counts} These intervals also cover images only." in detail
     exact = tables["losses"].query("split == 'test' and sigma == 1.0")["nonparametric"].iloc[0]
     assert f"The training set's exact posterior mean has a loss of {exact:.{max(2, digits - 1)}f}." in detail
 
