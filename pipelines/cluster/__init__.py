@@ -1,1 +1,1 @@
-"""Ray: layout, workers, tasks, and their costs. Only this package and the commands import Ray."""
+"""Ray: layout, workers, tasks and their costs. Only this package and `pipelines.study` import Ray."""

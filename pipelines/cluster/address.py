@@ -11,14 +11,15 @@ from pipelines.asking import Question, Silent
 from pipelines.files.masking import masked
 from uvb.errors import UserError
 
-FOUND_SECONDS = 4.0  # for a cluster that `ray start` left: it can be asked only when Ray is imported, which takes about 5 s
+# How long a cluster of `ray start` may take to answer. It is short, because the import of Ray has already taken about 5 s.
+FOUND_SECONDS = 4.0
 
 CONTROL_SERVICE = "/ray.rpc.NodeInfoGcsService/GetClusterId"
 ELSE = "something else listens at this port"
 
 
 def cluster_address(wanted: str) -> str | None:
-    """The address of the cluster to join; None: start Ray on this machine. As `asked_cluster`, but waits."""
+    """The address of the cluster to join; None: start Ray on this machine. Wait for the answer to `asked_cluster`."""
     return asked_cluster(wanted)()
 
 
@@ -32,22 +33,28 @@ def asked_cluster(wanted: str) -> Callable[[], str | None]:
         wanted: "local", an address, "auto" for a running cluster, or "" for a running cluster if there is one.
 
     Raises:
-        UserError: here or by that function: this is not the address of a cluster; or it is "auto" and no cluster runs.
+        UserError: `wanted` cannot be the address of a cluster. The function returned raises it if no cluster answers there.
     """
     if wanted == "local":
         return lambda: None
-    given = wanted if wanted != "auto" else ""
+    if wanted not in ("", "auto"):
+        return _asked(wanted, "--address")
     variable = os.environ.get("RAY_ADDRESS", "")
-    if named := given or (variable if variable not in ("auto", "local") else ""):
-        return _asked(named, "--address" if given else "RAY_ADDRESS")
+    if variable not in ("", "auto", "local"):
+        return _asked(variable, "RAY_ADDRESS")
     return lambda: _running(must="auto" in (wanted, variable), may=variable != "local")
 
 
 def _running(*, must: bool, may: bool) -> str | None:
-    """The address that `ray start` left on this machine."""
+    """The address that `ray start` left on this machine. If there is none, raise UserError if `must`, otherwise return None.
+
+    Args:
+        may: whether to look for that address at all.
+    """
     from pipelines.cluster import compat
 
-    if found := compat.running_address() if may else None:
+    found = compat.running_address() if may else None
+    if found:
         return _asked(found, "the cluster of `ray start`,", FOUND_SECONDS)()
     if must:
         raise UserError("address auto: no running Ray cluster was found; start one, or give --address local")
@@ -75,7 +82,7 @@ def _asked(found: str, source: str, seconds: float | None = None) -> Callable[[]
         try:
             question.answer()
         except (OSError, Silent) as error:
-            reason = ELSE if connected.is_set() else (error.strerror if isinstance(error, OSError) else "") or error
+            reason = ELSE if connected.is_set() else getattr(error, "strerror", None) or error
             advice = "unset RAY_ADDRESS" if source == "RAY_ADDRESS" else "give another --address"
             raise UserError(f"no Ray cluster answers at {found} ({reason}); {advice}, or --address local") from error
         return found
@@ -84,18 +91,18 @@ def _asked(found: str, source: str, seconds: float | None = None) -> Callable[[]
 
 
 def connect(host: str, port: int, timeout: float | None) -> None:
-    """Raise OSError if nothing takes a connection there within `timeout` seconds."""
+    """Raise OSError if nothing accepts a connection there within `timeout` seconds."""
     socket.create_connection((host.strip("[]"), port), timeout=timeout).close()
 
 
 def _require_ray(address: str) -> None:
-    """Raise OSError if the server at `address` has no control service of Ray. Wait for ever if it speaks no gRPC."""
-    if os.environ.get("RAY_USE_TLS", "0") not in ("0", ""):  # only Ray knows the certificates
+    """Raise OSError if the server at `address` has no control service of Ray. If it speaks no gRPC, wait for ever."""
+    if os.environ.get("RAY_USE_TLS", "0") not in ("0", ""):  # only Ray knows the certificates, so do not ask
         return
     with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
         grpc.channel_ready_future(channel).result()
         try:
             channel.unary_unary(CONTROL_SERVICE)(b"")
-        except grpc.RpcError as error:  # a Ray with a token refuses us, since we show none; Ray itself will show it
+        except grpc.RpcError as error:  # a Ray that needs a token refuses this call, which sends none; Ray's own calls send it
             if error.code() == grpc.StatusCode.UNIMPLEMENTED:
                 raise OSError(ELSE) from error

@@ -11,11 +11,11 @@ from ray._private.utils import read_ray_address
 from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
 
-VITAL = ("raylet", "gcs_server")  # nothing runs without these two; Ray restarts the others, or runs without them
+VITAL = ("raylet", "gcs_server")  # Ray cannot run without these two; it restarts the others, or runs without them
 
 
 def running_address() -> str | None:
-    """The address that `ray start` stored on this machine, or None. `ray.init("auto")` would raise if there were none."""
+    """The address that `ray start` stored on this machine, or None. Without an address `ray.init("auto")` would raise."""
     found: str | None = read_ray_address(None)
     return found
 
@@ -30,9 +30,9 @@ def silence() -> None:
 
 @contextmanager
 def this_machine_only() -> Iterator[None]:
-    """Make `ray.init(_node_ip_address="127.0.0.1")` open all its ports, also the metrics port, to this machine only.
+    """Make `ray.init(_node_ip_address="127.0.0.1")` open all its ports, even the metrics port, to this machine only.
 
-    Otherwise Ray would replace 127.0.0.1 by the machine's network address, in case other nodes join.
+    Otherwise Ray would replace 127.0.0.1 by the machine's network address, so that other nodes could join.
     """
     before = services.resolve_ip_for_localhost
     services.resolve_ip_for_localhost = lambda host: host
@@ -43,15 +43,12 @@ def this_machine_only() -> Iterator[None]:
 
 
 def own_node() -> Any:
-    """Ray's record of the node that this process started or joined, or None.
-
-    It has process ids and addresses that no public call returns.
-    """
+    """Ray's record of the node that this process started or joined, or None. No public call returns its ids and addresses."""
     return ray._private.worker._global_node
 
 
 def started_here() -> bool:
-    """Whether this process started Ray, rather than joined a cluster."""
+    """Whether this process started Ray. If not, it joined a cluster or has no Ray."""
     node = own_node()
     return node is not None and bool(node.all_processes)
 
@@ -72,8 +69,8 @@ def kill_own_processes() -> None:
 def share(key: str, value: Any) -> None:
     """Put `value` into the memory of Ray's control server, where all processes of the cluster can read it.
 
-    We do not use Tune's `param_space`, because Tune writes it to files, and an address may hold a password. We do not use the
-    object store either, because a driver that owns an object there dies silently if Ray ends first.
+    Tune's `param_space` will not do: Tune writes it to files, and an address may hold a password. The object store will not do
+    either: a driver that owns an object there dies silently if Ray ends first.
     """
     _internal_kv_put(key, pickle.dumps(value), overwrite=True)
 
@@ -84,5 +81,5 @@ def shared(key: str) -> Any:
 
 
 def hand_to_controller(name: str) -> None:
-    """Let Ray Train's controller inherit the environment variable `name`. It inherits only the variables on Ray's list."""
+    """Put the environment variable `name` on Ray's list of those that Ray Train's controller inherits."""
     ENV_VARS_TO_PROPAGATE.add(name)

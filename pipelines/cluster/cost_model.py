@@ -26,7 +26,7 @@ STATE_BYTES = 16  # in a checkpoint: weights, their average, two moments
 DEVICE_BYTES = 20  # on each device: weights, their average, two moments, the gradient
 UPDATE_BYTES = 40  # moved through memory in each step: to update by Adam, to average, to zero the gradient
 
-HIDDEN = 2 / 3  # share of a step's arithmetic that is the backward pass, during which DDP runs the all-reduce
+HIDDEN = 2 / 3  # the backward pass's share of a step's arithmetic; DDP runs the all-reduce during the backward pass
 CHECKPOINT_SECONDS = 30.0  # between two checkpoints of a training
 
 
@@ -38,7 +38,7 @@ class Machine:
         flops: operations per second in large matrix products, in the training's precision.
         share: the part of `flops` that the paper's networks reach.
         memory: bytes per second to and from the device's memory.
-        overhead: seconds of a step that depend on neither batch nor network, such as kernel launches.
+        overhead: seconds of each step that depend on neither batch nor network, e.g. to launch kernels.
         per_node: workers on one node.
         near: bytes per second between workers on one node.
         far: bytes per second between workers on several nodes.
@@ -63,18 +63,27 @@ class Machine:
 
 
 # Two cores with AVX512-bf16 form one worker with two threads. flops is their bf16 peak.
-TWO_CORES = Machine("2 cores", 7.2e11, 0.65, 1.6e10, 4e-3, 1, 1e9, 1e9, 1e-4, 2.4e10, 3e8, 15.0)
+TWO_CORES = Machine(
+    "2 cores", flops=7.2e11, share=0.65, memory=1.6e10, overhead=4e-3, per_node=1, near=1e9, far=1e9, hop=1e-4,
+    capacity=2.4e10, disk=3e8, startup=15.0,
+)  # fmt: skip
 # Share and overhead are fitted to measured steps (results/speed/nvidia-h200.md). The links have the manufacturer's figures.
-H200 = Machine("H200, 8 per node, 3.2 Tbit/s between nodes", 7.9e14, 0.65, 4e12, 1.2e-3, 8, 2e11, 1e11, 1e-5, 1.4e11, 1e9, 20.0)
+H200 = Machine(
+    "H200, 8 per node, 3.2 Tbit/s between nodes", flops=7.9e14, share=0.65, memory=4e12, overhead=1.2e-3, per_node=8,
+    near=2e11, far=1e11, hop=1e-5, capacity=1.4e11, disk=1e9, startup=20.0,
+)  # fmt: skip
 # The workers of ray_cluster.yaml, with 10 Gbit/s between nodes. Share is assumed; the other figures are the manufacturer's.
-L4 = Machine("L4, one per node, 10 Gbit/s between nodes", 6e13, 0.5, 2.4e11, 4e-4, 1, 1e9, 1e9, 5e-5, 2.2e10, 5e8, 20.0)
+L4 = Machine(
+    "L4, one per node, 10 Gbit/s between nodes", flops=6e13, share=0.5, memory=2.4e11, overhead=4e-4, per_node=1,
+    near=1e9, far=1e9, hop=5e-5, capacity=2.2e10, disk=5e8, startup=20.0,
+)  # fmt: skip
 
 
 @lru_cache(maxsize=1024)
 def forward_flops(model: str, shape: Shape, widths: Config) -> float:
-    """Operations to compute the energy of one image, or its estimate if the model has no energy. Count on the meta device.
+    """Count the operations that compute one image's energy, or its estimate if the model has no energy, on the meta device.
 
-    A model that fails or that reads the values of tensors cannot run there. Then assume two operations for each parameter.
+    A model that reads the values of tensors, or that fails, cannot run there. Then assume two operations for each parameter.
     """
     net = skeleton(model, shape, widths)
     with FlopCounterMode(display=False) as counter:
@@ -97,13 +106,14 @@ def run_once(net: Estimator, shape: Shape) -> None:
 
 @lru_cache(maxsize=1024)
 def image_flops(model: str, shape: Shape, widths: Config, objective: str) -> float:
-    """Operations of a training step for one image. They equal 6 forward passes if the loss contains ∇_y f, and 3 if not."""
+    """Operations of a training step for one image: those of 6 forward passes if the loss contains ∇_y f, otherwise of 3."""
     energy = isinstance(skeleton(model, shape, widths), Energy)
-    return forward_flops(model, shape, widths) * (6 if energy and OBJECTIVES.get(objective).differentiates_twice else 3)
+    passes = 6 if energy and OBJECTIVES.get(objective).differentiates_twice else 3
+    return passes * forward_flops(model, shape, widths)
 
 
 def training_flops(spec: RunSpec) -> float:
-    """Operations of the whole training of `spec`, including those on padding in the last batch of each epoch."""
+    """Operations of the whole training of `spec`. They include the padding of each epoch's last batch."""
     images = steps_per_epoch(spec) * spec.recipe.batch_size
     return image_flops(spec.model, spec.data.shape, spec.widths, spec.objective) * images * spec.recipe.epochs
 
@@ -154,13 +164,13 @@ def step_seconds(work: Work, machine: Machine, workers: int = 1) -> float:
 
 
 def training_seconds(work: Work, machine: Machine, workers: int = 1) -> float:
-    """Seconds of a training including start-up. Every `CHECKPOINT_SECONDS` all workers wait until a checkpoint is saved."""
+    """Seconds of a training with its start-up. Every `CHECKPOINT_SECONDS` all workers wait until a checkpoint is saved."""
     saving = work.checkpoint_bytes / machine.disk
     return machine.startup + work.steps * step_seconds(work, machine, workers) * (1 + saving / CHECKPOINT_SECONDS) + saving
 
 
 def study_seconds(works: Sequence[Work], machine: Machine, devices: int, workers: int) -> float:
-    """Seconds until all trainings have ended, each with `workers` devices. Longer trainings start first."""
+    """Seconds until all trainings have ended, if each uses `workers` devices and longer trainings start first."""
     slots = [0.0] * max(1, min(devices // workers, len(works)))
     for seconds in sorted((training_seconds(work, machine, workers) for work in works), reverse=True):
         slots[slots.index(min(slots))] += seconds
@@ -168,11 +178,10 @@ def study_seconds(works: Sequence[Work], machine: Machine, devices: int, workers
 
 
 def best_workers(works: Sequence[Work], machine: Machine, devices: int) -> int:
-    """How many workers to give each model: the smallest power of two whose study takes at most 2 % longer than the fastest."""
+    """The number of workers for each model: the smallest power of two with a study at most 2 % longer than the shortest."""
     most = min(devices, min(work.batch for work in works))
-    choices = [2**i for i in range(most.bit_length()) if 2**i <= most]
-    seconds = {workers: study_seconds(works, machine, devices, workers) for workers in choices}
-    return min(w for w in choices if seconds[w] <= 1.02 * min(seconds.values()))
+    seconds = {2**i: study_seconds(works, machine, devices, 2**i) for i in range(most.bit_length())}  # powers of two up to most
+    return min(workers for workers, each in seconds.items() if each <= 1.02 * min(seconds.values()))
 
 
 # ------------------------------------------------------------------------------------------------------ docs/scaling.md
@@ -190,7 +199,7 @@ CASES: dict[str, dict[str, bool]] = {
 
 
 def paper_work(model: str, *, larger_images: bool = False, larger_networks: bool = False, epochs: int = EPOCHS) -> Work:
-    """A training on MNIST, in batches of 128. Options: images of 280x280, and ten times the paper's widths (d_z stays)."""
+    """A training on MNIST, in batches of 128. Options: images of 280x280, and ten times the paper's widths, except d_z."""
     shape = (1, 280, 280) if larger_images else (1, 28, 28)
     widths = default_widths(model, (1, 28, 28))
     data = DataRef("mnist", "", shape, 60_000)
@@ -212,14 +221,17 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 def rows_of(cells: Callable[[Work], list[str]]) -> list[list[str]]:
     """A row for each case and model, with the `cells` of that training."""
-    pairs = [(case, model) for case in CASES for model in ("uvb", "deen")]
-    return [[f"{model}, {case}", *cells(paper_work(model, **CASES[case]))] for case, model in pairs]
+    return [
+        [f"{model}, {case}", *cells(paper_work(model, **flags))] for case, flags in CASES.items() for model in ("uvb", "deen")
+    ]
 
 
 def inputs_table() -> str:
-    def cells(w: Work) -> list[str]:
-        flops = [f"{w.flops_per_image / 6e9:,.2f}", f"{w.flops_per_image * w.batch / 1e12:,.2f}"]
-        return [f"{w.parameters:,}", *flops, f"{w.gradient_bytes / 1e6:,.0f}", f"{w.checkpoint_bytes / 1e6:,.0f}"]
+    """Sizes and operations of each training. A step has the operations of 6 forward passes."""
+
+    def cells(work: Work) -> list[str]:
+        flops = [f"{work.flops_per_image / 6e9:,.2f}", f"{work.flops_per_image * work.batch / 1e12:,.2f}"]
+        return [f"{work.parameters:,}", *flops, f"{work.gradient_bytes / 1e6:,.0f}", f"{work.checkpoint_bytes / 1e6:,.0f}"]
 
     head = ["", "parameters", "forward, GFLOP per image", "step, TFLOP", "all-reduce, MB", "checkpoint, MB"]
     return table(head, rows_of(cells))
@@ -227,11 +239,11 @@ def inputs_table() -> str:
 
 def check_table() -> str:
     """The cost model beside the measured steps."""
-    rows = [
-        [f"{model}, {machine.name.split(',')[0]}", f"{1e3 * step_seconds(paper_work(model), machine):,.{digits}f} ms", measured]
-        for machine, digits, two in ((TWO_CORES, 0, ("450-510 ms", "2,600 ms")), (H200, 2, ("2.07 ms", "3.26 ms")))
-        for model, measured in zip(("uvb", "deen"), two, strict=True)
-    ]
+    rows = []
+    for machine, digits, uvb, deen in ((TWO_CORES, 0, "450-510 ms", "2,600 ms"), (H200, 2, "2.07 ms", "3.26 ms")):
+        for model, measured in (("uvb", uvb), ("deen", deen)):
+            predicted = f"{1e3 * step_seconds(paper_work(model), machine):,.{digits}f} ms"
+            rows.append([f"{model}, {machine.name.split(',')[0]}", predicted, measured])
     return table(["a step of 128 MNIST images, bf16", "model", "measured"], rows)
 
 
@@ -240,14 +252,14 @@ def speedup_table(machine: Machine) -> str:
 
     def cells(work: Work) -> list[str]:
         one = step_seconds(work, machine)
-        times = [f"{one / step_seconds(work, machine, p):.2f}" for p in SHARES[1:]]
-        return [f"{one * 1000:,.3g} ms", *times] if work.fits(machine) else ["does not fit"] + [""] * len(times)
+        speedups = [f"{one / step_seconds(work, machine, workers):.2f}" for workers in SHARES[1:]]
+        return [f"{one * 1000:,.3g} ms", *speedups] if work.fits(machine) else ["does not fit"] + [""] * len(speedups)
 
     return table(["", "a step on 1", *(f"speed-up on {p}" for p in SHARES[1:])], rows_of(cells))
 
 
 def study_table(machine: Machine) -> str:
-    """Times to train the comparison's 16 models on 1 to 256 devices: with one worker a model, then with the best number."""
+    """Times to train the comparison's 16 models on 1 to 256 devices: with one worker per model, then with the best number."""
 
     def cell(works: list[Work], devices: int) -> str:
         workers = best_workers(works, machine, devices)
@@ -261,15 +273,16 @@ def study_table(machine: Machine) -> str:
 
 
 def clock(seconds: float) -> str:
-    """80 s, 2.1 min, 34 h, 5.0 d."""
+    """A time as text, such as ``80 s``, ``2.1 min``, ``34 h`` or ``5.0 d``."""
     for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
         if seconds >= 2 * size:
-            return f"{seconds / size:.{0 if seconds >= 10 * size else 1}f} {unit}"
+            digits = 0 if seconds >= 10 * size else 1
+            return f"{seconds / size:.{digits}f} {unit}"
     return f"{seconds:.0f} s"
 
 
 def document() -> str:
-    """All tables, as they appear between the marks in docs/scaling.md."""
+    """All tables as docs/scaling.md has them."""
     parts = ["### What a training has to move", inputs_table(), "### The model against measurements", check_table()]
     for machine in (H200, L4):
         parts += [f"### One training, more devices: {machine.name}", speedup_table(machine)]

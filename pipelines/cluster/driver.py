@@ -30,7 +30,7 @@ from uvb.spec import RunSpec
 
 WORKER_FAILURES = 40  # restarts of a group's workers
 TRIAL_FAILURES = 10  # restarts of a trial
-START_FAILURES = 10  # times a worker group may fail to start, e.g. while an autoscaler adds nodes
+START_FAILURES = 10  # how often a worker group may fail to start, e.g. while an autoscaler adds nodes
 
 
 def train_trial(config: dict[str, Any]) -> None:
@@ -69,7 +69,7 @@ def train_trial(config: dict[str, Any]) -> None:
 
 
 class EarlyDeaths(UserCallback):
-    """Counts workers that die before `Training` can count them, and gives up their group after `STUCK_LIMIT` deaths.
+    """A counter of workers that die before `Training` can count them. After `STUCK_LIMIT` deaths it gives up their group.
 
     Without this limit Ray would start such workers hundreds of times. `Training` changes progress.json as soon as it begins.
     So if that file has not changed, the worker died early.
@@ -86,44 +86,46 @@ class EarlyDeaths(UserCallback):
         return [spec_id for spec_id in self.labels if outcome(Store(self.uri), spec_id) is None]
 
     def _progress(self) -> dict[str, Any]:
-        return Store(self.uri).find_json(f"models/{next(iter(self.open), '')}/progress.json", ProgressJson)
+        """The content of progress.json of the model that trains now; {} if there is none."""
+        left = self.open
+        return Store(self.uri).find_json(f"models/{left[0]}/progress.json", ProgressJson) if left else {}
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         """Count a death. Ray calls this when a worker dies or raises."""
         self.count(worker_exceptions.popitem()[1])
 
     def count(self, error: Exception) -> None:
-        """Count a death with the error `error`.
+        """Count a worker that died with `error`.
 
         Raises:
-            RuntimeError: this was the last allowed death. The error ends the trainer.
+            RuntimeError: `STUCK_LIMIT` workers have died. This ends the trainer.
         """
         store, before, self.seen = Store(self.uri), self.seen, self._progress()
         if not self.open or self.seen != before:
             return
         self.seen = before | {"stuck": before.get("stuck", 0) + 1}
-        with suppress(UserError):  # if the disk is full, say, a later death is counted instead
+        with suppress(UserError):  # e.g. a full disk; then a later death counts instead
             store.write_json(f"models/{self.open[0]}/progress.json", self.seen)
         if self.seen["stuck"] >= STUCK_LIMIT:
-            said = f"its workers died {STUCK_LIMIT} times before training began ({last_line(error)})"
+            reason = f"its workers died {STUCK_LIMIT} times before training began ({last_line(error)})"
             for spec_id in self.open:
-                blob = {"error": f"{self.labels[spec_id]}: {said}; see Ray's logs", "time": time.time()}
+                blob = {"error": f"{self.labels[spec_id]}: {reason}; see Ray's logs", "time": time.time()}
                 store.write_json(f"models/{spec_id}/failed.json", blob)
-            raise RuntimeError(said)
+            raise RuntimeError(reason)
 
 
 class StoppedEarly(tune.Callback):
-    """Writes stopped.json for the models of a trial that a search's scheduler stopped.
+    """A callback that writes stopped.json for the models of a trial that a search's scheduler stopped.
 
     Args:
-        groups: the spec_ids of each group of models; a trial's config has the group's number.
+        groups: the spec_ids of each group of models. A trial's config has the number of its group.
     """
 
     def __init__(self, store: Store, groups: Sequence[Sequence[str]]) -> None:
         self.store, self.groups = store, groups
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        if "outcome" in (trial.last_result or {}):  # only a training that ended by itself reports an outcome
+        if "outcome" in (trial.last_result or {}):  # the scheduler did not stop this training, since it reported its end
             return
         with suppress(UserError, OSError):  # without the file, the model counts as not trained to its end
             for spec_id in self.groups[trial.config["group"]]:
@@ -132,11 +134,11 @@ class StoppedEarly(tune.Callback):
 
 
 class GroupRunner:
-    """Trains groups through Ray Tune in a separate thread, so that Ctrl-C reaches the driver and not Tune.
+    """A run of Ray Tune that trains groups. It has its own thread, so that Ctrl-C reaches the driver and not Tune.
 
     Args:
         scheduler: a search's Tune scheduler, which reads the metrics ``loss`` and ``epoch``. None: stop no training early.
-        report_epochs: after how many epochs each model reports to the scheduler again. 0: only at its end.
+        report_epochs: each model reports to the scheduler every so many epochs. 0: only at its end.
     """
 
     def __init__(
@@ -204,8 +206,8 @@ class GroupRunner:
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         try:
             results = self.tuner.fit()
-            for result in (results[index] for index in range(len(results))):
-                if result.error:
-                    self.errors.append(last_line(result.error))
+            for index in range(len(results)):
+                if error := results[index].error:
+                    self.errors.append(last_line(error))
         except Exception as error:  # the driver prints this line, and names the models that did not finish
             self.errors.append(last_line(error))

@@ -1,4 +1,4 @@
-"""Estimate how long a study takes on this machine: fit the cost model of docs/scaling.md to a few timed steps."""
+"""Estimate how long a study takes on this machine. Time a few steps, and fit the cost model of docs/scaling.md to them."""
 
 import dataclasses
 import json
@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
+from statistics import median_high
 
 import torch
 import torch.distributed as dist
@@ -26,15 +27,15 @@ from uvb.training.loop import fit
 from uvb.training.probe import PROBE_IMAGES
 from uvb.training.state import TrainState, steps_per_epoch
 
-# How many times as long fp32 takes as bf16: 3.0 to 3.9 for training steps (docs/speed.md), 5 for matrix products alone.
+# Time in fp32 divided by time in bf16. Measured: 3.0 to 3.9 for training steps (docs/speed.md), 5 for matrix products alone.
 FP32_COST = 4.0
-PATIENCE = timedelta(minutes=10)  # how long workers wait for one another
-STEPS = 6  # steps to run for each kind of model; the first one also sets things up and is not timed
+PATIENCE = timedelta(minutes=10)  # how long workers wait for each other
+STEPS = 6  # steps to run for each kind of model; the first step is not timed, because it also sets things up
 
 
 @dataclasses.dataclass(frozen=True)
 class Pace:
-    """Seconds of a training step, and the seconds per image that the probe takes at an epoch's end."""
+    """Seconds of a training step, and seconds per image of the probe that ends each epoch."""
 
     step: float
     probe: float
@@ -47,7 +48,7 @@ class Pace:
 
 
 def pace(spec: RunSpec, plan: Plan, images: ImageSet) -> Pace:
-    """Time a few steps of `spec` and one epoch's end. Each worker of the plan calls this."""
+    """Time a few steps of `spec` and one probe. Each worker of the plan calls this."""
     data = dataclasses.replace(spec.data, train_images=min(STEPS * spec.recipe.batch_size, spec.data.train_images))
     few = dataclasses.replace(spec, data=data, recipe=dataclasses.replace(spec.recipe, epochs=2))
     steps = steps_per_epoch(few)
@@ -57,8 +58,8 @@ def pace(spec: RunSpec, plan: Plan, images: ImageSet) -> Pace:
         now = time.monotonic()
         if progress.metrics is None:
             between.append(now - started)
-        elif steps > 2:  # the time since `started` is that of the epoch's last step and the probe
-            step = sorted(between[1:])[len(between[1:]) // 2]
+        elif steps > 2:  # since `started`, the epoch's last step and the probe have run
+            step = median_high(between[1:])
             test = min(PROBE_IMAGES, len(images.test))
             return Pace(step, max(0.0, now - started - step) / (test + min(test, data.train_images)))
         started = time.monotonic()
@@ -69,7 +70,7 @@ def pace(spec: RunSpec, plan: Plan, images: ImageSet) -> Pace:
 def paces(specs: Sequence[RunSpec], plan: Plan, images: ImageSet) -> list[Pace]:
     """The pace of each of `specs` under `plan`, but without compiling.
 
-    If the plan has several workers on CPUs, time as many processes at once.
+    If the plan has several workers on CPUs, run one process for each worker.
 
     Raises:
         UserError: a spec cannot be trained.
@@ -116,7 +117,7 @@ def _worker(rank: int, specs: Sequence[RunSpec], plan: Plan, images: ImageSet, f
 
 
 def fitted_machine(work: Work, step: float) -> Machine:
-    """A machine on which the cost model predicts `step` seconds for a step of one worker."""
+    """A machine for which the cost model predicts steps of `step` seconds on one worker."""
     rest = TWO_CORES.overhead + UPDATE_BYTES * work.parameters / TWO_CORES.memory
     arithmetic = max(step - rest, 0.1 * step)  # seconds; `rest` may exceed the step of a tiny network
     return dataclasses.replace(TWO_CORES, flops=work.batch * work.flops_per_image / arithmetic, share=1.0, startup=0.0)
@@ -125,15 +126,16 @@ def fitted_machine(work: Work, step: float) -> Machine:
 def estimated_seconds(specs: Sequence[RunSpec], plan: Plan, images: ImageSet) -> dict[str, float]:
     """spec_id -> seconds of training on this machine, by a cost model fitted to a few timed steps of each kind of model.
 
-    Start-up is not included, since it happens only once for each group.
+    Start-up is left out, since a group of models starts only once.
     """
     kinds: dict[tuple[object, ...], list[RunSpec]] = {}
     for spec in specs:
         kind = (spec.model, spec.widths, spec.objective, spec.activation, spec.recipe.batch_size, spec.recipe.optimizer)
         kinds.setdefault(kind, []).append(spec)
     found = {}
-    for own, measured in zip(kinds.values(), paces([own[0] for own in kinds.values()], plan, images), strict=True):
-        for spec in own:
+    first_of_each = [alike[0] for alike in kinds.values()]
+    for alike, measured in zip(kinds.values(), paces(first_of_each, plan, images), strict=True):
+        for spec in alike:
             work = Work.of(spec)
             machine = fitted_machine(work, measured.training(spec, images) / work.steps)
             workers = plan.workers if plan.device != "cpu" else 1  # on CPUs the steps were timed with all workers
@@ -142,26 +144,29 @@ def estimated_seconds(specs: Sequence[RunSpec], plan: Plan, images: ImageSet) ->
 
 
 def measurement_flops(tasks: Sequence[Task], context: Context, trained_in: str) -> float:
-    """Operations of `tasks`. If they run in fp32 but the trainings in bf16, each operation counts `FP32_COST` times.
+    """Operations of `tasks`. If tasks run in fp32 but trainings in bf16, each operation counts `FP32_COST` times.
 
     Args:
         trained_in: the precision of the trainings.
     """
     slower = FP32_COST if (context.plan.precision, trained_in) == ("fp32", "bf16") else 1.0
-    specs, passes = [task.spec for task in tasks], 2  # a gradient takes a forward and a backward pass
-    flops = {spec: passes * slower * forward_flops(spec.model, spec.data.shape, spec.widths) for spec in specs}
-    return sum(task.gradients(context) * flops[task.spec] for task in tasks)
+    total = 0.0
+    for task in tasks:
+        forward = forward_flops(task.spec.model, task.spec.data.shape, task.spec.widths)
+        total += task.gradients(context) * 2 * slower * forward  # a gradient takes a forward and a backward pass
+    return total
 
 
 @torch.no_grad()
 def measurement_seconds(tasks: Sequence[Task], context: Context, at_once: int) -> dict[str, float]:
-    """Experiment -> seconds that its `tasks` take in all.
+    """Experiment -> seconds that its `tasks` take, if `at_once` tasks run at a time.
 
-    For each kind of model, time x̂(y) on a block of images. A broken model cannot be timed and counts as 0. The workers
-    will report its error.
+    For each kind of model, time x̂(y) on a block of images. A model that cannot be timed counts as 0 s, since the workers will
+    report its error.
     """
     timed: dict[tuple[object, ...], float] = {}
-    found, threads = dict.fromkeys((task.name for task in tasks), 0.0), torch.get_num_threads()
+    found = dict.fromkeys((task.name for task in tasks), 0.0)
+    threads = torch.get_num_threads()
     torch.set_num_threads(context.plan.threads)
     try:
         for task in tasks:
@@ -178,7 +183,7 @@ def measurement_seconds(tasks: Sequence[Task], context: Context, at_once: int) -
 
 
 def _estimate_seconds(spec: RunSpec, context: Context) -> float:
-    """Seconds of x̂(y) for one image. Time a block of 16 images, and then one of 256 if the first took at most 0.1 s."""
+    """Seconds of x̂(y) for one image. Time a block of 16 images. If it takes at most 0.1 s, time a block of 256 instead."""
     model, images = build_model(spec).to(context.plan.device, context.plan.dtype), context.images
     for size in (16, 256):
         noisy = NoisyImages(images.test[:size], images.levels, spec.sigma, "test", context.evaluation, context.plan)

@@ -1,4 +1,4 @@
-"""Decide which models are trained together: give each model a plan, and split the models of a plan into groups."""
+"""Decide which models train together: give each model a plan, and split the models of each plan into groups."""
 
 import dataclasses
 import math
@@ -12,8 +12,8 @@ from uvb.errors import UserError
 from uvb.plan import Plan, resolve_plan
 from uvb.spec import RunSpec
 
-GROUP_SECONDS = 600.0  # a group trains about this long, so that its start-up of 15 s matters little
-FLOPS_A_SECOND = {"cpu": 1e11, "cuda": 1e14}  # rough speed of one worker, used only here
+GROUP_SECONDS = 600.0  # how long a group should train, so that its start-up of 15 s matters little
+FLOPS_A_SECOND = {"cpu": 1e11, "cuda": 1e14}  # a rough speed of one worker, used only to split groups
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def new_plan(
     Args:
         resolve: `resolve_plan`, or a function that runs it where the workers will run.
     """
-    # Compiling must pay even for the shortest training. Its time is a rough estimate for a CPU.
+    # Compiling must save time even in the shortest training. This is a rough estimate for a CPU.
     shortest = min(training_seconds(Work.of(spec), TWO_CORES, layout.workers) for spec in specs)
     return resolve(
         workers=layout.workers, device=layout.device, precision=options.precision, compile=options.compile,
@@ -58,7 +58,7 @@ def require_honourable(plan: Plan, layout: Layout, has: Capacity) -> None:
 
 
 def make_groups(plans: dict[Plan, list[RunSpec]], layout: Layout, one_each: bool) -> list[Group]:
-    """Split the models of each plan into groups. With `one_each`, make a group of each model."""
+    """Split the models of each plan into groups. If `one_each`, every group has one model."""
     return [
         Group(part, plan)
         for plan, specs in plans.items()
@@ -67,24 +67,24 @@ def make_groups(plans: dict[Plan, list[RunSpec]], layout: Layout, one_each: bool
 
 
 def group_count(specs: Sequence[RunSpec], plan: Plan, layout: Layout) -> int:
-    """How many groups to make: as many as train at a time, or more if each would train over `GROUP_SECONDS`."""
+    """How many groups to make: as many as train at a time, or more, so that none trains much over `GROUP_SECONDS`."""
     seconds = sum(map(training_flops, specs)) / FLOPS_A_SECOND[plan.device] / plan.workers
     return min(len(specs), layout.concurrency * max(1, math.ceil(seconds / layout.concurrency / GROUP_SECONDS)))
 
 
 def balanced(specs: Sequence[RunSpec], groups: int) -> list[tuple[RunSpec, ...]]:
-    """Split `specs` into at most `groups` parts of about equal cost. Sort each by seed, then from large to small noise."""
+    """Split `specs` into at most `groups` parts of about equal cost. Sort each part by seed, then from large to small noise."""
     parts: list[list[RunSpec]] = [[] for _ in range(min(groups, len(specs)))]
     loads = [0.0] * len(parts)
-    for spec in sorted(specs, key=lambda s: (-training_flops(s), -s.sigma, s.spec_id)):
+    for spec in sorted(specs, key=lambda spec: (-training_flops(spec), -spec.sigma, spec.spec_id)):
         least = loads.index(min(loads))
         parts[least].append(spec)
         loads[least] += training_flops(spec)
-    return [tuple(sorted(part, key=lambda s: (s.seed, -s.sigma, s.model, s.spec_id))) for part in parts]
+    return [tuple(sorted(part, key=lambda spec: (spec.seed, -spec.sigma, spec.model, spec.spec_id))) for part in parts]
 
 
 def fitted(layout: Layout, groups: Sequence[Group]) -> Layout:
-    """Adapt `layout` to stored plans: if a plan has more workers, divide the same CPUs among that many workers."""
+    """Adapt `layout` to stored plans: if a plan has more workers than `layout`, divide the same CPUs among them."""
     workers = max(group.plan.workers for group in groups)
     if workers <= layout.workers:
         return layout

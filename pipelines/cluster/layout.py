@@ -1,4 +1,4 @@
-"""Decide how many workers each model has, which CPUs and GPUs they get, and how many models train at a time. No Ray."""
+"""Decide, without Ray: the number of workers for each model, their CPUs and GPUs, and how many models train at a time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from uvb.errors import UserError
 from uvb.machine import usable_cpus
 from uvb.spec import RunSpec
 
-TRIAL_CPUS = 0.01  # for a trial, which only waits for its workers; Ray refuses 0
-LEAST_CPUS = 0.01  # the least that a worker can have
+TRIAL_CPUS = 0.01  # the CPUs of a trial, which only waits for its workers; Ray refuses 0
+LEAST_CPUS = 0.01  # the fewest CPUs that a worker can have
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Capacity:
 
     cpus: int
     gpus: int
-    nodes: tuple[tuple[int, int], ...]  # (CPUs, GPUs) of each
+    nodes: tuple[tuple[int, int], ...]  # (CPUs, GPUs) of each node
     cluster: bool
 
     def __str__(self) -> str:
@@ -32,18 +32,21 @@ class Capacity:
 
     @property
     def node_cpus(self) -> list[int]:
-        """The CPUs of each node. Expected CPUs that are not there yet count as further nodes, each like the largest one."""
+        """The CPUs of each node. Expected CPUs that are not there yet count as further nodes of the largest node's size."""
         return _with_expected([cpus for cpus, _ in self.nodes if cpus], self.cpus)
 
     @property
     def node_gpus(self) -> list[int]:
-        """The GPUs of each node that has some. Expected GPUs that are not there yet count as further nodes, too."""
+        """The GPUs of each node that has some. Expected GPUs count as in `node_cpus`."""
         return _with_expected([gpus for _, gpus in self.nodes if gpus], self.gpus)
 
 
 def _with_expected(found: list[int], total: int) -> list[int]:
     size, missing = max(found, default=total), total - sum(found)
-    return found + [size] * (missing // size) + [missing % size] * (missing % size > 0) if missing > 0 else found
+    if missing <= 0:
+        return found
+    full, rest = divmod(missing, size)
+    return found + [size] * full + ([rest] if rest else [])
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class Layout:
 
     @property
     def threads(self) -> int:
-        """CPU threads of one worker. Its CPUs are rounded, because the trial takes a small share of them."""
+        """CPU threads of one worker: its CPUs, rounded, because its trial takes a small share of a CPU."""
         return max(1, round(self.cpus_per_worker))
 
     @property
@@ -86,11 +89,11 @@ def choose_layout(options: ClusterOptions, has: Capacity, specs: Sequence[RunSpe
     """Choose the layout for the trainings of `specs`: keep the options that the user set, and choose the others to suit `has`.
 
     On CPUs, the default is one worker for each model, and as many models at a time as there are CPUs. In measurements this was
-    faster than several workers for each model (docs/scaling.md). On GPUs, the cost model of docs/scaling.md, with slow links,
-    finds the number of workers that ends the study first. It is one, unless there are more GPUs than models.
+    faster than several workers for each model (docs/scaling.md). On GPUs, the default is the number of workers with which
+    the cost model of docs/scaling.md, for slow links, ends the study first: one, unless there are more GPUs than models.
 
     Raises:
-        UserError: the options ask for more than there is.
+        UserError: the options ask for more than `has`.
     """
     return _gpu_layout(options, has, specs) if options.use_gpu else _cpu_layout(options, has, specs)
 
@@ -100,7 +103,7 @@ def _cpu_layout(options: ClusterOptions, has: Capacity, specs: Sequence[RunSpec]
     least = options.cpus_per_worker or 1.0
     slots = sum(int(cpus / least) for cpus in has.node_cpus)  # a worker does not span nodes
     if workers > slots:
-        asked = f"{counted(workers, 'worker')} of {least:g} CPU{'s' * (least != 1)} each"
+        asked = f"{counted(workers, 'worker')} of {least:g} {'CPU' if least == 1 else 'CPUs'} each"
         most = max(has.node_cpus)
         advice = f"{slots} (--num-workers)" if slots else f"{most} CPUs each, the most on one node (--cpus-per-worker)"
         raise UserError(f"you asked for {asked}, but {has}; ask for at most {advice}")
@@ -117,14 +120,14 @@ def _cpu_layout(options: ClusterOptions, has: Capacity, specs: Sequence[RunSpec]
     if share < LEAST_CPUS:
         raise UserError(f"you asked for {concurrency} trials at a time, but {has}; ask for fewer (--concurrent-trials)")
     cpus = min(options.cpus_per_worker or share, share)
-    return Layout(workers, concurrency, int(cpus * 100 + 1e-6) / 100, 0.0)
+    return Layout(workers, concurrency, int(cpus * 100 + 1e-6) / 100, 0.0)  # round down to hundredths
 
 
 def cpu_share(nodes: Sequence[int], count: int, spare: float) -> float:
     """The most CPUs that each of `count` workers can have, if no worker spans nodes and each node keeps `spare` CPUs free."""
-    rooms = [cpus - spare for cpus in nodes if cpus > spare]
-    shares = sorted({room / k for room in rooms for k in range(1, count + 1)}, reverse=True)
-    return next(share for share in shares if sum(int(room / share + 1e-9) for room in rooms) >= count)
+    free = [cpus - spare for cpus in nodes if cpus > spare]
+    shares = sorted({cpus / workers for cpus in free for workers in range(1, count + 1)}, reverse=True)
+    return next(share for share in shares if sum(int(cpus / share + 1e-9) for cpus in free) >= count)
 
 
 def _gpu_layout(options: ClusterOptions, has: Capacity, specs: Sequence[RunSpec]) -> Layout:
@@ -148,8 +151,9 @@ def _gpu_layout(options: ClusterOptions, has: Capacity, specs: Sequence[RunSpec]
     if count > slots:
         asked = f"{concurrency} x {workers} workers of {each:g} GPU each"
         raise UserError(f"you asked for {asked}, but {has}; ask for at most {slots}")
-    rooms = [(cpus - concurrency * TRIAL_CPUS) / (gpus / each) for cpus, gpus in has.nodes if gpus]  # CPUs for each worker
-    share = int(10 * min([(has.cpus - concurrency * TRIAL_CPUS) / count, *rooms])) / 10
+    spare = concurrency * TRIAL_CPUS
+    on_each_node = [(cpus - spare) / (gpus / each) for cpus, gpus in has.nodes if gpus]  # CPUs for each worker
+    share = int(10 * min([(has.cpus - spare) / count, *on_each_node])) / 10  # round down to tenths
     cpus = options.cpus_per_worker or max(0.1, min(4.0, share))
     if cpus > share:
         asked = f"{count} workers of {cpus:g} CPUs each"

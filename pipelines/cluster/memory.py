@@ -1,4 +1,4 @@
-"""Before any training starts, refuse those that cannot fit into memory."""
+"""Refuse trainings that cannot fit into memory, before any training starts."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -22,15 +22,15 @@ FLOAT_BYTES = 4
 
 @lru_cache(maxsize=1024)
 def activations(model: str, shape: Shape, widths: Config) -> int:
-    """How many numbers the forward pass of one image keeps: the outputs of all layers, counted on the meta device.
+    """Count the numbers in the outputs of all layers for one image, on the meta device. The backward pass needs them.
 
     Return 0 if the model cannot run there.
     """
-    net, counts = skeleton(model, shape, widths), [0]
+    net, sizes = skeleton(model, shape, widths), []
 
     def count(module: nn.Module, inputs: object, output: object) -> None:
         if isinstance(output, torch.Tensor) and not list(module.children()):
-            counts[0] += output.numel()
+            sizes.append(output.numel())
 
     hooks = [module.register_forward_hook(count) for module in net.modules()]
     try:
@@ -40,11 +40,11 @@ def activations(model: str, shape: Shape, widths: Config) -> int:
     finally:
         for hook in hooks:
             hook.remove()
-    return counts[0]
+    return sum(sizes)
 
 
 def training_bytes(spec: RunSpec, workers: int) -> int:
-    """The least bytes that each of `workers` needs: weights, average, gradient, moments, and activations of its images."""
+    """The least bytes that each of `workers` needs for weights, average, gradient, moments and its images' activations."""
     images = math.ceil(min(spec.recipe.batch_size, spec.data.train_images) / workers)
     kept = activations(spec.model, spec.data.shape, spec.widths) + math.prod(spec.data.shape)
     return DEVICE_BYTES * parameters(spec.model, spec.data.shape, spec.widths) + FLOAT_BYTES * images * kept
@@ -54,34 +54,35 @@ def require_memory(specs: Sequence[RunSpec], layout: Layout, has: Capacity, trai
     """Refuse a training that needs more memory than there is. Unknown memory counts as infinite, unknown activations as 0.
 
     Args:
-        trained: tells whether a training has ended, so that it needs no memory.
+        trained: whether the training of a spec has ended, so that it needs no memory.
 
     Raises:
-        UserError: a training needs too much. The message has both figures.
+        UserError: a training needs too much memory. The message says how much it needs, and how much there is.
     """
-    room = _room(layout, has)
-    on_one = 1 if has.cluster or layout.device == "cuda" else layout.workers * layout.concurrency
+    available = _memory(layout, has)
+    sharing = 1 if has.cluster or layout.device == "cuda" else layout.workers * layout.concurrency  # workers in this memory
     need = {spec: training_bytes(spec, layout.workers) for spec in specs}
-    too_large = [spec for spec in specs if on_one * need[spec] > room and not trained(spec)]
+    too_large = [spec for spec in specs if sharing * need[spec] > available and not trained(spec)]
     if too_large:
         largest = max(too_large, key=lambda spec: need[spec])
-        together = f" in each of {on_one} workers" if on_one > 1 else ""
-        where = "a GPU" if layout.device == "cuda" else "a node" if has.cluster else "this machine"
+        together = f" in each of {sharing} workers" if sharing > 1 else ""
+        where = "a node" if has.cluster else "this machine"
+        where = "a GPU" if layout.device == "cuda" else where
         raise UserError(
-            f"{name_of(largest)} needs at least {gigabytes(need[largest])}{together}, but {where} has {gigabytes(room)}: "
+            f"{name_of(largest)} needs at least {gigabytes(need[largest])}{together}, but {where} has {gigabytes(available)}: "
             "choose a smaller --width or --batch-size, or smaller images (--resize)"
         )
 
 
-def _room(layout: Layout, has: Capacity) -> float:
+def _memory(layout: Layout, has: Capacity) -> float:
     """The bytes of a GPU, of a cluster's largest node, or of this machine; infinite if unknown."""
     if has.cluster:
-        grows = has.cpus > sum(cpus for cpus, _ in has.nodes)  # more nodes are expected
+        grows = has.cpus > sum(cpus for cpus, _ in has.nodes)  # the user expects more nodes
         nodes = [node["Resources"].get("memory", math.inf) for node in ray.nodes() if node["Alive"]]
         return math.inf if grows or layout.device == "cuda" else max(nodes, default=math.inf)
     return torch.cuda.mem_get_info()[1] if layout.device == "cuda" else usable_memory()
 
 
 def gigabytes(count: float) -> str:
-    """A number of bytes as text, e.g. ``1.5 GB``."""
+    """A number of bytes as text, such as ``1.5 GB``."""
     return f"{count / 1e9:,.3g} GB" if count < 1e12 else f"{count / 1e9:,.0f} GB"

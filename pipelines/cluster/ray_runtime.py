@@ -28,8 +28,8 @@ from uvb.plan import Plan, resolve_plan
 
 SOCKET_BYTES = 107  # Linux's limit for the path of a socket
 ASK_SECONDS = 5.0  # between two checks that a joined cluster is alive
-CONNECT_SECONDS = 5.0  # how long to wait for its control server
-FIRST_WORKER_SECONDS = 900.0  # how long to wait for room for a worker, while an autoscaler may start a machine
+CONNECT_SECONDS = 5.0  # how long the control server of a joined cluster may take to accept a connection
+FIRST_WORKER_SECONDS = 900.0  # how long to wait for the first worker's CPUs, while an autoscaler may start a machine
 # The settings of pipelines/__init__.py that Ray needs on all nodes.
 CARRIED = ("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "RAY_TRAIN_COLLECTIVE_TIMEOUT_S", "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S",
            "RAY_CHDIR_TO_TRIAL_DIR", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "MLFLOW_DISABLE_TELEMETRY")  # fmt: skip
@@ -69,9 +69,10 @@ def start_ray(address: str | None) -> None:
         ) from error
     except UserError:
         raise
-    except Exception as error:  # Ray raises a bare Exception if its start times out
-        busy = "time" in str(error).lower()
-        advice = "on a busy machine, try again when it is quieter" if busy else "fix this, or give the --address of a cluster"
+    except Exception as error:  # Ray raises a bare Exception
+        advice = "fix this, or give the --address of a cluster"
+        if "time" in str(error).lower():  # Ray reports a start that timed out
+            advice = "on a busy machine, try again when it is quieter"
         raise UserError(f"Ray did not start ({first_line(error)}); {advice}") from error
 
 
@@ -84,8 +85,9 @@ def private_folder() -> str:
     parent = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
     folder = Path(parent).absolute() / f"uvb-ray-{os.getuid()}"
     inner = folder / "ray"  # Ray makes its own folder readable by everybody, so put it inside a private one
-    longest = f"{inner}/session_2026-01-01_00-00-00_000000_{2**22}/sockets/plasma_store"
-    if (over := len(longest.encode()) - SOCKET_BYTES) > 0:
+    longest = f"{inner}/session_2026-01-01_00-00-00_000000_{2**22}/sockets/plasma_store"  # 2**22: Linux's limit for process ids
+    over = len(longest.encode()) - SOCKET_BYTES
+    if over > 0:
         most = len(parent.encode()) - over
         raise UserError(f"{parent} is too long for Ray's sockets: set RAY_TMPDIR to a folder of at most {most} characters")
     try:
@@ -114,7 +116,7 @@ def private_token(*, create: bool) -> None:
                 file.write(secrets.token_hex(32))
         if path.exists():
             path.chmod(0o600)
-    except OSError:  # the home folder is read-only, or there is none
+    except OSError:  # the home folder is read-only or absent
         if create and not os.access(path, os.R_OK):
             os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
@@ -134,7 +136,7 @@ def require_alive() -> None:
 
 
 def _silent(address: str, socket_name: str) -> list[str]:
-    """The vital processes of a joined cluster that accept no connection. Check at most every `ASK_SECONDS`."""
+    """Find the vital process of a joined cluster that accepts no connection. Check at most every `ASK_SECONDS`."""
     global _asked
     if time.monotonic() - _asked < ASK_SECONDS:
         return []
@@ -149,7 +151,7 @@ def _silent(address: str, socket_name: str) -> list[str]:
             probe.connect(socket_name)
         except (ConnectionRefusedError, FileNotFoundError):
             return ["raylet"]
-        except OSError:  # it is busy, so it is alive
+        except OSError:  # the raylet is busy, so it is alive
             pass
     return []
 
@@ -158,9 +160,9 @@ def leave_ray(*, at_once: bool = False) -> None:
     """Disconnect from Ray. If this process started Ray, end it.
 
     Args:
-        at_once: kill the Ray processes of this process instead of shutting Ray down. A broken Ray does not answer a shutdown,
-            and a shutdown would crash a Tune thread that still uses Ray. The caller must then exit by `os._exit`. A joined
-            cluster runs on, and ends the driver's jobs once the driver is gone.
+        at_once: kill the Ray processes that this process started, instead of shutting Ray down. The caller must then exit by
+            `os._exit`. A broken Ray does not answer a shutdown, and a shutdown would crash a Tune thread that still uses Ray.
+            A joined cluster keeps running, and ends the driver's jobs once the driver is gone.
     """
     if at_once:
         logging.disable()  # otherwise Tune's thread would log errors
@@ -170,17 +172,17 @@ def leave_ray(*, at_once: bool = False) -> None:
 
 
 def cluster_capacity(options: ClusterOptions) -> Capacity:
-    """The CPUs and GPUs that the cluster has now, or that it can grow to (`expect_cpus`, `expect_gpus`)."""
+    """The CPUs and GPUs that the cluster has now, or that the user expects it to grow to (`expect_cpus`, `expect_gpus`)."""
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     nodes = tuple((int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in alive)
-    cpus, gpus = map(sum, zip(*nodes, strict=True))
+    cpus, gpus = sum(cpus for cpus, _ in nodes), sum(gpus for _, gpus in nodes)
     return Capacity(max(cpus, options.expect_cpus), max(gpus, options.expect_gpus), nodes, cluster=True)
 
 
 def resolver(layout: Layout, has: Capacity) -> Callable[..., Plan]:
     """Return a function that runs `resolve_plan` where the workers will run: here, or on a node of the cluster.
 
-    That function raises UserError if no node has room for a worker.
+    The function returned raises UserError if no node can take a worker in time.
     """
     if not has.cluster:
         return resolve_plan
@@ -191,8 +193,8 @@ def resolver(layout: Layout, has: Capacity) -> Callable[..., Plan]:
             return Plan.from_json(ray.get(task.remote(**wishes), timeout=FIRST_WORKER_SECONDS).to_json())
         except GetTimeoutError as error:
             raise UserError(
-                f"within {FIRST_WORKER_SECONDS / 60:g} minutes no node had room for a worker ({layout}), and {has}; "
-                "ask for less, or see what the autoscaler reports: ray status"
+                f"no node could take a worker within {FIRST_WORKER_SECONDS / 60:g} minutes ({layout}), and {has}; "
+                "ask for fewer CPUs or GPUs, or see by `ray status` what the autoscaler reports"
             ) from error
 
     return resolve_there
@@ -213,12 +215,13 @@ def require_shared(store: Store, has: Capacity) -> None:
     for node in others:
         there = NodeAffinitySchedulingStrategy(node, soft=False)
         asked.append(sees.options(num_cpus=0, max_retries=0, scheduling_strategy=there).remote(f"{store.uri}/study.json"))
-    blind = 0
+    cannot_see = 0
     for answer in asked:
-        with suppress(RayError):  # a node that is gone or busy does not count as blind
-            blind += not ray.get(answer, timeout=60)
-    if blind:
+        with suppress(RayError):  # do not count a node that is gone or busy
+            if not ray.get(answer, timeout=60):
+                cannot_see += 1
+    if cannot_see:
         raise UserError(
-            f"{blind} of {len(has.nodes)} nodes do not see {masked(store.uri)}; "
+            f"{cannot_see} of {len(has.nodes)} nodes do not see {masked(store.uri)}; "
             "give --storage a folder that all nodes mount, or a URI such as s3://bucket/studies"
         )

@@ -15,10 +15,10 @@ RETRIES = 3
 def run_tasks(
     tasks: Sequence[Task], store: Store, settings: Settings, layout: Layout, check: Callable[[], None] = lambda: None
 ) -> Iterator[tuple[int, dict[str, str]]]:
-    """Run `tasks` as Ray tasks. About once a second, yield how many have ended, and the errors so far: task's folder -> error.
+    """Run `tasks` as Ray tasks. About once a second, yield how many have ended, and the errors so far (folder -> error).
 
     Args:
-        check: must raise if Ray is gone. It is called before each request to Ray, because a dead Ray never answers.
+        check: called before each request to Ray. It must raise if Ray is dead, because a dead Ray never answers.
     """
     gpus = min(1.0, layout.gpus_per_worker)
     remote = ray.remote(run_task).options(num_cpus=1, num_gpus=gpus, max_retries=RETRIES, retry_exceptions=True)
