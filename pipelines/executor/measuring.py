@@ -26,8 +26,7 @@ from uvb.models.io import load
 from uvb.plan import Plan
 from uvb.spec import DataRef, RunSpec
 
-# The version of the measurements. Raise it when the same settings give other numbers. Version 1 measured the first test images,
-# version 2 measures a random choice.
+# Raise this version when the same settings give other numbers. Version 1 measured the first test images, version 2 random ones.
 MEASUREMENT = 2
 EXACT_PAIRS = 1e9  # above this many pairs of images, the references use only one noise draw
 
@@ -40,19 +39,19 @@ class Settings:
     plan: Plan
     seed: int = 0
     scale: float = 1.0
-    data_dir: str = "data"  # the folder with other data sets; an experiment's result names those that are absent
+    data_dir: str = "data"  # the folder of the other data sets that experiments read; their results name absent ones
 
     def key(self, task: str) -> str:
-        """Hash the settings that this task's numbers depend on. The number of threads is not one of them."""
+        """Hash the settings that change the numbers of this task. The number of threads changes none."""
         plan, evaluation = self.plan, dataclasses.asdict(self.evaluation)
         scale = self.scale if task != "reference" and get_experiment(task).scaled else 1.0
-        said = [MEASUREMENT, evaluation, self.seed, scale, plan.precision, plan.device]
-        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
+        relevant = [MEASUREMENT, evaluation, self.seed, scale, plan.precision, plan.device]
+        return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
 class Task:
-    """An experiment on one model. The name "reference" stands for the exact references of a data set and noise level."""
+    """An experiment on one model, or, under the name "reference", the exact answers for a data set and noise level."""
 
     name: str
     key: str
@@ -63,7 +62,7 @@ class Task:
         return f"tasks/{self.name}/{self.key}"
 
     def gradients(self, context: Context) -> float:
-        """About how many gradients of the model this task computes (see `Experiment.gradients`). A reference computes none."""
+        """Estimate how many gradients of the model this task computes (see `Experiment.gradients`). A reference needs none."""
         return get_experiment(self.name).gradients(self.spec, context) if self.name != "reference" else 0.0
 
     @property
@@ -95,15 +94,15 @@ def model_class(spec: RunSpec) -> type[Estimator]:
 
 
 def unfinished(tasks: Sequence[Task], store: Store, settings: Settings) -> list[Task]:
-    """The tasks that have no valid result. A result is invalid if the settings, or the model's weights, have changed since."""
+    """The tasks without a valid result. A result is valid for the settings and weights with which it was measured."""
     now = {spec: trained(store, spec) for spec in {task.spec for task in tasks}}
 
-    def stands(task: Task) -> bool:
+    def valid(task: Task) -> bool:
         result = store.find_json(f"{task.folder}/result.json")
         of_these_weights = task.name == "reference" or result.get("trained", now[task.spec]) == now[task.spec]
         return result.get("settings") == settings.key(task.name) and of_these_weights
 
-    return [task for task in tasks if not stands(task)]
+    return [task for task in tasks if not valid(task)]
 
 
 def trained(store: Store, spec: RunSpec) -> float | None:
@@ -115,13 +114,13 @@ def trained(store: Store, spec: RunSpec) -> float | None:
 def run_here(
     tasks: Sequence[Task], store: Store, settings: Settings, left: Callable[[], float] = lambda: math.inf
 ) -> Iterator[tuple[Task, str]]:
-    """Run tasks one after the other in this process. Yield each with "", or with the reason why it failed.
+    """Run tasks one after the other in this process. Yield each task with "", or with the reason of its failure.
 
-    A failed task gets a failed.json and is not tried again. A task during which an earlier process was killed counts as failed,
-    because this process might be killed, too.
+    A failed task gets a failed.json and is not tried again. If an earlier process was killed during a task, the task counts as
+    failed, because it might kill this process, too.
 
     Args:
-        left: returns the seconds that remain. When they are used up, no further task starts.
+        left: returns the seconds that remain. When none remain, no further task starts.
     """
     for task in tasks:
         if left() < 0:
@@ -144,7 +143,7 @@ def run_here(
 
 def run_task(task: Task, store: Store, settings: Settings) -> None:
     """Run one task in this process and write its result."""
-    images, of = load_images(store.uri, task.spec.data.checksum), trained(store, task.spec)
+    images, trained_at = load_images(store.uri, task.spec.data.checksum), trained(store, task.spec)
     torch.set_num_threads(settings.plan.threads)
     if settings.plan.device == "cpu":
         keep_large_buffers()
@@ -152,25 +151,27 @@ def run_task(task: Task, store: Store, settings: Settings) -> None:
         result = reference_result(task.spec.data, task.spec.sigma, images, settings)
     else:
         with store.fetched(f"models/{task.spec.spec_id}/model") as folder:
-            model = load(folder, settings.plan.device).to(settings.plan.dtype)  # also a model that was trained in float64
+            model = load(folder, settings.plan.device).to(settings.plan.dtype)  # the weights may be float64
         context = Context(images, settings.plan, settings.evaluation, settings.seed, settings.scale, settings.data_dir)
         result = get_experiment(task.name).run(model, task.spec, context)
-    write_result(store, task, result, settings, of)
+    write_result(store, task, result, settings, trained_at)
 
 
-def write_result(store: Store, task: Task, result: Result, settings: Settings, of: float | None = None) -> None:
+def write_result(store: Store, task: Task, result: Result, settings: Settings, trained_at: float | None = None) -> None:
     """Write ``result.json`` and ``arrays.safetensors``: both of them, or neither.
 
     Write a number that does not exist (NaN or infinite) as null, and list its place in `undefined`. The report then says that
     the number cannot be computed.
 
     Args:
-        of: the time that identifies the weights (see `trained`).
+        trained_at: the time that identifies the weights (see `trained`).
     """
     undefined: list[list[str | int]] = []
     blob = {**_known(result.scalars, undefined), "settings": settings.key(task.name)}
-    blob |= {} if task.name == "reference" else {"trained": of}
-    blob |= {"undefined": undefined} if undefined else {}
+    if task.name != "reference":
+        blob["trained"] = trained_at
+    if undefined:
+        blob["undefined"] = undefined
     with store.folder(task.folder) as folder:
         (folder / "result.json").write_text(json.dumps(blob, indent=1, allow_nan=False))
         if result.arrays:
@@ -179,7 +180,7 @@ def write_result(store: Store, task: Task, result: Result, settings: Settings, o
 
 
 def _known(value: Any, undefined: list[list[str | int]], *path: str | int) -> Any:
-    """`value` with None for numbers that do not exist. Append their paths, such as ["rows", 3, "stderr"], to `undefined`."""
+    """Replace numbers that do not exist by None. Append their paths, such as ["rows", 3, "stderr"], to `undefined`."""
     if isinstance(value, dict):
         return {key: _known(each, undefined, *path, key) for key, each in value.items()}
     if isinstance(value, list | tuple):
@@ -191,7 +192,7 @@ def _known(value: Any, undefined: list[list[str | int]], *path: str | int) -> An
 
 
 def reference_result(data: DataRef, sigma: float, images: ImageSet, settings: Settings) -> Result:
-    """Compute the exact answers for a training set and a noise level. Use the images and noise of the models' measurements."""
+    """Compute the exact answers for a training set and a noise level, on the images and noise that models are measured with."""
     config = settings.evaluation
     measured = max(len(evaluation_images(images, split, config, data.train_images)) for split in ("train", "test"))
     if measured * data.train_images * config.draws > EXACT_PAIRS:

@@ -1,7 +1,6 @@
 """Train one model and write everything about it into its folder, ``models/<spec_id>/``.
 
-The folder has all that is needed to continue: checkpoints, progress.json, curves.json, the model, and at the end done.json.
-So a process may be killed at any moment, and the next process continues the training.
+A process may be killed at any moment: the next process continues the training from the checkpoints in the folder.
 """
 
 import dataclasses
@@ -35,11 +34,11 @@ from uvb.training.loop import Progress, fit
 from uvb.training.parallel import first_of_all, rank_and_world
 from uvb.training.state import DamagedCheckpoint, TrainState
 
-KEPT_STATES = 2
+KEPT_STATES = 2  # checkpoints of a training; if the newest is damaged, the one before it is used
 PROGRESS_SECONDS = 1.0  # progress and curves are written at most this often
 RETRY_SECONDS = 5.0  # wait before trying again to write a checkpoint
-STUCK_LIMIT = 8  # crashes at the same place after which a model is given up; the other models continue
-DIVERGED = 1e30  # what a scheduler gets as the loss of a training that has none
+STUCK_LIMIT = 8  # after this many crashes at the same place, give up the model; the other models continue
+DIVERGED = 1e30  # the loss that a scheduler gets for a training without a loss
 
 Report = Callable[[dict[str, Any]], Any]
 
@@ -54,11 +53,10 @@ def lay_out(store: Store, images: ImageSet, plans: Mapping[RunSpec, Plan]) -> No
 
 
 class Training:
-    """One model's training. Every worker of the model runs one. Rank 0 decides where to start, and writes the checkpoints.
+    """One model's training, as each of its workers runs it. Rank 0 decides where to start, and writes the checkpoints.
 
     Args:
-        checkpoint_seconds: time between checkpoints.
-        report: called on every rank after each `report_epochs` epochs (0: never) with spec_id, epoch and loss.
+        report: called on every rank after every `report_epochs` epochs (0: never) with spec_id, epoch and loss.
         watch: called with each `Progress` of `fit`. If it returns True, the training saves a checkpoint and ends as "paused".
     """
 
@@ -78,30 +76,28 @@ class Training:
         self.report, self.report_epochs, self.watch = report, report_epochs, watch
         self.rank = rank_and_world()[0]
         self.notes: list[str] = []
-        self.written = self.saved = 0.0
-        self.drawn = 0  # how many epochs curves.json has
-        self.history: dict[str, Any] = {}
+        self.written = self.next_save = 0.0  # times: of the last progress.json, and of the next checkpoint
+        self.stored_epochs = 0  # how many epochs curves.json has
+        self.history: dict[str, Any] = {}  # fields of progress.json: how often, where and when training started
 
     def run(self) -> dict[str, Any]:
         """Train to the end, from the newest checkpoint in the folder.
 
-        Return ``outcome`` ("done", "failed" or "paused"), ``epoch`` and ``loss``. A `UserError` becomes "failed". Other errors
-        are raised, so that the next process tries again.
+        Return ``outcome`` ("done", "failed" or "paused"), ``epoch`` and ``loss``. After a `UserError` the outcome is "failed".
+        Other errors are raised, so that the next process tries again.
         """
         flush_subnormals()
         start = agreed(self._look() if self.rank == 0 else None)
         if start in ("done", "failed"):
             return {"outcome": start, "epoch": self.spec.recipe.epochs, "loss": self._last_loss()}
-        refused, images, state = "", None, None
+        refused = ""
         try:
             images = load_images(self.study.uri, self.spec.data.checksum, self.spec.data.train_images)
             state = self._load(start)
         except UserError as error:
             refused = str(error)
-        if refused := first_of_all(refused):  # leave on all ranks, since ranks wait for each other's gradients
+        if refused := first_of_all(refused):  # all ranks must end together, since each waits for the gradients of the others
             return self._failed(refused)
-        assert images is not None
-        assert state is not None
         try:
             if not self._train(state, images):
                 return {"outcome": "paused", "epoch": state.epoch, "loss": DIVERGED}
@@ -112,13 +108,13 @@ class Training:
         if self.rank == 0:
             try:
                 self._finish(state)
-            except UserError as error:  # e.g. a full disk; the last checkpoint stays, and the same command continues from it
+            except UserError as error:  # e.g. a full disk; the same command continues from the last checkpoint
                 return self._failed(str(error))
         return {"outcome": "done", "epoch": state.epoch, "loss": state.curves[-1].test_loss}
 
     def _train(self, state: TrainState, images: ImageSet) -> bool:
         """Fit `state`. Return False if `watch` asked for a pause."""
-        self.saved = time.monotonic()
+        self.next_save = time.monotonic() + self.checkpoint_seconds
         warnings.showwarning = self._warned
         warnings.filterwarnings("always", category=UserWarning, module="uvb")  # warn again for each model of a process
         for progress in fit(self.spec, self.plan, state, images):
@@ -131,11 +127,11 @@ class Training:
         return True
 
     def _look(self) -> str:
-        """Return how this model stands: "done", "failed", "fresh", or the name of its newest whole checkpoint."""
+        """Return "done" or "failed" if the training has ended. Otherwise return the newest whole checkpoint, or "fresh"."""
         if self.store.exists("done.json"):
-            self._try(lambda: self.store.remove("state"))  # the folder is left if a process was killed right after done.json
+            self._try(lambda: self.store.remove("state"))  # a process that was killed right after done.json leaves this folder
             return "done"
-        if self.store.exists("failed.json"):  # this session wrote it, since each session first removes old ones
+        if self.store.exists("failed.json"):  # written in this session, since a session first removes old ones
             return "failed"
         before = self.store.find_json("progress.json", ProgressJson)
         stuck, where = before.get("stuck", 0) + 1, masked(self.store.join("state"))
@@ -159,7 +155,7 @@ class Training:
         self.history = {"starts": starts, "start": start, "stuck": stuck, "began": began}
         if starts > 1:
             place = "its beginning" if start == "fresh" else f"step {int(start)}"
-            self.notes.append(f"{self.spec.label}: going on from {place} (start {starts})")
+            self.notes.append(f"{self.spec.label}: continues from {place} (start {starts})")
         if stuck >= STUCK_LIMIT:
             return self._failed(f"its workers died {stuck} times at the same place ({start}); see Ray's logs")["outcome"]
         before = {"epoch": before.get("epoch", 0), "loss": before.get("loss"), "images_per_s": None}
@@ -173,7 +169,7 @@ class Training:
                     TrainState.load(folder, self.spec, self.plan)
                 return name
             except (DamagedCheckpoint, FileNotFoundError) as error:
-                self.notes.append(f"{self.spec.label}: checkpoint {name} is not used ({error}); taking the one before it")
+                self.notes.append(f"{self.spec.label}: checkpoint {name} is not used ({error}); the one before it is tried")
         return None
 
     def _load(self, start: str) -> TrainState:
@@ -199,11 +195,13 @@ class Training:
             self.written = now
             at = {"epoch": progress.epoch + progress.step / progress.steps, "loss": progress.loss}
             self._try(lambda: self._write_progress({**at, "images_per_s": progress.images_per_second}))
-            if len(state.curves) > self.drawn and self._try(lambda: self.store.write_json("curves.json", curves(state))):
-                self.drawn = len(state.curves)
-        if now - self.saved >= self.checkpoint_seconds:
+            epochs = len(state.curves)
+            if epochs > self.stored_epochs and self._try(lambda: self.store.write_json("curves.json", curves(state))):
+                self.stored_epochs = epochs
+        if now >= self.next_save:
             saved = self._try(lambda: self._save(state))
-            self.saved = time.monotonic() - (0.0 if saved else max(0.0, self.checkpoint_seconds - RETRY_SECONDS))
+            wait = self.checkpoint_seconds if saved else min(RETRY_SECONDS, self.checkpoint_seconds)
+            self.next_save = time.monotonic() + wait
 
     def _try(self, write: Callable[[], None]) -> bool:
         """Call `write`. If it fails, note the error and return False, so that the training continues and writes later."""
@@ -217,8 +215,8 @@ class Training:
     def _save(self, state: TrainState) -> None:
         with self.store.folder(f"state/{state.global_step:09d}") as folder:
             state.save(folder, self.plan)
-        earlier = [name for name in self.store.list("state") if int(name) <= state.global_step]  # later ones are damaged
-        for name in earlier[:-KEPT_STATES]:
+        whole = [name for name in self.store.list("state") if int(name) <= state.global_step]  # later steps are damaged
+        for name in whole[:-KEPT_STATES]:
             self.store.remove(f"state/{name}")
 
     def _finish(self, state: TrainState) -> None:
@@ -256,7 +254,8 @@ class Training:
 
     def _failed(self, line: str) -> dict[str, Any]:
         if self.rank == 0:
-            line = line if self.spec.label in line else f"{self.spec.label}: {line}"
+            if self.spec.label not in line:
+                line = f"{self.spec.label}: {line}"
             blob = {"error": line, "time": time.time(), "starts": self.history.get("starts", 1)}
             self._try(lambda: self.store.write_json("failed.json", blob))
         return {"outcome": "failed", "epoch": self.spec.recipe.epochs, "loss": DIVERGED}
@@ -267,7 +266,7 @@ class Training:
     def _warned(
         self, message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
     ) -> None:
-        """Note the warnings of `uvb` in progress.json, and drop those of libraries. Replaces `warnings.showwarning`."""
+        """Note a warning of `uvb` in progress.json. Drop warnings of libraries. This method replaces `warnings.showwarning`."""
         if category is UserWarning and Path(uvb.__file__).parent in Path(filename).parents:
             self.notes.append(f"{self.spec.label}: {message}")
 
@@ -280,13 +279,13 @@ def curves(state: TrainState) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """How busy this worker's machine is now, and the time."""
+    """The present load of this worker's machine, and the time."""
     busy = {"cpu_percent": psutil.cpu_percent(), "memory_percent": psutil.virtual_memory().percent}
     return {"time": time.time(), "machine": busy}
 
 
 def agreed(value: Any) -> Any:
-    """Rank 0's value, on every rank."""
+    """Return the value of rank 0 on every rank."""
     box = [value]
     if rank_and_world()[1] > 1:
         dist.broadcast_object_list(box, src=0)

@@ -18,12 +18,13 @@ from uvb.sampling.chains import WalkState, begin
 from uvb.sampling.walk_jump import Jump, WalkJump, walk_jump
 
 LINE_SECONDS = 5.0  # between two lines of progress if stdout is not a terminal
-WALK_ARRAYS = 4  # positions, velocities, gradients and noise of all chains; the jumps and a copy of them are added to these
+WALK_ARRAYS = 4  # positions, velocities, gradients and noise of all chains; a walk also keeps the jumps and a copy of them
+FLOAT_BYTES = 4
 
 
 def require_memory(chains: int, walk: WalkJump, shape: tuple[int, ...]) -> None:
     """Raise a UserError if a walk does not fit into memory. The message has both figures."""
-    needed = 4 * math.prod(shape) * chains * (walk.jumps * 2 + WALK_ARRAYS)
+    needed = FLOAT_BYTES * math.prod(shape) * chains * (2 * walk.jumps + WALK_ARRAYS)
     if needed > usable_memory():
         asked = f"--chains {chains:,} and --jumps {walk.jumps:,} need at least {needed / 1e9:,.0f} GB"
         raise UserError(f"{asked}, but this machine has {usable_memory() / 1e9:,.0f} GB; choose fewer")
@@ -56,9 +57,9 @@ def shown(jumps: Iterable[tuple[WalkState, Jump]], total: int) -> Iterator[tuple
     if sys.stdout.isatty():
         yield from track(jumps, "jumps", total, transient=True)
         return
-    told = time.monotonic()
+    printed = time.monotonic()
     for count, each in enumerate(jumps, 1):
-        if time.monotonic() - told >= LINE_SECONDS:
-            told = time.monotonic()
+        if time.monotonic() - printed >= LINE_SECONDS:
+            printed = time.monotonic()
             print(f"{count} of {total} jumps", flush=True)
         yield each

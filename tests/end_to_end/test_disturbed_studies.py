@@ -144,7 +144,7 @@ def test_study_skips_damaged_and_refuses_foreign_checkpoints(tmp_path: Path, mar
     assert study(rough, mark, "--num-workers", "1").wait(600) == 1, "one model was refused, so the study must fail"
     said = (rough / "out.txt").read_text()
     assert f"checkpoint {newest.name} is not used" in said
-    assert f"going on from step {int(older.name)} " in said
+    assert f"continues from step {int(older.name)} " in said
     names = {path.name: json.loads((path / "spec.json").read_text())["model"] for path in other.parent.iterdir()}
     assert re.search(rf"failed: .*another configuration \(.*model: {names[half_trained]} != {names[other.name]}", said)
 

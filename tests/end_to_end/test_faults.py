@@ -66,7 +66,7 @@ def test_full_disk_loses_nothing(small_disk: SmallDisk, tmp_path: Path, digits: 
     filler.unlink()
     store.sweep()
     second = train(spec, store)
-    assert any(re.search(r"going on from step [1-9]", note) for note in second.notes)
+    assert any(re.search(r"continues from step [1-9]", note) for note in second.notes)
     train(spec, calm)
     require_same_weights(spec, store, calm)
 

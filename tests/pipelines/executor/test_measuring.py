@@ -81,7 +81,7 @@ def test_write_result_writes_null_for_a_number_that_does_not_exist(tmp_path: Pat
     for name, blob in (("spec", spec.to_json()), ("done", {"seconds": 1.0, "time": 2.0})):
         store.write_json(f"models/{spec.spec_id}/{name}.json", blob)
     rows = [{"split": "test", "estimator": "energy", "loss": 3.0, "stderr": math.nan, "low": [1.0, math.inf]}]
-    write_result(store, Task("losses", spec.spec_id, spec), Result({"rows": rows, "name": None}), SETTINGS, of=2.0)
+    write_result(store, Task("losses", spec.spec_id, spec), Result({"rows": rows, "name": None}), SETTINGS, trained_at=2.0)
     stored = store.read_json(f"tasks/losses/{spec.spec_id}/result.json")
     assert stored["rows"] == [rows[0] | {"stderr": None, "low": [1.0, None]}]
     assert stored["undefined"] == [["rows", 0, "stderr"], ["rows", 0, "low", 1]]

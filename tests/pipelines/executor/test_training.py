@@ -45,7 +45,7 @@ def test_training_that_was_killed_ends_bit_identical(store: Store, tmp_path: Pat
     assert not (folder_of(store, spec) / "done.json").exists()
     resumed = train(spec, store)
     assert resumed.history["starts"] == 2
-    assert any("going on from step" in note for note in resumed.notes)
+    assert any("continues from step" in note for note in resumed.notes)
 
     whole = Store(tmp_path / "whole")
     save_images(whole, digits)
