@@ -1,7 +1,7 @@
 """Types for the content of a study's JSON files, and a function that reads such a file and checks it.
 
-A file may have fields that are not named here. The code that reads such a field checks it. Most fields are optional, since
-an older version, or a process that was killed, may have left some out.
+A file may have more fields. The code that reads such a field must check it. Most fields are optional, since older versions and
+killed processes may have left them out.
 """
 # ruff: noqa: UP013  # keep small types in one line
 
@@ -86,7 +86,7 @@ class ProgressJson(TypedDict, total=False):
 
 
 class CurveRow(TypedDict, total=False):
-    """One epoch, counted from 1. A null was not measured."""
+    """One epoch. Epochs count from 1. A quantity that was not measured is null."""
 
     epoch: int
     train_loss: float | None
@@ -129,7 +129,7 @@ class VariantJson(TypedDict, total=False):
     ess_per_step: float | None
     split_rhat: float | None
     transition: list[list[float]] | None
-    moves: list[tuple[int, int, int]]  # in place of `transition` where there are many classes: from, to, how often
+    moves: list[tuple[int, int, int]]  # replaces `transition` if there are many classes: from, to, how often
 
 
 class WalkJson(TypedDict):
@@ -147,7 +147,7 @@ RESULTS: dict[str, Any] = {"losses": LossesJson, "internals": InternalsJson, "re
 
 
 def result_format(task: str) -> Any:
-    """The type of a task's result.json: `WalkJson` for every sampler, and any object for a task that no table reads."""
+    """The type of a task's result.json: `WalkJson` for every sampler, any object for a task that no table reads."""
     return RESULTS.get("walk_jump" if task.startswith("walk_jump") else task, dict[str, Any])
 
 
@@ -161,10 +161,11 @@ def read_object(path: Path, kind: Any = dict[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: the file is not a regular file, cannot be read, is not JSON, or has content of another type.
     """
+    what = f"{path} is not a valid file of a study"
     try:
-        blob, what = parsed(regular(path).read_bytes(), str(path)), f"{path} is not a valid file of a study"
-        for *way, last in decoded(blob, _Undefined, what).get("undefined", ()):
-            reduce(getitem, way, blob)[last] = math.nan
+        blob = parsed(regular(path).read_bytes(), str(path))
+        for *parents, last in decoded(blob, _Undefined, what).get("undefined", ()):
+            reduce(getitem, parents, blob)[last] = math.nan
         decoded(blob, kind, what)
         return dict(blob)
     except FileNotFoundError:

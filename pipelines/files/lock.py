@@ -26,26 +26,26 @@ from uvb.errors import UserError
 from uvb.regular import regular
 
 LOCK = "lock.json"
-BEAT_SECONDS = 10.0
-STALE_SECONDS = 60.0  # a holder whose file does not change for this long, while we watch it, counts as dead
-LOOK_SECONDS = 1.0
-SETTLE_SECONDS = 2.0  # by then, two drivers that start at the same time have both written the file
+BEAT_SECONDS = 10.0  # between two changes of the file by its holder
+STALE_SECONDS = 60.0  # if the file does not change for this long, while we watch it, its holder counts as dead
+LOOK_SECONDS = 1.0  # between two looks at the file
+SETTLE_SECONDS = 2.0  # after this, two drivers that started at the same time have both written the file
 
 
 @contextmanager
 def study_lock(store: Store, study: str, say: Callable[[str], None] = lambda line: None) -> Iterator[Callable[[], None]]:
     """Hold the lock of a study for this process. Yield a cheap function that raises UserError if the lock is lost.
 
-    The caller should call that function from time to time. A driver loses the lock only if it missed its own heartbeats, for
-    instance while its machine was suspended.
+    Call that function from time to time. A driver loses the lock only if it misses its own heartbeats, for instance while its
+    machine is suspended.
 
     Args:
         store: the study's folder.
         study: the study's name in messages.
-        say: called with a line if a person has to wait.
+        say: called with a line for the user if the check of another holder takes time.
 
     Raises:
-        UserError: the folder cannot be written, or another driver has the lock. The message says which driver, and since when.
+        UserError: the folder cannot be written, or another driver has the lock. The message names that driver and its start.
     """
     me = _identity()
     descriptor = _lock_file(store) if store.local_path else None
@@ -59,7 +59,7 @@ def study_lock(store: Store, study: str, say: Callable[[str], None] = lambda lin
                 yield check
     finally:
         if descriptor is not None:
-            os.close(descriptor)  # frees the lock; do not remove lock.json, or two drivers could get the lock
+            os.close(descriptor)  # frees the lock; if lock.json were removed, two drivers could get the lock
 
 
 def _lock_file(store: Store) -> int:
@@ -71,7 +71,7 @@ def _lock_file(store: Store) -> int:
 
 
 def _flocked(descriptor: int, study: str, store: Store) -> bool:
-    """Take the operating system's lock. Return False if the disk has no locks; some network disks have none."""
+    """Take the operating system's lock. Return False if the disk has no locks, like some network disks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -123,7 +123,7 @@ def _take(store: Store, study: str, me: dict[str, Any]) -> None:
         store.create(LOCK, json.dumps(me, indent=1).encode())
     except FileExistsError:
         raise _refusal(study, _read(store), store) from None
-    time.sleep(SETTLE_SECONDS)  # if the store cannot create a file exclusively, the last writer has the lock
+    time.sleep(SETTLE_SECONDS)  # where the store cannot create a file exclusively, the last writer gets the lock
     holder = _read(store)
     if holder.get("token") != me["token"]:
         raise _refusal(study, holder, store)
@@ -142,7 +142,7 @@ def _identity() -> dict[str, Any]:
 
 
 def _place() -> str:
-    """An identifier of this container and this boot of its machine. A process id is unique only within both."""
+    """An identifier of this container and this boot of its machine. A process id identifies a process only there."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + os.readlink("/proc/self/ns/pid")
     except OSError:
@@ -150,7 +150,7 @@ def _place() -> str:
 
 
 def _alive(store: Store, holder: dict[str, Any], say: Callable[[str], None]) -> bool:
-    """Whether a holder still runs. If its `place` is this one, look for its process. If not, watch whether its file changes."""
+    """Whether a holder still runs. Look for its process if its `place` is ours. Otherwise watch whether lock.json changes."""
     if holder["place"] == _place():
         try:  # a later process may have the same id, but not the same start time
             return abs(psutil.Process(holder["pid"]).create_time() - holder["started"]) < 2.0
@@ -168,7 +168,7 @@ def _alive(store: Store, holder: dict[str, Any], say: Callable[[str], None]) -> 
 
 
 def _read(store: Store) -> dict[str, Any]:
-    """The lock's holder; {} if there is none, or if the file is only half written."""
+    """The lock's holder; {} if there is none, or if lock.json is only half written."""
     return store.find_json(LOCK, HolderJson)
 
 

@@ -6,20 +6,20 @@ from typing import Any
 # A user's name and password. Match up to the last @, since a password may contain / # ? and @.
 _WITH_PASSWORD = re.compile(r"://[^\s/@:]*:[^\s]*@")
 _WITH_NAME = re.compile(r"://[^/?#\s]*@")
-# These options of stores and of MLflow's pages are harmless. The values of all other options count as secret.
+# These options of stores and of MLflow's pages are harmless. The values of all others count as secret.
 _HARMLESS = r"region|scheme|endpoint_override|allow_\w+|viewStateShareKey|compareRunsMode|workflowType"
 _OPTION = re.compile(rf"([?&](?!(?:{_HARMLESS})=)[^=&\s]+=)[^&\s\"']+")
 
 
 def masked(text: str) -> str:
-    """`text` with ``***`` for user names and passwords in its addresses, and for the values of all but harmless options."""
+    """Put ``***`` for user names, passwords and the values of options in the addresses of `text`. Keep harmless options."""
     if "://" not in text:  # no address
         return text
     return _OPTION.sub(r"\1***", _WITH_NAME.sub("://***@", _WITH_PASSWORD.sub("://***@", text)))
 
 
 def masked_json(value: Any) -> Any:
-    """A JSON value with every string in it masked."""
+    """Mask every string in a JSON value."""
     if isinstance(value, str):
         return masked(value)
     if isinstance(value, dict):

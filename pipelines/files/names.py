@@ -6,7 +6,7 @@ UNFIT = "/\\:%#?*\"'<>|"  # forbidden in a study's name, since folders, addresse
 
 
 def plain_name(name: str, advice: str) -> str:
-    """Return `name` if a study may have this name. Otherwise raise a `UserError` that ends with `advice`."""
+    """Return `name` if it is fit for a study. Otherwise raise a `UserError` that ends with `advice`."""
     if not name or name in (".", "..") or set(name) & set(UNFIT) or not name.isprintable():
         raise UserError(f"study {name!r}: it must be a plain name, printable and without any of {UNFIT}; {advice}")
     return name
@@ -16,7 +16,7 @@ def inside(path: str) -> str:
     """Check that `path` stays inside its folder, and return it without slashes at its ends.
 
     Raises:
-        UserError: the path contains "..", or a null character.
+        UserError: the path contains ".." or a null character.
     """
     parts = path.replace("\\", "/").split("/")
     if ".." in parts or "\0" in path:

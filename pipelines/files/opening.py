@@ -1,4 +1,4 @@
-"""Open stores. Every address answers within seconds, or is refused with the reason."""
+"""Open stores. An address that does not answer within seconds is refused with the reason."""
 
 import os
 import re
@@ -41,7 +41,7 @@ def split_remote(uri: str) -> tuple[str, str]:
     """A URI without its options, and its options with their question mark, such as ``?endpoint_override=...``.
 
     Raises:
-        UserError: it names no kind of store, or no bucket.
+        UserError: the URI names no kind of store, or no bucket.
     """
     scheme, _, rest = uri.partition("://")
     if not scheme or not rest.partition("?")[0].strip("/"):
@@ -51,7 +51,7 @@ def split_remote(uri: str) -> tuple[str, str]:
 
 
 def from_uri(uri: str) -> tuple[arrow.FileSystem, str]:
-    """The file system behind `uri`, and the path in it. May take minutes: call it by `asked`."""
+    """The file system behind `uri`, and the path in that file system. This may take minutes, so call it through `asked`."""
     if uri.partition("://")[0] in ARROW:
         filesystem, base = arrow.FileSystem.from_uri(uri)  # asks for a bucket's region
         return filesystem, base.rstrip("/")
@@ -62,11 +62,10 @@ def from_uri(uri: str) -> tuple[arrow.FileSystem, str]:
 
 
 def asked(uri: str, ask: Callable[[], T]) -> Callable[[], T]:
-    """Begin to ask the store at `uri`. The function returned waits for the answer: what `ask` returns.
+    """Call `ask`, which asks the store at `uri`, in a thread. The function returned waits for the result of `ask`.
 
     Raises:
-        UserError: here, if there is no such kind of store; by the function returned, if `ask` raised anything, or did not
-            return in time.
+        UserError: there is no such kind of store. The function returned raises it if `ask` fails or does not return in time.
     """
     _import_kind(uri)
     question = Question(ask)
@@ -88,7 +87,7 @@ def asked(uri: str, ask: Callable[[], T]) -> Callable[[], T]:
 
 
 def _import_kind(uri: str) -> None:
-    """Import the code of a kind of store. This takes no network, and a thread may not import while others do."""
+    """Import the code of a kind of store before a thread needs it, because two threads must not import at the same time."""
     scheme = uri.partition("://")[0]
     if scheme in ARROW:
         return

@@ -1,8 +1,7 @@
 """Read and write a study's files, in a local folder or at a URI such as ``s3://bucket/studies/digits``.
 
-Every file or folder is either whole or absent. On a local disk it first has a temporary name, and gets its own once its bytes
-are on the disk. On an object store, a file is one put. A folder's manifest is put last, and the folder counts as absent until
-then.
+Every file or folder is either whole or absent. A local disk gives it a temporary name until all its bytes are on the disk. An
+object store gets each file by one put. It gets a folder's manifest last, and until then the folder counts as absent.
 """
 
 import errno
@@ -37,7 +36,7 @@ class Store:
 
     Args:
         root: a local path, or a URI that Arrow (file, s3, gs, abfs, hdfs) or fsspec (memory, ...) understands.
-        opened: what `from_uri` gave for a remote root; None: open it now.
+        opened: the result of `from_uri` for a remote root. None: open the root now.
 
     Raises:
         UserError: the URI is of an unknown kind, or a write fails, for instance because the disk is full.
@@ -105,14 +104,14 @@ class Store:
             with replacing(self.path(path)) as temporary:
                 try:
                     os.link(local, temporary)
-                except OSError:  # this is another disk, or one without links
+                except OSError:  # the file is on another disk, or this disk has no links
                     shutil.copyfile(local, temporary)
 
     def read_json(self, path: str) -> Any:
         return json.loads(self.read_bytes(path))
 
     def find_json(self, path: str, kind: type = dict) -> dict[str, Any]:
-        """Read a JSON object that fits `kind` (a TypedDict). Return {} if it is absent or damaged: not for vital files."""
+        """Read a JSON object of the type `kind` (a TypedDict). Return {} if it is absent or damaged. Not for vital files."""
         try:
             blob = parsed(self.read_bytes(path), path)
             decoded(blob, kind, path)
@@ -121,7 +120,7 @@ class Store:
         return blob if isinstance(blob, dict) else {}
 
     def write_bytes(self, path: str, data: bytes) -> None:
-        """Write a file durably. Readers see all old bytes or all new ones, if a remote store has atomic puts, as S3 has."""
+        """Write a file durably. A reader gets the old bytes or the new ones, if a remote store has atomic puts, as S3 has."""
         with self._writing(path):
             if self.local_path:
                 with replacing(self.path(path)) as temporary:
@@ -151,13 +150,18 @@ class Store:
     def list(self, prefix: str = "") -> list[str]:
         """The sorted names of the files and folders directly inside a folder; [] if there is no such folder."""
         selector = arrow.FileSelector(self._at(prefix), allow_not_found=True)
-        return sorted(i.base_name for i in self.fs.get_file_info(selector) if not i.base_name.startswith("."))
+        names = [info.base_name for info in self.fs.get_file_info(selector)]
+        return sorted(name for name in names if not name.startswith("."))
 
     def stamps(self, prefix: str = "") -> dict[str, tuple[int, int]]:
         """Path -> (modification time in ns, size) for every file below `prefix`, to tell which files have changed."""
         selector = arrow.FileSelector(self._at(prefix), allow_not_found=True, recursive=True)
-        paths = {i.path[len(self._base) :].strip("/"): i for i in self.fs.get_file_info(selector) if i.is_file}
-        return {p: (i.mtime_ns or 0, i.size) for p, i in paths.items() if not any(n[0] == "." for n in p.split("/"))}
+        found = {}
+        for info in self.fs.get_file_info(selector):
+            path = info.path[len(self._base) :].strip("/")
+            if info.is_file and not any(name.startswith(".") for name in path.split("/")):
+                found[path] = (info.mtime_ns or 0, info.size)
+        return found
 
     def remove(self, prefix: str) -> None:
         """Remove a file, or a folder with its contents. Do nothing if there is none."""
@@ -172,9 +176,9 @@ class Store:
 
     @contextmanager
     def folder(self, prefix: str) -> Iterator[Path]:
-        """Yield an empty local folder to fill. When the block ends, it replaces `prefix`. If the block raises, it is deleted.
+        """Yield an empty local folder to fill. After the block this folder replaces `prefix`. If the block raises, delete it.
 
-        In a local store it is on the same disk as `prefix`, so that large checkpoints are not copied.
+        In a local store the new folder is on the same disk as `prefix`, so that large checkpoints are not copied.
         """
         with self._writing(prefix):
             if self.local_path:
@@ -194,7 +198,7 @@ class Store:
         self.write_json(f"{prefix}/{MANIFEST}", {name: path.stat().st_size for name, path in files.items()})
 
     def upload(self, local_dir: "str | os.PathLike[str]", prefix: str) -> None:
-        """Copy a local folder to `prefix`. The copy replaces an older folder once it is whole."""
+        """Copy a local folder to `prefix`. The copy replaces an older folder as soon as the copy is whole."""
         with self.folder(prefix) as temporary:
             shutil.copytree(local_dir, temporary, dirs_exist_ok=True)
 
@@ -219,7 +223,7 @@ class Store:
 
     @contextmanager
     def fetched(self, prefix: str) -> Iterator[Path]:
-        """Call `download` for the duration of a block. Afterwards delete the copy, if the store is remote."""
+        """Yield the folder that `download` returns. After the block, delete the copy if the store is remote."""
         folder = self.download(prefix)
         try:
             yield folder
@@ -228,7 +232,7 @@ class Store:
                 delete(folder)
 
     def require_writable(self) -> None:
-        """Raise UserError if the root cannot be written or does not answer. A study calls this before hours of work."""
+        """Raise UserError if the root cannot be written or does not answer. A study checks this before hours of work."""
         probe = f".probe-{uuid4().hex}"
 
         def write() -> None:
@@ -238,7 +242,7 @@ class Store:
         write() if self.local_path else asked(self.uri, write)()
 
     def sweep(self, prefix: str = "") -> int:
-        """Delete half-written files of killed writers; return how many. Only the holder of the study's lock may call this."""
+        """Delete files that killed processes left half written; return how many. Only the holder of the lock may call this."""
         left = list(self.path(prefix).rglob(f"{TEMPORARY}*")) if self.local_path else []
         for path in left:
             delete(path)
@@ -246,10 +250,11 @@ class Store:
 
     @contextmanager
     def _writing(self, path: str) -> Iterator[None]:
+        """Turn an error of the disk or store, while the block writes `path`, into a `UserError`."""
         try:
             try:
                 yield
-            except (SafetensorError, shutil.Error) as error:  # they have the error's number in their text only
+            except (SafetensorError, shutil.Error) as error:  # only their text has the error's number
                 code = re.search(r"(?:os error|\[Errno) (\d+)", str(error))
                 if not code:
                     raise
@@ -269,9 +274,10 @@ def asked_store(root: "str | os.PathLike[str]", name: str) -> Callable[[], Store
     """Begin to open the store of the study `name` below `root`. The function returned waits until a remote store has answered.
 
     Raises:
-        UserError: here or by that function: there is no such kind of store, or it does not answer within seconds.
+        UserError: `root` is no valid address. The function returned raises it if the store fails or does not answer in time.
     """
-    if not is_remote(text := os.fspath(root)):
+    text = os.fspath(root)
+    if not is_remote(text):
         local = Store(Store(root).join(name))
         return lambda: local
     address, options = split_remote(text)

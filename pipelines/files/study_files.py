@@ -52,7 +52,7 @@ class Arrays(Mapping[str, np.ndarray]):
     """The arrays of one file, by name. Each access reads the array from the file, so that none stays in memory.
 
     Raises:
-        UserError: on every access, if the file is damaged or not a regular file.
+        UserError: the file is damaged or not a regular file. Every access raises this.
     """
 
     def __init__(self, path: Path) -> None:
@@ -119,10 +119,10 @@ class StudyFiles:
 
     @cached_property
     def superseded(self) -> frozenset[str]:
-        """The spec_ids of models trained on earlier images of a data set. The last command's models have other images."""
-        now = {m.spec.data.name: m.spec.data.checksum for m in self.models.values() if m.spec_id in self.asked}
-        data = {spec_id: m.spec.data for spec_id, m in self.models.items()}
-        return frozenset(i for i, d in data.items() if now.get(d.name, d.checksum) != d.checksum)
+        """The spec_ids of models trained on earlier images of a data set. The last command's models have newer images."""
+        data = {spec_id: model.spec.data for spec_id, model in self.models.items()}
+        now = {each.name: each.checksum for spec_id, each in data.items() if spec_id in self.asked}
+        return frozenset(spec_id for spec_id, each in data.items() if now.get(each.name, each.checksum) != each.checksum)
 
     @cached_property
     def timings(self) -> dict[str, Any]:
@@ -145,7 +145,7 @@ class StudyFiles:
             try:
                 spec = RunSpec.from_json(blob)
             except UserError as error:
-                if self.asked and folder.name not in self.asked:  # an earlier version of this code wrote it
+                if self.asked and folder.name not in self.asked:  # perhaps an earlier version of this code wrote the file
                     continue
                 raise UserError(f"{folder / 'spec.json'}: {error}; choose another --study, or remove that folder") from None
             found[spec.spec_id] = Model(spec, done, curves, read_object(folder / "plan.json"))
@@ -166,14 +166,17 @@ class StudyFiles:
     def of_models(self, task: str) -> Iterator[tuple[Model, Result]]:
         """The task's results with their models, in the order of data set, model, sigma, seed.
 
-        Left out are superseded models, results of a model's earlier weights, and results that were measured with other settings
-        (images, draws, rounding) than those of the last command.
+        Leave out superseded models, and results that were measured with earlier weights, or with other settings (images, draws,
+        rounding) than those of the last command.
         """
         known = self.models.keys() - self.superseded
-        pairs = [(self.models[key], result) for key, result in self.results(task).items() if key in known]
         settings = read_object(self.root / "tasks" / "settings.json", Settings).get(task)
-        alike = [(m, r) for m, r in pairs if _is_of(r, m) and settings in (None, r.values.get("settings"))]
-        yield from sorted(alike, key=lambda pair: order(pair[0].spec))
+        found = []
+        for key, result in self.results(task).items():
+            same_settings = settings is None or result.values.get("settings") == settings
+            if key in known and same_settings and _is_of(result, self.models[key]):
+                found.append((self.models[key], result))
+        yield from sorted(found, key=lambda pair: order(pair[0].spec))
 
     @property
     def kept(self) -> bool:
@@ -182,10 +185,11 @@ class StudyFiles:
 
     def left_out(self, task: str) -> int:
         """How many results of a task `of_models` leaves out, not counting superseded models."""
-        return len((self.results(task).keys() & self.models.keys()) - self.superseded) - len(list(self.of_models(task)))
+        known = (self.results(task).keys() & self.models.keys()) - self.superseded
+        return len(known) - len(list(self.of_models(task)))
 
     def walks(self) -> Iterator[tuple[str, Model, Result]]:
-        """Yield (suffix, model, result) of each walk. The suffix tells the sampler: "" is the paper's, "_baoab" is another."""
+        """Yield (suffix, model, result) of each walk. The suffix names the sampler: "" is the paper's, "_baoab" is another."""
         for folder in _folders(self.root / "tasks"):
             if folder.name == WALK or folder.name.startswith(f"{WALK}_"):
                 for model, result in self.of_models(folder.name):
@@ -193,13 +197,13 @@ class StudyFiles:
 
 
 def _is_of(result: Result, model: Model) -> bool:
-    """Whether a result was measured with the model's present weights. Old results have no `trained` and count as such."""
+    """Whether a result was measured with the model's present weights. Assume so of an old result, which has no `trained`."""
     return "trained" not in result.values or (model.done is not None and result.values["trained"] == model.done.get("time"))
 
 
 def order(spec: RunSpec) -> tuple[Any, ...]:
     """The sort key of models in reports: data set, model (the paper's two first), sigma, seed."""
-    rank = {"uvb": 0, "deen": 1, "vae": 2, "sigma_vae": 3}.get(spec.model, 9)
+    rank = {"uvb": 0, "deen": 1, "vae": 2, "sigma_vae": 3}.get(spec.model, 9)  # 9: after these four
     return (spec.data.name, rank, spec.model, spec.sigma, spec.seed, spec.spec_id)
 
 
