@@ -1,4 +1,4 @@
-"""Named spaces. A space is a list of trainings to sweep over.
+"""Named spaces. A space lists the trainings of a sweep.
 
 To add a space, write a file in `paper` or `tuning`, or declare an entry point in the group `uvb.spaces`:
 

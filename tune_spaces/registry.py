@@ -1,4 +1,4 @@
-"""Spaces by name. A space is a function from a base configuration to a list of trainings."""
+"""Spaces by name. A space is a function that lists the trainings of a sweep, made from a base configuration."""
 
 import dataclasses
 from collections.abc import Callable
@@ -11,14 +11,14 @@ from uvb.models.capacity import widths_at
 from uvb.registry import Registry
 from uvb.spec import DataRef, Recipe, RunSpec
 
-_widths = lru_cache(widths_at)  # a space asks for the same few widths many times
+_widths = lru_cache(widths_at)  # a space needs the same few widths many times
 
 
 @dataclass(frozen=True)
 class Base:
-    """The configuration from which a space makes its trainings. A training differs from it only in what the space varies.
+    """The configuration from which a space makes its trainings. The trainings differ only in what the space varies.
 
-    The user sets `sigmas` and `seeds`. A space that does not vary sigma uses the largest.
+    A space that does not vary sigma uses the largest of `sigmas`.
     """
 
     data: DataRef
@@ -35,10 +35,9 @@ class Base:
 
     def spec(self, model: str, sigma: float | None = None, **changes: Any) -> RunSpec:
         """The spec for training `model` at `sigma` (None: the largest sigma). `changes` replace fields of the spec."""
-        spec = RunSpec(
-            self.data, model, _widths(model, self.data.shape, self.width), self.largest_sigma if sigma is None else sigma,
-            get_model(model).objective, self.recipe, self.activation, self.seeds[0],
-        )  # fmt: skip
+        sigma = self.largest_sigma if sigma is None else sigma
+        widths, objective = _widths(model, self.data.shape, self.width), get_model(model).objective
+        spec = RunSpec(self.data, model, widths, sigma, objective, self.recipe, self.activation, self.seeds[0])
         return dataclasses.replace(spec, **changes)
 
 
@@ -49,9 +48,9 @@ Kind = Literal["table", "choice", "search"]
 class Space:
     """A registered space, of one of three kinds.
 
-    - A "table" finishes every training, and compares the models by the test set.
-    - A "choice" finishes every training, and compares them by held-out training images, in order to choose one.
-    - A "search" is a choice that stops the worst trainings early (ASHA).
+    - A "table" finishes every training, and compares the models on the test set.
+    - A "choice" finishes every training, and chooses the best on held-out training images.
+    - A "search" is a choice that stops the worst trainings early, by ASHA.
     """
 
     name: str
@@ -61,14 +60,14 @@ class Space:
 
 SPACES: Registry[Space] = Registry("space", "uvb.spaces")
 space_names = SPACES.names
-"""All names, sorted, with those of installed plug-ins."""
+"""All names, sorted. Installed plug-ins are included."""
 get_space = SPACES.get
 """The space called `name`, perhaps from a plug-in. Raises `UserError` if there is none."""
 SpecsOf = Callable[[Base], list[RunSpec]]
 
 
 def register_space(name: str, *, kind: Kind = "table") -> Callable[[SpecsOf], SpecsOf]:
-    """Function decorator that registers a space by `name`."""
+    """A decorator that registers a function as the space `name`."""
 
     def add(specs: SpecsOf) -> SpecsOf:
         SPACES.add(name, Space(name, specs, kind))

@@ -66,12 +66,12 @@ def test_sec311_uses_the_papers_optimizer(base: Base) -> None:
             of_paper, name=spec.recipe.name, learning_rate=spec.recipe.learning_rate, batch_size=spec.recipe.batch_size
         )
         assert spec.recipe == changed
-    # Tables show only the recipe's name and the batch size, so each rate needs a name of its own.
+    # Tables show only the recipe's name and the batch size, so each rate must have its own name.
     assert len({(s.model, s.recipe.name, s.recipe.batch_size) for s in specs}) == len(settings)
 
 
 def test_every_space_trains_a_step_with_finite_gradients(digits: ImageSet) -> None:
-    """At full width no network, activation or objective of a space has a missing or infinite gradient."""
+    """At full width the gradients of every network, activation and objective are finite. Only frozen parameters have none."""
     data = DataRef(digits.name, digits.checksum, digits.shape, 4)
     base = Base(data, ("uvb", "deen"), (1.0,), (0,), RECIPES["fast"])
     kinds = {(s.model, s.widths, s.activation, s.objective): s for name in space_names() for s in get_space(name).specs(base)}

@@ -1,4 +1,4 @@
-"""Spaces, how their trainings are judged, and the commands that train them. These tests need no Ray cluster."""
+"""Spaces, the images that judge their trainings, and the commands that train them. These tests need no Ray cluster."""
 
 import dataclasses
 import json
@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -93,13 +93,12 @@ def test_dry_run_says_what_and_how_long_and_writes_nothing(tmp_path: Path, monke
 def test_sweep_chooses_by_held_out_images_and_never_by_the_test_set(
     space: str, chosen: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: dict[str, Any] = {}
-    monkeypatch.setattr(
-        "pipelines.study.session.run_study", lambda config, specs_of, search, **kw: asked.update(kw, search=search) or ("", [])
-    )
+    run_study = Mock(return_value=("", []))
+    monkeypatch.setattr("pipelines.study.session.run_study", run_study)
     monkeypatch.setattr("pipelines.study.leaderboard.ranking", lambda store: [])
     assert sweep(SweepConfig(space=space)) == 0
-    assert (asked["held_out"], asked["search"] is not None) == (chosen, space == "recipe")
+    (*_, search), options = run_study.call_args
+    assert (options["held_out"], search is not None) == (chosen, space == "recipe")
 
 
 @pytest.mark.parametrize(("held_out", "name", "count"), [(False, "digits", 1500), (True, "digits-validation", 1200)])
@@ -107,19 +106,16 @@ def test_run_study_holds_out_training_images(
     held_out: bool, name: str, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The test looks at the images that `run_study` gives to the space."""
-    seen: list[ImageSet] = []
+    specs_of = Mock(side_effect=build_specs)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("pipelines.study.session.dry_run", lambda *_: "")
-    run_study(
-        StudyConfig(dry_run=True, address="local"),
-        lambda config, images: seen.append(images) or build_specs(config, images),
-        held_out=held_out,
-    )
-    assert (seen[0].name, len(seen[0].train)) == (name, count)
+    run_study(StudyConfig(dry_run=True, address="local"), specs_of, held_out=held_out)
+    images = specs_of.call_args.args[1]
+    assert (images.name, len(images.train)) == (name, count)
 
 
 def test_sweep_specs_refuses_models_that_the_space_does_not_train(digits: ImageSet) -> None:
-    """The spaces `questions` and `remark4` choose their models themselves."""
+    """The spaces `questions` and `remark4` fix their models."""
     own = sweep_specs(SweepConfig(space="questions"), digits)
     assert sweep_specs(SweepConfig(space="questions", models=tuple({spec.model for spec in own})), digits) == own
     for models in (("uvb",), ("uvb", "vae")):

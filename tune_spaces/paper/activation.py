@@ -1,4 +1,4 @@
-"""Footnote 3: compare ReLU with SiLU, and with two other smooth activation functions."""
+"""Footnote 3: compare ReLU with SiLU and two other smooth activation functions."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""Loss against the number of parameters: UVB at ½, 1 and 2 times its widths, and every other model at the same counts."""
+"""Loss against the number of parameters: UVB at ½, 1 and 2 times its widths, and every other model with as many parameters."""
 
 from tune_spaces.registry import Base, register_space
 from uvb.models.capacity import widths_at

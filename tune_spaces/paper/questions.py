@@ -10,7 +10,7 @@ MODELS = ("uvb", "uvb_mean", "quadratic_ae", "direct", "deen")
 def questions(base: Base) -> list[RunSpec]:
     """UVB, UVB with z = μ, a quadratic autoencoder energy, a direct denoiser and DEEN, all at the largest noise level.
 
-    Each model has its default widths, which give it as many parameters as UVB. On the paper's image shapes DEEN has the
-    paper's widths instead. So it has 2 % fewer parameters on MNIST and 12 % fewer on CIFAR-10.
+    All models have as many parameters as UVB. The exception is DEEN on the paper's image shapes: there it has the paper's
+    widths, and so 2 % fewer parameters on MNIST and 12 % fewer on CIFAR-10.
     """
     return [base.spec(model, seed=seed) for model in MODELS for seed in base.seeds]

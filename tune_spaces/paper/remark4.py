@@ -1,4 +1,4 @@
-"""Remark 4: UVB with a Laplace decoder. In the paper the training loss of this model saturated."""
+"""Remark 4: UVB with a Laplace decoder. In the paper, the training loss of this model saturated."""
 
 from tune_spaces.registry import Base, register_space
 from uvb.spec import RunSpec

@@ -13,7 +13,7 @@ BATCHES = (32, 64, 128)
 def sec311(base: Base) -> list[RunSpec]:
     """Adam at a constant rate and three batch sizes, at the largest noise level.
 
-    The paper uses the rate 1e-4. It calls 1e-3 unstable. The trainings take only the number of epochs from the base recipe.
+    The paper uses the rate 1e-4 and calls 1e-3 unstable. The trainings take only the number of epochs from the base recipe.
     They use no warm-up, no clipping and no averaging. The report names the trainings that diverge.
     """
     found = []

@@ -7,4 +7,4 @@ from uvb.spec import RunSpec
 @register_space("sigma_grid")
 def sigma_grid(base: Base) -> list[RunSpec]:
     """Every model at every noise level and seed."""
-    return [base.spec(m, sigma, seed=seed) for seed in base.seeds for sigma in base.sigmas for m in base.models]
+    return [base.spec(model, sigma, seed=seed) for seed in base.seeds for sigma in base.sigmas for model in base.models]

@@ -19,8 +19,8 @@ def train_size(base: Base) -> list[RunSpec]:
     steps = recipe.epochs * math.ceil(images / recipe.batch_size)
     found = []
     for fraction in FRACTIONS:
-        n = max(1, round(fraction * images))
-        epochs = max(1, round(steps / math.ceil(n / recipe.batch_size)))
-        data, longer = dataclasses.replace(base.data, train_images=n), dataclasses.replace(recipe, epochs=epochs)
+        count = max(1, round(fraction * images))
+        epochs = max(1, round(steps / math.ceil(count / recipe.batch_size)))
+        data, longer = dataclasses.replace(base.data, train_images=count), dataclasses.replace(recipe, epochs=epochs)
         found += [base.spec(model, data=data, recipe=longer, seed=seed) for model in base.models for seed in base.seeds]
     return found

@@ -1,4 +1,4 @@
-"""Spaces that tune a recipe. Held-out training images judge them, never the test set."""
+"""Spaces that tune a recipe. They choose by held-out training images, never by the test set."""
 
 from uvb.registry import import_files
 

@@ -1,4 +1,4 @@
-"""Spaces that search for a recipe. Every model is trained with the same candidates, so comparisons are fair."""
+"""Spaces that search for a recipe. Every model is trained with the same recipes, so that comparisons are fair."""
 
 import itertools
 import math
@@ -26,8 +26,8 @@ def recipe(base: Base) -> list[RunSpec]:
 def recipe_details(base: Base) -> list[RunSpec]:
     """The base recipe and variants of it, at the largest noise level. Each variant changes one field.
 
-    Set the base recipe to the one that the space `recipe` found. That search stops most trainings early, and then a decaying
-    schedule looks worse than it is. Here every training finishes.
+    Set the base recipe to the one that the space `recipe` found. That search stops most trainings early, and a decaying
+    schedule then looks worse than it is. In this space every training finishes.
     """
     now = base.recipe
     changes: list[dict[str, Any]] = [{}]
