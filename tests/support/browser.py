@@ -27,7 +27,7 @@ def chromium() -> str | None:
 def browser() -> Iterator[Browser]:
     """A headless browser. Its pages can reach only this machine."""
     with sync_playwright() as playwright:
-        # Chromium refuses its sandbox to root, as in a container, and there is no GPU.
+        # In a container the user is root, for whom Chromium has no sandbox. There is no GPU.
         launched = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox", "--disable-gpu"])
         yield launched
         launched.close()

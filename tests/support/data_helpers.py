@@ -1,4 +1,4 @@
-"""What the tests of data sets share: images, ways to write them, and checks of what loading says."""
+"""Helpers for the tests of data sets: images, functions that write them, and checks of messages."""
 
 import io
 from pathlib import Path
@@ -21,14 +21,14 @@ needs_cifar = pytest.mark.skipif(not (SHARED / "cifar10").is_dir(), reason="no .
 
 
 def fails(what: str, *args: Any, **kwargs: Any) -> None:
-    """Loading raises a UserError of one line that matches `what`."""
+    """Check that loading raises a UserError of one line that matches `what`."""
     with pytest.raises(UserError, match=what) as caught:
         load_dataset(*map(str, args), **kwargs)
     assert "\n" not in str(caught.value)
 
 
 def warned(images: ImageSet, what: str) -> bool:
-    """Whether a warning of the set's report has these words."""
+    """Whether a warning in the report of `images` contains `what`."""
     assert images.report is not None
     return any(what in line for line in images.report.warnings)
 
@@ -38,27 +38,29 @@ def pixels(count: int, *shape: int, seed: int = 0) -> np.ndarray:
 
 
 def encoded(array: np.ndarray, kind: str = "PNG", mode: str | None = None, **options: Any) -> bytes:
-    """A picture file of an (H, W) or (H, W, C) array."""
+    """The bytes of a picture file, made from an (H, W) or (H, W, C) array."""
     file = io.BytesIO()
     picture = Image.fromarray(array)
-    (picture.convert(mode) if mode else picture).save(file, kind, **options)
+    if mode:
+        picture = picture.convert(mode)
+    picture.save(file, kind, **options)
     return file.getvalue()
 
 
 def png(array: np.ndarray) -> bytes:
-    """PNG of an (H, W) or (H, W, 3) array."""
+    """The bytes of a PNG file, made from an (H, W) or (H, W, 3) array."""
     return encoded(array)
 
 
 def put(path: Path, content: bytes) -> Path:
-    """Write a file, and the folders above it."""
+    """Write a file, and make the folders above it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     return path
 
 
 def put_classes(folder: Path, count: int, *names: str, seed: int = 0) -> None:
-    """Write `count` random 4×4 pictures into a sub-folder for each class."""
+    """For each class, make a sub-folder and write `count` random 4×4 pictures into it."""
     for number, name in enumerate(names):
         for index, array in enumerate(pixels(count, 4, 4, seed=100 * seed + number)):
             put(folder / name / f"{index:03}.png", png(array))

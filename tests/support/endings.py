@@ -20,14 +20,14 @@ PAUSE = 0.5  # seconds between two signals
 
 @dataclass(frozen=True)
 class Ending:
-    """What ends a study, and what must follow: its exit code, its last line, and the status of its open MLflow runs."""
+    """A way to end a study, and what must follow: the exit code, the last line, and the status of its open MLflow runs."""
 
     code: int
     said: str
     status: str
     signals: tuple[signal.Signals, ...] = ()
     victim: str = ""
-    """The name of Ray's process to kill. Empty: the signals go to the driver."""
+    """The name of the Ray process to kill. Empty: send `signals` to the driver."""
 
 
 ENDINGS = {
@@ -39,7 +39,7 @@ ENDINGS = {
 
 
 def end(ending: Ending, driver: "subprocess.Popen[Any]", of_ray: Callable[[str], psutil.Process]) -> int:
-    """Kill the victim, or send the signals to the driver. Return the id of the process that was killed or got the signals.
+    """Kill the victim, or send the signals to the driver. Return the id of the victim or the driver.
 
     Args:
         of_ray: finds a process of the driver's Ray by its name.
@@ -49,14 +49,14 @@ def end(ending: Ending, driver: "subprocess.Popen[Any]", of_ray: Callable[[str],
         process.kill()
         return process.pid
     for number in ending.signals:
-        with suppress(ProcessLookupError):  # the driver may end at the first signal
+        with suppress(ProcessLookupError):  # the first signal may have ended the driver
             driver.send_signal(number)
         time.sleep(PAUSE)
     return driver.pid
 
 
 def require_ended(ending: Ending, driver: "subprocess.Popen[Any]", output: Callable[[], str], seconds: float = SOON) -> None:
-    """Raise AssertionError unless the driver ends in time, with the right code and last line, and without a traceback."""
+    """Check that the driver ends in time, with the right code and last line, and prints no traceback."""
     code = driver.wait(seconds)
     said = output()
     assert code == ending.code, f"the driver ended with code {code}, not {ending.code}:\n{said}"
@@ -65,6 +65,6 @@ def require_ended(ending: Ending, driver: "subprocess.Popen[Any]", output: Calla
 
 
 def run_statuses(folder: Path) -> list[str]:
-    """The status of each MLflow run in `folder`/mlflow.db."""
+    """The status of each MLflow run in `folder`/mlflow.db that is not deleted."""
     with closing(sqlite3.connect(folder / "mlflow.db")) as connection:
         return [status for (status,) in connection.execute("select status from runs where lifecycle_stage = 'active'")]

@@ -1,7 +1,7 @@
-"""A "cloud" on this machine for `ray up`: a folder stands for a node's home, and a subprocess for SSH.
+"""A "cloud" on this machine for `ray up`. A folder stands for a node's home, and a subprocess for SSH.
 
-`provider: {type: external, module: external_provider.Provider, head_ip: 127.0.0.1, worker_ips: []}`. UVB_TEST_HOME names the
-folder. All processes inherit UVB_TEST_MARK, so a test can find and end them.
+Use it by `provider: {type: external, module: external_provider.Provider, head_ip: 127.0.0.1, worker_ips: []}`. The
+variable UVB_TEST_HOME names the folder. All processes inherit UVB_TEST_MARK, so a test can find and end them.
 """
 
 import json
@@ -17,7 +17,7 @@ from ray.autoscaler.command_runner import CommandRunnerInterface
 
 
 class Subprocesses(CommandRunnerInterface):
-    """Runs a node's commands here, with its folder as home."""
+    """A runner of a node's commands on this machine. The node's folder is their home."""
 
     def __init__(self) -> None:
         self.home = Path(os.environ["UVB_TEST_HOME"])
@@ -58,7 +58,7 @@ class Subprocesses(CommandRunnerInterface):
 
 
 class Provider(LocalNodeProvider):
-    """Ray's provider of given hosts, with subprocesses for SSH."""
+    """Ray's provider for a fixed list of hosts, with subprocesses in place of SSH."""
 
     def __init__(self, provider_config: dict[str, Any], cluster_name: str) -> None:
         super().__init__(dict(provider_config), cluster_name)

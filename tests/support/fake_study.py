@@ -1,7 +1,7 @@
 """Builders of a study's folder for tests of tables and report: real formats, invented losses, untrained models.
 
-The losses are like those of digits, so a test knows which model is ahead. The experiments really run, on networks with
-random weights. Nothing here is a result.
+The losses are like those of digits, so that a test knows the best model. The experiments really run, on networks with
+random weights. None of the numbers is a result.
 """
 
 import json
@@ -59,9 +59,7 @@ def write(path: Path, blob: Any) -> None:
 
 
 def result(root: Path, task: str, key: str, blob: Any, **arrays: np.ndarray) -> None:
-    """Write one task's result, as a task does. A double underscore stands for a slash: `train__energy` is stored as
-    `train/energy`.
-    """
+    """Write one task's result, as a task does. A double underscore in an array's name stands for a slash."""
     folder = root / "tasks" / task / key
     write(folder / "result.json", blob)
     if arrays:
@@ -84,9 +82,10 @@ def add_model(root: Path, of: RunSpec, *, epochs: int = 12, excess: tuple[float,
 
     common = np.random.default_rng(round(of.sigma * 1000)).gamma(6, size=(2, IMAGES))  # some images are harder than others
     rows, arrays = [], {}
+    best = "decoder" if of.model == "sigma_vae" else "energy"
     for index, split in enumerate(("train", "test")):
         for estimator in ("energy", "decoder") if latent else ("energy",):
-            worse = 0.6 * scale * (estimator != ("decoder" if of.model == "sigma_vae" else "energy"))
+            worse = 0.0 if estimator == best else 0.6 * scale
             mean = final + worse + gap * scale * index
             values = (mean * common[index] / common[index].mean() + rng.normal(0, 0.05 * scale, IMAGES)).astype(np.float32)
             arrays[f"{split}__{estimator}"] = values
@@ -124,7 +123,7 @@ def add_reference(root: Path, of: RunSpec) -> None:
 
 
 def add_experiments(root: Path, *specs: RunSpec) -> None:
-    """Write results of every experiment but losses and internals. The results of `mixture` are invented."""
+    """Write the results of every experiment except losses and internals. The results of `mixture` are invented."""
     for of in specs:
         for name, found in _measured(of.model).items():
             arrays = {k: v.detach().float().numpy() for k, v in found.arrays.items()}
@@ -136,7 +135,7 @@ def add_experiments(root: Path, *specs: RunSpec) -> None:
 
 @cache
 def _measured(name: str) -> dict[str, Result]:
-    """The experiments of a model on digits, with a narrow network of random weights."""
+    """The results of a model's experiments on digits, by name. The model is a narrow network with random weights."""
     torch.manual_seed(0)
     narrow = spec(name, widths=TINY)
     model = build_model(narrow).eval()
@@ -149,7 +148,7 @@ def _measured(name: str) -> dict[str, Result]:
 
 
 def make(root: Path, *, dataset: str = "digits", experiments: bool = True, seeds: int = 1, extra: bool = True) -> Path:
-    """The default study: sigma x {uvb, deen}, the VAE at sigma = 1, references, and every experiment."""
+    """Write the default study: UVB and DEEN at every sigma, the VAE at sigma = 1, references, and every experiment."""
     for sigma in SIGMAS:
         for model in ("uvb", "deen"):
             for seed in range(seeds):

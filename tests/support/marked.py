@@ -20,7 +20,7 @@ def marked(mark: str) -> list[psutil.Process]:
 
 
 def titled(mark: str, title: str) -> list[psutil.Process]:
-    """The marked processes whose command begins with `title`. Ray titles its workers ``ray::`` and what they run."""
+    """The marked processes with a command that begins with `title`. For Ray's workers it is ``ray::`` and what they run."""
     found = []
     for process in marked(mark):
         try:
@@ -32,7 +32,7 @@ def titled(mark: str, title: str) -> list[psutil.Process]:
 
 
 def end_marked(mark: str) -> None:
-    """Kill all marked processes, also those that they start meanwhile, but not the caller and its parents."""
+    """Kill all marked processes, and those that they start meanwhile. Spare the caller and its parents."""
     mine = {process.pid for process in [psutil.Process(), *psutil.Process().parents()]}
     for _ in range(20):
         left = [process for process in marked(mark) if process.pid not in mine]

@@ -26,8 +26,8 @@ def mean_predictor_loss(mixture: GaussianMixture) -> float:
 def bayes_loss(mixture: GaussianMixture, sigma: float, *, draws: int = 20_000, seed: int = 0) -> BayesLoss:
     """The least loss that any estimator can have, E‖X - E[X|Y]‖² = E tr Cov[X|Y].
 
-    One component has a closed form. Otherwise the trace is averaged over `draws` samples of Y. The trace is known for each y,
-    and it spreads far less than ‖x - x̂(y)‖².
+    A mixture of one component has a closed form. Otherwise average the trace over `draws` samples of Y. The trace has a closed
+    form for each y, and varies far less than ‖x - x̂(y)‖².
     """
     variances = mixture._variances()
     within = (variances * sigma**2 / (variances + sigma**2)).sum(1)  # (K,): tr Cov[X | Y, k]

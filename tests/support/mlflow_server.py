@@ -15,7 +15,7 @@ PATIENCE = 240  # seconds; a busy machine is slow, not broken
 
 
 class MlflowServer:
-    """A server of a SQLite store, on a free port, with `folder` as its working directory."""
+    """A server for a SQLite store, on a free port, with `folder` as its working directory."""
 
     def __init__(self, store: Path, folder: Path) -> None:
         port = str(free_ports(1)[0])
@@ -42,7 +42,7 @@ class MlflowServer:
                 time.sleep(0.5)
 
     def kill(self) -> int:
-        """Kill the server and its workers. Returns the server's process id."""
+        """Kill the server and its workers. Return the server's process id."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()

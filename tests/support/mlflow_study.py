@@ -18,7 +18,7 @@ START = 1_700_000_000.0
 
 @cache
 def empty_mlflow_db() -> Path:
-    """An MLflow store to copy. Making one takes seconds, so a test session makes it once."""
+    """An empty MLflow store to copy. It takes seconds to make, so a test session makes it once."""
     folder = tempfile.TemporaryDirectory(prefix="uvb-mlflow-")
     atexit.register(folder.cleanup)
     open_client(f"sqlite:///{folder.name}/mlflow.db")
@@ -31,7 +31,7 @@ def make_spec(model: str, sigma: float) -> RunSpec:
 
 
 def write_curves(store: Store, spec: RunSpec, epochs: int) -> None:
-    """Epochs of two seconds each; the train loss of epoch e is 10 - e."""
+    """Write epochs of two seconds each. The train loss of epoch e is 10 - e."""
     rows = [
         {"epoch": e, "train_loss": 10.0 - e, "test_loss": 11.0 - e, "kl": None, "seconds": 2.0 * e, "time": START + 2 * e}
         for e in range(1, epochs + 1)
@@ -57,7 +57,7 @@ def write_tables(store: Store, specs: list[RunSpec], scratch: Path) -> None:
     rows = []
     for spec in specs:
         for split in ("train", "test"):
-            loss = (3 if spec.model == "uvb" else 4) + spec.sigma - 0.5 * (split == "train")
+            loss = (3 if spec.model == "uvb" else 4) + spec.sigma - (0.5 if split == "train" else 0.0)
             about = {"spec_id": spec.spec_id, "split": split, "dataset": "digits", "model": spec.model}
             about |= {"sigma": spec.sigma, "activation": "silu", "recipe": "tiny", "widths": str(spec.widths)}
             numbers = {"stderr": 0.1, "floor": spec.sigma if split == "train" else None, "nonparametric": None}
@@ -71,7 +71,7 @@ def write_tables(store: Store, specs: list[RunSpec], scratch: Path) -> None:
 
 
 def run_ids(store: Store) -> dict[str, str]:
-    """spec_id -> run id, as the study's folder has them."""
+    """spec_id -> run id, from mlflow.json of the study."""
     runs: dict[str, str] = store.read_json("mlflow.json")["runs"]
     return runs
 
@@ -90,7 +90,7 @@ def open_tracker(uri, store, warnings=None, **options):
 
 
 def snapshot(uri, deleted=False):
-    """What MLflow has stored of the experiment, in a form that tests can compare."""
+    """Run id -> what MLflow stores of the run, in a form that tests can compare."""
     from mlflow.entities import ViewType
 
     client = open_client(uri)

@@ -1,4 +1,4 @@
-"""Trainings in this process, which a test can run and interrupt."""
+"""Trainings that a test can run and interrupt in its own process."""
 
 from pathlib import Path
 
@@ -14,17 +14,18 @@ from uvb.training.loop import Progress
 from uvb.training.state import TrainState
 
 PLAN = Plan(precision="fp64")
+NEVER = 1e9  # seconds between checkpoints: more than any test takes
 
 
 class Killed(Exception):
-    """Stands for a SIGKILL."""
+    """A stand-in for SIGKILL."""
 
 
 class Interrupted(Training):
-    """A training that saves at every yield of `fit` and dies after `pulses` of them."""
+    """A training that saves at every yield of `fit` and dies after `pulses` yields."""
 
     def __init__(self, spec: RunSpec, store: Store, pulses: int) -> None:
-        super().__init__(spec, PLAN, store, 1e-9, 0)
+        super().__init__(spec, PLAN, store, 1e-9)
         self.left = pulses
 
     def _pulse(self, progress: Progress, state: TrainState) -> None:
@@ -40,8 +41,15 @@ def interrupt(spec: RunSpec, store: Store, pulses: int = 1) -> None:
         Interrupted(spec, store, pulses).run()
 
 
+def attempt(spec: RunSpec, store: Store) -> str:
+    """Train, and return the outcome."""
+    outcome: str = Training(spec, PLAN, store, NEVER).run()["outcome"]
+    return outcome
+
+
 def train(spec: RunSpec, store: Store) -> Training:
-    training = Training(spec, PLAN, store, 1e9, 0)
+    """Train to the end."""
+    training = Training(spec, PLAN, store, NEVER)
     assert training.run()["outcome"] == "done"
     return training
 
@@ -56,7 +64,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def require_same_weights(spec: RunSpec, one: Store, other: Store) -> None:
-    """Raise AssertionError unless a training ended with the same weights in two studies, to the bit."""
+    """Check that a training ended with the same weights in two studies, to the bit."""
     a, b = weights(folder_of(one, spec)), weights(folder_of(other, spec))
     assert a.keys() == b.keys()
     assert all(torch.equal(a[name], b[name]) for name in b)

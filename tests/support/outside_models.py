@@ -1,4 +1,4 @@
-"""Models as another package would bring them: a U-Net energy with a config of its own, and UVB with other priors."""
+"""Models like those of a plug-in package: a U-Net energy with its own config, and UVB with other priors."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from uvb.models.uvb import PAPER_WIDTHS, UVB
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """The channels of each level, from the image down, and the channels of the layer that joins the levels."""
+    """The channels of both levels, first the level of the image, and of the layer that joins the levels."""
 
     channels: tuple[int, ...] = (16, 32)
     joined: int = 64
@@ -20,7 +20,7 @@ class UNetConfig:
 
 @register_model("outside_unet", widths=UNetConfig(), match=("channels", "joined"))
 class UNetEnergy(Energy):
-    """f(y) = ½‖y - g(y)‖² with a U-Net g of one skip connection."""
+    """f(y) = ½‖y - g(y)‖², where g is a U-Net with one skip connection."""
 
     def __init__(self, shape: tuple[int, int, int], config: UNetConfig, activation: str, sigma: float) -> None:
         super().__init__(sigma)
@@ -40,7 +40,7 @@ class UNetEnergy(Energy):
 
 @register_model("uvb_learned_mean", widths=PAPER_WIDTHS)
 class UVBLearnedMean(UVB):
-    """UVB with the prior N(m, I), m learned."""
+    """UVB with the prior N(m, I). The mean m is learned."""
 
     start = 0.0
 
@@ -54,7 +54,7 @@ class UVBLearnedMean(UVB):
 
 @register_model("uvb_mixture", widths=PAPER_WIDTHS)
 class UVBMixture(UVBLearnedMean):
-    """UVB with the prior ½ N(m, I) + ½ N(-m, I), m learned. Its KL has no closed form and is estimated at z."""
+    """UVB with the prior ½ N(m, I) + ½ N(-m, I). The mean m is learned. The KL has no closed form and is estimated at z."""
 
     start = 1.0
 

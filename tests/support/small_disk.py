@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 class CannotMount(Exception):
-    """This process may not mount file systems. The message has the output of `mount`."""
+    """The error of a process that may not mount file systems. The message has the output of `mount`."""
 
 
 class SmallDisk:

@@ -1,4 +1,4 @@
-"""Small whole studies, and a function that runs one in its own process."""
+"""The options of small whole studies, and a function that runs one in its own process."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The cost model against measurements, closed forms, and the page that is made from it."""
+"""The cost model against measurements, closed forms and docs/scaling.md."""
 
 import dataclasses
 import json
@@ -52,17 +52,17 @@ def test_forward_flops_of_one_convolution_match_a_count_by_hand() -> None:
 
 
 def test_forward_flops_fall_back_on_two_per_parameter(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model that reads values cannot run on the meta device. A study must not fail because of this."""
+    """A model that reads the values of tensors cannot run on the meta device. A study must not fail because of this."""
     build = get_model("deen").build
 
-    def looking(*arguments: object) -> torch.nn.Module:
+    def reads_values(*arguments: object) -> torch.nn.Module:
         model = build(*arguments)
         monkeypatch.setattr(model, "energy", lambda y, eps: y.sum() / y.abs().max().item())
         return model
 
-    deen = dataclasses.replace(get_model("deen"), build=looking)
+    deen = dataclasses.replace(get_model("deen"), build=reads_values)
     monkeypatch.setitem(MODELS.known, "deen", deen)
-    widths = dataclasses.replace(get_model("deen").widths, hidden=7)  # no other test counts these widths; counts are cached
+    widths = dataclasses.replace(get_model("deen").widths, hidden=7)  # counts are cached, so use widths that no other test uses
     with pytest.warns(UserWarning, match="deen: its operations cannot be counted"):
         assert forward_flops("deen", MNIST, widths) == 2 * parameters("deen", MNIST, widths)
 
@@ -104,7 +104,7 @@ def test_step_seconds_scale_up_to_one_image_a_worker() -> None:
     ideal = dataclasses.replace(H200, overhead=0.0, memory=float("inf"), near=float("inf"), far=float("inf"), hop=0.0)
     work = Work(1e9, 1_000_000, 128, 10)
     assert step_seconds(work, ideal) / step_seconds(work, ideal, 4) == pytest.approx(4)
-    assert step_seconds(work, ideal, 3) == pytest.approx(43 / 128 * step_seconds(work, ideal))  # the largest share counts
+    assert step_seconds(work, ideal, 3) == pytest.approx(43 / 128 * step_seconds(work, ideal))  # one of 3 workers has 43 images
     assert step_seconds(work, ideal, 256) == step_seconds(work, ideal, 128)
 
 
@@ -144,7 +144,7 @@ def test_estimated_seconds_are_timed_steps_and_probes(digits: ImageSet, monkeypa
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_paces_times_one_process_per_worker(workers: int, digits: ImageSet) -> None:
-    """The times are in seconds. If the training diverges, `paces` raises the error of its processes."""
+    """The times are in seconds. If a training diverges, `paces` raises the error of its processes."""
     spec = tiny_spec(digits)
     plan = Plan(workers)
     (found,) = estimate.paces([spec], plan, digits)
@@ -156,7 +156,7 @@ def test_paces_times_one_process_per_worker(workers: int, digits: ImageSet) -> N
 
 
 def test_fitted_machine_has_the_measured_step() -> None:
-    """The cost model adds the costs of more GPU workers and of checkpoints to the measured step."""
+    """To the measured step the cost model adds the costs of more workers and of checkpoints."""
     for work in (paper_work("uvb"), paper_work("deen")):
         machine = fitted_machine(work, 0.6)
         assert step_seconds(work, machine) == pytest.approx(0.6)

@@ -1,4 +1,4 @@
-"""The driver's callbacks, without a Ray cluster: workers that die early, and trials that a search stops."""
+"""The driver's callbacks for workers that die early, and for trials that a search stops. No Ray cluster runs."""
 
 from types import SimpleNamespace
 
@@ -6,13 +6,13 @@ import pytest
 
 from pipelines.cluster.driver import EarlyDeaths, StoppedEarly
 from pipelines.executor.outcomes import outcome
-from pipelines.executor.training import STUCK_LIMIT, Training
+from pipelines.executor.training import STUCK_LIMIT
 from pipelines.files.store import Store
 from pipelines.study.config import StudyConfig
 from pipelines.study.running import Running
 from pipelines.study.stages import prepare
 from tests.support.builders import tiny_spec
-from tests.support.one_training import PLAN, train
+from tests.support.one_training import attempt, train
 from uvb.data import ImageSet
 
 
@@ -32,7 +32,7 @@ def test_stopped_models_stay_stopped_only_in_searches(store: Store, digits: Imag
         prepare(study, StudyConfig(), searching)
         assert [outcome(store, spec.spec_id) for spec in specs] == ends
         ends = ["done", None, None]
-    assert Training(specs[1], PLAN, store, 1e9, 0).run()["outcome"] == "done"
+    assert attempt(specs[1], store) == "done"
 
 
 def test_early_deaths_give_up_a_group_in_one_line(store: Store, digits: ImageSet) -> None:

@@ -80,7 +80,7 @@ def test_layout_gives_a_worker_as_many_threads_as_cpus(digits: ImageSet, cpus: i
 
 
 def test_layout_puts_a_gpu_worker_on_one_node(digits: ImageSet) -> None:
-    """Two nodes of one GPU have no place for a worker of two GPUs, and places for two workers of 0.7 GPUs but not three."""
+    """Two nodes of one GPU can take no worker of two GPUs. They can take two workers of 0.7 GPUs, but not three."""
     has = Capacity(16, 2, ((8, 1), (8, 1)), cluster=True)
     specs = some_specs(digits)
     with pytest.raises(UserError, match=r"2 GPUs per worker.*ask for at most 1"):
@@ -96,7 +96,7 @@ def test_layout_uses_gpus_only_when_asked(digits: ImageSet) -> None:
     layout = choose_layout(StudyConfig(use_gpu=True), capacity(16, gpus=4), specs)
     assert (layout.workers, layout.concurrency, layout.resources["GPU"]) == (1, 4, 1.0)
     assert layout.concurrency * (TRIAL_CPUS + layout.cpus_per_worker) <= 16
-    small = Capacity(72, 8, ((64, 0), *[(1, 1)] * 8), cluster=True)  # a large head, and GPUs on nodes of one CPU
+    small = Capacity(72, 8, ((64, 0), *[(1, 1)] * 8), cluster=True)  # a large head node, and GPU nodes of one CPU
     assert choose_layout(StudyConfig(use_gpu=True), small, specs).cpus_per_worker < 1
     with pytest.raises(UserError, match=r"0 GPUs.*--expect-gpus"):
         choose_layout(StudyConfig(use_gpu=True), capacity(16), specs)
@@ -105,7 +105,7 @@ def test_layout_uses_gpus_only_when_asked(digits: ImageSet) -> None:
 
 
 def test_layout_refuses_more_trials_than_a_machine_holds(digits: ImageSet) -> None:
-    for count in (150, 300):  # each trial takes a hundredth of a CPU, which leaves little or nothing for its worker
+    for count in (150, 300):  # each trial takes a hundredth of a CPU, so its worker gets too little or nothing
         with pytest.raises(UserError, match=f"asked for {count} trials at a time.*--concurrent-trials"):
             choose_layout(StudyConfig(concurrent_trials=count), capacity(2), some_specs(digits))
 

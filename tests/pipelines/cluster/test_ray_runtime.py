@@ -28,18 +28,18 @@ def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Control(grpc.GenericRpcHandler):
-    """A control service that refuses whoever shows no token, as Ray's does."""
+    """A control service that refuses calls without a token, as Ray's does."""
 
     def service(self, details):
         def refuse(_, context):
-            context.abort(grpc.StatusCode.UNAUTHENTICATED, "show the token")
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, "send the token")
 
         return grpc.unary_unary_rpc_method_handler(refuse) if details.method == CONTROL_SERVICE else None
 
 
 @contextmanager
 def served(*handlers: grpc.GenericRpcHandler):
-    """The port of a gRPC server."""
+    """Serve `handlers` by gRPC. Yield the port."""
     server = grpc.server(ThreadPoolExecutor(1), handlers)
     number = server.add_insecure_port("127.0.0.1:0")
     server.start()
@@ -49,7 +49,7 @@ def served(*handlers: grpc.GenericRpcHandler):
 
 @pytest.fixture
 def port():
-    """The port of a gRPC server that stands in for a cluster."""
+    """The port of a gRPC server that answers like a cluster."""
     with served(Control()) as number:
         yield number
 
@@ -104,7 +104,7 @@ def test_cluster_address_accepts_an_address_that_answers(port: int, monkeypatch:
 
 
 def test_cluster_address_refuses_a_port_that_is_not_rays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without this check, Ray would wait for more than a minute and then end the process."""
+    """Ray itself would wait for more than a minute and then end the process."""
     monkeypatch.setattr(asking, "ANSWER_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         number = silent.getsockname()[1]

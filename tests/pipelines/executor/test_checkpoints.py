@@ -1,18 +1,19 @@
-"""The checkpoints of a training: which are used, refused and kept."""
+"""The checkpoints of a training: which of them are used, refused and kept."""
 
 import dataclasses
 import json
 from pathlib import Path
+from unittest.mock import Mock
 from uuid import uuid4
 
 import pytest
 import torch
 
-from pipelines.executor.training import KEPT_STATES, STUCK_LIMIT, Training
+from pipelines.executor.training import KEPT_STATES, STUCK_LIMIT
 from pipelines.files.store import Store
 from pipelines.study.images import save_images
 from tests.support.builders import tiny_spec
-from tests.support.one_training import PLAN, Killed, folder_of, interrupt, require_same_weights, train
+from tests.support.one_training import Killed, attempt, folder_of, interrupt, require_same_weights, train
 from uvb.data import ImageSet
 from uvb.training.state import TrainState
 
@@ -55,19 +56,19 @@ def test_checkpoint_of_another_configuration_is_refused_by_name(store: Store, di
     (folder_of(store, other) / "state").rename(folder_of(store, spec).parent / "moved")
     folder_of(store, spec).mkdir()
     (folder_of(store, spec).parent / "moved").rename(folder_of(store, spec) / "state")
-    assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "failed"
+    assert attempt(spec, store) == "failed"
     assert "sigma: 0.5 != 1.0" in json.loads((folder_of(store, spec) / "failed.json").read_text())["error"]
 
 
 def test_checkpoint_is_used_after_the_store_failed_for_a_moment(digits: ImageSet, monkeypatch) -> None:
-    """The worker dies, and the next worker continues from the checkpoint. It does not begin anew."""
+    """The worker dies. The next worker continues from the checkpoint, and does not begin anew."""
     spec, store = tiny_spec(digits), Store(f"memory://{uuid4().hex}/study")
     save_images(store, digits)
     interrupt(spec, store)
     with monkeypatch.context() as away:
-        away.setattr(TrainState, "load", lambda *_: (_ for _ in ()).throw(OSError("curl: 28")))
+        away.setattr(TrainState, "load", Mock(side_effect=OSError("curl: 28")))
         with pytest.raises(OSError, match="curl"):
-            Training(spec, PLAN, store, 1e9, 0).run()
+            attempt(spec, store)
     resumed = train(spec, store)
     assert int(resumed.history["start"]) > 0
     assert not any("not used" in note for note in resumed.notes)
@@ -77,11 +78,11 @@ def test_checkpoints_that_stay_unreadable_fail_the_model_and_are_kept(store: Sto
     spec = tiny_spec(digits)
     interrupt(spec, store)
     before = store.stamps(f"models/{spec.spec_id}/state")
-    monkeypatch.setattr(TrainState, "load", lambda *_: (_ for _ in ()).throw(PermissionError("not for you")))
+    monkeypatch.setattr(TrainState, "load", Mock(side_effect=PermissionError("not for you")))
     for _ in range(STUCK_LIMIT - 1):
         with pytest.raises(PermissionError):
-            Training(spec, PLAN, store, 1e9, 0).run()
-    assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "failed"
+            attempt(spec, store)
+    assert attempt(spec, store) == "failed"
     assert "cannot be read (not for you)" in json.loads((folder_of(store, spec) / "failed.json").read_text())["error"]
     assert store.stamps(f"models/{spec.spec_id}/state") == before
 
@@ -97,14 +98,14 @@ def test_checkpoint_of_other_code_is_refused_with_the_difference(store: Store, d
         return state
 
     monkeypatch.setattr(TrainState, "fresh", with_a_layer_more)
-    assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "failed"
+    assert attempt(spec, store) == "failed"
     error = json.loads((folder_of(store, spec) / "failed.json").read_text())["error"]
     assert "the code of uvb has changed since" in error
     assert "(model/more.bias differs)" in error
 
 
 def rewritten(folder: Path, **changes: object) -> None:
-    """Change fields of a state.json but not its hash, as a bad disk would. None removes a field."""
+    """Change fields of a state.json without its hash, as a bad disk would. None removes a field."""
     path = folder / "state.json"
     blob = json.loads(path.read_text()) | changes
     path.write_text(json.dumps({key: value for key, value in blob.items() if value is not None}))
@@ -149,9 +150,9 @@ def test_training_is_given_up_if_its_checkpoint_kills_workers(
     """A worker that dies before its first step also counts as stuck."""
     spec = tiny_spec(digits)
     interrupt(spec, store)
-    monkeypatch.setattr(TrainState, "load", lambda *_: (_ for _ in ()).throw(Killed))
+    monkeypatch.setattr(TrainState, "load", Mock(side_effect=Killed))
     for _ in range(STUCK_LIMIT):
         with pytest.raises(Killed):
-            Training(spec, PLAN, store, 1e9, 0).run()
-    assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "failed"
+            attempt(spec, store)
+    assert attempt(spec, store) == "failed"
     assert "died" in json.loads((folder_of(store, spec) / "failed.json").read_text())["error"]

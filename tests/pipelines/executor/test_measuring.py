@@ -1,4 +1,4 @@
-"""The measurements after a training: which ones a study makes, and when it repeats them."""
+"""The measurements of trained models: which of them a study makes, and when it repeats them."""
 
 import dataclasses
 import math
@@ -27,9 +27,10 @@ SETTINGS = Settings(EvalConfig(train_images=60, test_images=50, draws=2), Plan()
 def test_tasks_for_lists_what_applies(digits: ImageSet) -> None:
     specs = [tiny_spec(digits, m, sigma=s) for s in (0.5, 1.0) for m in ("uvb", "deen")]
     tasks = tasks_for(specs, ["losses", "internals"])
-    assert sum(t.name == "reference" for t in tasks) == 2  # one for each noise level
-    assert sum(t.name == "losses" for t in tasks) == 4
-    assert [t.spec.model for t in tasks if t.name == "internals"] == ["uvb", "uvb"]
+    names = [task.name for task in tasks]
+    assert names.count("reference") == 2  # one for each noise level
+    assert names.count("losses") == 4
+    assert [task.spec.model for task in tasks if task.name == "internals"] == ["uvb", "uvb"]
     for task in tasks_for(specs, chosen_experiments(StudyConfig(experiments=("all",)))):
         if task.name != "reference" and get_experiment(task.name).where == "largest":
             assert task.spec.sigma == 1.0

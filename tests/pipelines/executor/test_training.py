@@ -1,8 +1,9 @@
-"""A training in one process: how it ends, and what the study does then."""
+"""A training in one process: how it ends, and what the study does after that."""
 
 import dataclasses
 import json
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from pipelines.study.images import images_path, load_images, save_images
 from pipelines.study.running import Running
 from pipelines.study.stages import measure, plan, prepare
 from tests.support.builders import tiny_spec
-from tests.support.one_training import PLAN, Killed, folder_of, interrupt, require_same_weights, train, weights
+from tests.support.one_training import NEVER, PLAN, Killed, attempt, folder_of, interrupt, require_same_weights, train, weights
 from uvb.data import ImageSet
 from uvb.errors import UserError
 from uvb.models.capacity import parameters
@@ -52,10 +53,9 @@ def test_training_that_was_killed_ends_bit_identical(store: Store, tmp_path: Pat
     train(spec, whole)
     require_same_weights(spec, store, whole)
     rows = [json.loads((folder_of(s, spec) / "curves.json").read_text())["rows"] for s in (store, whole)]
-    assert [[r[k] for k in ("epoch", "train_loss", "test_loss", "kl")] for r in rows[0]] == [
-        [r[k] for k in ("epoch", "train_loss", "test_loss", "kl")] for r in rows[1]
-    ]
-    assert [r["epoch"] for r in rows[0]] == [1, 2]
+    resumed_rows, whole_rows = [[(r["epoch"], r["train_loss"], r["test_loss"], r["kl"]) for r in each] for each in rows]
+    assert resumed_rows == whole_rows
+    assert [row["epoch"] for row in rows[0]] == [1, 2]
     done = json.loads((folder_of(store, spec) / "done.json").read_text())
     assert (done["restarts"], done["epochs"]) == (1, 2)
     assert not (folder_of(store, spec) / "state").exists()
@@ -122,7 +122,7 @@ def test_training_leaves_a_finished_model_alone(store: Store, digits: ImageSet) 
     spec = tiny_spec(digits)
     train(spec, store)
     before = store.stamps(f"models/{spec.spec_id}")
-    assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "done"
+    assert attempt(spec, store) == "done"
     assert store.stamps(f"models/{spec.spec_id}") == before
 
 
@@ -132,19 +132,19 @@ def test_training_fails_once_on_damaged_images(store: Store, digits: ImageSet) -
     path = store.local_path / images_path(digits.checksum)
     path.write_bytes(path.read_bytes()[:-100])
     load_images.cache_clear()
-    assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "failed"
+    assert attempt(spec, store) == "failed"
     assert "damaged" in json.loads((folder_of(store, spec) / "failed.json").read_text())["error"]
     save_images(store, digits)
-    assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "failed"  # this session does not try again
+    assert attempt(spec, store) == "failed"  # this session does not try again
     prepare(Running(digits, [spec], store), StudyConfig())
-    assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "done"
+    assert attempt(spec, store) == "done"
 
 
 def test_training_that_diverges_fails(store: Store, digits: ImageSet) -> None:
     spec = tiny_spec(digits)
     wild = dataclasses.replace(spec.recipe, learning_rate=1e300, clip=float("inf"), warmup=0.0, schedule="constant")
     spec = dataclasses.replace(spec, recipe=wild)
-    assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "failed"
+    assert attempt(spec, store) == "failed"
     assert "diverged" in json.loads((folder_of(store, spec) / "failed.json").read_text())["error"]
     assert not (folder_of(store, spec) / "done.json").exists()
 
@@ -152,47 +152,43 @@ def test_training_that_diverges_fails(store: Store, digits: ImageSet) -> None:
 def test_training_that_always_dies_is_given_up_until_the_next_session(
     store: Store, digits: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another program may have used all memory and ended since then. So the next session counts from zero."""
+    """The next session counts from zero, since the cause may be gone: another program used all memory, and has ended."""
     spec = tiny_spec(digits)
-    with monkeypatch.context() as ill:
-        ill.setattr(TrainState, "fresh", lambda *_: (_ for _ in ()).throw(Killed))
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainState, "fresh", Mock(side_effect=Killed))
         for _ in range(STUCK_LIMIT):
             with pytest.raises(Killed):
-                Training(spec, PLAN, store, 1e9, 0).run()
-        assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "failed"
+                attempt(spec, store)
+        assert attempt(spec, store) == "failed"
     prepare(Running(digits, [spec], store), StudyConfig())
-    assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "done"
+    assert attempt(spec, store) == "done"
 
 
 def test_training_interrupted_often_is_not_given_up(store: Store, digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = tiny_spec(digits)
-    with monkeypatch.context() as ill:
-        ill.setattr(TrainState, "fresh", lambda *_: (_ for _ in ()).throw(Killed))
-        for _ in range(STUCK_LIMIT + 1):  # each try is in its own session
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainState, "fresh", Mock(side_effect=Killed))
+        for _ in range(STUCK_LIMIT + 1):  # each attempt is in a new session
             prepare(Running(digits, [spec], store), StudyConfig())
             with pytest.raises(Killed):
-                Training(spec, PLAN, store, 1e9, 0).run()
-    assert Training(spec, PLAN, store, 1e9, 0).run()["outcome"] == "done"
+                attempt(spec, store)
+    assert attempt(spec, store) == "done"
     done = store.stamps(f"models/{spec.spec_id}")
     prepare(Running(digits, [spec], store), StudyConfig())
     assert store.stamps(f"models/{spec.spec_id}").items() <= done.items()
 
 
-def test_training_goes_on_when_the_disk_is_full(store: Store, digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = tiny_spec(digits)
-
-    def full(self: Training, state: TrainState) -> None:
-        raise UserError("cannot write there: No space left on device; free some space there")
-
-    monkeypatch.setattr(Training, "_save", full)
-    training = Training(spec, PLAN, store, 1e-9, 0)
+def test_training_continues_when_the_disk_is_full(store: Store, digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = UserError("cannot write there: No space left on device; free some space there")
+    monkeypatch.setattr(Training, "_save", Mock(side_effect=full))
+    training = Training(tiny_spec(digits), PLAN, store, 1e-9)
     assert training.run()["outcome"] == "done"
     assert any("No space left" in note for note in training.notes)
 
 
 def test_training_that_was_paused_ends_bit_identical(store: Store, tmp_path: Path, digits: ImageSet) -> None:
     spec, whole = tiny_spec(digits), Store(tmp_path / "whole")
-    paused = Training(spec, PLAN, store, 1e9, watch=lambda progress: progress.metrics is not None)
+    paused = Training(spec, PLAN, store, NEVER, watch=lambda progress: progress.metrics is not None)
     assert paused.run()["outcome"] == "paused"
     assert outcome(store, spec.spec_id) is None
     assert len(store.list(f"models/{spec.spec_id}/state")) == 1
@@ -208,6 +204,6 @@ def test_training_reports_on_the_epochs_asked_for(store: Store, digits: ImageSet
     """The training does not report the last epoch, because `run` returns that loss."""
     spec, heard = tiny_spec(digits), []
     spec = dataclasses.replace(spec, recipe=dataclasses.replace(spec.recipe, epochs=5))
-    ended = Training(spec, PLAN, store, 1e9, 2, heard.append).run()
+    ended = Training(spec, PLAN, store, NEVER, 2, heard.append).run()
     assert [each["epoch"] for each in heard] == [2, 4]
     assert (ended["outcome"], ended["epoch"]) == ("done", 5)

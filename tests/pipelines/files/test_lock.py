@@ -1,4 +1,4 @@
-"""The study's lock, on a disk and on an object store. fsspec's memory:// stands in for the object store."""
+"""The study's lock on a disk and on an object store. The object store is fsspec's memory://."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def test_lock_refuses_a_second_driver_and_is_free_after_a_kill(tmp_path):
         assert holder.stdout.readline() == b"held\n"
         line = f"study 'digits' .* already run by process {holder.pid} on host"
         with pytest.raises(UserError, match=line) as error, study_lock(store, "digits"):
-            pytest.fail("two hold it")
+            pytest.fail("two processes hold the lock")
         assert "\n" not in str(error.value)
     finally:
         holder.kill()
@@ -42,7 +42,7 @@ def test_lock_refuses_a_second_driver_and_is_free_after_a_kill(tmp_path):
     with study_lock(store, "digits"):
         assert store.read_json(LOCK)["pid"] == os.getpid()
         with pytest.raises(UserError, match=str(os.getpid())), study_lock(store, "digits"):
-            pytest.fail("two in one process hold it")
+            pytest.fail("two drivers in one process hold the lock")
     with study_lock(store, "digits"):
         pass
 
@@ -59,17 +59,13 @@ def remote(monkeypatch):
 def test_heartbeat_lock_refuses_a_second_driver_and_is_removed_at_the_end(remote):
     with study_lock(remote, "digits") as check:
         with pytest.raises(UserError, match="already run by process"), study_lock(remote, "digits"):
-            pytest.fail("two hold it")
-        beats = lambda: [holder["beat"]] if (holder := lock._read(remote)) else []  # noqa: E731  # memory:// shows half-written files
-        deadline, first = time.monotonic() + 20, None
-        while time.monotonic() < deadline:
-            now = beats()
-            first = first or now
-            if now > first:
-                break
+            pytest.fail("two drivers hold the lock")
+        deadline, beats = time.monotonic() + 20, []
+        while not beats or beats[-1] <= beats[0]:
+            assert time.monotonic() < deadline, "the holder does not change lock.json"
+            if holder := lock._read(remote):  # {} while the file is half written, which memory:// shows
+                beats.append(holder["beat"])
             time.sleep(0.05)
-        assert first
-        assert now > first, "no second beat"
         check()
     assert not remote.exists(LOCK)
 
@@ -86,10 +82,10 @@ def test_heartbeat_lock_has_one_winner(remote):
             refused.append(1)
 
     threads = [threading.Thread(target=contend) for _ in range(4)]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     assert (len(won), len(refused)) == (1, 3)
 
 
@@ -97,8 +93,8 @@ def test_heartbeat_lock_has_one_winner(remote):
     ("change", "free"),
     [
         ({}, False),
-        ({"pid": 2**22 + 1}, True),  # no such process
-        ({"started": 1.0}, True),  # a later process has this number
+        ({"pid": 2**22 + 1}, True),  # no process has this id, which is above Linux's limit
+        ({"started": 1.0}, True),  # a later process has the holder's id
     ],
 )
 def test_heartbeat_lock_is_free_when_its_holder_is_gone(remote, change, free):
@@ -114,7 +110,7 @@ def test_heartbeat_lock_is_free_when_its_holder_is_gone(remote, change, free):
 def test_heartbeat_lock_notices_that_it_was_stolen(remote):
     with study_lock(remote, "digits") as check:
         thief = {**lock._identity(), "place": "elsewhere", "host": "thief"}
-        for _ in range(20):  # again and again, because the holder's heartbeat may overwrite it
+        for _ in range(20):  # write often, because the holder's heartbeat may overwrite the file
             remote.write_json(LOCK, thief)
             time.sleep(0.02)
         time.sleep(0.1)

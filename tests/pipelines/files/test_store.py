@@ -1,4 +1,4 @@
-"""The store, on a disk and on an object store. fsspec's memory:// stands in for the object store."""
+"""The store on a disk and on an object store. The object store is fsspec's memory://."""
 
 import os
 import pickle
@@ -20,13 +20,12 @@ from uvb.errors import UserError
 
 @pytest.fixture(params=["local", "file", "memory"])
 def store(request, tmp_path):
-    return Store(
-        {
-            "local": str(tmp_path / "study"),
-            "file": f"file://{tmp_path}/study",
-            "memory": f"memory://{uuid4().hex}/study",
-        }[request.param]
-    )
+    addresses = {
+        "local": str(tmp_path / "study"),
+        "file": f"file://{tmp_path}/study",
+        "memory": f"memory://{uuid4().hex}/study",
+    }
+    return Store(addresses[request.param])
 
 
 def test_store_reads_what_it_wrote(store):
@@ -62,7 +61,7 @@ def test_store_uploads_and_downloads_a_folder(store, tmp_path):
     (source / "sub" / "b").write_bytes(b"2" * 1000)
     store.upload(source, "models/m/model")
     (source / "gone").unlink()
-    store.upload(source, "models/m/model")  # replaces
+    store.upload(source, "models/m/model")
     assert store.is_complete("models/m/model")
     for folder in (store.download("models/m/model"), store.download("models/m/model", tmp_path / "into")):
         names = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
@@ -84,11 +83,11 @@ def test_store_folder_leaves_nothing_where_its_block_raises(store):
     assert store.list("state") == []
 
 
-def test_store_folder_without_its_manifest_is_absent(tmp_path):
+def test_store_folder_without_its_manifest_is_absent():
     store = Store(f"memory://{uuid4().hex}/study")
     with store.folder("state/1") as folder:
         (folder / "weights").write_bytes(b"w")
-    store.remove(f"state/1/{MANIFEST}")  # as if a kill came before the last put
+    store.remove(f"state/1/{MANIFEST}")  # as if the writer was killed before the last put
     assert store.exists("state/1/weights")
     assert not store.is_complete("state/1")
     with pytest.raises(FileNotFoundError, match="no complete folder"):
@@ -120,7 +119,7 @@ def test_store_upload_that_breaks_off_never_looks_whole(tmp_path, monkeypatch):
         store.download("model")
 
     class CannotDelete:
-        """The store's file system, but the deletion of a folder fails."""
+        """The store's file system, except that no folder can be deleted."""
 
         def __getattr__(self, name):
             return getattr(whole.fs, name)
@@ -196,7 +195,7 @@ def test_require_writable_refuses_at_the_start(tmp_path):
 
 
 def test_store_appends_options_to_every_path():
-    """Users name their own S3 server by such an option."""
+    """With the option `endpoint_override` users name their own S3 server."""
     store = Store("s3://bucket/studies/?region=x&endpoint_override=http%3A%2F%2Fhost")
     inner = Store(store.join("models", "abc"))
     assert inner.uri == "s3://bucket/studies/models/abc?region=x&endpoint_override=http%3A%2F%2Fhost"
