@@ -71,7 +71,7 @@ def start_ray(address: str | None) -> None:
         raise
     except Exception as error:  # Ray raises a bare Exception
         advice = "fix this, or give the --address of a cluster"
-        if "time" in str(error).lower():  # Ray reports a start that timed out
+        if "time" in str(error).lower():  # the start timed out
             advice = "on a busy machine, try again when it is quieter"
         raise UserError(f"Ray did not start ({first_line(error)}); {advice}") from error
 
