@@ -15,7 +15,7 @@ def at_home(path: str) -> Path:
     """Replace ``~`` in `path` by the user's home folder. Without a home, take the user's folder in the temporary folder."""
     expanded = os.path.expanduser(path)
     if expanded.startswith("~"):  # the user has no home folder
-        return Path(tempfile.gettempdir()) / f"uvb-{os.getuid()}" / path[2:]
+        return Path(tempfile.gettempdir()) / f"uvb-{os.getuid()}" / path.partition("/")[2]
     return Path(expanded)
 
 

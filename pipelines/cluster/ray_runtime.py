@@ -63,13 +63,13 @@ def start_ray(address: str | None) -> None:
                 )
         else:
             ray.init(address, runtime_env={"env_vars": {name: os.environ[name] for name in CARRIED}}, **quiet)
-    except ConnectionError as error:
-        raise UserError(
-            f"no Ray cluster answers at {address} ({first_line(error)}); give another --address, or local"
-        ) from error
     except UserError:
         raise
     except Exception as error:  # Ray raises a bare Exception
+        if address and isinstance(error, ConnectionError):
+            raise UserError(
+                f"no Ray cluster answers at {address} ({first_line(error)}); give another --address, or local"
+            ) from error
         advice = "fix this, or give the --address of a cluster"
         if "time" in str(error).lower():  # the start timed out
             advice = "on a busy machine, try again when it is quieter"

@@ -123,7 +123,7 @@ def run_here(
         left: returns the seconds that remain. When none remain, no further task starts.
     """
     for task in tasks:
-        if left() < 0:
+        if left() <= 0:
             return
         if store.exists(f"{task.folder}/failed.json"):
             continue

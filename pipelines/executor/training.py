@@ -115,15 +115,16 @@ class Training:
     def _train(self, state: TrainState, images: ImageSet) -> bool:
         """Fit `state`. Return False if `watch` asked for a pause."""
         self.next_save = time.monotonic() + self.checkpoint_seconds
-        warnings.showwarning = self._warned
-        warnings.filterwarnings("always", category=UserWarning, module="uvb")  # warn again for each model of a process
-        for progress in fit(self.spec, self.plan, state, images):
-            self._pulse(progress, state)
-            if self.watch and agreed(self.watch(progress)) and not state.finished:
-                if self.rank == 0:
-                    self._try(lambda: self._save(state))
-                    self._try(lambda: self.store.write_json("curves.json", curves(state)))
-                return False
+        with warnings.catch_warnings():
+            warnings.showwarning = self._warned
+            warnings.filterwarnings("always", category=UserWarning, module="uvb")  # warn again for each model of a process
+            for progress in fit(self.spec, self.plan, state, images):
+                self._pulse(progress, state)
+                if self.watch and agreed(self.watch(progress)) and not state.finished:
+                    if self.rank == 0:
+                        self._try(lambda: self._save(state))
+                        self._try(lambda: self.store.write_json("curves.json", curves(state)))
+                    return False
         return True
 
     def _look(self) -> str:

@@ -16,7 +16,7 @@ from pipelines.reporting.figures.loss_over_sigma import draw as draw_losses
 from pipelines.reporting.figures.paired_difference import draw as draw_pairs
 from pipelines.reporting.figures.paired_difference import main_pairs
 from pipelines.reporting.figures.style import label
-from pipelines.reporting.headlines import headlines
+from pipelines.reporting.headlines import all_headlines
 from pipelines.reporting.inline import inlined, viewer
 from pipelines.reporting.loss_tables import REFERENCES, SPLITS
 from pipelines.reporting.numbers import level
@@ -36,7 +36,7 @@ class Found:
 
     @property
     def headlines(self) -> list[tuple[str, str]]:
-        return [said(h) for h in headlines(self.tables["losses"], self.tables["pairs"], self.files.asked)]
+        return [said(h) for h in all_headlines(self.tables["losses"], self.tables["pairs"], self.files.asked)]
 
     @property
     def losses(self) -> pd.DataFrame:

@@ -63,6 +63,13 @@ class LoneHeadline:
         return decimals(self.row["stderr"])
 
 
+def all_headlines(losses: pd.DataFrame, pairs: pd.DataFrame, asked: Collection[str] = ()) -> list[Headline | LoneHeadline]:
+    """One headline for each data set. Those that compare two models come first."""
+    compared = headlines(losses, pairs, asked)
+    done = {headline.row["dataset"] for headline in compared}
+    return [*compared, *(lone for lone in lone_headlines(losses, asked) if lone.row["dataset"] not in done)]
+
+
 def headlines(losses: pd.DataFrame, pairs: pd.DataFrame, asked: Collection[str] = ()) -> list[Headline]:
     """One headline for each data set that has a pair. Differences of several seeds are averaged (`interval`)."""
     ids = set(main_group(losses, asked)["spec_id"])

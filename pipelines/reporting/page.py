@@ -11,7 +11,7 @@ from pipelines.files.study_files import StudyFiles, write
 from pipelines.reporting import facts, loss_tables, model_tables, pair_tables
 from pipelines.reporting.figures import Study, drawings
 from pipelines.reporting.figures.style import THEME
-from pipelines.reporting.headlines import headlines, lone_headlines
+from pipelines.reporting.headlines import all_headlines
 from pipelines.reporting.inline import Inline, inlined, store_figures, stored_figures, viewer
 from pipelines.reporting.render import render, said
 from pipelines.reporting.tables import build_tables, make_tables
@@ -56,7 +56,7 @@ def build_report(study_dir: Path) -> Path:
         "report.html.j2",
         title=f"Unnormalized variational Bayes: {files.name}",
         lead=facts.lead([m for m in own if m.done]),
-        headlines=[said(h) for h in headlines(losses, tables["pairs"], asked) or lone_headlines(losses, asked)],
+        headlines=[said(h) for h in all_headlines(losses, tables["pairs"], asked)],
         warnings=facts.warnings(files, losses),
         run=facts.run_facts(files),
         unfinished=facts.unfinished(models, asked),

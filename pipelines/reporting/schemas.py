@@ -9,7 +9,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.errors import first_line
 from pipelines.files.study_files import Model, write
+from uvb.errors import UserError
 from uvb.models.capacity import parameters as count_parameters
 
 # The columns that are not float64. A column has the same type in all tables.
@@ -134,15 +136,20 @@ def read_table(path: Path, name: str) -> pd.DataFrame:
     """Read a table that this or an older version wrote. A missing column becomes null if the schema allows that.
 
     Raises:
-        ValueError: the file has another schema.
+        UserError: the file is damaged, or has another schema.
     """
-    arrow, schema = pq.read_table(path), SCHEMAS[name].arrow
-    for place, field in enumerate(schema):
+    schema = SCHEMAS[name].arrow
+    try:
+        arrow = pq.read_table(path)
+    except pa.ArrowInvalid as error:
+        raise UserError(f"{path} is damaged ({first_line(error)}); restore it, or delete the study and run it again") from error
+    for field in schema:
         if field.name not in arrow.column_names and field.nullable:
-            arrow = arrow.add_column(place, field, pa.nulls(len(arrow), field.type))
-    if [(field.name, field.type) for field in arrow.schema] != [(field.name, field.type) for field in schema]:
-        raise ValueError(f"{path} does not have the schema of {name}")
-    return _to_pandas(arrow)
+            arrow = arrow.append_column(field, pa.nulls(len(arrow), field.type))
+    if {field.name: field.type for field in arrow.schema} != {field.name: field.type for field in schema}:
+        advice = "restore it, or delete the study and run it again"
+        raise UserError(f"{path} does not have the columns of the table {name}; {advice}")
+    return _to_pandas(arrow.select(schema.names))
 
 
 def _to_pandas(table: pa.Table) -> pd.DataFrame:

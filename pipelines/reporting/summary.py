@@ -8,7 +8,7 @@ import pandas as pd
 from pipelines.files.study_files import StudyFiles
 from pipelines.reporting.cells import first_row, number
 from pipelines.reporting.figures.style import label
-from pipelines.reporting.headlines import headlines, lone_headlines
+from pipelines.reporting.headlines import all_headlines
 from pipelines.reporting.numbers import level
 from pipelines.reporting.render import said
 from pipelines.reporting.schemas import read_table
@@ -21,7 +21,7 @@ def summary(study: Path) -> list[str]:
     """The lines for a study whose tables are written."""
     files = StudyFiles(study)
     losses, pairs = (read_table(study / "tables" / f"{name}.parquet", name) for name in ("losses", "pairs"))
-    found = headlines(losses, pairs, files.asked) or lone_headlines(losses, files.asked)
+    found = all_headlines(losses, pairs, files.asked)
     test = over_seeds(own_estimator(main_group(losses[losses["split"] == "test"], files.asked)))
     tables = (line for dataset, group in test.groupby("dataset") for line in _table(str(dataset), group))
     return [*(said(headline)[0] for headline in found), *tables]

@@ -73,4 +73,5 @@ def test_at_home_takes_a_temporary_folder_where_there_is_no_home(monkeypatch, tm
     assert at_home("~/.cache/uvb") == tmp_path / ".cache" / "uvb"
     monkeypatch.setattr("os.path.expanduser", lambda path: path)  # as for a user id that /etc/passwd does not have
     assert at_home("~/.cache/uvb") == Path(tempfile.gettempdir()) / f"uvb-{os.getuid()}" / ".cache" / "uvb"
+    assert at_home("~nobody/cache") == Path(tempfile.gettempdir()) / f"uvb-{os.getuid()}" / "cache"
     assert at_home("/data/cache") == Path("/data/cache")

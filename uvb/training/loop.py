@@ -135,7 +135,7 @@ def require_finite(state: TrainState, figures: tuple[float, float, float | None,
     train_probe, test_loss, _, _ = figures
     if state.epoch + 1 == state.spec.recipe.epochs and not math.isfinite(train_probe + test_loss):
         raise Diverged(
-            f"{state.spec.label}: training diverged in its last epoch (loss {test_loss}); "
+            f"{state.spec.label}: training diverged in its last epoch (train loss {train_probe}, test loss {test_loss}); "
             "lower the learning rate, or clip the gradient's norm"
         )
 

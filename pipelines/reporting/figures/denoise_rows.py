@@ -37,7 +37,7 @@ def legible(study: Study) -> Iterator[Picture]:
             if "samples" in found[row["spec_id"]]
         ]
         caption = f"{dataset}, σ = {level(sigma)}. Test images. Every model got the same noisy copies."
-        caption += " Samples are jumps of one chain, one every 20 steps. The chain began at uniform noise." if walks else ""
+        caption += " Samples are jumps of one chain, which began at uniform noise." if walks else ""
         yield Picture(f"legible_{dataset}", caption, rows_of_images([*rows, *walks]), "clean, noisy, denoised, sampled")
 
 

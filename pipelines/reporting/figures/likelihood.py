@@ -55,7 +55,7 @@ def pictures(study: Study) -> Iterator[Picture]:
         if not any(result.arrays for _, result in found):
             continue  # a copy made by keep.py has no arrays, so the copy's figure stays as it is
         yield Picture(f"likelihood_{data}_{seed}", _caption(data, found), draw(found), f"-log p(y) over sigma on {data}")
-        rows = identity_rows(study.tables["losses"], found)
+        rows = identity_rows(study.tables["losses"], study.tables["references"], found)
         if rows:
             yield Picture(f"de_bruijn_{data}_{seed}", _identity_caption(rows), draw_identity(rows), "de Bruijn's identity")
 
@@ -71,9 +71,10 @@ class _Point:
     log_z_stderr: float
 
 
-def identity_rows(losses: pd.DataFrame, found: Found) -> list[Row]:
+def identity_rows(losses: pd.DataFrame, references: pd.DataFrame, found: Found) -> list[Row]:
     """For each density and two neighbouring σ: {density, sigma, measured, integral, stderr}, in nats."""
     own = losses[(losses["split"] == "test") & (losses["estimator"] == "energy")].set_index("spec_id")
+    exact = {(row.checksum, row.train_images, round(row.sigma, 9)): row for row in references.itertuples()}
     densities: dict[str, dict[float, _Point]] = {}
     for model, result in found:
         if model.spec_id not in own.index:
@@ -82,8 +83,8 @@ def identity_rows(losses: pd.DataFrame, found: Found) -> list[Row]:
         if "model" in result.arrays:
             point = _Point(sigma, result.arrays["model"], row["loss"], row["stderr"], result.values["stderr"])
             densities.setdefault(kind, {})[sigma] = point
-        if not np.isnan(row["nonparametric"]):
-            point = _Point(sigma, result.arrays["exact"], row["nonparametric"], row["stderr"], 0.0)
+        if reference := exact.get((model.spec.data.checksum, model.spec.data.train_images, round(sigma, 9))):
+            point = _Point(sigma, result.arrays["exact"], reference.nonparametric, reference.nonparametric_stderr, 0.0)
             densities.setdefault(EXACT, {})[sigma] = point
     rows: list[Row] = []
     dimension = math.prod(found[0][0].spec.data.shape)

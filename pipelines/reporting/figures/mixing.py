@@ -7,6 +7,7 @@ from pipelines.reporting.figures import Found, Picture, Study, named, register
 from pipelines.reporting.figures.chart import Chart, Series, lines, of_model
 from pipelines.reporting.figures.style import MARKERS, SPARE, label
 from pipelines.reporting.numbers import level
+from uvb.experiments.mixing import CONVERGED
 from uvb.measure.mixing import power_law
 
 Row = Mapping[str, Any]
@@ -81,14 +82,14 @@ def _fits(costs: Costs) -> Iterator[str]:
             _, power, error = power_law(list(known), list(known.values()))
             said.append(f"{label(model)}: the cost of one effective sample grows as σ to the power {power:.1f} ± {error:.1f}.")
         if stuck := [level(sigma) for sigma in costs[model] if sigma not in known]:
-            said.append(f"{label(model)}: no setting reached R̂ < 1.05 at σ = {', '.join(stuck)}.")
+            said.append(f"{label(model)}: no setting reached R̂ < {CONVERGED} at σ = {', '.join(stuck)}.")
         yield " ".join(said)
 
 
 def _best(values: Mapping[str, Any]) -> str:
     best = values["best"]
     if best is None:
-        return "No setting reached R̂ < 1.05."
+        return f"No setting reached R̂ < {CONVERGED}."
     walks = [row for row in values["rows"] if (row["sampler"], row["settings"]) == ("langevin", {"delta": 0.2})]
     paper = walks[0] if walks else None
     cost = f"one effective sample in {1 / best['ess_per_gradient']:.0f} gradients"

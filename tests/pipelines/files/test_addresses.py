@@ -100,6 +100,7 @@ def test_store_refuses_paths_out_of_its_root(work: str, tmp_path: Path) -> None:
         ("github://", "the URI names no bucket"),
         ("github://x", "cannot open github://x"),
         ("nosuch://x", "cannot open nosuch://x"),
+        ("nosuch://me:secret@x", "cannot open nosuch://***@x"),
     ],
 )
 def test_store_refuses_bad_addresses_in_one_line(address: str, said: str) -> None:

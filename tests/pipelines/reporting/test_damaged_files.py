@@ -1,13 +1,17 @@
 """The report refuses a study with damaged files, in one line and without waiting."""
 
+import io
 import os
 import re
+import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from pipelines.reporting.page import build_report
 from tests.support import fake_study
+from tests.support.builders import ROOT
 from uvb.errors import UserError
 
 DAMAGE = {
@@ -45,3 +49,24 @@ def test_report_does_not_wait_for_a_pipe(tmp_path: Path, name: str) -> None:
     os.mkfifo(path)
     with pytest.raises(UserError, match="not a regular file"):
         build_report(tmp_path)
+
+
+def test_report_of_a_copy_refuses_a_damaged_table_in_one_line(tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(ROOT / "results" / "studies" / "mnist-uvb-vae-1-epoch", tmp_path / "copy"))
+    table = copy / "tables" / "losses.parquet"
+    whole = table.read_bytes()
+    for content, said in (
+        (whole[:-20], "is damaged ("),
+        (b"", "is damaged ("),
+        (_other_columns(), "does not have the columns"),
+    ):
+        table.write_bytes(content)
+        with pytest.raises(UserError, match=re.escape(f"{table} {said}")) as error:
+            build_report(copy)
+        assert "\n" not in str(error.value)
+
+
+def _other_columns() -> bytes:
+    file = io.BytesIO()
+    pd.DataFrame({"loss": ["low"]}).to_parquet(file)
+    return file.getvalue()

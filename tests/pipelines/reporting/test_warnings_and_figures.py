@@ -2,17 +2,21 @@
 
 import base64
 import json
+import math
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from pipelines.files.study_files import StudyFiles
 from pipelines.reporting.figures import Study, drawings, loss_over_sigma, nebula, style
 from pipelines.reporting.figures.chart import Series, lines
 from pipelines.reporting.figures.images import grid_of_images, rows_of_images
+from pipelines.reporting.figures.likelihood import EXACT, identity_rows
 from pipelines.reporting.figures.svg import to_svg
 from pipelines.reporting.figures.walk_jump import _moves, draw_classes, draw_transitions
 from pipelines.reporting.page import build_report
@@ -174,3 +178,23 @@ def test_lines_at_one_noise_level_are_rows_that_cannot_overlap() -> None:
 def test_lines_say_beside_the_axis_who_is_ahead() -> None:
     svg = to_svg(lines([Series("a", [1.0, 2.0], [-1.0, 1.0])], "σ", "difference", sides=("a ahead", "b ahead")), "name")
     assert "← a ahead · b ahead →" in svg
+
+
+def test_identity_rows_gives_each_density_the_error_of_its_own_loss() -> None:
+    """With the same -log p for every image, only the losses' errors are left: 0.1 for the model, 0.3 for the exact density."""
+    specs = {sigma: fake_study.spec("uvb", sigma) for sigma in (0.5, 1.0)}
+    losses = pd.DataFrame(
+        [{"spec_id": s.spec_id, "split": "test", "estimator": "energy", "loss": 4.0, "stderr": 0.1} for s in specs.values()]
+    )
+    references = pd.DataFrame(
+        [
+            {"checksum": s.data.checksum, "train_images": s.data.train_images, "sigma": sigma, "nonparametric": 3.5,
+             "nonparametric_stderr": 0.3}
+            for sigma, s in specs.items()
+        ]
+    )  # fmt: skip
+    result = SimpleNamespace(arrays={"model": np.ones(9), "exact": np.ones(9)}, values={"stderr": 0.0})
+    found = [(SimpleNamespace(spec_id=s.spec_id, spec=s), result) for s in specs.values()]
+    rows = {row["density"]: row["stderr"] for row in identity_rows(losses, references, found)}
+    of_losses = 0.5 * (1 / 0.5**2 + 1 / 1.0**2) * math.log(1.0 / 0.5)
+    assert rows == pytest.approx({"uvb": 0.1 * of_losses, EXACT: 0.3 * of_losses})
