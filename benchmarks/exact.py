@@ -17,7 +17,7 @@ from uvb.exact.empirical_bayes import posterior_mean, working_bytes
 from uvb.noise import generator, normal
 
 SIGMA = 1.0
-SIDE_BY_SIDE = 1000  # noisy images of the comparison. For more the straightforward estimator needs too much memory
+SIDE_BY_SIDE = 1000  # noisy images in the comparison. With more, the straightforward estimator would need too much memory
 
 
 def first_written(y: Tensor, train: Tensor) -> Tensor:
@@ -45,9 +45,10 @@ def rows(device: str, quick: bool = False) -> list[Row]:
     train = train.to(device)
     y = test.to(device).float() / 255 + SIGMA * normal(tuple(test.shape), 0, "noise", device=device)
     few = y[:part]
-    # Warm up. On CUDA take several blocks, to load every kernel. On a CPU take few images: the process keeps freed memory, so a
-    # large warm-up would hide the memory of the measured call.
-    posterior_mean(*((few, train[: len(train) // 4]) if device == "cuda" else (few[:32], train[:1024])), SIGMA)
+    if device == "cuda":  # warm up with several blocks of training images, since some kernels run only from the second block on
+        posterior_mean(few, train[: len(train) // 4], SIGMA)
+    else:  # with few images, since the process keeps freed memory, which would hide the memory of the measured call
+        posterior_mean(few[:32], train[:1024], SIGMA)
     reset_peak(device)
     before = peak(device)
     wait(device)
@@ -68,7 +69,9 @@ def rows(device: str, quick: bool = False) -> list[Row]:
     if before is not None and after is not None:
         sizes[f"bytes-measured/{device}"] = after - before
     matrix = 4 * len(y) * n
-    return found + [figure(f"{whole}/{k}", v, "bytes", "one (B, N) matrix", matrix / max(v, 1)) for k, v in sizes.items()]
+    for name, size in sizes.items():
+        found.append(figure(f"{whole}/{name}", size, "bytes", "one (B, N) matrix", matrix / max(size, 1)))
+    return found
 
 
 def reset_peak(device: str) -> None:

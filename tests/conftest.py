@@ -38,9 +38,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(autouse=True)
 def leave_raises(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a command under test end by SystemExit, even if one of its threads still waits for an address.
+    """Let `leave` raise SystemExit in tests.
 
-    Without this fixture `leave` would end the whole process, which is pytest.
+    If a thread that cannot be ended still runs, such as one that waits for a server's answer, `leave` ends the process at once.
+    Here the process is pytest.
     """
     monkeypatch.setattr("pipelines.leaving._stubborn", deque[object](maxlen=0))  # forgets every thread
 
@@ -90,8 +91,8 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.support import fake_study
 
     root = tmp_path_factory.mktemp("bare")
-    of = fake_study.spec("uvb")
-    fake_study.write(root / "models" / of.spec_id / "spec.json", of.to_json())
+    spec = fake_study.spec("uvb")
+    fake_study.write(root / "models" / spec.spec_id / "spec.json", spec.to_json())
     return root
 
 

@@ -17,10 +17,11 @@ def replacing(target: Path, *, durable: bool = True) -> Iterator[Path]:
     The block makes a file or a folder at that path. An earlier `target` stays in place until the block ends.
 
     Args:
-        durable: wait until the bytes are on the disk, so that a power cut leaves the old version or the new one.
+        durable: wait until the bytes are on the disk, so that a power cut leaves the old version or the new one. A power cut
+            between the two renames of a folder leaves neither.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f"{TEMPORARY}{uuid4().hex}-{target.name[-40:]}")
+    temporary = target.with_name(f"{TEMPORARY}{uuid4().hex}-{target.name[-40:]}")  # shorter than 255 bytes, the longest name
     try:
         yield temporary
         if durable:

@@ -1,4 +1,4 @@
-"""Measure how image sets are converted, opened and trained on from the disk.
+"""Measure the time and the memory of converting image sets, of opening them, and of training from the disk.
 
 python -m benchmarks.cpu.data [--quick] [--only convert open train large] [--large-gb 20] [--folder FOLDER]
 
@@ -45,8 +45,8 @@ from uvb.training import batch, loop
 from uvb.training.state import TrainState
 
 SHAPE = SHAPES["cifar10"]
-# Images of the sets "png", "open" and "large"; steps and turns of a comparison; "limit": bytes of memory for "large";
-# "paper": 1 if "train" has the paper's widths.
+# "png", "open", "large": how many images these sets have. "steps", "turns": how many a comparison has. "limit": bytes of memory
+# for "large". "paper": 1 if "train" has the paper's widths.
 FULL = {"png": 50_000, "open": 1_300_000, "large": 6_600_000, "steps": 6, "turns": 3, "limit": 4 << 30, "paper": 1}
 QUICK = {"png": 300, "open": 3_000, "large": 6_000, "steps": 3, "turns": 1, "limit": 4 << 30, "paper": 0}
 NARROW = Widths(conv=(4, 8), hidden=16, latent=8, decoder=32)
@@ -63,7 +63,7 @@ def patterns() -> NDArray[np.uint8]:
 
 
 def made(rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Synthetic images (n, 3, 32, 32), one for each row number: a lightened pattern with the row number in a corner."""
+    """Synthetic images (n, 3, 32, 32), one for each row number: a shifted pattern, with the row number in a corner."""
     images = patterns()[rows % PATTERNS]
     images += (rows // PATTERNS).astype(np.uint8)[:, None, None, None]
     images[:, 0, 0, :4] = (rows[:, None] >> np.array([0, 8, 16, 24])) & 255
@@ -190,7 +190,7 @@ def train_side(path: str, kind: str, steps: str, paper: str) -> dict[str, Any]:
     checksum = images.checksum
     if kind == "memory":
         images = ImageSet(images.name, images.train.clone(), images.test.clone(), brightest=images.brightest)
-        images.__dict__["checksum"] = checksum  # the cached property: both kinds must train the same spec
+        images.__dict__["checksum"] = checksum  # cached, so that the copy is not hashed again
     seconds, losses = first_steps(images, None if int(paper) else NARROW, len(images.train), int(steps))
     return {"seconds": seconds, "losses": losses}
 
@@ -210,7 +210,7 @@ class MadeAgain:
 def large_side(path: str, kind: str, train_images: str, steps: str) -> dict[str, Any]:
     """Train a few steps. `kind` is "disk" or "memory".
 
-    "memory" keeps up to a million images in one tensor. It computes more images at every access.
+    "memory" keeps the images in one tensor if there are at most a million. Otherwise it computes each image when it is needed.
     """
     images, count = ImageSet.load(path), int(train_images)
     reads = type(rows_on(images.train[:count], torch.device("cpu"))).__name__
@@ -276,7 +276,8 @@ def large_rows(folder: Path, sizes: dict[str, int]) -> Iterator[Row]:
             in_memory = side("large", path, "memory", train_images, sizes["steps"], cache=folder)
             assert disk["losses"] == in_memory["losses"], (disk, in_memory)
             assert disk["limit"] <= sizes["limit"]
-            print(f"{what}: {size:.1f} GB, {disk['reads']} on {disk['limit'] / 1e9:.1f} GB; losses {disk['losses']}")
+            reader = f"{disk['reads']} with {disk['limit'] / 1e9:.1f} GB of memory"
+            print(f"{what}: a file of {size:.1f} GB, read by {reader}; losses {disk['losses']}")
             yield figure(f"data/large/{what}/equal-losses", len(disk["losses"]), "steps", "the same images in memory", 1.0)
     finally:
         path.unlink(missing_ok=True)

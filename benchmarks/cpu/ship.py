@@ -19,6 +19,12 @@ from uvb.measure.losses import EvalConfig
 from uvb.models.io import load, load_spec
 from uvb.plan import Plan
 
+OPTIMIZERS = {
+    "adam": "Adam",
+    "muon": "Muon for matrices, Adam for the rest",
+    "muon_conv": "Muon for matrices and convolutions, Adam for the rest",
+}
+
 
 def rounded(training: Path, out: Path) -> None:
     """Copy the model folder and round its weights to bfloat16. Buffers, such as the noise level, stay exact."""
@@ -41,8 +47,8 @@ def measured(out: Path, data_dir: Path, draws: int) -> dict[str, Any]:
 def card(result: dict[str, Any], shipped: dict[str, Any], asked: argparse.Namespace, size: int) -> str:
     spec, recipe, data = result["spec"], result["spec"]["recipe"], result["spec"]["data"]
     test, train = result["losses"]["test"], result["losses"]["train"]
-    optimizer = {"muon_conv": "Muon for matrices and convolutions, Adam for the rest"}.get(recipe.get("optimizer"), "Adam")
-    beside = ", other work beside it" if result["beside_other_work"] else ""
+    optimizer = OPTIMIZERS[recipe.get("optimizer", "adam")]
+    beside = ", while the machine also did other work" if result["beside_other_work"] else ""
     rows = {
         "data": f"{data['name']}, {data['train_images']:,} training images, pixels in [0, 1] (checksum `{data['checksum']}`)",
         "model": f"{spec['model']}, {result['parameters']:,} parameters, noise level σ = {spec['sigma']:g}",

@@ -1,4 +1,4 @@
-"""Measure what data parallelism costs: time steps with one worker on all CPUs, and with two workers on half of the CPUs each.
+"""Measure what data parallelism costs: steps by one worker on all CPUs, and by two workers on half of the CPUs each.
 
 python -m benchmarks.cpu.workers [--quick]
 

@@ -40,7 +40,7 @@ def train_trial(config: dict[str, Any]) -> None:
     """
     group = compat.shared(config["shared"])[config["group"]]
     deaths = EarlyDeaths(group["store"], group["specs"])
-    if not deaths.open:  # an earlier attempt of this trial gave up
+    if not deaths.unfinished:  # an earlier attempt of this trial gave up
         return
     # Ray Train frees a killed trial's CPUs through Ray's state API. Tell it which cluster, since a machine may run several.
     os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
@@ -81,13 +81,13 @@ class EarlyDeaths(UserCallback):
         self.seen = self._progress()
 
     @property
-    def open(self) -> list[str]:
+    def unfinished(self) -> list[str]:
         """The spec_ids of the models that have no outcome, in the order of training."""
         return [spec_id for spec_id in self.labels if outcome(Store(self.uri), spec_id) is None]
 
     def _progress(self) -> dict[str, Any]:
         """The content of progress.json of the model that trains now; {} if there is none."""
-        left = self.open
+        left = self.unfinished
         return Store(self.uri).find_json(f"models/{left[0]}/progress.json", ProgressJson) if left else {}
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
@@ -101,14 +101,14 @@ class EarlyDeaths(UserCallback):
             RuntimeError: `STUCK_LIMIT` workers have died. This ends the trainer.
         """
         store, before, self.seen = Store(self.uri), self.seen, self._progress()
-        if not self.open or self.seen != before:
+        if not self.unfinished or self.seen != before:
             return
         self.seen = before | {"stuck": before.get("stuck", 0) + 1}
-        with suppress(UserError):  # e.g. a full disk; then a later death counts instead
-            store.write_json(f"models/{self.open[0]}/progress.json", self.seen)
+        with suppress(UserError):  # e.g. on a full disk; this death is then not counted, but a later one is
+            store.write_json(f"models/{self.unfinished[0]}/progress.json", self.seen)
         if self.seen["stuck"] >= STUCK_LIMIT:
             reason = f"its workers died {STUCK_LIMIT} times before training began ({last_line(error)})"
-            for spec_id in self.open:
+            for spec_id in self.unfinished:
                 blob = {"error": f"{self.labels[spec_id]}: {reason}; see Ray's logs", "time": time.time()}
                 store.write_json(f"models/{spec_id}/failed.json", blob)
             raise RuntimeError(reason)
@@ -125,7 +125,7 @@ class StoppedEarly(tune.Callback):
         self.store, self.groups = store, groups
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        if "outcome" in (trial.last_result or {}):  # the scheduler did not stop this training, since it reported its end
+        if "outcome" in (trial.last_result or {}):  # the training ended by itself
             return
         with suppress(UserError, OSError):  # without the file, the model counts as not trained to its end
             for spec_id in self.groups[trial.config["group"]]:

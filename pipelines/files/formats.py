@@ -32,7 +32,7 @@ class StudyJson(TypedDict, total=False):
 
 
 class Timings(TypedDict, total=False):
-    """timings.json: the stages of all sessions, except killed ones."""
+    """timings.json: the seconds of each stage, summed over all runs of the command that were not killed."""
 
     stages: list[Stage]
     total_seconds: float
@@ -74,10 +74,10 @@ class SpecJson(TypedDict):
 class ProgressJson(TypedDict, total=False):
     """progress.json: how much of a training is done, and how often it was started."""
 
-    starts: int
-    start: str | None
-    stuck: int
-    began: float
+    starts: int  # how often
+    start: str | None  # from which checkpoint the last start went on, or "fresh"
+    stuck: int  # how often the workers died there
+    began: float  # time of the first start
     epoch: float
     loss: float | None
     images_per_s: float | None
@@ -121,7 +121,7 @@ ReferenceJson = TypedDict("ReferenceJson", {"data": DataJson, "sigma": float, "f
 
 
 class VariantJson(TypedDict, total=False):
-    """Measures of the jumps of a walk."""
+    """Measures of a walk's jumps, or of its second jumps."""
 
     classes_visited: int | None
     steps_to_all: int | None
@@ -151,7 +151,7 @@ def result_format(task: str) -> Any:
     return RESULTS.get("walk_jump" if task.startswith("walk_jump") else task, dict[str, Any])
 
 
-# The paths to numbers that do not exist, such as ["rows", 3, "stderr"]. The file has null there; `read_object` returns NaN.
+# Where a number was NaN or infinite, e.g. ["rows", 3, "stderr"]. The file has null there, and `read_object` returns NaN.
 _Undefined = TypedDict("_Undefined", {"undefined": list[list[str | int]]}, total=False)
 
 
@@ -171,7 +171,9 @@ def read_object(path: Path, kind: Any = dict[str, Any]) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (LookupError, TypeError) as error:
-        raise UserError(f"{path}: `undefined` names no number ({error}): delete it and run the study again") from None
+        raise UserError(
+            f"{path}: the list `undefined` names a place that the file lacks ({error}): delete the file and run the study again"
+        ) from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; make it readable, or delete it") from None
     except UserError as error:

@@ -6,16 +6,16 @@ from typing import Any
 # A user's name and password. Match up to the last @, since a password may contain / # ? and @.
 _WITH_PASSWORD = re.compile(r"://[^\s/@:]*:[^\s]*@")
 _WITH_NAME = re.compile(r"://[^/?#\s]*@")
-# These options of stores and of MLflow's pages are harmless. The values of all others count as secret.
+# Parameters in an address, as in ?region=us-west-2, that hold no secret. Some are of stores, some of MLflow's pages.
 _HARMLESS = r"region|scheme|endpoint_override|allow_\w+|viewStateShareKey|compareRunsMode|workflowType"
-_OPTION = re.compile(rf"([?&](?!(?:{_HARMLESS})=)[^=&\s]+=)[^&\s\"']+")
+_PARAMETER = re.compile(rf"([?&](?!(?:{_HARMLESS})=)[^=&\s]+=)[^&\s\"']+")
 
 
 def masked(text: str) -> str:
-    """Put ``***`` for user names, passwords and the values of options in the addresses of `text`. Keep harmless options."""
+    """Put ``***`` for user names, passwords and the values of parameters in addresses in `text`, except harmless ones."""
     if "://" not in text:  # no address
         return text
-    return _OPTION.sub(r"\1***", _WITH_NAME.sub("://***@", _WITH_PASSWORD.sub("://***@", text)))
+    return _PARAMETER.sub(r"\1***", _WITH_NAME.sub("://***@", _WITH_PASSWORD.sub("://***@", text)))
 
 
 def masked_json(value: Any) -> Any:

@@ -11,7 +11,7 @@ from uvb.errors import UserError
 
 # Two runs with the same results may differ in MLflow's run ids and in times.
 LEFT_OUT = ("run_id", "seconds", "time", "images_per_s")
-NAMED = 3  # of a column, at most this many differing rows are named
+NAMED = 3  # name at most this many differing rows of a column
 
 
 def differences(a: Path, b: Path) -> list[str]:
@@ -62,7 +62,8 @@ def _of_table(name: str, a: pd.DataFrame, b: pd.DataFrame) -> Iterator[str]:
     both = a.index.intersection(b.index)
     for column in (c for c in a.columns if c in b.columns and c not in LEFT_OUT):
         left, right = a.loc[both, column], b.loc[both, column]
-        apart = both[~((left == right) | (left.isna() & right.isna())).to_numpy(bool)]
+        equal = (left == right) | (left.isna() & right.isna())
+        apart = both[~equal.to_numpy(bool)]
         if len(apart):
             some = "; ".join(f"{i}: {left.loc[i]!r} and {right.loc[i]!r}" for i in apart[:NAMED])
             yield f"{name}.{column}: {len(apart)} of {len(both)} rows differ: {some}"

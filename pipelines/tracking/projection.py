@@ -130,9 +130,9 @@ class Projection:
     def _unit(self, name: str, files: Stamps, work: Callable[[], None]) -> None:
         """Call `work`, unless the unit `name` was already done from the same files. Warn the user once if MLflow refuses.
 
-        If the connection is lost, raise, so that a later pass tries again. MLflow reports both a refusal and a lost connection
-        as an internal error. A unit's third such error in a row counts as a refusal if the server answers another request. Its
-        third failure in a row to read a file of the study counts in the same way.
+        If the connection is lost, raise, so that a later pass tries again. Some errors may be temporary or final, such as an
+        internal error of MLflow, or a file that cannot be read. They raise twice. The third in a row counts as final if the
+        server answers another request. Then the unit is left out until its files change.
         """
         if not files or self._projected.get(name) == files:
             return
@@ -147,8 +147,11 @@ class Projection:
                 raise
             if name not in self._notes.warned:
                 self._notes.warned.add(name)
-                refusal = f"MLflow did not get {name} ({type(error).__name__}: {first_line(error)}); the study's files have it"
-                self._notes.warn(f"MLflow does not get {name}: {first_line(error)}" if unread else refusal)
+                if unread:
+                    self._notes.warn(f"MLflow does not get {name}: {first_line(error)}")
+                else:
+                    reason = f"{type(error).__name__}: {first_line(error)}"
+                    self._notes.warn(f"MLflow did not get {name} ({reason}); the study's files have it")
         else:
             self._notes.failures.pop(name, None)
         self._projected[name] = files
@@ -301,7 +304,9 @@ class Projection:
         for key in [k for k in self.runs.by_key if k.startswith("sigma/")]:
             metrics = {metric for metric, _ in lines.get(key.removeprefix("sigma/"), ())}
             if metrics.isdisjoint(self.runs.by_key[key].latest):
-                self.runs.delete(key)  # the sweep has grown, so this line now has a longer name or finer steps
+                self.runs.delete(
+                    key
+                )  # an old line: new models gave it a longer name, or new noise levels gave its metric another one
         for line, points in lines.items():
             shade = line_colour(line)
             tags = {"uvb.role": "sigma", "uvb.line": line} | ({"mlflow.runColor": shade} if shade else {})

@@ -12,10 +12,10 @@ from uvb.models.uvb import PAPER_WIDTHS, UVB
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """The channels of both levels, first the level of the image, and of the layer that joins the levels."""
+    """How many channels each layer has."""
 
-    channels: tuple[int, ...] = (16, 32)
-    joined: int = 64
+    channels: tuple[int, ...] = (16, 32)  # at the image's size, and at half of it
+    joined: int = 64  # of the layer that joins the two
 
 
 @register_model("outside_unet", widths=UNetConfig(), match=("channels", "joined"))
@@ -25,16 +25,16 @@ class UNetEnergy(Energy):
     def __init__(self, shape: tuple[int, int, int], config: UNetConfig, activation: str, sigma: float) -> None:
         super().__init__(sigma)
         top, low = config.channels
-        self.down = nn.Conv2d(shape[0], top, 3, padding=1)
+        self.first = nn.Conv2d(shape[0], top, 3, padding=1)
         self.deep = nn.Conv2d(top, low, 3, padding=1)
         self.join = nn.Conv2d(top + low, config.joined, 3, padding=1)
         self.out = nn.Conv2d(config.joined, shape[0], 3, padding=1)
 
     def energy(self, y: Tensor, eps: Tensor) -> Tensor:
-        high = nn.functional.silu(self.down(y))
-        low = nn.functional.silu(self.deep(nn.functional.avg_pool2d(high, 2)))
-        low = nn.functional.interpolate(low, size=high.shape[2:])
-        out = self.out(nn.functional.silu(self.join(torch.cat([high, low], 1))))
+        high = nn.functional.silu(self.first(y))
+        half = nn.functional.silu(self.deep(nn.functional.avg_pool2d(high, 2)))
+        half = nn.functional.interpolate(half, size=high.shape[2:])
+        out = self.out(nn.functional.silu(self.join(torch.cat([high, half], 1))))
         return 0.5 * (y - out).square().flatten(1).sum(1)
 
 

@@ -30,7 +30,7 @@ def test_spec_keeps_its_identity_through_json(digits):
         {"recipe": RECIPES["muon"]},
     ],
 )
-def test_spec_id_depends_on_every_field_and_differences_names_it(digits, change):
+def test_spec_id_changes_with_a_field_and_differences_names_the_field(digits, change):
     spec = tiny_spec(digits)
     other = dataclasses.replace(spec, **change)
     assert other.spec_id != spec.spec_id

@@ -29,14 +29,13 @@ from uvb.sampling.walk_jump import WalkJump, walk_at
 from uvb.spec import RunSpec
 
 CHAINS, JUMPS = 8, 100
-# With more classes, the result has only the transitions that happened, instead of the whole transition matrix.
-DENSE_CLASSES = 100
+DENSE_CLASSES = 100  # with more classes, the result lists the transitions that happened, and has no transition matrix
 LEAST_DRAWS = 4  # fewer draws say nothing about mixing
 
 
 def _gradients(spec: RunSpec, context: Context, sampler: str) -> float:
     walk = walk_at(spec.sigma, sampler=sampler, jumps=context.shortened(JUMPS, least=8))
-    jump = walk.steps_between_jumps * walk.gradients_per_step + 2.5  # a jump costs two estimates and an energy
+    jump = walk.steps_between_jumps * walk.gradients_per_step + 2.5  # in gradients: x̂(y) and x̂(x̂(y)) cost 1 each, f(y) costs ½
     accuracy = 2 * context.estimates(limit=context.shortened(ACCURACY_IMAGES, least=100))
     return context.shortened(CHAINS, least=2) * walk.jumps * jump + accuracy
 
@@ -67,10 +66,10 @@ def walked(model: Estimator, spec: RunSpec, context: Context, config: WalkJump) 
     - jumps, jumps2 (T, C, H, W): the jumps of the first chain.
     - labels, labels2 (T, chains): their classes, -1 after a chain diverged.
     - energy (T, chains): f(y) before the jumps.
-    - scores, scores2 (T, chains that never diverged): the jumps projected on their first principal component.
+    - scores, scores2 (T, chains alive at the last jump): the jumps projected on their first principal component.
 
-    Chain statistics describe the scores and the energy of the chains that never diverged. `acceptance` is the share of
-    proposals accepted, or null for a sampler without a Metropolis test. `message` says what went wrong.
+    Chain statistics describe the scores and the energy of the chains that were alive at the last jump. `acceptance` is the
+    share of proposals accepted, or null for a sampler without a Metropolis test. `message` says what went wrong.
     """
     assert isinstance(model, Energy)
     chains = context.shortened(CHAINS, least=2)
@@ -101,7 +100,7 @@ def walked(model: Estimator, spec: RunSpec, context: Context, config: WalkJump) 
     arrays = {"energy": energy}
     for variant, suffix, images in (("jump", "", x_hat), ("second_jump", "2", _jump_again(model, x_hat, context))):
         labels = _labels(classifier, images, sound)
-        scores = principal_component(images[:, sound[-1]]) if bool(sound[-1].any()) else images.new_zeros(len(images), 0)
+        scores = principal_component(images[:, sound[-1]])
         coverage = covered(labels, config.steps_between_jumps, classifier)
         scalars["variants"][variant] = coverage | statistics(scores, config.steps_between_jumps)
         arrays |= {f"jumps{suffix}": images[:, 0], f"scores{suffix}": scores}

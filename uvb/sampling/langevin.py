@@ -22,7 +22,7 @@ def langevin_update(y: Tensor, gradient: Tensor, noise: Tensor, delta: float) ->
 @register_sampler("langevin", settings=lambda sigma: {"delta": 0.2 * sigma})
 @torch.no_grad()
 def langevin_step(energy: Energy, state: WalkState, seed: int, *, delta: float, batch: int | None = None) -> WalkState:
-    """One step of every chain. ε and the noise are keyed by (seed, step). The velocities are not used.
+    """One step of every chain. The energy's draws and the noise of Eq. 19 are keyed by (seed, step). Velocities are not used.
 
     The usual δ is 0.2 σ, as in Fig. 3 with σ = 1. It suits every σ, because the curvature of the energy of Y is at most 1/σ².
     """

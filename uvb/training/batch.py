@@ -20,7 +20,7 @@ class Batch(NamedTuple):
     x: Tensor  # (b, C, H, W), clean images in [0, 1]
     noise: Tensor  # (b, C, H, W), standard normal
     eps: Tensor  # (b, noise_dim), standard normal
-    weight: Tensor  # (b,), the number of workers / the number of images in the global batch; 0 for padding
+    weight: Tensor  # (b,), W / n for n images in the global batch, since DDP takes the mean over the W workers; 0 for padding
 
 
 class Batches:
@@ -33,7 +33,9 @@ class Batches:
     def __init__(self, spec: RunSpec, plan: Plan, images: ImageSet, noise_dim: int) -> None:
         rank, self.world = rank_and_world()
         self.spec, self.plan, self.levels, self.noise_dim = spec, plan, images.levels, noise_dim
-        self.pixels = rows_on(images.train[: spec.data.train_images], torch.device(plan.device))  # (N, C, H, W) uint8
+        self.pixels = rows_on(
+            images.train[: spec.data.train_images], torch.device(plan.device)
+        )  # gives rows of (N, C, H, W) uint8
         self.size = spec.recipe.batch_size
         self.width = math.ceil(self.size / self.world)  # the batch is padded to a multiple of the number of workers
         self.mine = slice(rank * self.width, (rank + 1) * self.width)

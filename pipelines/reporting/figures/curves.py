@@ -54,8 +54,9 @@ def pictures(study: Study) -> Iterator[Picture]:
             gaps = [(m, rows.assign(gap=rows["test_loss"] - rows["train_probe"])) for m, rows in some]
             if any(rows["gap"].notna().any() for _, rows in gaps):
                 caption = (
-                    f"{at} Test loss minus training loss. Both are of the averaged weights, on fixed images of each split "
-                    "with the same noise. The gap's size depends mostly on the choice of these images, so look at its trend."
+                    f"{at} Test loss minus training loss. Both are computed with the averaged weights, on fixed images of "
+                    "each split with the same noise. The gap's size depends mostly on the choice of these images, so look "
+                    "at its trend."
                 )
                 yield Picture(f"gap_{dataset}{suffix}", caption, draw(gaps, "gap", f"gap of the {name}"), "gap over epochs")
         latent = [(m, rows) for m, rows in own if rows["kl"].notna().any()]

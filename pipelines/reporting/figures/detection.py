@@ -50,11 +50,12 @@ def pictures(study: Study) -> Iterator[Picture]:
     for model, result in study.of_models("detection"):
         groups.setdefault((model.spec.data.name, model.spec.sigma, model.spec.seed), []).append((model, result))
     for (data, sigma, seed), found in groups.items():
-        for kind, what in (("noisy", "f(y) of noisy images"), ("clean", "f(x) of clean images")):
+        for kind, what in (("noisy", "energy f(y)"), ("clean", "energy f(x)")):
             lines = [(label(m.spec.model), m.spec.model, _rows(r, kind, "model")) for m, r in found]
             lines.append(("training set’s exact energy", "", _rows(found[0][1], kind, "exact")))
             caption = (
-                f"{data}, σ = {level(sigma)}: {what}, test images against other sets of images, with 95 % intervals. "
+                f"{data}, σ = {level(sigma)}. How often a {kind} image of another set has a higher {what} than a {kind} test "
+                f"image (AUROC), with 95 % intervals. "
                 f"{_failure(lines)}{_gone(found)}"
             )
             yield Picture(f"detection_{kind}_{data}_{sigma:g}_{seed}", caption, draw(lines), f"AUROC of the energy, {kind}")

@@ -117,9 +117,10 @@ def _caption(data: str, found: Found) -> str:
                          f"{values['excess']:+.2f}{_error(values['excess_stderr'])} against the exact density; "
                          f"log Z between {values['lower']:.2f} and {values['upper']:.2f})")  # fmt: skip
     about = (
-        "A random energy is taken at one fixed ε. Lower is better. Zero is the Gaussian with the mean and covariance of Y. On "
-        "average log Z lies between its bounds. The upper bound assumes that the reverse chains have reached the energy’s own "
-        "density. The chains begin at noisy training images, so they miss a mode without training images."
+        "A random energy is taken at one fixed ε. Lower is better. The figure shows −log p(y) minus that of a Gaussian "
+        "with the mean and covariance of Y. Chance can put log Z outside its bounds, which hold on average. The upper "
+        "bound assumes that the reverse chains have reached the energy’s own density. The chains begin at noisy training "
+        "images, so they miss a mode without training images."
     )
     return f"−log p(y) of noisy test images of {data}, at σ = {level(largest)}: {'; '.join(parts)}. {about}"
 
@@ -133,9 +134,10 @@ def _identity_caption(rows: Sequence[Row]) -> str:
     for name, own in _by_density(rows).items():
         measured, integral = (sum(row[part] for row in own) for part in ("measured", "integral"))
         error = math.sqrt(sum(row["stderr"] ** 2 for row in own))
-        verdict = "agrees" if abs(measured - integral) < 3 * error else "does not agree"
-        parts.append(f"{label(name)} {verdict} ({measured:.2f} against {integral:.2f} nats over all levels, error {error:.2f})")
+        verdict = "they agree" if abs(measured - integral) < 3 * error else "they do not agree"
+        growth = f"growth {measured:.2f} nats over all levels, by the losses {integral:.2f}, error {error:.2f}"
+        parts.append(f"{label(name)}: {growth}: {verdict}")
     return (
-        f"De Bruijn’s identity: as σ grows, −E log p(y) grows by ½∫E‖∇f‖² dσ², computed from the losses. {'; '.join(parts)}. "
+        f"De Bruijn’s identity: as σ grows, −E log p(y) grows by ½∫(d/s − loss/s²) ds with s = σ². {'; '.join(parts)}. "
         "Bars are one standard error."
     )

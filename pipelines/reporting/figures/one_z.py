@@ -15,7 +15,7 @@ def pictures(study: Study) -> Iterator[Picture]:
     for model, result in study.of_models("one_z"):
         values, one, mean = result.values, result.arrays["one"], result.arrays["mean"]
         caption = (
-            f"{named(model.spec)}. Largest pixel difference between one z and the mean over {values['draws']:,}: "
+            f"{named(model.spec)}. Largest difference of a pixel between x̂ by one z and the mean x̂ over {values['draws']:,} z: "
             f"{values['max_difference']:.2g} (the paper, on MNIST: {paper.ONE_Z_BOUND})."
         )
         difference, times = scaled(np.abs(one - mean))

@@ -34,7 +34,7 @@ def pictures(study: Study) -> Iterator[Picture]:
     """A picture for each data set that has pairs: of UVB and DEEN, or of all pairs if these two are not compared."""
     for dataset, pairs in main_pairs(study.tables["pairs"], study.tables["losses"], study.files.asked):
         alone = pairs.groupby(["first", "sigma"])["seed"].nunique().max() == 1
-        over = "images of one training each; another training may differ by more" if alone else "images and trainings"
+        over = "images only, since each model was trained once" if alone else "images and trainings"
         caption = (
             f"{dataset}. Losses are compared image by image, with the same noise. Below zero, the first-named model has the "
             f"lower test loss. Bars are 95 % intervals over {over}."

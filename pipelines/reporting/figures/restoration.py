@@ -28,17 +28,19 @@ def pictures(study: Study) -> Iterator[Picture]:
     for model, result in study.of_models("restoration"):
         values = result.values
         tasks = [task for task in TASKS if f"{task}/mean" in result.arrays]
-        of = {(row["task"], row["energy"]): row for row in values["rows"]}
-        parts = [f"all of y seen: {of['none', 'model']['loss']:.2f} (exact energy {of['none', 'exact']['loss']:.2f})"]
-        for (task, energy), row in of.items():
+        rows = {(row["task"], row["energy"]): row for row in values["rows"]}
+        whole, best = rows["none", "model"]["loss"], rows["none", "exact"]["loss"]
+        parts = [f"x̂(y) of the whole y, for comparison: {whole:.2f} (exact energy {best:.2f})"]
+        for (task, energy), row in rows.items():
             if row["message"]:
                 parts.append(f"{task} by the {energy} energy: {row['message']}")
             elif energy == "model" and task != "none":
-                exact = of[task, "exact"]
+                exact = rows[task, "exact"]
                 theirs = f" (exact energy {exact['loss']:.2f})" if exact["loss"] is not None else ""
-                parts.append(f"{TITLES[task]}: {row['loss']:.2f}{theirs}, 90 % intervals of y cover {row['coverage']:.0%}")
+                covered = f"{row['coverage']:.0%} of the pixels of y are in their 90 % intervals"
+                parts.append(f"{TITLES[task]}: {row['loss']:.2f}{theirs}, {covered}")
         caption = (
-            f"{named(model.spec)}. Given v = Ay + τ noise with τ = σ/2, {values['chains']} chains for each image walk on "
+            f"{named(model.spec)}. Given v = Ay + τ noise with τ = σ/2. For each image, {values['chains']} chains walk on "
             f"f(y) + ‖v − Ay‖²/2τ². ‖x − x̂‖² over {values['images']} images: {'; '.join(parts)}."
         )
         yield Picture(f"restoration_{model.spec_id}", caption, draw(result.arrays, tasks))

@@ -8,10 +8,10 @@ from benchmarks.gpu.ledger import Ledger
 from tests.support.builders import TINY
 
 
-def checked(digits, tmp_path, have=(), compile=False):
+def checked(digits, tmp_path, skip=(), compile=False):
     ledger = Ledger([tmp_path], "cpu")
     for name, run in checks.the_checks(digits, "cpu", widths=TINY, batch=32, compile=compile):
-        if name not in have:
+        if name not in skip:
             ledger.check(name, run)
     return ledger.checks
 
@@ -32,19 +32,19 @@ def test_gradients_check_fails_for_a_wrong_gradient(digits, tmp_path, monkeypatc
         return loss, gradient * (wrong if plan.precision == "fp32" else 1)
 
     monkeypatch.setattr(checks, "flat_gradient", bent)
-    found = checked(digits, tmp_path, have={"keyed-noise", "gradients/uvb", "resume/uvb", "resume/deen"})
+    found = checked(digits, tmp_path, skip={"keyed-noise", "gradients/uvb", "resume/uvb", "resume/deen"})
     assert {name: check["ok"] for name, check in found.items()} == {"gradients/deen": False}
 
 
 def test_check_that_raises_leaves_settings_as_they_were(digits, tmp_path, monkeypatch):
-    """If the settings changed, all later measurements would use other arithmetic."""
+    """A check changes torch's TF32 setting. If an error left it changed, later measurements would use other arithmetic."""
 
     def raises(*_, **__):
         raise RuntimeError("no")
 
     monkeypatch.setattr(checks, "flat_gradient", raises)
     before = torch.backends.cudnn.allow_tf32
-    found = checked(digits, tmp_path, have={"resume/uvb", "resume/deen", "keyed-noise"}, compile=True)
+    found = checked(digits, tmp_path, skip={"resume/uvb", "resume/deen", "keyed-noise"}, compile=True)
     assert {name: check["error"] for name, check in found.items()} == dict.fromkeys(found, "RuntimeError: no")
     assert set(found) == {f"{kind}/{model}" for kind in ("gradients", "compiled", "compiled-fp32") for model in ("uvb", "deen")}
     assert torch.backends.cudnn.allow_tf32 is before

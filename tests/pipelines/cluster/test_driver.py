@@ -47,7 +47,7 @@ def test_early_deaths_give_up_a_group_in_one_line(store: Store, digits: ImageSet
     assert outcome(store, specs[1].spec_id) is None
     with pytest.raises(RuntimeError, match="died"):
         again.after_exception(None, {0: error})
-    assert again.open == []
+    assert again.unfinished == []
     assert [outcome(store, spec.spec_id) for spec in specs] == ["done", "failed", "failed"]
     line = store.read_json(f"models/{specs[2].spec_id}/failed.json")["error"]
     assert line.startswith(f"{specs[2].label}: its workers died {STUCK_LIMIT} times before training began")

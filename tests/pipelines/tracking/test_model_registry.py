@@ -1,4 +1,4 @@
-"""A study logs its models to MLflow as pyfuncs, and fetches them unchanged as folders. Nothing is pickled."""
+"""A model that is logged to MLflow, in its format for Python models, loads with the same weights. Nothing is pickled."""
 
 import pickle
 import shutil
@@ -143,12 +143,12 @@ def test_register_best_names_models_by_data_set_where_there_are_several(logged):
     losses = pd.DataFrame(rows, columns=["dataset", "model", "spec_id", "sigma", "loss"]).assign(
         split="test", estimator="energy"
     )
-    named = models.register_best(client, "two", losses, dict.fromkeys("ab", found["uvb"][0]))
+    named = models.register_best(client, "two", losses, {"a": found["uvb"][0], "b": found["uvb"][0]})
     assert named.keys() == {f"two-{data}-uvb@{alias}" for data in ("digits", "mnist") for alias in ("best-sigma-1", "best")}
 
 
 def test_register_best_never_mixes_two_sets_of_images(logged):
-    """Two data sets may have the same name: in one table, or in two studies of the same name."""
+    """Two sets of images may have the same name. Their models get different registered names."""
     client, _, found = logged
     rows = [("a", 4.0, "c" * 64), ("b", 3.0, "d" * 64)]
     losses = pd.DataFrame(rows, columns=["spec_id", "loss", "checksum"])

@@ -10,6 +10,7 @@ from PIL import Image
 from tests.support.data_helpers import encoded, fails, pixels, png, put, put_classes, same_images, warned
 from uvb.data import load_dataset
 from uvb.data.readers.decode import Decoding
+from uvb.data.readers.listing import list_files
 from uvb.data.readers.own import ReadOptions
 
 
@@ -151,6 +152,15 @@ def test_folder_follows_links_to_folders_once(tmp_path: Path) -> None:
     os.symlink(tmp_path / "set", tmp_path / "set" / "ant" / "loop")  # following this link would never end
     images = load_dataset(str(tmp_path / "set"))
     assert (len(images.train) + len(images.test), images.classes) == (8, ("ant", "bee"))
+
+
+def test_folder_follows_no_loop_below_a_link(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere" / "sub").mkdir(parents=True)
+    (tmp_path / "set").mkdir()
+    (tmp_path / "elsewhere" / "sub" / "x.png").write_bytes(b"")
+    os.symlink(tmp_path / "elsewhere" / "sub", tmp_path / "elsewhere" / "sub" / "loop")
+    os.symlink(tmp_path / "elsewhere", tmp_path / "set" / "link")
+    assert [file.path for file in list_files(tmp_path / "set").files] == ["link/sub/x.png"]
 
 
 def test_folder_counts_broken_links(tmp_path: Path) -> None:

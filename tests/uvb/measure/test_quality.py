@@ -37,7 +37,7 @@ def test_neighbour_measures_match_a_count_by_hand() -> None:
     assert found["coverage"] == 0.5
 
 
-def test_quality_tells_samples_alike_apart_and_collapsed() -> None:
+def test_quality_of_samples_that_are_alike_far_away_or_collapsed() -> None:
     g = generator(0, "features")
     real, alike = (torch.randn(600, 8, generator=g, dtype=torch.float64) for _ in range(2))
     distance, precision, recall, density, coverage = measured(real, alike).values()
@@ -47,10 +47,10 @@ def test_quality_tells_samples_alike_apart_and_collapsed() -> None:
     assert density == pytest.approx(1, abs=0.1)
     assert coverage > 0.95
     assert list(measured(real, alike + 20).values())[1:] == [0, 0, 0, 0]
-    collapsed = list(measured(real, 0.01 * alike).values())
-    assert collapsed[1] == 1
-    assert collapsed[2] < 0.1
-    assert collapsed[4] < 0.5
+    collapsed = measured(real, 0.01 * alike)
+    assert collapsed["precision"] == 1
+    assert collapsed["recall"] < 0.1
+    assert collapsed["coverage"] < 0.5
 
 
 def test_bootstrap_of_precision_is_its_standard_error_over_groups() -> None:
@@ -68,7 +68,7 @@ def test_bootstrap_of_precision_is_its_standard_error_over_groups() -> None:
 
 
 def test_bootstrap_does_not_take_a_copy_for_a_neighbour() -> None:
-    """Both chains are near the real features. If the bootstrap draws one twice, the balls of its points must not shrink."""
+    """If a bootstrap draws a chain twice, each point has a copy at distance 0. It must not make the point's ball smaller."""
     real = torch.arange(12.0).double()[:, None]
     recall = Quality(real, 1, 1)(torch.stack([real, real + 0.25]))[MEASURES.index("recall")]
     assert (recall.value, recall.stderr) == (1.0, 0.0)

@@ -20,7 +20,7 @@ from uvb.errors import UserError
 from uvb.regular import regular
 
 MAX_WHOLE = 1 << 30  # an array that cannot be read in blocks may have at most this many bytes
-BOMB_RATIO, BOMB_BYTES = 200, 1 << 28  # a larger array is refused if the file compresses it by more than this ratio
+BOMB_BYTES, BOMB_RATIO = 1 << 28, 200  # an array of more bytes is refused if the file compresses it more than 200 times
 BLOCK_BYTES = 1 << 24  # an array is read in blocks of about this many bytes
 _DAMAGE = (
     OSError, EOFError, ValueError, TypeError, AttributeError, KeyError, SyntaxError, zipfile.BadZipFile, zlib.error,

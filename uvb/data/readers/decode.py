@@ -56,8 +56,8 @@ class Target(NamedTuple):
     Attributes:
         where: how error messages name the first picture.
         shape: (C, H, W).
-        settled: False if C is 3 only because a grey picture came in RGB mode, as in WebP. Then a picture in grey mode shows
-            that C must be 1.
+        settled: whether C is final. It is not if the first picture looks grey in RGB mode, as WebP stores it: C = 3 is then a
+            guess, which a later picture in grey mode changes to 1.
     """
 
     where: str
@@ -176,9 +176,8 @@ def _eight_bit(picture: Image.Image, where: str, background: str) -> Image.Image
 
 def _from_integers(values: NDArray[np.generic]) -> NDArray[np.uint8]:
     """Round integers from 0 to 65535 to 255 levels."""
-    return ((values.astype(np.int64) * 255 + 32767) // 65535).astype(
-        np.uint8
-    )  # adding half of 65535 rounds to the nearest level
+    wide = values.astype(np.int64)
+    return ((wide * 255 + 32767) // 65535).astype(np.uint8)  # adding half of 65535 rounds to the nearest level
 
 
 def _fitted(picture: Image.Image, decoding: Decoding) -> Image.Image:

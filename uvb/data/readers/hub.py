@@ -13,7 +13,7 @@ def import_datasets() -> Any:
     """The module ``datasets``, without progress bars and log lines.
 
     Raises:
-        UserError: the package is not installed, or is older than version 4, which may run a data set's own code.
+        UserError: the package is not installed, or is older than version 4. Such old versions may run a data set's own code.
     """
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
@@ -65,7 +65,8 @@ def load_hub(name: str, download: bool = True) -> dict[str, Any]:
             raise UserError(
                 f"hf:{name} cannot be read ({one_line(error)}); see the data set's page for its name and configurations"
             ) from error
+        allowed = download and not datasets.config.HF_HUB_OFFLINE
+        why = f"{endpoint} cannot be reached" if allowed else "downloads are off"
         raise UserError(
-            f"hf:{name} is not in the local cache, and {endpoint} cannot be reached; "
-            "run once with a network, or give the folder of a clone"
+            f"hf:{name} is not in the local cache, and {why}; run once with a network, or give the folder of a clone"
         ) from error

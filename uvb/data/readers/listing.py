@@ -33,7 +33,7 @@ class Found(NamedTuple):
 
 @dataclass
 class Listing:
-    """All files below `root`, sorted by path, and the broken links and hidden names, which are left out."""
+    """The files below `root`, sorted by path. Broken links and hidden names are not in `files`, and have lists of their own."""
 
     root: Path
     files: list[Found]
@@ -89,7 +89,7 @@ def _walk(folder: Path, prefix: str, listing: Listing, parents: tuple[str, ...])
             if entry.name.startswith(".") or entry.name == "__MACOSX":
                 listing.hidden.append(name)
             elif entry.is_dir():
-                real = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
+                real = os.path.realpath(entry.path)
                 if real not in parents:  # following a link to a folder above would never end
                     _walk(Path(entry.path), f"{name}/", listing, (*parents, real))
             elif entry.is_symlink() and not os.path.exists(entry.path):

@@ -31,19 +31,20 @@ def decode_plain_png(content: bytes, size: tuple[int, int]) -> NDArray[np.uint8]
         pixels = Image.core.new(mode, (width, height))
         decoder = Image.core.zip_decoder(mode, mode, False)
         decoder.setimage(pixels, (0, 0, width, height))
-        left, error = decoder.decode(packed)
-        if left >= 0 or error:  # the picture is incomplete or damaged
+        consumed, error = decoder.decode(packed)
+        if consumed >= 0 or error:  # a finished decoder gives -1; the picture is incomplete or damaged
             return None
-        encoder = Image.core.raw_encoder(mode, mode, 0, 1)
+        encoder = Image.core.raw_encoder(mode, mode, 0, 1)  # copies the pixels out of Pillow's picture
         encoder.setimage(pixels, (0, 0, width, height))
-        array = np.frombuffer(encoder.encode(width * height * channels)[2], np.uint8)
+        _, _, copied = encoder.encode(width * height * channels)
+        array = np.frombuffer(copied, np.uint8)
     except (AttributeError, TypeError, ValueError, OSError, struct.error, zlib.error):
         return None
     return array.reshape(height, width, channels).transpose(2, 0, 1)
 
 
 def _packed(content: bytes) -> bytes | None:
-    """The compressed pixels. None if a chunk is damaged, or may change the pixels in a way that this code does not know."""
+    """The compressed pixels. None if one of their chunks is damaged, or if another chunk may change them in an unknown way."""
     at, found = len(_START) + _HEADER, list[bytes]()
     while True:
         length, kind = struct.unpack_from(">I4s", content, at)
