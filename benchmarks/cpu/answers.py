@@ -45,13 +45,15 @@ def best(folder: Path) -> str:
     first = rows[0]
     new = [row for row in rows if any(row[m]["choice"] != first[m]["choice"] for m in (ours, theirs))]
     rows = [row for row in rows if row["recipes"] == first["recipes"]] + new
-    lines = [f"| σ | recipes | {ours} | {theirs} | {ours} − {theirs} |", "|---:|---|---:|---:|---:|"]
+    lines = [f"| σ | recipes | {ours} | {theirs} | {ours} − {theirs} | best affine map |", "|---:|---|---:|---:|---:|---:|"]
     figure, axes = plt.subplots(figsize=(5.4, 3.4))
     for place, recipes in enumerate(dict.fromkeys(row["recipes"] for row in rows)):
         own = [row for row in rows if row["recipes"] == recipes]
         for row in own:
-            one, other = (f"{row[m]['loss']:.3f} ± {row[m]['half_interval_over_trainings']:.3f}" for m in (ours, theirs))
-            lines.append(f"| {row['sigma']:g} | {recipes} | {one} | {other} | **{interval_of(row[pair], row['trainings'])}** |")
+            one, other = (f"{row[m]['loss']:.3f} ± {error_of_mean(row[m], row['trainings']):.3f}" for m in (ours, theirs))
+            apart = interval_of(row[pair], row["trainings"])
+            linear = f"{row['linear']:.3f}" if "linear" in row else ""
+            lines.append(f"| {row['sigma']:g} | {recipes} | {one} | {other} | **{apart}** | {linear} |")
         places = [row["sigma"] + 0.012 * place for row in own]
         halves = [half_interval(row[pair], row["trainings"]) for row in own]
         axes.errorbar(places, [row[pair]["mean"] for row in own], halves, marker="o", capsize=3, label=recipes)
@@ -78,11 +80,19 @@ def searched(folder: Path) -> str:
     return "\n".join(lines)
 
 
+def error_of_mean(found: dict[str, float], trainings: int) -> float:
+    """Half of a loss's 95 % interval over trainings. With one training, the standard error over images."""
+    return found["stderr_over_images"] if trainings == 1 else found["half_interval_over_trainings"]
+
+
 def half_interval(apart: dict[str, float], trainings: int) -> float:
     """Half of the 95 % interval of a difference, by Student's t for the number of trainings.
 
-    The variance of the difference is its variance over trainings plus its variance over images.
+    The variance of the difference is its variance over trainings plus its variance over images. With one training the interval
+    is over images only.
     """
+    if trainings == 1:
+        return 1.96 * apart["stderr_over_images"]
     t = float(student.ppf(0.975, trainings - 1))
     return t * math.hypot(apart["half_interval_over_trainings"] / t, apart["stderr_over_images"])
 
