@@ -12,7 +12,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # torch needs memory of the same GPU
+os.environ.setdefault(
+    "XLA_PYTHON_CLIENT_PREALLOCATE", "false"
+)  # the benchmark that started this process has torch on the same GPU
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,7 +48,7 @@ def _conv(p: Params, name: str, h: Any, dtype: Any) -> Any:
 def _conv_net(p: Params, name: str, y: Any, dtype: Any) -> Any:
     """`uvb.models.nets.ConvNet`: (B, C, H, W) -> (B, out), float32."""
     at = sorted({int(k.split(".")[-2]) for k in p if k.startswith(f"{name}.layers.")})
-    h = y.transpose(0, 2, 3, 1)  # channels last: the order in which the first linear layer takes them
+    h = y.transpose(0, 2, 3, 1)  # channels last, because the torch model flattens its pixels in this order
     for i in at[:-2]:
         h = jax.nn.silu(_conv(p, f"{name}.layers.{i}", h, dtype))
     h = jax.nn.silu(_linear(p, f"{name}.layers.{at[-2]}", h.reshape(len(h), -1), dtype))
@@ -105,11 +107,16 @@ def make_step(name: str, sigma: float, dtype: Any, rate: float = 1e-4, ema: floa
 def time_steps(
     model: Estimator, name: str, shape: tuple[int, int, int], dtype: str, batch: int = 128, repeats: int = 20, inner: int = 5
 ) -> tuple[list[float], float]:
-    """Seconds of a step, as `repeats` means over `inner` steps after warm-up, and of the first call, which compiles."""
+    """The seconds of a step after warm-up, and of the first call, which compiles.
+
+    The first are `repeats` numbers, each the mean of `inner` steps.
+    """
     sigma = float(model.sigma)
     p = from_torch(model)
     zeros = {k: jnp.zeros_like(v) for k, v in p.items()}
-    copies = ({k: v + 0 for k, v in tree.items()} for tree in (zeros, p))  # v + 0 is a copy, because JAX overwrites the state
+    copies = (
+        {k: v + 0 for k, v in tree.items()} for tree in (zeros, p)
+    )  # v + 0 makes a copy: JAX overwrites the state, so its parts must not share an array
     state = (p, zeros, *copies, jnp.zeros((), jnp.float32))
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.random((batch, *shape), dtype=np.float32))

@@ -33,11 +33,11 @@ class Denoise(Bounded):
     seed: int = 0
     """Seed of the added noise and of the model's latent draws."""
     out: Path = Path("denoised")
-    """Folder for a PNG of each denoised image, in the model's size, and for overview.png (rows: clean with --add-noise, noisy,
-    denoised). Images that do not have 1 or 3 channels go to denoised.npz instead, as the array images of shape
+    """Folder for a PNG of each denoised image, in the model's size, and for overview.png (rows: noisy and denoised; with
+    --add-noise also clean). Images that do not have 1 or 3 channels go to denoised.npz instead, as the array images of shape
     (N, C, H, W)."""
     tracking_uri: Annotated[str | None, tyro.conf.arg(metavar="URI")] = None
-    """MLflow's address for runs:/ and models:/. Default: mlflow.db in this folder."""
+    """MLflow's address for runs:/ and models:/. Default: MLFLOW_TRACKING_URI, or mlflow.db in the current folder."""
 
 
 def denoise(config: Denoise) -> None:

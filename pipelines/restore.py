@@ -43,7 +43,7 @@ class Restore(Bounded):
     """Folder for overview.png (rows: clean, measured, mean of the jumps, spread of the jumps) and restored.npz (arrays: mean,
     spread, measured)."""
     tracking_uri: Annotated[str | None, tyro.conf.arg(metavar="URI")] = None
-    """MLflow's address for runs:/ and models:/. Default: mlflow.db in this folder."""
+    """MLflow's address for runs:/ and models:/. Default: MLFLOW_TRACKING_URI, or mlflow.db in the current folder."""
 
 
 def restore(config: Restore) -> None:

@@ -45,7 +45,7 @@ class Sample(Bounded):
     """Folder for walk.png and walk.gif (the first chain), chains.png (the last jump of all chains) and samples.npz (the array
     jumps, of shape (jumps, chains, C, H, W)). Older files are replaced. Only images of 1 or 3 channels are drawn."""
     tracking_uri: Annotated[str | None, tyro.conf.arg(metavar="URI")] = None
-    """MLflow's address for runs:/ and models:/. Default: mlflow.db in this folder."""
+    """MLflow's address for runs:/ and models:/. Default: MLFLOW_TRACKING_URI, or mlflow.db in the current folder."""
 
 
 def sample(config: Sample) -> None:

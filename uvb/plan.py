@@ -56,7 +56,7 @@ class Plan:
         """The dtype of weights and images: float64 for fp64, and otherwise float32. bf16 is autocast over float32 weights."""
         return torch.float64 if self.precision == "fp64" else torch.float32
 
-    def require_honourable(self) -> None:
+    def require_possible_here(self) -> None:
         """Raise `UserError` if this machine cannot run the plan. A plan is never changed silently."""
         if self.device not in ("cpu", "cuda"):
             raise UserError(f"device {self.device}: only cpu and cuda are supported; choose one of them (Apple's GPUs: cpu)")
@@ -129,7 +129,7 @@ def resolve_plan(
         graph=compiled and device == "cuda" and workers == 1,
         products=device == "cpu",
     )
-    plan.require_honourable()
+    plan.require_possible_here()
     return plan
 
 

@@ -1,13 +1,13 @@
-"""Measure the generalization gap precisely: on the same images, inside and outside of the training set (open question 2).
+"""Measure the generalization gap on the same images, by a model that trained on them and by one that did not (question 2).
 
 python -m benchmarks.cpu.gap --folder OUT --dataset mnist --data-dir DATA --resize 14 --width 0.125
     [--sizes 500 2000 8000 30000] [--steps 2000 8000] [--sigmas 0.3 0.6 1.0] [--best '{"uvb": {...}, "deen": {...}}']
 
 Two models train on disjoint halves of n images each, by the same recipe and seed. Both then denoise each half, with the same
-noise. An image's gap is the loss of the model that did not train on it, minus the loss of the model that did. If one half
-is easier, the difference cancels in the mean over both halves. For each model, n, length and noise level the script writes
-one row to OUT/gaps.jsonl. Each row has the standard error over images, the error from the noise draws, and the gap of each
-half. The same command continues an interrupted run.
+noise. An image's gap is the loss of the model that did not train on it, minus the loss of the model that did. If one of the
+two models is better everywhere, this cancels in the mean over both halves. For each model, n, number of steps and noise level
+the script writes one row to OUT/gaps.jsonl. Each row has the standard error over images, the error from the noise draws, and
+the gap of each half. The same command continues an interrupted run.
 """
 
 import argparse
@@ -59,7 +59,7 @@ def model_of(asked: argparse.Namespace, model: str, sigma: float, steps: int, se
 
 
 def gap(asked: argparse.Namespace, model: str, sigma: float, steps: int, n: int, images: ImageSet) -> dict[str, Any]:
-    """The gap of one model, size, length and noise level."""
+    """The gap of one model, number of images, number of steps and noise level."""
     started = time.monotonic()
     parts = halves(images, n)
     models = [model_of(asked, model, sigma, steps, part, images) for part in parts]

@@ -37,7 +37,7 @@ def make(root: Path, models: int) -> None:
 
 
 def make_classes(root: Path, classes: int) -> None:
-    """Write the results of a walk and of a flow whose images fall into `classes` classes."""
+    """Write made-up results of the experiments `walk_jump` and `nebula`, with `classes` classes."""
     spec, random = fake_study.spec("uvb"), np.random.default_rng(0)
     fake_study.add_model(root, spec)
     labels = random.integers(0, classes, (1000, 64)).astype(np.float32)
@@ -80,7 +80,8 @@ def timed(part: str, study: Path) -> None:
     wall, after = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     print(f"{part:>8}: {wall:6.1f} s, {cpu:6.1f} s of CPU, {json.loads(said.splitlines()[-1]):,} MB at most", flush=True)
-    print(*said.splitlines()[:-1], sep="\n", end="")
+    for line in said.splitlines()[:-1]:
+        print(line)
 
 
 def main() -> None:

@@ -19,12 +19,14 @@ ELSE = "something else listens at this port"
 
 
 def cluster_address(wanted: str) -> str | None:
-    """The address of the cluster to join; None: start Ray on this machine. Wait for the answer to `asked_cluster`."""
+    """The address of the cluster to join; None: start Ray on this machine. Waits until the cluster has answered."""
     return asked_cluster(wanted)()
 
 
 def asked_cluster(wanted: str) -> Callable[[], str | None]:
-    """Begin to ask the cluster to join. The function returned gives its address; None: start Ray on this machine.
+    """Begin to ask whether the cluster to be joined answers. The function returned waits for its address.
+
+    The address None means: start Ray on this machine.
 
     Only a cluster made by `ray start` counts as running. Its head may be on this machine or elsewhere. A Ray that another study
     started for itself does not count.
@@ -42,7 +44,7 @@ def asked_cluster(wanted: str) -> Callable[[], str | None]:
     variable = os.environ.get("RAY_ADDRESS", "")
     if variable not in ("", "auto", "local"):
         return _asked(variable, "RAY_ADDRESS")
-    return lambda: _running(must="auto" in (wanted, variable), may=variable != "local")
+    return lambda: _running(must="auto" in (wanted, variable), may=wanted == "auto" or variable != "local")
 
 
 def _running(*, must: bool, may: bool) -> str | None:
@@ -82,9 +84,9 @@ def _asked(found: str, source: str, seconds: float | None = None) -> Callable[[]
         try:
             question.answer()
         except (OSError, Silent) as error:
-            reason = ELSE if connected.is_set() else getattr(error, "strerror", None) or error
+            reason = ELSE if connected.is_set() else (getattr(error, "strerror", None) or error)
             advice = "unset RAY_ADDRESS" if source == "RAY_ADDRESS" else "give another --address"
-            raise UserError(f"no Ray cluster answers at {found} ({reason}); {advice}, or --address local") from error
+            raise UserError(f"no Ray cluster answers at {masked(found)} ({reason}); {advice}, or --address local") from error
         return found
 
     return answer
@@ -103,6 +105,6 @@ def _require_ray(address: str) -> None:
         grpc.channel_ready_future(channel).result()
         try:
             channel.unary_unary(CONTROL_SERVICE)(b"")
-        except grpc.RpcError as error:  # a Ray that needs a token refuses this call, which sends none; Ray's own calls send it
+        except grpc.RpcError as error:  # other errors are fine: a Ray may refuse a call without its token
             if error.code() == grpc.StatusCode.UNIMPLEMENTED:
                 raise OSError(ELSE) from error

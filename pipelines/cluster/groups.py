@@ -32,7 +32,7 @@ def new_plan(
     Args:
         resolve: `resolve_plan`, or a function that runs it where the workers will run.
     """
-    # Compiling must save time even in the shortest training. This is a rough estimate for a CPU.
+    # All models share the plan, so the shortest training decides whether compiling saves time. This estimate is for a CPU.
     shortest = min(training_seconds(Work.of(spec), TWO_CORES, layout.workers) for spec in specs)
     return resolve(
         workers=layout.workers, device=layout.device, precision=options.precision, compile=options.compile,
@@ -40,7 +40,7 @@ def new_plan(
     )  # fmt: skip
 
 
-def require_honourable(plan: Plan, layout: Layout, has: Capacity) -> None:
+def require_usable(plan: Plan, layout: Layout, has: Capacity) -> None:
     """Check that a stored plan can be used again.
 
     Raises:
@@ -53,8 +53,8 @@ def require_honourable(plan: Plan, layout: Layout, has: Capacity) -> None:
         problem = f"{plan.workers} workers, but {has}"
     if problem:
         raise UserError(f"the stored plan of a half-trained model needs {problem}; use --replan to choose a new plan")
-    if not has.cluster:
-        plan.require_honourable()
+    if not has.cluster:  # on a cluster, the driver's machine is not like those of the workers
+        plan.require_possible_here()
 
 
 def make_groups(plans: dict[Plan, list[RunSpec]], layout: Layout, one_each: bool) -> list[Group]:

@@ -64,7 +64,7 @@ class Layout:
 
     @property
     def threads(self) -> int:
-        """CPU threads of one worker: its CPUs, rounded, because its trial takes a small share of a CPU."""
+        """CPU threads of one worker: its CPUs as a whole number. It may have 0.99 CPUs, because trials take a small share."""
         return max(1, round(self.cpus_per_worker))
 
     @property
@@ -89,8 +89,8 @@ def choose_layout(options: ClusterOptions, has: Capacity, specs: Sequence[RunSpe
     """Choose the layout for the trainings of `specs`: keep the options that the user set, and choose the others to suit `has`.
 
     On CPUs, the default is one worker for each model, and as many models at a time as there are CPUs. In measurements this was
-    faster than several workers for each model (docs/scaling.md). On GPUs, the default is the number of workers with which
-    the cost model of docs/scaling.md, for slow links, ends the study first: one, unless there are more GPUs than models.
+    faster than several workers for each model (docs/scaling.md). On GPUs, the default is one worker for each model, unless
+    there are more GPUs than models. Then it is the number with the shortest study, by the cost model of docs/scaling.md.
 
     Raises:
         UserError: the options ask for more than `has`.

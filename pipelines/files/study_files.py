@@ -119,7 +119,7 @@ class StudyFiles:
 
     @cached_property
     def superseded(self) -> frozenset[str]:
-        """The spec_ids of models trained on earlier images of a data set. The last command's models have newer images."""
+        """The spec_ids of models whose data set has the name, but not the checksum, of a data set of the last command."""
         data = {spec_id: model.spec.data for spec_id, model in self.models.items()}
         now = {each.name: each.checksum for spec_id, each in data.items() if spec_id in self.asked}
         return frozenset(spec_id for spec_id, each in data.items() if now.get(each.name, each.checksum) != each.checksum)
@@ -166,8 +166,8 @@ class StudyFiles:
     def of_models(self, task: str) -> Iterator[tuple[Model, Result]]:
         """The task's results with their models, in the order of data set, model, sigma, seed.
 
-        Leave out superseded models, and results that were measured with earlier weights, or with other settings (images, draws,
-        rounding) than those of the last command.
+        Leave out superseded models, and results that were measured with earlier weights, or with other settings (images, noise
+        draws, seed, scale, precision, device) than those of the last command.
         """
         known = self.models.keys() - self.superseded
         settings = read_object(self.root / "tasks" / "settings.json", Settings).get(task)
@@ -202,7 +202,7 @@ def _is_of(result: Result, model: Model) -> bool:
 
 
 def order(spec: RunSpec) -> tuple[Any, ...]:
-    """The sort key of models in reports: data set, model (the paper's two first), sigma, seed."""
+    """The sort key of models in reports: data set, model (UVB, DEEN and both VAEs first, the others by name), sigma, seed."""
     rank = {"uvb": 0, "deen": 1, "vae": 2, "sigma_vae": 3}.get(spec.model, 9)  # 9: after these four
     return (spec.data.name, rank, spec.model, spec.sigma, spec.seed, spec.spec_id)
 

@@ -23,7 +23,7 @@ class Running:
 
     Attributes:
         checks: functions that raise if the study cannot go on because its lock is lost, MLflow refuses it, or Ray has died.
-        failures: a line for each failure that did not stop the others.
+        failures: a line for each model or measurement that failed, while the study went on.
         stages: the seconds of each stage of this session.
         runner: trains the latest groups of models in a thread, which may still run.
         trained: whether the training stage has ended.
@@ -65,7 +65,7 @@ class Running:
         return f"models/{spec.spec_id}"
 
     def write_timings(self) -> None:
-        """Write timings.json: the stages of this and of earlier sessions, added up. A killed session has left none."""
+        """Write timings.json: the seconds of each stage, summed over all sessions that were not killed."""
         seconds = {stage["name"]: stage["seconds"] for stage in self.earlier.get("stages", [])}
         for name, value in self.stages.items():
             seconds[name] = seconds.get(name, 0.0) + value

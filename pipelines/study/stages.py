@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 from pipelines.cluster.driver import GroupRunner
 from pipelines.cluster.estimate import measurement_flops, measurement_seconds
-from pipelines.cluster.groups import Group, fitted, make_groups, new_plan, require_honourable
+from pipelines.cluster.groups import Group, fitted, make_groups, new_plan, require_usable
 from pipelines.cluster.layout import Capacity, Layout
 from pipelines.cluster.tasks import run_tasks
 from pipelines.executor.measuring import Settings, tasks_for, unfinished
@@ -99,7 +99,7 @@ def plan(
     blobs = {} if options.replan else {s: store.find_json(f"{study.folder(s)}/plan.json") for s in open_specs}
     plans = {spec: Plan.from_json(blob) for spec, blob in blobs.items() if blob}
     for stored in plans.values():
-        require_honourable(stored, layout, has)
+        require_usable(stored, layout, has)
     new = [spec for spec in open_specs if spec not in plans]
     fresh = new_plan(options, layout, new, resolve) if new else None
     for spec in new:

@@ -26,7 +26,7 @@ from uvb.errors import UserError
 
 @dataclass(frozen=True)
 class Trained:
-    """What a sink gets: the parameters, the curves and the single numbers of a training, or of the study, named ``study``."""
+    """The parameters, curves and single numbers of a training. The whole study is one more, with the name ``study``."""
 
     name: str
     spec_id: str

@@ -60,7 +60,7 @@ def local_yaml(folder: Path, port: int, dashboard: int, ray_folder: Path) -> Pat
     assert stop == "ray stop"  # left out here, because the command would end every Ray on this machine
     start = start.replace("--port=6379 --object-manager-port=8076", f"--port={port} --dashboard-port={dashboard} --num-cpus=2")
     assert str(port) in start
-    # All servers listen only on loopback. The agent needs a free port: with the port of another Ray, this Ray accepts no jobs.
+    # All servers listen only on loopback. If another Ray holds the port of the dashboard's agent, this Ray accepts no jobs.
     client, agent = free_ports(2)
     start += f" --node-ip-address=127.0.0.1 --temp-dir={ray_folder} --ray-client-server-port={client}"
     start += f" --dashboard-agent-listen-port={agent}"

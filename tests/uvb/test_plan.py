@@ -13,7 +13,7 @@ from uvb.plan import Plan, resolve_plan
 def test_plan_is_refused_where_it_cannot_run():
     if not torch.cuda.is_available():
         with pytest.raises(UserError, match="--replan"):
-            Plan(device="cuda").require_honourable()
+            Plan(device="cuda").require_possible_here()
     plan = resolve_plan(workers=2)
     assert Plan(**json.loads(json.dumps(plan.to_json()))) == plan
     assert plan.threads >= 1
@@ -36,6 +36,6 @@ def test_resolve_plan_compiles_long_trainings_in_bf16_on_a_cpu(monkeypatch, tmp_
 
 @pytest.mark.parametrize("device", ["mps", "xpu"])
 def test_plan_refuses_unsupported_devices_by_name(device: Any) -> None:
-    for make in (lambda: Plan(device=device).require_honourable(), lambda: resolve_plan(device=device)):
+    for make in (lambda: Plan(device=device).require_possible_here(), lambda: resolve_plan(device=device)):
         with pytest.raises(UserError, match=f"device {device}: only cpu and cuda are supported"):
             make()

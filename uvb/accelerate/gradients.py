@@ -16,7 +16,7 @@ def clip(parameters: Sequence[Tensor], longest: float) -> None:
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
     norm = nn.utils.get_total_norm(gradients)
-    if norm.is_cuda or not norm <= longest:  # "not <=" is also true for nan; the training loop finds nan in the loss
+    if norm.is_cuda or not norm <= longest:  # true for nan, too: then all gradients become nan, and the loop finds a nan loss
         nn.utils.clip_grads_with_norm_(parameters, longest, norm)
 
 

@@ -69,6 +69,8 @@ def load_dataset(
     Raises:
         UserError: there is neither such a name nor such a path, or the files are absent, damaged or unfit.
     """
+    if options and label_column:
+        raise UserError("load_dataset: label_column and options are both given; put the label column into options")
     options = options or ReadOptions(label_column=label_column)
     name, is_path = os.fspath(name_or_path), isinstance(name_or_path, os.PathLike)
     if name.startswith("hf:") and not is_path:
@@ -116,4 +118,4 @@ def _described(images: ImageSet) -> ImageSet:
 def _plugin(name: str) -> Callable[..., ImageSet] | None:
     """The loader of a plug-in, or None. The entry point names the loader itself, or a module that registers the loader."""
     found = DATASETS.load_plugin(name)
-    return DATASETS.known.get(name) if found is None or not callable(found) else found
+    return found if callable(found) else DATASETS.known.get(name)

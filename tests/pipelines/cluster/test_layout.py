@@ -6,7 +6,7 @@ import itertools
 import pytest
 
 from pipelines.cluster.cost_model import training_flops
-from pipelines.cluster.groups import balanced, fitted, make_groups, new_plan, require_honourable
+from pipelines.cluster.groups import balanced, fitted, make_groups, new_plan, require_usable
 from pipelines.cluster.layout import TRIAL_CPUS, Capacity, Layout, choose_layout
 from pipelines.study.config import StudyConfig
 from tests.support.builders import tiny_spec
@@ -137,11 +137,11 @@ def test_make_groups_joins_small_models_but_not_searches(digits: ImageSet) -> No
 
 def test_stored_plan_is_honoured_or_refused(digits: ImageSet) -> None:
     layout, has = Layout(2, 1, 0.99, 0.0), capacity(2)
-    require_honourable(Plan(workers=1), layout, has)
+    require_usable(Plan(workers=1), layout, has)
     with pytest.raises(UserError, match=r"3 workers.*--replan"):
-        require_honourable(Plan(workers=3), layout, has)
+        require_usable(Plan(workers=3), layout, has)
     with pytest.raises(UserError, match=r"device cuda.*--replan"):
-        require_honourable(Plan(device="cuda"), layout, has)
+        require_usable(Plan(device="cuda"), layout, has)
     wide = make_groups({Plan(workers=4): some_specs(digits)}, layout, one_each=False)
     assert fitted(layout, wide) == Layout(4, 1, 0.49, 0.0)  # four workers share the CPUs of two
     narrow = make_groups({Plan(workers=1): some_specs(digits)}, layout, one_each=False)

@@ -69,6 +69,7 @@ def port():
         (":6379", "an address is HOST:PORT"),
         ("127.0.0.1:9", r"no Ray cluster answers at 127\.0\.0\.1:9 \(Connection refused\); give another --address"),
         ("auto", "no running Ray cluster was found"),
+        ("ray://me:secret@127.0.0.1:9", r"no Ray cluster answers at ray://\*\*\*@127\.0\.0\.1:9 "),
     ],
 )
 def test_cluster_address_refuses_in_one_line(wanted: str, said: str) -> None:
@@ -93,6 +94,7 @@ def test_cluster_address_heeds_auto_and_local_in_the_variable(port: int, monkeyp
     assert cluster_address("") == f"127.0.0.1:{port}"
     monkeypatch.setenv("RAY_ADDRESS", "local")
     assert cluster_address("") is None
+    assert cluster_address("auto") == f"127.0.0.1:{port}"
 
 
 def test_cluster_address_accepts_an_address_that_answers(port: int, monkeypatch: pytest.MonkeyPatch) -> None:

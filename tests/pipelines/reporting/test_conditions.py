@@ -20,7 +20,8 @@ from uvb.models.capacity import widths_at
 def test_main_group_has_the_last_commands_condition(tmp_path: Path) -> None:
     """The first command trains for eight epochs. The last command trains fewer models, for twenty epochs.
 
-    Without study.json the condition of the most models is the main one, and ties go to more epochs.
+    A condition is a recipe, with the batch, the activation and the training images. Without study.json the main condition is
+    the one that most models have. A tie goes to more epochs.
     """
     short, long = (fake_study.spec("uvb").recipe.changed(epochs=n) for n in (8, 20))
     specs = [dataclasses.replace(fake_study.spec(m, s), recipe=short) for m in ("uvb", "deen") for s in (0.5, 1.0)]
@@ -48,7 +49,7 @@ def test_over_seeds_keeps_two_rates_of_a_recipe_apart(tmp_path: Path) -> None:
 
 
 def test_own_estimator_of_the_sigma_vae_is_its_decoder(tmp_path: Path) -> None:
-    """The σ-VAE is trained on clean images and denoises by encoder and decoder (Sec. 2.2). The VAE on Y has an energy of Y."""
+    """The σ-VAE is trained on clean images and denoises by encoder and decoder (Sec. 2.2). The VAE on Y uses its energy."""
     for model in ("sigma_vae", "vae", "deen"):
         fake_study.add_model(tmp_path, fake_study.spec(model))
     files = StudyFiles(tmp_path)
@@ -121,7 +122,7 @@ def test_main_group_has_the_last_commands_widths(tmp_path: Path) -> None:
 
 
 def test_tables_leave_out_what_was_measured_with_other_settings(tmp_path: Path) -> None:
-    """If such seeds stayed, the tables would average losses of different images."""
+    """If seeds that were measured otherwise stayed, a mean over seeds would mix losses of different images."""
     specs = [fake_study.spec("uvb", seed=seed) for seed in range(3)]
     for spec, settings in zip(specs, "aab", strict=True):
         fake_study.add_model(tmp_path, spec)

@@ -121,4 +121,4 @@ def test_resolve_plan_captures_a_graph_for_one_worker_on_a_gpu(monkeypatch, wish
 
 def test_plan_refuses_a_graph_without_a_gpu():
     with pytest.raises(UserError, match="CUDA graph"):
-        Plan(graph=True).require_honourable()
+        Plan(graph=True).require_possible_here()

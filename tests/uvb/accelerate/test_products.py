@@ -1,4 +1,4 @@
-"""Convolutions of few pixels, as matrix products, give the same numbers and derivatives. A plan turns the products on."""
+"""Convolutions with few output pixels, as matrix products, give the same numbers and derivatives. A plan turns them on."""
 
 import dataclasses
 

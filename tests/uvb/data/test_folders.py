@@ -12,6 +12,7 @@ from uvb.data import load_dataset
 from uvb.data.readers.decode import Decoding
 from uvb.data.readers.listing import list_files
 from uvb.data.readers.own import ReadOptions
+from uvb.errors import UserError
 
 
 def test_folder_reads_train_and_test_and_classes(tmp_path: Path) -> None:
@@ -65,7 +66,7 @@ def test_folder_refuses_each_fault_in_one_line(tmp_path: Path) -> None:
     fails("lies beside sub-folders", tmp_path)
     (tmp_path / "train").mkdir()
     (tmp_path / "notes.txt").write_text("no data")
-    fails("give a .parquet or .npz file", tmp_path / "notes.txt")
+    fails("give a .parquet, .arrow, .npz or .npy file, a folder of Parquet", tmp_path / "notes.txt")
 
 
 # Which folders are splits
@@ -152,6 +153,11 @@ def test_folder_follows_links_to_folders_once(tmp_path: Path) -> None:
     os.symlink(tmp_path / "set", tmp_path / "set" / "ant" / "loop")  # following this link would never end
     images = load_dataset(str(tmp_path / "set"))
     assert (len(images.train) + len(images.test), images.classes) == (8, ("ant", "bee"))
+
+
+def test_load_dataset_takes_the_label_column_only_once() -> None:
+    with pytest.raises(UserError, match="label_column and options are both given; put the label column into options"):
+        load_dataset("./faces", label_column="age", options=ReadOptions())
 
 
 def test_folder_follows_no_loop_below_a_link(tmp_path: Path) -> None:

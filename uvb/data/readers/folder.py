@@ -55,8 +55,8 @@ def read_folder(listing: Listing, wanted: frozenset[str] = frozenset()) -> Sourc
         wanted: names of sub-folders that the user declares to be splits.
 
     Raises:
-        UserError: there are no pictures, only some of the pictures of a split lie in sub-folders, or two folders mean the same
-            split.
+        UserError: there are no pictures; or two folders mean the same split; or a split has pictures both inside and outside of
+            sub-folders.
     """
     pictures, other = list[str](), list[Found]()
     for file in listing.files:

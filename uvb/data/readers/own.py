@@ -92,7 +92,7 @@ def _read(listing: Listing, options: ReadOptions) -> Source:
     if path.suffix in (".npz", ".npy"):
         return read_arrays(path)
     raise UserError(
-        f"{path}: give a .parquet or .npz file, a folder of Parquet shards, or a folder of images (or .arrow, .npy)"
+        f"{path}: give a .parquet, .arrow, .npz or .npy file, a folder of Parquet or Arrow shards, or a folder of images"
     )
 
 

@@ -39,7 +39,8 @@ class Piece(ABC):
     def blocks(self, decoding: Decoding, target: Target | None) -> Iterator[tuple[NDArray[np.uint8], int]]:
         """Yield the images in blocks: uint8 (n, C, H, W), and how many of the n images were converted from grey to colour.
 
-        Without a target, the first block has only the first image.
+        `target` is the shape that all images must have. Without it, the first block has only the first image, which tells the
+        shape.
 
         Raises:
             UserError: an image is damaged or does not fit.
