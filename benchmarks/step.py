@@ -29,7 +29,8 @@ from uvb.training.loop import fit
 from uvb.training.probe import PROBE_IMAGES
 from uvb.training.state import TrainState
 
-LOOP_STEPS = 4  # steps of the timed epoch. Its probe has fewer images, so that its share of the time is the same as on MNIST
+# Steps of the timed epoch. An epoch of MNIST has more, and its probe more images in proportion: the probe takes the same share.
+LOOP_STEPS = 4
 PRODUCTS = (2048, 4096)  # sizes of matrix products. The fastest product gives the CPU's peak
 TRIES = 3  # how often each product is timed
 

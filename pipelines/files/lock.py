@@ -59,7 +59,7 @@ def study_lock(store: Store, study: str, say: Callable[[str], None] = lambda lin
                 yield check
     finally:
         if descriptor is not None:
-            os.close(descriptor)  # frees the lock; if lock.json were removed, two drivers could get the lock
+            os.close(descriptor)  # frees the lock; lock.json stays, or one driver could lock the old file and one a new file
 
 
 def _lock_file(store: Store) -> int:

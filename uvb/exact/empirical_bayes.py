@@ -20,7 +20,7 @@ def posterior_mean(y: Tensor, train: Tensor, sigma: float, *, levels: int = 255,
 
     Args:
         y: (B, C, H, W), float32 or float64. The computation and the result use the dtype and the device of `y`.
-        train: (N, C, H, W), floating point pixels in [0, 1], or uint8 pixels that mean value / `levels`.
+        train: (N, C, H, W), floating point pixels in [0, 1], or uint8: a value v stands for the pixel v / `levels`.
         sigma: noise level.
         levels: the uint8 value that means 1. It is not used for a floating point `train`.
         block: how many images `y`, and how many of `train`, to compare at once; see `working_bytes`.

@@ -78,7 +78,7 @@ def fit(spec: RunSpec, plan: Plan, state: TrainState, images: ImageSet, *, pulse
             loss = gradients(*batches[state.step])
             update(state, steps)
             averages.follow(state.global_step)
-            state.step_losses[state.step] = loss / world  # image weights have the factor `world`, because DDP averages
+            state.step_losses[state.step] = loss / world  # `Batch.weight` has the factor `world`, since DDP averages
             state.step += 1
             if pacer.due() and state.step < steps:
                 state.seconds += time.monotonic() - started

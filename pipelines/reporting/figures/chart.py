@@ -107,7 +107,8 @@ def lines(
         zero: draw a line at y = 0.
         whole: put ticks of the horizontal axis at whole numbers only, as for epochs.
         domain: the ends of the axis of y before a reader zooms.
-        across: the ends of the axis of x, if several charts share this axis. The chart then has lines in any case.
+        across: the ends of the axis of x, if several charts share this axis. Then the chart has lines even if all
+            points have the same x.
         sides: words beside the axis of y: what small values mean, and what large values mean.
     """
     shown = [s for s in series if s.rows]

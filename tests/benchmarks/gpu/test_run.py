@@ -51,7 +51,7 @@ def test_run_cut_short_continues_to_the_same_weights(call, tmp_path, monkeypatch
 
     taken = list(transfer.collect(tmp_path / "out" / "cut", tmp_path / "tree"))
     assert spec_id in taken
-    assert call("fresh", only="mnist uvb")["finished"] == {}  # trainings in the tree are not repeated
+    assert call("fresh", only="mnist uvb")["finished"] == {}  # the training was collected into the tree above
     assert not (tmp_path / "fresh" / "study" / "models").exists()
 
 

@@ -41,7 +41,11 @@ def test_headline_is_what_the_files_say(study: Path, page: str) -> None:
 @pytest.mark.parametrize(
     ("shift", "verdict", "order"),
     [
-        (0.05, "UVB and DEEN cannot be told apart: their test losses are {:.2f} and {:.2f} (one training each).", ("uvb", "deen")),
+        (
+            0.05,
+            "UVB and DEEN cannot be told apart: their test losses are {:.2f} and {:.2f} (one training each).",
+            ("uvb", "deen"),
+        ),
         (1.0, "DEEN has a lower test loss than UVB: {:.2f} against {:.2f} (one training each).", ("deen", "uvb")),
     ],
 )

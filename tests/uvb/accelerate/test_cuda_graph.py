@@ -106,7 +106,7 @@ class Shifted(nn.Module):
     ("wishes", "compile", "graph"),
     [
         ({}, True, True),
-        ({"workers": 2}, True, False),  # DDP's all-reduce stays outside
+        ({"workers": 2}, True, False),  # no graph, because DDP's all-reduce cannot be in one
         ({"compile": "off"}, False, False),
         ({"device": "cpu", "compile": "on"}, True, False),
     ],

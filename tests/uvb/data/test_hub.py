@@ -18,9 +18,14 @@ from uvb.naming import dataset_stem
 datasets = pytest.importorskip("datasets")
 
 
-def test_load_hub_refuses_an_unknown_set_soon_in_one_line() -> None:
+def test_load_hub_refuses_an_unknown_set_soon_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     started = time.monotonic()
-    fails("hf:nobody/nothing is not in the local cache, and .* cannot be reached; run once with a network", "hf:nobody/nothing")
+    absent = "hf:nobody/nothing is not in the local cache, and {}; run once with a network"
+    fails(absent.format("HF_HUB_OFFLINE forbids the network"), "hf:nobody/nothing")
+    fails(absent.format("downloads are off"), "hf:nobody/nothing", download=False)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub, "reachable", lambda url: False)
+    fails(absent.format("https://.* cannot be reached"), "hf:nobody/nothing")
     fails("give hf:owner/name", "hf:")
     fails("give hf:owner/name", "hf:a/b/c")
     assert time.monotonic() - started < 10

@@ -65,8 +65,11 @@ def load_hub(name: str, download: bool = True) -> dict[str, Any]:
             raise UserError(
                 f"hf:{name} cannot be read ({one_line(error)}); see the data set's page for its name and configurations"
             ) from error
-        allowed = download and not datasets.config.HF_HUB_OFFLINE
-        why = f"{endpoint} cannot be reached" if allowed else "downloads are off"
+        why = f"{endpoint} cannot be reached"
+        if not download:
+            why = "downloads are off"
+        elif datasets.config.HF_HUB_OFFLINE:
+            why = "HF_HUB_OFFLINE forbids the network"
         raise UserError(
             f"hf:{name} is not in the local cache, and {why}; run once with a network, or give the folder of a clone"
         ) from error
