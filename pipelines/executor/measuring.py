@@ -39,7 +39,7 @@ class Settings:
     plan: Plan
     seed: int = 0
     scale: float = 1.0
-    data_dir: str = "data"  # the folder of the other data sets that experiments read; their results name absent ones
+    data_dir: str = "data"  # of named data sets, which some experiments read beside the study's own
 
     def key(self, task: str) -> str:
         """Hash the settings that change the numbers of this task. The number of threads changes none."""
@@ -99,7 +99,9 @@ def unfinished(tasks: Sequence[Task], store: Store, settings: Settings) -> list[
 
     def valid(task: Task) -> bool:
         result = store.find_json(f"{task.folder}/result.json")
-        of_these_weights = task.name == "reference" or result.get("trained", now[task.spec]) == now[task.spec]
+        of_these_weights = (
+            task.name == "reference" or result.get("trained", now[task.spec]) == now[task.spec]
+        )  # old ones lack it
         return result.get("settings") == settings.key(task.name) and of_these_weights
 
     return [task for task in tasks if not valid(task)]
@@ -151,7 +153,7 @@ def run_task(task: Task, store: Store, settings: Settings) -> None:
         result = reference_result(task.spec.data, task.spec.sigma, images, settings)
     else:
         with store.fetched(f"models/{task.spec.spec_id}/model") as folder:
-            model = load(folder, settings.plan.device).to(settings.plan.dtype)  # the weights may be float64
+            model = load(folder, settings.plan.device).to(settings.plan.dtype)  # stored weights may be float64
         context = Context(images, settings.plan, settings.evaluation, settings.seed, settings.scale, settings.data_dir)
         result = get_experiment(task.name).run(model, task.spec, context)
     write_result(store, task, result, settings, trained_at)

@@ -57,7 +57,7 @@ class Chaos:
 def moments(times: dict[str, int], chance: random.Random) -> Iterator[tuple[str, float]]:
     """Yield the kinds in the order in which they happen, each with the share of the training that must be done first.
 
-    After the training the share is 1.
+    A kind that strikes during the measurements or the report has the share 1.
     """
     for phase in PHASES:
         names = [name for name, count in times.items() for _ in range(count) if KINDS[name].phase == phase]

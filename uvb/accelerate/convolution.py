@@ -37,14 +37,14 @@ def inner_gradient() -> Iterator[None]:
 def convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """`conv2d`, stride 1, no padding: (B, C, H, W) -> (B, D, H - k + 1, W - k + 1). Autocast changes the dtype.
 
-    The layout is channels-last on a CPU, for oneDNN's kernels, and in half precision, for tensor cores. Two cases are computed
-    as matrix products: few channels in half precision on a GPU (`uvb.accelerate.patches`), and few output pixels on a CPU if
-    the plan says so (`uvb.accelerate.products`).
+    On a CPU the layout is channels-last, because oneDNN is fastest with it. In half precision it is channels-last too, because
+    tensor cores want it. Two cases are computed as matrix products: few channels in half precision on a GPU
+    (`uvb.accelerate.patches`), and few output pixels on a CPU if the plan says so (`uvb.accelerate.products`).
     """
     device = x.device.type
     if torch.compiler.is_compiling():  # dynamo loses the gradients of a `Function` inside torch.func
         return torch.conv2d(x, weight, bias)
-    frozen = not weight.requires_grad  # read before the casts: inside torch.func the cast weight does not show it
+    frozen = not weight.requires_grad  # read it before the casts, since inside torch.func a cast weight never requires it
     autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)  # "meta" has no autocast
     if autocast and x.dtype is not torch.float64:
         x, weight, bias = (t.to(torch.get_autocast_dtype(device)) for t in (x, weight, bias))
@@ -68,7 +68,7 @@ def channels_last(kernel: Tensor) -> Tensor:
 
 
 class Direct:
-    """A convolution and its two gradients by torch's own kernels."""
+    """A convolution and its gradients by torch's own kernels."""
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -80,12 +80,12 @@ class Direct:
         one, zero = [1, 1], [0, 0]
         found: tuple[Tensor | None, ...] = torch.ops.aten.convolution_backward(
             g, x, weight, [len(weight)], one, zero, one, False, zero, 1, wanted
-        )
+        )  # stride one, padding zero, dilation one, not transposed, output padding zero, 1 group
         return found
 
 
 class Products(Direct):
-    """A convolution and its two gradients by matrix products."""
+    """A convolution and its gradients by matrix products."""
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -108,7 +108,7 @@ def test_step_seconds_scale_up_to_one_image_a_worker() -> None:
     assert step_seconds(work, ideal, 256) == step_seconds(work, ideal, 128)
 
 
-def test_best_workers_is_one_while_there_are_models_for_all() -> None:
+def test_best_workers_is_one_while_every_device_has_a_model() -> None:
     for machine in (H200, L4):
         for devices in (1, 2, 4, 8):
             assert best_workers(paper_study(), machine, devices) == 1
@@ -131,13 +131,13 @@ def test_document_equals_the_page() -> None:
 
 
 def test_estimated_seconds_are_timed_steps_and_probes(digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """3 epochs of 1,500 images have 36 steps of 128 images, and 3 probes of 2 × 297 images: 36 × 0.5 s + 1782 × 0.001 s."""
+    """3 epochs have 36 steps of 128 images, and end with a probe of 2 × 297 images: 36 × 0.5 s + 3 × 2 × 297 × 0.001 s."""
     recipe = RECIPES["fast"].changed(epochs=3, batch_size=128)
     spec = dataclasses.replace(
         tiny_spec(digits), recipe=recipe, data=dataclasses.replace(tiny_spec(digits).data, train_images=1500)
     )
     monkeypatch.setattr(estimate, "paces", lambda specs, plan, images: [Pace(0.5, 0.001)] * len(specs))
-    for workers in (1, 2):  # two workers on CPUs are timed together
+    for workers in (1, 2):  # on CPUs a pace is that of all workers at once
         (seconds,) = estimate.estimated_seconds([spec], Plan(workers), digits).values()
         assert seconds == pytest.approx(18 + 1.782, rel=1e-3)
 

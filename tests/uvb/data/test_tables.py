@@ -53,7 +53,7 @@ def test_parquet_splits_a_file_nine_to_one_by_the_fixed_order(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("test_name", ["test-0.parquet", "validation-0.parquet"])
-def test_parquet_splits_a_folder_by_name_and_numbers_strings(tmp_path: Path, test_name: str) -> None:
+def test_parquet_splits_a_folder_by_name_and_turns_string_labels_into_numbers(tmp_path: Path, test_name: str) -> None:
     array = pixels(6, 4, 4, 3)
     write_parquet(tmp_path / "train-0.parquet", [png(a) for a in array[:2]], "img", kind=["cat", "ant"])
     write_parquet(tmp_path / "train-1.parquet", [png(a) for a in array[2:4]], "img", kind=["cat", "cat"])
@@ -188,7 +188,7 @@ def test_parquet_keeps_the_hubs_names_of_classes(tmp_path: Path) -> None:
 
 
 def test_parquet_reads_row_groups_in_pieces(tmp_path: Path) -> None:
-    """Rows 1,500 to 2,000 lie in the middle of a group. Each piece must find its own rows."""
+    """The first group of 2,000 rows is read in several pieces. Each piece must find its own rows."""
     array = pixels(2500, 2, 2)
     column = pa.array([png(a) for a in array])
     pq.write_table(pa.table({"image": column}), tmp_path / "a.parquet", row_group_size=2000)
