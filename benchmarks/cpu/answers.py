@@ -6,6 +6,7 @@ Open question 2: does UVB have a larger generalization gap than DEEN?
 
 python -m benchmarks.cpu.answers best FOLDER                    # Markdown on stdout, and difference_over_sigma.svg into FOLDER
 python -m benchmarks.cpu.answers searched FOLDER                # Markdown on stdout: what the search found
+python -m benchmarks.cpu.answers trained FOLDER                 # Markdown on stdout: every training's test loss
 python -m benchmarks.cpu.answers parts FOLDER [--sigma 1.0]     # Markdown on stdout, and loss_over_work.svg into FOLDER
 python -m benchmarks.cpu.answers gaps FOLDER                    # Markdown on stdout, and gap_over_images.svg into FOLDER
 """
@@ -83,6 +84,17 @@ def searched(folder: Path) -> str:
 def error_of_mean(found: dict[str, float], trainings: int) -> float:
     """Half of a loss's 95 % interval over trainings. With one training, the standard error over images."""
     return found["stderr_over_images"] if trainings == 1 else found["half_interval_over_trainings"]
+
+
+def trained(folder: Path) -> str:
+    """A table of all trainings that were measured on the test set. Each ± is one standard error over images."""
+    rows = [row for row in json_lines(folder / "trainings.jsonl") if not row["held_out"]]
+    lines = ["| σ | model | seed | recipe | test loss |", "|---:|---|---:|---|---:|"]
+    for row in sorted(rows, key=lambda row: (row["sigma"], row["model"] != rows[0]["model"], row["model"], row["seed"])):
+        recipe = f"{row['choice']['optimizer']} {row['choice']['learning_rate']:g}"
+        loss = f"{row['loss']:.2f} ± {row['stderr_over_images']:.2f}"
+        lines.append(f"| {row['sigma']:g} | `{row['model']}` | {row['seed']} | {recipe} | {loss} |")
+    return "\n".join(lines)
 
 
 def half_interval(apart: dict[str, float], trainings: int) -> float:
@@ -194,12 +206,12 @@ def save(figure: Any, path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("best", "searched", "parts", "gaps"))
+    parser.add_argument("what", choices=("best", "searched", "trained", "parts", "gaps"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--sigma", type=float, default=1.0)
     asked = parser.parse_args()
-    answers = {"best": best, "searched": searched, "parts": lambda folder: parts(folder, asked.sigma), "gaps": gaps}
-    print(answers[asked.what](asked.folder))
+    answers = {"best": best, "searched": searched, "trained": trained, "gaps": gaps}
+    print(parts(asked.folder, asked.sigma) if asked.what == "parts" else answers[asked.what](asked.folder))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.cpu.answers import best, half_interval
+from benchmarks.cpu.answers import best, half_interval, trained
 
 
 def comparison(folder: Path, trainings: int) -> Path:
@@ -30,3 +30,18 @@ def test_half_interval_adds_the_variances_over_trainings_and_images() -> None:
     """With three trainings Student's t is 4.3027. So the variance over trainings is (0.3/4.3027)²."""
     apart = {"mean": -1.0, "half_interval_over_trainings": 0.3, "stderr_over_images": 0.04}
     assert half_interval(apart, 3) == pytest.approx((0.3**2 + (4.30265 * 0.04) ** 2) ** 0.5, rel=1e-5)
+
+
+def test_trained_lists_the_test_losses_by_noise_level(tmp_path: Path) -> None:
+    choice = {"optimizer": "muon_conv", "learning_rate": 0.016}
+    made = [("uvb", 1.0, True, 9.0), ("uvb", 1.0, False, 5.0), ("deen", 1.0, False, 6.0), ("uvb", 0.3, False, 2.0)]
+    rows = [
+        {"model": m, "sigma": sigma, "seed": 0, "choice": choice, "held_out": held, "loss": loss, "stderr_over_images": 0.1}
+        for m, sigma, held, loss in made
+    ]  # fmt: skip
+    (tmp_path / "trainings.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert trained(tmp_path).splitlines()[2:] == [
+        "| 0.3 | `uvb` | 0 | muon_conv 0.016 | 2.00 ± 0.10 |",
+        "| 1 | `uvb` | 0 | muon_conv 0.016 | 5.00 ± 0.10 |",
+        "| 1 | `deen` | 0 | muon_conv 0.016 | 6.00 ± 0.10 |",
+    ]
