@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from pipelines.files.store import Store
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_worker_niceness", "0")  # otherwise Ray's workers wait while another test computes
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ["UVB_CACHE"] = tempfile.mkdtemp(prefix="uvb-test-cache-")
 os.environ["HF_HUB_OFFLINE"] = "1"  # tests use no network
