@@ -66,8 +66,11 @@ def require_memory(specs: Sequence[RunSpec], layout: Layout, has: Capacity, trai
     if too_large:
         largest = max(too_large, key=lambda spec: need[spec])
         together = f" in each of {sharing} workers" if sharing > 1 else ""
-        where = "a node" if has.cluster else "this machine"
-        where = "a GPU" if layout.device == "cuda" else where
+        where = "this machine"
+        if layout.device == "cuda":
+            where = "a GPU"
+        elif has.cluster:
+            where = "a node"
         raise UserError(
             f"{name_of(largest)} needs at least {gigabytes(need[largest])}{together}, but {where} has {gigabytes(available)}: "
             "choose a smaller --width or --batch-size, or smaller images (--resize)"

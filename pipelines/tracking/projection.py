@@ -160,7 +160,7 @@ class Projection:
         """Whether the server answers a request that it cannot refuse."""
         try:
             self.parent.client.get_run(self.parent.run_id)
-        except Exception:
+        except Exception:  # whatever fails here, no answer has come
             return False
         return True
 

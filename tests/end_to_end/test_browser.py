@@ -1,6 +1,7 @@
 """MLflow's pages of a study, and report.html, in a real browser."""
 
 import shutil
+import time
 
 import pytest
 
@@ -9,7 +10,7 @@ from tests.support import fake_study
 pytest.importorskip("playwright", reason="the package playwright is not installed")
 
 from tests.support.browser import LINES, browser, chromium, open_page, open_view
-from tests.support.mlflow_server import MlflowServer
+from tests.support.mlflow_server import PATIENCE, MlflowServer
 from tests.support.mlflow_study import complete, empty_mlflow_db, make_spec, write_tables
 
 pytestmark = [
@@ -162,8 +163,10 @@ def test_report_chart_shows_values_and_zooms(chrome, report):
     page.keyboard.down("Shift")
     page.mouse.wheel(0, -400)
     page.keyboard.up("Shift")
-    page.wait_for_timeout(500)
-    assert figure.locator(".live svg").evaluate(ticks) != before
+    deadline = time.monotonic() + PATIENCE
+    while figure.locator(".live svg").evaluate(ticks) == before:
+        assert time.monotonic() < deadline, "the wheel did not zoom"
+        page.wait_for_timeout(100)
     assert not problems
 
 

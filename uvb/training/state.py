@@ -128,9 +128,9 @@ class TrainState:
                 differs.
         """
         header = read_header(folder)
-        differing = RunSpec.from_json(header.spec).differences(spec)
+        differing = "; ".join(RunSpec.from_json(header.spec).differences(spec))
         if differing:
-            raise UserError(f"the checkpoint in {folder} belongs to another spec ({'; '.join(differing)}); remove the folder")
+            raise UserError(f"the checkpoint in {folder} belongs to another configuration ({differing}); remove the folder")
         if code_changed(spec.model, header.code):
             raise UserError(
                 f"the code of {spec.model} has changed since the checkpoint {folder}; revert the change, or remove the folder"

@@ -98,15 +98,15 @@ def test_progress_counts_only_this_sessions_work(store: Store, digits: ImageSet,
     assert progress.running == []
     assert re.search(r"starting workers since \d\d:\d\d:\d\d$", progress.view()[1])
     half = str(epochs * steps_per_epoch(spec) // 2)
-    wrote(0.75, start=half, notes=["going on"], images_per_s=None)  # as `Training` writes when it continues
-    assert progress.read() == ["going on"]
+    wrote(0.75, start=half, notes=["continues from its beginning"], images_per_s=None)  # as `Training` writes when it continues
+    assert progress.read() == ["continues from its beginning"]
     assert progress.running == []
     assert progress.gained() == 0
-    wrote(0.5, start=half, notes=["going on"])
+    wrote(0.5, start=half, notes=["continues from its beginning"])
     assert progress.read() == []
     assert len(progress.running) == 1
     assert progress.seconds_left() is None
-    wrote(0.75, start=half, notes=["going on"])
+    wrote(0.75, start=half, notes=["continues from its beginning"])
     assert progress.read() == []
     assert progress.seconds_left() == pytest.approx(10 + REST_SECONDS)
     wrote(0.75, start=str(epochs * steps_per_epoch(spec) * 3 // 4))  # a worker died: its earlier work still counts

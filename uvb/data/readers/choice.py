@@ -187,6 +187,6 @@ def _joined(splits: list[Split], role: str, source: Source) -> NDArray[Any] | No
 
 def _name(value: Any, source: Source) -> str:
     """The name of a label's class: from the files if they name it, otherwise the label itself."""
-    if isinstance(value, str) or not 0 <= int(value) < len(source.class_names):
+    if isinstance(value, str) or not source.class_names or not 0 <= int(value) < len(source.class_names):
         return str(value)
     return source.class_names[int(value)]
