@@ -24,11 +24,13 @@ from torch import Tensor
 
 from benchmarks.measure import machine
 from benchmarks.training import add_comparison, compared_images, cpu_plan, json_lines, own_losses, spec_on, trained
+from pipelines.cluster.cost_model import image_flops
 from uvb.data import ImageSet
 from uvb.errors import Diverged
 from uvb.exact.baselines import linear_loss
 from uvb.measure.asymmetry import jacobian_asymmetry
 from uvb.measure.losses import EvalConfig, clustered_mean
+from uvb.models import get_model
 from uvb.models.base import Estimator
 from uvb.models.capacity import widths_at
 from uvb.noise import normal
@@ -50,6 +52,7 @@ def arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--epochs", type=int, default=11)
     add("--search-epochs", type=int, default=0, help="epochs of each training of the search (0: as --epochs)")
+    add("--work-of", default="", metavar="MODEL", help="--epochs is this model's; others train for as much arithmetic")
     add("--batch-size", type=int, default=64)
     add("--seeds", type=int, default=3, help="trainings of each model, recipe and noise level in the comparison")
     add("--search-seeds", type=int, default=2)
@@ -81,9 +84,9 @@ class Trainings:
     def loss(self, model: str, choice: Choice, sigma: float, seed: int, *, held_out: bool) -> dict[str, Any]:
         """A row with the mean loss on the held-out or test images. The loss is infinite if the training diverged."""
         asked, images = self.asked, self.held_out if held_out else self.images
-        epochs = asked.search_epochs if held_out and asked.search_epochs else asked.epochs
-        recipe = RECIPES["fast"].changed(**{"batch_size": asked.batch_size, **choice, "epochs": epochs})
         widths = widths_at(model, images.shape, asked.width)
+        epochs = asked.search_epochs if held_out and asked.search_epochs else self.epochs(model)
+        recipe = RECIPES["fast"].changed(**{"batch_size": asked.batch_size, **choice, "epochs": epochs})
         spec = spec_on(images, model, recipe, widths=widths, sigma=sigma, seed=seed)
         if (spec.spec_id, held_out) in self.done:
             return self.done[spec.spec_id, held_out]
@@ -111,6 +114,17 @@ class Trainings:
         where = "held-out" if held_out else "test"
         print(f"{model} {choice} σ={sigma:g} seed {seed}: {where} {mean:.4f} ({row['seconds']:.0f} s)", flush=True)
         return row
+
+    def epochs(self, model: str) -> int:
+        """How many epochs a training of the comparison has: `--epochs`, or with `--work-of` those with the same arithmetic."""
+        if not self.asked.work_of:
+            return int(self.asked.epochs)
+
+        def work(name: str) -> float:
+            return image_flops(name, shape, widths_at(name, shape, self.asked.width), get_model(name).objective)
+
+        shape = self.images.shape
+        return max(1, round(self.asked.epochs * work(self.asked.work_of) / work(model)))
 
     def difference(self, ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> dict[str, float]:
         """The mean of ours - theirs over pairs of trainings with one seed, and two errors of this mean.
