@@ -36,10 +36,10 @@ class Parts:
         self._sums = metadata.get("blocks", "").split()
         self._train, test = (head[key]["shape"][0] for key in ("train", "test"))
         begin, end = head["train"]["data_offsets"]
-        row = (end - begin) // max(1, self._train)
+        row_bytes = (end - begin) // max(1, self._train)
         if self._sums:
             rows = block_ranges(self._train, test, int(metadata["block_rows"]))
-            self._ranges = [(start + begin + first * row, (last - first) * row) for first, last in rows]
+            self._ranges = [(start + begin + first * row_bytes, (last - first) * row_bytes) for first, last in rows]
         else:  # an old file has no checksums, so it is fetched as one part, and `ImageSet.load` checks it
             rows, self._ranges = [(0, self._train + test)], [(start, size - start)]
         self._rows = rows  # (first row, end) of each part; `_ranges` are its offset and its number of bytes

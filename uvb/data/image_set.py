@@ -141,17 +141,17 @@ class ImageSet:
             UserError: the file is missing, damaged, or no image set, or it does not match its checksum.
         """
         tensors, header = map_tensors(Path(path))
-        sealed = "blocks" in header and Path(path).stat().st_size > VERIFIED_BYTES
+        trusted = "blocks" in header and Path(path).stat().st_size > VERIFIED_BYTES
         try:
             images = ImageSet(
                 **tensors, name=name or header["name"], levels=int(header["levels"]),
                 classes=tuple(json.loads(header.get("classes", "[]"))), report=report,
-                brightest=int(header["brightest"]) if sealed else None,
+                brightest=int(header["brightest"]) if trusted else None,
             )  # fmt: skip
             checksum = header["checksum"]
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path}: not an image set, or damaged ({error!r}); write it again") from error
-        if sealed:
+        if trusted:
             images.__dict__["checksum"] = checksum  # fill the cached property, because computing it would read all pixels
         elif images.checksum != checksum:
             raise UserError(f"{path}: damaged, its contents do not match its checksum; write it again")

@@ -24,7 +24,10 @@ class Rows(Protocol):
     def __getitem__(self, index: Tensor) -> Tensor: ...
 
     def begin(self, order: Tensor, size: int, step: int, mine: slice) -> None:
-        """Announce the next batches: batch k = step, step + 1, ... has the rows ``order[k * size : (k + 1) * size][mine]``."""
+        """Announce the next batches: for k = step, step + 1, ..., the rows ``order[k * size : (k + 1) * size][mine]``.
+
+        `mine` is the part of a batch that this worker computes.
+        """
 
 
 def rows_on(pixels: Tensor, device: torch.device) -> Rows:
@@ -38,7 +41,7 @@ def rows_on(pixels: Tensor, device: torch.device) -> Rows:
 
 
 def resident(pixels: Tensor, device: torch.device | str) -> Tensor:
-    """Move the images to `device` if they fit there. Otherwise return them, and the caller moves block after block."""
+    """Move the images to `device` if they fit there. Otherwise return them, for the caller to move block by block."""
     device = torch.device(device)
     return pixels.to(device) if device.type == "cpu" or fits(pixels, device) else pixels
 

@@ -20,7 +20,7 @@ from uvb.errors import UserError
 from uvb.regular import regular
 
 MAX_WHOLE = 1 << 30  # an array that cannot be read in blocks may have at most this many bytes
-BOMB_BYTES, BOMB_RATIO = 1 << 28, 200  # an array of more bytes is refused if the file compresses it more than 200 times
+BOMB_BYTES, BOMB_RATIO = 1 << 28, 200  # an array above this size is refused if its compression ratio is above 200
 BLOCK_BYTES = 1 << 24  # an array is read in blocks of about this many bytes
 _DAMAGE = (
     OSError, EOFError, ValueError, TypeError, AttributeError, KeyError, SyntaxError, zipfile.BadZipFile, zlib.error,
@@ -160,7 +160,7 @@ def _roles(names: dict[str, Header]) -> tuple[dict[str, str], dict[str, str]]:
         words = name.lower().split("_")
         split = next((found for word in words if (found := split_of(word))), "all")
         kinds = {word for word in words if not split_of(word)}
-        if kinds == {"images"} or (kinds <= {"x", "images", "image"} and split != "all"):
+        if kinds == {"images"} or (kinds <= {"x", "images", "image"} and split != "all"):  # e.g. images, train, x_train
             images.setdefault(split, name)
         elif kinds <= {"y", "labels", "label"}:
             labels.setdefault(split, name)
@@ -213,18 +213,18 @@ def _read_blocks(path: Path, name: str, header: Header, first_only: bool) -> Ite
         array = _whole(path, name, header)
         yield array[:1] if first_only else array
         return
-    row = header.nbytes // header.shape[0]
-    step = 1 if first_only else max(1, BLOCK_BYTES // row)
+    row_bytes = header.nbytes // header.shape[0]
+    step = 1 if first_only else max(1, BLOCK_BYTES // row_bytes)
     with _naming_damage(path), _opened(path, name) as file:
         file.read(header.start)
         for start in range(0, 1 if first_only else header.shape[0], step):
             rows = min(step, header.shape[0] - start)
-            content = file.read(rows * row)
-            if len(content) < rows * row:
+            content = file.read(rows * row_bytes)
+            if len(content) < rows * row_bytes:
                 raise EOFError("the file ends too early")
             yield np.frombuffer(content, header.dtype).reshape(rows, *header.shape[1:])
         if not first_only:
-            file.read(1)  # as in `_whole`
+            file.read(1)  # reading at the end makes `zipfile` compare the checksum
 
 
 @contextmanager

@@ -69,7 +69,7 @@ def choose(source: Source, wanted: Wanted, where: str) -> Choice:
         for split in source.splits:
             by_name.setdefault(split_of(split.name) or split.name, []).append(split)
         train, validation, test = (by_name.get(name, []) for name in ("train", "validation", "test"))
-        chosen = Choice(train + (validation if test and train else []), test or validation)
+        chosen = Choice(train + validation, test) if train and test else Choice(train, test or validation)
         if chosen.test and not chosen.train:
             raise UserError(
                 f"{where}: it has a test set ({chosen.test[0].origin}), but no training set; add training images, or name "

@@ -56,8 +56,8 @@ class Target(NamedTuple):
     Attributes:
         where: how error messages name the first picture.
         shape: (C, H, W).
-        settled: whether C is final. It is not if the first picture looks grey in RGB mode, as WebP stores it: C = 3 is then a
-            guess, which a later picture in grey mode changes to 1.
+        settled: False if C = 3 is a guess, because the first picture is in RGB mode but looks grey. It may be a grey WebP: WebP
+            has no grey mode. Then a later picture in grey mode changes C to 1. A picture in colour always changes C to 3.
     """
 
     where: str

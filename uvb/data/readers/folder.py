@@ -86,6 +86,7 @@ def _wrapper(pictures: list[str]) -> str:
     """The path of the outer folders that hold nothing but one folder, e.g. ``faces/images/`` around the classes."""
     folders = [folder.split("/") if folder else [] for folder in {name.rpartition("/")[0] for name in pictures}]
     depth = 0
+    # At this depth all pictures lie in the same folder, and each lies in a further folder inside it.
     while all(len(parts) > depth + 1 for parts in folders) and len({parts[depth] for parts in folders}) == 1:
         if split_of(folders[0][depth]):
             break

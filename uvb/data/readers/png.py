@@ -32,7 +32,7 @@ def decode_plain_png(content: bytes, size: tuple[int, int]) -> NDArray[np.uint8]
         decoder = Image.core.zip_decoder(mode, mode, False)
         decoder.setimage(pixels, (0, 0, width, height))
         consumed, error = decoder.decode(packed)
-        if consumed >= 0 or error:  # a finished decoder gives -1; the picture is incomplete or damaged
+        if consumed >= 0 or error:  # a complete and undamaged picture gives -1 and no error
             return None
         encoder = Image.core.raw_encoder(mode, mode, 0, 1)  # copies the pixels out of Pillow's picture
         encoder.setimage(pixels, (0, 0, width, height))

@@ -71,7 +71,7 @@ class EncodedPiece(Piece):
             for place in range(len(block)):
                 row, content = next(contents)
                 image = self._decoded(content, row, decoding, target)
-                widened += len(image) < len(block[0])
+                widened += len(image) < target.shape[0]
                 block[place] = image  # numpy repeats a single grey channel
             yield block, widened
 

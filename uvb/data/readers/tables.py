@@ -53,15 +53,15 @@ class ParquetPiece(EncodedPiece):
         return f"{self.file}, row {self.first_row + row}"
 
     def contents(self) -> Iterator[bytes | Path]:
-        row, end = 0, self.start + self.count
+        begin, end = 0, self.start + self.count  # rows of the group: the first of the batch, and the end of this piece
         with _naming_damage(self.file), pq.ParquetFile(self.file, pre_buffer=False, buffer_size=1 << 20) as parquet:
             batches = parquet.iter_batches(BLOCK, row_groups=[self.group], columns=[self.column], use_threads=False)
             for batch in batches:
-                first = max(row, self.start)
-                part = batch.column(0)[first - row : end - row]
+                first = max(begin, self.start)
+                part = batch.column(0)[first - begin : end - begin]
                 yield from _encoded(part, self, first - self.start)
-                row += len(batch)
-                if row >= end:
+                begin += len(batch)
+                if begin >= end:
                     return
 
 
@@ -179,7 +179,8 @@ def _columns(schema: pa.Schema, columns: Columns, where: str) -> tuple[str, str 
         )
     kind = schema.field(image).type
     encoded = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-    if not encoded and not (pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0):
+    in_structs = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
+    if not (encoded or in_structs):
         raise UserError(f"{where}: images are {kind}; pictures in a column of type binary or struct<bytes, path> are needed")
     return image, columns.label or next((name for name in LABEL_COLUMNS if name in names), None)
 
@@ -280,10 +281,12 @@ def _encoded(column: pa.Array, piece: EncodedPiece, at: int) -> Iterator[bytes |
         if content is not None:
             yield content
             continue
-        path = (column[row].as_py() or {}).get("path") if structs and isinstance(piece, DatasetPiece) else None
+        path = None
+        if structs and isinstance(piece, DatasetPiece):  # `datasets` may keep a picture as a file in its cache
+            path = (column[row].as_py() or {}).get("path")
         if not path:
             raise UserError(f"{piece.where(at + row)} has no image bytes; each image must be stored in the file itself")
-        yield Path(path)  # `datasets` may keep a picture as a file in its cache
+        yield Path(path)
 
 
 def _naming_damage(file: str) -> Any:
