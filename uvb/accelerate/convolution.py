@@ -44,7 +44,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     device = x.device.type
     if torch.compiler.is_compiling():  # dynamo loses the gradients of a `Function` inside torch.func
         return torch.conv2d(x, weight, bias)
-    frozen = not weight.requires_grad  # read it before the casts, since inside torch.func a cast weight never requires it
+    frozen = not weight.requires_grad  # read before the casts: inside torch.func a cast weight never requires a gradient
     autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)  # "meta" has no autocast
     if autocast and x.dtype is not torch.float64:
         x, weight, bias = (t.to(torch.get_autocast_dtype(device)) for t in (x, weight, bias))
@@ -54,7 +54,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return product(x, weight, bias)
     kernels = Products if products.applies(x, weight.shape[-1]) else Direct
     if frozen:  # the weight needs no gradient, so the hand-written derivative is not needed
-        return torch.conv2d(x, weight, bias) if kernels is Direct else kernels.forward(x, weight, bias)
+        return kernels.forward(x, weight, bias)
     y: Tensor = _Convolution.apply(x, weight, bias, kernels)
     return y
 

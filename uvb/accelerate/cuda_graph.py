@@ -12,7 +12,7 @@ from uvb.accelerate.gradients import distance
 from uvb.compat import end_failed_capture
 
 WARM_UP = 3  # calls before the capture; they compile and choose the kernels
-LARGEST_DISTANCE = 1e-2  # of a replay from an ordinary call, relative to the call's norm; kernels may add in another order
+LARGEST_DISTANCE = 1e-2  # largest relative distance of a replay from an ordinary call; kernels may add in another order
 
 Outputs = tuple[Tensor | None, ...]
 

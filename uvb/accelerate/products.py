@@ -1,7 +1,7 @@
 """Compute convolutions with few output pixels as matrix products, on a CPU.
 
-oneDNN's kernels are made for large images. In the last layers of a network for 8×8 images they take up to 40 times the time of
-the product of the image's patches with the kernel (`benchmarks/cpu/small_images.py`).
+oneDNN's kernels are made for large images. In the last layers of a network for 8×8 images they can be 40 times slower than a
+product of the image's patches with the kernel (`benchmarks/cpu/small_images.py`).
 """
 
 from collections.abc import Iterator

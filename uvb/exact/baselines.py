@@ -1,4 +1,4 @@
-"""Losses of estimators without training by gradients: the mean training image, the noisy image, and the best affine map."""
+"""Losses of three simple estimators: the mean training image, the noisy image, and the best affine map."""
 
 import math
 
@@ -42,7 +42,8 @@ def linear_loss(train: Tensor, x: Tensor, sigma: float, levels: int) -> float:
     """
     mean, variances, axes = principal_axes(train, levels)
     lost = sigma**2 / (variances + sigma**2)  # 1 - A on each axis
-    bias = sum(((part.double().flatten(1) / levels - mean) @ axes * lost).square().sum() for part in x.split(BLOCK)) / len(x)
+    centred = (part.double().flatten(1) / levels - mean for part in x.split(BLOCK))  # each (b, d)
+    bias = sum((rows @ axes * lost).square().sum() for rows in centred) / len(x)
     return float(bias + sigma**2 * (1 - lost).square().sum())
 
 
