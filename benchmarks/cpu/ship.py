@@ -64,19 +64,19 @@ def card(result: dict[str, Any], shipped: dict[str, Any], asked: argparse.Namesp
     table = "\n".join(f"| {name} | {text} |" for name, text in rows.items())
     return f"""# {asked.title}
 
-One training (seed {spec["seed"]}), so no interval over trainings.
+This is one training (seed {spec["seed"]}), so there is no interval over trainings.
 
 | | |
 |---|---|
 {table}
 
-Losses are squared errors, summed over pixels; ± is the standard error over images. Trained by
+Losses are squared errors, summed over pixels; ± is the standard error over images. The model was trained by this command:
 
 ```
 {asked.command}
 ```
 
-and rounded by `python -m benchmarks.cpu.ship`. `uvb.load(FOLDER)` loads it.
+`python -m benchmarks.cpu.ship` rounded the weights. `uvb.load(FOLDER)` loads the model.
 """
 
 
