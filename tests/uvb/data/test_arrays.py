@@ -25,7 +25,7 @@ def test_npz_takes_uint8_as_it_is(tmp_path: Path) -> None:
 
 
 def test_number_labels_leaves_no_gaps(tmp_path: Path) -> None:
-    """Labels that began at 1 would leave class 0 empty, and large ids would make a huge transition matrix."""
+    """No class is empty: the labels -2, 3, 7 and 1,000,000 become 0 to 3."""
     named = {"x_train": pixels(4, 4, 4), "x_test": pixels(2, 4, 4), "y_train": [-2, 1_000_000, 7, 7], "y_test": [7, 3]}
     np.savez(tmp_path / "a.npz", **named)
     images = load_dataset(str(tmp_path / "a.npz"))

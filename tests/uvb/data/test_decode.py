@@ -108,7 +108,7 @@ def test_decode_refuses_several_frames() -> None:
     refused("x has 3 frames, but a picture must have one; save one frame", file.getvalue())
 
 
-# A TIFF of 16 bits, but its tag 258 (one 16-bit number) says 12. Read as 16 bits, its white would be a sixteenth of white.
+# This TIFF stores 16 bits a pixel, but its tag 258 says 12 (type 3: a 16-bit number). White in 12 bits is 1/16 in 16 bits.
 TWELVE_BITS = encoded(GREY.astype(np.uint16), "TIFF").replace(
     struct.pack("<HHII", 258, 3, 1, 16), struct.pack("<HHII", 258, 3, 1, 12)
 )

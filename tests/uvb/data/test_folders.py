@@ -206,9 +206,10 @@ def test_folder_says_how_many_pictures_of_other_formats_it_leaves_out(tmp_path: 
 @pytest.mark.parametrize("first", ["colour", "grey"])
 def test_folder_reads_grey_among_colours_as_colour(tmp_path: Path, first: str) -> None:
     colour, grey = pixels(6, 4, 4, 3), pixels(6, 4, 4)
+    colour_name, grey_name = ("a", "b") if first == "colour" else ("b", "a")
     for index in range(6):
-        put(tmp_path / f"{index}{'a' if first == 'colour' else 'b'}.png", png(colour[index]))
-        put(tmp_path / f"{index}{'b' if first == 'colour' else 'a'}.png", png(grey[index]))
+        put(tmp_path / f"{index}{colour_name}.png", png(colour[index]))
+        put(tmp_path / f"{index}{grey_name}.png", png(grey[index]))
     images = load_dataset(str(tmp_path))
     assert images.shape == (3, 4, 4)
     assert warned(images, "6 of 12 images are grey and the others are in colour")
