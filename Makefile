@@ -1,4 +1,4 @@
-# You may begin with any target. The first one makes .venv and installs the project into it.
+# You may begin with any target. The first target that you run makes .venv and installs the project into it.
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 VENV   ?= .venv

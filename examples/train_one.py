@@ -2,7 +2,8 @@
 
     python examples/train_one.py --model uvb --sigma 0.5 --epochs 2 --out outputs/one
 
-You may stop the script. The same command continues from the last checkpoint. The folder is a study for `pipelines/report.py`.
+You may stop the script. The same command continues from the last checkpoint. The folder is a study, so that
+`pipelines/report.py` can draw its report.
 """
 
 import argparse
