@@ -16,7 +16,10 @@ COPIES = "repository/"
 
 
 def target(page: str, link: str) -> str:
-    """The file that `link` on docs/`page` names, from the repository's root. "" if it is in docs/, a URL, or absolute."""
+    """The path, from the repository's root, of the file that `link` on docs/`page` names.
+
+    Return "" if the file is in docs/, or if `link` is a URL or absolute.
+    """
     if "://" in link or link.startswith(("mailto:", "/")):
         return ""
     path = os.path.normpath(os.path.join("docs", os.path.dirname(page), link))

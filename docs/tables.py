@@ -89,9 +89,9 @@ def losses(study: str, split: str) -> list[str]:
     rows = []
     for sigma in sorted(found.sigma.unique()):
         here = found[(found.sigma == sigma) & (found.split == split)].set_index("model")
-        (pair,), (known,) = (table[table.sigma == sigma].itertuples() for table in (paired, exact))
-        dataset = pair.dataset
-        of_paper = [paper.loss(dataset, model, sigma, split) for model in ("uvb", "deen")]
+        (pair,) = paired[paired.sigma == sigma].itertuples()
+        (known,) = exact[exact.sigma == sigma].itertuples()
+        of_paper = [paper.loss(pair.dataset, model, sigma, split) for model in ("uvb", "deen")]
         gap = "" if None in of_paper else f"{of_paper[0] - of_paper[1]:+.2f}".replace("-", "−")
         bound = (known.nonparametric, known.nonparametric_stderr) if split == "test" else (known.floor, known.floor_stderr)
         cells = [number(here.loss[model], here.stderr[model]) for model in ("uvb", "deen")]
@@ -110,7 +110,8 @@ def seeds(study: str) -> list[str]:
         over_trainings = differences.std() / math.sqrt(n)
         error = math.hypot(over_trainings, group.stderr.mean())
         half = student.ppf(0.975, n - 1) * error
-        each, ends = (", ".join(number(d, sign=True) for d in some) for some in (differences, (mean - half, mean + half)))
+        each = ", ".join(number(difference, sign=True) for difference in differences)
+        ends = ", ".join(number(end, sign=True) for end in (mean - half, mean + half))
         deviations = [number(differences.std()), number(group.stderr.mean())]
         rows.append([f"{sigma:g}", each, number(mean, sign=True), f"[{ends}]", *deviations])
     head = [
@@ -143,7 +144,7 @@ def sigma_one() -> list[str]:
     for folder in sorted(STUDIES.glob("mnist-*")):
         found = energies(folder)
         inside = read(folder, "internals")
-        found = found[(found.sigma == 1.0) & (found.parameters > 2e7)]
+        found = found[(found.sigma == 1.0) & (found.parameters > 2e7)]  # the paper's networks have 26 million
         for (epochs, batch, model, seed), group in found.groupby(["epochs", "batch_size", "model", "seed"]):
             test, train = (group[group.split == split].iloc[0] for split in ("test", "train"))
             kl = inside[(inside.spec_id == test.spec_id) & (inside.quantity == "kl_noisy")].value
@@ -157,7 +158,7 @@ def sigma_one() -> list[str]:
         epochs, batch = recipe["epochs"], str(recipe["batch_size"])
         rows.append(("uvb", epochs, ["UVB", c["test"], c["train"], c["kl"], str(epochs), batch, "0", at]))
     order = {"uvb": 0, "deen": 1, "vae": 2}
-    rows.sort(key=lambda row: (order.get(row[0], 9), row[1], row[2][-1], row[2][1]))
+    rows.sort(key=lambda row: (order.get(row[0], 9), row[1], row[2][-1], row[2][1]))  # model, epochs, study, test loss
     return markdown(["model", "test", "train", "KL, nats", "epochs", "batch", "seed", "study"], [row[2] for row in rows])
 
 
