@@ -39,7 +39,7 @@ class Settings:
     plan: Plan
     seed: int = 0
     scale: float = 1.0
-    data_dir: str = "data"  # of named data sets, which some experiments read beside the study's own
+    data_dir: str = "data"  # the folder of named data sets; some experiments read such sets besides the study's own
 
     def key(self, task: str) -> str:
         """Hash the settings that change the numbers of this task. The number of threads changes none."""
@@ -95,14 +95,12 @@ def model_class(spec: RunSpec) -> type[Estimator]:
 
 def unfinished(tasks: Sequence[Task], store: Store, settings: Settings) -> list[Task]:
     """The tasks without a valid result. A result is valid for the settings and weights with which it was measured."""
-    now = {spec: trained(store, spec) for spec in {task.spec for task in tasks}}
+    trained_at = {spec: trained(store, spec) for spec in {task.spec for task in tasks}}
 
     def valid(task: Task) -> bool:
-        result = store.find_json(f"{task.folder}/result.json")
-        of_these_weights = (
-            task.name == "reference" or result.get("trained", now[task.spec]) == now[task.spec]
-        )  # old ones lack it
-        return result.get("settings") == settings.key(task.name) and of_these_weights
+        result, weights = store.find_json(f"{task.folder}/result.json"), trained_at[task.spec]
+        same_weights = task.name == "reference" or result.get("trained", weights) == weights  # old results lack `trained`
+        return result.get("settings") == settings.key(task.name) and same_weights
 
     return [task for task in tasks if not valid(task)]
 

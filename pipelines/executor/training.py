@@ -150,7 +150,7 @@ class Training:
                 raise
             line = f"its checkpoints cannot be read ({error}); make them readable, or remove {where}"
             return self._failed(line)["outcome"]
-        if before.get("start") != start:
+        if before.get("start") != start:  # the last start was from another checkpoint, so count anew
             stuck = 0
         starts, began = before.get("starts", 0) + 1, before.get("began", time.time())
         self.history = {"starts": starts, "start": start, "stuck": stuck, "began": began}
@@ -159,8 +159,8 @@ class Training:
             self.notes.append(f"{self.spec.label}: continues from {place} (start {starts})")
         if stuck >= STUCK_LIMIT:
             return self._failed(f"its workers died {stuck} times at the same place ({start}); see Ray's logs")["outcome"]
-        before = {"epoch": before.get("epoch", 0), "loss": before.get("loss"), "images_per_s": None}
-        self._try(lambda: self._write_progress(before))
+        now = {"epoch": before.get("epoch", 0), "loss": before.get("loss"), "images_per_s": None}
+        self._try(lambda: self._write_progress(now))
         return start
 
     def _newest_state(self) -> str | None:
@@ -216,8 +216,9 @@ class Training:
     def _save(self, state: TrainState) -> None:
         with self.store.folder(f"state/{state.global_step:09d}") as folder:
             state.save(folder, self.plan)
-        whole = [name for name in self.store.list("state") if int(name) <= state.global_step]  # later steps are damaged
-        for name in whole[:-KEPT_STATES]:
+        # A checkpoint of a later step is damaged: otherwise this training would have begun from it.
+        past = [name for name in self.store.list("state") if int(name) <= state.global_step]
+        for name in past[:-KEPT_STATES]:
             self.store.remove(f"state/{name}")
 
     def _finish(self, state: TrainState) -> None:
@@ -275,8 +276,9 @@ class Training:
 def curves(state: TrainState) -> dict[str, Any]:
     """The content of curves.json: one row per epoch, counted from 1."""
     rows = [dataclasses.asdict(row) for row in state.curves]
-    rates = [row.pop("images_per_second") for row in rows]
-    return {"rows": [{**row, "epoch": row["epoch"] + 1, "images_per_s": rate} for row, rate in zip(rows, rates, strict=True)]}
+    for row in rows:
+        row.update(epoch=row["epoch"] + 1, images_per_s=row.pop("images_per_second"))
+    return {"rows": rows}
 
 
 def machine() -> dict[str, Any]:
