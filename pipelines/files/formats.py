@@ -6,8 +6,6 @@ killed processes may have left them out.
 # ruff: noqa: UP013  # keep small types in one line
 
 import math
-from functools import reduce
-from operator import getitem
 from pathlib import Path
 from typing import Any, Literal, Required, TypedDict
 
@@ -74,9 +72,9 @@ class SpecJson(TypedDict):
 class ProgressJson(TypedDict, total=False):
     """progress.json: how much of a training is done, and how often it was started."""
 
-    starts: int  # how often
-    start: str | None  # from which checkpoint the last start went on, or "fresh"
-    stuck: int  # how often the workers died there
+    starts: int  # how often the training was begun
+    start: str | None  # the checkpoint of the last start, or "fresh"
+    stuck: int  # how often the workers died after a start from this checkpoint
     began: float  # time of the first start
     epoch: float
     loss: float | None
@@ -165,7 +163,10 @@ def read_object(path: Path, kind: Any = dict[str, Any]) -> dict[str, Any]:
     try:
         blob = parsed(regular(path).read_bytes(), str(path))
         for *parents, last in decoded(blob, _Undefined, what).get("undefined", ()):
-            reduce(getitem, parents, blob)[last] = math.nan
+            place = blob
+            for key in parents:
+                place = place[key]
+            place[last] = math.nan
         decoded(blob, kind, what)
         return dict(blob)
     except FileNotFoundError:

@@ -59,7 +59,8 @@ def study_lock(store: Store, study: str, say: Callable[[str], None] = lambda lin
                 yield check
     finally:
         if descriptor is not None:
-            os.close(descriptor)  # frees the lock; lock.json stays, or one driver could lock the old file and one a new file
+            # This frees the lock. Do not delete lock.json: one driver could then lock the old file, and another a new one.
+            os.close(descriptor)
 
 
 def _lock_file(store: Store) -> int:
@@ -94,7 +95,8 @@ def _heartbeat_lock(store: Store, study: str, me: dict[str, Any], say: Callable[
         while not stop.wait(BEAT_SECONDS):
             count += 1
             try:
-                if _read(store).get("token", me["token"]) != me["token"]:
+                holder = _read(store)
+                if holder and holder["token"] != me["token"]:
                     lost.set()
                     return
                 store.write_json(LOCK, {**me, "beat": count})

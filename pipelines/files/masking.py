@@ -12,7 +12,7 @@ _PARAMETER = re.compile(rf"([?&](?!(?:{_HARMLESS})=)[^=&\s]+=)[^&\s\"']+")
 
 
 def masked(text: str) -> str:
-    """Put ``***`` for user names, passwords and the values of parameters in addresses in `text`, except harmless ones."""
+    """In addresses, replace user names, passwords and the values of parameters by ``***``. Keep harmless parameters."""
     if "://" not in text:  # no address
         return text
     return _PARAMETER.sub(r"\1***", _WITH_NAME.sub("://***@", _WITH_PASSWORD.sub("://***@", text)))

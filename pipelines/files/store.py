@@ -176,7 +176,7 @@ class Store:
 
     @contextmanager
     def folder(self, prefix: str) -> Iterator[Path]:
-        """Yield an empty local folder to fill. After the block this folder replaces `prefix`. If the block raises, delete it.
+        """Yield an empty local folder to fill. After the block this folder replaces `prefix`, unless the block raises.
 
         In a local store the new folder is on the same disk as `prefix`, so that large checkpoints are not copied.
         """
@@ -239,7 +239,10 @@ class Store:
             self.write_bytes(probe, b"x")
             self.remove(probe)
 
-        write() if self.local_path else asked(self.uri, write)()
+        if self.local_path:
+            write()
+        else:
+            asked(self.uri, write)()
 
     def sweep(self, prefix: str = "") -> int:
         """Delete files that killed processes left half written; return how many. Only the holder of the lock may call this."""

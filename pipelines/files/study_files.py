@@ -119,10 +119,10 @@ class StudyFiles:
 
     @cached_property
     def superseded(self) -> frozenset[str]:
-        """The spec_ids of models whose data set has the name, but not the checksum, of a data set of the last command."""
+        """The spec_ids of models of older data: the last command used other images under the same data set name."""
         data = {spec_id: model.spec.data for spec_id, model in self.models.items()}
         now = {each.name: each.checksum for spec_id, each in data.items() if spec_id in self.asked}
-        return frozenset(spec_id for spec_id, each in data.items() if now.get(each.name, each.checksum) != each.checksum)
+        return frozenset(spec_id for spec_id, each in data.items() if each.name in now and now[each.name] != each.checksum)
 
     @cached_property
     def timings(self) -> dict[str, Any]:
@@ -161,6 +161,7 @@ class StudyFiles:
 
     @cached_property
     def _results(self) -> dict[str, dict[str, Result]]:
+        """The results that `results` has read so far: task -> key -> result."""
         return {}
 
     def of_models(self, task: str) -> Iterator[tuple[Model, Result]]:
