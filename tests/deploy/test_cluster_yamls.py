@@ -91,7 +91,7 @@ def test_cluster_yaml_has_a_cpu_head_and_gpu_workers_on_demand(cloud: str) -> No
 @pytest.mark.parametrize("cloud", CLOUDS)
 def test_cluster_yaml_pins_what_the_head_installs(cloud: str) -> None:
     for command in config(cloud)["head_setup_commands"]:
-        packages = [word.strip('"') for word in command.split()[5:]]
+        packages = [word.strip('"') for word in command.split()[5:]]  # after `python -m pip install --quiet`
         assert packages
         assert all("==" in package for package in packages), command
 

@@ -14,7 +14,8 @@ import yaml
 from tests.deploy.deployment import DEPLOY
 from tests.support.builders import ROOT
 
-# A dict lists the allowed fields. ! marks required ones. A set lists the allowed values. A list has the type of its elements.
+# A dict lists the allowed fields: ! marks required ones, and * allows any name. A set lists the allowed values. A list has the
+# type of its elements.
 QUANTITIES = {"*": (str, int)}
 CONTAINER = {
     "name!": str, "image!": str, "command": [str], "args": [str], "env": [{"name!": str, "value": str, "valueFrom": dict}],
