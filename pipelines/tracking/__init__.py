@@ -1,1 +1,1 @@
-"""MLflow and other sinks, into which a study's files are projected. The files stay the truth."""
+"""MLflow and other trackers. They get copies of what a study's files contain."""

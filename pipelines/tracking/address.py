@@ -159,11 +159,11 @@ def asked_server(uri: str) -> Callable[[], None]:
             return
         except (Silent, OSError, HTTPException) as error:
             why = error.reason if isinstance(error, URLError) else error
-            if not isinstance(why, SSLError):  # MLflow knows the user's certificates
-                raise UserError(
-                    f"no MLflow answers at {masked(uri)} ({one_line(why) if isinstance(why, Exception) else why}); "
-                    "start it, or give another --tracking-uri"
-                ) from error
+            if isinstance(why, SSLError):  # MLflow knows the user's certificates
+                return
+            reason = one_line(why) if isinstance(why, Exception) else why
+            line = f"no MLflow answers at {masked(uri)} ({reason}); start it, or give another --tracking-uri"
+            raise UserError(line) from error
 
     return answer
 

@@ -21,7 +21,7 @@ class FolderError(UserError):
 
 
 class StudyFolder:
-    """A study's files. If a file is absent, a method raises FileNotFoundError, or returns None or [] where it says so.
+    """A study's files. If a file is absent, a method raises FileNotFoundError, unless its docstring says otherwise.
 
     Raises:
         FolderError: by every method, if the folder cannot be read or written.

@@ -188,7 +188,8 @@ def register_best(client: "MlflowClient", study: str, losses: "pd.DataFrame", ru
     groups = rows.assign(images=rows.get("checksum", "")).groupby(["dataset", "model", "images"])
     for (dataset, model, images), own in groups:
         name = re.sub("[/:]", "-", f"{study}-{dataset}-{model}" if several else f"{study}-{model}")  # MLflow refuses / and :
-        if images and {v.tags.get("checksum") for v in _versions(client, name)} - {images, "", None}:  # of other images
+        # Models of other images may have this name already.
+        if images and {v.tags.get("checksum") for v in _versions(client, name)} - {images, "", None}:
             name += f"-{images[:8]}"
         try:
             client.create_registered_model(name, description=f"{model} of the study {study}, the best at each noise level.")

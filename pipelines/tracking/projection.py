@@ -52,7 +52,9 @@ MODEL_FILES = ("spec.json", "plan.json", "curves.json", "progress.json", "done.j
 
 @dataclass
 class Notes:
-    """What is kept when a connection to MLflow is lost. A unit is a part of a pass (see `Projection._unit`).
+    """Failures and warnings so far. After a lost connection, the new `Projection` goes on with the same `Notes`.
+
+    A unit is a part of a pass (see `Projection._unit`).
 
     Attributes:
         failures: unit -> how many times in a row it failed.
@@ -128,11 +130,11 @@ class Projection:
             self._projected.pop(refused, None)
 
     def _unit(self, name: str, files: Stamps, work: Callable[[], None]) -> None:
-        """Call `work`, unless the unit `name` was already done from the same files. Warn the user once if MLflow refuses.
+        """Call `work`, unless the unit `name` was already done from the same files.
 
-        If the connection is lost, raise, so that a later pass tries again. Some errors may be temporary or final, such as an
-        internal error of MLflow, or a file that cannot be read. They raise twice. The third in a row counts as final if the
-        server answers another request. Then the unit is left out until its files change.
+        If MLflow refuses the unit, warn the user once, and leave the unit out until its files change. If the connection is
+        lost, raise, so that a later pass tries again. An unreadable file or an internal error of MLflow may be temporary or
+        final. The first two such errors in a row raise. The third counts as a refusal if the server answers another request.
         """
         if not files or self._projected.get(name) == files:
             return
@@ -221,6 +223,7 @@ class Projection:
         values = numbers({k: v for k, v in done.items() if k != "time"}) | self._values.get(spec_id, {})
         run.log(params, cleared | self._provenance() | run.now(params), points, final(values))
         last = rows[-1].get("time") if rows else None
+        asked = self._content.get("specs")  # the models that the last command trains; None: study.json is not read yet
         if done:
             run.set_status("FINISHED", done.get("time") or last)
         elif stopped := read.get("stopped.json"):  # a search stopped the training early
@@ -229,7 +232,7 @@ class Projection:
         elif failed := read.get("failed.json"):
             run.log(tags={"uvb.error": failed.get("error", "")})
             run.set_status("FAILED", failed.get("time"))
-        elif spec_id in self._content.get("specs", [spec_id]):
+        elif asked is None or spec_id in asked:
             run.set_status("RUNNING")
         elif run.status == "RUNNING":  # an earlier command began this training; no command trains it now
             run.set_status("KILLED", last)
@@ -304,9 +307,8 @@ class Projection:
         for key in [k for k in self.runs.by_key if k.startswith("sigma/")]:
             metrics = {metric for metric, _ in lines.get(key.removeprefix("sigma/"), ())}
             if metrics.isdisjoint(self.runs.by_key[key].latest):
-                self.runs.delete(
-                    key
-                )  # an old line: new models gave it a longer name, or new noise levels gave its metric another one
+                # an old line: new models gave it a longer name, or new noise levels gave its metric another one
+                self.runs.delete(key)
         for line, points in lines.items():
             shade = line_colour(line)
             tags = {"uvb.role": "sigma", "uvb.line": line} | ({"mlflow.runColor": shade} if shade else {})

@@ -107,7 +107,8 @@ class Tracker:
                 self._projection.try_again()
             stopped, done = status == "KILLED", False
             deadline = time.monotonic() + (0.0 if stopped else FINISH_SECONDS)
-            while not (stopped and self._projection is None):  # a stop does not wait for a server that is away
+            hopeless = stopped and self._projection is None  # a stop does not wait for a server that is away
+            while not hopeless:
                 done = self._reach(lambda projection: projection.finish(status, 0 if stopped else 1_000_000))
                 if not self._away or time.monotonic() >= deadline:
                     break
@@ -119,7 +120,7 @@ class Tracker:
 
     @property
     def view_paths(self) -> dict[str, str]:
-        """Paths in MLflow's UI, which follow its host and port; {} if MLflow was never reached.
+        """The paths of the study's views in MLflow's UI, without host and port; {} if MLflow was never reached.
 
         ``models`` shows the runs of the study's models with the important columns. ``sigma`` shows their losses over σ in one
         chart.

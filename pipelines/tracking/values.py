@@ -23,7 +23,7 @@ def curve_points(rows: Rows, began: float | None, objective: str = "denoise") ->
     Losses in nats are named ``epoch/test_loss_elbo_y`` and the like, since an MLflow chart has one unit.
 
     Args:
-        began: when the training began, in seconds. It is the time of rows that have none; None: now.
+        began: when the training began, in seconds. A row without a time gets this time; None: it gets the present time.
     """
     nats = {} if objective == "denoise" else {name: f"{name}_{objective}" for name in LOSSES}
     for row in rows:
@@ -103,8 +103,8 @@ def lines_over_sigma(losses: Rows) -> dict[str, dict[tuple[str, int], float]]:
 def first_page(losses: Rows, pairs: Rows) -> tuple[dict[str, float], str]:
     """The study's numbers for the parent run: metrics at the largest noise level, and a table of test losses in Markdown.
 
-    The metrics are ``test_loss/UVB`` and so on, and ``difference/UVB-DEEN`` with its interval: ``difference/UVB-DEEN_low`` and
-    ``difference/UVB-DEEN_high``.
+    The metrics are ``test_loss/UVB`` and so on, which are means over seeds, and ``difference/UVB-DEEN`` of seed 0. The ends of
+    its interval are ``difference/UVB-DEEN_low`` and ``difference/UVB-DEEN_high``.
     """
     judged_by = _judged_by(losses)
     rows = [r for r in losses if r["split"] == "test" and r["estimator"] == judged_by[r["spec_id"]]]
@@ -112,11 +112,11 @@ def first_page(losses: Rows, pairs: Rows) -> tuple[dict[str, float], str]:
         return {}, ""
     table = pd.DataFrame(rows).pivot_table(index=["dataset", "sigma"], columns="model", values="loss")
     table.columns = [_key(str(model).upper()) for model in table.columns]
-    top = table.groupby("dataset").tail(1).mean()
-    values = {f"test_loss/{model}": float(loss) for model, loss in top.items()}
+    at_largest = table.groupby("dataset").tail(1).mean()  # the rows are sorted by σ
+    values = {f"test_loss/{model}": float(loss) for model, loss in at_largest.items()}
     largest = max(r["sigma"] for r in rows)
     for pair in pairs:
-        if pair["split"] == "test" and pair["sigma"] == largest and not pair["seed"]:
+        if pair["split"] == "test" and pair["sigma"] == largest and pair["seed"] == 0:
             name = _key(f"difference/{pair['first'].upper()}-{pair['second'].upper()}")
             values |= {name: pair["difference"], f"{name}_low": pair["low"], f"{name}_high": pair["high"]}
     lines = [f"| data | σ | {' | '.join(table.columns)} |", "|---" * (2 + len(table.columns)) + "|"]

@@ -11,7 +11,7 @@ def view_paths(file: Mapping[str, Any]) -> dict[str, str]:
     """The views' paths (see `Tracker.view_paths`), made from `file`, the content of a study's mlflow.json."""
     if "experiment_id" not in file:
         return {}
-    models_key, sigma_key = shared_views(file["study_uid"])
+    models_key, sigma_key = shared_views(file["study_uid"]).keys()
     # without workflowType MLflow may open its pages for language models
     page = f"/#/experiments/{file['experiment_id']}/runs?workflowType=machine_learning&viewStateShareKey="
     return {"models": f"{page}{models_key}", "sigma": f"{page}{sigma_key}&compareRunsMode=CHART"}
