@@ -18,13 +18,8 @@ CONTROL_SERVICE = "/ray.rpc.NodeInfoGcsService/GetClusterId"
 ELSE = "something else listens at this port"
 
 
-def cluster_address(wanted: str) -> str | None:
-    """The address of the cluster to join; None: start Ray on this machine. Waits until the cluster has answered."""
-    return asked_cluster(wanted)()
-
-
 def asked_cluster(wanted: str) -> Callable[[], str | None]:
-    """Begin to ask whether the cluster to be joined answers. The function returned waits for its address.
+    """Begin to ask whether the cluster to join answers. Return a function that waits, and then returns the cluster's address.
 
     The address None means: start Ray on this machine.
 
@@ -35,30 +30,26 @@ def asked_cluster(wanted: str) -> Callable[[], str | None]:
         wanted: "local", an address, "auto" for a running cluster, or "" for a running cluster if there is one.
 
     Raises:
-        UserError: `wanted` cannot be the address of a cluster. The function returned raises it if no cluster answers there.
+        UserError: at once, if an address is malformed; by the returned function, if no cluster answers.
     """
-    if wanted == "local":
+    variable = os.environ.get("RAY_ADDRESS", "")
+    if wanted == "local" or (not wanted and variable == "local"):
         return lambda: None
     if wanted not in ("", "auto"):
         return _asked(wanted, "--address")
-    variable = os.environ.get("RAY_ADDRESS", "")
     if variable not in ("", "auto", "local"):
         return _asked(variable, "RAY_ADDRESS")
-    return lambda: _running(must="auto" in (wanted, variable), may=wanted == "auto" or variable != "local")
+    return lambda: _running(required="auto" in (wanted, variable))
 
 
-def _running(*, must: bool, may: bool) -> str | None:
-    """The address that `ray start` left on this machine. If there is none, raise UserError if `must`, otherwise return None.
-
-    Args:
-        may: whether to look for that address at all.
-    """
+def _running(*, required: bool) -> str | None:
+    """The address that `ray start` left on this machine. If there is none, return None, or raise UserError if `required`."""
     from pipelines.cluster import compat
 
-    found = compat.running_address() if may else None
+    found = compat.running_address()
     if found:
         return _asked(found, "the cluster of `ray start`,", FOUND_SECONDS)()
-    if must:
+    if required:
         raise UserError("address auto: no running Ray cluster was found; start one, or give --address local")
     return None
 

@@ -69,8 +69,8 @@ def kill_own_processes() -> None:
 def share(key: str, value: Any) -> None:
     """Put `value` into the memory of Ray's control server, where all processes of the cluster can read it.
 
-    Tune's `param_space` will not do: Tune writes it to files, and an address may hold a password. The object store will not do
-    either: a driver that owns an object there dies silently if Ray ends first.
+    Tune writes its `param_space` to files, and an address in `value` may hold a password. A driver that owns an object in Ray's
+    object store dies silently if Ray ends first.
     """
     _internal_kv_put(key, pickle.dumps(value), overwrite=True)
 
@@ -81,5 +81,5 @@ def shared(key: str) -> Any:
 
 
 def hand_to_controller(name: str) -> None:
-    """Put the environment variable `name` on Ray's list of those that Ray Train's controller inherits."""
+    """Add `name` to the environment variables that Ray Train's controller inherits from this process."""
     ENV_VARS_TO_PROPAGATE.add(name)

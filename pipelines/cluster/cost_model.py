@@ -81,9 +81,9 @@ L4 = Machine(
 
 @lru_cache(maxsize=1024)
 def forward_flops(model: str, shape: Shape, widths: Config) -> float:
-    """Count the operations that compute one image's energy, or its estimate if the model has no energy, on the meta device.
+    """Count the operations of one image's energy, on the meta device. If the model has no energy, count those of its estimate.
 
-    A model that reads the values of tensors, or that fails, cannot run there. Then assume two operations for each parameter.
+    If the model cannot run there, e.g. because it reads the values of tensors, assume two operations for each parameter.
     """
     net = skeleton(model, shape, widths)
     with FlopCounterMode(display=False) as counter:
@@ -178,7 +178,7 @@ def study_seconds(works: Sequence[Work], machine: Machine, devices: int, workers
 
 
 def best_workers(works: Sequence[Work], machine: Machine, devices: int) -> int:
-    """The number of workers for each model: the smallest power of two with a study at most 2 % longer than the shortest."""
+    """The workers for each model: the smallest power of two for which the study takes at most 2 % longer than the shortest."""
     most = min(devices, min(work.batch for work in works))
     seconds = {2**i: study_seconds(works, machine, devices, 2**i) for i in range(most.bit_length())}  # powers of two up to most
     return min(workers for workers, each in seconds.items() if each <= 1.02 * min(seconds.values()))
@@ -189,7 +189,7 @@ def best_workers(works: Sequence[Work], machine: Machine, devices: int) -> int:
 BATCH = 128  # the paper's batch size, and ours on GPUs
 EPOCHS = 40  # enough on a GPU to reach the paper's losses
 DEVICES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-SHARES = (1, 2, 8, 16, 32, 128)
+WORKERS = (2, 8, 16, 32, 128)  # of one training, in the tables of speed-ups
 CASES: dict[str, dict[str, bool]] = {
     "the paper's, MNIST": {},
     "images 100 times larger": {"larger_images": True},
@@ -252,10 +252,10 @@ def speedup_table(machine: Machine) -> str:
 
     def cells(work: Work) -> list[str]:
         one = step_seconds(work, machine)
-        speedups = [f"{one / step_seconds(work, machine, workers):.2f}" for workers in SHARES[1:]]
+        speedups = [f"{one / step_seconds(work, machine, workers):.2f}" for workers in WORKERS]
         return [f"{one * 1000:,.3g} ms", *speedups] if work.fits(machine) else ["does not fit"] + [""] * len(speedups)
 
-    return table(["", "a step on 1", *(f"speed-up on {p}" for p in SHARES[1:])], rows_of(cells))
+    return table(["", "a step on 1", *(f"speed-up on {p}" for p in WORKERS)], rows_of(cells))
 
 
 def study_table(machine: Machine) -> str:

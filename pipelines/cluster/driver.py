@@ -100,7 +100,8 @@ class EarlyDeaths(UserCallback):
         Raises:
             RuntimeError: `STUCK_LIMIT` workers have died. This ends the trainer.
         """
-        store, before, self.seen = Store(self.uri), self.seen, self._progress()
+        store, before = Store(self.uri), self.seen
+        self.seen = self._progress()
         if not self.unfinished or self.seen != before:
             return
         self.seen = before | {"stuck": before.get("stuck", 0) + 1}

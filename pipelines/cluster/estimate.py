@@ -52,14 +52,14 @@ def pace(spec: RunSpec, plan: Plan, images: ImageSet) -> Pace:
     data = dataclasses.replace(spec.data, train_images=min(STEPS * spec.recipe.batch_size, spec.data.train_images))
     few = dataclasses.replace(spec, data=data, recipe=dataclasses.replace(spec.recipe, epochs=2))
     steps = steps_per_epoch(few)
-    state, between = TrainState.fresh(few, plan), []
+    state, step_seconds = TrainState.fresh(few, plan), []
     started = time.monotonic()
     for progress in fit(few, plan, state, images, pulse_seconds=0.0):
         now = time.monotonic()
-        if progress.metrics is None:
-            between.append(now - started)
+        if progress.metrics is None:  # within an epoch
+            step_seconds.append(now - started)
         elif steps > 2:  # since `started`, the epoch's last step and the probe have run
-            step = median_high(between[1:])
+            step = median_high(step_seconds[1:])
             test = min(PROBE_IMAGES, len(images.test))
             return Pace(step, max(0.0, now - started - step) / (test + min(test, data.train_images)))
         started = time.monotonic()

@@ -64,7 +64,7 @@ class Layout:
 
     @property
     def threads(self) -> int:
-        """CPU threads of one worker: its CPUs as a whole number. It may have 0.99 CPUs, because trials take a small share."""
+        """CPU threads of one worker: its CPUs as a whole number. A worker may have 0.99 CPUs, because trials take a share."""
         return max(1, round(self.cpus_per_worker))
 
     @property
@@ -90,7 +90,7 @@ def choose_layout(options: ClusterOptions, has: Capacity, specs: Sequence[RunSpe
 
     On CPUs, the default is one worker for each model, and as many models at a time as there are CPUs. In measurements this was
     faster than several workers for each model (docs/scaling.md). On GPUs, the default is one worker for each model, unless
-    there are more GPUs than models. Then it is the number with the shortest study, by the cost model of docs/scaling.md.
+    there are more GPUs than models. Then the cost model of docs/scaling.md says how many workers make the study shortest.
 
     Raises:
         UserError: the options ask for more than `has`.

@@ -136,7 +136,7 @@ def require_alive() -> None:
 
 
 def _silent(address: str, socket_name: str) -> list[str]:
-    """Find the vital process of a joined cluster that accepts no connection. Check at most every `ASK_SECONDS`."""
+    """The kind of the vital process that accepts no connection, in a joined cluster. Check at most every `ASK_SECONDS`."""
     global _asked
     if time.monotonic() - _asked < ASK_SECONDS:
         return []

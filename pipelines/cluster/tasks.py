@@ -13,7 +13,7 @@ RETRIES = 3
 
 
 def run_tasks(
-    tasks: Sequence[Task], store: Store, settings: Settings, layout: Layout, check: Callable[[], None] = lambda: None
+    tasks: Sequence[Task], store: Store, settings: Settings, layout: Layout, check: Callable[[], None]
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """Run `tasks` as Ray tasks. About once a second, yield how many have ended, and the errors so far (folder -> error).
 

@@ -14,7 +14,7 @@ import pytest
 
 from pipelines import asking
 from pipelines.cluster import compat, ray_runtime
-from pipelines.cluster.address import CONTROL_SERVICE, cluster_address
+from pipelines.cluster.address import CONTROL_SERVICE, asked_cluster
 from pipelines.cluster.ray_runtime import private_folder, private_token, require_alive, start_ray
 from pipelines.errors import CommandFailed
 from uvb.errors import UserError
@@ -74,7 +74,7 @@ def port():
 )
 def test_cluster_address_refuses_in_one_line(wanted: str, said: str) -> None:
     with pytest.raises(UserError, match=said) as caught:
-        cluster_address(wanted)
+        asked_cluster(wanted)()
     assert "\n" not in str(caught.value)
     assert "secret" not in str(caught.value)
 
@@ -82,27 +82,27 @@ def test_cluster_address_refuses_in_one_line(wanted: str, said: str) -> None:
 def test_cluster_address_blames_a_stale_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
     with pytest.raises(UserError, match="unset RAY_ADDRESS, or --address local"):
-        cluster_address("")
-    assert cluster_address("local") is None
+        asked_cluster("")()
+    assert asked_cluster("local")() is None
 
 
 def test_cluster_address_heeds_auto_and_local_in_the_variable(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     with pytest.raises(UserError, match="no running Ray cluster was found"):
-        cluster_address("")
+        asked_cluster("")()
     monkeypatch.setattr(compat, "running_address", lambda: f"127.0.0.1:{port}")
-    assert cluster_address("") == f"127.0.0.1:{port}"
+    assert asked_cluster("")() == f"127.0.0.1:{port}"
     monkeypatch.setenv("RAY_ADDRESS", "local")
-    assert cluster_address("") is None
-    assert cluster_address("auto") == f"127.0.0.1:{port}"
+    assert asked_cluster("")() is None
+    assert asked_cluster("auto")() == f"127.0.0.1:{port}"
 
 
 def test_cluster_address_accepts_an_address_that_answers(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     address = f"127.0.0.1:{port}"
-    assert cluster_address(address) == address
-    assert cluster_address("") is None
+    assert asked_cluster(address)() == address
+    assert asked_cluster("")() is None
     monkeypatch.setattr(compat, "running_address", lambda: address)
-    assert cluster_address("") == cluster_address("auto") == address
+    assert asked_cluster("")() == asked_cluster("auto")() == address
 
 
 def test_cluster_address_refuses_a_port_that_is_not_rays(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,9 +111,9 @@ def test_cluster_address_refuses_a_port_that_is_not_rays(monkeypatch: pytest.Mon
     with socket.create_server(("127.0.0.1", 0)) as silent:
         number = silent.getsockname()[1]
         with pytest.raises(UserError, match=rf"no Ray cluster answers at 127\.0\.0\.1:{number} \(something else listens"):
-            cluster_address(f"127.0.0.1:{number}")
+            asked_cluster(f"127.0.0.1:{number}")()
     with served() as number, pytest.raises(UserError, match="something else listens at this port"):  # gRPC, but not Ray's
-        cluster_address(f"127.0.0.1:{number}")
+        asked_cluster(f"127.0.0.1:{number}")()
 
 
 def test_start_ray_refuses_a_folder_too_long_for_sockets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
