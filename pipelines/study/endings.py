@@ -44,8 +44,9 @@ def translated(store: Store) -> Iterator[None]:
 def heed_signals() -> None:
     """Let Ctrl-C, `kill` and a closed terminal raise KeyboardInterrupt, which ends the study cleanly.
 
-    This replaces Ray's own handlers. A background command of a shell, which starts with SIGINT ignored, heeds it, too. Under
-    `nohup` a study still outlives its terminal. In any thread but the main one, do nothing.
+    This replaces Ray's own handlers. A shell starts a background command with SIGINT ignored. After this call such a command
+    heeds SIGINT, too. Under `nohup` a study still outlives its terminal. Only the main thread can set handlers. In another
+    thread, do nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         return
@@ -57,7 +58,7 @@ def heed_signals() -> None:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Ignore signals in a block. A study uses it to end Ray and MLflow's runs, which a second Ctrl-C would leave running."""
+    """Ignore signals in a block. In it, a study ends MLflow's runs and Ray. A second Ctrl-C would leave them running."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -73,7 +73,7 @@ def varied(specs: Sequence[RunSpec]) -> dict[str, dict[str, Any]]:
     left_out = {"sigma", "model", "objective", "recipe.name", "data.checksum", "data.name"}
     chosen = [name for name in names if name not in left_out and not name.startswith("widths.")]
     short = {name: name.rpartition(".")[2] for name in chosen}
-    short |= {name: name.replace(".", "_") for name, last in short.items() if last in GIVEN}  # such as recipe_epochs
+    short |= {name: name.replace(".", "_") for name, last in short.items() if last in GIVEN}  # recipe_epochs: GIVEN has epochs
     return {spec_id: {short[name]: values.get(name) for name in chosen} for spec_id, values in flat.items()}
 
 

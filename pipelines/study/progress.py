@@ -34,7 +34,7 @@ class TrainingProgress:
     Args:
         tasks: how many measurements follow.
         seconds: how long the measurements take; 0 if only their operations are known.
-        operations: how many operations the measurements take, at the pace of the trainings; 0 if their seconds are known.
+        operations: how many operations the measurements take, if they run at the trainings' pace; 0 if their seconds are known.
     """
 
     def __init__(
@@ -60,8 +60,9 @@ class TrainingProgress:
                 continue
             folder = f"models/{spec.spec_id}"
             now = self.store.find_json(f"{folder}/progress.json", ProgressJson)
-            before = self.starts.get(spec.spec_id)  # a worker of a killed session may still write
-            if now and now != self.now[spec.spec_id] and (before is None or now.get("starts") != before):
+            before = self.starts.get(spec.spec_id)
+            ours = before is None or now.get("starts") != before  # a worker of a killed session may still write
+            if now and ours and now != self.now[spec.spec_id]:
                 self.now[spec.spec_id] = now
                 start = now.get("start")
                 steps = 0 if start in (None, "fresh") else int(start)
@@ -93,7 +94,7 @@ class TrainingProgress:
         now = self.now[spec.spec_id]
         if spec.spec_id in self.outcome:
             return 1.0
-        if spec.spec_id in self.since and not now.get("images_per_s"):
+        if spec.spec_id in self.since and not now.get("images_per_s"):  # started again; `epoch` is still from before
             return self.since[spec.spec_id]
         return min(1.0, now.get("epoch", 0) / spec.recipe.epochs)
 

@@ -19,7 +19,7 @@ class Search:
     """
 
     scheduler: Callable[[], Any]
-    report_epochs: int = 1
+    report_epochs: int
 
 
 def asha_search(epochs: int) -> Search:

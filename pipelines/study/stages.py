@@ -85,7 +85,7 @@ def plan(
         resolve: `resolve_plan`, or a function that runs it where the workers will run.
 
     Raises:
-        UserError: a stored plan cannot be honoured.
+        UserError: a stored plan cannot be followed.
     """
     store, say = study.store, study.screen.say
     ended = [s for s in study.specs if outcome(store, s.spec_id)]  # done, or stopped in this search
@@ -101,13 +101,14 @@ def plan(
     for stored in plans.values():
         require_usable(stored, layout, has)
     new = [spec for spec in open_specs if spec not in plans]
-    fresh = new_plan(options, layout, new, resolve) if new else None
-    for spec in new:
-        assert fresh is not None
-        plans[spec] = fresh
-        store.write_json(f"{study.folder(spec)}/plan.json", fresh.to_json())
-        if options.replan:
-            store.remove(f"{study.folder(spec)}/progress.json")
+    fresh: Plan | None = None
+    if new:
+        fresh = new_plan(options, layout, new, resolve)
+        for spec in new:
+            plans[spec] = fresh
+            store.write_json(f"{study.folder(spec)}/plan.json", fresh.to_json())
+            if options.replan:
+                store.remove(f"{study.folder(spec)}/progress.json")
     by_plan: dict[Plan, list[RunSpec]] = {}
     for spec in open_specs:
         by_plan.setdefault(plans[spec], []).append(spec)
@@ -119,7 +120,7 @@ def plan(
 
 
 def of_other_code(study: Running, trained: Sequence[RunSpec]) -> set[RunSpec]:
-    """Those of `trained` whose model's code has changed since the training. New code gives the weights another meaning."""
+    """Return each spec of `trained` if the code of its model has changed since. New code gives its weights another meaning."""
     codes = {spec: study.store.find_json(f"{study.folder(spec)}/done.json", Done).get("code") for spec in trained}
     return {spec for spec, code in codes.items() if code_changed(spec.model, code)}
 
@@ -285,7 +286,8 @@ def local_copy(store: Store) -> Iterator[Path]:
         (root / "models").mkdir()
         for path in store.stamps():
             top, *rest = path.split("/")
-            if not rest or (top in ("models", "tasks") and not {"state", "model"} & set(rest[1:])):
+            heavy = {"state", "model"} & set(rest[1:])  # checkpoints and weights
+            if not rest or (top in ("models", "tasks") and not heavy):
                 target = root / inside(path)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(store.read_bytes(path))
