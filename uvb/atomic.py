@@ -17,11 +17,11 @@ def replacing(target: Path, *, durable: bool = True) -> Iterator[Path]:
     The block makes a file or a folder at that path. An earlier `target` stays in place until the block ends.
 
     Args:
-        durable: wait until the bytes are on the disk, so that a power cut leaves the old version or the new one. A power cut
-            between the two renames of a folder leaves neither.
+        durable: wait until the bytes are on the disk. Then a power cut leaves the old version or the new one. One exception: a
+            folder replaces another by two renames, and a power cut between them leaves neither.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f"{TEMPORARY}{uuid4().hex}-{target.name[-40:]}")  # shorter than 255 bytes, the longest name
+    temporary = target.with_name(f"{TEMPORARY}{uuid4().hex}-{target.name[-40:]}")  # a name has at most 255 bytes
     try:
         yield temporary
         if durable:

@@ -17,7 +17,7 @@ class Widths:
 
     Attributes:
         conv: channels of each convolution.
-        hidden: units of the linear layer after them.
+        hidden: units of the linear layer after the convolutions.
         latent: d_z, the dimension of z. 0: the network has no latent variable.
         decoder: units of the decoder's hidden layer. 0: there is no decoder.
     """

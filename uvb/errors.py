@@ -9,7 +9,7 @@ class UserError(Exception):
 
 
 class Diverged(UserError):
-    """The losses of a training are no longer finite. The recipe is the cause, not a bug."""
+    """The losses of a training are not finite. The cause is the recipe or the model."""
 
 
 def one_line(error: BaseException) -> str:

@@ -67,6 +67,6 @@ def _groups(controller: str, cgroups: Path, mount: Path) -> Iterator[tuple[int, 
             version, roots = 1, [mount / controllers, mount / controller]
         else:
             continue
-        for root in roots:  # in a container `root` itself may already be this process's group
+        for root in roots:  # in a container `group` may not exist, because `root` itself is the process's group
             group = root / path.strip("/")
             yield from ((version, each) for each in [group, *group.parents] if each.is_relative_to(root))

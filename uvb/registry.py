@@ -15,7 +15,7 @@ class Registry(Generic[_Thing]):
     """All things of one kind by name, e.g. all models.
 
     A plug-in is an entry point in `group` that names a module. Importing the module registers its things. The registry imports
-    it when somebody asks for an unknown name. This happens in the driver and in every worker.
+    this module when somebody asks for an unknown name. This happens in the driver and in every worker.
 
     Args:
         kind: what error messages call a thing, e.g. "model".

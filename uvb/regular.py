@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def regular(path: Path) -> Path:
-    """Return `path` if a file or nothing is there. Reading a pipe may wait for ever, and a device may have no end.
+    """Return `path` if it is a file or does not exist. Reading a pipe may wait for ever, and a device may have no end.
 
     Raises:
         OSError: the path is a folder, a pipe, a socket or a device.

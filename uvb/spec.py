@@ -105,12 +105,12 @@ RECIPES = {
     "muon_conv": dataclasses.replace(_FAST, name="muon_conv", learning_rate=4e-3, optimizer="muon_conv"),
 }
 
-# Recipes of older specs lack these fields. A field with its default value is left out of the JSON, and so of the hash.
+# Recipes of older specs lack these fields. So the JSON, and with it the hash, leaves out a field that has its default value.
 LATER_FIELDS = {"optimizer": "adam", "beta2": 0.999, "weight_decay": 0.0}
 
 
 class _SpecJson(TypedDict, total=False):
-    """The types of the fields in a spec's JSON. `Recipe` and the models' configs have the other types."""
+    """The types of the fields in a spec's JSON, except `recipe`. `from_json` checks that field with `Recipe`."""
 
     data: DataRef
     model: str
@@ -168,7 +168,7 @@ class RunSpec:
 
     @staticmethod
     def from_json(blob: dict[str, Any]) -> "RunSpec":
-        """The inverse of `to_json`. Without the model's package, a config other than `Widths` becomes an `UnknownConfig`.
+        """The inverse of `to_json`. If the model is not installed, a config unlike `Widths` becomes an `UnknownConfig`.
 
         Raises:
             UserError: a field is missing or unknown, as in a spec of another version, or has another type.
