@@ -20,7 +20,7 @@ class Batch(NamedTuple):
     x: Tensor  # (b, C, H, W), clean images in [0, 1]
     noise: Tensor  # (b, C, H, W), standard normal
     eps: Tensor  # (b, noise_dim), standard normal
-    weight: Tensor  # (b,), W / n for n images in the global batch, since DDP takes the mean over the W workers; 0 for padding
+    weight: Tensor  # (b,), W / n for W workers and n images in the global batch: DDP averages over workers. Padding: 0
 
 
 class Batches:
@@ -33,9 +33,8 @@ class Batches:
     def __init__(self, spec: RunSpec, plan: Plan, images: ImageSet, noise_dim: int) -> None:
         rank, self.world = rank_and_world()
         self.spec, self.plan, self.levels, self.noise_dim = spec, plan, images.levels, noise_dim
-        self.pixels = rows_on(
-            images.train[: spec.data.train_images], torch.device(plan.device)
-        )  # gives rows of (N, C, H, W) uint8
+        pixels = images.train[: spec.data.train_images]
+        self.pixels = rows_on(pixels, torch.device(plan.device))  # rows of (N, C, H, W), uint8
         self.size = spec.recipe.batch_size
         self.width = math.ceil(self.size / self.world)  # the batch is padded to a multiple of the number of workers
         self.mine = slice(rank * self.width, (rank + 1) * self.width)

@@ -177,6 +177,6 @@ def gather_losses(state: TrainState) -> float:
     state.step_losses = total if rank_and_world()[0] == 0 else torch.zeros_like(total)
     size, n = state.spec.recipe.batch_size, state.spec.data.train_images
     images = torch.full_like(so_far, size, dtype=torch.float64)
-    if state.step * size > n:
+    if state.step * size > n:  # the last batch of an epoch may be shorter
         images[-1] = n - (state.step - 1) * size
     return float((so_far.double() * images).sum() / images.sum())

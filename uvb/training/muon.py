@@ -21,7 +21,7 @@ ADAMS_SIZE = 0.2  # the root mean square of Adam's step, divided by the learning
 class GramMuon(torch.optim.Optimizer):
     """Muon with Nesterov momentum. A weight with more than two axes is flattened to a matrix: first axis by all other axes.
 
-    Steps are scaled to the size of Adam's steps, so both can use the same learning rate. The weights' precision is used.
+    Steps are scaled to Adam's size, so both can use the same learning rate. They are computed in the weights' precision.
 
     Args:
         params: weights of two axes or more.

@@ -31,7 +31,7 @@ class Probe:
         self.test = self._fixed(images.test, count, images.levels)
 
     def _fixed(self, pixels: Tensor, count: int, levels: int) -> tuple[int, list[tuple[Tensor, Tensor, Tensor]]]:
-        """The number of images of all workers, and this worker's images in blocks: x, noise (b, C, H, W), ε (b, noise_dim)."""
+        """How many images all workers have together, and this worker's blocks of x, noise (b, C, H, W) and ε (b, noise_dim)."""
         rank, world = rank_and_world()
         n = min(count, len(pixels))
         x = pixels[torch.randperm(len(pixels), generator=generator(0, "probe"))[:n]].to(self.plan.dtype) / levels

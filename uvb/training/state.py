@@ -31,7 +31,7 @@ class EpochMetrics:
 
     Attributes:
         epoch: the epoch's number, counted from 0. curves.parquet counts from 1.
-        train_loss: the mean over the epoch's training images, each with the weights before the step that uses it.
+        train_loss: the mean over the training images. Each image's loss is computed just before the step that uses the image.
         test_loss: the loss of the averaged weights at the end of the epoch, on fixed test images with fixed noise.
         kl: KL[q(z|y), p(z)] on these test images, in nats. None for a model without an encoder.
         recon: ½‖y-μ_y‖²/σ² on these test images, in nats. None for a model without an encoder.

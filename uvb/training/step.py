@@ -22,7 +22,7 @@ def prepare(objective: Objective, plan: Plan, shape: tuple[int, int, int, int]) 
     """Check `objective`, compile it and wrap it for data parallelism, as the plan says.
 
     DDP regroups its gradient buckets after the first backward pass, which changes the order of sums. So this function runs one
-    backward pass in advance. Then a resumed training adds in the order of an uninterrupted one.
+    backward pass in advance. Then a resumed training adds in the same order as an uninterrupted one.
 
     Args:
         shape: (B / workers, C, H, W), the shape of this worker's slice of a batch.
