@@ -60,7 +60,7 @@ class Energy(Estimator):
         return pull_back(torch.ones_like(total))[0]
 
     def value_and_gradient(self, y: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
-        """f(y), (B,), and ∇f(y), (B, C, H, W), by one pass through the network. Neither can be differentiated again."""
+        """f(y) (B,) and ∇f(y) (B, C, H, W), from one pass through the network. Neither can be differentiated again."""
         if type(self).gradient is not Energy.gradient:  # the model has a gradient in closed form
             return self.energy(y, eps), self.gradient(y, eps)
         with torch.enable_grad():

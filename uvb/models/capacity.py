@@ -73,8 +73,8 @@ def matched_widths(model: str, shape: Shape, target: int, start: Any = None) -> 
     """The config with which `model` has `target` parameters on images of `shape`, up to `TOLERANCE`.
 
     Only the fields in the model's `match` change. The first field gets the value that brings the count nearest to `target`. If
-    there is a second, finer field, the search tries its values from the default outwards, between half and twice the default.
-    The search stops at the first of these values that lets the count come within the tolerance. The count must not fall when a
+    there is a second, finer field, the search tries its default, then its neighbours, and so on, to half and twice the default.
+    The search stops at the first value with which the count comes within the tolerance. The count must not fall when a
     field grows.
 
     Args:
@@ -160,7 +160,7 @@ def default_widths(model: str, shape: Shape) -> Any:
 
 
 def widths_at(model: str, shape: Shape, factor: float) -> Any:
-    """The config with which `model` has the parameter count of UVB at `factor` times UVB's widths.
+    """Scale UVB's widths by `factor`. Return the config with which `model` has the same parameter count.
 
     Factor 1 gives `default_widths`. A model without `match` is scaled by `factor`, but its count is not matched.
 
@@ -171,7 +171,7 @@ def widths_at(model: str, shape: Shape, factor: float) -> Any:
         return default_widths(model, shape)
     if not get_model(model).match:
         return scaled_widths(default_widths(model, shape), factor)
-    # If only one field is matched, first scale all widths. Otherwise the other layers would keep the paper's width.
+    # If only one field is matched, scale all widths first. Without this, the other layers would keep the paper's widths.
     start = scaled_widths(get_model(model).widths, factor) if len(get_model(model).match) == 1 else None
     target = parameters("uvb", shape, scaled_widths(default_widths("uvb", shape), factor))
     return matched_widths(model, shape, target, start=start)

@@ -76,7 +76,7 @@ def _card(folder: str | Path) -> dict[str, Any]:
 def load(folder: str | Path, device: str = "cpu") -> Estimator:
     """Load the estimator (or energy) in `folder`, in evaluation mode. Its attribute `spec` is set.
 
-    Weights that are stored in half precision become float32. If the model's code has changed since training, this warns.
+    Weights that are stored in half precision become float32. If the model's code has changed since training, give a warning.
 
     Raises:
         UserError: the folder holds no model, the weights or σ do not fit the spec, or a weight is not finite.
@@ -117,7 +117,7 @@ def _require_floats(weights: Mapping[str, Tensor], model: Estimator) -> None:
 
 
 def _require_fitting(spec: RunSpec, path: Path) -> None:
-    """Raise `UserError` unless the file of weights has the tensors and shapes of the spec's model. Read only its header."""
+    """Raise `UserError` unless the file of weights has the tensors and shapes of the spec's model. Read only the header."""
     try:
         with safe_open(regular(path), framework="pt") as file:
             stored = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  # not a dict

@@ -117,8 +117,8 @@ def code_changed(model: str, before: str | None) -> bool:
 def _code_of(build: Builder) -> str | None:
     """A hash of the source code of a builder. None if there is no source code.
 
-    The hash of a class includes its parents, except those in `_BASES`. It does not depend on decorators, comments, layout,
-    docstrings, or the functions that the code calls.
+    The hash of a class includes its parents, except those in `_BASES`. It does not depend on comments, layout, docstrings, the
+    decorators of the class or function itself, or the functions that the code calls.
     """
     ours = [each for each in getattr(build, "__mro__", [build]) if not each.__module__.startswith(_BASES)]
     found = []
