@@ -36,8 +36,8 @@ def convexity(model: Estimator, spec: RunSpec, context: Context) -> Result:
     directions = x[:n] - x[n:]
     anywhere = sphere(directions, generator(context.seed, "convexity directions"))
     alike = directions.flatten(1).norm(dim=1) == 0  # the difference of equal images has no direction
-    half = (torch.arange(n, device=x.device) % 2 == 1) | alike
-    directions = torch.where(half.reshape(-1, 1, 1, 1), anywhere, directions)
+    at_random = (torch.arange(n, device=x.device) % 2 == 1) | alike
+    directions = torch.where(at_random.reshape(-1, 1, 1, 1), anywhere, directions)
     distances = [math.sqrt(x[0].numel()) * factor for factor in DISTANCES]
 
     scalars: dict[str, object] = {"sigma": spec.sigma, "pairs": n}

@@ -33,7 +33,7 @@ def _gradients(spec: RunSpec, context: Context) -> float:
     return config.chains * (2 * config.gradients + WALK * config.leapfrogs) + 0.5 * images
 
 
-# By default a study measures only the largest noise level, because all levels would take the time of a search.
+# By default a study measures only the largest noise level, because this experiment is slow.
 @register_experiment("likelihood_over_sigma", needs="energy", default=False, gradients=_gradients)
 @register_experiment("likelihood", needs="energy", where="largest", gradients=_gradients)
 @torch.no_grad()

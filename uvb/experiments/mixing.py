@@ -16,7 +16,7 @@ from uvb.sampling.walk_jump import WalkJump, walk_at, walk_step
 from uvb.spec import RunSpec
 
 CHAINS, GRADIENTS = 16, 800  # every setting gets 800 gradients per chain
-WARM_UP = 0.25  # this share of each chain, its beginning, is not counted
+WARM_UP = 0.25  # the first quarter of each chain is not counted
 AXES = 3  # the walk must mix along this many principal components of the data
 CONVERGED = 1.05  # chains count as mixed if split-R̂ is below this
 

@@ -50,7 +50,7 @@ class Context:
         return max(least, round(count * self.scale))
 
     def estimates(self, split: str = "test", limit: int | None = None) -> int:
-        """The number of estimates x̂(y) that a measurement takes: one for each noise draw, or with `limit` one an image."""
+        """The number of estimates x̂(y) in a measurement: one for each noise draw, or one for each of at most `limit` images."""
         pool = len(self.images.train if split == "train" else self.images.test)
         if limit:
             return min(limit, pool)
@@ -123,7 +123,7 @@ class Experiment:
 
     name: str
     run: Run
-    needs: type  # `type[Estimator]` would forbid its abstract classes
+    needs: type  # not `type[Estimator]`, because mypy takes no abstract class there
     where: Literal["every", "largest"]
     default: bool
     data: str | None = None

@@ -66,7 +66,7 @@ def restoration(model: Estimator, spec: RunSpec, context: Context) -> Result:
 def coverage(y: Tensor, draws: Tensor) -> float:
     """The share of pixels of y (N, C, H, W) that lie in the central interval of their draws (T, N, chains, C, H, W).
 
-    The ends of the interval are "weibull" quantiles: of n sorted draws, the one at position p (n + 1). With these the expected
+    The ends of the interval are "weibull" quantiles: the draw at position p (n + 1) of n sorted draws. So the expected
     coverage does not depend on n.
     """
     drawn, true = draws.transpose(1, 2).flatten(0, 1).cpu().numpy(), y.cpu().numpy()  # (T * chains, N, C, H, W)

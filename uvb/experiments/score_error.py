@@ -21,7 +21,8 @@ def score_error(model: Estimator, spec: RunSpec, context: Context) -> Result:
     """`rows`: [{split, estimator, error, stderr, score_error, images}].
 
     - `error`: E‖x̂_model(y) - x̂_exact(y)‖², where x̂_exact is the posterior mean of the training set. On the training set its
-      expectation is the model's loss minus the lowest possible loss. On the test set a model that generalizes should differ.
+      expectation is the model's loss minus the lowest possible loss. On the test set a model that generalizes should differ
+      from x̂_exact.
     - `score_error`: error/σ⁴, the squared error of ∇log p(y) (Eq. 2).
     """
     exact, rows = context.exact_energy(spec), []

@@ -75,8 +75,8 @@ class _Place(NamedTuple):
 
     def mixed(self, beta: float) -> tuple[Tensor, Tensor]:
         """(1 - β) f₀ + β f and its gradient."""
-        values, gradients = zip(self.base, self.energy, strict=True)
-        return torch.lerp(*values, beta), torch.lerp(*gradients, beta)
+        (base, base_gradient), (energy, energy_gradient) = self.base, self.energy
+        return torch.lerp(base, energy, beta), torch.lerp(base_gradient, energy_gradient, beta)
 
     def where(self, taken: Tensor, other: "_Place") -> "_Place":
         """Choose for each chain: `self` where `taken`, (B,) bool, is true, and `other` elsewhere."""
@@ -171,12 +171,12 @@ def combined(forward: Tensor, reverse: Tensor, acceptance: float = 1.0) -> Norma
         lost = int((~forward.isfinite()).sum() + (~reverse.isfinite()).sum())
         return Normalizer(*nothing, acceptance, f"{lost} annealed chains diverged: log Z of this energy may be infinite")
     g = generator(0, "bootstrap")
-    resampled = _estimates(*(w[torch.randint(len(w), (RESAMPLES, len(w)), generator=g)] for w in (forward, reverse)))
-    below, above, stderr = torch.stack(resampled).std(1).tolist()
+    samples = [w[torch.randint(len(w), (RESAMPLES, len(w)), generator=g)] for w in (forward, reverse)]
+    lower_stderr, upper_stderr, stderr = torch.stack(_estimates(*samples)).std(1).tolist()
     lower, upper, log_z = torch.cat(_estimates(forward[None], reverse[None])).tolist()
-    meet = abs(upper - lower) <= max(TOLERANCE, 3 * math.hypot(below, above))
+    meet = abs(upper - lower) <= max(TOLERANCE, 3 * math.hypot(lower_stderr, upper_stderr))
     apart = f"the bounds of log Z, {lower:.1f} and {upper:.1f}, do not meet: take more temperatures or chains"
-    return Normalizer(log_z, stderr, lower, below, upper, above, acceptance, "" if meet else apart)
+    return Normalizer(log_z, stderr, lower, lower_stderr, upper, upper_stderr, acceptance, "" if meet else apart)
 
 
 def _estimates(forward: Tensor, reverse: Tensor) -> tuple[Tensor, Tensor, Tensor]:

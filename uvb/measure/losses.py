@@ -61,7 +61,7 @@ def evaluation_images(images: ImageSet, split: str, config: EvalConfig, train_im
 
 
 def evaluation_indices(available: int, split: str, limit: int, seed: int) -> Tensor:
-    """Choose `limit` of the `available` images of a split at random: (limit,) int64, sorted. The first may be untypical."""
+    """Choose `limit` of the `available` images at random, because the first may be untypical: (limit,) int64, sorted."""
     return torch.randperm(available, generator=generator(seed, "eval images", split))[:limit].sort().values
 
 
@@ -116,7 +116,8 @@ class NoisyImages:
         Returns:
             A tensor (N, draws) for each name, float64, on the CPU.
         """
-        draws, found = draws or self.config.draws, defaultdict[str, list[Tensor]](list)
+        draws = draws or self.config.draws
+        found: defaultdict[str, list[Tensor]] = defaultdict(list)
         for draw in range(draws):
             for block in self.blocks(noise_dim, draw):
                 for name, values in measure(*block).items():

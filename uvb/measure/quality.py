@@ -24,7 +24,7 @@ def features(classifier: Classifier, images: Tensor) -> Tensor:
 
 
 class Quality:
-    """Compute the five `MEASURES` of samples' features ("fake"), compared with the features `real` (n, f) of real images.
+    """Compare features of samples ("fake") with the features `real` (n, f) of real images, by the five `MEASURES`.
 
     The ball of a feature reaches to its k-th nearest neighbour in the same set.
 

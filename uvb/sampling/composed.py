@@ -14,7 +14,7 @@ from uvb.sampling.chains import begin
 from uvb.sampling.walk_jump import WalkJump, walk_jump
 
 TASKS = ("inpaint", "deblur", "enlarge")
-LEAPFROGS = 7  # if τ = σ/2 and f has scale σ, a trajectory is a quarter of a period, so draws are nearly independent
+LEAPFROGS = 7  # at τ = σ/2 and curvature 1/σ² a trajectory is a quarter of a period, so draws are nearly independent
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,9 @@ class Restored(NamedTuple):
 def restore(
     prior: Energy, measured: Measurement, observed: Tensor, tau: float, *, chains: int, draws: int, warm_up: int, seed: int
 ) -> Restored:
-    """Sample exp(-f(y) - ‖v - A y‖²/2τ²) from Unif[0, 1]^d by Hamiltonian Monte Carlo, and jump after every trajectory.
+    """Sample the density exp(-f(y) - ‖v - A y‖²/2τ²) by Hamiltonian Monte Carlo.
+
+    Chains begin at Unif[0, 1]^d, and jump after every trajectory.
 
     Args:
         observed: v, (N, ...), one measurement for each image.

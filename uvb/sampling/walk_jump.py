@@ -64,9 +64,10 @@ class WalkJump:
 
 def walk_at(sigma: float, **changes: Any) -> WalkJump:
     """A walk with the sampler's usual settings at σ. `changes` replace fields. `walk_at(1.0)` is the paper's walk."""
-    own = dict(get_sampler(changes.get("sampler", WalkJump.sampler)).settings(sigma))
-    settings = {**own, **changes.pop("settings", {})}
-    return WalkJump(**{"delta": settings.pop("delta"), "settings": settings, **changes})
+    usual = get_sampler(changes.get("sampler", WalkJump.sampler)).settings(sigma)
+    settings = {**usual, **changes.pop("settings", {})}
+    delta = settings.pop("delta")
+    return WalkJump(**{"delta": delta, "settings": settings, **changes})
 
 
 class Jump(NamedTuple):
