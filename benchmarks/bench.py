@@ -65,7 +65,7 @@ def study_rows(folders: list[Path]) -> list[Row]:
 
 
 def gpu_rows() -> list[Row]:
-    """Rows that benchmarks/gpu brought back from a GPU machine. Each names this machine."""
+    """Rows that benchmarks/gpu brought back from a GPU machine. Each row names its machine."""
     path = ROOT / "results" / "h200" / "bench.json"
     return json.loads(path.read_text()) if path.exists() else []
 

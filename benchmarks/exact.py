@@ -47,7 +47,7 @@ def rows(device: str, quick: bool = False) -> list[Row]:
     few = y[:part]
     if device == "cuda":  # warm up with several blocks of training images, since some kernels run only from the second block on
         posterior_mean(few, train[: len(train) // 4], SIGMA)
-    else:  # with few images, since the process keeps freed memory, which would hide the memory of the measured call
+    else:  # warm up with few images, because the process keeps freed memory, which would hide the memory of the measured call
         posterior_mean(few[:32], train[:1024], SIGMA)
     reset_peak(device)
     before = peak(device)

@@ -12,9 +12,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-os.environ.setdefault(
-    "XLA_PYTHON_CLIENT_PREALLOCATE", "false"
-)  # the benchmark that started this process has torch on the same GPU
+# The benchmark that started this process has torch on the same GPU.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,12 +46,12 @@ def _conv(p: Params, name: str, h: Any, dtype: Any) -> Any:
 
 def _conv_net(p: Params, name: str, y: Any, dtype: Any) -> Any:
     """`uvb.models.nets.ConvNet`: (B, C, H, W) -> (B, out), float32."""
-    at = sorted({int(k.split(".")[-2]) for k in p if k.startswith(f"{name}.layers.")})
+    layers = sorted({int(k.split(".")[-2]) for k in p if k.startswith(f"{name}.layers.")})
     h = y.transpose(0, 2, 3, 1)  # channels last, because the torch model flattens its pixels in this order
-    for i in at[:-2]:
+    for i in layers[:-2]:
         h = jax.nn.silu(_conv(p, f"{name}.layers.{i}", h, dtype))
-    h = jax.nn.silu(_linear(p, f"{name}.layers.{at[-2]}", h.reshape(len(h), -1), dtype))
-    return _linear(p, f"{name}.layers.{at[-1]}", h, dtype).astype(jnp.float32)
+    h = jax.nn.silu(_linear(p, f"{name}.layers.{layers[-2]}", h.reshape(len(h), -1), dtype))
+    return _linear(p, f"{name}.layers.{layers[-1]}", h, dtype).astype(jnp.float32)
 
 
 def deen_energy(p: Params, y: Any, eps: Any, sigma: float, dtype: Any) -> Any:
@@ -107,16 +106,15 @@ def make_step(name: str, sigma: float, dtype: Any, rate: float = 1e-4, ema: floa
 def time_steps(
     model: Estimator, name: str, shape: tuple[int, int, int], dtype: str, batch: int = 128, repeats: int = 20, inner: int = 5
 ) -> tuple[list[float], float]:
-    """The seconds of a step after warm-up, and of the first call, which compiles.
+    """Time `repeats` runs of `inner` steps after warm-up, and the first call, which compiles.
 
-    The first are `repeats` numbers, each the mean of `inner` steps.
+    Return the seconds of a step in each run, and of the first call.
     """
     sigma = float(model.sigma)
     p = from_torch(model)
     zeros = {k: jnp.zeros_like(v) for k, v in p.items()}
-    copies = (
-        {k: v + 0 for k, v in tree.items()} for tree in (zeros, p)
-    )  # v + 0 makes a copy: JAX overwrites the state, so its parts must not share an array
+    # JAX overwrites the state, so its parts must not share an array. `v + 0` makes a copy.
+    copies = ({k: v + 0 for k, v in tree.items()} for tree in (zeros, p))
     state = (p, zeros, *copies, jnp.zeros((), jnp.float32))
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.random((batch, *shape), dtype=np.float32))

@@ -175,7 +175,7 @@ def machine() -> str:
 def commit() -> str:
     """The measured commit, with "+" if the tree differs from it.
 
-    A GPU machine may lack the repository. There `transfer pack` has left the commit's name in a file.
+    A GPU machine may lack the repository, or this commit. There `transfer pack` has left the commit's name in a file.
     """
     packed = ROOT / ".gpu_data" / "commit.txt"
     git = ["git", "-C", str(ROOT)]

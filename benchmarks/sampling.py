@@ -49,12 +49,12 @@ def walks(kind: str, device: str, sizes: tuple[int, ...]) -> dict[str, Step]:
     if kind != "first":
         warnings.filterwarnings("error", message="CUDA graph failed")
         held = Frozen(energy, Plan(device=device, precision=kind, graph=device == "cuda"))
+        if device == "cpu":
+            keep_large_buffers()
 
     def ours(chains: int) -> None:
         states[chains] = langevin_step(held, states[chains], 0, delta=DELTA, batch=256 if device == "cpu" else None)
 
-    if kind != "first" and device == "cpu":
-        keep_large_buffers()
     step = first if kind == "first" else ours
     return {str(chains): partial(step, chains) for chains in sizes}
 

@@ -1,13 +1,13 @@
-"""Measure the generalization gap on the same images, by a model that trained on them and by one that did not (question 2).
+"""Measure the generalization gap (question 2): on the same images, compare a model trained on them with one that was not.
 
 python -m benchmarks.cpu.gap --folder OUT --dataset mnist --data-dir DATA --resize 14 --width 0.125
     [--sizes 500 2000 8000 30000] [--steps 2000 8000] [--sigmas 0.3 0.6 1.0] [--best '{"uvb": {...}, "deen": {...}}']
 
 Two models train on disjoint halves of n images each, by the same recipe and seed. Both then denoise each half, with the same
 noise. An image's gap is the loss of the model that did not train on it, minus the loss of the model that did. If one of the
-two models is better everywhere, this cancels in the mean over both halves. For each model, n, number of steps and noise level
-the script writes one row to OUT/gaps.jsonl. Each row has the standard error over images, the error from the noise draws, and
-the gap of each half. The same command continues an interrupted run.
+two models is better everywhere, its lead cancels in the mean over both halves. For each model, n, number of steps and noise
+level the script writes one row to OUT/gaps.jsonl. Each row has the standard error over images, the error from the noise draws,
+and the gap of each half. The same command continues an interrupted run.
 """
 
 import argparse

@@ -68,7 +68,7 @@ def mlflow(study: Path) -> None:
     tracking.start()
     begun = time.perf_counter()
     assert tracking.sync()
-    print(f"without the start: {time.perf_counter() - begun:.1f} s")
+    print(f"without starting the tracker: {time.perf_counter() - begun:.1f} s")
     tracking.finish("FINISHED")
 
 

@@ -16,7 +16,7 @@ from uvb.training.state import TrainState
 
 
 def least_step_seconds(spec: RunSpec, plan: Plan, images: ImageSet, steps: int) -> float:
-    """The least CPU time of one optimizer step of `spec`. The first step warms up and does not count."""
+    """The least CPU time of one optimizer step of `spec`. The first step, and steps that end an epoch, do not count."""
     progress = fit(spec, plan, TrainState.fresh(spec, plan), images, pulse_seconds=0.0)  # yields at every step
     next(progress)
     found = []

@@ -45,7 +45,7 @@ from uvb.training.loop import Progress
 
 TINY = Widths(conv=(3, 4), hidden=6, latent=5, decoder=7)  # the networks of a rehearsal
 PHASES = ("checks", "steps", "trainings")
-HEADLINE = 1  # how many trainings come first. Their other experiments wait until the first benchmarks are done
+HEADLINE = 1  # how many trainings come first, each with its losses. Their other experiments follow the first benchmarks
 SAVE_SECONDS = 120.0  # between checkpoints on the machine's disk
 SAY_SECONDS = 15.0
 RESERVE_SECONDS = 20.0  # kept for saving and bundling when the time is up

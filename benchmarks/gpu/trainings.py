@@ -27,7 +27,7 @@ def paper_spec(images: ImageSet, model: str, sigma: float, recipe: str, **change
     """
     chosen = RECIPES[recipe]
     if recipe in RATES:
-        chosen = chosen.changed(**{"epochs": EPOCHS, "learning_rate": RATES[recipe]} | changes)
+        chosen = chosen.changed(**{"epochs": EPOCHS, "learning_rate": RATES[recipe], **changes})
     return spec_on(images, model, chosen, widths=get_model(model).widths, sigma=sigma)
 
 

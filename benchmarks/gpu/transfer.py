@@ -131,7 +131,10 @@ def collect(source: Path, target: Path) -> Iterator[str]:
 
 
 def merged(new: Path, old: Path) -> Any:
-    """The content of `new`, and the entries that only `old` has. Machine and name identify a row, a name another entry."""
+    """The content of `new`, and the entries that only `old` has.
+
+    The key of a row is its machine and name. The key of any other entry is its name.
+    """
     blob = json.loads(new.read_text())
     before = json.loads(old.read_text()) if old.exists() else None
     if not before:

@@ -30,7 +30,7 @@ from uvb.training.step import gradients_of, prepare
 BATCH = 128
 REFERENCE = "eager fp32, as first written"
 # Passes over the weights that no fusion avoids, with four bytes for each weight. Adam reads p, g, m, v and writes p, m, v. The
-# average is read and written. The backward pass writes g. Without activations the roofline's time is a lower bound.
+# average is read and written. The backward pass writes g. Activations are left out, so the roofline's time is a lower bound.
 PASSES = 10
 
 FAST = ("graph-compile-bf16", "graph-eager-bf16", "compile-bf16", "eager-bf16")  # what a plan can choose
@@ -91,7 +91,7 @@ def our_step(model: Estimator, shape: Shape, plan: Plan, batch: int, objective: 
 def variant(name: str, model: Estimator, shape: Shape, device: str, batch: int) -> Step:
     """Our step in the variant `name`, compiled, captured and warmed up."""
     torch._dynamo.reset()
-    plan = Plan(device=device, precision="bf16", compile="-compile" in f"-{name}", graph=name.startswith("graph-"))
+    plan = Plan(device=device, precision="bf16", compile="compile" in name, graph=name.startswith("graph-"))
     ours = "torch-derivatives" not in name and "dynamo" not in name
     convolve = setting(nets, "convolve", nets.convolve if ours else torch.conv2d)
     with no_fallback(), setting(torch.backends.cudnn, "benchmark", name.endswith("benchmark")), convolve:

@@ -16,16 +16,16 @@ from pathlib import Path
 
 from benchmarks.measure import ROOT, Row, figure
 
-# Few threads each, since several processes compile at once. The number is part of the cache's key, so `run.py` must use the
-# same number.
+# Each process gets few threads, because several compile at once. The number is part of the cache's key, so `run.py` must use
+# the same number.
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "4")
 
 SECONDS = 110.0  # for all jobs. A step that is not compiled by then is compiled at its first use
 # Model, data and batch of each step, in bf16. Checks and benchmarks use batch 128. Trainings use 64, as the recipe `fast` does.
 JOBS = (
-    *(("uvb", "mnist", 128), ("deen", "mnist", 128), ("uvb", "mnist", 64), ("deen", "mnist", 64), ("vae", "mnist", 64)),
-    *(("uvb", "cifar10", 128), ("deen", "cifar10", 128)),
-)
+    ("uvb", "mnist", 128), ("deen", "mnist", 128), ("uvb", "mnist", 64), ("deen", "mnist", 64), ("vae", "mnist", 64),
+    ("uvb", "cifar10", 128), ("deen", "cifar10", 128),
+)  # fmt: skip
 
 
 def warm(model: str, data: str, batch: int, widths: str = "") -> dict[str, object]:
