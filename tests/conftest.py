@@ -40,8 +40,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def leave_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let `leave` raise SystemExit in tests.
 
-    If a thread that cannot be ended still runs, such as one that waits for a server's answer, `leave` ends the process at once.
-    Here the process is pytest.
+    If a thread that cannot be ended still runs, `leave` ends the process at once. In tests that process would be pytest.
     """
     monkeypatch.setattr("pipelines.leaving._stubborn", deque[object](maxlen=0))  # forgets every thread
 

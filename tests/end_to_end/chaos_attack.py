@@ -32,7 +32,7 @@ class Blow:
     recovery_seconds: float
     evidence: str
     restarts: int = 1
-    """The least number of restarts of the model that the blow caused."""
+    """How many restarts of the model the blow caused, at least."""
     kind: str = ""
 
 
@@ -47,8 +47,8 @@ class Scene:
     title: str
     processes: set[psutil.Process]
     """The processes with this title."""
-    time: float
-    began: float
+    time: float  # as time.time() says
+    began: float  # as time.monotonic() says
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -167,6 +167,10 @@ class Attack:
         return self.went_on(scene, pid, said, restarts=1)
 
     def went_on(self, scene: Scene, pid: int, evidence: str, restarts: int = 0, since: float = 0.0) -> Blow:
-        """Wait until the training makes steps after `since`, by default the time of the scene."""
+        """Wait until the training makes steps after `since`, by default the time of the scene.
+
+        The recovery is timed from `since` too.
+        """
         self.until("training to go on", lambda: self.moving(since or scene.time))
-        return Blow(scene.at, pid, time.monotonic() - scene.began - max(0.0, since - scene.time), evidence, restarts)
+        before = max(0.0, since - scene.time)  # seconds from the scene to `since`
+        return Blow(scene.at, pid, time.monotonic() - scene.began - before, evidence, restarts)

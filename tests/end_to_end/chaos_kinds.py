@@ -80,7 +80,9 @@ def checkpoint(attack: Attack) -> Blow:
         if time.monotonic() - refreshed > 0.5:
             watched, refreshed = titled(attack.nodes.mark, WORKER), time.monotonic()
         writing = list((attack.study / "models").glob("*/state/.tmp-*"))
-        for process in watched if writing else ():
+        if not writing:
+            return None
+        for process in watched:
             with suppress(psutil.Error, OSError):
                 names = {os.readlink(f"/proc/{process.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{process.pid}/fd")}
                 if any(str(folder) in name for folder in writing for name in names):

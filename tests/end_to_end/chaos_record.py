@@ -30,9 +30,10 @@ def require_same(calm: Path, rough: Path) -> str:
 
 
 def require_no_traces(folder: Path, blows: list[Blow]) -> None:
-    """Raise ChaosError if a half-written file is left, if files count too few restarts, or if MLflow's runs are wrong.
+    """Raise ChaosError if a half-written file is left, a restart was not counted, or MLflow's runs are wrong.
 
-    Runs are wrong if a run exists twice, is still RUNNING, or lacks an epoch of its model's curve.
+    The models' files must count at least the restarts that the blows caused. MLflow's runs are wrong if a run exists twice, is
+    still RUNNING, or lacks an epoch of its model's curve.
     """
     study = folder / "digits"
     left = [str(path.relative_to(study)) for path in study.rglob(".tmp-*")]
@@ -47,7 +48,7 @@ def require_no_traces(folder: Path, blows: list[Blow]) -> None:
         counted = database.execute("SELECT count(*) FROM metrics WHERE key = 'epoch/test_loss' GROUP BY run_uuid").fetchall()
     drawn = [len(read_json(path)["rows"]) for path in study.glob("models/*/curves.json")]
     if sorted(count for (count,) in counted) != sorted(drawn):
-        raise ChaosError(f"MLflow's curves have {counted} epochs, and those of the models {drawn}")
+        raise ChaosError(f"MLflow's curves have {counted} epochs, but the models' curves have {drawn}")
     doubled = [name for name, count in collections.Counter(name for name, _ in rows).items() if count > 1]
     if doubled or {status for _, status in rows} != {"FINISHED"}:
         raise ChaosError(f"MLflow's runs: {rows}")

@@ -23,7 +23,7 @@ from tests.support.endings import ENDINGS, end, require_ended
 
 
 def study(folder: Path, **changes: float) -> Path:
-    """Three tables of one row."""
+    """Three tables of one row. The run_id and the time depend on the folder."""
     row = {"spec_id": "a", "split": "test", "estimator": "energy", "quantity": "kl_noisy", "epoch": 1, "model": "uvb"}
     row |= {"loss": 1.0, "run_id": str(folder), "time": float(len(str(folder))), **changes}
     (folder / "tables").mkdir(parents=True)

@@ -53,7 +53,7 @@ def test_full_disk_loses_nothing(small_disk: SmallDisk, tmp_path: Path, digits: 
 
     first = UntilFull(spec, PLAN, store, 1e-9, 0)
     assert first.run()["outcome"] == "failed"
-    assert first.saves > 1 + 2, "training went on"
+    assert first.saves > 3, "the disk is full at the third save, and the training goes on"
     notes = [note for note in first.notes if "No space left on device" in note]
     assert notes
     assert all("free some space there" in note for note in notes)

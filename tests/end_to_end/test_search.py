@@ -35,15 +35,8 @@ command(SweepConfig, sweep)
 
 
 def test_search_stops_bad_trainings_early(tmp_path: Path) -> None:
-    arguments = [
-        *TINY,
-        "--space",
-        "rates",
-        "--epochs",
-        "9",
-        "--concurrent-trials",
-        "1",
-    ]  # the good rate is first, by its spec_id
+    # One trial at a time. The training with the good rate comes first, because its spec_id does.
+    arguments = [*TINY, "--space", "rates", "--epochs", "9", "--concurrent-trials", "1"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     result = subprocess.run(
         [sys.executable, "-c", SEARCH, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600

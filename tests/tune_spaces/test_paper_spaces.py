@@ -8,7 +8,7 @@ import pytest
 from tune_spaces import Base, get_space, space_names
 from uvb.data import ImageSet
 from uvb.models import build_model, get_model, model_names
-from uvb.models.capacity import default_widths, parameters
+from uvb.models.capacity import parameters
 from uvb.noise import normal
 from uvb.spec import RECIPES, DataRef, RunSpec
 from uvb.training.objectives import build_objective, freeze_unused
@@ -75,12 +75,11 @@ def test_every_space_trains_a_step_with_finite_gradients(digits: ImageSet) -> No
     data = DataRef(digits.name, digits.checksum, digits.shape, 4)
     base = Base(data, ("uvb", "deen"), (1.0,), (0,), RECIPES["fast"])
     kinds = {(s.model, s.widths, s.activation, s.objective): s for name in space_names() for s in get_space(name).specs(base)}
-    for model in model_names():
-        kinds.setdefault(("", default_widths(model, digits.shape), model, ""), base.spec(model))
-    assert len(kinds) > 20
+    specs = [*kinds.values(), *(base.spec(model) for model in model_names())]
+    assert len(specs) > 20
     x = digits.to_unit(digits.train[:4])
     noise = normal(tuple(x.shape), 0, "noise")
-    for spec in kinds.values():
+    for spec in specs:
         model = build_model(spec)
         objective = build_objective(spec.objective, model)
         idle = freeze_unused(objective, x)
