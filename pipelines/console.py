@@ -34,7 +34,7 @@ def main() -> None:
         sys.argv = [f"uvb {name}", *sys.argv[2:]]
         try:
             command = import_module(f"pipelines.{module}")
-        except ModuleNotFoundError as error:  # `pip install .` installs the science alone, and this script with it
+        except ModuleNotFoundError as error:  # `pip install .` installs this script, but not the packages of `[study]`
             missing = (error.name or "").partition(".")[0]
             if missing in ("pipelines", "uvb"):
                 raise
