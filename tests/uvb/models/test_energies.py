@@ -51,15 +51,18 @@ def test_default_widths_match_uvb_within_one_percent(model, shape):
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 16, 16)])
 @pytest.mark.parametrize("factor", [0.25, 0.5, 1.0])
 def test_matched_widths_has_the_hidden_layer_nearest_to_the_papers(shape, factor):
-    """Count parameters by Table 1's formula, for all widths 1:2:4 and all hidden layers from half to twice the paper's."""
+    """Count parameters by Table 1's formula, for convolutions in the ratio 1:2:4 and hidden layers of 50 to 200.
+
+    The paper's hidden layer is 100.
+    """
     target = parameters("uvb", shape, scaled_widths(get_model("uvb").widths, factor))
     c, h, w = shape
     unit, hidden = torch.arange(2, 512, dtype=torch.float64)[:, None], torch.arange(50, 201, dtype=torch.float64)[None]
     convolutions = 9 * (c * unit + 2 * unit * unit + 8 * unit * unit) + 7 * unit  # kernels of 3x3, and biases
-    count = convolutions + 4 * unit * (h - 6) * (w - 6) * hidden + hidden + hidden + 1
+    count = convolutions + 4 * unit * (h - 6) * (w - 6) * hidden + hidden + hidden + 1  # then the hidden layer, and the readout
     error = (count / target - 1).abs()
-    key = torch.where(error <= 0.01, (hidden - 100).abs() + error, torch.inf)
-    row, column = divmod(int(key.argmin()), key.shape[1])
+    rank = torch.where(error <= 0.01, (hidden - 100).abs() + error, torch.inf)  # the hidden layer first, then the error
+    row, column = divmod(int(rank.argmin()), rank.shape[1])
     units, expected = int(unit[row]), int(hidden[0, column])
     assert matched_widths("deen", shape, target) == Widths((units, 2 * units, 4 * units), expected)
 
@@ -142,7 +145,7 @@ def test_laplace_reconstruction_is_its_log_density(name, b_over_sigma):
 
 
 def test_sigma_vae_objective_at_another_sigma_differs_only_in_kl_weight_and_scale():
-    """Eq. 10: the objective at σ₂ is σ₁²/σ₂² times that at σ₁ with KL weight β = σ₂²/σ₁²."""
+    """Eq. 10: multiply the KL in the objective at σ₁ by β = σ₂²/σ₁², and divide the sum by β. This is the objective at σ₂."""
     one, two = tiny("sigma_vae", sigma=0.5), tiny("sigma_vae", sigma=0.9)
     two.load_state_dict({**one.state_dict(), "sigma": two.sigma})
     x, eps = torch.rand(3, *SHAPE, dtype=torch.float64), inputs(one.noise_dim)[1]
@@ -163,7 +166,7 @@ def test_uvb_mean_ignores_the_noise_and_direct_has_no_energy():
 
 
 def test_gradient_records_no_second_graph_without_grad():
-    """Under `no_grad`, `gradient` gives the same numbers with as many operations as autograd's first derivative."""
+    """Under `no_grad`, `gradient` gives the same numbers. It takes at most two operations more than autograd's derivative."""
 
     class Counted(TorchDispatchMode):
         count = 0
@@ -225,7 +228,7 @@ def test_latent_energy_encodes_to_its_latent_width(name):
 
 @pytest.mark.parametrize(("name", "noisy"), [("elbo_y", True), ("elbo_x", False)])
 def test_elbo_y_is_the_energy_of_y_and_elbo_x_of_x(name, noisy):
-    """Eq. 14 has the energy of y = x + σ noise. Eq. 10 has the energy of x for any noise. Each image has its weight."""
+    """Eq. 14 is the energy of y = x + σ noise. Eq. 10 is the energy of x, and ignores the noise. Each image has its weight."""
     model = tiny("vae", sigma=0.8)
     noise, eps = inputs(model.noise_dim)
     x, weight = normal((3, *SHAPE), 0, "clean").double().sigmoid(), torch.tensor([0.5, 0.25, 0.0], dtype=torch.float64)

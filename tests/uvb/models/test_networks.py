@@ -18,10 +18,10 @@ def silu(a):
 
 
 def conv_net(weights, name, y, act):
-    """Sec. 3.1: 3x3 convolutions without padding, each with its activation; hidden linear, activation; linear."""
-    of = {key.removeprefix(f"{name}.layers."): value for key, value in weights.items() if key.startswith(f"{name}.layers.")}
-    numbers = sorted({int(key.split(".")[0]) for key in of})
-    layers = [(of[f"{n}.weight"], of[f"{n}.bias"]) for n in numbers]
+    """Sec. 3.1: 3x3 convolutions without padding, a hidden linear layer, a linear readout. The readout has no activation."""
+    own = {key.removeprefix(f"{name}.layers."): value for key, value in weights.items() if key.startswith(f"{name}.layers.")}
+    numbers = sorted({int(key.split(".")[0]) for key in own})
+    layers = [(own[f"{n}.weight"], own[f"{n}.bias"]) for n in numbers]
     assert [w.dim() for w, _ in layers] == [4] * len(TINY.conv) + [2, 2]
     for w, b in layers[:-2]:
         assert w.shape[2:] == (3, 3)
@@ -41,7 +41,7 @@ def decoder(weights, name, z, act):
 
 
 def two_level_unet(w, y, act):
-    """A U-Net with a level of the image's size and a level of half this size. Repeating the small level's pixels joins them."""
+    """A U-Net with two levels: the image's size and half of it. To join them, each pixel of the small level is repeated."""
     high = act(F.conv2d(y, w["g.down.0.weight"], w["g.down.0.bias"], padding=1))
     halves = torch.stack([high[:, :, i : i + 2].mean(2) for i in range(0, high.shape[2], 2)], 2)
     halves = torch.stack([halves[..., j : j + 2].mean(3) for j in range(0, high.shape[3], 2)], 3)
@@ -53,7 +53,7 @@ def two_level_unet(w, y, act):
 
 
 def energy(name, w, y, eps, act):
-    """f(y), (B,), by the model's equation."""
+    """f(y) of shape (B,), by the model's equation."""
 
     def half_squares(mean):
         return ((y - mean) ** 2).sum((1, 2, 3)) / (2 * SIGMA**2)
