@@ -34,7 +34,7 @@ def test_spec_id_changes_with_a_field_and_differences_names_the_field(digits, ch
     spec = tiny_spec(digits)
     other = dataclasses.replace(spec, **change)
     assert other.spec_id != spec.spec_id
-    assert all(line.split(":")[0].split(".")[0] in change for line in spec.differences(other))
+    assert all(line.split(":")[0].split(".")[0] in change for line in spec.differences(other))  # "recipe.clip: 10.0 != 1.0"
     assert spec.differences(other)
     assert spec.differences(spec) == []
 
@@ -44,7 +44,7 @@ def test_learning_rate_is_constant_or_warms_up_and_decays_to_zero():
     recipe = Recipe("r", epochs=1, learning_rate=2.0, schedule="cosine", warmup=0.1)
     rates = [recipe.learning_rate_at(s, 100) for s in range(100)]
     assert rates[:10] == pytest.approx([0.2 * (s + 1) for s in range(10)])
-    assert rates[55] == pytest.approx(1.0)  # half-way between the end of the warm-up and the end
+    assert rates[55] == pytest.approx(1.0)  # half-way between the end of the warm-up and the end of the training
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert rates[-1] < 1e-3
 

@@ -60,5 +60,6 @@ def test_frozen_does_not_cast_weights_of_unknown_modules():
             with torch.autocast("cpu", enabled=False):
                 return self.readout(y.flatten(1)).square().sum(1)
 
-    energy, y = Own(), torch.rand(2, 1, 4, 4, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(Frozen(energy, Plan(precision="bf16")).energy(y, y), energy.energy(y, y))
+    energy, none = Own(), torch.empty(2, 0)
+    y = torch.rand(2, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(Frozen(energy, Plan(precision="bf16")).energy(y, none), energy.energy(y, none))

@@ -1,4 +1,4 @@
-"""Convolutions with few output pixels, as matrix products, give the same numbers and derivatives. A plan turns them on."""
+"""Matrix products give the same numbers and derivatives as convolutions with few output pixels. A plan turns them on."""
 
 import dataclasses
 

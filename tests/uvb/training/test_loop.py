@@ -57,7 +57,8 @@ def test_fit_is_adam_on_the_denoising_loss(digits, clip, ema):
     averages = [p.detach().clone() for p in model.parameters()]
     adam = torch.optim.Adam(model.parameters(), lr=1e-3)
     x_all = digits.train[:100].double() / digits.levels
-    step, total, size, clipped, means = 0, 8, 32, 0, []
+    total, size = 8, 32  # steps of the training, and images of a batch
+    step, clipped, means = 0, 0, []
     for epoch in range(2):
         order, mean = torch.randperm(100, generator=generator(0, "order", epoch)), 0.0
         for k in range(4):
@@ -249,7 +250,7 @@ def nearness(spec):
 def worker(rank: int, world: int, folder: str, compile: bool = False) -> None:
     torch.set_num_threads(1)
     warnings.filterwarnings("error", message="torch.compile failed")
-    torch.compile = functools.partial(torch.compile, backend="eager")  # DDP treats traced code like compiled code
+    torch.compile = functools.partial(torch.compile, backend="eager")  # traces without compiling; DDP treats both alike
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet-{world}", rank=rank, world_size=world)
     digits, plan = load_dataset("digits"), Plan(workers=world, precision="fp64", compile=compile)
     for model in MODELS:
@@ -290,7 +291,7 @@ def test_fit_with_any_number_of_workers_trains_the_same_model(digits, tmp_path):
 
 @pytest.mark.slow
 def test_fit_with_compiled_workers_trains_the_same_model(digits, tmp_path):
-    """Two gloo processes train. The compiled graph returns all gradients at once, and DDP averages them as usual."""
+    """A compiled step hands out all gradients at once. DDP must still average them over the two gloo processes."""
     mp.start_processes(worker, args=(2, str(tmp_path), True), nprocs=2, start_method="spawn")
     for model in MODELS:
         alone, _ = train(spec_of(digits, model), digits)
