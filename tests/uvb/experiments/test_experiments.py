@@ -51,7 +51,7 @@ def test_experiments_run_on_exactly_the_models_they_apply_to(images: ImageSet, m
 
 
 class Counted(Gaussian):
-    """An energy that counts its gradients by image. An energy without a gradient counts as half a gradient."""
+    """A Gaussian that counts its gradients, one for each image. A call that needs no gradient counts as half a gradient."""
 
     count = 0.0
 
@@ -69,7 +69,7 @@ class Counted(Gaussian):
 
 @pytest.mark.parametrize("name", [n for n in experiment_names() if get_experiment(n).applies(Gaussian, "digits")])
 def test_experiment_takes_about_as_many_gradients_as_it_declares(images: ImageSet, name: str) -> None:
-    """`--dry-run` tells the cost by these numbers. NEBULA may take fewer gradients, because its flow may end early."""
+    """`--dry-run` estimates the time from the declared number. NEBULA may take fewer, because its flow may end early."""
     Counted.count, context = 0.0, context_of(images, scale=0.3)
     get_experiment(name).run(Counted(variance=1.2), tiny_spec(images), context)
     declared = get_experiment(name).gradients(tiny_spec(images), context)
@@ -104,8 +104,8 @@ def test_report_shows_what_experiments_return(images: ImageSet, tmp_path: Path) 
                 arrays = {k.replace("/", "__"): v.float().numpy() for k, v in result.arrays.items()}
                 fake_study.result(tmp_path, name, spec.spec_id, result.scalars, **arrays)
     tables = build_tables(tmp_path)
-    others = [f"_{name}" for name in sampler_names() if name != "langevin"]
-    assert set(tables["sampling"]["variant"]) == {f"{jump}{of}" for jump in ("jump", "second_jump") for of in ["", *others]}
+    suffixes = ["", *(f"_{name}" for name in sampler_names() if name != "langevin")]
+    assert set(tables["sampling"]["variant"]) == {f"{jump}{suffix}" for jump in ("jump", "second_jump") for suffix in suffixes}
     study = Study(StudyFiles(tmp_path), tables)
     pictures = {d.needs: [p.name for p in d.pictures(study)] for d in drawings() if d.needs in drawn}
     assert all(pictures[name] for name in drawn)

@@ -48,7 +48,7 @@ def test_mixture_excess_of_the_true_energy_is_zero(mixture: ImageSet) -> None:
     x = mixture.test.double() / mixture.levels
     center = (truth.weights.reshape(-1, 1, 1, 1) * truth.means).sum(0)
     assert row["mean_predictor"] == pytest.approx((x - center).square().flatten(1).sum(1).mean().item())
-    spread = row["mean_predictor"] / len(mixture.test) ** 0.5  # the losses of images spread at most about by their mean
+    spread = row["mean_predictor"] / len(mixture.test) ** 0.5  # the losses' standard deviation is at most about their mean
     assert row["optimum"] == pytest.approx(best.value, abs=5 * spread)
     assert row["mean_predictor"] == pytest.approx(mean_predictor_loss(truth), abs=5 * spread)
 
