@@ -26,7 +26,7 @@ def test_noisy_image_loss_is_the_variance_of_the_noise() -> None:
 
 
 def test_linear_loss_of_its_own_images_is_the_loss_of_the_wiener_filter() -> None:
-    """On images that it is fitted to, the map has the loss Σ λ σ² / (λ + σ²) (λ: the eigenvalues of their covariance)."""
+    """On the images it is fitted to, the linear map has the loss Σ λ σ² / (λ + σ²). λ are eigenvalues of their covariance."""
     x = torch.randint(0, 17, (1300, 1, 3, 4), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     variances = torch.linalg.eigvalsh((x.double() / 16).flatten(1).T.cov(correction=0))
     expected = (variances * 0.49 / (variances + 0.49)).sum().item()

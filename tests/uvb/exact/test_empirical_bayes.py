@@ -50,7 +50,7 @@ def test_negative_log_density_is_normalized() -> None:
 
 
 def test_gradient_by_autograd_gives_the_posterior_mean() -> None:
-    """y - σ² ∇f(y) by autograd of the energy is the posterior mean (Eq. 1 = Eq. 2)."""
+    """With ∇f by autograd, y - σ² ∇f(y) is the posterior mean (Eq. 1 = Eq. 2)."""
     train, eps = images(40, "train"), torch.empty(9, 0)
     y = images(9, "y").requires_grad_()
     energy = EmpiricalBayes(train, 0.5, block=16)

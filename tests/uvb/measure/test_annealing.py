@@ -25,13 +25,13 @@ class Lowered(Energy):
 
     def __init__(self, mixture: GaussianMixture, sigma: float) -> None:
         super().__init__(sigma)
-        self.of = mixture.energy(sigma)
+        self.known = mixture.energy(sigma)
 
     def energy(self, y: Tensor, eps: Tensor) -> Tensor:
-        return self.of.energy(y, eps) - LOG_Z
+        return self.known.energy(y, eps) - LOG_Z
 
     def gradient(self, y: Tensor, eps: Tensor) -> Tensor:
-        return self.of.gradient(y, eps)
+        return self.known.gradient(y, eps)
 
 
 class Random(Energy):
@@ -73,7 +73,7 @@ def test_log_z_of_a_random_energy_uses_the_held_epsilon() -> None:
 
 
 def test_combined_estimates_log_z_from_gaussian_weights() -> None:
-    """Log weights N(c - s²/2, s²) forward and N(c + s²/2, s²) reverse obey Crooks' relation for log Z = c. Here s = 1."""
+    """By Crooks' relation log Z = c, if log weights are N(c - s²/2, s²) forward and N(c + s²/2, s²) in reverse. Here s = 1."""
     g = generator(0, "weights")
     forward, reverse = (5 + sign * 0.5 + torch.randn(4000, generator=g, dtype=torch.float64) for sign in (-1, 1))
     found = combined(forward, reverse[:2000])
@@ -128,7 +128,7 @@ def test_de_bruijn_holds_on_the_mixture() -> None:
     losses = [bayes_loss(mixture, s, draws=4000) for s in sigmas]
     grown = entropy_growth(sigmas, [loss.value for loss in losses], 64)
     for i, growth in enumerate(grown):
-        measured = entropies[i + 1] - entropies[i]  # the same x and noise, so their error is small
+        measured = entropies[i + 1] - entropies[i]  # both from the same x and noise, so the error is small
         error = float(measured.std()) / math.sqrt(20_000)
         assert growth == pytest.approx(float(measured.mean()), abs=4 * error + 0.02), sigmas[i]
     total = float((entropies[-1] - entropies[0]).mean())

@@ -1,4 +1,4 @@
-"""Eq. 21: the exact energy is strongly convex outside a ball, with the constant that follows from the cube."""
+"""Eq. 21: if all pixels lie in [0, 1], the exact energy is strongly convex outside a ball, with a known constant."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ DISTANCES = [1.0, 2.1, 4.0, 20.0]
 
 
 def test_bound_holds_for_exact_energies() -> None:
-    """If the images lie in the cube, the bound holds in every direction and at every distance."""
+    """If the images lie in the cube [0, 1]^d, the bound holds in every direction and at every distance."""
     train = torch.rand(12, *SHAPE, generator=generator(0, "train"), dtype=torch.float64)
     centers = 0.5 + normal((300, *SHAPE), 0, "centers").double()
     directions = sphere(centers, generator(0, "directions"))

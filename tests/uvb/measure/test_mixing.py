@@ -46,7 +46,7 @@ def test_split_r_hat_is_large_for_chains_apart_and_for_a_drifting_chain() -> Non
 
 
 def test_split_r_hat_of_an_odd_chain_leaves_out_the_middle() -> None:
-    """By definition R̂² is the pooled variance of the half chains over the mean of their variances."""
+    """By definition R̂² is the pooled variance of the half chains, divided by the mean of their variances."""
     x = autoregressive(0.5, draws=21, chains=3)
     halves = torch.cat([x[:10], x[11:]], dim=1)  # (10 draws, 6 half chains)
     within, between = halves.var(0).mean(), halves.mean(0).var()
@@ -85,7 +85,7 @@ def test_transition_counts_of_a_markov_chain_give_its_matrix() -> None:
 
 @pytest.mark.parametrize("draws", [4, 40])
 def test_principal_component_scores_are_coordinates_along_it(draws: int) -> None:
-    """The images lie along one direction. There are fewer or more images than pixels."""
+    """The images lie along one direction. The sign makes the largest entry of the component positive, here 0.8."""
     g = generator(0, "pc")
     t = torch.randn(draws, 2, generator=g, dtype=torch.float64)
     direction = torch.tensor([[[3.0, 0.0, 0.0], [0.0, -4.0, 0.0]]]).double() / 5  # (1, 2, 3), unit

@@ -29,19 +29,19 @@ def closed_form(task: str, observed: Tensor) -> tuple[Tensor, Tensor]:
 
     Every component is Gaussian, so each component's posterior is Gaussian too.
     """
-    a, of, v = matrix(task), mixture(), observed.flatten(1)
+    a, truth, v = matrix(task), mixture(), observed.flatten(1)
     logs, means, variances = [], [], []
-    for weight, mean, variance in zip(of.weights, of.means.flatten(1), of.variances, strict=True):
-        prior = (variance + SIGMA**2) * torch.eye(8).double()
-        seen = a @ prior @ a.T + TAU**2 * torch.eye(len(a)).double()
-        logs.append(weight.log() + torch.distributions.MultivariateNormal(a @ mean, seen).log_prob(v))
-        gain = prior @ a.T @ torch.linalg.inv(seen)
+    for weight, mean, variance in zip(truth.weights, truth.means.flatten(1), truth.variances, strict=True):
+        covariance = (variance + SIGMA**2) * torch.eye(8).double()  # of Y
+        of_v = a @ covariance @ a.T + TAU**2 * torch.eye(len(a)).double()
+        logs.append(weight.log() + torch.distributions.MultivariateNormal(a @ mean, of_v).log_prob(v))
+        gain = covariance @ a.T @ torch.linalg.inv(of_v)
         means.append(mean + (v - a @ mean) @ gain.T)
-        variances.append((prior - gain @ a @ prior).diagonal())
+        variances.append((covariance - gain @ a @ covariance).diagonal())
     share = torch.stack(logs, 1).softmax(1)[:, :, None]  # (N, K, 1)
-    centers, spreads = torch.stack(means, 1), torch.stack(variances)
+    centers, component_variances = torch.stack(means, 1), torch.stack(variances)
     mean = (share * centers).sum(1)
-    return mean, (share * (spreads + centers.square())).sum(1) - mean.square()
+    return mean, (share * (component_variances + centers.square())).sum(1) - mean.square()
 
 
 def drawn(task: str, n: int) -> tuple[Tensor, Tensor]:
@@ -60,7 +60,7 @@ def test_posterior_has_the_mean_and_variance_of_the_closed_form(task: str) -> No
     mean, variance = closed_form(task, observed)
     assert found.acceptance > 0.8
     assert found.stopped == 0
-    y = found.y.transpose(1, 2).flatten(0, 1).flatten(2)  # (draws, N, 8)
+    y = found.y.transpose(1, 2).flatten(0, 1).flatten(2)  # (draws x chains, N, 8)
     torch.testing.assert_close(y.mean(0), mean, atol=0.05, rtol=0)
     torch.testing.assert_close(y.var(0), variance, atol=0.05, rtol=0.08)
     x_hat = mixture().posterior_mean(found.y.flatten(0, 2), SIGMA).reshape(found.x_hat.shape)
@@ -68,12 +68,12 @@ def test_posterior_has_the_mean_and_variance_of_the_closed_form(task: str) -> No
 
 
 def test_coverage_of_90_percent_intervals_is_90_percent() -> None:
-    """90 % intervals of the pixels of y, over 150 images of the mixture. A prior that is too narrow covers less."""
+    """The 90 % intervals contain 90 % of the pixels of 150 images y. With a prior that is too narrow they contain fewer."""
     y, observed = drawn("inpaint", 150)
     measured, found = measurement("inpaint", SHAPE, observed), {}
     for name, variance in (("true", 0.4), ("narrow", 0.0)):
-        of = mixture()
-        energy = GaussianMixture(of.weights, of.means, torch.tensor([0.1, variance]).double()).energy(SIGMA)
+        truth = mixture()
+        energy = GaussianMixture(truth.weights, truth.means, torch.tensor([0.1, variance]).double()).energy(SIGMA)
         draws = restore(energy, measured, observed, TAU, chains=10, draws=20, warm_up=40, seed=0).y
         found[name] = coverage(y, draws)
     assert found["true"] == pytest.approx(0.9, abs=0.03)
@@ -90,8 +90,8 @@ def test_conditioned_energy_is_the_sum_and_jumps_as_its_prior() -> None:
     y, observed = drawn("deblur", 4)
     prior, measured = mixture().energy(SIGMA), measurement("deblur", SHAPE, y)
     energy, none = Conditioned(prior, measured, observed, TAU), torch.empty(4, 0)
-    off = (observed - measured.apply(y)).square().flatten(1).sum(1) / (2 * TAU**2)
-    torch.testing.assert_close(energy.energy(y, none), prior.energy(y, none) + off)
+    misfit = (observed - measured.apply(y)).square().flatten(1).sum(1) / (2 * TAU**2)
+    torch.testing.assert_close(energy.energy(y, none), prior.energy(y, none) + misfit)
     torch.testing.assert_close(energy(y, none), prior(y, none))
 
 

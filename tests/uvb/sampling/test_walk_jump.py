@@ -34,16 +34,20 @@ def langevin_variance(s2: float, delta: float) -> float:
 
 
 def baoab_covariance(s2: float, delta: float, friction: float) -> Tensor:
-    """Stationary covariance of position and velocity after a step: solve S = A S Aᵀ + b bᵀ, then apply the half-kick."""
+    """Stationary covariance of position and velocity after a step, with its last half-kick.
+
+    `baoab_update` leaves this half-kick out, so first S = A S Aᵀ + b bᵀ is solved without it.
+    """
 
     def step(y: Tensor, v: Tensor, noise: Tensor) -> Tensor:
         return torch.stack(baoab_update(y, v, y / s2, noise, delta, friction))
 
     a = torch.stack([step(ONE, ZERO, ZERO), step(ZERO, ONE, ZERO)], 1)
     b = step(ZERO, ZERO, ONE)
-    held = torch.linalg.solve(torch.eye(4).double() - torch.kron(a, a), torch.outer(b, b).flatten()).reshape(2, 2)
+    # vec(A S Aᵀ) = (A ⊗ A) vec(S)
+    before_kick = torch.linalg.solve(torch.eye(4).double() - torch.kron(a, a), torch.outer(b, b).flatten()).reshape(2, 2)
     kick = torch.stack([torch.stack([ONE, ZERO]), torch.stack([-0.5 * delta * ONE / s2, ONE])])
-    return kick @ held @ kick.T
+    return kick @ before_kick @ kick.T
 
 
 @pytest.mark.parametrize("delta", [0.2, 0.5, 1.0])
@@ -195,7 +199,7 @@ def test_jump_is_the_bayes_estimator() -> None:
 
 
 def test_jump_of_a_random_energy_draws_one_epsilon_for_each_estimate() -> None:
-    """x̂(y; ε), x̂(x̂(y; ε); ε′) and f(y; ε): ε and ε′ are the first and second draw of the generator of seed and step."""
+    """x̂(y; ε), x̂(x̂(y; ε); ε′) and f(y; ε): ε and ε′ are the first two draws of the generator keyed by seed and step."""
     energy, seed = RandomCenter(1.0), 3
     state = begin(5, SHAPE, 0)._replace(step=20)
     noise = generator(seed, "jump", 20)
