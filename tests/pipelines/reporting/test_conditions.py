@@ -122,7 +122,7 @@ def test_main_group_has_the_last_commands_widths(tmp_path: Path) -> None:
 
 
 def test_tables_leave_out_what_was_measured_with_other_settings(tmp_path: Path) -> None:
-    """If seeds that were measured otherwise stayed, a mean over seeds would mix losses of different images."""
+    """A mean over seeds must not mix losses that were measured with different settings."""
     specs = [fake_study.spec("uvb", seed=seed) for seed in range(3)]
     for spec, settings in zip(specs, "aab", strict=True):
         fake_study.add_model(tmp_path, spec)
@@ -140,10 +140,8 @@ def test_tables_leave_out_what_was_measured_with_other_settings(tmp_path: Path) 
 def test_losses_leave_out_results_of_weights_that_are_gone(tmp_path: Path) -> None:
     spec = fake_study.spec("uvb")
     fake_study.add_model(tmp_path, spec)
-    result, done = (
-        tmp_path / "tasks" / "losses" / spec.spec_id / "result.json",
-        tmp_path / "models" / spec.spec_id / "done.json",
-    )
+    result = tmp_path / "tasks" / "losses" / spec.spec_id / "result.json"
+    done = tmp_path / "models" / spec.spec_id / "done.json"
     result.write_text(json.dumps(json.loads(result.read_text()) | {"trained": 1.0}))
     for time, rows in ((1.0, 4), (2.0, 0)):
         done.write_text(json.dumps(json.loads(done.read_text()) | {"time": time}))

@@ -79,7 +79,7 @@ def test_pairs_join_models_of_equal_capacity_only(tmp_path: Path) -> None:
 
 def test_pairs_take_the_nearest_of_several_sizes(tmp_path: Path) -> None:
     """Each seed has one pair. Further sizes do not count as further seeds."""
-    seeds = range(4)  # several seeds, so that the sizes come in several orders of their spec_ids
+    seeds = range(4)  # spec_ids are hashes, so the order of the sizes depends on the seed
     for seed, (model, factor) in itertools.product(seeds, [("uvb", 1.0), *(("deen", f) for f in (0.92, 0.95, 1.0, 1.05))]):
         fake_study.add_model(tmp_path, fake_study.spec(model, seed=seed, widths=widths_at(model, (1, 8, 8), factor)))
     files = StudyFiles(tmp_path)

@@ -94,7 +94,7 @@ def test_losses_leave_out_the_papers_figure_for_another_activation(tmp_path: Pat
     assert internals(StudyFiles(tmp_path))["paper_value"].isna().all()
 
 
-def test_internals_hold_tables_4_and_5(mnist: Path) -> None:
+def test_internals_hold_the_papers_tables_4_and_5(mnist: Path) -> None:
     values = internals(StudyFiles(mnist)).set_index("quantity")["paper_value"].dropna().to_dict()
     assert values == {"kl_noisy": 692.0, "recon_clean_y_half": 103.0}
 
@@ -154,7 +154,7 @@ def test_sampling_has_a_row_for_each_variant(study: Path) -> None:
     assert set(table["chains"]) == {values["chains"] for values in stored}
 
 
-def test_losses_take_run_ids_from_the_projection(mnist: Path) -> None:
+def test_losses_take_run_ids_from_mlflow_json(mnist: Path) -> None:
     spec_id = fake_study.spec("uvb", dataset="mnist").spec_id
     fake_study.write(mnist / "mlflow.json", {"runs": {spec_id: "run-1"}})
     table = losses(StudyFiles(mnist))
@@ -170,7 +170,7 @@ def test_frame_refuses_a_broken_row(change: dict[str, object], message: str) -> 
     row = dict.fromkeys(SCHEMAS["references"].names, 1.0) | {"dataset": "d", "checksum": "c", "train_images": 1}
     assert len(frame("references", [row])) == 1
     with pytest.raises(ValueError, match=message):
-        frame("references", [row, row | change] if not change else [row | change])
+        frame("references", [row | change] if change else [row, row])
 
 
 def test_read_table_reads_every_table_that_is_kept() -> None:

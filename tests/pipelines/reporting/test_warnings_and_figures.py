@@ -71,10 +71,8 @@ def test_curves_draw_one_epoch_as_a_point(tmp_path: Path) -> None:
     fake_study.add_model(tmp_path, fake_study.spec("deen"), epochs=1)
     study = Study(StudyFiles(tmp_path), build_tables(tmp_path))
     charts = [picture.figure for d in drawings() if d.name == "curves" for picture in d.pictures(study)]
-    assert [len(chart.spec["data"]["values"]) for chart in charts] == [
-        2,
-        1,
-    ]  # a point for each of test and training loss, then one for their gap
+    losses, gap = (chart.spec["data"]["values"] for chart in charts)
+    assert (len(losses), len(gap)) == (2, 1)  # test and training loss, and their difference
     points = charts[0].spec["layer"][-1]["encoding"]
     assert 1 in points["strokeOpacity"]["scale"]["range"]
 
@@ -170,7 +168,7 @@ def test_lines_at_one_noise_level_are_rows_that_cannot_overlap() -> None:
     assert shown["encoding"]["x"]["title"] == ["loss, σ = 1"]
     assert [row["series"] for row in spec["data"]["values"]] == ["UVB", "DEEN", "exact"]
     svg = to_svg(lines([*losses, *others], "σ", "loss", domain=(3.0, 4.0), sides=("one ahead", "other ahead")), "name")
-    heights = re.findall(r'<path transform="translate\(120,(\d+)\)"', svg)  # 120 px of 240: 3.5 lies between 3 and 4
+    heights = re.findall(r'<path transform="translate\(120,(\d+)\)"', svg)  # 120 of 240 px: 3.5 is halfway from 3 to 4
     assert heights == ["11", "33", "55"]
     assert "← one ahead · other ahead →" in svg
 
@@ -196,5 +194,5 @@ def test_identity_rows_gives_each_density_the_error_of_its_own_loss() -> None:
     result = SimpleNamespace(arrays={"model": np.ones(9), "exact": np.ones(9)}, values={"stderr": 0.0})
     found = [(SimpleNamespace(spec_id=s.spec_id, spec=s), result) for s in specs.values()]
     rows = {row["density"]: row["stderr"] for row in identity_rows(losses, references, found)}
-    of_losses = 0.5 * (1 / 0.5**2 + 1 / 1.0**2) * math.log(1.0 / 0.5)
+    of_losses = 0.5 * (1 / 0.5**2 + 1 / 1.0**2) * math.log(1.0 / 0.5)  # the trapezoid rule over log σ
     assert rows == pytest.approx({"uvb": 0.1 * of_losses, EXACT: 0.3 * of_losses})
