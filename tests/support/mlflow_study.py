@@ -53,7 +53,10 @@ def complete(store: Store, spec: RunSpec, epochs: int = 4) -> None:
 
 
 def write_tables(store: Store, specs: list[RunSpec], scratch: Path) -> None:
-    """Write tables: test loss 3 + σ for UVB and 4 + σ for DEEN, train losses 0.5 less, floor σ, and decoder losses of 99."""
+    """Write tables. The test loss is 3 + σ for UVB and 4 + σ for DEEN. Train losses are 0.5 less.
+
+    The floor is σ, and decoder losses are 99.
+    """
     rows = []
     for spec in specs:
         for split in ("train", "test"):
@@ -83,8 +86,8 @@ def drain(tracker):
     pytest.fail("sync never came to an end")
 
 
-def open_tracker(uri, store, warnings=None, **options):
-    tracker = Tracker(uri, "uvb", "digits", store, (warnings if warnings is not None else []).append, **options)
+def open_tracker(uri, store, warnings=None):
+    tracker = Tracker(uri, "uvb", "digits", store, (warnings if warnings is not None else []).append)
     tracker.start()
     return tracker
 
@@ -96,7 +99,7 @@ def snapshot(uri, deleted=False):
     client = open_client(uri)
     experiment = client.get_experiment_by_name("uvb")
     found = {}
-    for run in client.search_runs([experiment.experiment_id], run_view_type=ViewType.ALL if deleted else 1):
+    for run in client.search_runs([experiment.experiment_id], run_view_type=ViewType.ALL if deleted else ViewType.ACTIVE_ONLY):
         keys = [k for k in run.data.metrics if not k.startswith("system/")]
         history = {k: [(m.step, m.value, m.timestamp) for m in client.get_metric_history(run.info.run_id, k)] for k in keys}
         artifacts = sorted(

@@ -15,7 +15,7 @@ from pipelines.tracking.values import (
 
 
 def test_lines_over_sigma_keep_lengths_of_training_apart():
-    """Trainings of different length are not averaged. Trainings that differ in the seed alone are."""
+    """Trainings of different length are not averaged. Trainings that differ only in the seed are averaged."""
     row = {"dataset": "digits", "model": "uvb", "recipe": "fast", "split": "test", "estimator": "energy", "seed": 0}
     rows = [
         row
@@ -25,7 +25,7 @@ def test_lines_over_sigma_keep_lengths_of_training_apart():
         for seed in (0, 1)
     ]
     lines = lines_over_sigma(rows)
-    at = [("loss_over_sigma", 50), ("loss_over_sigma", 100)]
+    at = [("loss_over_sigma", 50), ("loss_over_sigma", 100)]  # the mean over seeds 0 and 1 adds 0.5
     assert lines == {f"UVB {n} epochs": dict(zip(at, (n + 1.0, n + 1.5), strict=True)) for n in (8, 20)}
     assert lines_over_sigma(rows[:4]).keys() == {"UVB"}
 

@@ -1,4 +1,4 @@
-"""A model that is logged to MLflow, in its format for Python models, loads with the same weights. Nothing is pickled."""
+"""A model that is logged in MLflow's format for Python models loads with the same weights. Nothing is pickled."""
 
 import pickle
 import shutil

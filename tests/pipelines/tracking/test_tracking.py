@@ -67,7 +67,7 @@ def test_tracker_prefers_the_environments_store_to_the_default(monkeypatch, tmp_
         check_tracking_uri(None)
 
 
-def test_tracker_projects_a_whole_study(uri, store, tmp_path):
+def test_tracker_copies_a_whole_study(uri, store, tmp_path):
     specs = [make_spec(m, s) for m in ("uvb", "deen") for s in (0.5, 1.0)]
     for spec in specs:
         complete(store, spec)
