@@ -34,5 +34,5 @@ def test_patience_counts_from_the_beginning_and_grows_with_the_load() -> None:
     assert patience(8.0, 0.0) == 8.0
     assert patience(8.0, 4.0) == 4.0  # the libraries took 4 s to load
     assert patience(8.0, 7.0) == LEAST_SECONDS
-    assert patience(0.3, 7.0) == pytest.approx(2.1)
-    assert patience(8.0, 60.0) == pytest.approx(18.0)  # on a busy machine the thread that asks was slow, too
+    assert patience(0.3, 7.0) == pytest.approx(2.1)  # 0.3 times the time that has passed
+    assert patience(8.0, 60.0) == pytest.approx(18.0)  # a busy machine also slows the thread that asks

@@ -110,7 +110,8 @@ def test_full_study_refuses_in_one_line(arguments, place, monkeypatch, capsys):
     if arguments == "--address auto":
         monkeypatch.setattr("pipelines.cluster.compat.read_ray_address", lambda _: None)
     storage = () if "--storage" in arguments else ("--storage", "outputs")
-    one_model = () if "--models" in arguments else ("--models", "uvb", "--extra-models")  # others would first be matched
+    # Other models would first be matched to UVB in size.
+    one_model = () if "--models" in arguments else ("--models", "uvb", "--extra-models")
     line = refused(place, monkeypatch, capsys, "full_study", *arguments.split(" "), *storage, *one_model)
     assert re.search(STUDY[arguments], line), line
 

@@ -42,7 +42,7 @@ def outside(name: str) -> list[str]:
     return [str(below), str(above), "9" * 40, "-" + "9" * 40]
 
 
-def test_ranges_cover_every_number_of_every_command() -> None:
+def test_numbers_of_finds_every_number_of_every_command() -> None:
     assert [len(numbers_of(config)) for config in POSITIONAL] == [19, 19, 5, 2, 0, 0, 5]
 
 

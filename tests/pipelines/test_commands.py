@@ -121,7 +121,7 @@ def test_grid_keeps_every_pixel_in_its_place():
 
 
 def test_walk_takes_step_sizes_in_units_of_the_noise():
-    """The paper has δ = 0.2 at σ = 1. BAOAB's friction is a rate, so it falls with σ."""
+    """The paper has δ = 0.2 at σ = 1. BAOAB's friction is a rate, so it is 1/σ."""
     assert (walk_at(1.0).delta, walk_at(0.5).delta) == (0.2, 0.1)
     underdamped = walk_at(0.5, sampler="baoab", jumps=3)
     assert (underdamped.delta, underdamped.settings, underdamped.jumps) == (0.25, {"friction": 2.0}, 3)
@@ -143,7 +143,8 @@ def test_keep_copies_a_study_without_weights(tmp_path):
     assert {p.name for p in kept.iterdir()} == {*folders, "README.md", "report.html", "study.json", "timings.json"}
     assert (kept / "tables" / "losses.parquet").read_bytes() == (study / "tables" / "losses.parquet").read_bytes()
     numbers = {p.relative_to(study) for p in study.glob("tasks/*/*/result.json")}
-    assert numbers == {p.relative_to(kept) for p in kept.glob("tasks/**/*") if p.is_file()} != set()
+    assert numbers
+    assert {p.relative_to(kept) for p in kept.glob("tasks/**/*") if p.is_file()} == numbers
     assert not list(kept.rglob("*.safetensors"))
     with pytest.raises(UserError, match="not a study"):
         keep(Keep(tmp_path, tmp_path / "results"))
@@ -160,7 +161,9 @@ def test_report_redraws_a_kept_study(tmp_path):
     assert {p.name: p.read_bytes() for p in (kept / "tables").iterdir()} == tables
     assert {p.name for p in (kept / "figures").iterdir()} == {p.name for p in (study / "figures").iterdir()}
     for part in (r'<p class="says">.*?</p>', r"<table.*?</table>", r"<figcaption>.*?</figcaption>"):
-        assert sorted(re.findall(part, again, re.S)) == sorted(re.findall(part, before, re.S)) != []
+        parts = sorted(re.findall(part, before, re.S))
+        assert parts
+        assert sorted(re.findall(part, again, re.S)) == parts
     assert again.count('role="img"') == before.count('role="img"')
 
 

@@ -1,4 +1,4 @@
-"""The cost model against measurements, closed forms and docs/scaling.md."""
+"""The cost model agrees with measurements, closed forms and docs/scaling.md."""
 
 import dataclasses
 import json
@@ -131,20 +131,20 @@ def test_document_equals_the_page() -> None:
 
 
 def test_estimated_seconds_are_timed_steps_and_probes(digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """3 epochs have 36 steps of 128 images, and end with a probe of 2 × 297 images: 36 × 0.5 s + 3 × 2 × 297 × 0.001 s."""
+    """3 epochs have 36 steps, and each epoch ends with a probe of 2 × 297 images: 36 × 0.5 s + 3 × 2 × 297 × 0.001 s."""
     recipe = RECIPES["fast"].changed(epochs=3, batch_size=128)
     spec = dataclasses.replace(
         tiny_spec(digits), recipe=recipe, data=dataclasses.replace(tiny_spec(digits).data, train_images=1500)
     )
     monkeypatch.setattr(estimate, "paces", lambda specs, plan, images: [Pace(0.5, 0.001)] * len(specs))
-    for workers in (1, 2):  # on CPUs a pace is that of all workers at once
+    for workers in (1, 2):  # on CPUs, `paces` times all workers together
         (seconds,) = estimate.estimated_seconds([spec], Plan(workers), digits).values()
         assert seconds == pytest.approx(18 + 1.782, rel=1e-3)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_paces_times_one_process_per_worker(workers: int, digits: ImageSet) -> None:
-    """The times are in seconds. If a training diverges, `paces` raises the error of its processes."""
+    """The times are in seconds. If a training diverges, `paces` raises a UserError."""
     spec = tiny_spec(digits)
     plan = Plan(workers)
     (found,) = estimate.paces([spec], plan, digits)
@@ -156,9 +156,9 @@ def test_paces_times_one_process_per_worker(workers: int, digits: ImageSet) -> N
 
 
 def test_fitted_machine_has_the_measured_step() -> None:
-    """To the measured step the cost model adds the costs of more workers and of checkpoints."""
+    """The cost model takes the measured step, and adds the costs of more workers and of checkpoints."""
     for work in (paper_work("uvb"), paper_work("deen")):
         machine = fitted_machine(work, 0.6)
         assert step_seconds(work, machine) == pytest.approx(0.6)
-        assert 0.3 < step_seconds(work, machine, 2) < 0.75  # half the arithmetic, the whole update, an all-reduce
+        assert 0.3 < step_seconds(work, machine, 2) < 0.75  # each does half the arithmetic, the whole update, an all-reduce
         assert training_seconds(work, machine) > 0.6 * work.steps

@@ -26,12 +26,10 @@ def test_stopped_models_stay_stopped_only_in_searches(store: Store, digits: Imag
     assert outcome(store, specs[1].spec_id) is None
     trial.last_result = {"epoch": 1, "loss": 2.0}
     stopping.on_trial_complete(1, [], trial)
-    ends = ["done", "stopped", None]
     study = Running(digits, specs, store)
-    for searching in (True, False):
+    for searching, end in ((True, "stopped"), (False, None)):
         prepare(study, StudyConfig(), searching)
-        assert [outcome(store, spec.spec_id) for spec in specs] == ends
-        ends = ["done", None, None]
+        assert [outcome(store, spec.spec_id) for spec in specs] == ["done", end, None]
     assert attempt(specs[1], store) == "done"
 
 

@@ -17,6 +17,7 @@ from uvb.spec import RunSpec
 
 
 def capacity(cpus: int, gpus: int = 0, nodes: int = 1) -> Capacity:
+    """CPUs and GPUs that equal nodes share."""
     return Capacity(cpus, gpus, ((cpus // nodes, gpus // nodes),) * nodes, cluster=nodes > 1)
 
 
@@ -47,6 +48,7 @@ def test_layout_asks_for_no_more_than_there_is(digits: ImageSet, cpus: int, work
 def test_layout_puts_every_worker_on_one_node(digits: ImageSet, nodes: tuple[int, ...], workers: int, concurrent: int) -> None:
     has = Capacity(sum(nodes), 0, tuple((cpus, 0) for cpus in nodes), cluster=True)
     layout = choose_layout(StudyConfig(num_workers=workers, concurrent_trials=concurrent), has, some_specs(digits))
+    # At worst, the trials take all their own CPUs from the same node.
     places = sum(int((cpus - layout.concurrency * TRIAL_CPUS) / layout.cpus_per_worker + 1e-9) for cpus in nodes if cpus)
     assert places >= layout.concurrency * layout.workers
 
@@ -67,6 +69,7 @@ def test_capacity_expects_further_nodes_of_the_present_size(digits: ImageSet) ->
 
 
 def test_layout_of_two_cpus(digits: ImageSet) -> None:
+    """A `Layout` has workers, concurrent trials, CPUs per worker and GPUs per worker."""
     assert choose_layout(StudyConfig(), capacity(2), some_specs(digits)) == Layout(1, 2, 0.99, 0.0)
     assert choose_layout(StudyConfig(num_workers=2), capacity(2), some_specs(digits)) == Layout(2, 1, 0.99, 0.0)
     assert choose_layout(StudyConfig(), capacity(2), some_specs(digits, 1)) == Layout(1, 1, 1.99, 0.0)

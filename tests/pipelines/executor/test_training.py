@@ -52,10 +52,10 @@ def test_training_that_was_killed_ends_bit_identical(store: Store, tmp_path: Pat
     save_images(whole, digits)
     train(spec, whole)
     require_same_weights(spec, store, whole)
-    rows = [json.loads((folder_of(s, spec) / "curves.json").read_text())["rows"] for s in (store, whole)]
-    resumed_rows, whole_rows = [[(r["epoch"], r["train_loss"], r["test_loss"], r["kl"]) for r in each] for each in rows]
+    curves = [json.loads((folder_of(s, spec) / "curves.json").read_text())["rows"] for s in (store, whole)]
+    resumed_rows, whole_rows = ([(r["epoch"], r["train_loss"], r["test_loss"], r["kl"]) for r in rows] for rows in curves)
     assert resumed_rows == whole_rows
-    assert [row["epoch"] for row in rows[0]] == [1, 2]
+    assert [epoch for epoch, *_ in resumed_rows] == [1, 2]
     done = json.loads((folder_of(store, spec) / "done.json").read_text())
     assert (done["restarts"], done["epochs"]) == (1, 2)
     assert not (folder_of(store, spec) / "state").exists()
@@ -181,7 +181,7 @@ def test_training_interrupted_often_is_not_given_up(store: Store, digits: ImageS
 def test_training_continues_when_the_disk_is_full(store: Store, digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
     full = UserError("cannot write there: No space left on device; free some space there")
     monkeypatch.setattr(Training, "_save", Mock(side_effect=full))
-    training = Training(tiny_spec(digits), PLAN, store, 1e-9)
+    training = Training(tiny_spec(digits), PLAN, store, checkpoint_seconds=1e-9)
     assert training.run()["outcome"] == "done"
     assert any("No space left" in note for note in training.notes)
 
@@ -201,9 +201,9 @@ def test_training_that_was_paused_ends_bit_identical(store: Store, tmp_path: Pat
 
 
 def test_training_reports_on_the_epochs_asked_for(store: Store, digits: ImageSet) -> None:
-    """The training does not report the last epoch, because `run` returns that loss."""
+    """The training does not report the last epoch, because `run` returns that epoch's loss."""
     spec, heard = tiny_spec(digits), []
     spec = dataclasses.replace(spec, recipe=dataclasses.replace(spec.recipe, epochs=5))
-    ended = Training(spec, PLAN, store, NEVER, 2, heard.append).run()
+    ended = Training(spec, PLAN, store, NEVER, report_epochs=2, report=heard.append).run()
     assert [each["epoch"] for each in heard] == [2, 4]
     assert (ended["outcome"], ended["epoch"]) == ("done", 5)

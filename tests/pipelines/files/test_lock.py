@@ -63,7 +63,7 @@ def test_heartbeat_lock_refuses_a_second_driver_and_is_removed_at_the_end(remote
         deadline, beats = time.monotonic() + 20, []
         while not beats or beats[-1] <= beats[0]:
             assert time.monotonic() < deadline, "the holder does not change lock.json"
-            if holder := lock._read(remote):  # {} while the file is half written, which memory:// shows
+            if holder := lock._read(remote):  # memory:// shows half-written files, for which `_read` gives {}
                 beats.append(holder["beat"])
             time.sleep(0.05)
         check()

@@ -118,6 +118,12 @@ def test_store_upload_that_breaks_off_never_looks_whole(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError):
         store.download("model")
 
+
+def test_store_remove_that_breaks_off_never_looks_whole(tmp_path):
+    whole = Store(f"memory://{uuid4().hex}/study")
+    (tmp_path / "a").write_bytes(b"old")
+    whole.upload(tmp_path, "model")
+
     class CannotDelete:
         """The store's file system, except that no folder can be deleted."""
 
@@ -127,9 +133,6 @@ def test_store_upload_that_breaks_off_never_looks_whole(tmp_path, monkeypatch):
         def delete_dir(self, path):
             raise OSError("connection lost")
 
-    monkeypatch.setattr(arrow, "copy_files", copy)
-    whole = Store(f"memory://{uuid4().hex}/study")
-    whole.upload(tmp_path, "model")
     broken = Store(whole.uri)
     broken.fs = CannotDelete()
     with pytest.raises(UserError, match="connection lost"):

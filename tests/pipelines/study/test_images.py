@@ -1,4 +1,4 @@
-"""A study saves its images once, and replaces a damaged file. A machine fetches each part that it needs once."""
+"""A study saves its images once, and replaces a damaged file. A machine fetches only the parts that it needs, each once."""
 
 from pathlib import Path
 

@@ -6,6 +6,7 @@ import re
 import time
 from datetime import timedelta
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -35,7 +36,7 @@ def test_progress_waits_for_a_store_that_does_not_answer(
     train(spec, store)
     progress = TrainingProgress([spec], store)
     with monkeypatch.context() as away:
-        away.setattr(Store, "exists", lambda *_: (_ for _ in ()).throw(OSError("curl: 28")))
+        away.setattr(Store, "exists", Mock(side_effect=OSError("curl: 28")))
         assert progress.read() == []
         assert len(progress.outcome) == 0
     progress.read()
@@ -129,11 +130,11 @@ def test_measurement_flops_of_losses_are_those_of_the_loss_tables(digits: ImageS
     y = torch.zeros(1, *digits.shape, requires_grad=True)
     with FlopCounterMode(display=False) as counter:
         model.energy(y, torch.zeros(1, model.noise_dim)).sum().backward()  # Eq. 3: a forward pass, and back to y
-    alike = measurement_flops([task], context, "fp32")
-    assert alike == pytest.approx(2 * (60 + 50) * counter.get_total_flops())
-    assert measurement_flops([task], context, "bf16") == FP32_COST * alike
+    flops = measurement_flops([task], context, "fp32")
+    assert flops == pytest.approx(2 * (60 + 50) * counter.get_total_flops())
+    assert measurement_flops([task], context, "bf16") == FP32_COST * flops
     context = dataclasses.replace(context, plan=Plan(precision="bf16"))
-    assert measurement_flops([task, task], context, "bf16") == 2 * alike
+    assert measurement_flops([task, task], context, "bf16") == 2 * flops
 
 
 @pytest.mark.parametrize(("minutes", "load", "told"), [(2, 7.0, True), (2, 5.0, False), (0, 7.0, False)])
