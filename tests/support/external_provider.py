@@ -17,7 +17,7 @@ from ray.autoscaler.command_runner import CommandRunnerInterface
 
 
 class Subprocesses(CommandRunnerInterface):
-    """A runner of a node's commands on this machine. The node's folder is their home."""
+    """Runs a node's commands on this machine. Their HOME is the node's folder."""
 
     def __init__(self) -> None:
         self.home = Path(os.environ["UVB_TEST_HOME"])

@@ -1,7 +1,7 @@
 """Builders of a study's folder for tests of tables and report: real formats, invented losses, untrained models.
 
-The losses are like those of digits, so that a test knows the best model. The experiments really run, on networks with
-random weights. None of the numbers is a result.
+The losses resemble those of digits, and UVB has the lowest. The experiments really run, on networks with random weights.
+None of the numbers is a result.
 """
 
 import json
@@ -27,7 +27,7 @@ own_widths = cache(default_widths)
 SIGMAS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 OBJECTIVES = {"vae": "elbo_y", "sigma_vae": "elbo_x"}
 SHAPES = {"digits": ((1, 8, 8), 1500), "mnist": ((1, 28, 28), 60_000), "cifar10": ((3, 32, 32), 50_000)}
-# model: (test loss minus floor at sigma = 1, test loss minus training loss)
+# model: (training loss minus floor at sigma = 1, test loss minus training loss)
 EXCESS = {"uvb": (0.40, 0.05), "deen": (0.55, 0.02), "uvb_laplace": (1.2, 0.01), "vae": (1.40, 0.01), "sigma_vae": (1.3, 0.02)}
 IMAGES = 200
 # Each model's experiments. UVB is not listed, because it has all of them.
@@ -49,7 +49,8 @@ def spec(
     widths: Widths | None = None,
 ) -> RunSpec:
     shape, train = SHAPES[dataset]
-    data, objective = DataRef(dataset, f"{dataset}-checksum", shape, train), OBJECTIVES.get(model, "denoise")
+    data = DataRef(dataset, f"{dataset}-checksum", shape, train)
+    objective = OBJECTIVES.get(model, "denoise")
     return RunSpec(data, model, widths or own_widths(model, shape), sigma, objective, RECIPES["fast"], activation, seed)
 
 
@@ -86,7 +87,7 @@ def add_model(root: Path, of: RunSpec, *, epochs: int = 12, excess: tuple[float,
     for index, split in enumerate(("train", "test")):
         for estimator in ("energy", "decoder") if latent else ("energy",):
             worse = 0.0 if estimator == best else 0.6 * scale
-            mean = final + worse + gap * scale * index
+            mean = final + worse + gap * scale * index  # the gap counts on test images only
             values = (mean * common[index] / common[index].mean() + rng.normal(0, 0.05 * scale, IMAGES)).astype(np.float32)
             arrays[f"{split}__{estimator}"] = values
             numbers = {"loss": float(values.mean()), "stderr": float(values.std(ddof=1) / IMAGES**0.5)}

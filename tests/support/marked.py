@@ -20,7 +20,7 @@ def marked(mark: str) -> list[psutil.Process]:
 
 
 def titled(mark: str, title: str) -> list[psutil.Process]:
-    """The marked processes with a command that begins with `title`. A Ray worker's begins with ``ray::`` and what it runs."""
+    """The marked processes with a command that begins with `title`. A Ray worker shows ``ray::`` and the task that it runs."""
     found = []
     for process in marked(mark):
         try:

@@ -25,7 +25,7 @@ class Interrupted(Training):
     """A training that saves at every yield of `fit` and dies after `pulses` yields."""
 
     def __init__(self, spec: RunSpec, store: Store, pulses: int) -> None:
-        super().__init__(spec, PLAN, store, 1e-9)
+        super().__init__(spec, PLAN, store, checkpoint_seconds=1e-9)
         self.left = pulses
 
     def _pulse(self, progress: Progress, state: TrainState) -> None:
