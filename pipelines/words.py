@@ -1,11 +1,7 @@
 """Texts for people: counts, durations and the names of trainings."""
 
 from uvb.spec import RunSpec
-
-
-def counted(count: int, what: str) -> str:
-    """``1 epoch``, ``2 epochs``, ``1,000 epochs``."""
-    return f"{count:,} {what}" + ("" if count == 1 else "s")
+from uvb.words import counted as counted  # the words of `pipelines` come from this file
 
 
 def clock(seconds: float) -> str:

@@ -14,6 +14,7 @@ from uvb.accelerate.products import products
 from uvb.compat import cpu_has_bf16
 from uvb.errors import UserError
 from uvb.machine import usable_cpus
+from uvb.words import counted
 
 Precision = Literal["fp32", "bf16", "fp64"]
 COMPILE_FROM = 900.0  # seconds of training; compiling for a CPU takes up to a minute and saves 3 to 30 % of the time
@@ -47,9 +48,9 @@ class Plan:
             raise UserError(f"this version cannot read the stored plan ({error}); use --replan to make a new one") from error
 
     def __str__(self) -> str:
-        threads = f", {_counted(self.threads, 'thread')} each" if self.device == "cpu" else ""
+        threads = f", {counted(self.threads, 'thread')} each" if self.device == "cpu" else ""
         how = ("compiled" if self.compile else "eager") + (", one CUDA graph" if self.graph else "")
-        return f"{_counted(self.workers, 'worker')} on {self.device}{threads}, {self.precision}, {how}"
+        return f"{counted(self.workers, 'worker')} on {self.device}{threads}, {self.precision}, {how}"
 
     @property
     def dtype(self) -> torch.dtype:
@@ -78,10 +79,6 @@ class Plan:
         """Inside this block, compute as the plan says: in bf16 by autocast, and small convolutions as matrix products."""
         with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.precision == "bf16"), products(self.products):
             yield
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def has_fast_bf16(device: str) -> bool:

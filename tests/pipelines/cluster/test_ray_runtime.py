@@ -72,21 +72,21 @@ def port():
         ("ray://me:secret@127.0.0.1:9", r"no Ray cluster answers at ray://\*\*\*@127\.0\.0\.1:9 "),
     ],
 )
-def test_cluster_address_refuses_in_one_line(wanted: str, said: str) -> None:
+def test_asked_cluster_refuses_in_one_line(wanted: str, said: str) -> None:
     with pytest.raises(UserError, match=said) as caught:
         asked_cluster(wanted)()
     assert "\n" not in str(caught.value)
     assert "secret" not in str(caught.value)
 
 
-def test_cluster_address_blames_a_stale_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_asked_cluster_blames_a_stale_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
     with pytest.raises(UserError, match="unset RAY_ADDRESS, or --address local"):
         asked_cluster("")()
     assert asked_cluster("local")() is None
 
 
-def test_cluster_address_heeds_auto_and_local_in_the_variable(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_asked_cluster_heeds_auto_and_local_in_the_variable(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     with pytest.raises(UserError, match="no running Ray cluster was found"):
         asked_cluster("")()
@@ -97,7 +97,7 @@ def test_cluster_address_heeds_auto_and_local_in_the_variable(port: int, monkeyp
     assert asked_cluster("auto")() == f"127.0.0.1:{port}"
 
 
-def test_cluster_address_accepts_an_address_that_answers(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_asked_cluster_accepts_an_address_that_answers(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     address = f"127.0.0.1:{port}"
     assert asked_cluster(address)() == address
     assert asked_cluster("")() is None
@@ -105,7 +105,7 @@ def test_cluster_address_accepts_an_address_that_answers(port: int, monkeypatch:
     assert asked_cluster("")() == asked_cluster("auto")() == address
 
 
-def test_cluster_address_refuses_a_port_that_is_not_rays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_asked_cluster_refuses_a_port_that_is_not_rays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray itself would wait for more than a minute and then end the process."""
     monkeypatch.setattr(asking, "ANSWER_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
