@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pipelines.files.store import Store
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_worker_niceness", "0")  # at Ray's own 15, workers starve beside another test that computes
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ["UVB_CACHE"] = tempfile.mkdtemp(prefix="uvb-test-cache-")
 os.environ["HF_HUB_OFFLINE"] = "1"  # tests use no network
