@@ -117,7 +117,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0, help="0: one for each CPU")
     args = parser.parse_args()
     if args.quick:
-        args.models, args.data, args.repeats = ["uvb"], ["mnist"], 2
+        args.models, args.data, args.repeats = ["uvb"], ["digits"], 2
     compiles = args.precision == "bf16" and has_cpp_compiler() and not args.quick  # half a minute
     for data in args.data:
         for name in args.models:

@@ -49,6 +49,6 @@ def test_bench_quick_runs_step_and_workers(tmp_path):
     rows = {
         row["name"]: row for path in (ROOT / "build" / "bench-quick").glob("*.json") for row in json.loads(path.read_text())
     }
-    fast = next(row for name, row in rows.items() if name.startswith("step/uvb/mnist/cpu-") and row["ratio"])
-    slow = rows["step/uvb/mnist/cpu-eager-fp32"]
+    fast = next(row for name, row in rows.items() if name.startswith("step/uvb/digits/cpu-") and row["ratio"])
+    slow = rows["step/uvb/digits/cpu-eager-fp32"]
     assert fast["ratio"] == pytest.approx(slow["value"] / fast["value"])
