@@ -77,7 +77,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A registered kind of figure: its heading, the figure or section of the paper that it repeats, the task that it needs."""
+    """A registered kind of figure. `paper`: the figure or section that it repeats. `needs`: a task, or words for results."""
 
     name: str
     title: str

@@ -46,10 +46,12 @@ class Series:
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
         """A row for each finite point: ``series``, ``x``, ``y``, and ``low`` and ``high`` if the point has a bar."""
-        bars: list[tuple[float, ...]] = list(zip(self.low, self.high, strict=True)) or [()] * len(self.x)
-        points = [(x, y, *bar) for x, y, bar in zip(self.x, self.y, bars, strict=True) if math.isfinite(x) and math.isfinite(y)]
-        names = ("x", "y", "low", "high")
-        return [{"series": self.name, **dict(zip(names, map(rounded, point), strict=False))} for point in points]
+        columns = {"x": self.x, "y": self.y}
+        if len(self.low) or len(self.high):
+            columns |= {"low": self.low, "high": self.high}
+        points = [dict(zip(columns, numbers, strict=True)) for numbers in zip(*columns.values(), strict=True)]
+        finite = [point for point in points if math.isfinite(point["x"]) and math.isfinite(point["y"])]
+        return [{"series": self.name, **{name: rounded(number) for name, number in point.items()}} for point in finite]
 
     @property
     def shape(self) -> str:
@@ -116,9 +118,9 @@ def lines(
     if not rows:  # an empty legend would make the picture infinitely large
         message = {"type": "text", "color": css("faint"), "text": "no finite value to draw"}
         return Chart({"width": WIDTH, "height": 40, "data": {"values": [{}]}, "mark": message})
-    values = _axis("y", _beside(y, sides), log_y, {"domain": domain} if domain else {"padding": 8})
+    y_axis = _axis("y", _beside(y, sides), log_y, {"domain": domain} if domain else {"padding": 8})
     if across is None and len({row["x"] for row in rows}) == 1:
-        return _dots(shown, (f"{x} = {rows[0]['x']:g}", y), values, zero)
+        return _dots(shown, (f"{x} = {rows[0]['x']:g}", y), y_axis, zero)
     names = [s.name for s in shown]
 
     def scale(values: list[Any]) -> dict[str, Any]:
@@ -128,9 +130,9 @@ def lines(
     ends = {"domain": across} if across else {}
     x_axis = _axis("x", x, log_x, {"padding": 12, "nice": False, **ends}, {"format": "d", "tickMinStep": 1} if whole else {})
     lined = {"field": "series", "oneOf": [s.name for s in shown if s.dash is not None]}
-    places = {"x": x_axis, "y": values}
+    places = {"x": x_axis, "y": y_axis}
     line = {**places, "color": colour, "strokeDash": scale([list(s.dash or ()) for s in shown])}
-    bar = {"x": x_axis, "y": {**values, "field": "low"}, "y2": {"field": "high"}, "color": colour}
+    bar = {"x": x_axis, "y": {**y_axis, "field": "low"}, "y2": {"field": "high"}, "color": colour}
     layers: list[dict[str, Any]] = [
         *([_zero("y")] if zero else []),
         {"transform": [{"filter": lined}], "mark": {"type": "line", "clip": True, "strokeWidth": 1.8}, "encoding": line},
@@ -140,20 +142,20 @@ def lines(
     return Chart({"width": WIDTH, "height": height, "data": {"values": rows}, "layer": layers})
 
 
-def _dots(shown: Sequence[Series], titles: tuple[str, str], values: dict[str, Any], zero: bool) -> Chart:
-    """A row for each series. All points have the same x, which `titles[0]` tells, so lines would cover each other.
+def _dots(shown: Sequence[Series], titles: tuple[str, str], y_axis: dict[str, Any], zero: bool) -> Chart:
+    """A row for each series, because all points have the same x. `titles[0]` tells this x, such as ``σ = 1``.
 
-    A series has no row if all its values are outside the domain of the axis `values`.
+    The axis of y becomes the horizontal one. A series has no row if all its values are outside the domain of this axis.
     """
-    low, high = values["scale"].get("domain", (-math.inf, math.inf))
+    low, high = y_axis["scale"].get("domain", (-math.inf, math.inf))
     shown = [s for s in shown if any(low <= row["y"] <= high for row in s.rows)] or shown
     rows, names = [row for s in shown for row in s.rows], [s.name for s in shown]
 
     def scale(values: list[Any]) -> dict[str, Any]:
         return {"field": "series", "type": "nominal", "legend": None, "scale": {"domain": names, "range": values}}
 
-    first, *more = values["title"] if isinstance(values["title"], list) else [values["title"]]
-    across = {**values, "title": [f"{first}, {titles[0]}", *more]}
+    first, *more = y_axis["title"] if isinstance(y_axis["title"], list) else [y_axis["title"]]
+    across = {**y_axis, "title": [f"{first}, {titles[0]}", *more]}
     places = {"x": across, "y": {"field": "series", "type": "nominal", "title": None, "scale": {"domain": names}}}
     colour = scale([css(s.colour) for s in shown])
     bar = {**places, "x": {**across, "field": "low"}, "x2": {"field": "high"}, "color": colour}

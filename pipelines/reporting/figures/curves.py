@@ -75,7 +75,7 @@ def _chosen(models: list[Model], measured: set[str], asked: Collection[str]) -> 
         largest = max(m.spec.sigma for m in pool)
         pool = [m for m in pool if m.spec.sigma == largest]
         trained = Counter(map(CONDITION, pool))
-        main = max(trained, key=lambda condition: (trained[condition], condition[0].epochs))
+        main = max(trained, key=lambda condition: (trained[condition], condition[0].epochs))  # ties go to more epochs
         own = [m for m in pool if CONDITION(m) == main]
         first = min(m.spec.seed for m in own)
         found[dataset] = [m for m in own if m.spec.seed == first]

@@ -15,8 +15,8 @@ from pipelines.reporting.statistics import main_group, main_models, own_estimato
 def legible(study: Study) -> Iterator[Picture]:
     """One picture for each data set, at the largest noise level at which the best model still tells the images apart.
 
-    It does so if its test loss is under half of the mean image's loss. If there is no such level, show the smallest level. The
-    last rows are samples of the same models, if the study has them.
+    The model tells them apart if its test loss is under half of the mean image's loss. If it can do so at no level, the picture
+    is at the smallest level. The last rows are samples of the same models, if the study has them.
     """
     losses = main_group(study.tables["losses"], study.files.asked)
     test = own_estimator(losses[losses["split"] == "test"])

@@ -55,7 +55,7 @@ def _panel(figure: Element, name: str, values: np.ndarray, top: float, dots: boo
     low, high = float(values[known].min()), float(values[known].max())
     x = LEFT + (np.arange(len(values)) + 0.5) / len(values) * (RIGHT - LEFT)
     y = top + HEIGHT - 4 - (values - low) / max(high - low, 1e-9) * (HEIGHT - 8)
-    for value, at in {high: top + 7, low: top + HEIGHT}.items():
+    for value, at in {high: top + 7, low: top + HEIGHT}.items():  # one label if both are equal
         write(figure, f"{value:.4g}", LEFT - 4, at, 9, "faint", "end")
     points = [(a, b) for a, b, ok in zip(x, y, known, strict=True) if ok]
     if dots:

@@ -44,8 +44,9 @@ def rows_of_images(rows: Sequence[tuple[str, np.ndarray]], per_line: int = 12) -
     """
     count = min(per_line, *(len(images) for _, images in rows))
     strips = [(name, strip(images[:count])) for name, images in rows]
-    width = WIDTH * strips[0][1].shape[1] / _strip_width(per_line, rows[0][1].shape[3])
-    height = width * strips[0][1].shape[0] / strips[0][1].shape[1]
+    tall, wide, _ = strips[0][1].shape  # in pixels of the images
+    width = WIDTH * wide / _strip_width(per_line, rows[0][1].shape[3])
+    height = width * tall / wide
     line = height + 21
     figure = sheet(WIDTH, len(rows) * line)
     for index, (name, canvas) in enumerate(strips):

@@ -27,7 +27,7 @@ def draw(found: Found) -> Chart:
             if key in result.arrays:
                 by_density.setdefault(name, {})[model.spec.sigma] = result.arrays[key] - result.arrays["gaussian"]  # (N,)
     series = []
-    for name, points in sorted(by_density.items(), key=lambda density: density[0] == EXACT):
+    for name, points in sorted(by_density.items(), key=lambda density: density[0] == EXACT):  # the exact density comes last
         sigmas = sorted(points)
         means = [float(points[sigma].mean()) for sigma in sigmas]
         errors = [float(points[sigma].std()) / math.sqrt(len(points[sigma])) for sigma in sigmas]

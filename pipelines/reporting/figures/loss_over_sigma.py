@@ -12,7 +12,7 @@ from pipelines.reporting.numbers import level
 from pipelines.reporting.statistics import main_models
 
 REFERENCES = {"train": ("floor", "floor (exact)"), "test": ("nonparametric", "non-parametric")}
-ZOOM = 1.25  # the figure cuts off losses above this multiple of the largest loss that `compared` must show
+ZOOM = 1.25  # `compared` leaves room for other losses up to this multiple of the largest loss that it must show
 
 
 def draw(losses: pd.DataFrame, split: str, domain: Ends | None = None, across: Ends | None = None) -> Chart:

@@ -45,7 +45,7 @@ def over_training_size(study: Study) -> Iterator[Picture]:
     means = study.losses
     means = means.assign(steps=means["epochs"] * -(-means["train_images"] // means["batch_size"]))
     for key, group in means.groupby(["dataset", "sigma", "recipe", "activation", "batch_size"]):
-        group = group[group["parameters"] == group.groupby("model")["parameters"].transform("min")]
+        group = group[group["parameters"] == group.groupby("model")["parameters"].transform("min")]  # the smallest models
         largest = group[group["train_images"] == group["train_images"].max()]
         alike = {int(steps): (group["steps"] / steps - 1).abs() <= 0.05 for steps in largest["steps"].unique()}
         steps = max(alike, key=lambda steps: int(alike[steps].sum()))  # the number of steps of most trainings

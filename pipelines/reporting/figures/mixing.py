@@ -48,10 +48,10 @@ def pictures(study: Study) -> Iterator[Picture]:
     for model, result in study.of_models("mixing"):
         values = result.values
         left = [f"{row['sampler']} {_said(row['settings'])}: {row['message']}" for row in values["rows"] if row["message"]]
+        left_out = f" Left out: {'; '.join(left)}." if left else ""
         caption = (
             f"{named(model.spec)}; {values['chains']} chains of {values['gradients']} gradients from Unif[0, 1]ᵈ, measured "
-            f"along the data’s first three principal components. {_best(values)}"
-            f"{' Left out: ' + '; '.join(left) + '.' if left else ''}"
+            f"along the data’s first three principal components. {_best(values)}{left_out}"
         )
         yield Picture(f"mixing_{model.spec_id}", caption, draw(values["rows"]), "effective samples over the step size")
     for data, seed, found in study.by_data("mixing_over_sigma"):
@@ -90,8 +90,7 @@ def _best(values: Mapping[str, Any]) -> str:
     best = values["best"]
     if best is None:
         return f"No setting reached R̂ < {CONVERGED}."
-    walks = [row for row in values["rows"] if (row["sampler"], row["settings"]) == ("langevin", {"delta": 0.2})]
-    paper = walks[0] if walks else None
+    paper = next((row for row in values["rows"] if (row["sampler"], row["settings"]) == ("langevin", {"delta": 0.2})), None)
     cost = f"one effective sample in {1 / best['ess_per_gradient']:.0f} gradients"
     said = f"Best setting: {best['sampler']} with {_said(best['settings'])}, {cost}"
     if paper and paper["ess_per_gradient"]:

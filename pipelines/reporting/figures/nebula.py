@@ -31,6 +31,7 @@ def draw_energy(energy: np.ndarray, model: str) -> Chart:
 
 def draw_classes(classes: np.ndarray, shown: int = 20) -> Chart:
     """The class (steps, N) of x̂ along the flow, one row per image. A tooltip tells the class."""
+    # the number of stays of the first image, of the first two, ...
     stays = np.cumsum([1 + np.count_nonzero(np.diff(row)) for row in classes.T[:shown]])
     shown = max(1, int(np.searchsorted(stays, SHOWN_STAYS, side="right")))
     rows = [

@@ -101,6 +101,9 @@ def line_colour(line: str) -> str | None:
     return {"floor": FAINT, "nonparametric": INK, **{model.upper(): colour(model) for model in KNOWN}}.get(line)
 
 
+_UNREGISTERED: list[str] = []  # models whose plug-in is gone, in the order in which `_spare_place` saw them
+
+
 def _identity(model: str) -> tuple[str, str]:
     """A model's colour and marker. Models without a colour of their own get the spare colours, in the order of their names."""
     if model in KNOWN:
@@ -117,6 +120,3 @@ def _spare_place(model: str) -> int:
         return others.index(model)
     _UNREGISTERED.append(model)
     return len(others) + len(_UNREGISTERED) - 1
-
-
-_UNREGISTERED: list[str] = []

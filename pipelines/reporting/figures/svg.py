@@ -2,7 +2,6 @@
 
 import io
 import re
-from copy import deepcopy
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
@@ -16,6 +15,7 @@ from pipelines.reporting.figures.style import FILM, PALETTE, THEME, css
 Drawn = Figure | Chart | Element  # what a drawing may yield: a figure of matplotlib, a chart, or an SVG element
 
 _SVG, _LINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
+# a light colour -> a variable with this colour as its fallback, such as var(--uvb, #5b3cc4)
 _VARIABLES = {light: f"{css(name)[:-1]}, {light})" for name, (light, _) in PALETTE.items()}
 _DROPPED = {f"{{{_SVG}}}{tag}" for tag in ("metadata", "style", "title")}
 ElementTree.register_namespace("", _SVG)
@@ -64,7 +64,7 @@ def file_name(text: str) -> str:
 
 def _element(figure: Drawn, name: str) -> Element:
     if isinstance(figure, Element):
-        return ElementTree.fromstring(ElementTree.tostring(deepcopy(figure)))
+        return ElementTree.fromstring(ElementTree.tostring(figure))  # a copy, in which each tag has its namespace
     if isinstance(figure, Chart):
         return ElementTree.fromstring(vl_convert.vegalite_to_svg(figure.themed))
     file = io.StringIO()

@@ -15,7 +15,7 @@ UNSURE = 0.5  # below this accuracy, a classifier's classes say little
 SHOWN_JUMPS = 100  # jumps of a chain in a picture
 SHOWN_CLASSES = 40  # classes in a matrix of moves, the most frequent ones
 BEHIND = 7  # other chains drawn behind the first
-SHOWN_TIMES = 200  # at most this many jumps of a chain are in the chart over time, for a long chain every second or third
+SHOWN_TIMES = 200  # at most this many jumps of a chain in the chart over time; a longer chain shows every second, third, ...
 
 
 def draw_transitions(counts: np.ndarray, classes: Sequence[int] | None = None) -> Chart:
@@ -33,8 +33,9 @@ def draw_transitions(counts: np.ndarray, classes: Sequence[int] | None = None) -
 
 
 def draw_classes(labels: np.ndarray, steps_per_jump: int) -> Chart:
-    """The class over time, of labels (T, chains): the first chain in front, a few others behind it."""
+    """The classes `labels` (T, chains) over time: the first chain in front, a few others behind it."""
     names = ["the first chain", "other chains"]
+    every = -(-len(labels) // SHOWN_TIMES)  # rounded up
     rows = [
         {
             "step": (t + 1) * steps_per_jump,
@@ -42,8 +43,8 @@ def draw_classes(labels: np.ndarray, steps_per_jump: int) -> Chart:
             "chain": names[min(chain, 1)],
             "shift": (chain + 1) % 5,  # so that chains in the same class do not cover each other
         }
-        for chain in range(min(labels.shape[1], BEHIND + 1) - 1, -1, -1)
-        for t in range(0, len(labels), -(-len(labels) // SHOWN_TIMES))
+        for chain in reversed(range(min(labels.shape[1], BEHIND + 1)))  # what is drawn last is in front
+        for t in range(0, len(labels), every)
         if labels[t, chain] >= 0
     ]
     axis, scale = {"tickMinStep": 1, "format": "d"}, {"domain": names, "range": [css("uvb"), css("faint")]}
@@ -102,11 +103,11 @@ def _moves(variant: Mapping[str, Any]) -> tuple[np.ndarray, list[int]] | None:
         return counts, list(range(len(counts)))
     if not variant.get("moves"):
         return None
-    *ends, count = np.array(variant["moves"]).T
-    classes, places = np.unique(ends, return_inverse=True)
-    first, second = places.reshape(2, -1)
-    counts = np.zeros((len(classes),) * 2)
-    counts[first, second] = count
+    first, second, count = np.array(variant["moves"]).T
+    classes, places = np.unique([first, second], return_inverse=True)
+    rows, columns = places.reshape(2, -1)
+    counts = np.zeros((len(classes), len(classes)))
+    counts[rows, columns] = count
     return counts, classes.tolist()
 
 
