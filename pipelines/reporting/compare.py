@@ -70,9 +70,9 @@ def _losses(losses: pd.DataFrame) -> Iterator[Picture]:
     """Test losses of each study, with the same axes for all studies of a data set."""
     for dataset, group in losses.groupby("dataset"):
         ends = [compared(own, "test") for _, own in group.groupby("study")]
-        domain, across = (min(low for low, _ in ends), max(high for _, high in ends)), _across([group])
+        domain = min(low for low, _ in ends), max(high for _, high in ends)
         for study, own in group.groupby("study", sort=False):
-            chart = draw_losses(own, "test", domain, across)
+            chart = draw_losses(own, "test", domain, _across([group]))
             yield Picture(f"{study}_{dataset}", f"{study}: {dataset}, test split.", chart, "losses")
 
 
@@ -83,7 +83,8 @@ def _pairs(studies: list[Found]) -> Iterator[Picture]:
         for dataset, pairs in main_pairs(study.tables["pairs"], study.tables["losses"], study.files.asked):
             found.setdefault(dataset, []).append((study.name, pairs))
     for dataset, several in found.items():
-        ends = [end for _, pairs in several for _, at in pairs.groupby(["first", "sigma"]) for end in interval(at)[1:]]
+        groups = [at for _, pairs in several for _, at in pairs.groupby(["first", "sigma"])]
+        ends = [end for at in groups for end in interval(at)[1:]]
         low, high = min(*ends, 0.0), max(*ends, 0.0)
         margin = 0.06 * (high - low)
         for name, pairs in several:

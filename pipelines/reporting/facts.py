@@ -91,7 +91,8 @@ def undefined(files: StudyFiles) -> list[str]:
     for task in sorted(p.name for p in tasks.iterdir() if p.is_dir()) if tasks.is_dir() else ():
         for model, result in files.of_models(task):
             paths = result.values.get("undefined", ())
-            names = sorted({[step for step in path if isinstance(step, str)][-1] for path in paths})  # the last names
+            named = [[step for step in path if isinstance(step, str)] for path in paths]  # without the places in lists
+            names = sorted({keys[-1] for keys in named})
             if names:
                 lines.append(f"“{task}” of {name_of(model.spec)}: {', '.join(names)} cannot be computed.")
     return lines
@@ -113,7 +114,7 @@ def cost(timings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def provenance(files: StudyFiles) -> list[tuple[str, str]]:
-    """(name, value) pairs on where the study comes from. Left out is what was read, since `run_facts` has it."""
+    """(name, value) pairs on where the study comes from. What was read of the data is left out, since `run_facts` tells it."""
     blob = dict(files.study.get("provenance", {}))
     if isinstance(blob.get("data"), Mapping):
         blob["data"] = {key: value for key, value in blob["data"].items() if key != "read"}
@@ -144,7 +145,8 @@ def falling(models: Collection[Model]) -> str:
     largest: dict[str, float] = {}  # trainings with different recipes may have the same name
     for model in models:
         if model.done and (share := still_falling(model.curves)):
-            name = f"{label(model.spec.model)} {name_of(model.spec).partition(' ')[2]}"
+            _, _, level_and_seed = name_of(model.spec).partition(" ")
+            name = f"{label(model.spec.model)} {level_and_seed}"
             largest[name] = max(share, largest.get(name, 0.0))
     told = [f"{name} by {100 * share:.1f} %" for name, share in sorted(largest.items(), key=itemgetter(1), reverse=True)]
     return _some("Trained too briefly: the test loss still fell in the last tenth of the training ({}).", told)
@@ -159,6 +161,6 @@ def beaten(losses: pd.DataFrame) -> str:
 
 
 def _some(warning: str, told: list[str]) -> str:
-    """The warning, which names the first few of `told` at its {} and counts the others; "" if `told` is empty."""
+    """Put the first few of `told`, and the number of the others, in place of the {} of the warning. "" if `told` is empty."""
     more = f" and {counted(len(told) - NAMED, 'other')}" if len(told) > NAMED else ""
     return warning.format(f"{', '.join(told[:NAMED])}{more}") if told else ""

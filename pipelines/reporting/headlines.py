@@ -79,16 +79,13 @@ def headlines(losses: pd.DataFrame, pairs: pd.DataFrame, asked: Collection[str] 
 
 
 def _headline(pairs: pd.DataFrame, test: pd.DataFrame, losses: pd.DataFrame) -> Headline:
-    compared = [(m, s) for m in main_models(pairs, "first") for s in ("uvb", "deen") if len(_of(pairs, m, s))]
-    (one, two), rest = compared[0], compared[1:]
+    # The opponent is UVB, or DEEN if the model has no pair with UVB: UVB comes later here, and replaces DEEN.
+    opponents = {m: s for m in main_models(pairs, "first") for s in ("deen", "uvb") if len(_of(pairs, m, s))}
+    (one, two), *rest = opponents.items()
     swept = _of(pairs, one, two)
     sigma = float(swept["sigma"].max())
     top, here = swept[swept["sigma"] == sigma], pairs[pairs["sigma"] == sigma]
-    others = [  # each further model minus UVB, or minus DEEN if it has no pair with UVB
-        _difference(at)
-        for first, second in rest
-        if first != one and (second == "uvb" or (first, "uvb") not in rest) and len(at := _of(here, first, second))
-    ]
+    others = [_difference(at) for first, second in rest if len(at := _of(here, first, second))]
     first, second = (float(test.loc[list(top[column]), "loss"].mean()) for column in ("first_id", "second_id"))
     row, images = test.loc[top["first_id"].iloc[0]], int(top["images"].iloc[0])
     return Headline(row, first, second, _difference(top), images, _levels(swept), _conditions(losses, row), tuple(others))

@@ -82,21 +82,20 @@ def other_losses(losses: pd.DataFrame, asked: Collection[str] = ()) -> list[Tabl
     """Tables of the losses that `loss_tables` leaves out: of models at few noise levels, of decoders, of other recipes."""
     main, own = main_group(losses, asked), own_estimator(losses)
     of_main = own[own.index.isin(main.index)]
-    swept = [row for _, group in of_main.groupby("dataset") for row in group.index[group["model"].isin(_swept(group))]]
-    others = main[~main.index.isin(swept)], losses[~losses.index.isin(main.index)]
-    captions = (
-        "Losses of other models and estimators, trained as above.",
-        "Losses with other widths, recipes, activations, batch sizes and training sets.",
-    )
-    conditions: tuple[list[str], ...] = ([], CONDITION)
-    found = zip(captions, conditions, others, strict=True)
+    shown = [row for _, group in of_main.groupby("dataset") for row in group.index[group["model"].isin(_swept(group))]]
+    as_above = main[~main.index.isin(shown)]
+    otherwise = losses[~losses.index.isin(main.index)]
+    found: list[tuple[str, list[str], pd.DataFrame]] = [
+        ("Losses of other models and estimators, trained as above.", [], as_above),
+        ("Losses with other widths, recipes, activations, batch sizes and training sets.", CONDITION, otherwise),
+    ]
     return [_long(caption, condition, over_seeds(rows)) for caption, condition, rows in found if len(rows)]
 
 
 def _long(caption: str, condition: list[str], rows: pd.DataFrame) -> Table:
     """One row per model, estimator, noise level and condition, with columns for both splits."""
     keys = ["dataset", "model", "estimator", "sigma", *condition, "widths"]
-    names = {"dataset": "data", "sigma": "σ", "batch_size": "batch", "train_images": "images"}
+    headings = {"dataset": "data", "sigma": "σ", "batch_size": "batch", "train_images": "images"}
     words: dict[str, Callable[[Any], str]] = {"model": label, "sigma": level}
     shown = [k for k in keys if k != "widths" or rows.groupby(["dataset", "model"])["widths"].nunique().max() > 1]
     with_paper = bool(rows["paper_loss"].notna().any())
@@ -111,8 +110,8 @@ def _long(caption: str, condition: list[str], rows: pd.DataFrame) -> Table:
             cells += [printed(row.get("paper_loss"))] if with_paper else []
             cells += [number(row.get(name), quiet=True) for name in references]
         body.append(cells)
-    head = [names.get(k, k) for k in shown]
+    head = [headings.get(k, k) for k in shown]
     for split, references in splits.items():
         head += [f"{split} loss", *(["paper"] if with_paper else []), *(REFERENCES[name][0] for name in references)]
-    notes = ["Estimators: energy is y − σ²∇f (Eq. 3), decoder is μ_y(z), z from the encoder, direct is a network's own x̂(y)."]
+    notes = ["Estimators: energy is y − σ²∇f (Eq. 3); decoder is μ_y(z) with z from the encoder; direct is a network's output."]
     return Table(caption, head, body, notes=notes, text_columns=3)

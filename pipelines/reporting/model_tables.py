@@ -76,9 +76,9 @@ def describe_quantity(name: str) -> str:
     parts = name.split("_")
     if name in kinds or len(parts) != 4 or parts[0] != "recon":
         return kinds.get(name, name)
-    _, latent, target, factor = parts
+    _, seen, target, factor = parts
     distance = f"‖{target} − μ_y(z)‖²/{'2σ²' if factor == 'half' else 'σ²'}"
-    return f"{distance}, z ~ q(z|{'y' if latent == 'noisy' else 'x'})"
+    return f"{distance}, z ~ q(z|{'y' if seen == 'noisy' else 'x'})"
 
 
 def _quantity_order(name: str) -> tuple[int, int, str]:
@@ -108,21 +108,20 @@ def sampling_table(sampling: pd.DataFrame) -> list[Table]:
     ]
     rows = [[text(name), *(cell(chain) for chain in chains)] for name, cell in measured]
     apart = [k for k in (*CONDITION, "widths", "seed") if sampling.groupby("model")[k].nunique().max() > 1]
-    conditions = [
-        [r.dataset, f"σ = {level(r.sigma)}", *(f"{k.replace('_', ' ')} {getattr(r, k)}" for k in apart)] for r in chains
-    ]
-    shared = [name for name in conditions[0] if all(name in names for names in conditions)]  # for the caption
-    told = f": {', '.join(shared)}" if shared else ""
+    told = [[r.dataset, f"σ = {level(r.sigma)}", *(f"{k.replace('_', ' ')} {getattr(r, k)}" for k in apart)] for r in chains]
+    # The caption tells what all chains share, and the heads tell the rest.
+    shared = [setting for setting in told[0] if all(setting in own for own in told)]
+    about = f": {', '.join(shared)}" if shared else ""
     head = [
-        ", ".join([label(r.model), *(name for name in names if name not in shared)])
-        for r, names in zip(chains, conditions, strict=True)
+        ", ".join([label(r.model), *(setting for setting in own if setting not in shared)])
+        for r, own in zip(chains, told, strict=True)
     ]
     notes = [
         "The first chain is never restarted. Autocorrelation time, effective sample size and R̂ are over all chains that "
         "did not diverge. A classifier assigns the classes. Its accuracy is measured on x̂(y) of test images. If the accuracy "
         "is below one half, the classes are grey. Mixing says nothing about quality: jumps that hardly depend on y mix at once."
     ]
-    return [Table(f"Mixing of walk-jump sampling{told}.", ["", *head], rows, notes=notes)]
+    return [Table(f"Mixing of walk-jump sampling{about}.", ["", *head], rows, notes=notes)]
 
 
 def _unsure(row: Any) -> bool:
@@ -176,6 +175,7 @@ def _settings(dataset: str, models: list[Model]) -> list[tuple[str, set[Any], se
     ]
     widths = [(f"widths of {label(m)}", own, {str(s.widths) for s in specs if s.model == m}) for m, own in theirs.widths]
     found = [(name, {their}, set(ours)) for name, their, ours in (*settings, *widths)]
+    # Here the paper has a set of values, not one.
     found.insert(2, ("noise levels σ", {level(s) for s in paper.SIGMAS}, {level(s.sigma) for s in specs}))
     return found
 

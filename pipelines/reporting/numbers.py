@@ -12,7 +12,7 @@ def known(value: Any) -> float | None:
 
 
 def decimals(error: float) -> int:
-    """How many decimals of a value to print: they show two digits of its error, but are at most five. 3 without an error."""
+    """How many decimals show two digits of an error, at most five. Three if there is no error."""
     return max(0, min(5, 1 - math.floor(math.log10(error)))) if math.isfinite(error) and error > 0 else 3
 
 

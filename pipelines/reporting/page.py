@@ -85,8 +85,10 @@ def draw_all(study: Study) -> tuple[list[Section], list[str]]:
     for drawing in drawings():
         name = f"{drawing.title} ({drawing.paper})" if drawing.paper else drawing.title
         figures: list[Inline] = []
-        bare = kept and any(study.of_models(drawing.needs))
-        problem = f"no arrays of “{drawing.needs}”" if bare else f"no results of “{drawing.needs}”{_how(drawing.needs, whole)}"
+        if kept and any(study.of_models(drawing.needs)):
+            problem = f"no arrays of “{drawing.needs}”"
+        else:
+            problem = f"no results of “{drawing.needs}”{_how(drawing.needs, whole)}"
         try:
             with matplotlib.rc_context(THEME):
                 figures += map(inlined, drawing.pictures(study))
@@ -104,7 +106,7 @@ def draw_all(study: Study) -> tuple[list[Section], list[str]]:
         else:
             missing.append(f"{name}: {problem}.")
     store_figures(folder, {section.name: section.figures for section in sections})
-    if "legible" not in {section.name for section in sections}:  # a copy that is older than this drawing
+    if "legible" not in {section.name for section in sections}:  # in older copies, one of “denoise_rows” takes its place
         sections = [replace(s, part="found", shown=1) if s.name == "denoise_rows" else s for s in sections]
     return sections, missing
 

@@ -22,7 +22,8 @@ def pair_tables(pairs: pd.DataFrame, losses: pd.DataFrame, asked: Collection[str
     for dataset, of_main in main.groupby("dataset"):
         tables: list[Table] = []
         group = pairs[pairs["dataset"] == dataset]
-        two, others = group[group["first"] == "uvb"], group[(group["first"] != "uvb") & (group["split"] == "test")]
+        two = group[group["first"] == "uvb"]
+        others = group[(group["first"] != "uvb") & (group["split"] == "test")]
         if len(two):
             columns = [(s, "UVB − DEEN", own) for s in ("test", "train") if len(own := two[two["split"] == s])]
             caption = f"Paired difference of the losses on {dataset}."

@@ -65,15 +65,15 @@ def _partners(results: list[Measured]) -> Iterator[tuple[Measured, Measured]]:
 
 
 def _condition(spec: RunSpec, result: Result) -> str:
-    """What two compared models must share: all settings but the model, and the way of measuring (images, draws, rounding)."""
+    """What two compared models share: data, σ, recipe, activation, seed, and the way of measuring (images, draws, rounding)."""
     blob = spec.to_json()
     shared = [blob[k] for k in ("data", "sigma", "recipe", "activation", "seed")]
     return json.dumps([*shared, result.values.get("settings")], sort_keys=True)
 
 
-def _compared(first: str, second: str) -> bool:
-    """Whether `first` - `second` is a pair: UVB - DEEN, or another model minus one of these two."""
-    return (first, second) == OPPONENTS if first in OPPONENTS else second in OPPONENTS
+def _compared(first: str, opponent: str) -> bool:
+    """Whether `first` minus an opponent is a pair. Among UVB and DEEN, only UVB - DEEN is one."""
+    return first not in OPPONENTS or (first, opponent) == OPPONENTS
 
 
 def _per_image(model: str, folder: Path, split: str) -> np.ndarray | None:

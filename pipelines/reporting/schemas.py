@@ -56,7 +56,7 @@ SCHEMAS = {
     # epoch, during which the weights change. `test_loss` and `train_probe` are of the weights at the epoch's end, so
     # `test_loss` minus `train_probe` is the generalization gap.
     "curves": _schema("spec_id epoch", "train_loss? test_loss? kl? recon? images_per_s? seconds? time? train_probe?"),
-    # Table 1. `ratio` is the number of parameters divided by that of the nearest UVB on the same data set.
+    # Table 1. `ratio` divides `parameters` by the parameters of the UVB nearest in size, on the same data set.
     "capacity": _schema("dataset model widths", "shape parameters ratio? paper_parameters?"),
     # `difference` is the mean over images of loss(first) - loss(second), on the same images and noise. `low` and `high` are the
     # ends of its 95 % interval.

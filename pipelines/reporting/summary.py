@@ -31,7 +31,8 @@ def _table(dataset: str, losses: pd.DataFrame) -> Iterator[str]:
     """A row for each model, and a column for each of a few noise levels, among them the smallest and the largest."""
     every = sorted(set(losses["sigma"]))
     last = len(every) - 1
-    sigmas = [every[i] for i in sorted({round(last * j / (LEVELS - 1)) for j in range(LEVELS)})]
+    places = {round(last * j / (LEVELS - 1)) for j in range(LEVELS)}  # evenly spread
+    sigmas = [every[i] for i in sorted(places)]
     rows = [[f"test loss on {dataset}", *(f"σ = {level(sigma)}" for sigma in sigmas)]]
     for model in main_models(losses):
         own = [first_row(losses[(losses["model"] == model) & (losses["sigma"] == sigma)]) for sigma in sigmas]

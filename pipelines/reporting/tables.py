@@ -76,7 +76,7 @@ def capacity(files: StudyFiles) -> pd.DataFrame:
             found[model.spec.data.name, model.spec.model, str(model.spec.widths)] = model.spec, describe(model)["parameters"]
     rows = []
     for (dataset, name, widths), (spec, count) in found.items():
-        uvb = [n for (d, m, _), (_, n) in found.items() if (d, m) == (dataset, "uvb")]
+        of_uvb = [own for (data, model, _), (_, own) in found.items() if (data, model) == (dataset, "uvb")]
         rows.append(
             {
                 "dataset": dataset,
@@ -84,7 +84,7 @@ def capacity(files: StudyFiles) -> pd.DataFrame:
                 "widths": widths,
                 "shape": "×".join(map(str, spec.data.shape)),
                 "parameters": count,
-                "ratio": min((count / n for n in uvb), key=lambda ratio: abs(math.log(ratio)), default=None),
+                "ratio": min((count / own for own in of_uvb), key=lambda ratio: abs(math.log(ratio)), default=None),
                 "paper_parameters": paper.parameters(dataset, name),
             }
         )
@@ -164,9 +164,9 @@ def _measured(files: StudyFiles, task: str) -> Iterator[tuple[Model, Result, dic
 
 
 def _as_the_paper_trains(spec: RunSpec) -> bool:
-    """Whether a model has SiLU and the widths of the paper's model. Footnote 3 gives no figures for ReLU.
+    """Whether a model has SiLU and the widths of the paper's model. The paper gives no figures for ReLU (footnote 3).
 
-    The numbers of images and epochs may differ from the paper's. The report's tables show both.
+    The numbers of images and epochs may differ from the paper's. The report's table of training settings shows them.
     """
     try:
         widths = default_widths(spec.model, spec.data.shape)
