@@ -9,8 +9,8 @@ from tests.support.builders import ROOT
 from tests.support.marked import MARK
 
 STUDY = ["--sigmas", "1.0", "--models", "uvb", "deen", "--extra-models", "--experiments", "losses", "internals", "denoise_rows",
-         "--num-workers", "2", "--cpus-per-worker", "0.9", "--concurrent-trials", "1", "--width", "0.4", "--train-images", "300",
-         "--eval-images", "100", "--eval-test-images", "100", "--checkpoint-seconds", "0.5"]  # fmt: skip
+         "--num-workers", "2", "--cpus-per-worker", "0.9", "--concurrent-trials", "1", "--train-images", "300",
+         "--width", "0.4", "--eval-images", "100", "--eval-test-images", "100", "--checkpoint-seconds", "0.5"]  # fmt: skip
 TINY = ["--sigmas", "1.0", "--models", "uvb", "--extra-models", "--epochs", "1", "--train-images", "64", "--eval-images", "50",
         "--eval-test-images", "50", "--eval-draws", "1", "--experiments", "losses", "--num-workers", "1"]  # fmt: skip
 SIZE = {"epochs": "60", "eval-draws": "60"}
