@@ -44,7 +44,7 @@ class Energy(Estimator):
         """(B, C, H, W), (B, noise_dim) -> (B,), in nats."""
 
     def gradient(self, y: Tensor, eps: Tensor) -> Tensor:
-        """∇_y f(y), (B, C, H, W): the gradient of the sum over the batch, because images do not interact.
+        """∇_y f(y) of each image, (B, C, H, W). This is the gradient of the sum over the batch, because images do not interact.
 
         The result can be differentiated again with respect to y and the weights. Under `torch.no_grad` it cannot, because
         autograd then records no graph of the gradient. This saves memory and time.

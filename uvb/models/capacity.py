@@ -73,9 +73,9 @@ def matched_widths(model: str, shape: Shape, target: int, start: Any = None) -> 
     """The config with which `model` has `target` parameters on images of `shape`, up to `TOLERANCE`.
 
     Only the fields in the model's `match` change. The first field gets the value that brings the count nearest to `target`. If
-    there is a second, finer field, the search tries its default, then its neighbours, and so on, to half and twice the default.
-    The search stops at the first value with which the count comes within the tolerance. The count must not fall when a
-    field grows.
+    there is a second, finer field, the search does this for several values of the finer field: first its default, then values
+    ever farther from the default, down to its half and up to its double. The search stops when the count comes within the
+    tolerance. The count must not fall when a field grows.
 
     Args:
         start: the config in which the fields change. None: the model's default.
@@ -113,10 +113,10 @@ def _fine_variants(entry: Model, start: Config) -> Iterator[list[Config]]:
 
 
 def _nearest(entry: Model, shape: Shape, target: int, config: Config) -> list[tuple[float, int, Config]]:
-    """Change the first field of `match` until the count is just below `target`, and until it is just above.
+    """Find the two neighbouring values of the first field of `match` between which the count passes `target`.
 
     Returns:
-        For both configs: the relative error of the count, the value of the field, and the config.
+        For each value: the relative error of the count, the value itself, and the config.
     """
 
     def count(value: int) -> int:

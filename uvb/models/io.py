@@ -27,7 +27,7 @@ def save_model(model: Estimator, spec: RunSpec, folder: str | Path, card: dict[s
     """Write model.safetensors, spec.json and card.json into `folder`. Return the folder.
 
     Args:
-        card: facts about the model for people. card.json has these facts and a hash of the model's code.
+        card: facts for people about the model. card.json has these facts and a hash of the model's code.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

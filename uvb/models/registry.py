@@ -42,9 +42,9 @@ class Model:
         build: ``(shape, config, activation, sigma) -> Estimator``.
         widths: the default config: the paper's `Widths`, or a frozen dataclass of the model's own.
         objective: the default training objective (`uvb.training.objectives`).
-        match: the config fields to change until the parameter count is UVB's (`uvb.models.capacity`): one field, or a coarse
-            and a fine field. Each is a whole number, or a tuple of whole numbers that keeps its proportions.
-            Empty: the config never changes.
+        match: the config fields that change until the parameter count is UVB's (`uvb.models.capacity`). It names one field,
+            or a coarse and a fine field. Each is a whole number, or a tuple of whole numbers that keeps its proportions.
+            Empty: the count is not matched.
         keep_on: image shapes (C, H, W) on which `match` has no effect.
         code: a hash of the source code of `build`, computed when the model is registered. None: there is no source code.
 

@@ -157,9 +157,9 @@ def ema_decay(decay: float, step: int) -> float:
 
 
 def gather_losses(state: TrainState) -> float:
-    """Sum the workers' shares of `step_losses` on rank 0. Return the epoch's mean loss so far.
+    """Sum the workers' shares of `step_losses`. Return the epoch's mean loss so far.
 
-    Each step has its own entry in `step_losses`, so the mean does not depend on how often this function is called.
+    Rank 0 then keeps the sums, and the other ranks keep zeros. So a later call counts no loss twice.
 
     Raises:
         Diverged: a loss is not finite.

@@ -66,7 +66,7 @@ class GramMuon(torch.optim.Optimizer):
 
 def orthogonalized(matrix: Tensor) -> Tensor:
     """Approximate U V' of a matrix (m, n) = U S V', by the cheaper of `through_gram` and `iterated`."""
-    small, large = min(matrix.shape), max(matrix.shape)
+    small, large = min(matrix.shape), max(matrix.shape)  # with 5 steps both cost about the same at large = 1.5 small
     return through_gram(matrix) if 2 * large > 3 * small else iterated(matrix)
 
 

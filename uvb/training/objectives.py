@@ -23,7 +23,7 @@ class Objective(nn.Module, ABC):
         differentiates_twice: whether the loss of an energy contains ∇_y f. This doubles the cost of a step.
         trains_the_decoder: whether the decoder of a latent model learns to reconstruct.
         judged_by: the name of the estimator that stands for the model in comparisons. `uvb.measure.losses.denoisers` lists
-            a model's estimators. If the model lacks this one, `own_estimator` there chooses another.
+            a model's estimators. If it does not list this name, `uvb.measure.losses.own_estimator` chooses another.
     """
 
     unit = "loss, E‖x − x̂(y)‖²"

@@ -18,9 +18,9 @@ PROBE_IMAGES = 1024  # images of each split
 class Probe:
     """Measure the averaged weights after each epoch, on fixed images with fixed noise. The workers share the images.
 
-    The objective is computed on images of both splits, KL and reconstruction error on the test images. 1,024 images of each
-    split are enough to compare trainings, but too few to measure the generalization gap. On MNIST at σ = 1 the loss of
-    an image has a standard deviation of 6.7, so the difference of the two splits has an error of 0.3.
+    The objective is computed on images of both splits. KL and reconstruction error are computed only on the test images.
+    1,024 images of each split are enough to compare trainings, but too few to measure the generalization gap. On MNIST at
+    σ = 1 the loss of an image has a standard deviation of 6.7, so the difference of the two splits has an error of 0.3.
     """
 
     def __init__(self, spec: RunSpec, plan: Plan, state: TrainState, images: ImageSet) -> None:

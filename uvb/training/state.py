@@ -102,7 +102,10 @@ class TrainState:
         return named | {"step_losses": self.step_losses}
 
     def save(self, folder: Path, plan: Plan) -> None:
-        """Write state.safetensors and state.json to `folder`. state.json has the SHA-256 of both files."""
+        """Write state.safetensors and state.json to `folder`.
+
+        state.json has the SHA-256 of state.safetensors, and the SHA-256 of its own other fields.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         save_file(storable(self.tensors()), folder / "state.safetensors")
         blob = {
