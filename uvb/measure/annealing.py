@@ -22,7 +22,7 @@ TOLERANCE = 0.5  # nats; the bounds meet if they differ by at most this, or by a
 
 @dataclass(frozen=True)
 class Annealing:
-    """How to anneal. At each temperature a chain takes one trajectory with a Metropolis test.
+    """How to anneal. At each temperature except the last a chain takes one trajectory with a Metropolis test.
 
     Attributes:
         chains: chains in each direction.
@@ -40,7 +40,7 @@ class Annealing:
 
     @property
     def gradients(self) -> int:
-        """How many gradients of the energy one chain needs in one direction."""
+        """About how many gradients of the energy one chain needs in one direction."""
         return self.temperatures * self.leapfrogs + 1
 
 
@@ -113,7 +113,7 @@ class Annealer:
         """Move chains from the base density to exp(-f) if `forward`, and otherwise from exp(-f) to the base density.
 
         Args:
-            y: (B, C, H, W), where the chains start. These must be draws of the density that the chains leave.
+            y: (B, C, H, W), where the chains start: draws of the base density if `forward`, and otherwise of exp(-f).
 
         Returns:
             Log weights (B,), each an estimate of log Z, and the lowest share of proposals accepted at any temperature.

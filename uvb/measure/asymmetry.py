@@ -41,6 +41,6 @@ def _products(model: Estimator, y: Tensor, eps: Tensor, v: Tensor) -> tuple[Tens
     u = torch.zeros_like(y, requires_grad=True)
     with torch.enable_grad():
         pulled = torch.autograd.grad(model(y, eps), y, u, create_graph=True)[0]  # Jᵀ u, linear in u
-        forward = torch.autograd.grad(pulled, u, v)[0]
+        forward = torch.autograd.grad(pulled, u, v)[0]  # (Jᵀ)ᵀ v = J v
         backward = torch.autograd.grad(model(y, eps), y, v)[0]
     return forward, backward

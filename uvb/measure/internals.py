@@ -17,7 +17,7 @@ def measure_internals(model: LatentEnergy, noisy: NoisyImages) -> dict[str, Mean
       (z ~ q(z|x)). The target is y or x. The factor is ½ ("half") or 1 ("full").
 
     The caption of Table 5 describes ``recon_clean_y_half``. Its z does not depend on the noise in y. So no decoder can predict
-    that noise, which alone adds d/2 (d pixels): 392 on MNIST, where the paper has 103.
+    that noise. The noise alone adds d/2 for d pixels. On MNIST this is 392, but the paper has 103.
     """
     sigma = model.sigma.item()
 

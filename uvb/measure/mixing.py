@@ -81,7 +81,7 @@ def chain_statistics(series: Tensor, steps_between: int = 1) -> ChainStatistics:
     if not np.ptp(draws, axis=1).all():
         return ChainStatistics(math.nan, math.nan, math.nan, math.nan)
     size = float(arviz.ess(draws, method="mean"))
-    # ArviZ needs two chains for R̂, and the two halves of a single chain are two.
+    # ArviZ needs at least two chains for R̂. Each half of a chain counts as a chain, so one chain is enough here.
     half = draws.shape[1] // 2
     halves = np.concatenate([draws[:, :half], draws[:, -half:]])
     r_hat = float(arviz.rhat(halves, method="identity")) if half >= 4 else math.nan

@@ -52,6 +52,7 @@ class Quality:
         """
         count, size = groups.shape[:2]
         drawn = torch.randint(count, (RESAMPLES, count), generator=generator(seed, "quality bootstrap"))
+        # Row 0 has every group once. Each other row is a bootstrap sample.
         times = torch.stack([torch.ones(count, dtype=torch.int64), *(row.bincount(minlength=count) for row in drawn)])
         if count < 2:
             times = times[:1]

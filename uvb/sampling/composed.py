@@ -86,7 +86,7 @@ class Restored(NamedTuple):
 
     Attributes:
         y: (T, N, chains, C, H, W), posterior draws of the noisy image.
-        x_hat: (T, N, chains, C, H, W), the jumps from these draws. Their mean estimates X, and their spread its uncertainty.
+        x_hat: (T, N, chains, C, H, W), the jumps from these draws. Their mean estimates X; their spread shows the error.
         acceptance: the share of proposals accepted.
         stopped: the number of chains that diverged.
     """

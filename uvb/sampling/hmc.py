@@ -24,14 +24,14 @@ def hmc_step(
     The energy's ε is `held_noise`. The other random numbers are keyed by (seed, step).
     """
     old = current_point(energy, state, seed, batch)
-    first = normal(tuple(state.y.shape), seed, "walk", state.step, device=state.y.device).to(state.y)
-    new, last = old, first
+    drawn = normal(tuple(state.y.shape), seed, "walk", state.step, device=state.y.device).to(state.y)
+    new, velocity = old, drawn
     for _ in range(round(leapfrogs)):
-        half = last - 0.5 * delta * new.gradient
+        half = velocity - 0.5 * delta * new.gradient
         new = point(energy, new.y + delta * half, seed, batch)
-        last = half - 0.5 * delta * new.gradient
-    log_ratio = old.energy - new.energy + 0.5 * (squares(first) - squares(last))
-    return metropolis_test(state, old, new, log_ratio, (last, first), seed, energy.sigma)
+        velocity = half - 0.5 * delta * new.gradient
+    log_ratio = old.energy - new.energy + 0.5 * (squares(drawn) - squares(velocity))
+    return metropolis_test(state, old, new, log_ratio, (velocity, drawn), seed, energy.sigma)
 
 
 @register_sampler("mala", settings=lambda sigma: {"delta": 0.4 * sigma}, exact=True)

@@ -40,7 +40,7 @@ def metropolis_test(
 
     Args:
         log_ratio: (B,), the log of the acceptance ratio. If it is nan, the proposal is rejected.
-        velocity: two tensors: the chain's next velocity if the proposal is accepted, and if it is rejected.
+        velocity: the next velocities of the chains, twice: first for accepted proposals, then for rejected ones.
     """
     uniform = torch.rand(len(old.y), generator=generator(seed, "accept", state.step, device=old.y.device), device=old.y.device)
     taken = uniform.to(log_ratio).log() < log_ratio  # False for nan
