@@ -51,7 +51,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Task:
-    """An experiment on one model, or, under the name "reference", the exact answers for a data set and noise level."""
+    """An experiment on one model. The task called "reference" gives the exact answers for a data set and noise level."""
 
     name: str
     key: str

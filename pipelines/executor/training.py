@@ -101,7 +101,7 @@ class Training:
         try:
             if not self._train(state, images):
                 return {"outcome": "paused", "epoch": state.epoch, "loss": DIVERGED}
-        except UserError as error:  # raised on every rank, because all ranks have the same sums of gradients
+        except UserError as error:  # every rank raises it: all share their losses, and the errors of `prepare`
             if error.__cause__ and not self.rank:
                 traceback.print_exception(error.__cause__)  # for the model's author, who reads the worker's log
             return self._failed(str(error))
@@ -216,13 +216,13 @@ class Training:
     def _save(self, state: TrainState) -> None:
         with self.store.folder(f"state/{state.global_step:09d}") as folder:
             state.save(folder, self.plan)
-        # A checkpoint of a later step is damaged: otherwise this training would have begun from it.
+        # Do not count checkpoints of later steps. They are damaged, since this training did not begin from them.
         past = [name for name in self.store.list("state") if int(name) <= state.global_step]
         for name in past[:-KEPT_STATES]:
             self.store.remove(f"state/{name}")
 
     def _finish(self, state: TrainState) -> None:
-        """Write the model, its curves and, last, done.json."""
+        """Write the model and its curves. Then write done.json."""
         done = {
             "parameters": count_parameters(state.model),
             "epochs": state.epoch,

@@ -18,7 +18,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, `kill`, a cl
 
 @contextmanager
 def translated(store: Store) -> Iterator[None]:
-    """Turn every error in a block into one that the command prints as one line.
+    """Turn every error in a block into an error that the command prints as one line.
 
     Raises:
         UserError: the user made a mistake, or a store does not answer.
@@ -58,7 +58,7 @@ def heed_signals() -> None:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Ignore signals in a block. In it, a study ends MLflow's runs and Ray. A second Ctrl-C would leave them running."""
+    """Ignore signals in a block that ends MLflow's runs and Ray. A second Ctrl-C would leave them running."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -30,8 +30,8 @@ def leaderboard(folder: Path, space: str) -> None:
     told = varied([model.spec for model in wanted])
     rows = [{"space": space, **_row(files, model, results.get(model.spec_id)), **told[model.spec_id]} for model in wanted]
     table = pd.DataFrame(rows, columns=[*GIVEN, *(next(iter(told.values())) if told else ())])
-    table["rank"] = table["test_loss"].isna()  # trainings without a test loss come last
-    table = table.sort_values(["model", "sigma", "rank", "test_loss", "curve_loss", "spec_id"]).drop(columns="rank")
+    table["unmeasured"] = table["test_loss"].isna()  # these trainings come last
+    table = table.sort_values(["model", "sigma", "unmeasured", "test_loss", "curve_loss", "spec_id"]).drop(columns="unmeasured")
     write(folder / "tables" / "leaderboard.parquet", table.to_parquet(index=False))
 
 
@@ -58,7 +58,7 @@ def _row(files: StudyFiles, model: Model, result: Result | None) -> dict[str, An
 
 
 def varied(specs: Sequence[RunSpec]) -> dict[str, dict[str, Any]]:
-    """spec_id -> the settings in which trainings of one model differ, by name: ``learning_rate``, ``train_images``.
+    """spec_id -> the settings in which trainings of one model differ, by name, such as ``learning_rate``.
 
     Settings that have a column in `GIVEN` or follow from the model are left out. So is the recipe's name, since it only repeats
     the changed settings.
@@ -73,7 +73,7 @@ def varied(specs: Sequence[RunSpec]) -> dict[str, dict[str, Any]]:
     left_out = {"sigma", "model", "objective", "recipe.name", "data.checksum", "data.name"}
     chosen = [name for name in names if name not in left_out and not name.startswith("widths.")]
     short = {name: name.rpartition(".")[2] for name in chosen}
-    short |= {name: name.replace(".", "_") for name, last in short.items() if last in GIVEN}  # recipe_epochs: GIVEN has epochs
+    short |= {name: name.replace(".", "_") for name, last in short.items() if last in GIVEN}  # e.g. recipe_epochs
     return {spec_id: {short[name]: values.get(name) for name in chosen} for spec_id, values in flat.items()}
 
 

@@ -61,7 +61,7 @@ class TrainingProgress:
             folder = f"models/{spec.spec_id}"
             now = self.store.find_json(f"{folder}/progress.json", ProgressJson)
             before = self.starts.get(spec.spec_id)
-            ours = before is None or now.get("starts") != before  # a worker of a killed session may still write
+            ours = before is None or now.get("starts") != before  # otherwise an earlier session wrote `now`
             if now and ours and now != self.now[spec.spec_id]:
                 self.now[spec.spec_id] = now
                 start = now.get("start")
@@ -137,7 +137,8 @@ class TrainingProgress:
         table = Table.grid(padding=(0, 2))
         parts = []
         for spec, now in self.running:
-            epoch, loss = now["epoch"], "" if now.get("loss") is None else f"loss {now['loss']:.3f}"
+            epoch = now["epoch"]
+            loss = "" if now.get("loss") is None else f"loss {now['loss']:.3f}"
             said = f"epoch {epoch:.1f}/{spec.recipe.epochs}", loss, f"{now['images_per_s']:,.0f} images/s"
             table.add_row(Text(name_of(spec), "bold"), ProgressBar(spec.recipe.epochs, epoch, width=24), *said)
             parts.append(f"{name_of(spec)} " + ", ".join(said))
@@ -148,7 +149,7 @@ class TrainingProgress:
         head = f"{len(self.outcome)}/{len(self.specs)} models trained"
         share = f" ({math.floor(100 * done / total)}%)" if total else ""
         table.add_row(Text(head, "bold"), ProgressBar(1.0, done / total if total else 1.0, width=24), when)
-        return Group(table), "; ".join([*parts, head + share, *([when] if when else [])])
+        return Group(table), "; ".join(filter(None, [*parts, head + share, when]))
 
 
 def tasks_view(done: int, total: int, seconds: float) -> tuple[Text, str]:

@@ -120,7 +120,7 @@ def plan(
 
 
 def of_other_code(study: Running, trained: Sequence[RunSpec]) -> set[RunSpec]:
-    """Return each spec of `trained` if the code of its model has changed since. New code gives its weights another meaning."""
+    """Return the trained specs for which the model's code has changed since. With other code the weights give other results."""
     codes = {spec: study.store.find_json(f"{study.folder(spec)}/done.json", Done).get("code") for spec in trained}
     return {spec for spec, code in codes.items() if code_changed(spec.model, code)}
 
@@ -200,7 +200,7 @@ def train_round(
 def measurements_ahead(
     study: Running, options: MeasureOptions, groups: Sequence[Group], layout: Layout, experiments: Sequence[str]
 ) -> tuple[float, float]:
-    """The cost of the measurements to come: (seconds, 0) on CPUs, where they are timed here, or (0, operations) on GPUs."""
+    """The cost of the measurements to come. On CPUs time them here, and return (seconds, 0). On GPUs return (0, operations)."""
     specs = [s for s in study.specs if not study.store.exists(f"tasks/losses/{s.spec_id}/result.json")]
     left = tasks_for(specs, experiments)
     context = Context(study.images, Plan(precision=options.eval_precision), options.evaluation, scale=options.scale)
