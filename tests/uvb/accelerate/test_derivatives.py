@@ -112,7 +112,7 @@ def test_convolution_in_forward_mode_equals_reverse_mode(digits, layer, monkeypa
 def test_fast_derivatives_are_as_exact_as_autograds_in_bf16(digits, name, monkeypatch):
     """Compare the gradients of a bf16 step with float64: once with our derivatives, and once with autograd's.
 
-    The error of our derivatives may be a quarter larger, or as large as the rounding of bf16 (2⁻⁸ = 0.004).
+    Our error may be a quarter larger than autograd's error, or as large as the rounding of bf16 (2⁻⁸ = 0.004).
     """
     gradients = {}
     for path in ("exact", "plain", "fast"):
