@@ -121,7 +121,7 @@ def _require_ours(file: Path) -> None:
     revisions = mlflow_revisions()
     if versions and revisions and versions[0] not in revisions:
         raise UserError(f"the MLflow store {file} was made by a newer MLflow; update MLflow, or choose another --tracking-uri")
-    if versions and revisions and versions[0] in revisions.values():
+    if versions and revisions and versions[0] in revisions.values():  # another revision follows it
         raise UserError(f"the MLflow store {file} was made by an older MLflow; run: mlflow db upgrade {SQLITE}{file}")
 
 
@@ -140,7 +140,7 @@ def mlflow_revisions() -> dict[str, str]:
 def asked_server(uri: str) -> Callable[[], None]:
     """If `uri` names a web server, begin to ask it. Return a function that waits for the answer; any answer will do.
 
-    MLflow itself would try twice for 10 s.
+    This is quicker than MLflow, which would try twice, for 10 s each.
 
     Raises:
         UserError: at once, if `uri` is malformed; by the returned function, if no web server answers at `uri`.
@@ -159,7 +159,7 @@ def asked_server(uri: str) -> Callable[[], None]:
             return
         except (Silent, OSError, HTTPException) as error:
             why = error.reason if isinstance(error, URLError) else error
-            if isinstance(why, SSLError):  # MLflow knows the user's certificates
+            if isinstance(why, SSLError):  # the server answers, and MLflow may know its certificate
                 return
             reason = one_line(why) if isinstance(why, Exception) else why
             line = f"no MLflow answers at {masked(uri)} ({reason}); start it, or give another --tracking-uri"

@@ -26,7 +26,7 @@ from uvb.errors import UserError
 
 @dataclass(frozen=True)
 class Trained:
-    """The parameters, curves and single numbers of a training. One more, named ``study``, is for the whole study."""
+    """The parameters, curves and single numbers of a training, or of the whole study. The latter has the name ``study``."""
 
     name: str
     spec_id: str
