@@ -78,4 +78,4 @@ def _open(url: str) -> Any:
     try:
         return answer.result(PATIENCE + 1)
     except TimeoutError as error:
-        raise TimeoutError(str(error) or f"no answer within {PATIENCE:g} s") from None
+        raise TimeoutError(str(error) or f"no answer within {PATIENCE:g} s") from None  # a Future's time-out has no message

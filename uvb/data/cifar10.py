@@ -33,7 +33,7 @@ def load_cifar10(data_dir: Path, download: bool = True) -> ImageSet:
             if not download and not has_md5(archive, source.tgz_md5):
                 raise UserError("download is off") from None
             fetch([source.url], archive, source.tgz_md5)
-            with contextlib.redirect_stdout(io.StringIO()):
+            with contextlib.redirect_stdout(io.StringIO()):  # torchvision only unpacks, because the archive is there
                 train, test = (source(data_dir, train=is_train, download=True) for is_train in (True, False))
     except (UserError, OSError) as error:
         state = "damaged" if archive.exists() else "absent"

@@ -78,7 +78,7 @@ def convert(
     """
     block, _ = next(job.pieces[0].blocks(job.decoding, None))
     channels, height, width = block.shape[1:]
-    settled = channels != 3 or not is_grey(block[0])
+    settled = channels != 3 or not is_grey(block[0])  # otherwise C = 3 is a guess (see `Target`)
     while True:
         target = Target(job.pieces[0].where(0), (channels, height, width), settled)
         file = file_of(target.shape)

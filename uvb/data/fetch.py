@@ -84,7 +84,8 @@ class Parts:
         length = 8 + int.from_bytes(head[:8], "little")
         if length > size:
             raise UserError("the study's images are damaged: the header does not fit into the file; run the study again")
-        head += self._read(len(head), length - len(head)) if length > len(head) else b""
+        if length > len(head):
+            head += self._read(len(head), length - len(head))
         with self.path.open("w+b") as file:
             file.write(head[:length])
             file.truncate(size)

@@ -122,7 +122,8 @@ class ImageFile:
                 sums.append(block_digest.result().hexdigest())
         for key in ("train_labels", "test_labels"):
             labels = self._labels.get(key)
-            whole.update(f"|{key} none".encode() if labels is None else f"|{key} {(len(labels) // 8,)} ".encode() + labels)
+            described = "none" if labels is None else f"{(len(labels) // 8,)} "  # the shape, as a tuple
+            whole.update(f"|{key} {described}".encode() + (labels or b""))
         checksum = whole.hexdigest()[:16]
         with self.path.open("r+b") as file:
             file.write(self.header(checksum, survey.brightest, tuple(sums)))

@@ -31,9 +31,9 @@ def _gradients(spec: RunSpec, context: Context) -> float:
 @register_experiment("jump_quality", needs="energy", where="largest", gradients=_gradients)
 @torch.no_grad()
 def jump_quality(model: Estimator, spec: RunSpec, context: Context) -> Result:
-    """`rows`: [{images, count, and each of `MEASURES` with its _stderr}], each measured against the same training images.
+    """`rows`: [{images, count, and each of `MEASURES` with its _stderr}].
 
-    `images` is one of
+    Every set of images is compared with the same training images. `images` is the name of the set:
 
     - "jumps" and "second jumps": x̂(y) and x̂(x̂(y)) of chains.
     - "test images": real images.

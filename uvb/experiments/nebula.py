@@ -34,7 +34,7 @@ def nebula(model: Estimator, spec: RunSpec, context: Context) -> Result:
     for state in gradient_flow(model, y, eps, max_steps=context.shortened(MAX_STEPS, least=50)):
         energy.append(state.energy)
         if classifier is not None:
-            x_hat = state.y - spec.sigma**2 * state.gradient  # Eq. 3; x̂, because the classifier was trained on clean images
+            x_hat = state.y - spec.sigma**2 * state.gradient  # Eq. 3. The classifier was trained on clean images
             classes.append(torch.tensor(labels_of(classifier, x_hat)))
     arrays = {"noisy": y, "step1": step1, "step2": step2, "attractor": state.y, "energy": torch.stack(energy)}
     if classes:

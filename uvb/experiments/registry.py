@@ -50,7 +50,10 @@ class Context:
         return max(least, round(count * self.scale))
 
     def estimates(self, split: str = "test", limit: int | None = None) -> int:
-        """The number of estimates x̂(y) in a measurement: one for each noise draw, or one for each of at most `limit` images."""
+        """The number of estimates x̂(y) in a measurement: one for each noise draw of each image.
+
+        With a `limit`, at most `limit` images are measured, with one noise draw each.
+        """
         pool = len(self.images.train if split == "train" else self.images.test)
         if limit:
             return min(limit, pool)

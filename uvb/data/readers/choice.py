@@ -57,7 +57,8 @@ def choose(source: Source, wanted: Wanted, where: str) -> Choice:
     """Choose the splits that the user names, or else the splits with the usual names.
 
     The split "test" becomes the test set, or the split "validation" if there is no "test". If there are both, "validation"
-    joins the training set, because a study that selects models holds out its own images for that.
+    joins the training set, because a study that selects models holds out its own images for that. If no split has a usual
+    name, all images form the training set.
 
     Raises:
         UserError: a wanted split is missing, there is only a test set, or a set is empty.
@@ -123,10 +124,10 @@ def number_labels(choice: Choice, source: Source, order: NDArray[np.int64], trai
         UserError: one set has integers and the other has strings.
     """
     train, test = (_joined(splits, role, source) for splits, role in ((choice.train, "training"), (choice.test, "test")))
-    if not choice.test and train is not None:
+    if train is not None and not choice.test:  # `order` divides the images into a training and a test set
         train, test = np.split(train[order], [train_images])
     elif train is not None:
-        train = train[order[:train_images]]
+        train = train[order[:train_images]]  # the test images keep their order
     given = [labels for labels in (train, test) if labels is not None]
     if len({labels.dtype.kind == "U" for labels in given}) > 1:
         raise UserError(f"{where}: training and test labels must both be integers, or both strings")
