@@ -86,7 +86,7 @@ def test_code_hash_is_of_the_class_and_its_parents(monkeypatch):
 
 
 def test_code_changed_accepts_code_that_was_only_rewritten():
-    """`_SAME_CODE` maps hashes of old code to hashes of current models. Old code is unchanged for its model, not for DEEN."""
+    """`_SAME_CODE` maps old hashes to hashes of current models. An old hash counts for its own model, but not for DEEN."""
     now = {get_model(name).code: name for name in model_names()}
     assert set(_SAME_CODE.values()) <= set(now)
     for before, after in _SAME_CODE.items():

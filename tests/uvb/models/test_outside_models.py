@@ -194,7 +194,7 @@ def widths_at_scale():
 
 
 def test_parameters_counts_a_constructor_that_reads_values(outside):
-    """The meta device has no values, so such a model is built on the CPU. It leaves the global generator alone."""
+    """The meta device has no values, so such a model is built on the CPU. This leaves the global generator alone."""
 
     def build(shape, widths, activation, sigma):
         return torch.nn.Linear(3, 1 + int(torch.ones(2).sum().item()))

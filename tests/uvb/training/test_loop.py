@@ -46,7 +46,7 @@ def same(a: TrainState, b: TrainState) -> None:
 
 @pytest.mark.parametrize(("clip", "ema"), [(float("inf"), 0.0), (1.58, 0.0), (float("inf"), 0.3), (1.58, 0.3)])
 def test_fit_is_adam_on_the_denoising_loss(digits, clip, ema):
-    """Compare two epochs with a loop that writes out the gradient in y by autograd, and each weight's clipping and average.
+    """Compare two epochs with a loop that gets the gradient in y from autograd, and writes out the clipping and the average.
 
     The decay of the average starts as (1 + t)/(10 + t), which is below 0.3 until the fourth step.
     """
