@@ -149,7 +149,7 @@ def result_format(task: str) -> Any:
     return RESULTS.get("walk_jump" if task.startswith("walk_jump") else task, dict[str, Any])
 
 
-# Where a number was NaN or infinite, e.g. ["rows", 3, "stderr"]. The file has null there, and `read_object` returns NaN.
+# The places of numbers that were NaN or infinite, e.g. ["rows", 3, "stderr"]. The file has null there, `read_object` gives NaN.
 _Undefined = TypedDict("_Undefined", {"undefined": list[list[str | int]]}, total=False)
 
 

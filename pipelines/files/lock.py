@@ -42,7 +42,7 @@ def study_lock(store: Store, study: str, say: Callable[[str], None] = lambda lin
     Args:
         store: the study's folder.
         study: the study's name in messages.
-        say: called with a line for the user if the check of another holder takes time.
+        say: called with a line for the user if it takes time to find out whether another holder still runs.
 
     Raises:
         UserError: the folder cannot be written, or another driver has the lock. The message names that driver and its start.

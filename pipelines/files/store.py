@@ -1,7 +1,7 @@
 """Read and write a study's files, in a local folder or at a URI such as ``s3://bucket/studies/digits``.
 
-Every file or folder is either whole or absent. A local disk gives it a temporary name until all its bytes are on the disk. An
-object store gets each file by one put. It gets a folder's manifest last, and until then the folder counts as absent.
+Every file or folder is either whole or absent. In a local folder it has a temporary name until all its bytes are on the disk.
+An object store gets each file by one put. It gets a folder's manifest last, and until then the folder counts as absent.
 """
 
 import errno
@@ -120,7 +120,7 @@ class Store:
         return blob if isinstance(blob, dict) else {}
 
     def write_bytes(self, path: str, data: bytes) -> None:
-        """Write a file durably. A reader gets the old bytes or the new ones, if a remote store has atomic puts, as S3 has."""
+        """Write a file durably. A reader gets the old bytes or the new ones. In a remote store, this needs atomic puts."""
         with self._writing(path):
             if self.local_path:
                 with replacing(self.path(path)) as temporary:
