@@ -13,7 +13,7 @@ DASH = "–"
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell. `quiet` marks what is not a result of our models: the paper's figures, and references."""
+    """One cell. `quiet` marks what is not a result of our models: the paper's numbers, and references."""
 
     text: str
     error: str = ""
@@ -51,7 +51,7 @@ def text(value: Any, *, best: bool = False, quiet: bool = False) -> Cell:
 
 
 def printed(value: Any, digits: int = 3) -> Cell:
-    """A figure with exactly `digits` significant digits, as the paper prints its losses: 2.60, 15.0, 692."""
+    """A number with exactly `digits` significant digits, like the losses in the paper: 2.60, 15.0, 692."""
     return Cell(DASH if known(value) is None else f"{float(value):#.{digits}g}".rstrip("."), quiet=True)
 
 

@@ -84,7 +84,7 @@ def _pairs(studies: list[Found]) -> Iterator[Picture]:
             found.setdefault(dataset, []).append((study.name, pairs))
     for dataset, several in found.items():
         groups = [at for _, pairs in several for _, at in pairs.groupby(["first", "sigma"])]
-        ends = [end for at in groups for end in interval(at)[1:]]
+        ends = [end for at in groups for end in interval(at)[1:]]  # low and high, without the mean
         low, high = min(*ends, 0.0), max(*ends, 0.0)
         margin = 0.06 * (high - low)
         for name, pairs in several:
@@ -102,16 +102,17 @@ def _across(tables: list[pd.DataFrame]) -> Ends | None:
 def _compared(dataset: str, losses: pd.DataFrame, names: list[str]) -> Table:
     """Test losses, with a row for each model and sigma, and a column for each study."""
     names = [name for name in names if (losses["study"] == name).any()]
-    order, rows = main_models(losses), []
-    for (model, sigma), group in sorted(losses.groupby(["model", "sigma"]), key=lambda g: (order.index(g[0][0]), g[0][1])):
-        cells = [text(label(model)), text(level(sigma))]
-        own = group.drop_duplicates("study")
-        for name in names:
-            row = first_row(own[own["study"] == name])
-            best = bool(row) and len(own) > 1 and row["loss"] == own["loss"].min()
-            cells.append(number(row.get("loss"), row.get("stderr"), best=best))
-        references = (number(group[name].max(), quiet=True) for name in SPLITS["test"])
-        rows.append([*cells, printed(group["paper_loss"].max()), *references])
+    rows = []
+    for model in main_models(losses):
+        for sigma, group in losses[losses["model"] == model].groupby("sigma"):
+            cells = [text(label(model)), text(level(sigma))]
+            own = group.drop_duplicates("study")
+            for name in names:
+                row = first_row(own[own["study"] == name])
+                best = bool(row) and len(own) > 1 and row["loss"] == own["loss"].min()
+                cells.append(number(row.get("loss"), row.get("stderr"), best=best))
+            references = (number(group[name].max(), quiet=True) for name in SPLITS["test"])
+            rows.append([*cells, printed(group["paper_loss"].max()), *references])
     head = ["model", "σ", *names, "paper", *(REFERENCES[name][0] for name in SPLITS["test"])]
     return Table(f"Test loss on {dataset}.", head, rows, notes=[REFERENCES[name][1] for name in SPLITS["test"]])
 

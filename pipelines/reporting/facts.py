@@ -145,7 +145,7 @@ def falling(models: Collection[Model]) -> str:
     largest: dict[str, float] = {}  # trainings with different recipes may have the same name
     for model in models:
         if model.done and (share := still_falling(model.curves)):
-            _, _, level_and_seed = name_of(model.spec).partition(" ")
+            _, _, level_and_seed = name_of(model.spec).partition(" ")  # "uvb σ=1 seed=2" -> "σ=1 seed=2"
             name = f"{label(model.spec.model)} {level_and_seed}"
             largest[name] = max(share, largest.get(name, 0.0))
     told = [f"{name} by {100 * share:.1f} %" for name, share in sorted(largest.items(), key=itemgetter(1), reverse=True)]

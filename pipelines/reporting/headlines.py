@@ -79,8 +79,9 @@ def headlines(losses: pd.DataFrame, pairs: pd.DataFrame, asked: Collection[str] 
 
 
 def _headline(pairs: pd.DataFrame, test: pd.DataFrame, losses: pd.DataFrame) -> Headline:
-    # The opponent is UVB, or DEEN if the model has no pair with UVB: UVB comes later here, and replaces DEEN.
-    opponents = {m: s for m in main_models(pairs, "first") for s in ("deen", "uvb") if len(_of(pairs, m, s))}
+    seconds = {m: set(pairs.loc[pairs["first"] == m, "second"]) for m in main_models(pairs, "first")}
+    # The opponent is UVB, or DEEN if the model has no pair with UVB.
+    opponents = {m: "uvb" if "uvb" in found else "deen" for m, found in seconds.items() if found & {"uvb", "deen"}}
     (one, two), *rest = opponents.items()
     swept = _of(pairs, one, two)
     sigma = float(swept["sigma"].max())

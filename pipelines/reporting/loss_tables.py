@@ -82,6 +82,7 @@ def other_losses(losses: pd.DataFrame, asked: Collection[str] = ()) -> list[Tabl
     """Tables of the losses that `loss_tables` leaves out: of models at few noise levels, of decoders, of other recipes."""
     main, own = main_group(losses, asked), own_estimator(losses)
     of_main = own[own.index.isin(main.index)]
+    # the rows that `loss_tables` shows
     shown = [row for _, group in of_main.groupby("dataset") for row in group.index[group["model"].isin(_swept(group))]]
     as_above = main[~main.index.isin(shown)]
     otherwise = losses[~losses.index.isin(main.index)]

@@ -107,14 +107,16 @@ def sampling_table(sampling: pd.DataFrame) -> list[Table]:
         ("the classifier's accuracy", lambda r: text(percent(r.classifier_accuracy))),
     ]
     rows = [[text(name), *(cell(chain) for chain in chains)] for name, cell in measured]
-    apart = [k for k in (*CONDITION, "widths", "seed") if sampling.groupby("model")[k].nunique().max() > 1]
-    told = [[r.dataset, f"σ = {level(r.sigma)}", *(f"{k.replace('_', ' ')} {getattr(r, k)}" for k in apart)] for r in chains]
+    varied = [k for k in (*CONDITION, "widths", "seed") if sampling.groupby("model")[k].nunique().max() > 1]
+    settings = [
+        [r.dataset, f"σ = {level(r.sigma)}", *(f"{k.replace('_', ' ')} {getattr(r, k)}" for k in varied)] for r in chains
+    ]
     # The caption tells what all chains share, and the heads tell the rest.
-    shared = [setting for setting in told[0] if all(setting in own for own in told)]
+    shared = [setting for setting in settings[0] if all(setting in own for own in settings)]
     about = f": {', '.join(shared)}" if shared else ""
     head = [
         ", ".join([label(r.model), *(setting for setting in own if setting not in shared)])
-        for r, own in zip(chains, told, strict=True)
+        for r, own in zip(chains, settings, strict=True)
     ]
     notes = [
         "The first chain is never restarted. Autocorrelation time, effective sample size and R̂ are over all chains that "

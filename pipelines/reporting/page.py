@@ -106,7 +106,7 @@ def draw_all(study: Study) -> tuple[list[Section], list[str]]:
         else:
             missing.append(f"{name}: {problem}.")
     store_figures(folder, {section.name: section.figures for section in sections})
-    if "legible" not in {section.name for section in sections}:  # in older copies, one of “denoise_rows” takes its place
+    if "legible" not in {section.name for section in sections}:  # older copies lack it: show a figure of “denoise_rows” instead
         sections = [replace(s, part="found", shown=1) if s.name == "denoise_rows" else s for s in sections]
     return sections, missing
 

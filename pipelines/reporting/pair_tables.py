@@ -15,7 +15,7 @@ def pair_tables(pairs: pd.DataFrame, losses: pd.DataFrame, asked: Collection[str
     """UVB - DEEN by sigma and split, then every other model minus UVB and minus DEEN on the test set, with 95 % intervals."""
     found: list[Table] = []
     main = main_group(losses, asked)
-    pairs = pairs[pairs["first_id"].isin(set(main["spec_id"]))]  # the second model may have another size
+    pairs = pairs[pairs["first_id"].isin(set(main["spec_id"]))]  # the second model may be of a size that `main` lacks
     means = (
         "Losses are compared image by image, with the same noise. Below zero {} is better. Bold: the interval excludes zero."
     )

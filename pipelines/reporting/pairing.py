@@ -23,7 +23,7 @@ Measured = tuple[Model, Result]
 
 
 def pairs(files: StudyFiles) -> pd.DataFrame:
-    """The paired differences: each model's loss minus that of a UVB, and minus that of a DEEN.
+    """The paired differences: each model's loss minus a UVB's loss, and minus a DEEN's loss.
 
     The two models of a pair are trained and measured alike, on the same images and noise, and are of about the same size. UVB
     and DEEN themselves make one pair, UVB - DEEN. If the second model has several sizes, the nearest is taken. The standard

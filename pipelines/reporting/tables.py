@@ -164,7 +164,7 @@ def _measured(files: StudyFiles, task: str) -> Iterator[tuple[Model, Result, dic
 
 
 def _as_the_paper_trains(spec: RunSpec) -> bool:
-    """Whether a model has SiLU and the widths of the paper's model. The paper gives no figures for ReLU (footnote 3).
+    """Whether a model has SiLU and the widths of the paper's model. The paper gives no losses for ReLU (footnote 3).
 
     The numbers of images and epochs may differ from the paper's. The report's table of training settings shows them.
     """

@@ -77,7 +77,10 @@ class Picture:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A registered kind of figure. `paper`: the figure or section that it repeats. `needs`: a task, or words for results."""
+    """A registered kind of figure.
+
+    `paper` names the figure or section that it repeats. `needs` names the results that it draws: by a task, or in a few words.
+    """
 
     name: str
     title: str

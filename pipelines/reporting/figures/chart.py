@@ -154,12 +154,14 @@ def _dots(shown: Sequence[Series], titles: tuple[str, str], y_axis: dict[str, An
     def scale(values: list[Any]) -> dict[str, Any]:
         return {"field": "series", "type": "nominal", "legend": None, "scale": {"domain": names, "range": values}}
 
-    first, *more = y_axis["title"] if isinstance(y_axis["title"], list) else [y_axis["title"]]
+    title = y_axis["title"]
+    first, *more = title if isinstance(title, list) else [title]
     across = {**y_axis, "title": [f"{first}, {titles[0]}", *more]}
     places = {"x": across, "y": {"field": "series", "type": "nominal", "title": None, "scale": {"domain": names}}}
     colour = scale([css(s.colour) for s in shown])
     bar = {**places, "x": {**across, "field": "low"}, "x2": {"field": "high"}, "color": colour}
-    points = _points(shown, places, (titles[0].partition(" = ")[0], titles[1]), colour, scale)
+    name_of_x, _, _ = titles[0].partition(" = ")
+    points = _points(shown, places, (name_of_x, titles[1]), colour, scale)
     layers = [*([_zero("x")] if zero else []), *_bars(rows, bar), points]
     return Chart({"width": WIDTH - 60, "height": {"step": 22}, "data": {"values": rows}, "layer": layers})
 

@@ -26,7 +26,7 @@ def pictures(study: Study) -> Iterator[Picture]:
     """A picture for each model."""
     for model, result in study.of_models("convexity"):
         values = result.values
-        caption = f"{named(model.spec)}. “Smallest seen” is over pairs of points at distance R or farther."
+        caption = f"{named(model.spec)}. “Smallest seen” means the smallest among pairs of points at distance R or farther."
         caption += " A learned energy need not satisfy the bound."
         figure = draw(values["bound"], values["measured"], model.spec.model, values.get("exact", ()))
         yield Picture(f"convexity_{model.spec_id}", caption, figure)

@@ -27,7 +27,8 @@ def draw(lines: Lines) -> Chart:
     ]  # fmt: skip
     looks = {name: (css(shade(model)), marker_path(marker(model))) if model else (css("ink"), marker_path("x"))
              for name, model, _ in lines}  # fmt: skip
-    colours, shapes = ([look[i] for look in looks.values()] for i in (0, 1))
+    colours = [colour for colour, _ in looks.values()]
+    shapes = [path for _, path in looks.values()]
 
     def scale(values: list[str]) -> dict[str, Any]:
         return {"field": "energy", "title": None, "scale": {"domain": list(looks), "range": values}}
@@ -70,7 +71,7 @@ def _failure(lines: Lines) -> str:
     constant = [(name, row) for name, _, rows in lines for row in rows if row["set"] == "constants"]
     fooled = [name for name, row in constant if row["auroc"] - 1.96 * row["stderr"] <= 0.5]
     if fooled:
-        return f"Constant images are not clearly less likely than test images under: {', '.join(fooled)}."
+        return f"Constant images may be as likely as test images, or likelier, under: {', '.join(fooled)}."
     return "Constant images are less likely than test images under every energy." if constant else ""
 
 

@@ -44,8 +44,8 @@ def pictures(study: Study) -> Iterator[Picture]:
             caption = (
                 f"{data}: {TITLES[measure]}. {count} jumps of each model are compared with training images, in the features of "
                 "the study’s classifier. Test images show the value of real images. If the energy were perfect and the chains "
-                "had converged, jumps would have the value of x̂(y) of test images. Bars are one standard error over chains. "
-                f"{' '.join(told)}"
+                "had converged, jumps would have the same value as x̂(y) of test images. Bars are one standard error over "
+                f"chains. {' '.join(told)}"
             )
             yield Picture(f"quality_{measure}_{data}_{seed}", caption.strip(), draw(sound, measure), f"{measure} over sigma")
 

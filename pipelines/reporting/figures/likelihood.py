@@ -93,7 +93,7 @@ def identity_rows(losses: pd.DataFrame, references: pd.DataFrame, found: Found) 
         integrals = entropy_growth([point.sigma for point in line], [point.loss for point in line], dimension)
         for (a, b), integral in zip(pairwise(line), integrals, strict=True):
             growth = b.nll - a.nll
-            # Both levels have the same images, so the errors of their losses add up.
+            # The integral's error, by the trapezoid rule over log σ. Both levels have the same images, so their errors add up.
             of_losses = 0.5 * (a.stderr / a.sigma**2 + b.stderr / b.sigma**2) * math.log(b.sigma / a.sigma)
             error = math.hypot(float(growth.std()) / math.sqrt(len(growth)), of_losses, a.log_z_stderr, b.log_z_stderr)
             rows.append({"density": density, "sigma": (a.sigma + b.sigma) / 2, "measured": float(growth.mean()),
@@ -135,8 +135,8 @@ def _identity_caption(rows: Sequence[Row]) -> str:
         measured, integral = (sum(row[part] for row in own) for part in ("measured", "integral"))
         error = math.sqrt(sum(row["stderr"] ** 2 for row in own))
         verdict = "they agree" if abs(measured - integral) < 3 * error else "they do not agree"
-        growth = f"growth {measured:.2f} nats over all levels, by the losses {integral:.2f}, error {error:.2f}"
-        parts.append(f"{label(name)}: {growth}: {verdict}")
+        said = f"growth {measured:.2f} nats over all levels, {integral:.2f} by the losses, error of the difference {error:.2f}"
+        parts.append(f"{label(name)}: {said}: {verdict}")
     return (
         f"De Bruijn’s identity: as σ grows, −E log p(y) grows by ½∫(d/s − loss/s²) ds with s = σ². {'; '.join(parts)}. "
         "Bars are one standard error."

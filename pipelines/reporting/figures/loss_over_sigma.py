@@ -1,4 +1,4 @@
-"""Tables 2 and 3 as a plot: the losses of each model over sigma, with the references and the paper's figures."""
+"""Tables 2 and 3 as a plot: the losses of each model over sigma, with the references and the paper's losses."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -42,7 +42,10 @@ def reaches(values: Iterable[float], ends: Ends) -> bool:
 
 
 def compared(rows: pd.DataFrame, split: str) -> tuple[float, float]:
-    """The ends of the vertical axis. UVB, DEEN and the reference lie between them, or all models if these two are missing."""
+    """The ends of the vertical axis. The exact reference and the losses of UVB and DEEN lie between them.
+
+    If there is neither UVB nor DEEN, all models' losses lie between them.
+    """
     two = rows[rows["model"].isin(["uvb", "deen"])]
     main = two if len(two) else rows
     known = [*main["loss"], *main["paper_loss"].dropna(), *main[REFERENCES[split][0]].dropna()]
@@ -70,11 +73,11 @@ def about(rows: pd.DataFrame, split: str) -> str:
     paper = rows["paper_loss"].notna().any()
     if rows["sigma"].nunique() > 1:
         said = f"Dashed: {exact}. Fine dots: always answering the mean image, if its loss is low enough to show."
-        said += " Dotted: the paper's figures." if paper else ""
+        said += " Dotted: the paper's losses." if paper else ""
     else:
         reference = REFERENCES[split][1].capitalize()
         said = f"{reference}: {exact}. Mean image: always answering the mean image, if its loss is low enough to show."
-        said += " Hollow: the paper's figures." if paper else ""
+        said += " Hollow: the paper's losses." if paper else ""
     _, high = compared(rows, split)
     above = rows[rows["loss"] > high]
     told = "; ".join(f"{label(r.model)} at σ = {level(r.sigma)}: {r.loss:.3g}" for r in above.itertuples())

@@ -47,8 +47,9 @@ def over_training_size(study: Study) -> Iterator[Picture]:
     for key, group in means.groupby(["dataset", "sigma", "recipe", "activation", "batch_size"]):
         group = group[group["parameters"] == group.groupby("model")["parameters"].transform("min")]  # the smallest models
         largest = group[group["train_images"] == group["train_images"].max()]
+        # each number of steps on the largest set -> which trainings have about as many
         alike = {int(steps): (group["steps"] / steps - 1).abs() <= 0.05 for steps in largest["steps"].unique()}
-        steps = max(alike, key=lambda steps: int(alike[steps].sum()))  # the number of steps of most trainings
+        steps = max(alike, key=lambda steps: int(alike[steps].sum()))  # the number that most trainings have
         if len(group := _of_several(group[alike[steps]], "train_images")):
             dataset, sigma, recipe, activation, batch = key
             caption = f"{dataset}, σ = {level(sigma)}, recipe {recipe}, {activation}, {steps:,} steps of {batch} images each."

@@ -25,7 +25,7 @@ def draw(rows: Sequence[Row]) -> Chart:
             points.append((row["settings"]["delta"], 1000 * row["ess_per_gradient"]))
     series = []
     for index, (name, points) in enumerate(kinds.items()):
-        x, y = ([point[i] for point in points] for i in (0, 1))
+        x, y = [delta for delta, _ in points], [samples for _, samples in points]
         series.append(Series(name, x, y, colour=SPARE[index % len(SPARE)], marker=MARKERS[index % len(MARKERS)]))
     return lines(series, "step size δ, in units of σ", "effective samples per 1,000 gradients")
 

@@ -40,7 +40,7 @@ def pictures(study: Study) -> Iterator[Picture]:
                 covered = f"{row['coverage']:.0%} of the pixels of y are in their 90 % intervals"
                 parts.append(f"{TITLES[task]}: {row['loss']:.2f}{theirs}, {covered}")
         caption = (
-            f"{named(model.spec)}. Given v = Ay + τ noise with τ = σ/2. For each image, {values['chains']} chains walk on "
-            f"f(y) + ‖v − Ay‖²/2τ². ‖x − x̂‖² over {values['images']} images: {'; '.join(parts)}."
+            f"{named(model.spec)}. The measurement is v = Ay + τ noise with τ = σ/2. For each image, {values['chains']} "
+            f"chains walk on f(y) + ‖v − Ay‖²/2τ². ‖x − x̂‖² over {values['images']} images: {'; '.join(parts)}."
         )
         yield Picture(f"restoration_{model.spec_id}", caption, draw(result.arrays, tasks))

@@ -61,7 +61,7 @@ THEME: Any = {  # matplotlib's settings, for figures of plug-ins
     **dict.fromkeys(("font.size", "axes.labelsize", "axes.titlesize"), 9),
     **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 8),
     **{"font.family": "DejaVu Sans", "grid.color": GRID, "lines.linewidth": 1.6, "lines.markersize": 4.5},
-    "figure.figsize": (5.2, 3.3),  # inches: 374 px wide, as a phone is, so text is legible there without zooming
+    "figure.figsize": (5.2, 3.3),  # inches: 374 px, a phone's width, so text is legible there without zooming
     "figure.constrained_layout.use": True,
 }
 
@@ -97,7 +97,10 @@ def marker_path(name: str) -> str:
 
 
 def line_colour(line: str) -> str | None:
-    """The colour of the line of a model or a reference in MLflow's chart over σ. None if the model has several lines."""
+    """The colour of a line in MLflow's chart over σ, by the line's name: "floor", "nonparametric", or a model in capitals.
+
+    None for other names, such as "paper UVB".
+    """
     return {"floor": FAINT, "nonparametric": INK, **{model.upper(): colour(model) for model in KNOWN}}.get(line)
 
 

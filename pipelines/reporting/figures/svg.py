@@ -53,7 +53,9 @@ def inner(file: str) -> str:
 
 def variables() -> tuple[str, str]:
     """CSS declarations of the palette: (light, dark)."""
-    light, dark = (";".join(f"--{name.replace('_', '-')}:{shades[i]}" for name, shades in PALETTE.items()) for i in (0, 1))
+    names = {name: name.replace("_", "-") for name in PALETTE}
+    light = ";".join(f"--{names[name]}:{shade}" for name, (shade, _) in PALETTE.items())
+    dark = ";".join(f"--{names[name]}:{shade}" for name, (_, shade) in PALETTE.items())
     return light, dark
 
 

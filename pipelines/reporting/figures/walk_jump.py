@@ -40,7 +40,7 @@ def draw_classes(labels: np.ndarray, steps_per_jump: int) -> Chart:
         {
             "step": (t + 1) * steps_per_jump,
             "class": int(labels[t, chain]),
-            "chain": names[min(chain, 1)],
+            "chain": names[0] if chain == 0 else names[1],
             "shift": (chain + 1) % 5,  # so that chains in the same class do not cover each other
         }
         for chain in reversed(range(min(labels.shape[1], BEHIND + 1)))  # what is drawn last is in front
