@@ -1,4 +1,4 @@
-"""Ray accepts the YAML of each cloud. Google's and Azure's fit their clouds, and otherwise equal ray_cluster.yaml."""
+"""Ray accepts the YAML of each cloud. Those for Google and Azure fit their clouds, and equal ray_cluster.yaml in the rest."""
 
 import copy
 import json

@@ -12,6 +12,7 @@ from tests.support.builders import ROOT
 
 DOCS = ROOT / "docs" / "cluster.md"
 RECIPES = [DOCS, ROOT / "ray_cluster.yaml", *(path for path in sorted(DEPLOY.iterdir()) if path.is_file())]
+# (?<!-t ) leaves out `docker build -t uvb-study:cpu`, which runs no study.
 STUDY = re.compile(
     r"(?:pipelines[/.]full_study(?:\.py)?|slurm\.sbatch|(?<!-t )uvb-study:\w+)(?: --(?= ))?"  # a command that runs a study
     r"((?: (?:--?[a-z][a-z0-9-]*|[\w./:-]+))*)"  # its flags and their values
@@ -56,7 +57,7 @@ def test_recipes_use_flags_the_study_has() -> None:
     known = set(re.findall(r"--[a-z][a-z-]+", told))
     used = set()
     for path in RECIPES:
-        text = path.read_text().replace("\\\n", " ").replace("\n    --", " --")
+        text = path.read_text().replace("\\\n", " ").replace("\n    --", " --")  # each command in one line
         for arguments in STUDY.findall(re.sub(" +", " ", text)):
             used |= set(re.findall(r"(?<= )--[a-z][a-z-]+", arguments))
     assert {"--dataset", "--use-gpu", "--expect-gpus", "--storage"} <= used

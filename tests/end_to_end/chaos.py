@@ -36,7 +36,7 @@ class Chaos:
     """How often the study is disturbed, and how large it is."""
 
     times: dict[str, int] = field(default_factory=dict)
-    """How often each kind happens: --times worker 6 storage 1. Other kinds do not happen. Empty: see chaos_kinds.py."""
+    """How often each kind happens: --times worker 6 storage 1. Other kinds do not happen. Empty: as in chaos_kinds.py."""
     rounds: int = 1
     """How many studies are disturbed, one after the other. Each has all disturbances, at other moments, and its own record."""
     seed: int = 0

@@ -20,7 +20,10 @@ LAST_SHARE = 0.9  # after this share a model is not attacked, because its traini
 
 
 class TooLate(Exception):
-    """The training or the task ended before the blow took effect, so the blow does not count."""
+    """The training or the task ended before the blow took effect, so the blow does not count.
+
+    The message goes on after "the blow came", for example "when no model was training".
+    """
 
 
 @dataclass
@@ -32,7 +35,7 @@ class Blow:
     recovery_seconds: float
     evidence: str
     restarts: int = 1
-    """How many restarts of the model the blow caused, at least."""
+    """The blow caused at least this many restarts of the model."""
     kind: str = ""
 
 

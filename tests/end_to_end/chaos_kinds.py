@@ -196,8 +196,8 @@ def task(attack: Attack) -> Blow:
 
     def attempts() -> int:
         """How many second and later attempts of measurements Ray has begun."""
-        of = {"address": attack.nodes.address, "filters": [("name", "=", "run_task")], "limit": 5000}
-        return sum(found.attempt_number > 0 for found in list_tasks(**of, raise_on_missing_output=False))
+        query = {"address": attack.nodes.address, "filters": [("name", "=", "run_task")], "limit": 5000}
+        return sum(found.attempt_number > 0 for found in list_tasks(**query, raise_on_missing_output=False))
 
     def killed() -> psutil.Process | None:
         running = titled(attack.nodes.mark, TASK)

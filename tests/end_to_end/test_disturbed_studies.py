@@ -131,7 +131,7 @@ def test_study_skips_damaged_and_refuses_foreign_checkpoints(tmp_path: Path, mar
         time.sleep(0.02)
     killed.send_signal(signal.SIGKILL)
     end_marked(mark)
-    *_, older, newest = states(rough)  # both of one model. A third is left if the kill came while the oldest was removed
+    *_, older, newest = states(rough)  # of one model; the kill may have left an older third one, too
     assert older.parents[1] == newest.parents[1]
     damaged = newest / "state.safetensors"
     os.truncate(damaged, damaged.stat().st_size // 2)

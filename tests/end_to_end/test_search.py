@@ -35,7 +35,7 @@ command(SweepConfig, sweep)
 
 
 def test_search_stops_bad_trainings_early(tmp_path: Path) -> None:
-    # One trial at a time. The training with the good rate comes first, because its spec_id does.
+    # One trial at a time. The training with the good rate comes first, because its spec_id sorts first.
     arguments = [*TINY, "--space", "rates", "--epochs", "9", "--concurrent-trials", "1"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     result = subprocess.run(

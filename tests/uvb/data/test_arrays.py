@@ -52,7 +52,7 @@ def test_npz_finds_the_channels_first_or_last(tmp_path: Path) -> None:
     assert last.shape == (3, 5, 6)
     assert last.checksum == first.checksum
     assert (len(last.train), len(last.test)) == (8, 2)
-    for channels in (1, 3, 4):  # a last axis of 2 is a width
+    for channels in (1, 3, 4):  # not 2, because a last axis of 2 is taken for a width
         np.savez(tmp_path / f"{channels}.npz", images=pixels(10, 5, 6, channels))
         assert load_dataset(str(tmp_path / f"{channels}.npz")).shape == (channels, 5, 6)
     for shape in ((1, 6, 2), (1, 5, 3), (3, 3, 3)):  # if the first and the last axis may both be channels, the first is taken

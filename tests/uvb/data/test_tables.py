@@ -107,7 +107,7 @@ def test_parquet_refuses_each_fault_in_one_line(tmp_path: Path) -> None:
 
 
 def test_parquet_names_the_first_bad_row(tmp_path: Path) -> None:
-    """Rows 300 and 500 have another size. `test_convert` names the first bad row with several processes."""
+    """Rows 300 and 500 have another size. test_convert.py has a test with several processes."""
     images: list[bytes | None] = [png(a) for a in pixels(600, 4, 4)]
     images[300] = images[500] = png(pixels(1, 4, 5)[0])
     fails("row 300 is 5×4 grey, but .*row 0 is 4×4 grey", write_parquet(tmp_path / "a.parquet", images))

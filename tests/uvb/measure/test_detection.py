@@ -13,7 +13,8 @@ def test_auroc_counts_pairs() -> None:
     """There are six pairs. 3 > 1, 3 > 2 and 2 > 1 count 1, and 2 = 2 counts ½. The pairs of 0 count 0."""
     found = auroc(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 2.0, 0.0]))
     assert found.value == pytest.approx(3.5 / 6)
-    # DeLong: the share of pairs that count for a score. Inside 2/3 for 1, 1/2 for 2. Outside 1 for 3, 3/4 for 2, 0 for 0.
+    # DeLong's error needs, for each score, the mean count of its pairs. The first set has 2/3 for 1, and 1/2 for 2.
+    # The second set has 1 for 3, 3/4 for 2, and 0 for 0.
     variance = torch.tensor([2 / 3, 1 / 2]).var() / 2 + torch.tensor([1.0, 0.75, 0.0]).var() / 3
     assert found.stderr == pytest.approx(math.sqrt(variance))
 
