@@ -20,5 +20,5 @@ for _name, _value in {
 # A proxy cannot reach this machine's own Ray and MLflow, so requests to them must bypass it.
 _direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")
 if "127.0.0.1" not in _direct:
-    os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join([*filter(None, [_direct]), "localhost", "127.0.0.1"])
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(filter(None, [_direct, "localhost", "127.0.0.1"]))
 logging.getLogger("matplotlib").setLevel(logging.ERROR)  # matplotlib warns if it cannot write to the home folder

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 from pipelines.leaving import stubborn
 
 ANSWER_SECONDS = 8.0  # a slower address counts as silent. A command asks after 1 s, and must end within 10 s
-# Once the answer is needed, wait at least 2.5 s, or 0.3 times the time since the question, because a busy machine needs longer.
+# When the answer is needed, wait at least 2.5 s, and at least 0.3 times the time since the question: a busy machine is slow.
 LEAST_SECONDS, LEAST_SHARE = 2.5, 0.3
 
 T = TypeVar("T")

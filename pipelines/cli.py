@@ -24,7 +24,7 @@ from uvb.errors import UserError
 
 Config = TypeVar("Config")
 
-# What to do if the system refuses a file: because of its name, kind or rights, a full disk, or too many open files.
+# Advice if the system refuses a file. Its name, kind or rights are the cause, or the disk is full, or too many files are open.
 OTHER, SPACE, FILES = "choose another file or folder", "free some space there", "raise the limit of open files, ulimit -n"
 REFUSALS = {
     **dict.fromkeys((errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP), OTHER),

@@ -88,7 +88,8 @@ def restore(config: Restore) -> None:
         agree = "the chains agree" if r_hat < 1.05 else "the chains have not mixed: raise --warm-up and --draws"
         verdict = f"split-R̂ {r_hat:.2f}, {agree}"
     print(f"{found.acceptance:.0%} of the proposals accepted; {verdict}")
-    mean, spread = found.x_hat.mean((0, 2)), found.x_hat.transpose(0, 1).flatten(1, 2).std(1)
+    jumps = found.x_hat.transpose(0, 1).flatten(1, 2)  # (N, draws of all chains, C, H, W)
+    mean, spread = found.x_hat.mean((0, 2)), jumps.std(1)
     rows = {"clean": x, "measured": picture(measured, observed, x), "mean of the jumps": mean}
     put_overview(rows | {"spread of the jumps": spread / spread.max().clamp(min=1e-12)}, config.out / "overview.png")
     put(

@@ -69,8 +69,8 @@ def kill_own_processes() -> None:
 def share(key: str, value: Any) -> None:
     """Put `value` into the memory of Ray's control server, where all processes of the cluster can read it.
 
-    Tune writes its `param_space` to files, and an address in `value` may hold a password. A driver that owns an object in Ray's
-    object store dies silently if Ray ends first.
+    Do not use Tune's `param_space` for this: Tune writes it to files, and an address in `value` may hold a password. Do not use
+    Ray's object store either: a driver that owns an object there dies silently if Ray ends first.
     """
     _internal_kv_put(key, pickle.dumps(value), overwrite=True)
 

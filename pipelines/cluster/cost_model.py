@@ -42,7 +42,7 @@ class Machine:
         per_node: workers on one node.
         near: bytes per second between workers on one node.
         far: bytes per second between workers on several nodes.
-        hop: latency in seconds of each of the 2 (P - 1) rounds of an all-reduce.
+        hop: latency in seconds of each of the 2 (P - 1) rounds of an all-reduce of P workers.
         capacity: bytes of the device's memory.
         disk: bytes per second to the disk of checkpoints.
         startup: seconds until a worker group begins to train.
@@ -106,7 +106,7 @@ def run_once(net: Estimator, shape: Shape) -> None:
 
 @lru_cache(maxsize=1024)
 def image_flops(model: str, shape: Shape, widths: Config, objective: str) -> float:
-    """Operations of a training step for one image: those of 6 forward passes if the loss contains ∇_y f, otherwise of 3."""
+    """Operations of a training step for one image. The step costs 6 forward passes if the loss contains ∇_y f, otherwise 3."""
     energy = isinstance(skeleton(model, shape, widths), Energy)
     passes = 6 if energy and OBJECTIVES.get(objective).differentiates_twice else 3
     return passes * forward_flops(model, shape, widths)
@@ -135,7 +135,7 @@ class Work:
 
     @property
     def gradient_bytes(self) -> int:
-        """Bytes of all gradients. In an all-reduce each worker sends and receives 2 (P - 1) / P times this number."""
+        """Bytes of all gradients. In an all-reduce each of P workers sends and receives 2 (P - 1) / P times this number."""
         return GRADIENT_BYTES * self.parameters
 
     @property
@@ -178,7 +178,7 @@ def study_seconds(works: Sequence[Work], machine: Machine, devices: int, workers
 
 
 def best_workers(works: Sequence[Work], machine: Machine, devices: int) -> int:
-    """The workers for each model: the smallest power of two for which the study takes at most 2 % longer than the shortest."""
+    """The number of workers for each model: the smallest power of two that brings the study within 2 % of its shortest time."""
     most = min(devices, min(work.batch for work in works))
     seconds = {2**i: study_seconds(works, machine, devices, 2**i) for i in range(most.bit_length())}  # powers of two up to most
     return min(workers for workers, each in seconds.items() if each <= 1.02 * min(seconds.values()))

@@ -43,7 +43,7 @@ class Pace:
     def training(self, spec: RunSpec, images: ImageSet) -> float:
         """Seconds of the whole training of `spec` without checkpoints."""
         test = min(PROBE_IMAGES, len(images.test))
-        probed = test + min(test, spec.data.train_images)
+        probed = test + min(test, spec.data.train_images)  # the probe takes as many training images as test images
         return spec.recipe.epochs * (steps_per_epoch(spec) * self.step + probed * self.probe)
 
 
@@ -58,7 +58,7 @@ def pace(spec: RunSpec, plan: Plan, images: ImageSet) -> Pace:
         now = time.monotonic()
         if progress.metrics is None:  # within an epoch
             step_seconds.append(now - started)
-        elif steps > 2:  # since `started`, the epoch's last step and the probe have run
+        elif steps > 2:  # an epoch has ended: since `started`, its last step and the probe have run
             step = median_high(step_seconds[1:])
             test = min(PROBE_IMAGES, len(images.test))
             return Pace(step, max(0.0, now - started - step) / (test + min(test, data.train_images)))

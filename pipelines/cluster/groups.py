@@ -67,7 +67,10 @@ def make_groups(plans: dict[Plan, list[RunSpec]], layout: Layout, one_each: bool
 
 
 def group_count(specs: Sequence[RunSpec], plan: Plan, layout: Layout) -> int:
-    """How many groups to make: as many as train at a time, or more, so that none trains much over `GROUP_SECONDS`."""
+    """The number of groups, at most one for each model.
+
+    It is `layout.concurrency`, or a multiple of it if groups would train for longer than `GROUP_SECONDS`.
+    """
     seconds = sum(map(training_flops, specs)) / FLOPS_A_SECOND[plan.device] / plan.workers
     return min(len(specs), layout.concurrency * max(1, math.ceil(seconds / layout.concurrency / GROUP_SECONDS)))
 

@@ -126,6 +126,7 @@ def _cpu_layout(options: ClusterOptions, has: Capacity, specs: Sequence[RunSpec]
 def cpu_share(nodes: Sequence[int], count: int, spare: float) -> float:
     """The most CPUs that each of `count` workers can have, if no worker spans nodes and each node keeps `spare` CPUs free."""
     free = [cpus - spare for cpus in nodes if cpus > spare]
+    # The answer divides some node equally among its workers. So try only such shares, the largest first.
     shares = sorted({cpus / workers for cpus in free for workers in range(1, count + 1)}, reverse=True)
     return next(share for share in shares if sum(int(cpus / share + 1e-9) for cpus in free) >= count)
 
