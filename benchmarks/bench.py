@@ -77,7 +77,7 @@ def merged(old: list[Row], new: list[Row]) -> list[Row]:
 
 
 def markdown(rows: list[Row]) -> str:
-    """One table for each family of benchmarks: the part of a name before the first slash."""
+    """One table for each family of benchmarks. The family is the part of a name before the first slash."""
     lines = ["# Benchmarks", "", f"{rows[0]['machine']}. Written by `make bench`; do not edit.", ""]
     lines += ["`ratio`: how many times faster than the reference, or what share of it, measured side by side. ± is half the"]
     lines += ["range between quartiles, over the median. For a loss it is the standard error.", ""]

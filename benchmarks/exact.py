@@ -45,9 +45,9 @@ def rows(device: str, quick: bool = False) -> list[Row]:
     train = train.to(device)
     y = test.to(device).float() / 255 + SIGMA * normal(tuple(test.shape), 0, "noise", device=device)
     few = y[:part]
-    if device == "cuda":  # warm up with several blocks of training images, since some kernels run only from the second block on
+    if device == "cuda":  # warm up with several blocks of training images: some kernels run only from the second block on
         posterior_mean(few, train[: len(train) // 4], SIGMA)
-    else:  # warm up with few images, because the process keeps freed memory, which would hide the memory of the measured call
+    else:  # warm up with few images: the process keeps freed memory, and the measured call would use it unseen
         posterior_mean(few[:32], train[:1024], SIGMA)
     reset_peak(device)
     before = peak(device)
@@ -69,8 +69,8 @@ def rows(device: str, quick: bool = False) -> list[Row]:
     if before is not None and after is not None:
         sizes[f"bytes-measured/{device}"] = after - before
     matrix = 4 * len(y) * n
-    for name, size in sizes.items():
-        found.append(figure(f"{whole}/{name}", size, "bytes", "one (B, N) matrix", matrix / max(size, 1)))
+    for what, size in sizes.items():
+        found.append(figure(f"{whole}/{what}", size, "bytes", "one (B, N) matrix", matrix / max(size, 1)))
     return found
 
 

@@ -46,7 +46,7 @@ def _conv(p: Params, name: str, h: Any, dtype: Any) -> Any:
 
 def _conv_net(p: Params, name: str, y: Any, dtype: Any) -> Any:
     """`uvb.models.nets.ConvNet`: (B, C, H, W) -> (B, out), float32."""
-    layers = sorted({int(k.split(".")[-2]) for k in p if k.startswith(f"{name}.layers.")})
+    layers = sorted({int(k.split(".")[-2]) for k in p if k.startswith(f"{name}.layers.")})  # the last two are linear
     h = y.transpose(0, 2, 3, 1)  # channels last, because the torch model flattens its pixels in this order
     for i in layers[:-2]:
         h = jax.nn.silu(_conv(p, f"{name}.layers.{i}", h, dtype))

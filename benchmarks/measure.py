@@ -181,6 +181,7 @@ def commit() -> str:
     git = ["git", "-C", str(ROOT)]
     try:
         if packed.exists():
+            # This raises if git does not know the packed commit. Then the file has the answer.
             known = [*git, "cat-file", "-e", packed.read_text().strip().removesuffix("+")]
             subprocess.run(known, capture_output=True, check=True)
         head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True).stdout

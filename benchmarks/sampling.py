@@ -46,17 +46,17 @@ def walks(kind: str, device: str, sizes: tuple[int, ...]) -> dict[str, Step]:
     def first(chains: int) -> None:
         states[chains] = states[chains]._replace(y=first_written_step(energy, states[chains].y))
 
-    if kind != "first":
-        warnings.filterwarnings("error", message="CUDA graph failed")
-        held = Frozen(energy, Plan(device=device, precision=kind, graph=device == "cuda"))
-        if device == "cpu":
-            keep_large_buffers()
+    if kind == "first":
+        return {str(chains): partial(first, chains) for chains in sizes}
+    warnings.filterwarnings("error", message="CUDA graph failed")
+    held = Frozen(energy, Plan(device=device, precision=kind, graph=device == "cuda"))
+    if device == "cpu":
+        keep_large_buffers()
 
     def ours(chains: int) -> None:
         states[chains] = langevin_step(held, states[chains], 0, delta=DELTA, batch=256 if device == "cpu" else None)
 
-    step = first if kind == "first" else ours
-    return {str(chains): partial(step, chains) for chains in sizes}
+    return {str(chains): partial(ours, chains) for chains in sizes}
 
 
 def rows(device: str, quick: bool = False) -> list[Row]:
@@ -64,11 +64,11 @@ def rows(device: str, quick: bool = False) -> list[Row]:
     sizes = (1, 10) if quick else (1, 100, 1000)
     kinds = ("first", "fp32", *(["bf16"] if has_fast_bf16(device) else []))
     sides = {kind: Side(walks, kind, device, sizes, device=device) for kind in kinds}
-    few = {1: 21, 10: 5, 100: 9, 1000: 5} if device == "cpu" else {1: 50, 10: 50, 100: 50, 1000: 20}
+    repeats = {1: 21, 10: 5, 100: 9, 1000: 5} if device == "cpu" else {1: 50, 10: 50, 100: 50, 1000: 20}
     found: list[Row] = []
     for chains in sizes:
         timers = [partial(each.time, str(chains)) for each in sides.values()]
-        first, *times = in_turn(timers, repeats=3 if quick else few[chains], warm_up=2)
+        first, *times = in_turn(timers, repeats=3 if quick else repeats[chains], warm_up=2)
         for precision, ours in zip(kinds[1:], times, strict=True):
             name = f"sampling/uvb/mnist/{chains}-chains/{device}-{precision}"
             found.append(row(name, ours, "first-written loop, fp32", first, unit="chain steps/s", work=chains))

@@ -29,7 +29,7 @@ from uvb.training.loop import fit
 from uvb.training.probe import PROBE_IMAGES
 from uvb.training.state import TrainState
 
-# Steps of the timed epoch. An epoch of MNIST has more, and its probe more images in proportion: the probe takes the same share.
+# Steps of the timed epoch, fewer than in MNIST's. The probe is smaller in proportion, so its share of the time is equal.
 LOOP_STEPS = 4
 PRODUCTS = (2048, 4096)  # sizes of matrix products. The fastest product gives the CPU's peak
 TRIES = 3  # how often each product is timed
@@ -45,7 +45,7 @@ def loop_epoch(name: str, shape: Shape, plan: Plan) -> Step:
 
 
 def side(kind: str, name: str, data: str, threads: int) -> dict[str, Step]:
-    """Build one version's actions. `kind` is "reference" (the straightforward step), or ours: "fp32", "bf16" or "compiled"."""
+    """Build one version's actions. `kind` is "reference" (the straightforward step), or our "fp32", "bf16" or "compiled"."""
     torch.set_num_threads(threads)
     shape, known = SHAPES[data], get_model(name)
     model = known.build(shape, known.widths, "silu", 1.0)
@@ -85,15 +85,16 @@ def step_rows(name: str, data: str, precision: str, repeats: int, threads: int, 
     timed = in_turn([*steps, partial(ours.time, "epoch"), *products], repeats=repeats)
     for each in (reference, ours, *compiled):
         each.close()
-    (first, step, *fused), (epoch, *multiplied) = timed[: len(steps)], timed[len(steps) :]
+    (first, step, *compiled_steps), (epoch, *multiplications) = timed[: len(steps)], timed[len(steps) :]
     sizes = [size for size in PRODUCTS for _ in range(TRIES)]
-    rates = [max(2 * n**3 / s for n, s in zip(sizes, at, strict=True)) for at in zip(*multiplied, strict=True)]  # FLOP/s
+    rounds = zip(*multiplications, strict=True)
+    rates = [max(2 * n**3 / s for n, s in zip(sizes, times, strict=True)) for times in rounds]  # FLOP/s of the fastest product
     flops = 6 * BATCH * forward_flops(name, SHAPES[data], get_model(name).widths)
     loops = [LOOP_STEPS * s / e for s, e in zip(step, epoch, strict=True)]
     one = "-1-thread" if threads == 1 else ""
     full, fast = f"{name}/{data}/cpu-{precision}{one}", f"{name}/{data}/cpu-compile-{precision}{one}"
     rows = [row(f"step/{name}/{data}/cpu-eager-fp32{one}", first)]
-    for label, times in zip((full, fast), (step, *fused), strict=False):
+    for label, times in zip((full, fast), (step, *compiled_steps), strict=False):
         shares = [flops / s / rate for s, rate in zip(times, rates, strict=True)]
         rows += [
             row(f"step/{label}", times, REFERENCE, first),
@@ -118,7 +119,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.quick:
         args.models, args.data, args.repeats = ["uvb"], ["digits"], 2
-    compiles = args.precision == "bf16" and has_cpp_compiler() and not args.quick  # half a minute
+    compiles = args.precision == "bf16" and has_cpp_compiler() and not args.quick  # it takes half a minute
     for data in args.data:
         for name in args.models:
             for found in step_rows(name, data, args.precision, args.repeats, args.threads or usable_cpus(), compiles):

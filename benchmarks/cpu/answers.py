@@ -1,8 +1,8 @@
 """Make tables and figures for three questions from the files that `recipes` and `gap` wrote.
 
 Best against best: which model has the lower test loss, if each has its best recipe?
-Open question 1: is UVB's advantage its parametrization or its optimization?
-Open question 2: does UVB have a larger generalization gap than DEEN?
+The paper's open question 1: is UVB's advantage its parametrization or its optimization?
+The paper's open question 2: does UVB have a larger generalization gap than DEEN?
 
 python -m benchmarks.cpu.answers best FOLDER                    # Markdown on stdout, and difference_over_sigma.svg into FOLDER
 python -m benchmarks.cpu.answers searched FOLDER                # Markdown on stdout: what the search found
@@ -71,9 +71,9 @@ def searched(folder: Path) -> str:
     """A table of the models, the best first, with each model's best recipe on held-out images and its test losses so far."""
     rows = json_lines(folder / "trainings.jsonl")
     held_out = sorted((row for row in rows if row["held_out"]), key=lambda row: row["loss"], reverse=True)
-    best = {row["model"]: row for row in held_out}  # the row with the lowest loss comes last and stays
+    lowest = {row["model"]: row for row in held_out}  # the row with the lowest loss comes last and stays
     lines = ["| model | parameters | recipe | held-out loss, one training | test losses |", "|---|---:|---|---:|---:|"]
-    for name, row in sorted(best.items(), key=lambda item: item[1]["loss"]):
+    for name, row in sorted(lowest.items(), key=lambda item: item[1]["loss"]):
         spec = RunSpec.from_json(row["spec"])
         count, choice = parameters(spec.model, spec.data.shape, spec.widths), row["choice"]
         test = ", ".join(f"{one['loss']:.2f}" for one in rows if not one["held_out"] and one["model"] == name)

@@ -45,8 +45,8 @@ from uvb.training import batch, loop
 from uvb.training.state import TrainState
 
 SHAPE = SHAPES["cifar10"]
-# "png", "open", "large": how many images these sets have. "steps", "turns": how many a comparison has. "limit": bytes of memory
-# for "large". "paper": 1 if "train" has the paper's widths.
+# "png", "open", "large": the number of images in these sets. "steps", "turns": the number of steps and turns of a comparison.
+# "limit": bytes of memory for "large". "paper": 1 if "train" has the paper's widths.
 FULL = {"png": 50_000, "open": 1_300_000, "large": 6_600_000, "steps": 6, "turns": 3, "limit": 4 << 30, "paper": 1}
 QUICK = {"png": 300, "open": 3_000, "large": 6_000, "steps": 3, "turns": 1, "limit": 4 << 30, "paper": 0}
 NARROW = Widths(conv=(4, 8), hidden=16, latent=8, decoder=32)
@@ -63,7 +63,7 @@ def patterns() -> NDArray[np.uint8]:
 
 
 def made(rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Synthetic images (n, 3, 32, 32), one for each row number: a shifted pattern, with the row number in a corner."""
+    """Synthetic images (n, 3, 32, 32), one for each row number: a pattern plus a constant, with the row number in a corner."""
     images = patterns()[rows % PATTERNS]
     images += (rows // PATTERNS).astype(np.uint8)[:, None, None, None]
     images[:, 0, 0, :4] = (rows[:, None] >> np.array([0, 8, 16, 24])) & 255

@@ -1,4 +1,6 @@
-"""Measure the generalization gap (question 2): on the same images, compare a model trained on them with one that was not.
+"""Measure the generalization gap on the same images: compare a model trained on them with one that was not.
+
+This is for the paper's open question 2.
 
 python -m benchmarks.cpu.gap --folder OUT --dataset mnist --data-dir DATA --resize 14 --width 0.125
     [--sizes 500 2000 8000 30000] [--steps 2000 8000] [--sigmas 0.3 0.6 1.0] [--best '{"uvb": {...}, "deen": {...}}']

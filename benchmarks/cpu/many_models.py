@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--study", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.part:
-        globals()[args.part](args.study)
+        {"tables": tables, "report": report, "mlflow": mlflow}[args.part](args.study)
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
         return
     with tempfile.TemporaryDirectory(prefix="uvb-many-") as folder:

@@ -119,7 +119,7 @@ def main() -> None:
         "parameters": parameters(spec.model, spec.data.shape, spec.widths),
         "plan": plan.to_json(),
         "machine": machine(),
-        "beside_other_work": bool(os.environ.get("UVB_BACKGROUND")),
+        "beside_other_work": bool(os.environ.get("UVB_BACKGROUND")),  # set it if the machine also does other work
         "seconds": done["seconds"],
         "held_out": asked.held_out,
         "losses": {split: own_loss(model, spec, images, split, config, plan) for split in ("train", "test")},

@@ -45,7 +45,7 @@ from uvb.training.loop import Progress
 
 TINY = Widths(conv=(3, 4), hidden=6, latent=5, decoder=7)  # the networks of a rehearsal
 PHASES = ("checks", "steps", "trainings")
-HEADLINE = 1  # how many trainings come first, each with its losses. Their other experiments follow the first benchmarks
+HEADLINE = 1  # so many trainings run early, with their losses only. Their other experiments run after the first benchmarks
 SAVE_SECONDS = 120.0  # between checkpoints on the machine's disk
 SAY_SECONDS = 15.0
 RESERVE_SECONDS = 20.0  # kept for saving and bundling when the time is up
@@ -217,7 +217,7 @@ def plan_for(model: str, ledger: Ledger, device: str) -> Plan:
     """
     if device == "cpu":
         return Plan(precision="fp32")
-    family = "deen" if model == "deen" else "uvb"  # the VAEs are UVB's network
+    family = "deen" if model == "deen" else "uvb"  # the VAEs have the network of UVB
     checks = {name: check["ok"] for name, check in ledger.checks.items() if check["machine"] == machine()}
     compiles = checks.get(f"compiled/{family}", True)
     graphs = compiles and checks.get(f"graphed/{family}", False)

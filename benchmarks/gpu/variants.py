@@ -34,9 +34,12 @@ REFERENCE = "eager fp32, as first written"
 PASSES = 10
 
 FAST = ("graph-compile-bf16", "graph-eager-bf16", "compile-bf16", "eager-bf16")  # what a plan can choose
-# For comparison, in this order: cuDNN tries all its algorithms; torch.compile has torch's own second derivatives; torch's own
-# second derivatives run uncompiled; JAX.
-OTHERS = ("graph-compile-bf16-cudnn-benchmark", "graph-dynamo-bf16", "graph-eager-bf16-torch-derivatives", "jax-fp32")
+OTHERS = (  # for comparison
+    "graph-compile-bf16-cudnn-benchmark",  # cuDNN tries all its algorithms
+    "graph-dynamo-bf16",  # plain torch.compile, with torch's own second derivatives
+    "graph-eager-bf16-torch-derivatives",  # uncompiled, with torch's own second derivatives
+    "jax-fp32",
+)
 JAX_SECONDS = 90  # for one precision, compilation included
 VARIANT_SECONDS = 40  # for a compilation and its timing
 
@@ -141,7 +144,7 @@ class Steps:
         return f"{self.model}/{self.data}/{self.device}"
 
     @cached_property
-    def few(self) -> dict[str, int]:
+    def timing(self) -> dict[str, int]:
         return {"repeats": 20, "inner": 5} if self.device == "cuda" else {"repeats": 3, "inner": 1}
 
     def build(self) -> Energy:
@@ -156,18 +159,18 @@ class Steps:
 
     def reference(self) -> Iterator[Row]:
         """The row of the first-written step."""
-        yield row(f"step/{self.at}-eager-fp32", seconds_side_by_side({"": self.eager}, **self.few, device=self.device)[""])
+        yield row(f"step/{self.at}-eager-fp32", seconds_side_by_side({"": self.eager}, **self.timing, device=self.device)[""])
 
     def rows(self, name: str) -> Iterator[Row]:
         """Rows of a variant: step time and speed-up, shares of peak and roofline, and seconds until the variant was ready."""
         started = time.monotonic()
         if name.startswith("jax-"):
             times, begun = self.jax_apart(name.removeprefix("jax-"))
-            against = seconds_side_by_side({"": self.eager}, **self.few, device=self.device)[""]
+            against = seconds_side_by_side({"": self.eager}, **self.timing, device=self.device)[""]
         else:
             step = variant(name, self.build(), SHAPES[self.data], self.device, self.batch)
             begun = time.monotonic() - started
-            both = seconds_side_by_side({"eager": self.eager, "fast": step}, **self.few, device=self.device)
+            both = seconds_side_by_side({"eager": self.eager, "fast": step}, **self.timing, device=self.device)
             times, against = both["fast"], both["eager"]
         flops = 6 * self.batch * forward_flops(self.model, SHAPES[self.data], self.widths or get_model(self.model).widths)
         # JAX computes fp32 convolutions, and perhaps matrix products, in TF32. So compare JAX with the TF32 peak.
@@ -187,7 +190,7 @@ class Steps:
         if importlib.util.find_spec("jax") is None:
             raise RuntimeError("JAX is not installed")
         widths = dataclasses.asdict(self.widths or get_model(self.model).widths)
-        sizes = {"shape": SHAPES[self.data], "widths": widths, "batch": self.batch, "device": self.device, **self.few}
+        sizes = {"shape": SHAPES[self.data], "widths": widths, "batch": self.batch, "device": self.device, **self.timing}
         command = [sys.executable, "-m", "benchmarks.jax_step", self.model, precision, json.dumps(sizes)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=JAX_SECONDS, cwd=ROOT)
         if done.returncode:
