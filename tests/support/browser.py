@@ -62,7 +62,7 @@ def take_pictures(study: Path, store: Path, docs: Path) -> None:
 
     said = json.loads((study / "mlflow.json").read_text())
     paths = view_paths(said)
-    lines = {spec["model"] for spec in (json.loads(p.read_text()) for p in study.glob("models/*/spec.json"))}
+    models = {spec["model"] for spec in (json.loads(p.read_text()) for p in study.glob("models/*/spec.json"))}
     with MlflowServer(store, store.resolve().parent) as server, browser() as launched:
         page = open_page(launched, [], viewport={"width": 1500, "height": 760})
         open_view(page, server.address, paths["models"], len(said["runs"]))
@@ -70,7 +70,7 @@ def take_pictures(study: Path, store: Path, docs: Path) -> None:
         page.screenshot(path=docs / "mlflow_runs.png")
         page = open_page(launched, [], viewport={"width": 1500, "height": 760})
         page.goto(server.address + paths["sigma"])
-        page.locator(LINES).nth(len(lines & {"uvb", "deen"})).wait_for()
+        page.locator(LINES).nth(len(models & {"uvb", "deen"})).wait_for()
         close_assistant(page)
         page.wait_for_timeout(3000)
         page.screenshot(path=docs / "mlflow_sigma.png")

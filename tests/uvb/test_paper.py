@@ -43,6 +43,7 @@ def test_paper_numbers_agree_with_its_text(shared: Path) -> None:
         return [float(n) for n in re.findall(r"\d+\.?\d*", re.sub(r"\$.*?\$|<.*?>|\([a-z]+\)", " ", line))]
 
     def rows(caption: str) -> list[list[float]]:
+        """The numbers in each line of the table above `caption`."""
         block = text[: text.index(caption)].rstrip().split("\n\n")[-1]
         return [numbers(line) for line in block.splitlines()]
 

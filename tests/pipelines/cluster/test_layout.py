@@ -17,7 +17,7 @@ from uvb.spec import RunSpec
 
 
 def capacity(cpus: int, gpus: int = 0, nodes: int = 1) -> Capacity:
-    """CPUs and GPUs that equal nodes share."""
+    """The capacity of `nodes` equal nodes, which have `cpus` CPUs and `gpus` GPUs together."""
     return Capacity(cpus, gpus, ((cpus // nodes, gpus // nodes),) * nodes, cluster=nodes > 1)
 
 
