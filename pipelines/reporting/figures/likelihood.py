@@ -55,9 +55,10 @@ def pictures(study: Study) -> Iterator[Picture]:
         if not any(result.arrays for _, result in found):
             continue  # a copy made by keep.py has no arrays, so the copy's figure stays as it is
         yield Picture(f"likelihood_{data}_{seed}", _caption(data, found), draw(found), f"-log p(y) over sigma on {data}")
-        rows = identity_rows(study.tables["losses"], study.tables["references"], found)
-        if rows:
-            yield Picture(f"de_bruijn_{data}_{seed}", _identity_caption(rows), draw_identity(rows), "de Bruijn's identity")
+        between, over_all = identity_rows(study.tables["losses"], study.tables["references"], found)
+        if between:
+            caption = _identity_caption(over_all)
+            yield Picture(f"de_bruijn_{data}_{seed}", caption, draw_identity(between), "de Bruijn's identity")
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,8 @@ class _Point:
     log_z_stderr: float
 
 
-def identity_rows(losses: pd.DataFrame, references: pd.DataFrame, found: Found) -> list[Row]:
-    """For each density and two neighbouring σ: {density, sigma, measured, integral, stderr}, in nats."""
+def identity_rows(losses: pd.DataFrame, references: pd.DataFrame, found: Found) -> tuple[list[Row], list[Row]]:
+    """For each density: a row for each two neighbouring σ, and one from the lowest to the highest σ. Numbers are in nats."""
     own = losses[(losses["split"] == "test") & (losses["estimator"] == "energy")].set_index("spec_id")
     exact = {(row.checksum, row.train_images, round(row.sigma, 9)): row for row in references.itertuples()}
     densities: dict[str, dict[float, _Point]] = {}
@@ -86,19 +87,33 @@ def identity_rows(losses: pd.DataFrame, references: pd.DataFrame, found: Found) 
         if reference := exact.get((model.spec.data.checksum, model.spec.data.train_images, round(sigma, 9))):
             point = _Point(sigma, result.arrays["exact"], reference.nonparametric, reference.nonparametric_stderr, 0.0)
             densities.setdefault(EXACT, {})[sigma] = point
-    rows: list[Row] = []
     dimension = math.prod(found[0][0].spec.data.shape)
+    between, over_all = list[Row](), list[Row]()
     for density, points in densities.items():
         line = [points[sigma] for sigma in sorted(points)]
         integrals = entropy_growth([point.sigma for point in line], [point.loss for point in line], dimension)
-        for (a, b), integral in zip(pairwise(line), integrals, strict=True):
-            growth = b.nll - a.nll
-            # The integral's error, by the trapezoid rule over log σ. Both levels have the same images, so their errors add up.
-            of_losses = 0.5 * (a.stderr / a.sigma**2 + b.stderr / b.sigma**2) * math.log(b.sigma / a.sigma)
-            error = math.hypot(float(growth.std()) / math.sqrt(len(growth)), of_losses, a.log_z_stderr, b.log_z_stderr)
-            rows.append({"density": density, "sigma": (a.sigma + b.sigma) / 2, "measured": float(growth.mean()),
-                         "integral": integral, "stderr": error})  # fmt: skip
-    return rows
+        between += [_identity_row(density, pair, integral) for pair, integral in zip(pairwise(line), integrals, strict=True)]
+        if integrals:
+            over_all.append(_identity_row(density, line, sum(integrals)))
+    return between, over_all
+
+
+def _identity_row(density: str, line: Sequence[_Point], integral: float) -> Row:
+    """The growth of -E log p(y) from the first to the last σ of `line`, the integral, and the error of their difference."""
+    first, last = line[0], line[-1]
+    growth = last.nll - first.nll
+    # The integral's error, by the trapezoid rule over log σ. All levels have the same images, so their errors add up.
+    of_losses = sum(
+        0.5 * (a.stderr / a.sigma**2 + b.stderr / b.sigma**2) * math.log(b.sigma / a.sigma) for a, b in pairwise(line)
+    )
+    of_growth = float(growth.std()) / math.sqrt(len(growth))
+    return {
+        "density": density,
+        "sigma": (first.sigma + last.sigma) / 2,
+        "measured": float(growth.mean()),
+        "integral": integral,
+        "stderr": math.hypot(of_growth, of_losses, first.log_z_stderr, last.log_z_stderr),
+    }
 
 
 def _by_density(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -129,14 +144,13 @@ def _error(stderr: float) -> str:
     return f" ± {stderr:.2f}" if math.isfinite(stderr) else " (one image, so no error)"
 
 
-def _identity_caption(rows: Sequence[Row]) -> str:
+def _identity_caption(over_all: Sequence[Row]) -> str:
     parts = []
-    for name, own in _by_density(rows).items():
-        measured, integral = (sum(row[part] for row in own) for part in ("measured", "integral"))
-        error = math.sqrt(sum(row["stderr"] ** 2 for row in own))
+    for row in over_all:
+        measured, integral, error = row["measured"], row["integral"], row["stderr"]
         verdict = "they agree" if abs(measured - integral) < 3 * error else "they do not agree"
         said = f"growth {measured:.2f} nats over all levels, {integral:.2f} by the losses, error of the difference {error:.2f}"
-        parts.append(f"{label(name)}: {said}: {verdict}")
+        parts.append(f"{label(row['density'])}: {said}: {verdict}")
     return (
         f"De Bruijn’s identity: as σ grows, −E log p(y) grows by ½∫(d/s − loss/s²) ds with s = σ². {'; '.join(parts)}. "
         "Bars are one standard error."

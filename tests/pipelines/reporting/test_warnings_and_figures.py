@@ -193,6 +193,22 @@ def test_identity_rows_gives_each_density_the_error_of_its_own_loss() -> None:
     )  # fmt: skip
     result = SimpleNamespace(arrays={"model": np.ones(9), "exact": np.ones(9)}, values={"stderr": 0.0})
     found = [(SimpleNamespace(spec_id=s.spec_id, spec=s), result) for s in specs.values()]
-    rows = {row["density"]: row["stderr"] for row in identity_rows(losses, references, found)}
+    between, over_all = identity_rows(losses, references, found)
+    rows = {row["density"]: row["stderr"] for row in between}
     of_losses = 0.5 * (1 / 0.5**2 + 1 / 1.0**2) * math.log(1.0 / 0.5)  # the trapezoid rule over log σ
     assert rows == pytest.approx({"uvb": 0.1 * of_losses, EXACT: 0.3 * of_losses})
+    assert over_all == between  # there are only two levels
+
+
+def test_identity_rows_adds_the_errors_of_all_levels_because_they_share_images() -> None:
+    """Over three levels the losses' errors add up. The error of log Z counts at the two ends only."""
+    specs = {sigma: fake_study.spec("uvb", sigma) for sigma in (0.25, 0.5, 1.0)}
+    losses = pd.DataFrame(
+        [{"spec_id": s.spec_id, "split": "test", "estimator": "energy", "loss": 4.0, "stderr": 0.1} for s in specs.values()]
+    )
+    result = SimpleNamespace(arrays={"model": np.ones(9)}, values={"stderr": 0.2})
+    found = [(SimpleNamespace(spec_id=s.spec_id, spec=s), result) for s in specs.values()]
+    references = pd.DataFrame(columns=["checksum", "train_images", "sigma", "nonparametric", "nonparametric_stderr"])
+    _, (row,) = identity_rows(losses, references, found)
+    of_losses = 0.1 * 0.5 * math.log(2) * (1 / 0.25**2 + 2 / 0.5**2 + 1 / 1.0**2)
+    assert row["stderr"] == pytest.approx(math.hypot(of_losses, 0.2, 0.2))
