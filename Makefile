@@ -51,7 +51,7 @@ results: $(VENV)/.installed   ## copy a study without weights into results/, to 
 	$(BIN)/python pipelines/keep.py $(STUDY)
 
 ui: $(VENV)/.installed      ## MLflow at http://127.0.0.1:5000; another port: ARGS="--port 5001"
-	MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow ui --host 127.0.0.1 $(ARGS)
+	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --host 127.0.0.1 $(ARGS)
 
 # Install torch first and alone. Then pip prefers a CPU build if the index offers one, and otherwise takes the CUDA build.
 $(VENV)/.installed: pyproject.toml constraints.txt

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_worker_niceness", "0")  # at Ray's own 15, workers starve beside another test that computes
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # otherwise each server starts seven processes for jobs
 os.environ["UVB_CACHE"] = tempfile.mkdtemp(prefix="uvb-test-cache-")
 os.environ["HF_HUB_OFFLINE"] = "1"  # tests use no network
 os.environ["HF_HOME"] = os.environ["UVB_CACHE"]
