@@ -68,19 +68,26 @@ def load_images(uri: str, checksum: str, train_images: int | None = None) -> Ima
     store = Store(uri)
     if store.local_path:
         return ImageSet.load(store.local_path / images_path(checksum))
-    if cache.set_path(checksum).exists():
-        with suppress(UserError):
-            return ImageSet.load(cache.set_path(checksum))
+    if (found := _cached(checksum)) is not None:
+        return found
     with cache.workplace(f"fetch-{checksum}") as folder:  # one process of a machine at a time
-        if not cache.set_path(checksum).exists():
-            with store.open_at(images_path(checksum)) as source:
-                parts = Parts(folder, source.size(), lambda start, size: bytes(source.read_at(size, start)))
-                with ThreadPoolExecutor(FETCHES) as pool:
-                    list(pool.map(parts.fetch, parts.missing(train_images)))
-                if not parts.complete:
-                    return ImageSet.load(parts.path)
-                # A small file has no checksums of its parts. Only this load checks it, and raises if it is damaged.
-                ImageSet.load(parts.path)
-                cache.adopt(checksum, parts.path)
-            cache.clear(folder)
+        if (found := _cached(checksum)) is not None:  # another process fetched it while this one waited
+            return found
+        with store.open_at(images_path(checksum)) as source:
+            parts = Parts(folder, source.size(), lambda start, size: bytes(source.read_at(size, start)))
+            with ThreadPoolExecutor(FETCHES) as pool:
+                list(pool.map(parts.fetch, parts.missing(train_images)))
+            if not parts.complete:
+                return ImageSet.load(parts.path)
+            # A small file has no checksums of its parts. Only this load checks it, and raises if it is damaged.
+            ImageSet.load(parts.path)
+            cache.adopt(checksum, parts.path)
+        cache.clear(folder)
     return ImageSet.load(cache.set_path(checksum))
+
+
+def _cached(checksum: str) -> ImageSet | None:
+    """The images with this checksum from this machine's cache. None if the cache does not have them, or they are damaged."""
+    with suppress(UserError):
+        return ImageSet.load(cache.set_path(checksum))
+    return None

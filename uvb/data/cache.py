@@ -3,6 +3,7 @@
 sets/<checksum>.safetensors     an image set; data sets with the same images share it
 sources/<fingerprint>.json      the checksum of the set made from these source files, and the report of reading them
 work/<fingerprint>/             the working folder of a running or interrupted conversion
+work/<fingerprint>.lock         the lock of this folder, which one process holds
 """
 
 import fcntl
@@ -13,6 +14,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 import torch
 from torch import Tensor
@@ -71,6 +73,8 @@ def regrouped(images: ImageSet, name: str, train: Tensor, test: Tensor, report: 
     train_labels, test_labels = (None if labels is None else labels[rows].numpy() for rows in (train, test))
     contents = Contents(name, images.shape, len(train), len(test), train_labels, test_labels, images.levels, images.classes)
     with workplace(key) as folder, writing():
+        if (found := find(key, name)) is not None:  # another process wrote it while this one waited
+            return found
         require_space(folder, contents.images * contents.row_bytes)
         file = ImageFile(folder / "images.part", contents)
         checksum = file.fill(images.train[rows].numpy() for rows in torch.cat([train, test]).split(contents.block_rows))
@@ -87,26 +91,40 @@ def adopt(checksum: str, made: Path) -> None:
 
 @contextmanager
 def workplace(key: str) -> Iterator[Path]:
-    """Yield the working folder of one conversion. It keeps the files of an interrupted conversion.
+    """Yield the working folder of one conversion. It keeps the files of an interrupted conversion. An empty folder is removed.
 
-    Only one process of this machine can use the folder at a time. The others wait.
+    Only one process of this machine can use the folder at a time. The others wait. Then the set may be in the cache already.
     """
     folder = cache_folder() / "work" / key
     with writing():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = (folder.parent / f"{key}.lock").open("w")
+        lock = _locked(folder.with_name(f"{key}.lock"))
     with lock:
-        with writing():
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            folder.mkdir(exist_ok=True)
-        yield folder
+        try:
+            with writing():
+                folder.mkdir(exist_ok=True)
+            yield folder
+        finally:
+            with suppress(OSError):  # a folder with files stays, and so does its lock
+                if folder.exists():
+                    folder.rmdir()
+                Path(lock.name).unlink()
+
+
+def _locked(path: Path) -> IO[str]:
+    """Open and lock a file. The last holder may have removed the file while this process waited. Then lock a new one."""
+    while True:
+        lock = path.open("w")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+                return lock
+        lock.close()
 
 
 def clear(folder: Path) -> None:
-    """Remove a working folder and its lock."""
+    """Remove a working folder. `workplace` removes its lock."""
     shutil.rmtree(folder, ignore_errors=True)
-    with suppress(OSError):
-        folder.with_name(f"{folder.name}.lock").unlink()
 
 
 def require_space(folder: Path, size: int) -> None:

@@ -9,7 +9,7 @@ import torch
 from pipelines.files.store import Store
 from pipelines.study.images import images_path, load_images, save_images
 from tests.support.data_helpers import pixels
-from uvb.data import ImageSet, image_file, image_set
+from uvb.data import ImageSet, cache, image_file, image_set, load_dataset
 from uvb.data.fetch import Parts
 from uvb.errors import UserError
 
@@ -79,6 +79,19 @@ def test_load_images_refuses_a_damaged_part_and_mends_it(
     assert torch.equal(load_images(store.uri, images.checksum).test, images.test)
 
 
+def test_load_images_mends_a_damaged_file_of_the_cache(store: Store, images: ImageSet) -> None:
+    save_images(store, images)
+    path = cache.set_path(images.checksum)
+    assert torch.equal(load_images(store.uri, images.checksum).test, images.test)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.unlink()
+    path.write_bytes(content)
+    load_images.cache_clear()
+    assert torch.equal(load_images(store.uri, images.checksum).test, images.test)
+    assert not list((cache.cache_folder() / "work").iterdir())
+
+
 def test_load_images_fetches_a_file_of_an_earlier_version_whole(store: Store, images: ImageSet, tmp_path: Path) -> None:
     """A file of an earlier version has no checksums of its parts, and its tensors are in another order."""
     from safetensors.torch import save_file
@@ -95,8 +108,6 @@ def test_load_images_fetches_a_file_of_an_earlier_version_whole(store: Store, im
 
 
 def test_save_images_does_not_copy_a_converted_set_on_one_disk(tmp_path: Path) -> None:
-    from uvb.data import cache, load_dataset
-
     np.savez(tmp_path / "a.npz", images=pixels(20, 4, 4))
     images = load_dataset(str(tmp_path / "a.npz"))
     study = Store(tmp_path / "study")

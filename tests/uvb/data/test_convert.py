@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,45 @@ def test_convert_runs_once_for_a_set(faces: Path, empty_cache: Path, monkeypatch
     assert sorted(path.name for path in empty_cache.rglob("*") if path.is_file()) == sorted(
         [f"{first.checksum}.safetensors", *(path.name for path in (empty_cache / "sources").iterdir())]
     )
+
+
+def let_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the next `cache.find` find nothing, as if another process wrote the set while this one waited for the lock."""
+    find = cache.find
+
+    def nothing(fingerprint: str, name: str) -> None:
+        monkeypatch.setattr(cache, "find", find)
+
+    monkeypatch.setattr(cache, "find", nothing)
+
+
+def test_convert_leaves_nothing_when_another_process_converted_the_set(
+    faces: Path, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, seen = load_dataset(str(faces)), decoded(monkeypatch)
+    let_wait(monkeypatch)
+    assert load_dataset(str(faces)).checksum == first.checksum
+    assert seen == []
+    assert not list((empty_cache / "work").iterdir())
+
+
+def test_workplace_lets_one_in_at_a_time_and_leaves_nothing(empty_cache: Path) -> None:
+    def work(_: int) -> None:
+        with cache.workplace("key") as folder:
+            (folder / "images.part").touch(exist_ok=False)  # fails if another one is in the folder
+            time.sleep(0.002)
+            cache.clear(folder)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(40)))
+    assert not list((empty_cache / "work").iterdir())
+
+
+def test_workplace_keeps_the_files_of_an_interrupted_conversion(empty_cache: Path) -> None:
+    with cache.workplace("key") as folder:
+        (folder / "images.part").touch()
+    with cache.workplace("key") as folder:
+        assert [path.name for path in folder.iterdir()] == ["images.part"]
 
 
 @pytest.mark.parametrize("change", ["written", "added", "removed", "renamed"])
@@ -241,6 +281,16 @@ def test_validation_writes_a_large_set_once_and_equals_the_set_in_memory(
     assert len(list((empty_cache / "sets").iterdir())) == 2
     assert mapped.report is not None
     assert [split.images for split in mapped.report.splits] == [8, 2]
+    assert not list((empty_cache / "work").iterdir())
+
+
+def test_validation_does_not_write_a_set_that_another_process_wrote(faces: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_set, "VERIFIED_BYTES", 0)
+    images = load_dataset(str(faces))
+    written = images.validation()
+    let_wait(monkeypatch)
+    monkeypatch.setattr(ImageFile, "fill", lambda *_: pytest.fail("the set is written again"))
+    assert images.validation().checksum == written.checksum
 
 
 def test_image_set_load_refuses_false_headers(tmp_path: Path) -> None:
