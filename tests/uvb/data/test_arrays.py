@@ -11,6 +11,7 @@ import pytest
 from tests.support.data_helpers import fails, pixels, seed_zero_order, warned
 from uvb.data import load_dataset
 from uvb.data.readers import arrays as arrays_module
+from uvb.data.readers.pictures import read_pictures
 
 
 def test_npz_takes_uint8_as_it_is(tmp_path: Path) -> None:
@@ -140,6 +141,17 @@ def test_npy_is_one_set_in_either_memory_order(tmp_path: Path, order: str) -> No
     images = load_dataset(str(tmp_path / "a.npy"))
     assert (images.name, images.train_labels) == ("a", None)
     assert np.array_equal(images.train[:, 0].numpy(), array[seed_zero_order(20)[2:]])
+
+
+@pytest.mark.parametrize("name", ["A.NPZ", "a.Npy"])
+def test_arrays_are_read_by_a_suffix_in_any_case(tmp_path: Path, name: str) -> None:
+    array, path = pixels(20, 5, 6), tmp_path / name
+    with path.open("wb") as file:
+        np.savez(file, images=array) if name == "A.NPZ" else np.save(file, array)
+    assert np.array_equal(load_dataset(path).train[:, 0].numpy(), array[seed_zero_order(20)[2:]])
+    assert np.allclose(read_pictures(path, (1, 5, 6), 1.0)[0][:, 0].numpy() * 255, array, atol=1e-4)
+    path.write_bytes(b"damaged")
+    fails(f"{name}: not an {path.suffix} of plain arrays", path)
 
 
 def test_npz_is_read_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from uvb.data.readers.source import Piece, Source, Split, naming_damage
 from uvb.errors import UserError
 from uvb.regular import regular
 
+SUFFIXES = (".npz", ".npy")
 MAX_WHOLE = 1 << 30  # an array that cannot be read in blocks may have at most this many bytes
 BOMB_BYTES, BOMB_RATIO = 1 << 28, 200  # an array above this size is refused if its compression ratio is above 200
 BLOCK_BYTES = 1 << 24  # an array is read in blocks of about this many bytes
@@ -83,7 +84,7 @@ def read_arrays(path: Path) -> Source:
             another type or shape.
     """
     headers = _headers(path)
-    if path.suffix == ".npy":
+    if _is_npy(path):
         return Source("a NumPy array", [Split("all", path.name, (_piece(path, "", headers[""]),))])
     images, labels = _roles(headers)
     if not images:
@@ -97,6 +98,15 @@ def read_arrays(path: Path) -> Source:
         found = _labels(path, labels[split], headers[labels[split]], piece.count, source) if split in labels else None
         source.splits.append(Split(split, f"array {name}", (piece,), found))
     return source
+
+
+def is_array(path: Path) -> bool:
+    """Whether the name ends in ``.npz`` or ``.npy``, in capitals or not."""
+    return path.suffix.lower() in SUFFIXES
+
+
+def _is_npy(path: Path) -> bool:
+    return path.suffix.lower() == ".npy"
 
 
 def first_array(path: Path) -> NDArray[Any]:
@@ -121,7 +131,7 @@ def _channels_first(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _headers(path: Path) -> dict[str, Header]:
     """The headers of all arrays, by name. The array of an ``.npy`` has the name ""."""
     with _naming_damage(path):
-        if regular(path).suffix == ".npy":
+        if _is_npy(regular(path)):
             with path.open("rb") as file:
                 return {"": _header(file, path.stat().st_size, f"{path}")}
         found = {}
@@ -229,7 +239,7 @@ def _read_blocks(path: Path, name: str, header: Header, first_only: bool) -> Ite
 
 @contextmanager
 def _opened(path: Path, name: str) -> Iterator[IO[bytes]]:
-    if path.suffix == ".npy":
+    if _is_npy(path):
         with path.open("rb") as file:
             yield file
     else:

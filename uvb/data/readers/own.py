@@ -11,7 +11,7 @@ from uvb.data import cache
 from uvb.data.convert import Job, Progress, convert
 from uvb.data.image_file import Contents, ImageFile
 from uvb.data.image_set import ImageSet
-from uvb.data.readers.arrays import read_arrays
+from uvb.data.readers.arrays import is_array, read_arrays
 from uvb.data.readers.choice import Choice, Wanted, choose, number_labels, order_of
 from uvb.data.readers.decode import AS_IT_IS, Decoding
 from uvb.data.readers.folder import read_folder
@@ -89,7 +89,7 @@ def _read(listing: Listing, options: ReadOptions) -> Source:
     if path.is_dir():
         wanted = Wanted.parse(options.split)
         return read_folder(listing, frozenset((*wanted.train, *wanted.test)))
-    if path.suffix in (".npz", ".npy"):
+    if is_array(path):
         return read_arrays(path)
     raise UserError(
         f"{path}: give a .parquet, .arrow, .npz or .npy file, a folder of Parquet or Arrow shards, or a folder of images"

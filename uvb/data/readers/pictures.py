@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from uvb.data.readers.arrays import first_array
+from uvb.data.readers.arrays import first_array, is_array
 from uvb.data.readers.decode import AS_IT_IS, SUFFIXES, Decoding, decode
 from uvb.errors import UserError
 from uvb.spec import Shape
@@ -32,7 +32,7 @@ def read_pictures(path: Path, shape: Shape, sigma: float, decoding: Decoding = A
     Raises:
         UserError: there is no picture, a file is not a picture, or an array does not fit the model.
     """
-    if path.suffix in (".npy", ".npz"):
+    if is_array(path):
         images = noisy_images(first_array(path), f"{path}: the array", shape, sigma)
         return images, [f"{i:04d}" for i in range(len(images))]
     if shape[0] not in (1, 3):
