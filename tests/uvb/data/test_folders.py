@@ -128,10 +128,18 @@ def test_folder_takes_the_splits_chosen_by_hand(tmp_path: Path) -> None:
     for words, said in (
         (("test=fold2",), "the training split is missing"),
         (("train=fold1", "test=fold1"), "fold1 is in both train and test"),
+        (("train=fold1+fold1", "test=fold2"), "--split names fold1 twice; no image may count twice"),
         (("train:fold1",), "give train=NAME test=NAME"),
         (("train=fold1", "test=fold9"), "no split 'fold9'; it has"),
     ):
         fails(said, tmp_path, options=ReadOptions(split=words))
+
+
+def test_choose_refuses_two_names_of_one_split(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        put_classes(tmp_path / split, 3, "ant")
+    for words in (("train=val+validation",), ("train=val", "test=validation")):
+        fails("--split names val twice; no image may count twice", tmp_path, options=ReadOptions(split=words))
 
 
 # Which files are pictures

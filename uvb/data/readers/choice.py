@@ -1,5 +1,6 @@
 """Choose which splits form the training and the test set, order the images, and number the labels."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -61,10 +62,14 @@ def choose(source: Source, wanted: Wanted, where: str) -> Choice:
     name, all images form the training set.
 
     Raises:
-        UserError: a wanted split is missing, there is only a test set, or a set is empty.
+        UserError: a wanted split is missing or named twice, there is only a test set, or a set is empty.
     """
     if wanted.train:
         chosen = Choice(_named(source, wanted.train, where), _named(source, wanted.test, where))
+        # "validation" and "val" may be two names of one split, so count the splits, not the names.
+        counts = Counter(split.name for split in (*chosen.train, *chosen.test))
+        if repeated := [name for name, count in counts.items() if count > 1]:
+            raise UserError(f"{where}: --split names {', '.join(repeated)} twice; no image may count twice, so name it once")
     else:
         by_name: dict[str, list[Split]] = {}
         for split in source.splits:
