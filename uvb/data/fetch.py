@@ -67,8 +67,8 @@ class Parts:
         at, size = self._ranges[number]
         content = self._read(at, size)
         if self._sums and hashlib.sha256(content).hexdigest() != self._sums[number]:
-            first, last = self._rows[number]
-            raise UserError(f"the study's images are damaged (rows {first:,} to {last:,}); run the study again")
+            first, end = self._rows[number]
+            raise UserError(f"the study's images are damaged (rows {first:,} to {end - 1:,}); run the study again")
         with self._lock:
             with self.path.open("r+b") as file:
                 file.seek(at)

@@ -73,7 +73,7 @@ def test_load_images_refuses_a_damaged_part_and_mends_it(
     content = bytearray(store.read_bytes(images_path(images.checksum)))
     content[-1] ^= 1
     store.write_bytes(images_path(images.checksum), bytes(content))
-    with pytest.raises(UserError, match=r"damaged \(rows 16 to 20\); run the study again"):
+    with pytest.raises(UserError, match=r"damaged \(rows 16 to 19\); run the study again"):
         load_images(store.uri, images.checksum)
     save_images(store, images)
     assert torch.equal(load_images(store.uri, images.checksum).test, images.test)
