@@ -21,6 +21,7 @@ import torch
 
 from benchmarks.measure import ROOT, Row, commit, figure, machine
 from uvb.atomic import replacing
+from uvb.words import counted
 
 BENCHMARKS = ("step", "cpu.workers", "sampling", "exact")
 PLACE = ROOT / "results" / "speed"
@@ -120,7 +121,7 @@ def main() -> None:
     parser.add_argument("--study", type=Path, nargs="+", default=studies, help="finished studies of this machine")
     args = parser.parse_args()
     place = ROOT / "build" / "bench-quick" if args.quick else PLACE
-    print(f"{machine()}, commit {commit()}, {torch.get_num_threads()} threads", flush=True)
+    print(f"{machine()}, commit {commit()}, {counted(torch.get_num_threads(), 'thread')}", flush=True)
     failed: list[str] = []
     for name in args.only:
         started, rows = time.monotonic(), []

@@ -18,6 +18,7 @@ from uvb.machine import usable_cpus
 from uvb.measure.losses import EvalConfig
 from uvb.models.io import load, load_spec
 from uvb.plan import Plan
+from uvb.words import counted
 
 OPTIMIZERS = {
     "adam": "Adam",
@@ -53,9 +54,9 @@ def card(result: dict[str, Any], shipped: dict[str, Any], asked: argparse.Namesp
         "data": f"{data['name']}, {data['train_images']:,} training images, pixels in [0, 1] (checksum `{data['checksum']}`)",
         "model": f"{spec['model']}, {result['parameters']:,} parameters, noise level σ = {spec['sigma']:g}",
         "recipe": f"{optimizer}; peak rate {recipe['learning_rate']:g}, {recipe['schedule']}, batch {recipe['batch_size']}, "
-        f"{recipe['epochs']} epochs, gradient clipped at {recipe['clip']:g}, average of weights {recipe['ema']:g}",
+        f"{counted(recipe['epochs'], 'epoch')}, gradient clipped at {recipe['clip']:g}, average of weights {recipe['ema']:g}",
         "test loss as shipped, weights in bfloat16": f"{plus_minus(shipped)} ({shipped['images']:,} images, "
-        f"{shipped['draws']} noise draws, estimator `{shipped['estimator']}`)",
+        f"{counted(shipped['draws'], 'noise draw')}, estimator `{shipped['estimator']}`)",
         "before rounding": f"test {plus_minus(test)}, train {plus_minus(train)} ({train['images']:,} images)",
         "training": f"{result['seconds']:,.0f} s, {result['machine']}{beside}, "
         f"threads: {result['plan']['threads']}, commit `{asked.commit}`",

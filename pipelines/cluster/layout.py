@@ -157,6 +157,6 @@ def _gpu_layout(options: ClusterOptions, has: Capacity, specs: Sequence[RunSpec]
     share = int(10 * min([(has.cpus - spare) / count, *on_each_node])) / 10  # round down to tenths
     cpus = options.cpus_per_worker or max(0.1, min(4.0, share))
     if cpus > share:
-        asked = f"{count} workers of {cpus:g} CPUs each"
+        asked = f"{counted(count, 'worker')} of {cpus:g} {'CPU' if cpus == 1 else 'CPUs'} each"
         raise UserError(f"you asked for {asked}, but {has}; ask for at most {share:g} CPUs per worker")
     return Layout(workers, concurrency, cpus, each)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from uvb.data.survey import Survey
 from uvb.decoding import decoded
+from uvb.words import counted
 
 Labels = NDArray[np.int64] | None
 
@@ -76,7 +77,7 @@ class ReadReport:
         channels, height, width = self.shape
         colour = {1: "grey", 3: "RGB"}.get(channels, f"{channels} channels")
         said = [f"data: {self.source} ({self.kind}), {width}×{height} {colour}"]
-        said += [f"  {split.role}: {split.images:,} images from {split.origin}" for split in self.splits]
+        said += [f"  {split.role}: {counted(split.images, 'image')} from {split.origin}" for split in self.splits]
         if self.classes:
             names = ", ".join(self.classes[:MOST_NAMES]) + (", ..." if len(self.classes) > MOST_NAMES else "")
             said.append(f"  {len(self.classes)} {'class' if len(self.classes) == 1 else 'classes'}: {names}")

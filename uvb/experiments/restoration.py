@@ -10,6 +10,7 @@ from uvb.measure.losses import clustered_mean
 from uvb.models.base import Energy, Estimator
 from uvb.sampling.composed import LEAPFROGS, TASKS, Measurement, Restored, measurement, restore
 from uvb.spec import RunSpec
+from uvb.words import counted
 
 IMAGES, CHAINS, DRAWS, WARM_UP = 4, 6, 8, 4
 NOISE = 0.5  # τ, in units of σ
@@ -82,7 +83,7 @@ def _row(task: str, energy: str, **found: object) -> dict[str, object]:
 def _measured(x: Tensor, y: Tensor, found: Restored) -> dict[str, object]:
     """The numbers of a row, computed from posterior draws and the true images x and y."""
     if found.stopped:
-        return {"message": f"{found.stopped} chains diverged"}
+        return {"message": f"{counted(found.stopped, 'chain')} diverged"}
     if found.acceptance == 0:
         return {"message": "no proposal was accepted, so the chains never moved"}
     return {**_loss(x, found.x_hat.mean((0, 2))), "coverage": coverage(y, found.y), "acceptance": found.acceptance}

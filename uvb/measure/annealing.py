@@ -15,6 +15,7 @@ from uvb.models.base import Energy
 from uvb.noise import generator, normal
 from uvb.sampling.chains import as_images
 from uvb.sampling.metropolis import point, squares
+from uvb.words import counted
 
 RESAMPLES = 400  # samples of the bootstrap over chains
 TOLERANCE = 0.5  # nats; the bounds meet if they differ by at most this, or by at most three standard errors
@@ -169,7 +170,8 @@ def combined(forward: Tensor, reverse: Tensor, acceptance: float = 1.0) -> Norma
         return Normalizer(*nothing, acceptance, "no proposal was accepted at one temperature: take a smaller step")
     if not bool(forward.isfinite().all() and reverse.isfinite().all()):
         lost = int((~forward.isfinite()).sum() + (~reverse.isfinite()).sum())
-        return Normalizer(*nothing, acceptance, f"{lost} annealed chains diverged: log Z of this energy may be infinite")
+        diverged = f"{counted(lost, 'annealed chain')} diverged"
+        return Normalizer(*nothing, acceptance, f"{diverged}: log Z of this energy may be infinite")
     g = generator(0, "bootstrap")
     samples = [w[torch.randint(len(w), (RESAMPLES, len(w)), generator=g)] for w in (forward, reverse)]
     lower_stderr, upper_stderr, stderr = torch.stack(_estimates(*samples)).std(1).tolist()

@@ -105,6 +105,8 @@ def test_layout_uses_gpus_only_when_asked(digits: ImageSet) -> None:
         choose_layout(StudyConfig(use_gpu=True), capacity(16), specs)
     with pytest.raises(UserError, match=r"asked for 1 x 8 workers of 1 GPU each.*4 GPUs"):
         choose_layout(StudyConfig(use_gpu=True, num_workers=8), capacity(16, gpus=4), specs)
+    with pytest.raises(UserError, match=r"asked for 1 worker of 20 CPUs each"):
+        choose_layout(StudyConfig(use_gpu=True, cpus_per_worker=20), capacity(16, gpus=1), specs)
 
 
 def test_layout_refuses_more_trials_than_a_machine_holds(digits: ImageSet) -> None:

@@ -142,6 +142,13 @@ def test_choose_refuses_two_names_of_one_split(tmp_path: Path) -> None:
         fails("--split names val twice; no image may count twice", tmp_path, options=ReadOptions(split=words))
 
 
+def test_report_counts_one_image_in_the_singular(tmp_path: Path) -> None:
+    put_classes(tmp_path / "faces", 3, "ant", "bee")
+    report = load_dataset(str(tmp_path / "faces")).validation(one_in=4).report
+    assert report is not None
+    assert [line.split(" from")[0] for line in report.lines()[1:3]] == ["  train: 3 images", "  test: 1 image"]
+
+
 # Which files are pictures
 
 

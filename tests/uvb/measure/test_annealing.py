@@ -89,7 +89,7 @@ def test_combined_says_when_bounds_do_not_meet_or_chains_diverge() -> None:
     assert "do not meet" in combined(weights + 1.0, weights).message
     assert combined(weights, weights + 0.1).message == ""
     lost = combined(weights, weights.index_fill(0, torch.tensor([3]), math.nan))
-    assert "1 annealed chains diverged" in lost.message
+    assert "1 annealed chain diverged" in lost.message
     assert math.isnan(lost.log_z)
     assert "no proposal was accepted" in combined(weights, weights, acceptance=0.0).message
 

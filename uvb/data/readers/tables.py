@@ -24,6 +24,7 @@ from uvb.data.readers.names import split_in
 from uvb.data.readers.source import BLOCK, PIECE, EncodedPiece, Piece, Source, Split, naming_damage
 from uvb.data.report import Skipped
 from uvb.errors import UserError
+from uvb.words import counted
 
 IMAGE_COLUMNS = ("image", "img", "pixel_values")
 LABEL_COLUMNS = ("label", "labels")
@@ -200,7 +201,7 @@ def _labels(
     source.class_names = source.class_names or _class_names(schema, label)
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     if column.null_count:
-        reason = f"has {column.null_count} empty rows"
+        reason = f"has {counted(column.null_count, 'empty row')}"
     elif pa.types.is_integer(kind) or pa.types.is_boolean(kind):
         return np.asarray(column.to_numpy(zero_copy_only=False)).astype(np.int64)
     elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
