@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from pipelines.study.provenance import cpu_name
+from uvb.errors import first_line
 
 ROOT = Path(__file__).resolve().parent.parent
 Row = dict[str, Any]
@@ -120,7 +121,7 @@ def require_alive(device: str) -> None:
     try:
         wait(device)
     except RuntimeError as error:
-        raise DeviceLost(str(error).splitlines()[0]) from error
+        raise DeviceLost(first_line(error)) from error
 
 
 def row(

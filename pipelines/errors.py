@@ -27,11 +27,6 @@ def last_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[-1] if lines else ''}".rstrip(": ")
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or the error's type if the message is empty. At most 200 characters."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
-
-
 def log_error(error: BaseException, store: "Store | None" = None) -> str:
     """Append the traceback of `error` to a log file, in the study's folder if possible; return the file's address."""
     text = f"--- {time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime())}\n{''.join(traceback.format_exception(error))}"

@@ -1,4 +1,6 @@
-"""The exception for mistakes that a user can make and correct."""
+"""The exception for mistakes that a user can make and correct, and errors of others in one line."""
+
+from collections.abc import Callable
 
 
 class UserError(Exception):
@@ -13,5 +15,15 @@ class Diverged(UserError):
 
 
 def one_line(error: BaseException) -> str:
-    """The message of `error` on one line, at most 300 characters."""
-    return " ".join(str(error).split())[:300]
+    """The message of `error` on one line, or the error's type if the message is empty. At most 300 characters."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or the error's type if the message is empty. At most 200 characters."""
+    return next((" ".join(line.split()) for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
+
+
+def with_type(error: BaseException, line: Callable[[BaseException], str] = one_line) -> str:
+    """The error's type and its message by `line`, e.g. ``ValueError: too long``. The type alone if the message is empty."""
+    return type(error).__name__ + (f": {line(error)}" if str(error).strip() else "")

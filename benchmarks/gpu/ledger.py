@@ -14,6 +14,7 @@ import torch
 
 from benchmarks.measure import Row, commit, machine, require_alive
 from pipelines.files import study_files
+from uvb.errors import first_line, with_type
 
 Check = dict[str, Any]  # {"ok": bool, ...numbers}
 
@@ -72,7 +73,7 @@ class Ledger:
                 say(f"{row['name']:<62} {row['value']:.4g} {row['unit']}{ratio}")
                 self.rows.append(row)
         except Exception as error:
-            why = self.failures[f"{machine()}: {job}"] = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            why = self.failures[f"{machine()}: {job}"] = with_type(error, first_line)
             say(f"{job}: {why}")
         self._written(job)
 

@@ -14,6 +14,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from uvb.config import Config
+from uvb.errors import one_line
 from uvb.models.base import Energy, Estimator
 from uvb.models.capacity import default_widths, parameters, scaled_widths, skeleton
 from uvb.spec import RECIPES, DataRef, RunSpec, Shape
@@ -90,7 +91,7 @@ def forward_flops(model: str, shape: Shape, widths: Config) -> float:
         try:
             run_once(net, shape)
         except Exception as error:  # a plug-in may raise anything
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error)
             warnings.warn(f"{model}: its operations cannot be counted ({reason}), so its cost is a guess", stacklevel=2)
             return 2.0 * sum(p.numel() for p in net.parameters())
     return float(counter.get_total_flops())

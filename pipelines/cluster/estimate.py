@@ -17,7 +17,7 @@ from torch.multiprocessing.spawn import spawn
 from pipelines.cluster.cost_model import TWO_CORES, UPDATE_BYTES, Machine, Work, forward_flops, training_seconds
 from pipelines.executor.measuring import Task
 from uvb.data import ImageSet
-from uvb.errors import UserError
+from uvb.errors import UserError, with_type
 from uvb.experiments import Context
 from uvb.measure.losses import NoisyImages
 from uvb.models import build_model
@@ -98,8 +98,7 @@ def _pace(spec: RunSpec, plan: Plan, images: ImageSet) -> Pace:
     except UserError:
         raise
     except Exception as error:  # a plug-in's model may raise anything
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise UserError(f"{spec.label} cannot be trained ({reason}); mend {spec.model}, or leave it out") from error
+        raise UserError(f"{spec.label} cannot be trained ({with_type(error)}); mend {spec.model}, or leave it out") from error
 
 
 def _worker(rank: int, specs: Sequence[RunSpec], plan: Plan, images: ImageSet, folder: str) -> None:

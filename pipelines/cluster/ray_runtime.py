@@ -18,11 +18,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from pipelines.cluster import compat
 from pipelines.cluster.address import connect
 from pipelines.cluster.layout import Capacity, Layout
-from pipelines.errors import CommandFailed, first_line
+from pipelines.errors import CommandFailed
 from pipelines.files.masking import masked
 from pipelines.files.store import Store
 from pipelines.study.config import ClusterOptions
-from uvb.errors import UserError
+from uvb.errors import UserError, first_line
 from uvb.machine import usable_cpus
 from uvb.plan import Plan, resolve_plan
 

@@ -25,7 +25,7 @@ from pipelines.files.names import inside
 from pipelines.files.opening import asked, from_uri, is_remote, local_path, split_remote
 from uvb.atomic import TEMPORARY, delete, replacing
 from uvb.decoding import decoded, parsed
-from uvb.errors import UserError
+from uvb.errors import UserError, first_line
 
 MANIFEST = ".manifest.json"  # names that begin with a dot belong to the store, and are never listed
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -268,7 +268,7 @@ class Store:
             ) from error
         except OSError as error:
             advice = "free some space there" if error.errno in FULL else "make it writable"
-            reason = error.strerror or str(error).splitlines()[0]
+            reason = error.strerror or first_line(error)
             where = self.uri if path.startswith(".probe-") else self.join(path)
             raise UserError(f"cannot write {masked(where)}: {reason}; {advice}, or choose another folder") from error
 

@@ -15,7 +15,7 @@ from pipelines.reporting.headlines import all_headlines
 from pipelines.reporting.inline import Inline, inlined, store_figures, stored_figures, viewer
 from pipelines.reporting.render import render, said
 from pipelines.reporting.tables import build_tables, make_tables
-from uvb.errors import UserError, one_line
+from uvb.errors import UserError, with_type
 from uvb.experiments import experiment_names, get_experiment
 
 log = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ def draw_all(study: Study) -> tuple[list[Section], list[str]]:
         except UserError:
             raise
         except Exception as error:  # unexpected results of one experiment must not prevent the report
-            problem = f"its results could not be drawn ({type(error).__name__}: {one_line(error)})"
+            problem = f"its results could not be drawn ({with_type(error)})"
             if not kept:
                 log.warning("%s: %s; its traceback is in %s", drawing.name, problem, log_error(error))
         again = {figure.name for figure in figures}

@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from pipelines.reporting.schemas import SCHEMAS
-from uvb.errors import UserError
+from uvb.errors import UserError, first_line
 
 # Two runs with the same results may differ in MLflow's run ids and in times.
 LEFT_OUT = ("run_id", "seconds", "time", "images_per_s")
@@ -46,7 +46,7 @@ def _read(path: Path) -> pd.DataFrame:
     try:
         return pq.read_table(path).to_pandas()
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as a Parquet file ({str(error).splitlines()[0]})") from error
+        raise UserError(f"{path} cannot be read as a Parquet file ({first_line(error)})") from error
 
 
 def _of_table(name: str, a: pd.DataFrame, b: pd.DataFrame) -> Iterator[str]:

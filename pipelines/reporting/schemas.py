@@ -9,9 +9,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.errors import first_line
 from pipelines.files.study_files import Model, write
-from uvb.errors import UserError
+from uvb.errors import UserError, first_line
 from uvb.models.capacity import parameters as count_parameters
 
 # The columns that are not float64. A column has the same type in all tables.

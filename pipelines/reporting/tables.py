@@ -15,7 +15,7 @@ from pipelines.reporting.numbers import known
 from pipelines.reporting.pairing import pairs
 from pipelines.reporting.schemas import SCHEMAS, describe, frame, read_table, write_table
 from uvb import paper
-from uvb.errors import UserError
+from uvb.errors import UserError, one_line
 from uvb.exact.baselines import noisy_image_loss
 from uvb.models.capacity import default_widths
 from uvb.spec import DataRef, RunSpec
@@ -130,7 +130,7 @@ def make_tables(files: StudyFiles) -> dict[str, pd.DataFrame]:
     try:
         made = {name: build(files) for name, build in TABLES.items()}
     except (ValueError, OverflowError) as error:
-        line = " ".join(str(error).split())
+        line = one_line(error)
         raise UserError(f"{files.root}: its results do not fit into the tables ({line}); run the study again") from error
     if files.kept:  # a copy made by keep.py lacks the losses of single images; an old copy lacks all results
         for name, table in made.items():

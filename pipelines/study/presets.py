@@ -9,7 +9,7 @@ import yaml
 
 from pipelines.files.masking import masked_json
 from uvb.decoding import decoded
-from uvb.errors import UserError
+from uvb.errors import UserError, one_line
 from uvb.regular import regular
 
 Config = TypeVar("Config")
@@ -48,7 +48,7 @@ def read_preset(path: Path, kind: type[Config]) -> Config:
     try:
         blob = yaml.load(regular(path).read_text(), OnceEach)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UserError(f"--config {path}: cannot be read ({reason}); give a YAML file such as a study's study.yaml") from error
     blob = {} if blob is None else blob
     if not isinstance(blob, dict):

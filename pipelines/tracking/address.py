@@ -16,7 +16,7 @@ from urllib.request import urlopen
 
 from pipelines.asking import Question, Silent
 from pipelines.files.masking import masked
-from uvb.errors import UserError, one_line
+from uvb.errors import UserError, first_line, one_line
 
 SQLITE = "sqlite:///"
 DATABASES = ("postgresql", "mysql", "mssql")
@@ -200,6 +200,6 @@ def asked_database(uri: str) -> Callable[[], None]:
         except Silent as silent:
             raise refused(uri, f"it does not answer within {round(silent.seconds, 1):g} s") from silent
         except Exception as error:  # each driver has its own exceptions
-            raise refused(uri, " ".join(str(error).split("\n")[0].split())) from error
+            raise refused(uri, first_line(error)) from error
 
     return answer

@@ -14,7 +14,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pipelines.tracking.address import check_tracking_uri, refused, sqlite_path
-from uvb.errors import UserError
+from uvb.errors import UserError, first_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -62,7 +62,7 @@ def open_client(tracking_uri: str) -> "MlflowClient":
     try:
         return mlflow.MlflowClient(tracking_uri=tracking_uri)
     except (mlflow.exceptions.MlflowException, SQLAlchemyError) as error:
-        raise refused(tracking_uri, str(error).strip().splitlines()[0]) from error
+        raise refused(tracking_uri, first_line(error)) from error
 
 
 def open_experiment(client: "MlflowClient", tracking_uri: str, name: str) -> str:

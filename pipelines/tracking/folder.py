@@ -7,10 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.errors import first_line
 from pipelines.files.masking import masked
 from pipelines.files.store import Store
-from uvb.errors import UserError
+from uvb.errors import UserError, first_line
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import uvb
 from pipelines.tracking.address import asked_server, default_tracking_uri, sqlite_path
 from pipelines.tracking.connection import import_mlflow, open_client
-from uvb.errors import UserError
+from uvb.errors import UserError, first_line
 from uvb.models.base import Estimator
 from uvb.spec import RunSpec
 
@@ -65,7 +65,7 @@ def fetch(source: str, target: str | Path, tracking_uri: str | None = None) -> P
         location = _location(client, source)
         return Path(mlflow.artifacts.download_artifacts(location, dst_path=str(target), tracking_uri=uri))
     except (mlflow.exceptions.MlflowException, OSError) as error:
-        line = str(error).strip().splitlines()[0]
+        line = first_line(error)
         raise UserError(
             f"cannot fetch {source} from {uri}: {line}; give runs:/<run id>/model, models:/<name>/<version>, or a folder"
         ) from error

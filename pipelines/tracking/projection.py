@@ -17,7 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from pipelines.errors import first_line
 from pipelines.tracking import model_registry as models
 from pipelines.tracking.connection import Run, Runs, final, is_away, is_unreachable
 from pipelines.tracking.folder import FolderError, StudyFolder
@@ -37,7 +36,7 @@ from pipelines.tracking.values import (
 )
 from pipelines.tracking.views import OVER_SIGMA, VIEW, shared_views, view_paths
 from pipelines.words import name_of
-from uvb.errors import UserError
+from uvb.errors import UserError, first_line, with_type
 from uvb.spec import RunSpec
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
@@ -152,7 +151,7 @@ class Projection:
                 if unread:
                     self._notes.warn(f"MLflow does not get {name}: {first_line(error)}")
                 else:
-                    reason = f"{type(error).__name__}: {first_line(error)}"
+                    reason = with_type(error, first_line)
                     self._notes.warn(f"MLflow did not get {name} ({reason}); the study's files have it")
         else:
             self._notes.failures.pop(name, None)

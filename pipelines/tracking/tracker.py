@@ -10,7 +10,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from pipelines.errors import first_line
 from pipelines.files.masking import masked
 from pipelines.files.store import Store
 from pipelines.tracking.address import default_tracking_uri
@@ -19,7 +18,7 @@ from pipelines.tracking.folder import FolderError, StudyFolder
 from pipelines.tracking.projection import FILE, Notes, Projection, Status
 from pipelines.tracking.values import source_tags
 from pipelines.tracking.views import VIEW, shared_views, view_paths
-from uvb.errors import UserError
+from uvb.errors import UserError, first_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

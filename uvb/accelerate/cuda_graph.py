@@ -10,6 +10,7 @@ from torch import Tensor
 
 from uvb.accelerate.gradients import distance
 from uvb.compat import end_failed_capture
+from uvb.errors import first_line, with_type
 
 WARM_UP = 3  # calls before the capture; they compile and choose the kernels
 LARGEST_DISTANCE = 1e-2  # largest relative distance of a replay from an ordinary call; kernels may add in another order
@@ -64,8 +65,8 @@ class Graphed:
                 raise RuntimeError(f"the graph's result differs from an ordinary call's by {apart:.2g} of its norm")
         except Exception as error:  # CUDA, a compiled kernel or the model's own code may raise anything
             self.graph, self.outputs, self.inputs, self.given_up = None, (), (), True
-            reason = (str(error).splitlines() or [""])[0]
-            warnings.warn(f"CUDA graph failed ({type(error).__name__}: {reason}); launching kernel by kernel", stacklevel=3)
+            reason = with_type(error, first_line)
+            warnings.warn(f"CUDA graph failed ({reason}); launching kernel by kernel", stacklevel=3)
 
     def _capture(self, arguments: tuple[Tensor, ...]) -> Outputs:
         """Capture the graph. Return the outputs of the last ordinary call before the capture."""

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from uvb.config import Config
-from uvb.errors import UserError, one_line
+from uvb.errors import UserError, with_type
 from uvb.models.base import Estimator
 from uvb.models.registry import Builder, Model, get_model
 from uvb.spec import Shape
@@ -48,7 +48,7 @@ def _skeleton(build: Builder, shape: Shape, widths: Config) -> Estimator:
     except UserError:
         raise
     except Exception as error:  # a plug-in may raise anything
-        name, reason = getattr(build, "__name__", "the model"), f"{type(error).__name__}: {one_line(error)}"
+        name, reason = getattr(build, "__name__", "the model"), with_type(error)
         raise UserError(f"{name} cannot be built with {widths!r} on images of shape {shape} ({reason})") from error
 
 

@@ -97,7 +97,7 @@ def load(folder: str | Path, device: str = "cpu") -> Estimator:
         stored = max(dtypes, key=lambda dtype: dtype.itemsize)
         model.to(stored if stored.itemsize > 2 else torch.float32).load_state_dict(weights)
     except Exception as error:  # safetensors has its own exception types, load_state_dict raises RuntimeError
-        raise UserError(f"the weights in {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
+        raise UserError(f"the weights in {folder} cannot be loaded: {one_line(error)}") from error
     if broken := [name for name, weight in weights.items() if not bool(weight.isfinite().all())]:
         raise UserError(f"the weights in {folder} are not finite ({broken[0]}); train the model again, at a lower rate")
     sigma = weights.get("sigma")
@@ -122,7 +122,7 @@ def _require_fitting(spec: RunSpec, path: Path) -> None:
         with safe_open(regular(path), framework="pt") as file:
             stored = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  # not a dict
     except (OSError, SafetensorError) as error:
-        raise UserError(f"the weights in {path.parent} cannot be loaded: {str(error).splitlines()[0]}") from error
+        raise UserError(f"the weights in {path.parent} cannot be loaded: {one_line(error)}") from error
     try:
         with torch.device("meta"):  # allocates nothing
             wanted = {name: tuple(t.shape) for name, t in build_model(spec).state_dict().items()}

@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from uvb.accelerate.compiled import CompiledObjective
 from uvb.accelerate.cuda_graph import Graphed
 from uvb.accelerate.gradients import Gradients, clip, distance
-from uvb.errors import UserError, one_line
+from uvb.errors import UserError, with_type
 from uvb.noise import normal
 from uvb.plan import Plan
 from uvb.training.objectives import Objective, freeze_unused, require_one_energy_an_image
@@ -43,7 +43,7 @@ def prepare(objective: Objective, plan: Plan, shape: tuple[int, int, int, int]) 
     except Exception as error:  # a bug in the model would repeat at every step and on every worker, so stop now
         if isinstance(error, MemoryError | torch.OutOfMemoryError) or re.search("CUDA|CUDNN|CUBLAS|memory", str(error)):
             raise  # the machine may be the cause, so a later attempt may succeed
-        reason = f"{type(error).__name__}: {one_line(error)}"
+        reason = with_type(error)
         wrong, cause = f"{type(objective.model).__name__} cannot be trained ({reason}); mend it, or leave it out", error
     if wrong := first_of_all(wrong):
         raise UserError(wrong) from cause
@@ -52,7 +52,7 @@ def prepare(objective: Objective, plan: Plan, shape: tuple[int, int, int, int]) 
         try:
             prepared = CompiledObjective(objective, plan, arguments)
         except Exception as error:  # the compiler may raise anything; training works without it, but more slowly
-            reason = f"{type(error).__name__}: {one_line(error)}"
+            reason = with_type(error)
             warnings.warn(f"torch.compile failed ({reason}); training eagerly", stacklevel=2)
     if rank_and_world()[1] > 1:
         with plan.autocast(), warnings.catch_warnings():

@@ -197,6 +197,11 @@ def test_require_writable_refuses_at_the_start(tmp_path):
     assert os.listdir(tmp_path / "ok") == []
 
 
+def test_store_says_what_failed_if_the_error_has_no_text(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot write .*/a: OSError; make it writable"), Store(tmp_path).folder("a"):
+        raise OSError
+
+
 def test_store_appends_options_to_every_path():
     """With the option `endpoint_override` users name their own S3 server."""
     store = Store("s3://bucket/studies/?region=x&endpoint_override=http%3A%2F%2Fhost")
