@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
-from uvb.errors import UserError, one_line
+from uvb.errors import UserError, with_type
 
 _Thing = TypeVar("_Thing")
 
@@ -36,13 +36,16 @@ class Registry(Generic[_Thing]):
 
     def get(self, name: str) -> _Thing:
         """The thing called `name`. Raises `UserError` if there is none, or a plug-in cannot be loaded."""
+        if name in self.known:
+            return self.known[name]
+        if point := self._plugins().get(name):
+            self.load_plugin(name)
+            wrong = f"{name!r}: entry point {point.value!r} registers no {self.kind} of this name; mend {_owner(point)}, or"
+        else:  # a plug-in may register other names than its entry point's
+            self.load_plugins()
+            wrong = f"unknown {self.kind} {name!r};"
         if name not in self.known:
-            if name in self._plugins():
-                self.load_plugin(name)
-            else:  # a plug-in may register other names than its entry point's
-                self.load_plugins()
-        if name not in self.known:
-            raise UserError(f"unknown {self.kind} {name!r}; choose one of: {', '.join(self.names())}")
+            raise UserError(f"{wrong} choose one of: {', '.join(sorted(self.known))}")
         return self.known[name]
 
     def plugin_names(self) -> list[str]:
@@ -61,10 +64,9 @@ class Registry(Generic[_Thing]):
         try:
             return point.load()
         except Exception as error:  # a plug-in may do anything when it is imported
-            reason = f"{type(error).__name__}: {one_line(error)}"
-            owner = point.dist.name if point.dist else "its package"
+            reason = with_type(error)
             raise UserError(
-                f"{name!r}: entry point {point.value!r} cannot be loaded ({reason}); mend or uninstall {owner}"
+                f"{name!r}: entry point {point.value!r} cannot be loaded ({reason}); mend or uninstall {_owner(point)}"
             ) from error
 
     def load_plugins(self) -> None:
@@ -74,6 +76,10 @@ class Registry(Generic[_Thing]):
 
     def _plugins(self) -> dict[str, EntryPoint]:
         return {point.name: point for point in entry_points(group=self.group)}
+
+
+def _owner(point: EntryPoint) -> str:
+    return point.dist.name if point.dist else "its package"
 
 
 def import_files(package: str, path: Iterable[str]) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from uvb.data import load_dataset
 from uvb.errors import UserError
 from uvb.experiments import experiment_names, get_experiment
 from uvb.experiments.registry import EXPERIMENTS
@@ -45,8 +46,11 @@ def test_registry_finds_all_names_that_one_plugin_module_registers(tmp_path: Pat
     assert get_model("second_of_two").match == ("conv", "hidden")
     assert {"first_of_two", "second_of_two"} <= set(experiment_names())
     assert get_experiment("first_of_two").default is False
-    with pytest.raises(UserError, match="unknown model 'third'"):
+    with pytest.raises(UserError, match=r"unknown model 'third'; choose one of: .*second_of_two") as caught:
         get_model("third")
+    assert "mine" not in str(caught.value)
+    with pytest.raises(UserError, match=r"'mine': entry point .* registers no model of this name; .*second_of_two"):
+        get_model("mine")
 
 
 OBJECTIVE = """
@@ -84,3 +88,18 @@ def test_registry_lists_its_names_and_says_whose_plugin_is_broken(tmp_path: Path
     assert hats.names() == ["bowler", "top"]
     with pytest.raises(UserError, match=r"^'top': entry point .* \(RuntimeError: no felt\); mend or uninstall hatter$"):
         hats.get("top")
+
+
+def test_registry_names_the_entry_point_whose_module_does_not_register_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hats: Registry[int] = Registry("hat", "uvb.hats")
+    hats.add("bowler", 1)
+    groups = {"uvb.hats": "top = nothing_of_a_test", "uvb.datasets": "plain = nothing_of_a_test"}
+    install(tmp_path, "hatter", "nothing_of_a_test", "", **groups)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    said = r"^'{}': entry point 'nothing_of_a_test' registers no {} of this name; mend hatter, or choose one of: .*{}"
+    with pytest.raises(UserError, match=said.format("top", "hat", "bowler$")):
+        hats.get("top")
+    with pytest.raises(UserError, match=said.format("plain", "data set", "digits")):
+        load_dataset("plain")

@@ -118,4 +118,4 @@ def _described(images: ImageSet) -> ImageSet:
 def _plugin(name: str) -> Callable[..., ImageSet] | None:
     """The loader of a plug-in, or None. The entry point names the loader itself, or a module that registers the loader."""
     found = DATASETS.load_plugin(name)
-    return found if callable(found) else DATASETS.known.get(name)
+    return found if found is None or callable(found) else DATASETS.get(name)
