@@ -94,7 +94,7 @@ def load(folder: str | Path, device: str = "cpu") -> Estimator:
         weights = load_file(path)
         _require_floats(weights, model)
         dtypes = {weights[name].dtype for name, _ in model.named_parameters() if name in weights}
-        stored = max(dtypes, key=lambda dtype: dtype.itemsize)
+        stored = max(dtypes, key=lambda dtype: dtype.itemsize, default=torch.float32)
         model.to(stored if stored.itemsize > 2 else torch.float32).load_state_dict(weights)
     except Exception as error:  # safetensors has its own exception types, load_state_dict raises RuntimeError
         raise UserError(f"the weights in {folder} cannot be loaded: {one_line(error)}") from error

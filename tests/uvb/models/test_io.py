@@ -1,20 +1,27 @@
 """`load` refuses a folder if its spec and its weights do not fit together, or if they are damaged."""
 
+import dataclasses
 import json
 import os
 import re
-import resource
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import uvb
-from tests.support.builders import tiny_spec
+from tests.support.builders import TINY, tiny_spec
 from uvb.data import ImageSet
 from uvb.errors import UserError
+from uvb.models import io
+from uvb.models.base import Estimator
+from uvb.models.registry import MODELS, Model
+from uvb.spec import Shape, Widths
 
 
 @pytest.fixture
@@ -29,6 +36,19 @@ def rewrite(folder: Path, **widths: object) -> None:
     (folder / "spec.json").write_text(json.dumps(blob))
 
 
+class Largest(TorchDispatchMode):
+    """After a block, `numbers` is the size of the largest tensor in memory that an operation in the block returned."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(found):
+            if isinstance(tensor, torch.Tensor) and tensor.device.type != "meta":
+                self.numbers = max(self.numbers, tensor.numel())
+        return found
+
+
 def refused(folder: Path) -> str:
     with pytest.raises(UserError) as caught:
         uvb.load(folder)
@@ -36,19 +56,70 @@ def refused(folder: Path) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("hidden", [10**6, 10**9, 10**18])
-def test_load_refuses_widths_unlike_the_weights_without_allocating_them(folder: Path, hidden: int) -> None:
+FIT, BUILT = "do not fit its spec.json", "a model that cannot be built"
+
+
+@pytest.mark.parametrize(("hidden", "said"), [(10**6, FIT), (10**9, FIT), (10**18, BUILT)])
+def test_load_refuses_widths_unlike_the_weights_without_allocating_them(folder: Path, hidden: int, said: str) -> None:
     """A spec of terabytes takes no memory, because its shapes are first compared with the file's header."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with Largest() as usual:
+        uvb.load(folder)
     rewrite(folder, hidden=hidden)
-    assert "spec" in refused(folder)
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    assert grown < 200_000  # KiB, so 200 MB. With hidden = 10**6 the weights take more than 500 MB
+    with Largest() as largest:
+        assert said in refused(folder)
+    assert largest.numbers <= usual.numbers
+    assert 1000 < usual.numbers < 10_000
 
 
 def test_load_names_the_weight_that_does_not_fit(folder: Path) -> None:
     rewrite(folder, decoder=8)
     assert "decoder" in refused(folder)
+
+
+@pytest.mark.parametrize(("reader", "error"), [("load_file", MemoryError()), ("safe_open", OSError())])
+def test_load_names_the_type_of_an_error_without_a_message(
+    folder: Path, reader: str, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(io, reader, fail)
+    assert refused(folder).endswith(f"cannot be loaded: {type(error).__name__}")
+
+
+class Plain(Estimator):
+    """An estimator without parameters."""
+
+    def __init__(self, shape: Shape, widths: Widths, activation: str, sigma: float) -> None:
+        super().__init__(sigma)
+
+    def forward(self, y: Tensor, eps: Tensor) -> Tensor:
+        return y
+
+
+class ReadsValues(Plain):
+    """Its constructor reads a value, so it cannot be built on the meta device."""
+
+    def __init__(self, shape: Shape, widths: Widths, activation: str, sigma: float) -> None:
+        super().__init__(shape, widths, activation, sigma)
+        self.scale = torch.nn.Parameter(torch.full((), float(torch.ones(()))))
+
+
+@pytest.fixture
+def plain(digits: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setitem(MODELS.known, "mine", Model("mine", Plain, TINY))
+    spec = dataclasses.replace(tiny_spec(digits), model="mine")
+    return uvb.save_model(uvb.build_model(spec), spec, tmp_path / "plain")
+
+
+def test_load_takes_a_model_without_parameters(plain: Path) -> None:
+    assert isinstance(uvb.load(plain), Plain)
+
+
+@pytest.mark.filterwarnings("ignore:the code of mine has changed")
+def test_load_names_the_missing_weight_of_a_file_without_parameters(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MODELS.known, "mine", Model("mine", ReadsValues, TINY))
+    assert re.search("cannot be loaded: .*Missing key.*scale", refused(plain))
 
 
 def test_load_refuses_weights_that_are_not_finite(folder: Path) -> None:
