@@ -216,8 +216,8 @@ class Store:
             here = self.path(prefix)
             return here if into is None else Path(shutil.copytree(here, into, dirs_exist_ok=True))
         target = Path(into if into is not None else tempfile.mkdtemp(prefix="uvb-store-"))
-        for name in self.read_json(f"{prefix}/{MANIFEST}"):
-            (target / inside(name)).parent.mkdir(parents=True, exist_ok=True)
+        for name in map(inside, self.read_json(f"{prefix}/{MANIFEST}")):  # an absolute name would replace `target`
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
             arrow.copy_files(self._at(f"{prefix}/{name}"), str(target / name), source_filesystem=self.fs)
         return target
 

@@ -15,6 +15,7 @@ import vl_convert
 from markupsafe import Markup
 
 from pipelines.files.formats import read_object
+from pipelines.files.names import inside
 from pipelines.files.study_files import write, write_json
 from pipelines.reporting.figures import Picture
 from pipelines.reporting.figures.chart import Chart
@@ -65,13 +66,13 @@ def stored_figures(folder: Path) -> dict[str, list[Inline]]:
     """Drawing -> its figures in the folder. A copy made by `keep.py` has no arrays, so its report shows these figures.
 
     Raises:
-        UserError: the file of captions is damaged.
+        UserError: the file of captions is damaged, or a name in it leads out of the folder.
     """
     return {
         drawing: [
-            Inline(name, caption, Markup(inner(path.read_text())))
+            Inline(path.stem, caption, Markup(inner(path.read_text())))
             for name, caption in some.items()
-            if (path := folder / f"{name}.svg").is_file()
+            if (path := folder / f"{inside(name)}.svg").is_file()
         ]
         for drawing, some in read_object(folder / CAPTIONS, Captions).get("captions", {}).items()
     }

@@ -160,3 +160,12 @@ def test_store_find_json_ignores_damaged_files(tmp_path: Path) -> None:
         assert store.find_json("curves.json", Curves) == {}
     store.write_bytes("curves.json", b'{"rows": [{"test_loss": 1, "more": 2}]}')
     assert store.find_json("curves.json", Curves) == {"rows": [{"test_loss": 1, "more": 2}]}
+
+
+def test_store_download_puts_absolute_names_below_its_folder(tmp_path: Path) -> None:
+    store, outside = Store(f"memory://{uuid4().hex}/study"), tmp_path / "outside" / "weights"
+    store.write_bytes(f"model{outside}", b"w")
+    store.write_bytes(f"model/{MANIFEST}", json.dumps({str(outside): 1}).encode())
+    folder = store.download("model", tmp_path / "into")
+    assert not outside.parent.exists()
+    assert (folder / str(outside).lstrip("/")).read_bytes() == b"w"
