@@ -31,7 +31,8 @@ def translated(store: Store) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, RayError | ConnectionError):
             require_alive()
-        elif isinstance(error, OSError) and not (store.local_path and store.exists("study.json")):
+        of_a_file = isinstance(error, OSError) and not isinstance(error, RayError)  # Ray's GetTimeoutError is an OSError, too
+        if of_a_file and not (store.local_path and store.exists("study.json")):
             line = f"lost {masked(store.uri)}: {last_line(error)}; when it answers again, run the same command to continue"
             raise UserError(line) from error
         log = log_error(error, store)

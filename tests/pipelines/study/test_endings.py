@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from ray.exceptions import RayError
+from ray.exceptions import GetTimeoutError, RayError
 
 from pipelines.errors import CommandFailed
 from pipelines.files.store import Store
@@ -41,6 +41,13 @@ def test_translated_names_a_lost_store(tmp_path: Path) -> None:
     error = ends(Store(tmp_path / "gone"), OSError("no route to host"))
     assert isinstance(error, UserError)
     assert "no route to host; when it answers again, run the same command to continue" in str(error)
+
+
+def test_translated_names_a_bucket_that_is_lost_while_ray_is_alive() -> None:
+    error = ends(Store("memory://bucket/study"), ConnectionResetError("reset by peer"))
+    assert isinstance(error, UserError)
+    assert str(error).startswith("lost memory://bucket/study: ConnectionResetError: reset by peer")
+    assert "unexpected" in str(ends(Store("memory://bucket/study"), GetTimeoutError("Ray is slow")))
 
 
 def test_translated_asks_whether_ray_has_died(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
