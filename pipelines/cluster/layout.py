@@ -102,6 +102,8 @@ def _cpu_layout(options: ClusterOptions, has: Capacity, specs: Sequence[RunSpec]
     workers = options.num_workers or 1
     least = options.cpus_per_worker or 1.0
     slots = sum(int(cpus / least) for cpus in has.node_cpus)  # a worker does not span nodes
+    if not has.cpus:
+        raise UserError(f"a worker needs CPUs, but {has}; if the cluster adds nodes on demand, give --expect-cpus")
     if workers > slots:
         asked = f"{counted(workers, 'worker')} of {least:g} {'CPU' if least == 1 else 'CPUs'} each"
         most = max(has.node_cpus)
@@ -154,8 +156,13 @@ def _gpu_layout(options: ClusterOptions, has: Capacity, specs: Sequence[RunSpec]
         raise UserError(f"you asked for {asked}, but {has}; ask for at most {slots}")
     spare = concurrency * TRIAL_CPUS
     on_each_node = [(cpus - spare) / (gpus / each) for cpus, gpus in has.nodes if gpus]  # CPUs for each worker
-    share = int(10 * min([(has.cpus - spare) / count, *on_each_node])) / 10  # round down to tenths
-    cpus = options.cpus_per_worker or max(0.1, min(4.0, share))
+    share = int(100 * min([(has.cpus - spare) / count, *on_each_node])) / 100  # round down to hundredths
+    if share < LEAST_CPUS:
+        raise UserError(
+            f"{counted(concurrency, 'trial')} at a time of {counted(workers, 'worker')} need CPUs beside the GPUs, but {has}; "
+            "ask for fewer trials (--concurrent-trials), or give the nodes with GPUs more CPUs"
+        )
+    cpus = options.cpus_per_worker or min(4.0, share)
     if cpus > share:
         asked = f"{counted(count, 'worker')} of {cpus:g} {'CPU' if cpus == 1 else 'CPUs'} each"
         raise UserError(f"you asked for {asked}, but {has}; ask for at most {share:g} CPUs per worker")

@@ -109,6 +109,20 @@ def test_layout_uses_gpus_only_when_asked(digits: ImageSet) -> None:
         choose_layout(StudyConfig(use_gpu=True, cpus_per_worker=20), capacity(16, gpus=1), specs)
 
 
+def test_layout_gives_gpu_workers_parts_of_a_cpu(digits: ImageSet) -> None:
+    assert choose_layout(StudyConfig(use_gpu=True), capacity(1, gpus=16), some_specs(digits)).cpus_per_worker == 0.05
+    with pytest.raises(UserError, match=r"ask for at most 0\.05 CPUs per worker"):
+        choose_layout(StudyConfig(use_gpu=True, cpus_per_worker=1.0), capacity(1, gpus=16), some_specs(digits))
+
+
+def test_layout_refuses_nodes_without_cpus(digits: ImageSet) -> None:
+    bare = Capacity(8, 4, ((8, 0), (0, 4)), cluster=True)
+    with pytest.raises(UserError, match=r"need CPUs beside the GPUs.*or give the nodes with GPUs more CPUs"):
+        choose_layout(StudyConfig(use_gpu=True), bare, some_specs(digits))
+    with pytest.raises(UserError, match=r"0 CPUs.*give --expect-cpus"):
+        choose_layout(StudyConfig(), Capacity(0, 0, ((0, 0),), cluster=True), some_specs(digits))
+
+
 def test_layout_refuses_more_trials_than_a_machine_holds(digits: ImageSet) -> None:
     for count in (150, 300):  # each trial takes a hundredth of a CPU, so its worker gets too little or nothing
         with pytest.raises(UserError, match=f"asked for {count} trials at a time.*--concurrent-trials"):
