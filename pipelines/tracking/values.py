@@ -2,6 +2,7 @@
 
 import getpass
 import math
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import count
@@ -101,10 +102,12 @@ def lines_over_sigma(losses: Rows) -> dict[str, dict[tuple[str, int], float]]:
 
 
 def first_page(losses: Rows, pairs: Rows) -> tuple[dict[str, float], str]:
-    """The study's numbers for the parent run: metrics at the largest noise level, and a table of test losses in Markdown.
+    """The study's numbers for the parent run: metrics, and a table of test losses in Markdown.
 
-    The metrics are ``test_loss/UVB`` and so on, which are means over seeds, and ``difference/UVB-DEEN`` of seed 0. The ends of
-    its interval are ``difference/UVB-DEEN_low`` and ``difference/UVB-DEEN_high``.
+    The metrics are at each data set's largest noise level. ``test_loss/UVB`` and so on are means over seeds.
+    ``difference/UVB-DEEN`` is of the first seed. The ends of its interval are ``difference/UVB-DEEN_low`` and
+    ``difference/UVB-DEEN_high``. If there are several data sets, the name of the metric has that of its data set:
+    ``test_loss/UVB digits``. If models were trained in several ways, each metric is a mean over these ways.
     """
     judged_by = _judged_by(losses)
     rows = [r for r in losses if r["split"] == "test" and r["estimator"] == judged_by[r["spec_id"]]]
@@ -112,13 +115,18 @@ def first_page(losses: Rows, pairs: Rows) -> tuple[dict[str, float], str]:
         return {}, ""
     table = pd.DataFrame(rows).pivot_table(index=["dataset", "sigma"], columns="model", values="loss")
     table.columns = [_key(str(model).upper()) for model in table.columns]
-    at_largest = table.groupby("dataset").tail(1).mean()  # the rows are sorted by σ
-    values = {f"test_loss/{model}": float(loss) for model, loss in at_largest.items()}
-    largest = max(r["sigma"] for r in rows)
-    for pair in pairs:
-        if pair["split"] == "test" and pair["sigma"] == largest and pair["seed"] == 0:
-            name = _key(f"difference/{pair['first'].upper()}-{pair['second'].upper()}")
-            values |= {name: pair["difference"], f"{name}_low": pair["low"], f"{name}_high": pair["high"]}
+    largest = table.groupby("dataset").tail(1)  # the rows are sorted by σ
+    columns = ["dataset", "split", "sigma", "seed", "first", "second", "difference", "low", "high"]
+    test = pd.DataFrame(pairs, columns=columns).query("split == 'test'")
+    values = {}
+    for (dataset, sigma), means in largest.iterrows():
+        data = f" {dataset}" if len(largest) > 1 else ""
+        values |= {_key(f"test_loss/{model}{data}"): float(loss) for model, loss in means.dropna().items()}
+        here = test[(test["dataset"] == dataset) & (test["sigma"] == sigma)]
+        own = here[here["seed"] == here["seed"].min()].groupby(["first", "second"])[["difference", "low", "high"]].mean()
+        for (first, second), row in own.iterrows():
+            name = _key(f"difference/{first.upper()}-{second.upper()}{data}")
+            values |= {name: float(row["difference"]), f"{name}_low": float(row["low"]), f"{name}_high": float(row["high"])}
     lines = [f"| data | σ | {' | '.join(table.columns)} |", "|---" * (2 + len(table.columns)) + "|"]
     for (dataset, sigma), row in table.iterrows():
         cells = " | ".join("–" if pd.isna(loss) else f"{loss:.4g}" for loss in row)
@@ -127,11 +135,15 @@ def first_page(losses: Rows, pairs: Rows) -> tuple[dict[str, float], str]:
 
 
 def in_a_line(study: str, losses: Rows, values: Mapping[str, float]) -> str:
-    """A study's losses in a line: ``UVB 3.791, DEEN 3.899 (digits, σ = 1)``. MLflow cuts long lines, so losses come first."""
+    """A study's losses in a line: ``UVB 3.791, DEEN 3.899 (digits, σ = 1)``. MLflow cuts long lines, so losses come first.
+
+    The noise levels are the data sets' largest.
+    """
     told = [f"{name.partition('/')[2]} {value:.4g}" for name, value in values.items() if name.startswith("test_loss/")]
     order = {"UVB": 0, "DEEN": 1}
     told.sort(key=lambda text: order.get(text.split()[0], 2))
-    return f"{', '.join(told)} ({study}, σ = {max(row['sigma'] for row in losses):g})"
+    largest = pd.DataFrame(losses).groupby("dataset")["sigma"].max().unique()
+    return f"{', '.join(told)} ({study}, σ = {', '.join(f'{sigma:g}' for sigma in sorted(largest))})"
 
 
 def source_tags(provenance: Mapping[str, Any]) -> dict[str, str]:
@@ -174,11 +186,11 @@ def readable(table: "pd.DataFrame") -> "pd.DataFrame":
 def plain_names(file: str, names: Mapping[str, str]) -> str:
     """The name `file`, in which the name of the model replaces each spec_id: ``jumps_uvb_sigma_1.svg``.
 
-    If two models share a name, the spec_id follows the name.
+    If two models share a name, the spec_id follows the name. The names come from files, so they lose their slashes.
     """
     for spec_id, name in names.items():
         if spec_id in file:
-            plain = "_".join(name.replace("σ=", "sigma ").replace("=", " ").split())
+            plain = "_".join(re.sub(r"[=/\0]", " ", name.replace("σ=", "sigma ")).split())
             twice = list(names.values()).count(name) > 1
             file = file.replace(spec_id, f"{plain}_{spec_id}" if twice else plain)
     return file

@@ -6,6 +6,8 @@ import pytest
 from pipelines.tracking.values import (
     curve_points,
     experiment_values,
+    first_page,
+    in_a_line,
     lines_over_sigma,
     model_values,
     plain_names,
@@ -79,6 +81,11 @@ def test_plain_names_keep_the_id_where_two_models_share_a_name():
     assert plain_names("loss.svg", names) == "loss.svg"
 
 
+def test_plain_names_stay_in_their_folder():
+    """A model's name comes from a file or from a server."""
+    assert plain_names("jumps_aaa.svg", {"aaa": "/../../uvb σ=1"}) == "jumps_.._.._uvb_sigma_1.svg"
+
+
 def test_readable_puts_varying_columns_first_and_keeps_all():
     table = pd.DataFrame({"spec_id": ["a", "b"], "recipe": "fast", "sigma": [1.0, 2.0], "epochs": [3, 4], "loss": [1.0, 2.0]})
     assert list(readable(table).columns) == ["sigma", "loss", "epochs", "spec_id", "recipe"]
@@ -107,3 +114,41 @@ def test_experiment_values_name_numbers_by_experiment_and_row():
     rows = [{"set": "uniform noise", "input": "noisy", "energy": "model", "auroc": 0.99}]
     assert experiment_values("detection", {"rows": rows}) == {"detection/auroc uniform noise noisy model": 0.99}
     assert experiment_values("losses", {"rows": [{"split": "test", "loss": 1.0}]}) == {}
+
+
+def loss(dataset: str, sigma: float, model: str, seed: int, value: float) -> dict[str, object]:
+    at = {"spec_id": f"{dataset}-{sigma}-{model}-{seed}", "dataset": dataset, "sigma": sigma, "model": model, "seed": seed}
+    return at | {"split": "test", "estimator": "energy", "loss": value}
+
+
+def pair(dataset: str, sigma: float, seed: int, difference: float, split: str = "test") -> dict[str, object]:
+    ends = {"difference": difference, "low": difference - 1, "high": difference + 1}
+    return {"dataset": dataset, "sigma": sigma, "seed": seed, "first": "uvb", "second": "deen", "split": split, **ends}
+
+
+def test_first_page_has_the_difference_of_the_first_seed():
+    losses = [loss("digits", 1.0, m, seed, v + seed) for m, v in (("uvb", 3.0), ("deen", 4.0)) for seed in (1, 2)]
+    pairs = [pair("digits", 1.0, 2, -9.0), pair("digits", 1.0, 1, -1.0), pair("digits", 1.0, 0, -7.0, "train")]
+    assert first_page(losses, pairs)[0] == {
+        "test_loss/UVB": 4.5, "test_loss/DEEN": 5.5,
+        "difference/UVB-DEEN": -1.0, "difference/UVB-DEEN_low": -2.0, "difference/UVB-DEEN_high": 0.0,
+    }  # fmt: skip
+
+
+def test_first_page_keeps_data_sets_apart_each_at_its_own_largest_sigma():
+    at = {("digits", 0.5): 1.0, ("digits", 1.0): 3.0, ("mnist", 0.3): 10.0, ("mnist", 0.5): 20.0}
+    losses = [loss(*key, model, 0, value + more) for key, value in at.items() for model, more in (("uvb", 0.0), ("deen", 1.0))]
+    pairs = [pair(*key, 0, -value) for key, value in at.items()]
+    values, _ = first_page(losses, pairs)
+    assert values == {
+        "test_loss/UVB digits": 3.0, "test_loss/DEEN digits": 4.0, "test_loss/UVB mnist": 20.0, "test_loss/DEEN mnist": 21.0,
+        "difference/UVB-DEEN digits": -3.0, "difference/UVB-DEEN digits_low": -4.0, "difference/UVB-DEEN digits_high": -2.0,
+        "difference/UVB-DEEN mnist": -20.0, "difference/UVB-DEEN mnist_low": -21.0, "difference/UVB-DEEN mnist_high": -19.0,
+    }  # fmt: skip
+    assert in_a_line("both", losses, values) == "UVB digits 3, UVB mnist 20, DEEN digits 4, DEEN mnist 21 (both, σ = 0.5, 1)"
+
+
+def test_first_page_averages_models_trained_in_several_ways():
+    losses = [loss("digits", 1.0, "uvb", 0, 3.0), loss("digits", 1.0, "uvb", 0, 5.0) | {"spec_id": "longer"}]
+    values, _ = first_page(losses, [pair("digits", 1.0, 0, -1.0), pair("digits", 1.0, 0, -3.0)])
+    assert (values["test_loss/UVB"], values["difference/UVB-DEEN"], values["difference/UVB-DEEN_low"]) == (4.0, -2.0, -3.0)
