@@ -190,7 +190,8 @@ def resolver(layout: Layout, has: Capacity) -> Callable[..., Plan]:
     def resolve_there(**wishes: Any) -> Plan:
         task = ray.remote(resolve_plan).options(num_cpus=layout.cpus_per_worker, num_gpus=layout.gpus_per_worker)
         try:
-            return Plan.from_json(ray.get(task.remote(**wishes), timeout=FIRST_WORKER_SECONDS).to_json())
+            plan: Plan = ray.get(task.remote(**wishes), timeout=FIRST_WORKER_SECONDS)
+            return plan
         except GetTimeoutError as error:
             raise UserError(
                 f"no node could take a worker within {FIRST_WORKER_SECONDS / 60:g} minutes ({layout}), and {has}; "
