@@ -4,7 +4,11 @@ import json
 import re
 from pathlib import Path
 
-from pipelines.reporting.compare import build_comparison
+import pytest
+
+from pipelines.files.study_files import StudyFiles
+from pipelines.reporting.compare import Found, _pairs, build_comparison
+from pipelines.reporting.tables import make_tables
 from tests.pipelines.reporting.test_report import Checker
 from tests.support import fake_study
 
@@ -33,3 +37,17 @@ def test_comparison_draws_all_studies_on_the_same_axes(study: Path, tmp_path: Pa
     assert len(ends) == 4
     assert len(set(ends)) == 2, "differences share their axes, and so do losses"
     assert all(axes_of["x"]["scale"]["domain"] == [0.3, 1.0] for axes_of in axes)
+
+
+def test_comparison_scales_its_axes_to_the_pairs_that_it_draws(tmp_path: Path) -> None:
+    """The VAE has pairs with UVB and DEEN, which have none with each other. One of the two pairs is drawn."""
+    for model in ("uvb", "deen", "vae"):
+        fake_study.add_model(tmp_path, fake_study.spec(model))
+    files = StudyFiles(tmp_path)
+    tables = make_tables(files)
+    pairs = tables["pairs"] = tables["pairs"][tables["pairs"]["first"] == "vae"]
+    (picture,) = _pairs([Found("one", files, tables)])
+    (drawn,) = pairs[(pairs["split"] == "test") & (pairs["second"] == "deen")].itertuples()
+    low, high = min(drawn.low, 0.0), max(drawn.high, 0.0)
+    domain = picture.figure.spec["layer"][-1]["encoding"]["y"]["scale"]["domain"]
+    assert domain == pytest.approx([low - 0.06 * (high - low), high + 0.06 * (high - low)])
