@@ -32,8 +32,8 @@
     still.replaceWith(live);
   }
 
-  const charts = [...document.querySelectorAll("figure > script")];
-  for (const data of window.DecompressionStream ? charts : []) {
+  const charts = window.DecompressionStream ? [...document.querySelectorAll("figure > script")] : [];
+  for (const data of charts) {
     const figure = data.parentElement;
     figure.addEventListener("pointerenter", () => open(figure, data), {once: true});
   }
