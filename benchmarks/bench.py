@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.measure import ROOT, Row, commit, figure, machine
+from benchmarks.measure import ROOT, Row, commit, figure, machine, short
 from uvb.atomic import replacing
 from uvb.words import counted
 
@@ -54,7 +54,7 @@ def study_rows(folders: list[Path]) -> list[Row]:
             continue
         timings, study = json.loads(path.read_text()), json.loads((folder / "study.json").read_text())
         made = study.get("provenance", {})
-        own = {"when": made.get("time"), "commit": (made.get("git") or "unknown").replace("+changes", "+")[:12]}
+        own = {"when": made.get("time"), "commit": short(made.get("git"))}
         total, parts = timings["total_seconds"], {stage["name"]: stage["seconds"] for stage in timings["stages"]}
         found.append(figure(f"study/{folder.name}/wall", total, "s") | own)
         for name, seconds in parts.items():

@@ -192,6 +192,12 @@ def commit() -> str:
         return packed.read_text().strip() if packed.exists() else "unknown"
 
 
+def short(revision: str | None, digits: int = 12) -> str:
+    """The first digits of a commit. A mark at the end ("+" or "+changes": the tree differed from the commit) becomes "+"."""
+    commit, mark, _ = (revision or "unknown").partition("+")
+    return commit[:digits] + mark
+
+
 def print_rows(text: str | None, rows: Callable[..., Iterable[Row]]) -> None:
     """Run a benchmark as a command: read --quick and --device, run `rows`, and print one JSON row per line."""
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -21,16 +21,24 @@ def test_write_replaces_new_rows_and_keeps_the_others(tmp_path):
 
 def test_study_rows_hold_wall_time_and_stages(tmp_path):
     (tmp_path / "digits").mkdir()
+    made = {"git": f"{'0123456789' * 4}+changes", "time": "then"}
     timings = {"stages": [{"name": "training", "seconds": 40.0}], "total_seconds": 60.0}
     (tmp_path / "digits" / "timings.json").write_text(json.dumps(timings))
-    (tmp_path / "digits" / "study.json").write_text(json.dumps({"provenance": {"git": "abc+changes", "time": "then"}}))
+    (tmp_path / "digits" / "study.json").write_text(json.dumps({"provenance": made}))
     done = tmp_path / "digits" / "models" / "a" / "done.json"
     done.parent.mkdir(parents=True)
     done.write_text(json.dumps({"seconds": 30.0}))
     rows = bench.study_rows([tmp_path / "digits", tmp_path / "absent"])
     values = {"wall": 60.0, "training": 40.0, "training, steps summed over models": 30.0}
     assert {r["name"]: r["value"] for r in rows} == {f"study/digits/{name}": value for name, value in values.items()}
-    assert {(r["commit"], r["when"]) for r in rows} == {("abc+", "then")}
+    assert {(r["commit"], r["when"]) for r in rows} == {("012345678901+", "then")}
+
+
+@pytest.mark.parametrize(
+    ("revision", "text"), [("0123456789", "0123456"), ("0123456789+", "0123456+"), ("012+changes", "012+"), (None, "unknown")]
+)
+def test_short_keeps_the_mark_of_a_changed_tree(revision: str | None, text: str) -> None:
+    assert measure.short(revision, 7) == text
 
 
 def test_row_holds_medians_and_their_ratio():
