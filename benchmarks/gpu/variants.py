@@ -22,7 +22,7 @@ from pipelines.cluster.cost_model import forward_flops
 from uvb.models import get_model, nets
 from uvb.models.base import Energy, Estimator
 from uvb.noise import normal
-from uvb.plan import Plan
+from uvb.plan import Plan, Precision
 from uvb.spec import RECIPES, Shape, Widths
 from uvb.training.objectives import build_objective
 from uvb.training.step import gradients_of, prepare
@@ -94,7 +94,8 @@ def our_step(model: Estimator, shape: Shape, plan: Plan, batch: int, objective: 
 def variant(name: str, model: Estimator, shape: Shape, device: str, batch: int) -> Step:
     """Our step in the variant `name`, compiled, captured and warmed up."""
     torch._dynamo.reset()
-    plan = Plan(device=device, precision="bf16", compile="compile" in name, graph=name.startswith("graph-"))
+    precision: Precision = "fp32" if "fp32" in name else "bf16"
+    plan = Plan(device=device, precision=precision, compile="compile" in name, graph=name.startswith("graph-"))
     ours = "torch-derivatives" not in name and "dynamo" not in name
     convolve = setting(nets, "convolve", nets.convolve if ours else torch.conv2d)
     with no_fallback(), setting(torch.backends.cudnn, "benchmark", name.endswith("benchmark")), convolve:

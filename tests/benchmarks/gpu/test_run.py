@@ -5,7 +5,7 @@ import json
 import pytest
 
 from benchmarks import measure
-from benchmarks.gpu import run, transfer, warm
+from benchmarks.gpu import run, transfer, variants, warm
 from benchmarks.gpu.ledger import Ledger
 from benchmarks.gpu.trainings import in_order_of_value, key_of
 from tests.support.builders import a_row
@@ -112,6 +112,14 @@ def test_plan_is_compiled_without_a_graph_if_nothing_was_measured(tmp_path):
     assert run.plan_for("uvb", ledger, "cuda") == Plan(device="cuda", precision="bf16", compile=True)
     ledger.checks = {name: {"ok": True, "machine": "another GPU, torch 1"} for name in ("graphed/uvb", "compiled/uvb")}
     assert run.plan_for("uvb", ledger, "cuda") == Plan(device="cuda", precision="bf16", compile=True)
+
+
+@pytest.mark.parametrize("plan", [Plan(), Plan(precision="bf16"), Plan(precision="bf16", compile=True)], ids=run.way_of)
+def test_variant_by_the_name_of_a_plan_runs_that_plan(monkeypatch, plan):
+    plans = []
+    monkeypatch.setattr(variants, "our_step", lambda model, shape, plan, *_, **__: plans.append(plan) or (lambda: None))
+    variants.variant(run.way_of(plan), None, (1, 8, 8), "cpu", 2)
+    assert plans == [plan]
 
 
 def test_trainings_are_distinct_and_the_most_informative_first(digits):
