@@ -171,6 +171,8 @@ def pack_all(data: Path) -> None:
                 pack(load_dataset(source, data, download=False), PACKED)
             except UserError as error:
                 print(f"left out: {error}")
+    if not [*PACKED.glob("*.safetensors.xz")]:
+        sys.exit(f"nothing is packed: put MNIST/ or cifar10/ into {data}, or name the folder that holds them with --data")
     (PACKED / "commit.txt").write_text(commit() + "\n")
     total = sum(path.stat().st_size for path in PACKED.iterdir())
     print(f"{PACKED.name}/: {', '.join(p.name for p in sorted(PACKED.iterdir()))}; {total / 2**20:.1f} MiB")

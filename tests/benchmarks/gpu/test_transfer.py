@@ -23,6 +23,13 @@ def test_packed_images_come_back_whole(tmp_path):
     assert transfer.unpack(tmp_path / "packed", tmp_path / "scratch")["some"].checksum == images.checksum
 
 
+def test_pack_without_data_says_where_to_put_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(transfer, "PACKED", tmp_path / "packed")
+    with pytest.raises(SystemExit, match=r"^nothing is packed: put MNIST/ or cifar10/ into .*/data, .*--data$"):
+        transfer.pack_all(tmp_path / "data")
+    assert not (tmp_path / "packed").exists()
+
+
 def training(study, name, text, finished):
     folder = study / "models" / name
     (folder / "model").mkdir(parents=True)
