@@ -146,7 +146,7 @@ def parts(folder: Path, sigma: float) -> str:
         hours = statistics.mean(one["cpu_seconds"] for one in own) / 3600
         lines.append(
             f"| `{name}` | {parameters(spec.model, spec.data.shape, spec.widths):,} | {recipe} | "
-            f"{row[name]['loss']:.3f} ± {row[name]['half_interval_over_trainings']:.3f} | {difference} | "
+            f"{row[name]['loss']:.3f} ± {error_of_mean(row[name], row['trainings']):.3f} | {difference} | "
             f"{100 * fall:.1f} %{' (still falling)' if fall > LEAST_FALL else ''} | "
             f"{asymmetry:.2g} | {work / 1e9:.4f} | {hours:.2f} |"
         )
@@ -173,7 +173,8 @@ def gaps(folder: Path) -> str:
         places = itertools.count()
         for steps in lengths:
             longest = steps == max(lengths)
-            for model, colour in zip(dict.fromkeys(row["model"] for row in rows), ("#1f77b4", "#d62728"), strict=False):
+            for place, model in enumerate(dict.fromkeys(row["model"] for row in rows)):
+                colour = f"C{3 * place % 10}"  # Matplotlib has ten colours; models that follow each other get distant ones
                 asked = {"model": model, "sigma": sigma, "steps": steps}
                 own = sorted((row for row in rows if row.items() >= asked.items()), key=lambda row: row["n"])
                 errors = [error_of(row) for row in own]
