@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.cpu.answers import interval_of  # noqa: E402
+from benchmarks.measure import short  # noqa: E402
 from uvb import paper  # noqa: E402
 
 STUDIES = ROOT / "results" / "studies"
@@ -95,11 +96,13 @@ def losses(study: str, split: str) -> list[str]:
         gap = "" if None in of_paper else f"{of_paper[0] - of_paper[1]:+.2f}".replace("-", "−")
         bound = (known.nonparametric, known.nonparametric_stderr) if split == "test" else (known.floor, known.floor_stderr)
         cells = [number(here.loss[model], here.stderr[model]) for model in ("uvb", "deen")]
-        cells += [interval(pair), *([gap] if any(of_paper) else []), number(*bound)]
-        rows.append([f"{sigma:g}", *cells])
+        rows.append([f"{sigma:g}", *cells, interval(pair), gap, number(*bound)])
     last = "exact posterior mean of the training set" if split == "test" else "floor"
-    theirs = ["paper's difference, 400 epochs"] if len(rows[0]) == 6 else []
-    return markdown(["σ", f"UVB, {split}", f"DEEN, {split}", "UVB − DEEN, 95 % over images", *theirs, last], rows)
+    head = ["σ", f"UVB, {split}", f"DEEN, {split}", "UVB − DEEN, 95 % over images", "paper's difference, 400 epochs", last]
+    if not any(row[4] for row in rows):  # the paper has none of these losses
+        for row in (head, *rows):
+            del row[4]
+    return markdown(head, rows)
 
 
 def seeds(study: str) -> list[str]:
@@ -193,9 +196,14 @@ def origin(folder: str) -> list[str]:
     return [
         f"- Command: `python pipelines/{told['command']}`",
         f"- Machine: {told['cpu']}, torch {told['versions']['torch']}; {told['time']}",
-        f"- Commit: `{(told['git'] or 'unknown')[:12]}`",
+        f"- Commit: `{short(told['git'])}`",
         f"- Time: {timings['total_seconds']:.0f} s in all ({parts})",
     ]
+
+
+def levels(sigmas: list[float]) -> str:
+    """Noise levels in words: each of a few, and the ends of many."""
+    return ", ".join(f"{s:g}" for s in sigmas) if len(sigmas) < 8 else f"{min(sigmas):g} to {max(sigmas):g}"
 
 
 def studies(kind: str) -> list[str]:
@@ -204,15 +212,15 @@ def studies(kind: str) -> list[str]:
     for path in sorted((ROOT / "results" / kind).glob("*/study.json")):
         made, timings = json.loads(path.read_text()), json.loads(path.with_name("timings.json").read_text())
         config, told = made["config"], made["provenance"]
-        at = ", ".join(f"{s:g}" for s in config["sigmas"]) if len(config["sigmas"]) < 8 else "0.3 to 1"
         epochs = sorted(set(read(path.parent, "losses").epochs))
         name = here = path.parent.name
         if kind == "studies":
             here = f"{kind}/{name}"
             name = f"[{name}]({here}/README.md)"
         data = told["data"]["name"].removesuffix("-validation")
-        minutes, commit = f"{timings['total_seconds'] / 60:.0f}", f"`{(told['git'] or '')[:7]}`"
+        minutes, commit = f"{timings['total_seconds'] / 60:.0f}", f"`{short(told['git'], 7)}`"
         models = str(len(made["specs"]))
+        at = levels(config["sigmas"])
         rows.append([name, data, at, ", ".join(map(str, epochs)), models, minutes, commit, f"[open]({here}/report.html)"])
     return markdown(["study", "data", "σ", "epochs", "models", "minutes", "commit", "report"], rows, left=3)
 
@@ -243,7 +251,7 @@ def steps(machine: str) -> list[str]:
             percents = ["" if share is None else f"{100 * share['value']:.0f} %" for share in shares]
             slow, fast = (f"{1e3 * s:.3g} ms" if s < 0.1 else f"{s:.2f} s" for s in (row["value"] * row["ratio"], row["value"]))
             rows.append(
-                [f"{model.upper()}, {data}", way, slow, fast, f"{row['ratio']:.1f}", *percents, f"`{row['commit'][:7]}`"]
+                [f"{model.upper()}, {data}", way, slow, fast, f"{row['ratio']:.1f}", *percents, f"`{short(row['commit'], 7)}`"]
             )
     head = ["step of 128 images", "way", "first written", "ours", "speed-up", "share of peak", "of roofline", "commit"]
     return markdown(head, rows, left=2)
@@ -257,7 +265,7 @@ def rates(machine: str, *kinds: str) -> list[str]:
         if row["name"].split("/")[0] in kinds:
             size, unit = (row["value"] / 2**20, "MiB") if row["unit"] == "bytes" else (row["value"], row["unit"])
             ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}"
-            rows.append([row["name"], f"{size:.3g} {unit}", ratio, row["reference"] or "", f"`{row['commit'][:7]}`"])
+            rows.append([row["name"], f"{size:.3g} {unit}", ratio, row["reference"] or "", f"`{short(row['commit'], 7)}`"])
     return markdown(["what", "value", "ratio", "to", "commit"], rows)
 
 
@@ -265,12 +273,13 @@ def chaos() -> list[str]:
     """For each chaos run and kind of disturbance: how often it happened, and how soon the study went on after it."""
     rows, runs = [], json.loads((ROOT / "results" / "chaos" / "runs.json").read_text())
     for run in runs:
+        commit = f"`{short(run['commit'], 7)}`"
         equal = re.sub(r" \(\d+ rows\)", "", run["equal_tables"])
         for kind, found in run["kinds"].items():
             worst = "" if found["worst_seconds"] is None else f"{found['worst_seconds']:.1f}"
             seconds = [f"{found['median_seconds']:.1f}", worst]
-            rows.append([run["when"], kind, str(found["times"]), *seconds, equal, f"`{run['commit'][:7]}`"])
-        rows += [[run["when"], kind, "skipped", "", "", why, f"`{run['commit'][:7]}`"] for kind, why in run["skipped"].items()]
+            rows.append([run["when"], kind, str(found["times"]), *seconds, equal, commit])
+        rows += [[run["when"], kind, "skipped", "", "", why, commit] for kind, why in run["skipped"].items()]
     rows.append([f"all {len(runs)} runs", "all", str(sum(run["blows"] for run in runs)), "", "", "", ""])
     head = ["run", "kind", "times", "seconds until the study went on (median)", "worst", "equal tables", "commit"]
     return markdown(head, rows, left=2)

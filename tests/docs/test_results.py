@@ -42,6 +42,20 @@ def test_number_has_two_digits_of_its_error(value: float, error: float | None, t
     assert TABLES["number"](value, error) == text
 
 
+@pytest.mark.parametrize(("known", "width"), [((), 5), ((0.3,), 6)])
+def test_losses_has_one_width_if_the_paper_has_only_some(
+    monkeypatch: pytest.MonkeyPatch, known: tuple[float, ...], width: int
+) -> None:
+    monkeypatch.setattr("uvb.paper.loss", lambda data, model, sigma, split: 1.0 if sigma in known else None)
+    lines = TABLES["losses"]("mnist-eight-sigmas", "test")
+    assert {line.count("|") for line in lines} == {width + 1}
+
+
+def test_levels_of_many_are_their_ends() -> None:
+    assert TABLES["levels"]([0.5, 1.0]) == "0.5, 1"
+    assert TABLES["levels"]([2.0, 0.1, *(0.2 + 0.1 * i for i in range(6))]) == "0.1 to 2"
+
+
 def test_table_two_has_the_losses_of_the_parquet_file() -> None:
     found = pd.read_parquet(ROOT / "results" / "studies" / "mnist-eight-sigmas" / "tables" / "losses.parquet")
     lines = [line.split(" | ") for line in TABLES["losses"]("mnist-eight-sigmas", "test")[2:]]
