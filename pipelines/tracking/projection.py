@@ -203,8 +203,7 @@ class Projection:
         read = {path.removeprefix(f"models/{spec_id}/"): self.folder.read_json(path) for path in files}
         if read.get("spec.json") is None:
             return
-        spec, curves = RunSpec.from_json(read["spec.json"]), read.get("curves.json") or []
-        rows = curves["rows"] if isinstance(curves, dict) else curves
+        spec, rows = RunSpec.from_json(read["spec.json"]), (read.get("curves.json") or {}).get("rows", [])
         tags = {
             "uvb.role": "model", "uvb.spec_id": spec_id, "dataset": spec.data.name, "model": spec.model,
             "sigma": f"{spec.sigma:g}", "seed": str(spec.seed), "recipe": spec.recipe.name,

@@ -36,7 +36,7 @@ def write_curves(store: Store, spec: RunSpec, epochs: int) -> None:
         {"epoch": e, "train_loss": 10.0 - e, "test_loss": 11.0 - e, "kl": None, "seconds": 2.0 * e, "time": START + 2 * e}
         for e in range(1, epochs + 1)
     ]
-    store.write_json(f"models/{spec.spec_id}/curves.json", rows)
+    store.write_json(f"models/{spec.spec_id}/curves.json", {"rows": rows})
 
 
 def begin(store: Store, spec: RunSpec, epochs: int) -> None:
@@ -79,8 +79,8 @@ def run_ids(store: Store) -> dict[str, str]:
     return runs
 
 
-def drain(tracker):
-    for _ in range(50):
+def drain(tracker, most=50):
+    for _ in range(most):
         if tracker.sync():
             return
     pytest.fail("sync never came to an end")

@@ -37,7 +37,7 @@ def test_tracker_repeats_a_failed_write_without_duplicates(uri, tmp_path, monkey
     tracker._pause = 0.0
     calls = {"made": 0, "failed": 0}
 
-    def flaky(name):
+    def flaky(patch, name):
         real = getattr(tracker._client, name)
 
         def call(*args, **kwargs):
@@ -49,14 +49,12 @@ def test_tracker_repeats_a_failed_write_without_duplicates(uri, tmp_path, monkey
                 raise ConnectionError("connection reset")
             return real(*args, **kwargs)
 
-        monkeypatch.setattr(tracker._client, name, call)
+        patch.setattr(tracker._client, name, call)
 
-    for name in ("log_batch", "create_run", "log_artifact", "set_terminated", "log_inputs", "create_logged_model"):
-        flaky(name)
-    for _ in range(200):
-        if tracker.sync():
-            break
-    calls["made"] = -10_000
+    with monkeypatch.context() as patch:
+        for name in ("log_batch", "create_run", "log_artifact", "set_terminated", "log_inputs", "create_logged_model"):
+            flaky(patch, name)
+        drain(tracker, 200)
     assert tracker.finish("FINISHED")
     failures = calls["failed"]
     assert failures > 4
