@@ -53,9 +53,8 @@ def test_checkpoint_of_another_configuration_is_refused_by_name(store: Store, di
     spec = tiny_spec(digits)
     other = dataclasses.replace(spec, sigma=0.5)
     interrupt(other, store)
-    (folder_of(store, other) / "state").rename(folder_of(store, spec).parent / "moved")
     folder_of(store, spec).mkdir()
-    (folder_of(store, spec).parent / "moved").rename(folder_of(store, spec) / "state")
+    (folder_of(store, other) / "state").rename(folder_of(store, spec) / "state")
     assert attempt(spec, store) == "failed"
     assert "sigma: 0.5 != 1.0" in json.loads((folder_of(store, spec) / "failed.json").read_text())["error"]
 
