@@ -55,7 +55,7 @@ def test_gaps_of_three_models_are_all_told_in_three_colours(tmp_path: Path) -> N
     (tmp_path / "gaps.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert gaps(tmp_path).splitlines()[2:] == [f"| 0.5 | 10 | 100 | {m} | 0.1000 ± 0.0100 | 2.000 |" for m in models]
     drawn = (tmp_path / "gap_over_images.svg").read_text()
-    assert {"#1f77b4", "#d62728"} < set(re.findall("stroke: (#[0-9a-f]{6}); stroke-linecap: square", drawn))
+    assert {"#1f77b4", "#d62728", "#e377c2"} <= set(re.findall("#[0-9a-f]{6}", drawn))
 
 
 def test_half_interval_adds_the_variances_over_trainings_and_images() -> None:
