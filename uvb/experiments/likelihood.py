@@ -30,7 +30,7 @@ def annealing_for(spec: RunSpec, context: Context) -> Annealing:
 def _gradients(spec: RunSpec, context: Context) -> float:
     config = annealing_for(spec, context)
     images = context.estimates(limit=context.shortened(IMAGES, least=20)) * context.evaluation.draws
-    return config.chains * (2 * config.gradients + WALK * config.leapfrogs) + 0.5 * images
+    return config.chains * (2 * config.gradients + 1 + WALK * config.leapfrogs) + 0.5 * images
 
 
 # By default a study measures only the largest noise level, because this experiment is slow.

@@ -41,8 +41,8 @@ class Annealing:
 
     @property
     def gradients(self) -> int:
-        """About how many gradients of the energy one chain needs in one direction."""
-        return self.temperatures * self.leapfrogs + 1
+        """How many gradients of the energy one chain needs in one direction."""
+        return 1 + (self.temperatures - 1) * self.leapfrogs
 
 
 class Normalizer(NamedTuple):

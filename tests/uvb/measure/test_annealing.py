@@ -10,7 +10,7 @@ from tests.support.mixtures import bayes_loss
 from uvb.data import load_dataset
 from uvb.data.mixture import true_mixture
 from uvb.exact.gaussian_mixture import GaussianMixture
-from uvb.measure.annealing import Annealing, combined, normalizer
+from uvb.measure.annealing import Annealer, Annealing, combined, normalizer
 from uvb.measure.entropy import entropy_growth
 from uvb.measure.gaussian_fit import GaussianFit, fit_gaussian
 from uvb.models.base import Energy
@@ -43,6 +43,19 @@ class Random(Energy):
         return (1 + eps[:, 0].square()) * y.square().flatten(1).sum(1) / 2
 
 
+class Counted(Energy):
+    """‖y‖²/2. It counts gradients, one for each image."""
+
+    count = 0
+
+    def energy(self, y: Tensor, eps: Tensor) -> Tensor:
+        return y.square().flatten(1).sum(1) / 2
+
+    def gradient(self, y: Tensor, eps: Tensor) -> Tensor:
+        self.count += len(y)
+        return y
+
+
 def noisy(mixture: GaussianMixture, n: int, sigma: float) -> Tensor:
     g = generator(1, "y")
     x = mixture.sample(n, g)
@@ -70,6 +83,15 @@ def test_log_z_of_a_random_energy_uses_the_held_epsilon() -> None:
     start = normal((200, 1, 2, 2), 1, "start").double() / math.sqrt(precision)
     found = normalizer(base, energy, start, Annealing(chains=200, temperatures=40), 7)
     assert found.log_z == pytest.approx(2 * math.log(2 * math.pi / precision), abs=0.05)
+
+
+@pytest.mark.parametrize(("temperatures", "leapfrogs"), [(1, 3), (7, 3), (20, 2)])
+@pytest.mark.parametrize("forward", [True, False])
+def test_a_chain_takes_the_declared_number_of_gradients(temperatures: int, leapfrogs: int, forward: bool) -> None:
+    energy, config = Counted(1.0), Annealing(temperatures=temperatures, leapfrogs=leapfrogs)
+    base = GaussianFit(torch.zeros(1, 2, 2).double(), torch.eye(4).double(), torch.ones(4).double(), 1.0)
+    Annealer(base, energy, config, 0).anneal(normal((5, 1, 2, 2), 1, "start").double(), forward=forward)
+    assert energy.count == 5 * config.gradients
 
 
 def test_combined_estimates_log_z_from_gaussian_weights() -> None:
