@@ -7,7 +7,9 @@ killed processes may have left them out.
 
 import math
 from pathlib import Path
-from typing import Any, Literal, Required, TypedDict
+from typing import Annotated, Any, Literal, Required, TypedDict
+
+import msgspec
 
 from uvb.decoding import decoded, parsed
 from uvb.errors import UserError
@@ -149,8 +151,9 @@ def result_format(task: str) -> Any:
     return RESULTS.get("walk_jump" if task.startswith("walk_jump") else task, dict[str, Any])
 
 
-# The places of numbers that were NaN or infinite, e.g. ["rows", 3, "stderr"]. The file has null there, `read_object` gives NaN.
-_Undefined = TypedDict("_Undefined", {"undefined": list[list[str | int]]}, total=False)
+# Where a number was NaN or infinite, e.g. ["rows", 3, "stderr"]. The file has null there, and `read_object` returns NaN.
+_Place = Annotated[list[str | int], msgspec.Meta(min_length=1)]
+_Undefined = TypedDict("_Undefined", {"undefined": list[_Place]}, total=False)
 
 
 def read_object(path: Path, kind: Any = dict[str, Any]) -> dict[str, Any]:
@@ -166,6 +169,8 @@ def read_object(path: Path, kind: Any = dict[str, Any]) -> dict[str, Any]:
             place = blob
             for key in parents:
                 place = place[key]
+            if place[last] is not None:
+                raise LookupError(f"{last!r} is not null")
             place[last] = math.nan
         decoded(blob, kind, what)
         return dict(blob)
@@ -173,7 +178,7 @@ def read_object(path: Path, kind: Any = dict[str, Any]) -> dict[str, Any]:
         return {}
     except (LookupError, TypeError) as error:
         raise UserError(
-            f"{path}: the list `undefined` names a place that the file lacks ({error}): delete the file and run the study again"
+            f"{path}: the list `undefined` names a place that has no null ({error}): delete the file and run the study again"
         ) from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; make it readable, or delete it") from None

@@ -1,9 +1,11 @@
 """The report refuses a study with damaged files, in one line and without waiting."""
 
 import io
+import json
 import os
 import re
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import pandas as pd
@@ -21,6 +23,15 @@ DAMAGE = {
     "tasks/losses/{}/result.json": [b'{"rows": 3}', b'{"rows": [{"split": "valid"}]}', b'{"rows": [null]}', b"{}"],
     "tasks/internals/{}/result.json": [b'{"rows": [{"quantity": 1, "value": 2.0, "stderr": 1.0}]}'],
     "tasks/walk_jump/{}/result.json": [b'{"variants": []}'],
+    "tasks/energies/{}/result.json": [
+        b'{"undefined": [[]]}',
+        b'{"undefined": [["absent"]]}',
+        b'{"a": 1, "undefined": [["a", "b"]]}',
+        b'{"a": 1, "undefined": [["a"]]}',
+        b'{"a": [null], "undefined": [["a", "b"]]}',
+        b'{"a": [null], "undefined": [["a", 1]]}',
+        b'{"undefined": [["undefined"]]}',
+    ],
     "tasks/settings.json": [b'{"losses": 3}'],
     "study.json": [b'{"specs": 5}', b'{"provenance": []}', b"null"],
     "timings.json": [b'{"stages": [1]}', b'{"total_seconds": "long"}'],
@@ -49,6 +60,17 @@ def test_report_does_not_wait_for_a_pipe(tmp_path: Path, name: str) -> None:
     os.mkfifo(path)
     with pytest.raises(UserError, match="not a regular file"):
         build_report(tmp_path)
+
+
+def test_report_follows_no_name_of_a_figure_out_of_its_folder(tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(ROOT / "results" / "studies" / "mnist-uvb-vae-1-epoch", tmp_path / "copy"))
+    outside = tmp_path / "outside.svg"
+    outside.write_text("<svg></svg>")
+    for name, said in (("../../outside", "leads out of its folder"), (str(outside.with_suffix("")), None)):
+        (copy / "figures" / "captions.json").write_text(json.dumps({"captions": {"paired_difference": {name: ""}}}))
+        with pytest.raises(UserError, match=said) if said else nullcontext():
+            build_report(copy)
+        assert outside.read_text() == "<svg></svg>"
 
 
 def test_report_of_a_copy_refuses_a_damaged_table_in_one_line(tmp_path: Path) -> None:
