@@ -77,7 +77,7 @@ def build_report(study_dir: Path) -> Path:
 
 
 def draw_all(study: Study) -> tuple[list[Section], list[str]]:
-    """Draw all figures and write them to `figures/`. Return the sections, and a line for each drawing that has no figure."""
+    """Draw all figures and write them to `figures/`. Return the sections, and a line for each drawing that lacks figures."""
     sections, missing = [], []
     folder, kept = study.files.root / "figures", study.files.kept
     before = stored_figures(folder) if kept else {}
@@ -85,6 +85,7 @@ def draw_all(study: Study) -> tuple[list[Section], list[str]]:
     for drawing in drawings():
         name = f"{drawing.title} ({drawing.paper})" if drawing.paper else drawing.title
         figures: list[Inline] = []
+        failed = False
         if kept and any(study.of_models(drawing.needs)):
             problem = f"no arrays of “{drawing.needs}”"
         else:
@@ -95,7 +96,9 @@ def draw_all(study: Study) -> tuple[list[Section], list[str]]:
         except UserError:
             raise
         except Exception as error:  # unexpected results of one experiment must not prevent the report
-            problem = f"its results could not be drawn ({with_type(error)})"
+            failed = True
+            which = "some of its results" if figures else "its results"
+            problem = f"{which} could not be drawn ({with_type(error)})"
             if not kept:
                 log.warning("%s: %s; its traceback is in %s", drawing.name, problem, log_error(error))
         again = {figure.name for figure in figures}
@@ -103,7 +106,7 @@ def draw_all(study: Study) -> tuple[list[Section], list[str]]:
         if figures:
             part = next((part for part, names in PARTS.items() if drawing.name in names), "figures")
             sections.append(Section(drawing.name, drawing.title, drawing.paper, figures, part))
-        else:
+        if not figures or (failed and drawing.name not in before):  # stored figures take the place of those that failed
             missing.append(f"{name}: {problem}.")
     store_figures(folder, {section.name: section.figures for section in sections})
     if "legible" not in {section.name for section in sections}:  # older copies lack it: show a figure of “denoise_rows” instead

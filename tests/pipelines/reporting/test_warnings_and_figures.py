@@ -5,21 +5,23 @@ import json
 import math
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from pipelines.files.study_files import StudyFiles
-from pipelines.reporting.figures import Study, drawings, loss_over_sigma, nebula, style
+from pipelines.reporting.figures import Drawing, Picture, Study, drawings, loss_over_sigma, nebula, style
 from pipelines.reporting.figures.chart import Series, lines
 from pipelines.reporting.figures.images import grid_of_images, rows_of_images
 from pipelines.reporting.figures.likelihood import EXACT, identity_rows
 from pipelines.reporting.figures.svg import to_svg
 from pipelines.reporting.figures.walk_jump import _moves, draw_classes, draw_transitions
-from pipelines.reporting.page import build_report
+from pipelines.reporting.page import build_report, draw_all
 from pipelines.reporting.tables import build_tables
 from tests.support import fake_study
 from uvb.data.report import ReadReport, SplitRead
@@ -75,6 +77,19 @@ def test_curves_draw_one_epoch_as_a_point(tmp_path: Path) -> None:
     assert (len(losses), len(gap)) == (2, 1)  # test and training loss, and their difference
     points = charts[0].spec["layer"][-1]["encoding"]
     assert 1 in points["strokeOpacity"]["scale"]["range"]
+
+
+def test_report_says_which_drawing_lacks_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pictures(_: Study) -> Iterator[Picture]:
+        yield Picture("whole", "The first.", ElementTree.fromstring("<svg/>"), "a picture")
+        raise KeyError("second")
+
+    two = Drawing("two", "Two pictures", "", "losses", 0, pictures)
+    fake_study.add_model(tmp_path, fake_study.spec("uvb"))
+    monkeypatch.setattr("pipelines.reporting.page.drawings", lambda: [two])
+    sections, missing = draw_all(Study(StudyFiles(tmp_path), build_tables(tmp_path)))
+    assert [figure.name for section in sections for figure in section.figures] == ["whole"]
+    assert missing == ["Two pictures: some of its results could not be drawn (KeyError: 'second')."]
 
 
 def test_strip_of_a_copy_without_arrays_is_not_drawn_again(tmp_path: Path) -> None:
