@@ -145,8 +145,7 @@ def falling(models: Collection[Model]) -> str:
     largest: dict[str, float] = {}  # trainings with different recipes may have the same name
     for model in models:
         if model.done and (share := still_falling(model.curves)):
-            _, _, level_and_seed = name_of(model.spec).partition(" ")  # "uvb σ=1 seed=2" -> "σ=1 seed=2"
-            name = f"{label(model.spec.model)} {level_and_seed}"
+            name = name_of(model.spec).replace(model.spec.model, label(model.spec.model), 1)
             largest[name] = max(share, largest.get(name, 0.0))
     told = [f"{name} by {100 * share:.1f} %" for name, share in sorted(largest.items(), key=itemgetter(1), reverse=True)]
     return _some("Trained too briefly: the test loss still fell in the last tenth of the training ({}).", told)

@@ -160,8 +160,7 @@ def _dots(shown: Sequence[Series], titles: tuple[str, str], y_axis: dict[str, An
     places = {"x": across, "y": {"field": "series", "type": "nominal", "title": None, "scale": {"domain": names}}}
     colour = scale([css(s.colour) for s in shown])
     bar = {**places, "x": {**across, "field": "low"}, "x2": {"field": "high"}, "color": colour}
-    name_of_x, _, _ = titles[0].partition(" = ")
-    points = _points(shown, places, (name_of_x, titles[1]), colour, scale)
+    points = _points(shown, places, (titles[0].rpartition(" = ")[0], titles[1]), colour, scale)
     layers = [*([_zero("x")] if zero else []), *_bars(rows, bar), points]
     return Chart({"width": WIDTH - 60, "height": {"step": 22}, "data": {"values": rows}, "layer": layers})
 

@@ -1,6 +1,7 @@
 """The report's warnings, and the drawing of its figures."""
 
 import base64
+import dataclasses
 import json
 import math
 import re
@@ -14,7 +15,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipelines.files.study_files import StudyFiles
+from pipelines.files.study_files import Model, StudyFiles
+from pipelines.reporting.facts import falling
 from pipelines.reporting.figures import Drawing, Picture, Study, drawings, loss_over_sigma, nebula, style
 from pipelines.reporting.figures.chart import Series, lines
 from pipelines.reporting.figures.images import grid_of_images, rows_of_images
@@ -42,6 +44,12 @@ def test_report_warns_of_short_trainings_and_of_models_worse_than_a_constant(tmp
     ]
     assert re.findall(r"UVB σ=\S+ by", warnings[0]) == ["UVB σ=0.6 by"]
     assert "UVB at σ = 1.0 (5.25 against 4.74)" in warnings[1]
+
+
+def test_falling_names_a_model_whose_name_has_a_space() -> None:
+    spec = dataclasses.replace(fake_study.spec("uvb", 0.5), model="my_own model", seed=2)
+    model = Model(spec, {"epochs": 2}, [{"test_loss": 3.0}, {"test_loss": 2.0}], {})
+    assert "(my own model σ=0.5 seed=2 by 50.0 %)" in falling([model])
 
 
 def test_loss_over_sigma_names_only_the_lines_that_it_draws(tmp_path: Path) -> None:
@@ -186,6 +194,11 @@ def test_lines_at_one_noise_level_are_rows_that_cannot_overlap() -> None:
     heights = re.findall(r'<path transform="translate\(120,(\d+)\)"', svg)  # 120 of 240 px: 3.5 is halfway from 3 to 4
     assert heights == ["11", "33", "55"]
     assert "← one ahead · other ahead →" in svg
+
+
+def test_lines_at_one_x_keep_a_title_that_has_an_equals_sign() -> None:
+    (layer,) = lines([Series("UVB", [1.0], [3.5])], "b = σ", "loss").spec["layer"]
+    assert [each["title"] for each in layer["encoding"]["tooltip"]] == [" ", "b = σ", "loss"]
 
 
 def test_lines_say_beside_the_axis_who_is_ahead() -> None:
