@@ -49,5 +49,5 @@ def test_comparison_scales_its_axes_to_the_pairs_that_it_draws(tmp_path: Path) -
     (picture,) = _pairs([Found("one", files, tables)])
     (drawn,) = pairs[(pairs["split"] == "test") & (pairs["second"] == "deen")].itertuples()
     low, high = min(drawn.low, 0.0), max(drawn.high, 0.0)
-    domain = picture.figure.spec["layer"][-1]["encoding"]["y"]["scale"]["domain"]
+    domain = picture.figure.spec["layer"][-1]["encoding"]["x"]["scale"]["domain"]
     assert domain == pytest.approx([low - 0.06 * (high - low), high + 0.06 * (high - low)])

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from pipelines.files.formats import read_object
 from pipelines.reporting.page import build_report
 from tests.support import fake_study
 from tests.support.builders import ROOT
@@ -23,15 +24,6 @@ DAMAGE = {
     "tasks/losses/{}/result.json": [b'{"rows": 3}', b'{"rows": [{"split": "valid"}]}', b'{"rows": [null]}', b"{}"],
     "tasks/internals/{}/result.json": [b'{"rows": [{"quantity": 1, "value": 2.0, "stderr": 1.0}]}'],
     "tasks/walk_jump/{}/result.json": [b'{"variants": []}'],
-    "tasks/energies/{}/result.json": [
-        b'{"undefined": [[]]}',
-        b'{"undefined": [["absent"]]}',
-        b'{"a": 1, "undefined": [["a", "b"]]}',
-        b'{"a": 1, "undefined": [["a"]]}',
-        b'{"a": [null], "undefined": [["a", "b"]]}',
-        b'{"a": [null], "undefined": [["a", 1]]}',
-        b'{"undefined": [["undefined"]]}',
-    ],
     "tasks/settings.json": [b'{"losses": 3}'],
     "study.json": [b'{"specs": 5}', b'{"provenance": []}', b"null"],
     "timings.json": [b'{"stages": [1]}', b'{"total_seconds": "long"}'],
@@ -49,6 +41,24 @@ def test_report_refuses_files_of_other_types_in_one_line(tmp_path: Path, name: s
     with pytest.raises(UserError, match=re.escape(str(path))) as error:
         build_report(tmp_path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"undefined": [[]]}',
+        '{"undefined": [["absent"]]}',
+        '{"a": 1, "undefined": [["a", "b"]]}',
+        '{"a": 1, "undefined": [["a"]]}',
+        '{"a": [null], "undefined": [["a", "b"]]}',
+        '{"a": [null], "undefined": [["a", 1]]}',
+        '{"undefined": [["undefined"]]}',
+    ],
+)
+def test_read_object_refuses_a_place_that_has_no_null(tmp_path: Path, content: str) -> None:
+    (tmp_path / "result.json").write_text(content)
+    with pytest.raises(UserError, match=r"result\.json.*undefined.*run the study again"):
+        read_object(tmp_path / "result.json")
 
 
 @pytest.mark.parametrize("name", ["study.json", "models/{}/curves.json", "tasks/losses/{}/arrays.safetensors"])
