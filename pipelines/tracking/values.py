@@ -118,7 +118,7 @@ def first_page(losses: Rows, pairs: Rows) -> tuple[dict[str, float], str]:
     largest = table.groupby("dataset").tail(1)  # the rows are sorted by σ
     columns = ["dataset", "split", "sigma", "seed", "first", "second", "difference", "low", "high"]
     test = pd.DataFrame(pairs, columns=columns).query("split == 'test'")
-    values = {}
+    values: dict[str, float] = {}
     for (dataset, sigma), means in largest.iterrows():
         data = f" {dataset}" if len(largest) > 1 else ""
         values |= {_key(f"test_loss/{model}{data}"): float(loss) for model, loss in means.dropna().items()}
