@@ -15,7 +15,7 @@ study: $(VENV)/.installed   ## the whole study on digits; ARGS="--help" lists it
 
 setup: $(VENV)/.installed   ## the environment in .venv, and nothing else
 
-test: $(VENV)/.installed    ## unit tests, under 3 minutes on two cores
+test: $(VENV)/.installed    ## unit tests, 5 to 9 minutes on two cores
 	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 test-slow: $(VENV)/.installed   ## real Ray clusters, kills, servers, a browser; two tests at a time, because they mostly wait
