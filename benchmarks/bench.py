@@ -80,8 +80,9 @@ def merged(old: list[Row], new: list[Row]) -> list[Row]:
 def markdown(rows: list[Row]) -> str:
     """One table for each family of benchmarks. The family is the part of a name before the first slash."""
     lines = ["# Benchmarks", "", f"{rows[0]['machine']}. Written by `make bench`; do not edit.", ""]
-    lines += ["`ratio`: how many times faster than the reference, or what share of it, measured side by side. ± is half the"]
-    lines += ["range between quartiles, over the median. For a loss it is the standard error.", ""]
+    lines += ["`ratio`: for a time or a rate, how many times faster than the reference; for memory, how many times less; for a"]
+    lines += ["stage of a study, its share of the whole time. ± is half the distance between the quartiles, divided by the"]
+    lines += ["median. For a loss it is the standard error.", ""]
     for family in dict.fromkeys(row["name"].split("/")[0] for row in rows):
         head = "| what | value | ± | ratio | reference | when | commit |"
         lines += [f"## {family}", "", head, "|---|---:|---:|---:|---|---|---|"]
@@ -104,7 +105,8 @@ def write(rows: list[Row], place: Path) -> None:
     """Write <machine>.json and <machine>.md for each machine in `rows`, and keep the rows that are there already."""
     place.mkdir(parents=True, exist_ok=True)
     for where in dict.fromkeys(row["machine"] for row in rows):
-        path = place / f"{re.sub('[^a-z0-9]+', '-', where.split(', torch')[0].lower()).strip('-')}.json"
+        slug = re.sub("[^a-z0-9]+", "-", where.split(", torch")[0].lower()).strip("-")
+        path = place / f"{slug}.json"
         old = json.loads(path.read_text()) if path.exists() else []
         together = merged(old, [row for row in rows if row["machine"] == where])
         for target, text in ((path, json.dumps(together, indent=1)), (path.with_suffix(".md"), markdown(together))):

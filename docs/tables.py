@@ -69,7 +69,7 @@ def read(study: str | Path, table: str) -> pd.DataFrame:
 
 
 def energies(study: str | Path) -> pd.DataFrame:
-    """The loss of each model's own estimator."""
+    """The losses of x̂(y) by Eq. 3 ("energy") or as a network's output ("direct"). Losses of decoders are left out."""
     rows = read(study, "losses")
     return rows[rows.estimator.isin(["energy", "direct"])]
 
@@ -83,8 +83,8 @@ def pairs(study: str, split: str) -> pd.DataFrame:
 def losses(study: str, split: str) -> list[str]:
     """One row for each σ, with one training of each model.
 
-    A row has the losses of UVB and DEEN, their paired difference, the paper's difference, and the exact reference. On training
-    images the reference is the floor, on test images the loss of the posterior mean.
+    A row has the losses of UVB and DEEN, their paired difference, the paper's difference, and the exact reference: the loss of
+    the training set's posterior mean. On training images it is called the floor, because no model can do better there.
     """
     found, paired, exact = energies(study), pairs(study, split), read(study, "references")
     rows = []
@@ -202,7 +202,7 @@ def origin(folder: str) -> list[str]:
 
 
 def levels(sigmas: list[float]) -> str:
-    """Noise levels in words: each of a few, and the ends of many."""
+    """Noise levels in words. Of eight or more only the smallest and the largest are named."""
     return ", ".join(f"{s:g}" for s in sigmas) if len(sigmas) < 8 else f"{min(sigmas):g} to {max(sigmas):g}"
 
 
@@ -214,7 +214,7 @@ def studies(kind: str) -> list[str]:
         config, told = made["config"], made["provenance"]
         epochs = sorted(set(read(path.parent, "losses").epochs))
         name = here = path.parent.name
-        if kind == "studies":
+        if kind == "studies":  # results/README.md shows this table. The other kind stands in its own folder, without READMEs.
             here = f"{kind}/{name}"
             name = f"[{name}]({here}/README.md)"
         data = told["data"]["name"].removesuffix("-validation")
@@ -249,7 +249,8 @@ def steps(machine: str) -> list[str]:
             model, data, way = at.split("/")
             shares = [found.get(f"{share}/{at}") for share in ("peak-share", "roofline-share")]
             percents = ["" if share is None else f"{100 * share['value']:.0f} %" for share in shares]
-            slow, fast = (f"{1e3 * s:.3g} ms" if s < 0.1 else f"{s:.2f} s" for s in (row["value"] * row["ratio"], row["value"]))
+            seconds = (row["value"] * row["ratio"], row["value"])  # of the reference, and of our step
+            slow, fast = (f"{1e3 * s:.3g} ms" if s < 0.1 else f"{s:.2f} s" for s in seconds)
             rows.append(
                 [f"{model.upper()}, {data}", way, slow, fast, f"{row['ratio']:.1f}", *percents, f"`{short(row['commit'], 7)}`"]
             )

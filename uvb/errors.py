@@ -1,4 +1,4 @@
-"""The exception for mistakes that a user can make and correct, and errors of others in one line."""
+"""The exception for mistakes that a user can make and correct, and functions that put any error on one line."""
 
 from collections.abc import Callable
 
@@ -25,5 +25,5 @@ def first_line(error: BaseException) -> str:
 
 
 def with_type(error: BaseException, line: Callable[[BaseException], str] = one_line) -> str:
-    """The error's type and its message by `line`, e.g. ``ValueError: too long``. The type alone if the message is empty."""
+    """The error's type and the message that `line` makes of it: ``ValueError: too long``. The type alone if it has none."""
     return type(error).__name__ + (f": {line(error)}" if str(error).strip() else "")

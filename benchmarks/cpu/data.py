@@ -266,7 +266,7 @@ def train_rows(folder: Path, sizes: dict[str, int]) -> Iterator[Row]:
 
 
 def large_rows(folder: Path, sizes: dict[str, int]) -> Iterator[Row]:
-    path = folder / ("open.safetensors" if sizes["large"] == sizes["open"] else "large.safetensors")
+    path = folder / "large.safetensors"
     try:
         if not path.exists():
             write_set(path, sizes["large"])

@@ -94,7 +94,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.part:
         {"tables": tables, "report": report, "mlflow": mlflow}[args.part](args.study)
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)  # the last line is for the parent process
         return
     with tempfile.TemporaryDirectory(prefix="uvb-many-") as folder:
         study, classes = Path(folder) / "many", Path(folder) / "classes"

@@ -1,7 +1,7 @@
 """Pack data sets for a lent GPU, and collect its results.
 
     python -m benchmarks.gpu.transfer pack --data ../shared/data     before a lease: writes .gpu_data/, which git ignores
-    python -m benchmarks.gpu.transfer collect FOLDER                 after a call: FOLDER holds the files of $OUT
+    python -m benchmarks.gpu.transfer collect FOLDER                 after a call: FOLDER has what the call wrote to --out
 
 `collect` replaces unfinished trainings, but no finished training. It keeps the newest check of each name, and the newest row
 of each name and kind of GPU.

@@ -245,7 +245,7 @@ def check_table() -> str:
         for model, measured in (("uvb", uvb), ("deen", deen)):
             predicted = f"{1e3 * step_seconds(paper_work(model), machine):,.{digits}f} ms"
             rows.append([f"{model}, {machine.name.split(',')[0]}", predicted, measured])
-    return table(["a step of 128 MNIST images, bf16", "model", "measured"], rows)
+    return table(["a step of 128 MNIST images, bf16", "predicted", "measured"], rows)
 
 
 def speedup_table(machine: Machine) -> str:

@@ -136,7 +136,10 @@ def require_alive() -> None:
 
 
 def _silent(address: str, socket_name: str) -> list[str]:
-    """The kind of the vital process that accepts no connection, in a joined cluster. Check at most every `ASK_SECONDS`."""
+    """The vital process of a joined cluster that accepts no connection: ["gcs_server"], ["raylet"], or [] if both do.
+
+    Check at most every `ASK_SECONDS`. Between two checks return [].
+    """
     global _asked
     if time.monotonic() - _asked < ASK_SECONDS:
         return []
@@ -157,7 +160,7 @@ def _silent(address: str, socket_name: str) -> list[str]:
 
 
 def leave_ray(*, at_once: bool = False) -> None:
-    """Disconnect from Ray. If this process started Ray, end it.
+    """Disconnect from Ray. If this process started Ray, shut Ray down too.
 
     Args:
         at_once: kill the Ray processes that this process started, instead of shutting Ray down. The caller must then exit by

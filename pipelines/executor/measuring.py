@@ -38,7 +38,7 @@ class Settings:
     evaluation: EvalConfig
     plan: Plan
     seed: int = 0
-    scale: float = 1.0
+    scale: float = 1.0  # share of the usual chains and images that experiments use, in (0, 1]
     data_dir: str = "data"  # the folder of named data sets; some experiments read such sets besides the study's own
 
     def key(self, task: str) -> str:

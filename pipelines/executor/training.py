@@ -31,7 +31,7 @@ from uvb.models.io import save_model
 from uvb.plan import Plan
 from uvb.spec import RunSpec
 from uvb.training.loop import Progress, fit
-from uvb.training.parallel import first_of_all, rank_and_world
+from uvb.training.parallel import first_of_all_ranks, rank_and_world
 from uvb.training.state import DamagedCheckpoint, TrainState
 
 KEPT_STATES = 2  # checkpoints of a training; if the newest is damaged, the one before it is used
@@ -96,7 +96,7 @@ class Training:
             state = self._load(start)
         except UserError as error:
             refused = str(error)
-        if refused := first_of_all(refused):  # all ranks must end together, since each waits for the gradients of the others
+        if refused := first_of_all_ranks(refused):  # all must end together: each waits for the others
             return self._failed(refused)
         try:
             if not self._train(state, images):

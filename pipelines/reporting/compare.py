@@ -40,7 +40,7 @@ class Found:
 
     @property
     def losses(self) -> pd.DataFrame:
-        """Test losses of the main condition (see `main_group`)."""
+        """Test losses of the models that were trained in the most common way (see `main_group`)."""
         losses = over_seeds(own_estimator(main_group(self.tables["losses"], self.files.asked))).assign(study=self.name)
         return losses[losses["split"] == "test"]
 
@@ -69,8 +69,8 @@ def build_comparison(study_dirs: Iterable[Path], out: Path) -> Path:
 def _losses(losses: pd.DataFrame) -> Iterator[Picture]:
     """Test losses of each study, with the same axes for all studies of a data set."""
     for dataset, group in losses.groupby("dataset"):
-        ends = [compared(own, "test") for _, own in group.groupby("study")]
-        domain = min(low for low, _ in ends), max(high for _, high in ends)
+        loss_ends = [compared(own, "test") for _, own in group.groupby("study")]
+        domain = min(low for low, _ in loss_ends), max(high for _, high in loss_ends)
         for study, own in group.groupby("study", sort=False):
             chart = draw_losses(own, "test", domain, _across([group]))
             yield Picture(f"{study}_{dataset}", f"{study}: {dataset}, test split.", chart, "losses")

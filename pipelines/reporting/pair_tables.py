@@ -15,7 +15,7 @@ def pair_tables(pairs: pd.DataFrame, losses: pd.DataFrame, asked: Collection[str
     """UVB - DEEN by sigma and split, then every other model minus UVB and minus DEEN on the test set, with 95 % intervals."""
     found: list[Table] = []
     main = main_group(losses, asked)
-    pairs = pairs[pairs["first_id"].isin(set(main["spec_id"]))]  # the second model may be of a size that `main` lacks
+    pairs = pairs[pairs["first_id"].isin(set(main["spec_id"]))]  # not by second_id: `main` has one size of each model
     means = (
         "Losses are compared image by image, with the same noise. Below zero {} is better. Bold: the interval excludes zero."
     )
@@ -25,7 +25,8 @@ def pair_tables(pairs: pd.DataFrame, losses: pd.DataFrame, asked: Collection[str
         two = group[group["first"] == "uvb"]
         others = group[(group["first"] != "uvb") & (group["split"] == "test")]
         if len(two):
-            columns = [(s, "UVB − DEEN", own) for s in ("test", "train") if len(own := two[two["split"] == s])]
+            splits = [s for s in ("test", "train") if (two["split"] == s).any()]
+            columns = [(s, "UVB − DEEN", two[two["split"] == s]) for s in splits]
             caption = f"Paired difference of the losses on {dataset}."
             tables.append(_pair_table(caption, columns, [means.format("UVB"), *_seeds(two)]))
         if len(others):
@@ -75,5 +76,6 @@ def _pair_table(caption: str, columns: Sequence[tuple[str, str, pd.DataFrame]], 
             between = text(brackets(low, high, digits), quiet=True)
             cells += [text(signed(mean, digits), best=high < 0 or low > 0), between]
         rows.append(cells)
+    # Each pair has two columns: the difference and its interval.
     groups = [("", 1)] + [(name, 2 * len(list(own))) for name, own in itertools.groupby(columns, key=lambda column: column[0])]
     return Table(caption, ["σ", *(h for _, head, _ in columns for h in (head, "95 % CI"))], rows, groups, notes)

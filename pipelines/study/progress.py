@@ -24,7 +24,7 @@ from uvb.training.state import steps_per_epoch
 RUNNING_SECONDS = 30.0  # if a model's progress is older, the model is not shown as running
 TASK_SECONDS = 0.2  # what a measurement takes besides its arithmetic
 REST_SECONDS = 15.0  # for tables, figures, report
-# Workers usually start in less than a minute. Meanwhile fewer than 3 processes want each CPU.
+# Workers usually start in less than a minute, and the load stays below 3 per CPU. A higher load comes from other programs.
 BUSY_AFTER, BUSY_LOAD = timedelta(minutes=1), 3.0
 
 
@@ -34,7 +34,7 @@ class TrainingProgress:
     Args:
         tasks: how many measurements follow.
         seconds: how long the measurements take; 0 if only their operations are known.
-        operations: how many operations the measurements take, if they run at the trainings' pace; 0 if their seconds are known.
+        operations: the measurements' work, counted in operations of the trainings' speed; 0 if `seconds` is given.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class TrainingProgress:
         self.flops = {spec.spec_id: training_flops(spec) for spec in specs}
         # The files of an earlier session tell how much is done, but not what runs now.
         self.now = {spec.spec_id: store.find_json(f"models/{spec.spec_id}/progress.json", ProgressJson) for spec in specs}
-        # spec_id -> how often a training had been started before this session
+        # spec_id -> how often a training had been started before this session. A worker of this session counts one more.
         self.starts = {spec_id: found["starts"] for spec_id, found in self.now.items() if "starts" in found}
         self.since: dict[str, float] = {}  # spec_id -> the share that was done when this session continued it
         self.outcome: dict[str, str] = {}  # spec_id -> done, failed or stopped

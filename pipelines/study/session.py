@@ -47,7 +47,7 @@ def run_study(
         search: how trainings are stopped early; None: no training is stopped.
         held_out: train on four fifths of the training images and judge by the last fifth, so that the test set is not used.
         finishing: writes further tables before the report is made; it gets a local copy of the study's folder.
-        addresses: the questions to the config's addresses, if they were asked earlier; None: ask them now.
+        addresses: the checks that the store, the cluster and MLflow answer, if they have begun already; None: begin them now.
 
     Raises:
         UserError: the options, the data, the folder or the cluster do not allow the study.
@@ -68,7 +68,8 @@ def run_study(
     layout = choose_layout(config, has, specs)  # refuses impossible options before anything is written
     require_memory(specs, layout, has, lambda spec: bool(outcome(study.store, spec.spec_id)))
     if config.dry_run:
-        return dry_run(study, config, layout, has, ("done", "stopped") if search else ("done",), experiments), []
+        ended = ("done", "stopped") if search else ("done",)  # such trainings would not run again
+        return dry_run(study, config, layout, has, ended, experiments), []
 
     study.store.require_writable()
     with study_session(study, config, searching=search is not None) as tracking:

@@ -44,7 +44,7 @@ def prepare(study: Running, config: StudyConfig, searching: bool = False) -> Non
     """
     store = study.store
     store.sweep()
-    store.remove("ray")
+    store.remove("ray")  # what Tune wrote for an earlier command
     study.earlier = store.find_json("timings.json", Timings)
     save_images(store, study.images)
     for spec in study.specs:
@@ -286,8 +286,9 @@ def local_copy(store: Store) -> Iterator[Path]:
         (root / "models").mkdir()
         for path in store.stamps():
             top, *rest = path.split("/")
-            heavy = {"state", "model"} & set(rest[1:])  # checkpoints and weights
-            if not rest or (top in ("models", "tasks") and not heavy):
+            weights = {"state", "model"} & set(rest[1:])  # checkpoints, and the trained model
+            at_top = not rest
+            if at_top or (top in ("models", "tasks") and not weights):
                 target = root / inside(path)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(store.read_bytes(path))

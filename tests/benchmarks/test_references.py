@@ -17,7 +17,7 @@ WIDTHS = Widths(conv=(3, 4, 5), hidden=6, latent=5, decoder=7)
 
 @pytest.mark.parametrize("name", ["uvb", "deen"])
 def test_jax_step_has_torchs_loss_and_gradients(name):
-    """σ is not 1, and the image is not square, so that every factor shows."""
+    """σ is not 1, and the image is not square. So a missing factor σ, or height and width exchanged, fails the test."""
     jax_step = pytest.importorskip("benchmarks.jax_step", reason="JAX is not installed", exc_type=ImportError)
     model = get_model(name).build(SHAPE, WIDTHS, "silu", 0.7)
     x = torch.rand(6, *SHAPE, generator=torch.Generator().manual_seed(1))
@@ -31,14 +31,14 @@ def test_jax_step_has_torchs_loss_and_gradients(name):
             torch.testing.assert_close(torch.tensor(gradients[key]), parameter.grad, rtol=1e-3, atol=1e-4)
 
 
-def test_first_written_estimator_equals_the_exact_one():
+def test_straightforward_estimator_equals_the_exact_one():
     train = torch.randint(0, 256, (50, 1, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     y = torch.rand(7, 1, 4, 4, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(exact.first_written(y, train), posterior_mean(y, train, exact.SIGMA), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["uvb", "deen"])
-def test_first_written_step_has_our_loss_and_changes_weights(name):
+def test_straightforward_step_has_our_loss_and_changes_weights(name):
     model = get_model(name).build(SHAPE, WIDTHS, "silu", 0.7)
     before = [p.detach().clone() for p in model.parameters()]
     expected = build_objective("denoise", model)(*variants.batch_for(model, SHAPE, "cpu", 6))

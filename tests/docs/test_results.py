@@ -43,7 +43,7 @@ def test_number_has_two_digits_of_its_error(value: float, error: float | None, t
 
 
 @pytest.mark.parametrize(("known", "width"), [((), 5), ((0.3,), 6)])
-def test_losses_has_one_width_if_the_paper_has_only_some(
+def test_losses_has_a_column_of_the_paper_if_the_paper_has_some_level(
     monkeypatch: pytest.MonkeyPatch, known: tuple[float, ...], width: int
 ) -> None:
     monkeypatch.setattr("uvb.paper.loss", lambda data, model, sigma, split: 1.0 if sigma in known else None)

@@ -22,7 +22,7 @@ LAST_SHARE = 0.9  # after this share a model is not attacked, because its traini
 class TooLate(Exception):
     """The training or the task ended before the blow took effect, so the blow does not count.
 
-    The message goes on after "the blow came", for example "when no model was training".
+    The message completes the sentence "KIND came …", for example "… when no model was training".
     """
 
 
@@ -150,7 +150,7 @@ class Attack:
                 return found
             time.sleep(pause)
         if seconds:
-            raise TooLate(f"when {what} could no longer come")
+            raise TooLate(f"too late: there was no sign of {what} within {seconds:g} s")
         raise ChaosError(f"no sign of {what} after {self.patience:.0f} s; now at {self.where()}:\n{self.driver.said()}")
 
     def begun_again(self, scene: Scene, pid: int, note: str = "") -> Blow:
@@ -158,7 +158,7 @@ class Attack:
 
         def evidence() -> str:
             found = self.progress()[scene.model]
-            # The new process may be older than the blow, because Ray may use an idle process.
+            # Ray may give the model to an idle process, which is older than the blow. So compare sets, not times.
             born = [process for process in titled(self.nodes.mark, scene.title) if process not in scene.processes]
             if found["starts"] > scene.starts and born:
                 return f"new process {born[0].pid}, starts {scene.starts} -> {found['starts']}{note}"
@@ -175,5 +175,5 @@ class Attack:
         The recovery is timed from `since` too.
         """
         self.until("training to go on", lambda: self.moving(since or scene.time))
-        before = max(0.0, since - scene.time)  # seconds from the scene to `since`
+        before = max(0.0, since - scene.time)  # seconds from the scene to `since`, both by the wall clock
         return Blow(scene.at, pid, time.monotonic() - scene.began - before, evidence, restarts)

@@ -27,7 +27,7 @@ class Driver:
 
     folder: Path
     arguments: list[str]
-    mark: str
+    mark: str  # finds its processes, see tests/support/marked.py
     process: Any = None
     starts: int = 0
 

@@ -30,7 +30,7 @@ def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
 
 
 def test_full_disk_loses_nothing(small_disk: SmallDisk, tmp_path: Path, digits: ImageSet) -> None:
-    """The disk fills up in mid-training. The training goes on and says why it saves nothing.
+    """The disk fills up in mid-training. The training goes on without checkpoints, and fails because it cannot write the model.
 
     After space is freed, a second run continues the training, and ends with the weights of an undisturbed training.
     """
@@ -51,7 +51,7 @@ def test_full_disk_loses_nothing(small_disk: SmallDisk, tmp_path: Path, digits: 
             self.saves += 1
             super()._save(state)
 
-    first = UntilFull(spec, PLAN, store, 1e-9, 0)
+    first = UntilFull(spec, PLAN, store, checkpoint_seconds=1e-9, report_epochs=0)
     assert first.run()["outcome"] == "failed"
     assert first.saves > 3, "the disk is full at the third save, and the training goes on"
     notes = [note for note in first.notes if "No space left on device" in note]

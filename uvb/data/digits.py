@@ -16,8 +16,8 @@ TRAIN_IMAGES = 1_500
 def load_digits(data_dir: Path) -> ImageSet:
     """Load 1,500 training and 297 test images, (1, 8, 8), with pixels from 0 to 16. `data_dir` is not used.
 
-    The images are ordered by ``torch.randperm(1797)`` with a CPU generator of seed 0. The first 1,500 train. With this split,
-    the mean training image has a test loss of 4.74.
+    The images are ordered by ``torch.randperm(1797)`` with a CPU generator of seed 0. The first 1,500 are the
+    training images. With this split, the mean training image has a test loss of 4.74.
     """
     from sklearn.datasets import load_digits as sklearn_digits
 

@@ -103,18 +103,20 @@ class ImageSet:
         order = torch.randperm(len(self.train), generator=generator(0, "validation"))
         held, kept = order[: len(order) // one_in].sort().values, order[len(order) // one_in :].sort().values
         name = f"{self.name}-validation"
-        train, test = (None if self.train_labels is None else self.train_labels[rows] for rows in (kept, held))
+        labels = self.train_labels
+        kept_labels, held_labels = (None if labels is None else labels[rows] for rows in (kept, held))
         report = self.report
         if report:
-            numbers = [None if labels is None else labels.numpy() for labels in (train, test)]
+            numbers = [None if each is None else each.numpy() for each in (kept_labels, held_labels)]
             report = report.held_out(numbers[0], numbers[1], (len(kept), len(held)))
             if self.train.nbytes > VERIFIED_BYTES:  # indexing would give every process its own copy in memory
                 from uvb.data.cache import regrouped
 
                 return regrouped(self, name, kept, held, report)
         return replace(
-            self, name=name, train=self.train[kept], test=self.train[held], report=report, train_labels=train, test_labels=test
-        )
+            self, name=name, train=self.train[kept], test=self.train[held], report=report,
+            train_labels=kept_labels, test_labels=held_labels,
+        )  # fmt: skip
 
     def to_unit(self, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Pixels in [0, 1] for the networks: ``images / levels``. The shape and the device stay."""
@@ -141,6 +143,7 @@ class ImageSet:
             UserError: the file is missing, damaged, or no image set, or it does not match its checksum.
         """
         tensors, header = map_tensors(Path(path))
+        # Only `ImageFile` writes checksums of blocks. To check all of a large file would take minutes.
         trusted = "blocks" in header and Path(path).stat().st_size > VERIFIED_BYTES
         try:
             images = ImageSet(

@@ -40,7 +40,7 @@ def rows_on(pixels: Tensor, device: torch.device) -> Rows:
     return Resident(pixels) if pixels.nbytes <= RAM_SHARE * usable_memory() else Streamed(pixels, device)
 
 
-def resident(pixels: Tensor, device: torch.device | str) -> Tensor:
+def on_device_if_it_fits(pixels: Tensor, device: torch.device | str) -> Tensor:
     """Move the images to `device` if they fit there. Otherwise return them, for the caller to move block by block."""
     device = torch.device(device)
     return pixels.to(device) if device.type == "cpu" or fits(pixels, device) else pixels

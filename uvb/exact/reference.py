@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from uvb.data import ImageSet
-from uvb.data.stream import resident
+from uvb.data.stream import on_device_if_it_fits
 from uvb.exact.baselines import mean_image_loss
 from uvb.exact.empirical_bayes import posterior_mean
 from uvb.measure.losses import EvalConfig, Mean, NoisyImages, clustered_mean, image_losses
@@ -40,7 +40,7 @@ def reference(images: ImageSet, sigma: float, config: EvalConfig, plan: Plan, *,
     Args:
         train_images: the prior is uniform on the first `train_images` training images. None: on all.
     """
-    prior = resident(images.train[:train_images], plan.device)  # (N, C, H, W) uint8
+    prior = on_device_if_it_fits(images.train[:train_images], plan.device)  # (N, C, H, W) uint8
 
     def exact(y: Tensor, eps: Tensor) -> Tensor:
         return posterior_mean(y, prior, sigma, levels=images.levels)

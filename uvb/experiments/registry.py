@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from uvb.data import ImageSet
-from uvb.data.stream import resident
+from uvb.data.stream import on_device_if_it_fits
 from uvb.exact.empirical_bayes import EmpiricalBayes
 from uvb.measure.losses import EvalConfig, NoisyImages, evaluation_images
 from uvb.models.base import Energy, Estimator, LatentEnergy
@@ -93,7 +93,7 @@ class Context:
 
     def exact_energy(self, spec: RunSpec) -> EmpiricalBayes:
         """The exact energy of the images that the model was trained on."""
-        prior = resident(self.images.train[: spec.data.train_images], self.plan.device)
+        prior = on_device_if_it_fits(self.images.train[: spec.data.train_images], self.plan.device)
         return EmpiricalBayes(prior, spec.sigma, levels=self.images.levels)
 
 

@@ -24,11 +24,11 @@ def entropy_growth(sigmas: Sequence[float], losses: Sequence[float], dimension: 
     at, logs = 2 * np.log(sigmas), np.log(losses)
     slopes = np.gradient(logs, at, edge_order=2 if len(at) > 2 else 1)
     width, t = np.diff(at), np.linspace(0, 1, PARTS + 1)[:, None]  # (intervals,), (points, 1)
-    log_loss = (
+    log_loss = (  # cubic Hermite interpolation
         (1 + 2 * t) * (1 - t) ** 2 * logs[:-1] + t**2 * (3 - 2 * t) * logs[1:]
         + width * t * (1 - t) * ((1 - t) * slopes[:-1] - t * slopes[1:])
     )  # fmt: skip
-    ratio = np.exp(log_loss - at[:-1] - t * width)  # L/s, since ds/s² is d(log s)/s
+    ratio = np.exp(log_loss - at[:-1] - t * width)  # the integrand over log s: L ds/s² = (L/s) d(log s)
     integral = (ratio.sum(0) - 0.5 * (ratio[0] + ratio[-1])) / PARTS  # (intervals,)
     growth: list[float] = (0.5 * width * (dimension - integral)).tolist()
     return growth

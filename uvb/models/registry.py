@@ -78,8 +78,8 @@ def register_model(
 ) -> Callable[[Builder], Builder]:
     """Class or function decorator that registers a model by `name`. `Model` explains the arguments.
 
-    A study compares two models image by image only if their parameter counts differ by at most 25 %. For example,
-    ``match="hidden"`` changes the field `hidden` of the config until the parameter count is UVB's.
+    A study compares two models image by image only if their parameter counts differ by at most 25 %. `match`
+    makes them equal: ``match="hidden"`` changes the field `hidden` of the config until the parameter count is UVB's.
     """
 
     def add(build: Builder) -> Builder:

@@ -20,7 +20,7 @@ class Batch(NamedTuple):
     x: Tensor  # (b, C, H, W), clean images in [0, 1]
     noise: Tensor  # (b, C, H, W), standard normal
     eps: Tensor  # (b, noise_dim), standard normal
-    weight: Tensor  # (b,), W / n with W workers and n images in the global batch, as DDP averages over workers; padding has 0
+    weight: Tensor  # (b,): W / n with W workers and n images in the global batch, because DDP divides by W. Padding has 0.
 
 
 class Batches:

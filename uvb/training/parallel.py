@@ -20,7 +20,7 @@ def sum_over_workers(value: Tensor) -> Tensor:
     return value
 
 
-def first_of_all(line: str) -> str:
+def first_of_all_ranks(line: str) -> str:
     """Gather the `line` of every rank. Every rank gets the first line that is not empty, or "" if all are empty."""
     lines = [line]
     if rank_and_world()[1] > 1:

@@ -15,7 +15,7 @@ from uvb.errors import UserError, with_type
 from uvb.noise import normal
 from uvb.plan import Plan
 from uvb.training.objectives import Objective, freeze_unused, require_one_energy_an_image
-from uvb.training.parallel import first_of_all, rank_and_world
+from uvb.training.parallel import first_of_all_ranks, rank_and_world
 
 
 def prepare(objective: Objective, plan: Plan, shape: tuple[int, int, int, int]) -> nn.Module:
@@ -45,7 +45,7 @@ def prepare(objective: Objective, plan: Plan, shape: tuple[int, int, int, int]) 
             raise  # the machine may be the cause, so a later attempt may succeed
         reason = with_type(error)
         wrong, cause = f"{type(objective.model).__name__} cannot be trained ({reason}); mend it, or leave it out", error
-    if wrong := first_of_all(wrong):
+    if wrong := first_of_all_ranks(wrong):
         raise UserError(wrong) from cause
     prepared: nn.Module = objective
     if plan.compile:

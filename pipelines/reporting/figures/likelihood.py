@@ -88,7 +88,8 @@ def identity_rows(losses: pd.DataFrame, references: pd.DataFrame, found: Found) 
             point = _Point(sigma, result.arrays["exact"], reference.nonparametric, reference.nonparametric_stderr, 0.0)
             densities.setdefault(EXACT, {})[sigma] = point
     dimension = math.prod(found[0][0].spec.data.shape)
-    between, over_all = list[Row](), list[Row]()
+    between: list[Row] = []
+    over_all: list[Row] = []
     for density, points in densities.items():
         line = [points[sigma] for sigma in sorted(points)]
         integrals = entropy_growth([point.sigma for point in line], [point.loss for point in line], dimension)
@@ -102,7 +103,7 @@ def _identity_row(density: str, line: Sequence[_Point], integral: float) -> Row:
     """The growth of -E log p(y) from the first to the last σ of `line`, the integral, and the error of their difference."""
     first, last = line[0], line[-1]
     growth = last.nll - first.nll
-    # The integral's error, by the trapezoid rule over log σ. All levels have the same images, so their errors add up.
+    # The integral's error, by the trapezoid rule over log σ. All levels share their images, so add the errors, not the squares.
     of_losses = sum(
         0.5 * (a.stderr / a.sigma**2 + b.stderr / b.sigma**2) * math.log(b.sigma / a.sigma) for a, b in pairwise(line)
     )

@@ -29,7 +29,7 @@ def to_svg(figure: Drawn, name: str, alt: str = "") -> str:
     width = float(root.get("viewBox", "0 0 374 0").split()[2])
     for size in ("width", "height"):
         root.attrib.pop(size, None)
-    # Let a figure grow at most 1.45 times, so that text has the same size in all figures of a wide page.
+    # On a wide page every figure grows to this limit, so text has the same size in all figures.
     root.attrib |= {"role": "img", "aria-label": alt or name, "style": f"max-width:{1.45 * width:.0f}px"}
     root.attrib |= {"font-family": "var(--font, sans-serif)", "stroke-linejoin": "round"}
     return ElementTree.tostring(root, encoding="unicode")

@@ -42,19 +42,19 @@ def training(study, name, text, finished):
 
 
 def test_collect_replaces_only_unfinished_trainings(tmp_path):
-    place, out, tree = tmp_path / "place", tmp_path / "out", tmp_path / "tree"
-    training(place, "aaa", "1", True)
-    training(place, "bbb", "1", False)
-    training(tree, "bbb", "0", False)
-    (place / "bench.json").write_text("[]")
-    transfer.bundle(place, out, ["aaa", "bbb"])
-    assert set(transfer.collect(out, tree)) == {"aaa", "bbb (unfinished)", "bench.json"}
-    assert (tree / "models" / "bbb" / "curves.json").read_text() == "1"
-    assert not (tree / "models" / "aaa" / "model").exists()
-    (place / "models" / "aaa" / "curves.json").write_text("2")
-    transfer.bundle(place, tmp_path / "again", ["aaa"])
-    assert set(transfer.collect(tmp_path / "again", tree)) == {"bench.json"}
-    assert (tree / "models" / "aaa" / "curves.json").read_text() == "1"
+    there, out, here = tmp_path / "there", tmp_path / "out", tmp_path / "here"
+    training(there, "aaa", "1", True)
+    training(there, "bbb", "1", False)
+    training(here, "bbb", "0", False)
+    (there / "bench.json").write_text("[]")
+    transfer.bundle(there, out, ["aaa", "bbb"])
+    assert set(transfer.collect(out, here)) == {"aaa", "bbb (unfinished)", "bench.json"}
+    assert (here / "models" / "bbb" / "curves.json").read_text() == "1"
+    assert not (here / "models" / "aaa" / "model").exists()
+    (there / "models" / "aaa" / "curves.json").write_text("2")
+    transfer.bundle(there, tmp_path / "again", ["aaa"])
+    assert set(transfer.collect(tmp_path / "again", here)) == {"bench.json"}
+    assert (here / "models" / "aaa" / "curves.json").read_text() == "1"
 
 
 def test_bundle_begins_another_archive_before_one_is_too_large(tmp_path, monkeypatch):

@@ -99,15 +99,15 @@ def test_progress_counts_only_this_sessions_work(store: Store, digits: ImageSet,
     assert progress.running == []
     assert re.search(r"starting workers since \d\d:\d\d:\d\d$", progress.view()[1])
     half = str(epochs * steps_per_epoch(spec) // 2)
-    wrote(0.75, start=half, notes=["continues from its beginning"], images_per_s=None)  # as `Training` writes when it continues
-    assert progress.read() == ["continues from its beginning"]
+    wrote(0.75, start=half, notes=["continues from a checkpoint"], images_per_s=None)  # as `Training` writes when it continues
+    assert progress.read() == ["continues from a checkpoint"]
     assert progress.running == []
     assert progress.gained() == 0
-    wrote(0.5, start=half, notes=["continues from its beginning"])
+    wrote(0.5, start=half, notes=["continues from a checkpoint"])
     assert progress.read() == []
     assert len(progress.running) == 1
     assert progress.seconds_left() is None
-    wrote(0.75, start=half, notes=["continues from its beginning"])
+    wrote(0.75, start=half, notes=["continues from a checkpoint"])
     assert progress.read() == []
     assert progress.seconds_left() == pytest.approx(10 + REST_SECONDS)
     wrote(0.75, start=str(epochs * steps_per_epoch(spec) * 3 // 4))  # a worker died: its earlier work still counts
@@ -134,7 +134,7 @@ def test_measurement_flops_of_losses_are_those_of_the_loss_tables(digits: ImageS
     assert flops == pytest.approx(2 * (60 + 50) * counter.get_total_flops())
     assert measurement_flops([task], context, "bf16") == FP32_COST * flops
     context = dataclasses.replace(context, plan=Plan(precision="bf16"))
-    assert measurement_flops([task, task], context, "bf16") == 2 * flops
+    assert measurement_flops([task, task], context, "bf16") == 2 * flops  # two tasks, at the trainings' speed
 
 
 @pytest.mark.parametrize(("minutes", "load", "told"), [(2, 7.0, True), (2, 5.0, False), (0, 7.0, False)])

@@ -37,7 +37,7 @@ def test_frozen_equals_the_energy(digits, name, precision):
 
 def test_frozen_gradients_of_several_batches_do_not_overwrite_each_other(digits, monkeypatch):
     """Five chains in batches of two need two graphs. The graph of two chains runs twice and reuses its memory."""
-    monkeypatch.setattr(frozen, "Graphed", Replayed)
+    monkeypatch.setattr(frozen, "Graphed", Replayed)  # stands in for a CUDA graph on a CPU
     energy = build_model(tiny_spec(digits, "uvb"))
     assert isinstance(energy, Energy)
     held, state = Frozen(energy, Plan(graph=True)), begin(5, digits.shape, 0)

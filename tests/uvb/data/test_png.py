@@ -10,7 +10,8 @@ from tests.support.data_helpers import encoded, pixels
 from uvb.data.readers.decode import decode
 from uvb.data.readers.png import decode_plain_png
 
-SMOOTH = np.add.outer(np.arange(40) * 3, np.arange(30) * 5).astype(np.uint8)  # encoders filter it differently
+# A PNG encoder chooses other row filters for smooth images.
+SMOOTH = np.add.outer(np.arange(40) * 3, np.arange(30) * 5).astype(np.uint8)
 
 
 @pytest.mark.parametrize("array", [pixels(1, 40, 30)[0], pixels(1, 40, 30, 3)[0], SMOOTH, np.stack([SMOOTH] * 3, -1)])

@@ -116,7 +116,7 @@ def test_muon_conv_takes_all_matrices_and_convolutions_of_a_model(digits, name):
     own = {id(p) for group in muon.param_groups for p in group["params"]}
     others = {id(p) for group in adam.param_groups for p in group["params"]}
     for parameter_name, parameter in model.named_parameters():
-        matrix = parameter.ndim >= 2 and len(parameter) > 1
+        matrix = parameter.ndim >= 2 and len(parameter) > 1  # Adam takes a matrix of one row
         assert (id(parameter) in own) is matrix, parameter_name
         assert (id(parameter) in others) is not matrix, parameter_name
 

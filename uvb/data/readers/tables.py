@@ -54,7 +54,7 @@ class ParquetPiece(EncodedPiece):
         return f"{self.file}, row {self.first_row + row}"
 
     def contents(self) -> Iterator[bytes | Path]:
-        begin, end = 0, self.start + self.count  # rows of the group: the first of the batch, and the end of this piece
+        begin, end = 0, self.start + self.count  # positions in the group: the batch's first row, and the row after this piece
         with _naming_damage(self.file), pq.ParquetFile(self.file, pre_buffer=False, buffer_size=1 << 20) as parquet:
             batches = parquet.iter_batches(BLOCK, row_groups=[self.group], columns=[self.column], use_threads=False)
             for batch in batches:
@@ -100,7 +100,7 @@ def read_tables(listing: Listing, columns: Columns) -> Source:
         return from_datasets(
             loaded if isinstance(loaded, dict) else {"all": loaded}, columns, "Arrow, by save_to_disk", str(root)
         )
-    tables = [str(root / file.path) for file in listing.files if _is_table(file.path or root.name)]
+    tables = [str(root / file.path) for file in listing.files if _is_table(file.path or root.name)]  # "" if `root` is a file
     _require_all_shards(tables, root)
     splits, class_names = _resolved(root, columns, tables) if root.is_dir() else ({"all": tables}, ())
     source = Source("Parquet" if all(table.lower().endswith(".parquet") for table in tables) else "Arrow", [], class_names)
