@@ -148,11 +148,10 @@ def _error(stderr: float) -> str:
 def _identity_caption(over_all: Sequence[Row]) -> str:
     parts = []
     for row in over_all:
-        measured, integral, error = row["measured"], row["integral"], row["stderr"]
-        verdict = "they agree" if abs(measured - integral) < 3 * error else "they do not agree"
-        said = f"growth {measured:.2f} nats over all levels, {integral:.2f} by the losses, error of the difference {error:.2f}"
-        parts.append(f"{label(row['density'])}: {said}: {verdict}")
+        apart = f"difference {row['measured'] - row['integral']:+.2f} ± {row['stderr']:.2f}"
+        said = f"growth {row['measured']:.2f} nats over all levels, {row['integral']:.2f} by the losses, {apart}"
+        parts.append(f"{label(row['density'])}: {said}")
     return (
         f"De Bruijn’s identity: as σ grows, −E log p(y) grows by ½∫(d/s − loss/s²) ds with s = σ². {'; '.join(parts)}. "
-        "Bars are one standard error."
+        "Bars and ± are one standard error."
     )
