@@ -44,7 +44,7 @@ def best(folder: Path) -> str:
     pair = next(name for name in rows[0] if " - " in name)
     ours, theirs = pair.split(" - ")
     first = rows[0]
-    # Leave out a pairing that gives both models the recipes of the first pairing. Its numbers would be the same.
+    # Leave out another pairing if it gives both models the recipes of the first pairing: it would repeat the same numbers.
     new = [row for row in rows if any(row[m]["choice"] != first[m]["choice"] for m in (ours, theirs))]
     rows = [row for row in rows if row["recipes"] == first["recipes"]] + new
     lines = [f"| σ | recipes | {ours} | {theirs} | {ours} − {theirs} | best affine map |", "|---:|---|---:|---:|---:|---:|"]

@@ -73,7 +73,7 @@ def gap(asked: argparse.Namespace, model: str, sigma: float, steps: int, n: int,
         for one in models:
             _, denoise = next(iter(denoisers(one).items()))
             losses.append(image_losses(denoise, one.noise_dim, noisy))
-        apart.append(losses[1 - half] - losses[half])  # (n, draws): outside minus inside
+        apart.append(losses[1 - half] - losses[half])  # (images, draws): outside minus inside
         outside.append(losses[1 - half])
     mean = clustered_mean(torch.cat(apart))
     draws = torch.cat(apart).mean(0)  # (draws,): the mean over images

@@ -48,7 +48,7 @@ def step_seconds(workers: int, model: str, data: str, epochs: int) -> float:
 
 
 def rows(device: str, quick: bool = False) -> Iterator[Row]:
-    """Rows of one worker and of two workers. Both run in turn."""
+    """Time one worker and two workers in turn. Yield a row for each."""
     epochs, repeats = (2, 1) if quick else (3, 3)
     for data in ("digits",) if quick else ("digits", "mnist"):
         for model in ("uvb", "deen"):

@@ -1,4 +1,7 @@
-"""Checks that the fast step is right on this GPU. They need no pytest: each returns ``{"ok": bool, ...numbers}``."""
+"""Checks that the fast training and sampling steps (compiled, in bf16, as CUDA graphs) are right on this GPU.
+
+They need no pytest: each returns ``{"ok": bool, ...numbers}``.
+"""
 
 import dataclasses
 import warnings
@@ -57,7 +60,10 @@ def the_checks(
 
 
 def check_spec(images: ImageSet, model: str, widths: Widths | None, batch: int) -> RunSpec:
-    """The spec of a training of two epochs of a few steps. The last batch is short, and the recipe uses every feature."""
+    """The spec of a training of two epochs of a few steps. The last batch is short.
+
+    The recipe uses a schedule, a warm-up, clipping and averaged weights, so the checks cover all of these.
+    """
     recipe = Recipe("check", epochs=2, batch_size=batch, learning_rate=1e-3, schedule="cosine", warmup=0.2, clip=100.0, ema=0.9)
     count = min(len(images.train), 5 * batch - batch // 3)
     return spec_on(images, model, recipe, widths=widths or get_model(model).widths, train_images=count)

@@ -45,7 +45,7 @@ from uvb.training.loop import Progress
 
 TINY = Widths(conv=(3, 4), hidden=6, latent=5, decoder=7)  # the networks of a rehearsal
 PHASES = ("checks", "steps", "trainings")
-HEADLINE = 1  # so many trainings run early, with their losses only. Their other experiments run after the first benchmarks
+HEADLINE = 1  # how many trainings run early. Their losses are measured at once, the rest after the first benchmarks
 SAVE_SECONDS = 120.0  # between checkpoints on the machine's disk
 SAY_SECONDS = 15.0
 RESERVE_SECONDS = 20.0  # kept for saving and bundling when the time is up
@@ -235,7 +235,7 @@ def way_of(plan: Plan) -> str:
 
 
 def loop_share(spec: RunSpec, plan: Plan, store: Store, device: str) -> Iterator[Row]:
-    """The speed of the whole training, with data, noise and probe, as a share of the speed of the bare step."""
+    """The speed of a training, with data, noise and the losses after each epoch, as a share of the speed of the bare step."""
     at = f"{spec.model}/{spec.data.name}/{device}-{way_of(plan)}"
     rates = [epoch["images_per_s"] for epoch in store.read_json(f"models/{spec.spec_id}/curves.json")["rows"]]
     model = build_model(spec).to(device)

@@ -35,7 +35,7 @@ STEPS = 6  # steps to run for each kind of model; the first step is not timed, b
 
 @dataclasses.dataclass(frozen=True)
 class Pace:
-    """Seconds of a training step, and seconds per image of the probe that ends each epoch."""
+    """Seconds of a training step, and seconds per image of the probe: the losses on fixed images after each epoch."""
 
     step: float
     probe: float
@@ -143,7 +143,9 @@ def estimated_seconds(specs: Sequence[RunSpec], plan: Plan, images: ImageSet) ->
 
 
 def measurement_flops(tasks: Sequence[Task], context: Context, trained_in: str) -> float:
-    """Operations of `tasks`. If tasks run in fp32 but trainings in bf16, each operation counts `FP32_COST` times.
+    """Operations of `tasks`, to be timed at the speed of the trainings.
+
+    So if the tasks run in fp32 but the trainings in bf16, each operation counts `FP32_COST` times.
 
     Args:
         trained_in: the precision of the trainings.

@@ -2,7 +2,7 @@
 
 from uvb.errors import UserError
 
-UNFIT = "/\\:%#?*\"'<>|"  # forbidden in a study's name, since folders, addresses and registered models contain it
+UNFIT = "/\\:%#?*\"'<>|"  # forbidden in a study's name, since paths, URLs and names of registered models contain that name
 
 
 def plain_name(name: str, advice: str) -> str:

@@ -91,7 +91,7 @@ def undefined(files: StudyFiles) -> list[str]:
     for task in sorted(p.name for p in tasks.iterdir() if p.is_dir()) if tasks.is_dir() else ():
         for model, result in files.of_models(task):
             paths = result.values.get("undefined", ())
-            named = [[step for step in path if isinstance(step, str)] for path in paths]  # without the places in lists
+            named = [[step for step in path if isinstance(step, str)] for path in paths]  # keys only, no indices into lists
             names = sorted({keys[-1] for keys in named})
             if names:
                 lines.append(f"“{task}” of {name_of(model.spec)}: {', '.join(names)} cannot be computed.")

@@ -10,7 +10,7 @@ from benchmarks import bench, measure
 from tests.support.builders import ROOT, a_row
 
 
-def test_write_replaces_new_rows_and_keeps_the_others(tmp_path):
+def test_write_replaces_rows_of_the_same_name_and_keeps_the_others(tmp_path):
     bench.write([a_row("a/x", 1.0), a_row("b/y", 2.0)], tmp_path)
     bench.write([a_row("a/x", 3.0), a_row("c", 1.0, machine="other gpu, torch 1")], tmp_path)
     values = {r["name"]: r["value"] for r in json.loads((tmp_path / "m.json").read_text())}

@@ -1,4 +1,4 @@
-"""Ray accepts the YAML of each cloud. Those for Google and Azure fit their clouds, and equal ray_cluster.yaml in the rest."""
+"""Ray accepts each cloud's YAML. The YAMLs for Google and Azure use their own fields, and otherwise equal ray_cluster.yaml."""
 
 import copy
 import json

@@ -69,7 +69,7 @@ def moments(times: dict[str, int], chance: random.Random) -> Iterator[tuple[str,
 
 
 def disturb(attack: Attack, times: dict[str, int]) -> list[Blow]:
-    """Strike each blow at its moment, and wait until the study goes on."""
+    """Cause each disturbance at its moment, and wait until the study goes on. Return a `Blow` for each disturbance."""
     blows: list[Blow] = []
     for name, moment in moments(times, attack.random):
         while True:

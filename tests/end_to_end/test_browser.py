@@ -29,7 +29,7 @@ def chrome():
 
 @pytest.fixture(scope="module")
 def projected(tmp_path_factory):
-    """A small study on an MLflow server: the server's address and the study's views."""
+    """A small study on an MLflow server: the server's address, the paths of the study's views, and the id of its run."""
     from pipelines.files.store import Store
     from pipelines.tracking.tracker import Tracker
 

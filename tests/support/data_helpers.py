@@ -75,6 +75,7 @@ def write_parquet(path: Path, images: list[bytes | None], column: str = "image",
 
 
 def seed_zero_order(count: int) -> np.ndarray:
+    """The order in which the readers shuffle `count` images of a user."""
     return torch.randperm(count, generator=torch.Generator().manual_seed(0)).numpy()
 
 

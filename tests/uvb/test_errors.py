@@ -1,4 +1,4 @@
-"""Errors of others become one line, also if they have no message."""
+"""An error of another library becomes one line, even if it has no message."""
 
 import re
 

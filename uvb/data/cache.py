@@ -1,8 +1,10 @@
 """The cache of converted image sets, each named by its checksum, with records of the source files.
 
+A fingerprint identifies the source files and the options of reading them, or a set and its new division (`regrouped`).
+
 sets/<checksum>.safetensors     an image set; data sets with the same images share it
 sources/<fingerprint>.json      the checksum of the set made from these source files, and the report of reading them
-work/<fingerprint>/             the working folder of a running or interrupted conversion
+work/<fingerprint>/             the working folder of a running or interrupted conversion; a fetch has fetch-<checksum>/
 work/<fingerprint>.lock         the lock of this folder, which one process holds
 """
 
@@ -49,7 +51,7 @@ def find(fingerprint: str, name: str) -> ImageSet | None:
 
 
 def keep(fingerprint: str, checksum: str, made: ImageFile, report: ReadReport) -> ImageSet:
-    """Move a sealed file from its working folder into the cache, and record its source files. Return the set."""
+    """Move a complete file from its working folder into the cache, and record its source files. Return the set."""
     adopt(checksum, made.path)
     with writing(), replacing(cache_folder() / "sources" / f"{fingerprint}.json") as temporary:
         temporary.write_text(json.dumps({"checksum": checksum, "report": report.to_json()}, indent=1))
@@ -91,9 +93,10 @@ def adopt(checksum: str, made: Path) -> None:
 
 @contextmanager
 def workplace(key: str) -> Iterator[Path]:
-    """Yield the working folder of one conversion. It keeps the files of an interrupted conversion. An empty folder is removed.
+    """Yield the working folder of one conversion or fetch. It keeps the files of an interrupted one. If empty, it is removed.
 
-    Only one process of this machine can use the folder at a time. The others wait. Then the set may be in the cache already.
+    Only one process of this machine can use the folder at a time, and the others wait. After the wait, the set may be in the
+    cache already.
     """
     folder = cache_folder() / "work" / key
     with writing():

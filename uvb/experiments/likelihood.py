@@ -42,9 +42,10 @@ def likelihood(model: Estimator, spec: RunSpec, context: Context) -> Result:
 
     These are densities of pixels in units of [0, 1], so values may be below 0. ε is held fixed, so that exp(-f) is a density.
 
-    `log_z`, `lower` and `upper` come from annealing in both directions between exp(-f) and the Gaussian with the mean and the
-    covariance of Y. The reverse chains begin at noisy training images, and first walk 20 trajectories in exp(-f). `upper` is a
-    bound only if these chains reach exp(-f). If the bounds do not meet, `message` says so, and the model gets no `nll`.
+    `log_z` and its bounds `lower` and `upper` come from annealing in both directions between exp(-f) and the Gaussian with the
+    mean and the covariance of Y. The reverse chains begin at noisy training images, and first walk 20 trajectories in exp(-f).
+    `upper` is a bound only if these chains then follow exp(-f). If the bounds do not meet, `message` says so, and the model
+    gets no `nll`.
 
     `excess` is the model's -log p(y) minus the exact density's -log p(y), on the same noisy images. The arrays model, exact and
     gaussian, (N,), hold each image's -log p(y), averaged over the noise draws.

@@ -52,7 +52,7 @@ class Context:
     def estimates(self, split: str = "test", limit: int | None = None) -> int:
         """The number of estimates x̂(y) in a measurement: one for each noise draw of each image.
 
-        With a `limit`, at most `limit` images are measured, with one noise draw each.
+        With a `limit` the result counts one noise draw of at most `limit` images.
         """
         pool = len(self.images.train if split == "train" else self.images.test)
         if limit:

@@ -1,4 +1,4 @@
-"""Underdamped Langevin MCMC with the BAOAB splitting, from the author's later work. It is not in the paper."""
+"""Underdamped Langevin MCMC with the BAOAB splitting, from later work of the paper's author."""
 
 import math
 

@@ -48,7 +48,7 @@ _LABELS = {
     "uvb_laplace_matched": "UVB, Laplace b = σ/√2",
     "uvb_mean": "UVB, z = μ",
 }
-FILM = (  # a film stops under the pointer; it does not run for readers who asked their system for less motion
+FILM = (  # a film (an animated chain) stops under the pointer, and stands still if the system asks for less motion
     "@keyframes film{to{transform:translateX(var(--far))}}svg:hover [style*=film]{animation-play-state:paused!important}"
     "@media(prefers-reduced-motion:reduce){[style*=film]{animation:none!important}}"
 )
@@ -99,7 +99,8 @@ def marker_path(name: str) -> str:
 def line_colour(line: str) -> str | None:
     """The colour of a line in MLflow's chart over σ, by the line's name: "floor", "nonparametric", or a model in capitals.
 
-    None for other names, such as "paper UVB".
+    "floor" and "nonparametric" are the losses of the exact posterior mean on training and test images.
+    The result is None for other names, such as "paper UVB".
     """
     return {"floor": FAINT, "nonparametric": INK, **{model.upper(): colour(model) for model in KNOWN}}.get(line)
 

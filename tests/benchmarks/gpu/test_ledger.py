@@ -1,4 +1,4 @@
-"""The ledger measures nothing twice on one kind of machine, and continues after a failure."""
+"""The ledger, the GPU script's record of finished jobs, repeats none on one kind of machine, and continues after a failure."""
 
 import json
 
@@ -63,7 +63,7 @@ def test_ledger_records_only_the_job_that_lost_the_device(tmp_path, monkeypatch)
     assert Ledger([tmp_path], "cpu").known("a")
 
 
-def test_steps_are_timed_beside_the_first_written_step(tmp_path):
+def test_steps_are_timed_beside_the_eager_fp32_step(tmp_path):
     steps = Steps("deen", "mnist", "cpu", {"bf16": 1.0, "fp32": 1.0, "bytes": 1.0}, TINY, batch=2)
     ledger = Ledger([tmp_path], "cpu")
     ledger.measure(f"step/{steps.at}-eager-bf16", lambda: steps.rows("eager-bf16"))

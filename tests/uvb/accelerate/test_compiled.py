@@ -28,7 +28,7 @@ def batch_of(spec, model, key):
     [("fp64", 1e-12, "eager"), ("bf16", 1e-12, "eager"), pytest.param("bf16", 2e-2, "inductor", marks=pytest.mark.slow)],
 )
 def test_compiled_step_equals_the_eager_step(digits, name, precision, bound, backend, monkeypatch):
-    """A trace gives the same loss and gradients nearly to the bit. Compiled code gives them up to the rounding of bf16."""
+    """The backend "eager" runs the trace: loss and gradients are equal nearly to the bit. Inductor's differ by rounding."""
     compile = torch.compile
     monkeypatch.setattr(torch, "compile", lambda module, **options: compile(module, backend=backend, **options))
     spec, plan = tiny_spec(digits, name), Plan(precision=precision, compile=True)

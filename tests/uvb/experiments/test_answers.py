@@ -57,7 +57,7 @@ def test_nebula_of_a_gaussian_ends_at_its_mean(images: ImageSet) -> None:
     assert bool((arrays["energy"].diff(dim=0) <= 0).all())
     assert values["energy_noisy"] == pytest.approx(arrays["energy"][0].tolist())
     assert len(set(values["labels_after"])) == 1
-    assert values["labels_before"] == arrays["classes"][0].tolist()  # both of x̂(y), because the flow starts at y
+    assert values["labels_before"] == arrays["classes"][0].tolist()  # both are classes of x̂(y), because the flow starts at y
     assert len(arrays["classes"]) == len(arrays["energy"])
 
 
@@ -85,7 +85,7 @@ def test_convexity_takes_half_its_pairs_along_differences_of_images(images: Imag
     run("convexity", Gaussian(), images, scale=1.0)
     x = images.test.double().flatten(1) / images.levels
     differences = F.normalize(x[:, None] - x[None], dim=2).reshape(-1, 64)  # between any two test images
-    found = (F.normalize(seen[0].flatten(1), dim=1) @ differences.T).max(1).values  # 1 if it is along a difference
+    found = (F.normalize(seen[0].flatten(1), dim=1) @ differences.T).max(1).values  # cosines: 1 along a difference
     torch.testing.assert_close(found[0::2], torch.ones_like(found[0::2]))
     assert found[1::2].max() < 0.9
     assert torch.equal(seen[0], seen[1])  # the model and the exact energy see the same pairs

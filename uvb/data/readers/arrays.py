@@ -119,7 +119,7 @@ def first_array(path: Path) -> NDArray[Any]:
 def _channels_first(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(N, H, W), (N, C, H, W) or (N, H, W, C) -> (N, C, H, W).
 
-    The last of four axes is taken for C if it has size 1, 3 or 4 and the second axis has another size.
+    The last of four axes is taken for C if its size is 1, 3 or 4, and the size of the second axis is none of these.
     """
     if array.ndim == 3:
         return array[:, None]
