@@ -29,7 +29,8 @@ from uvb.training.loop import fit
 from uvb.training.probe import PROBE_IMAGES
 from uvb.training.state import TrainState
 
-# Steps of the timed epoch, fewer than in MNIST's. The probe is smaller in proportion, so its share of the time is equal.
+# Steps of the timed epoch. MNIST's epoch has more. The probe (losses on fixed images after an epoch) gets fewer images in the
+# same proportion, so its share of the time is the same as in MNIST's epoch.
 LOOP_STEPS = 4
 PRODUCTS = (2048, 4096)  # sizes of matrix products. The fastest product gives the CPU's peak
 TRIES = 3  # how often each product is timed
@@ -45,7 +46,7 @@ def loop_epoch(name: str, shape: Shape, plan: Plan) -> Step:
 
 
 def side(kind: str, name: str, data: str, threads: int) -> dict[str, Step]:
-    """Build one version's actions. `kind` is "reference" (the straightforward step), or our "fp32", "bf16" or "compiled"."""
+    """Build one version's actions to time. `kind` is "reference" (`first_written`), or our "fp32", "bf16" or "compiled"."""
     torch.set_num_threads(threads)
     shape, known = SHAPES[data], get_model(name)
     model = known.build(shape, known.widths, "silu", 1.0)

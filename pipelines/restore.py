@@ -51,7 +51,7 @@ def restore(config: Restore) -> None:
     print(f"restoring {config.images} with {config.model}")
     from pipelines.tracking.address import asked_model
 
-    reachable = asked_model(config.model, config.tracking_uri)  # asks while the next imports take seconds
+    reachable = asked_model(config.model, config.tracking_uri)  # asks MLflow, if the model is there, while the next imports run
     import numpy as np
 
     from pipelines.reporting.pictures import output_folder, put, put_overview

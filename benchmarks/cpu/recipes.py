@@ -100,7 +100,7 @@ class Trainings:
             found = clustered_mean(per_image)
             mean, stderr = found.value, found.stderr
             asymmetry = None if held_out else asymmetry_of(state.averaged, images, sigma)
-            curve = [one.test_loss for one in state.curves]  # of the averaged weights, on the probe's images
+            curve = [one.test_loss for one in state.curves]  # of the averaged weights, on a fixed set of images
         except Diverged as error:
             print(error, flush=True)
         row = {
@@ -116,7 +116,7 @@ class Trainings:
         return row
 
     def epochs(self, model: str) -> int:
-        """How many epochs a training of the comparison has: `--epochs`, or with `--work-of` those with the same arithmetic."""
+        """The epochs of a comparison's training: `--epochs`, or with `--work-of` as many as cost that model's arithmetic."""
         if not self.asked.work_of:
             return int(self.asked.epochs)
 
@@ -205,7 +205,7 @@ def main() -> None:
 
 
 def lasting(trainings: Trainings, model: str, choices: list[Choice]) -> Choice:
-    """The first recipe in `choices`, the best first, with which no training of the comparison diverges.
+    """The first of `choices` with which none of the model's trainings in the comparison diverges. The best choice comes first.
 
     A recipe that was best in the short trainings of the search may diverge in a longer training.
     """
@@ -219,7 +219,7 @@ def lasting(trainings: Trainings, model: str, choices: list[Choice]) -> Choice:
 
 
 def compare(trainings: Trainings, asked: argparse.Namespace, best: dict[str, Choice]) -> Iterator[list[dict[str, Any]]]:
-    """Compute a row for each noise level and pairing of recipes. After each row yield all rows so far, to be saved."""
+    """Compute a row for each noise level and pairing (the recipe of each model). After each row yield all rows, to be saved."""
     pairings = {"best against best": best}
     if not asked.best_only:
         fast = {"optimizer": "adam", "learning_rate": RECIPES["fast"].learning_rate}

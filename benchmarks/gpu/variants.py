@@ -159,7 +159,7 @@ class Steps:
         return first_written(self.build(), SHAPES[self.data], self.device, self.batch)
 
     def reference(self) -> Iterator[Row]:
-        """The row of the first-written step."""
+        """The row of `first_written`, the straightforward step."""
         yield row(f"step/{self.at}-eager-fp32", seconds_side_by_side({"": self.eager}, **self.timing, device=self.device)[""])
 
     def rows(self, name: str) -> Iterator[Row]:

@@ -19,8 +19,8 @@ def main_group(table: pd.DataFrame, asked: Collection[str] = ()) -> pd.DataFrame
 
     A folder may also have models of earlier commands. If the data set has models of the last command (`asked`, see
     `StudyFiles.asked`), only these are counted. Ties go to the condition with more images, then to the unchanged recipe,
-    then to more epochs. A model may have several numbers of parameters in this condition. The middle one of the last
-    command's numbers is kept, or the middle one of all numbers if the last command has none.
+    then to more epochs. A model may have several sizes (numbers of parameters) in this condition. Then only its middle size is
+    kept: the middle one of the sizes in the last command, or of all its sizes if the last command does not have the model.
     """
     kept = []
     for _, group in table.groupby("dataset", sort=True):

@@ -122,7 +122,7 @@ TABLES = {make.__name__: make for make in (losses, internals, curves, capacity, 
 
 
 def make_tables(files: StudyFiles) -> dict[str, pd.DataFrame]:
-    """Every table by name. A copy's empty tables are read from the copy.
+    """Every table by name. If `files` are a copy by keep.py, the tables that would be empty are read from the copy.
 
     Raises:
         UserError: the files have a value that does not fit into a table.

@@ -60,8 +60,8 @@ def _row(files: StudyFiles, model: Model, result: Result | None) -> dict[str, An
 def varied(specs: Sequence[RunSpec]) -> dict[str, dict[str, Any]]:
     """spec_id -> the settings in which trainings of one model differ, by name, such as ``learning_rate``.
 
-    Settings that have a column in `GIVEN` or follow from the model are left out. So is the recipe's name, since it only repeats
-    the changed settings.
+    Settings that have a column in `GIVEN` or follow from the model are left out. The recipe's epochs stay, as `recipe_epochs`,
+    since `epochs` counts those trained. The recipe's name is left out too, since it only repeats the changed settings.
     """
     flat = {spec.spec_id: {**_flat(dataclasses.asdict(spec)), "widths": str(spec.widths)} for spec in specs}
     names: dict[str, None] = {}

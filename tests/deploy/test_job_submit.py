@@ -39,7 +39,7 @@ class Head:
     dashboard: int
 
     def submit(self, replaced: dict[str, str]) -> "subprocess.CompletedProcess[str]":
-        """Run the documented commands with this head's address, a folder in place of the bucket, and `replaced`."""
+        """Run the documented commands with this head's address and a folder for the bucket. `replaced`: old -> new text."""
         block = documented_block()
         ours = {
             "http://127.0.0.1:8265": f"http://127.0.0.1:{self.dashboard}",

@@ -27,7 +27,7 @@ class Driver:
 
     folder: Path
     arguments: list[str]
-    mark: str  # finds its processes, see tests/support/marked.py
+    mark: str  # value of an environment variable by which tests find its processes (tests/support/marked.py)
     process: Any = None
     starts: int = 0
 
@@ -100,7 +100,7 @@ class Nodes:
         return self.process(self.cluster.head_node, name)
 
     def with_workers(self, title: str) -> list[Any]:
-        """The nodes, without the head, on which a process of that title runs."""
+        """The nodes, except the head, on which a process runs whose command begins with `title`."""
         parents = {process.ppid() for process in titled(self.mark, title)}
         return [node for node in self.workers if self.process(node, "raylet").pid in parents]
 

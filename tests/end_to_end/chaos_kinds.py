@@ -1,7 +1,7 @@
 """The kinds of chaos. After each of them, the study must go on and end like an undisturbed study.
 
-Each kind is a function. It strikes a blow, waits until the study goes on, and returns the `Blow`. If the blow came too late to
-have an effect, the function raises `TooLate`, and `disturb` calls it again.
+Each kind is a function. It strikes a blow (it harms the study), waits until the study goes on, and returns the `Blow`,
+which records both. If the blow came too late to have an effect, the function raises `TooLate`, and `disturb` calls it again.
 """
 
 import os
@@ -18,7 +18,7 @@ from tests.end_to_end.chaos_attack import WORKER, Attack, Blow, Scene, TooLate
 from tests.support.endings import ENDINGS, Ending, end, require_ended, run_statuses
 from tests.support.marked import titled
 
-TRIAL, TASK = "ray::ImplicitFunc", "ray::run_task"
+TRIAL, TASK = "ray::ImplicitFunc", "ray::run_task"  # titles of Ray's processes: a Tune trial, a measurement
 FULL = "No space left on device; free some space there"
 MISSED = "cannot be reached"
 FULL_SECONDS = 2.0  # a checkpoint is due every 0.5 s

@@ -125,7 +125,7 @@ def _block_log_sum(y: Tensor, train: Tensor, sigma: float, levels: int, block: i
 
 
 def _block_mean(y: Tensor, train: Tensor, sigma: float, levels: int, block: int) -> Tensor:
-    """(b, d) -> (b, d). The mean over all blocks is the average of the blocks' means, weighted by their sums of weights."""
+    """The posterior mean, (b, d) -> (b, d). It is the average of the blocks' means, weighted by their sums of weights."""
     floor = -80.0 if y.dtype == torch.float32 else -700.0
     mean: Tensor | None = None
     total: Tensor | None = None

@@ -21,7 +21,7 @@ def convexity(model: Estimator, spec: RunSpec, context: Context) -> Result:
     """`bound`, `measured` and `exact`, each a list of [R, m].
 
     - `bound`: (1 - √d/R)/σ².
-    - `measured`: the smallest quotient of Eq. 21 that the model's energy has at distance R or farther.
+    - `measured`: the smallest quotient ⟨∇f(y) - ∇f(y'), y - y'⟩ / ‖y - y'‖² of the model's energy at distance R or farther.
     - `exact`: this quotient of the training set's exact energy, on the same pairs of points.
 
     The centre of each pair is a noisy test image. Half of the pairs lie along differences of two test images, where an energy

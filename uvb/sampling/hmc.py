@@ -21,7 +21,7 @@ def hmc_step(
     """Draw a velocity, and follow dy = v dt, dv = -∇f dt for `leapfrogs` leapfrog steps of size δ.
 
     The end point is accepted with probability min(1, exp(H - H')), where H is f(y) + ‖v‖²/2 at the start, and H' at the end.
-    The energy's ε is `held_noise`. The other random numbers are keyed by (seed, step).
+    The energy's ε, `held_noise`, is the same for all chains and steps. The other random numbers are keyed by (seed, step).
     """
     old = current_point(energy, state, seed, batch)
     drawn = normal(tuple(state.y.shape), seed, "walk", state.step, device=state.y.device).to(state.y)

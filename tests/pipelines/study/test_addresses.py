@@ -29,7 +29,7 @@ def test_run_study_asks_the_store_before_it_reads_images() -> None:
 @pytest.mark.usefixtures("silent")
 def test_addresses_begin_to_ask_when_they_are_made() -> None:
     addresses = Addresses(StudyConfig(storage="s3://bucket"))
-    time.sleep(0.8)  # the libraries load
+    time.sleep(0.8)  # stands for the imports of the libraries
     with pytest.raises(UserError, match="s3://bucket/digits does not answer within") as caught:
         addresses.answers()
     said = re.findall(r"within ([\d.]+) s;", str(caught.value))

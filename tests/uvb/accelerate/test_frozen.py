@@ -1,4 +1,4 @@
-"""A frozen energy gives the same bits as the energy itself."""
+"""A frozen energy, which is a faster copy for Markov chains, gives the same bits as the energy itself."""
 
 import pytest
 import torch

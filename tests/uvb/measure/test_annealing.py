@@ -77,6 +77,7 @@ def test_log_z_of_a_mixture_in_64_dimensions_is_right_to_0_05_nats(sigma: float)
 
 
 def test_log_z_of_a_random_energy_uses_the_held_epsilon() -> None:
+    """All chains and steps have the one ε that `held_noise` draws. For this ε the density is Gaussian, and log Z is known."""
     energy = Random(1.0)
     base = GaussianFit(torch.zeros(1, 2, 2).double(), torch.eye(4).double(), torch.ones(4).double(), 1.0)
     precision = 1 + float(held_noise(energy, 1, 7, torch.zeros(1).double())) ** 2

@@ -53,7 +53,7 @@ def test_flow_steps_are_at_most_sigma_squared_and_end_at_the_tolerance() -> None
 
 
 def test_flow_with_small_steps_solves_the_differential_equation() -> None:
-    """On a Gaussian of variance s², y - mean decays as exp(-t/s²)."""
+    """If Y is Gaussian with variance s², y - mean decays as exp(-t/s²). Here s² = 0.25 + σ² = 1.25."""
     y = noisy()
     states = gradient_flow(gaussian().energy(1.0), y, NONE, accuracy=0.01)
     for state in states:

@@ -243,7 +243,7 @@ def spec_of(digits, model):
 
 
 def nearness(spec):
-    """The allowed difference of weights between numbers of workers, in float64. Muon orthogonalizes in bfloat16."""
+    """How far the weights of 1, 2 and 3 workers may differ in float64. Muon may differ more: it orthogonalizes in bfloat16."""
     return 1e-9 if spec.recipe.optimizer == "adam" else 0.01 * spec.recipe.learning_rate
 
 
@@ -258,7 +258,7 @@ def worker(rank: int, world: int, folder: str, compile: bool = False) -> None:
         state = TrainState.fresh(spec, plan)
         for step, _ in enumerate(fit(spec, plan, state, digits, pulse_seconds=0.0)):
             if rank == 0 and step == 1:
-                assert state.step
+                assert state.step  # a state from within an epoch
                 state.save(place / f"{world}-half", plan)
         dist.barrier()
         resumed, _ = train(spec, digits, plan, TrainState.load(place / f"{world}-half", spec, plan))

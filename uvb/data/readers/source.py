@@ -81,7 +81,7 @@ class EncodedPiece(Piece):
             if not is_grey(image):
                 raise NeedsChannels(len(image))
             return image[:1]
-        if len(image) < channels and not target.settled:
+        if len(image) < channels and not target.settled:  # the first picture may be a grey WebP, so C = 3 was a guess
             raise NeedsChannels(len(image))
         return image
 
