@@ -1,4 +1,4 @@
-"""Time steps side by side, and make rows of the results: ``{name, value, unit, reference, ratio, spread, ...}``."""
+"""Measure how long steps take, side by side. Make rows ``{name, value, unit, reference, ratio, spread, ...}`` of the times."""
 
 import argparse
 import datetime
@@ -76,8 +76,8 @@ SIDE_SECONDS = 300.0  # how long one action of a side may take
 class Side:
     """One side of a comparison in its own process, so that each side has its own memory settings.
 
-    `build(*args)` runs in that process and returns the actions by name. `build` must be importable. With `cpu_time` the seconds
-    are the CPU time of the thread that runs the actions.
+    `build(*args)` runs in that process and returns the actions, which are the steps to time, by name. `build` must be
+    importable. With `cpu_time` the seconds are the CPU time of the thread that runs the actions.
     """
 
     def __init__(self, build: Callable[..., dict[str, Step]], *args: Any, device: str = "cpu", cpu_time: bool = False) -> None:
@@ -147,7 +147,7 @@ def row(
 def figure(
     name: str, value: float, unit: str, reference: str | None = None, ratio: float | None = None, spread: float | None = None
 ) -> Row:
-    """Make a row from a value. It notes the machine, the time and the commit."""
+    """Make a row from a value. The row also has the machine, the time and the commit."""
     return {
         "name": name, "value": value, "unit": unit, "reference": reference, "ratio": ratio, "spread": spread,
         "machine": machine(), "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "commit": commit(),
@@ -176,13 +176,14 @@ def machine() -> str:
 def commit() -> str:
     """The measured commit, with "+" if the tree differs from it.
 
-    A GPU machine may lack the repository, or this commit. There `transfer pack` has left the commit's name in a file.
+    A GPU machine may lack the repository, or this commit. So `benchmarks.gpu.transfer pack` writes the commit's
+    name into a file, which goes to that machine with the data.
     """
     packed = ROOT / ".gpu_data" / "commit.txt"
     git = ["git", "-C", str(ROOT)]
     try:
         if packed.exists():
-            # This raises if git does not know the packed commit. Then the file has the answer.
+            # This raises if git does not know the packed commit. Then the answer is the name in the file.
             known = [*git, "cat-file", "-e", packed.read_text().strip().removesuffix("+")]
             subprocess.run(known, capture_output=True, check=True)
         head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True).stdout

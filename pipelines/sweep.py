@@ -11,7 +11,7 @@ def sweep(config: SweepConfig) -> int:
     print(f"study {config.name} in {config.storage}, a sweep over {config.space}")
     from pipelines.study.addresses import Addresses
 
-    addresses = Addresses(config)  # asks them while the next imports take seconds
+    addresses = Addresses(config)  # asks storage, Ray and MLflow whether they answer, while the next imports take seconds
     from pipelines.files.store import Store
     from pipelines.study.leaderboard import leaderboard, ranking
     from pipelines.study.searching import asha_search

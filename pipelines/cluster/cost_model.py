@@ -42,7 +42,7 @@ class Machine:
         overhead: seconds of each step that depend on neither batch nor network, e.g. to launch kernels.
         per_node: workers on one node.
         near: bytes per second between workers on one node.
-        far: bytes per second between workers on several nodes.
+        far: bytes per second between workers on different nodes.
         hop: latency in seconds of each of the 2 (P - 1) rounds of an all-reduce of P workers.
         capacity: bytes of the device's memory.
         disk: bytes per second to the disk of checkpoints.
@@ -84,7 +84,8 @@ L4 = Machine(
 def forward_flops(model: str, shape: Shape, widths: Config) -> float:
     """Count the operations of one image's energy, on the meta device. If the model has no energy, count those of its estimate.
 
-    If the model cannot run there, e.g. because it reads the values of tensors, assume two operations for each parameter.
+    If the model cannot run on that device, e.g. because it reads the values of tensors, assume two operations for each
+    parameter.
     """
     net = skeleton(model, shape, widths)
     with FlopCounterMode(display=False) as counter:

@@ -1,4 +1,4 @@
-"""Open stores. An address that does not answer within seconds is refused with the reason."""
+"""Open stores: folders, local or in a bucket. If an address does not answer within seconds, raise `UserError`."""
 
 import os
 import re
@@ -62,10 +62,10 @@ def from_uri(uri: str) -> tuple[arrow.FileSystem, str]:
 
 
 def asked(uri: str, ask: Callable[[], T]) -> Callable[[], T]:
-    """Call `ask`, which asks the store at `uri`, in a thread. The function returned waits for the result of `ask`.
+    """Start `ask`, a request to the store at `uri`, in a thread. Return a function that waits for the result of `ask`.
 
     Raises:
-        UserError: there is no such kind of store. The function returned raises it if `ask` fails or does not return in time.
+        UserError: there is no such kind of store. The returned function raises one if `ask` fails or does not return in time.
     """
     _import_kind(uri)
     question = Question(ask)

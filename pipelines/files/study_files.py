@@ -38,7 +38,7 @@ class Model:
 class Result:
     """One folder of `tasks/<name>/`."""
 
-    key: str
+    key: str  # the name of the folder: the spec_id of the measured model, except for the task "reference"
     values: Mapping[str, Any]
     folder: Path
 
@@ -198,7 +198,11 @@ class StudyFiles:
 
 
 def _is_of(result: Result, model: Model) -> bool:
-    """Whether a result was measured with the model's present weights. Assume so of an old result, which has no `trained`."""
+    """Whether a result was measured with the model's present weights.
+
+    `trained` is the time at which the training of the measured weights ended. Old results lack it, and count as measured with
+    the present weights.
+    """
     return "trained" not in result.values or (model.done is not None and result.values["trained"] == model.done.get("time"))
 
 

@@ -22,7 +22,11 @@ SPLITS = {"test": ("nonparametric", "mean_image", "noisy_image"), "train": ("flo
 
 
 def loss_tables(losses: pd.DataFrame, asked: Collection[str] = ()) -> list[Table]:
-    """Tables 2 and 3 for each data set's main condition: a row for each sigma, with each model's loss beside the paper's."""
+    """Tables 2 and 3 for each data set: a row for each sigma, with each model's loss beside the paper's.
+
+    They have only the models with the recipe, activation, batch size, training set and epochs that most models share
+    (`main_group`).
+    """
     tables = []
     for dataset, group in over_seeds(own_estimator(main_group(losses, asked))).groupby("dataset"):
         shown = group[group["model"].isin(_swept(group))]

@@ -34,7 +34,8 @@ class TrainingProgress:
     Args:
         tasks: how many measurements follow.
         seconds: how long the measurements take; 0 if only their operations are known.
-        operations: the measurements' work, counted in operations of the trainings' speed; 0 if `seconds` is given.
+        operations: the measurements' floating point operations; 0 if `seconds` is given. An operation that takes four times as
+            long as in the trainings counts four times.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class TrainingProgress:
         self.now = {spec.spec_id: store.find_json(f"models/{spec.spec_id}/progress.json", ProgressJson) for spec in specs}
         # spec_id -> how often a training had been started before this session. A worker of this session counts one more.
         self.starts = {spec_id: found["starts"] for spec_id, found in self.now.items() if "starts" in found}
-        self.since: dict[str, float] = {}  # spec_id -> the share that was done when this session continued it
+        self.since: dict[str, float] = {}  # spec_id -> the share of the training that was done when this session continued it
         self.outcome: dict[str, str] = {}  # spec_id -> done, failed or stopped
         self.told: set[str] = set()  # the workers' notes that were printed
         self.first: tuple[float, float] | None = None  # time, and operations gained, at this session's first progress

@@ -40,7 +40,7 @@ class StudyFolder:
             raise FolderError(f"{self.name} cannot be read or written ({first_line(error)})") from error
 
     def stamps(self) -> dict[str, tuple[int, int]]:
-        """`Store.stamps` of all files."""
+        """Path -> (modification time in ns, size) of every file (`Store.stamps`)."""
         with self.guarded() as store:
             return store.stamps()
 

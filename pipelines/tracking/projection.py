@@ -80,7 +80,7 @@ class Projection:
         self._notes, self._log_models = notes, log_models
         self._content: dict[str, Any] = {}  # the content of study.json
         self._values: dict[str, dict[str, float]] = {}  # spec_id -> the numbers of the tables
-        self._projected: dict[str, Any] = {}  # unit -> stamps of the files that were projected
+        self._projected: dict[str, Any] = {}  # unit -> stamps (modification time and size) of the files that were projected
 
     @property
     def parent(self) -> Run:

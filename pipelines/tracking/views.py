@@ -8,7 +8,7 @@ OVER_SIGMA = ("loss_over_sigma", "train_loss_over_sigma")  # metrics whose step 
 
 
 def view_paths(file: Mapping[str, Any]) -> dict[str, str]:
-    """The views' paths (see `Tracker.view_paths`), made from `file`, the content of a study's mlflow.json."""
+    """The views' URL paths in MLflow's UI; {} if the study has none. `file` is the content of the study's mlflow.json."""
     if "experiment_id" not in file:
         return {}
     models_key, sigma_key = shared_views(file["study_uid"]).keys()

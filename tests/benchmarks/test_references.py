@@ -1,4 +1,4 @@
-"""The benchmarks' references compute the numbers of our code, so their times can be compared with ours."""
+"""The implementations that benchmarks time beside our code compute the same numbers as our code."""
 
 import pytest
 import torch

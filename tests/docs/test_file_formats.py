@@ -6,7 +6,7 @@ from tests.support.builders import ROOT
 from uvb.experiments import experiment_names
 
 TEXT = (ROOT / "docs" / "file_formats.md").read_text()
-SAMPLERS = "walk_jump_"  # one experiment for each sampler, in one row
+SAMPLERS = "walk_jump_"  # each sampler has an experiment walk_jump_<name>; the page has one row for all of them
 
 
 @pytest.mark.parametrize("task", ["reference", *(n for n in experiment_names() if not n.startswith(SAMPLERS))])

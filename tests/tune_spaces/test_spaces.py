@@ -1,4 +1,4 @@
-"""Spaces, the images that judge their trainings, and the commands that train them. These tests need no Ray cluster."""
+"""Spaces, the held-out images that rank their models, and the commands that train them. These tests need no Ray cluster."""
 
 import dataclasses
 import json

@@ -19,7 +19,7 @@ class Point(NamedTuple):
 
 
 def point(energy: Energy, y: Tensor, seed: int, batch: int | None) -> Point:
-    """Compute f and ∇f at y, with the ε of `held_noise`, for `batch` chains at once (None: all)."""
+    """Compute f and ∇f at y, for `batch` chains at once (None: all). ε is fixed for the whole walk (`held_noise`)."""
     eps, size = held_noise(energy, len(y), seed, y), batch or max(1, len(y))
     parts = [energy.value_and_gradient(part, e) for part, e in zip(y.split(size), eps.split(size), strict=True)]
     values, gradients = zip(*parts, strict=True)

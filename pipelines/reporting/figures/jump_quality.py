@@ -1,4 +1,4 @@
-"""Five measures of the jumps' quality as images over σ, with real and denoised images beside them."""
+"""Plot five measures of image quality over σ: of jumps, of denoised test images, and of test images."""
 
 from collections.abc import Iterator
 from typing import Any

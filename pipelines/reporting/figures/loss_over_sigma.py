@@ -16,7 +16,7 @@ ZOOM = 1.25  # `compared` leaves room for other losses up to this multiple of th
 
 
 def draw(losses: pd.DataFrame, split: str, domain: Ends | None = None, across: Ends | None = None) -> Chart:
-    """One data set's losses on one split, as `over_seeds` gives them; bars are one standard error.
+    """One data set's losses on one split, as means over seeds (`over_seeds`). Bars are one standard error.
 
     `domain` and `across` are the ends of the vertical and of the horizontal axis.
     """

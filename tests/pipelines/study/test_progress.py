@@ -129,12 +129,12 @@ def test_measurement_flops_of_losses_are_those_of_the_loss_tables(digits: ImageS
     assert isinstance(model, Energy)
     y = torch.zeros(1, *digits.shape, requires_grad=True)
     with FlopCounterMode(display=False) as counter:
-        model.energy(y, torch.zeros(1, model.noise_dim)).sum().backward()  # Eq. 3: a forward pass, and back to y
+        model.energy(y, torch.zeros(1, model.noise_dim)).sum().backward()  # Eq. 3: a forward pass, and a backward pass to y
     flops = measurement_flops([task], context, "fp32")
     assert flops == pytest.approx(2 * (60 + 50) * counter.get_total_flops())
     assert measurement_flops([task], context, "bf16") == FP32_COST * flops
     context = dataclasses.replace(context, plan=Plan(precision="bf16"))
-    assert measurement_flops([task, task], context, "bf16") == 2 * flops  # two tasks, at the trainings' speed
+    assert measurement_flops([task, task], context, "bf16") == 2 * flops  # two tasks, now both in bf16 like the trainings
 
 
 @pytest.mark.parametrize(("minutes", "load", "told"), [(2, 7.0, True), (2, 5.0, False), (0, 7.0, False)])

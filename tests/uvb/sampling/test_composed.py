@@ -1,4 +1,4 @@
-"""Posterior sampling given a measurement, compared with the closed form on a Gaussian mixture."""
+"""Posterior sampling given a measurement v = A y + N(0, τ² I), compared with the closed form on a Gaussian mixture."""
 
 import pytest
 import torch
@@ -19,13 +19,13 @@ def mixture() -> GaussianMixture:
 
 
 def matrix(task: str) -> Tensor:
-    """The matrix (m, 8) of A, found by applying it to the unit images."""
+    """The matrix (m, 8) of the linear map A, found by applying A to the unit images."""
     units = torch.eye(8).double().reshape(8, *SHAPE)
     return measurement(task, SHAPE, units).apply(units).flatten(1).T
 
 
 def closed_form(task: str, observed: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance of each pixel of Y given v: (N, 8) each.
+    """Mean and variance of each pixel of Y given the measurement v: (N, 8) each.
 
     Every component is Gaussian, so each component's posterior is Gaussian too.
     """
