@@ -2,7 +2,7 @@
 
 python -m benchmarks.sampling [--quick]
 
-Each side runs in its own process, and the sides step in turn.
+Each loop (the straightforward one, and ours in each precision) runs in its own process. The processes step in turn.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Helpers of several benchmarks: options, images, specs, plans, trainings and a model's own losses."""
+"""Helpers of several benchmarks: options, images, specs, plans, trainings and a model's losses."""
 
 import argparse
 import json
@@ -79,7 +79,10 @@ def trained(spec: RunSpec, plan: Plan, images: ImageSet, state: TrainState | Non
 def own_losses(
     model: Estimator, spec: RunSpec, images: ImageSet, split: str, config: EvalConfig, plan: Plan
 ) -> tuple[str, Tensor]:
-    """The name of the model's own estimator, and its loss on each image of a split, averaged over draws, (N,) float64."""
+    """The first estimator that `denoisers` lists, and its loss on each image of a split, averaged over draws, (N,) float64.
+
+    The estimator is given by its name: "energy" or "direct".
+    """
     name, denoise = next(iter(denoisers(model).items()))
     noisy = NoisyImages.of(images, split, spec.sigma, config, plan, spec.data.train_images)
     return name, image_losses(denoise, model.noise_dim, noisy).mean(1)

@@ -25,5 +25,5 @@ def first_line(error: BaseException) -> str:
 
 
 def with_type(error: BaseException, line: Callable[[BaseException], str] = one_line) -> str:
-    """The error's type and the message that `line` makes of it: ``ValueError: too long``. The type alone if it has none."""
+    """The error's type and the message that `line` makes of it: ``ValueError: too long``. Without a message the type alone."""
     return type(error).__name__ + (f": {line(error)}" if str(error).strip() else "")

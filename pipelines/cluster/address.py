@@ -11,7 +11,7 @@ from pipelines.asking import Question, Silent
 from pipelines.files.masking import masked
 from uvb.errors import UserError
 
-# How long a cluster of `ray start` may take to answer. It is short, because the import of Ray has already taken about 5 s.
+# How long a cluster of `ray start` may take to answer. Not long: the user has already waited about 5 s for the import of Ray.
 FOUND_SECONDS = 4.0
 
 CONTROL_SERVICE = "/ray.rpc.NodeInfoGcsService/GetClusterId"
@@ -55,6 +55,10 @@ def _running(*, required: bool) -> str | None:
 
 
 def _asked(found: str, source: str, seconds: float | None = None) -> Callable[[], str]:
+    """Begin to ask whether `found` answers. Return a function that waits, and returns `found`.
+
+    `source` says in error messages where the address comes from, e.g. "--address".
+    """
     host, _, port = found.removeprefix("ray://").rpartition(":")
     if found.startswith(("http://", "https://")):
         submit = f"ray job submit --address {masked(found)}"

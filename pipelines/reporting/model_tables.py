@@ -22,7 +22,7 @@ OPTIMIZERS = {"adam": "Adam", "muon": "Muon and Adam", "muon_conv": "Muon (also 
 
 
 def capacity(table: pd.DataFrame) -> list[Table]:
-    """Table 1 for each data set, with the paper's counts if there are any."""
+    """Table 1 for each data set: each model's number of parameters, beside the paper's number if there is one."""
     tables: list[Table] = []
     order = main_models(table)
     for dataset, group in table.groupby("dataset"):
@@ -42,7 +42,7 @@ def capacity(table: pd.DataFrame) -> list[Table]:
 
 
 def internals_tables(internals: pd.DataFrame, asked: Collection[str] = ()) -> list[Table]:
-    """Tables 4 and 5 at each data set's largest sigma, with a row for each convention and a column for each model."""
+    """Tables 4 and 5 at each data set's largest sigma. A row is a KL or a squared distance, a column is a model."""
     tables: list[Table] = []
     for dataset, group in main_group(internals, asked).groupby("dataset"):
         sigma = group["sigma"].max()

@@ -223,6 +223,7 @@ def measure(study: Running, options: MeasureOptions, experiments: Sequence[str],
     everything = tasks_for(trained, experiments)
     store.write_json("tasks/settings.json", {name: settings.key(name) for name in sorted({t.name for t in everything})})
     left, other = unfinished(everything, store, settings), of_other_code(study, trained)
+    # The task "reference" computes exact answers and uses no model.
     refused = [task for task in left if task.spec in other and task.name != "reference"]
     tasks = [task for task in left if task not in refused]
     study.failures += [

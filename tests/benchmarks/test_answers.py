@@ -1,4 +1,4 @@
-"""The table of best against best has the losses, the differences and the intervals of the stored comparison."""
+"""The tables of `benchmarks/cpu/answers.py` have the losses, the differences and the intervals of the stored results."""
 
 import json
 import math
@@ -33,7 +33,7 @@ def test_best_of_one_training_has_errors_over_images(tmp_path: Path) -> None:
 
 
 def test_parts_of_one_training_have_errors_over_images(tmp_path: Path) -> None:
-    """With one training `recipes` writes NaN for the interval over trainings."""
+    """After one training of each model `benchmarks/cpu/recipes.py` writes NaN for the interval over trainings."""
     comparison(tmp_path, 1, math.nan)
     data = DataRef("digits", "0" * 64, (1, 8, 8), 100)
     rows = [
@@ -48,7 +48,7 @@ def test_parts_of_one_training_have_errors_over_images(tmp_path: Path) -> None:
     assert "| 3.000 ± 0.040 | −1.000 ± 0.078 |" in table
 
 
-def test_gaps_of_three_models_are_all_told_in_three_colours(tmp_path: Path) -> None:
+def test_gaps_lists_three_models_and_draws_them_in_three_colours(tmp_path: Path) -> None:
     models = ("uvb", "deen", "vae")
     row = {"sigma": 0.5, "steps": 10, "n": 100, "gap": 0.1, "stderr_over_images": 0.01, "of_each_swap": [0.1, 0.1]}
     rows = [row | {"model": model, "loss_outside": 2.0} for model in models]

@@ -1,4 +1,4 @@
-"""Fetch an image file in parts. A machine fetches each part that it needs once, and checks the part's SHA-256."""
+"""Fetch the file of an image set in parts. A machine fetches each part that it needs once, and checks the part's SHA-256."""
 
 import hashlib
 import os
@@ -16,7 +16,7 @@ HEAD = 1 << 16  # bytes of the first read, when the length of the header is not 
 
 
 class Parts:
-    """A local copy of an image file, fetched part by part. A journal lists the fetched parts, so an interruption costs little.
+    """A local copy of an image set's file, fetched in parts. A journal lists the fetched parts, so a restart costs little.
 
     Args:
         folder: the folder of the local file.
@@ -24,7 +24,7 @@ class Parts:
         read: a function that reads from the original file.
 
     Raises:
-        UserError: the original is not an image file, or is damaged.
+        UserError: the original is not the file of an image set, or is damaged.
     """
 
     def __init__(self, folder: Path, size: int, read: Read) -> None:

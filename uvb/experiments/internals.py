@@ -1,4 +1,7 @@
-"""Tables 4-5: KL and reconstruction error of encoder and decoder on the test set, in every reading of the captions."""
+"""Tables 4-5: KL and reconstruction error of encoder and decoder on the test set.
+
+The captions of the paper's tables do not say exactly what was computed, so each possible quantity is measured.
+"""
 
 from uvb.experiments.registry import Context, Result, register_experiment
 from uvb.measure.internals import measure_internals

@@ -21,7 +21,8 @@ REFERENCE = 1500  # training images
 
 
 def _gradients(spec: RunSpec, context: Context) -> float:
-    # For each counted jump there are 3 more gradients: for a second jump, and for a test image that is denoised twice.
+    # A jump costs 1.5 gradients: 1 for x̂(y), ½ for f(y). For each counted jump there are 3 more: a second jump, and
+    # a test image that is denoised twice.
     jump, counted = STEPS + 1.5, 3 * (JUMPS - UNCOUNTED) / JUMPS
     return context.shortened(CHAINS, least=4) * JUMPS * (jump + counted)
 

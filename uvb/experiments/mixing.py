@@ -95,7 +95,7 @@ def _row(
                            "split_rhat": None, "message": trouble(accepted, state.stopped_at.tolist())}  # fmt: skip
     if row["message"]:
         return row
-    # `statistics` is told that one step is one gradient.
+    # `statistics` gets the number of gradients between two positions, not of steps. So its `ess_per_step` is per gradient.
     found = [statistics(one, config.gradients_per_step) for one in torch.stack(series).double().unbind(2)]
     sizes, r_hats = [each["ess_per_step"] for each in found], [each["split_rhat"] for each in found]
     if None in sizes or None in r_hats:

@@ -128,7 +128,8 @@ def trouble(accepted: float | None, stopped: list[int]) -> str:
 def covered(labels: Tensor | None, steps: int, classifier: Classifier | None) -> dict[str, Any]:
     """Statistics of the classes of jumps (T, chains): the classes visited by each chain, and the transitions of all chains.
 
-    `classes_visited` and `steps_to_all` describe the first chain. Without a classifier all statistics are None.
+    There are `steps` steps between two jumps. `classes_visited` and `steps_to_all` describe the first chain. Without a
+    classifier all statistics are None.
     """
     if labels is None or classifier is None:
         return {"classes_visited": None, "steps_to_all": None, "transition": None}
@@ -144,7 +145,10 @@ def covered(labels: Tensor | None, steps: int, classifier: Classifier | None) ->
 
 
 def statistics(series: Tensor, steps: int) -> dict[str, float | None]:
-    """Statistics of a series (T, chains) of chains that never diverged. A statistic that is not defined is None."""
+    """How well chains mix, from a series (T, chains) with `steps` steps between two entries. No chain may have diverged.
+
+    `iat` is the autocorrelation time in entries. A statistic that is not defined is None.
+    """
     found: dict[str, float | None] = dict.fromkeys(("iat", "ess_per_step", "split_rhat"))
     if len(series) < LEAST_DRAWS or series.shape[1] == 0 or not bool(series.isfinite().all()):
         return found

@@ -40,7 +40,7 @@ def test_comparison_draws_all_studies_on_the_same_axes(study: Path, tmp_path: Pa
 
 
 def test_comparison_scales_its_axes_to_the_pairs_that_it_draws(tmp_path: Path) -> None:
-    """The VAE has pairs with UVB and DEEN, which have none with each other. One of the two pairs is drawn."""
+    """The table `pairs` compares the VAE with UVB and with DEEN, but not UVB with DEEN. One of its two pairs is drawn."""
     for model in ("uvb", "deen", "vae"):
         fake_study.add_model(tmp_path, fake_study.spec(model))
     files = StudyFiles(tmp_path)
