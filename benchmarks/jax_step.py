@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-# The benchmark that started this process has torch on the same GPU.
+# The benchmark that started this process has torch on the same GPU, so JAX must not reserve most of the GPU's memory.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 import jax
 import jax.numpy as jnp

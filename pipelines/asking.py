@@ -1,4 +1,4 @@
-"""Ask an address in a thread, so that a silent address cannot hold up the command."""
+"""Ask an address (a store, a cluster, or a server) in a thread, so that a silent one cannot hold up the command."""
 
 import threading
 import time

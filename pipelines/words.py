@@ -1,7 +1,7 @@
 """Texts for people: counts, durations and the names of trainings."""
 
 from uvb.spec import RunSpec
-from uvb.words import counted as counted  # the words of `pipelines` come from this file
+from uvb.words import counted as counted  # so that `pipelines` imports all its words from this file
 
 
 def clock(seconds: float) -> str:

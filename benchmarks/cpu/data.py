@@ -45,8 +45,8 @@ from uvb.training import batch, loop
 from uvb.training.state import TrainState
 
 SHAPE = SHAPES["cifar10"]
-# "png", "open", "large": the number of images in these sets. "steps", "turns": the number of steps and turns of a comparison.
-# "limit": bytes of memory for "large". "paper": 1 if "train" has the paper's widths.
+# "png", "open", "large": the number of images in these sets. "steps": training steps to compare. "turns": how often to repeat a
+# comparison. "limit": bytes of memory for "large". "paper": 1 if "train" has the paper's widths.
 FULL = {"png": 50_000, "open": 1_300_000, "large": 6_600_000, "steps": 6, "turns": 3, "limit": 4 << 30, "paper": 1}
 QUICK = {"png": 300, "open": 3_000, "large": 6_000, "steps": 3, "turns": 1, "limit": 4 << 30, "paper": 0}
 NARROW = Widths(conv=(4, 8), hidden=16, latent=8, decoder=32)
@@ -78,7 +78,7 @@ def write_pngs(folder: Path, count: int) -> None:
 
 
 def write_set(path: Path, count: int, test: int = 1024) -> str:
-    """Write a converted set of `count` images, of which the last `test` are test images. Return its checksum."""
+    """Write a converted set of `count` images. The last `test` images are its test set. Return its checksum."""
     rows = (np.arange(at, min(at + 8192, count)) for at in range(0, count, 8192))
     return ImageFile(path, Contents("synthetic", SHAPE, count - test, test)).fill(map(made, rows))
 
@@ -118,7 +118,7 @@ def watched_memory() -> Iterator[list[int]]:
 
 
 def side(name: str, *arguments: object, cache: Path, limit: int = 0) -> dict[str, Any]:
-    """Run a side of a comparison in its own process, with at most `limit` bytes of data (0: no limit). Return its output."""
+    """Run one side of a comparison in its own process, with at most `limit` bytes of data (0: no limit). Return its JSON."""
     command = [sys.executable, "-m", "benchmarks.cpu.data", "--side", name, *map(str, arguments)]
 
     def restrict() -> None:

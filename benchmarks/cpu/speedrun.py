@@ -86,7 +86,7 @@ def show(progress: Progress) -> bool:
 
 
 def reached(curves: list[Mapping[str, Any]]) -> dict[str, float]:
-    """For each threshold the seconds of training until an epoch ended with at most this test loss.
+    """Threshold of the test loss -> seconds of training until the end of the first epoch with at most this loss.
 
     A threshold that was never reached has no entry.
     """

@@ -3,6 +3,8 @@
     python -m benchmarks.gpu.transfer pack --data ../shared/data     before a lease: writes .gpu_data/, which git ignores
     python -m benchmarks.gpu.transfer collect FOLDER                 after a call: FOLDER has what the call wrote to --out
 
+A lease is the time for which the GPU machine is lent. A call is one command on that machine.
+
 `collect` replaces unfinished trainings, but no finished training. It keeps the newest check of each name, and the newest row
 of each name and kind of GPU.
 """
@@ -33,8 +35,8 @@ PACKED = ROOT / ".gpu_data"
 RESULTS = ROOT / "results" / "h200"
 PACKED_LIMIT = 50 * 2**20  # a lease carries 64 MiB to the GPU machine, and the working tree needs the rest
 ARCHIVE_LIMIT = 15 * 2**20  # a lease brings back files of at most 16 MiB
-ARRAYS_BYTES = 600_000  # the most bytes of arrays kept for each experiment
-LEDGER = ("bench.json", "checks.json", "failures.json")
+ARRAYS_BYTES = 600_000  # the most bytes of arrays that are kept of one experiment on one model
+LEDGER = ("bench.json", "checks.json", "failures.json")  # rows of benchmarks, checks, failed jobs: benchmarks/gpu/ledger.py
 
 
 def pack(images: ImageSet, place: Path) -> Path:
@@ -106,7 +108,7 @@ def finished(study: Path, spec_id: str) -> bool:
 
 
 def collect(source: Path, target: Path) -> Iterator[str]:
-    """Copy the contents of the archives below `source` into `target`. Yield the name of each file or model."""
+    """Copy the archives below `source` into `target`. Yield each ledger file's name and each model's spec_id."""
     target.mkdir(parents=True, exist_ok=True)
     for archive in sorted(source.rglob("results*.tar.gz")):
         with TemporaryDirectory() as scratch:
@@ -147,7 +149,7 @@ def merged(new: Path, old: Path) -> Any:
 
 
 def fill_mixing(study: Path, spec_id: str) -> None:
-    """Compute the statistics of chains that need ArviZ, which the GPU machine lacks."""
+    """Add to the results of walks the statistics that need ArviZ, because the GPU machine lacks ArviZ."""
     for path in study.glob(f"tasks/walk_jump*/{spec_id}/result.json"):
         blob, stored = json.loads(path.read_text()), path.with_name("arrays.safetensors")
         if not blob.get("variants") or not stored.exists():

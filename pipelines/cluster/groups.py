@@ -69,7 +69,8 @@ def make_groups(plans: dict[Plan, list[RunSpec]], layout: Layout, one_each: bool
 def group_count(specs: Sequence[RunSpec], plan: Plan, layout: Layout) -> int:
     """The number of groups, at most one for each model.
 
-    It is `layout.concurrency`, or a multiple of it if groups would train for longer than `GROUP_SECONDS`.
+    It is `layout.concurrency` (how many groups train at a time), or a multiple of it if groups would otherwise train
+    for longer than `GROUP_SECONDS`.
     """
     seconds = sum(map(training_flops, specs)) / FLOPS_A_SECOND[plan.device] / plan.workers
     return min(len(specs), layout.concurrency * max(1, math.ceil(seconds / layout.concurrency / GROUP_SECONDS)))

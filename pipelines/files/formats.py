@@ -1,7 +1,7 @@
 """Types for the content of a study's JSON files, and a function that reads such a file and checks it.
 
-A file may have more fields. The code that reads such a field must check it. Most fields are optional, since older versions and
-killed processes may have left them out.
+A file may have fields that its type does not name. The code that reads such a field must check it. Most fields are optional,
+since older versions and killed processes may have left them out.
 """
 # ruff: noqa: UP013  # keep small types in one line
 
@@ -40,15 +40,15 @@ class Timings(TypedDict, total=False):
 
 
 class HolderJson(TypedDict):
-    """lock.json: who runs the study."""
+    """lock.json: which driver runs the study."""
 
     host: str
-    place: str
+    place: str  # the container, and the boot of its machine, in which `pid` is valid
     pid: int
-    started: float
-    since: str
-    beat: float
-    token: str
+    started: float  # unix time at which the process began
+    since: str  # UTC, as text
+    beat: float  # a counter that grows while the driver lives; 0 if a lock of the file system is used
+    token: str  # random; each holder has its own
 
 
 # ------------------------------------------------------------------------------------------------ a model: models/<spec_id>/
@@ -77,16 +77,16 @@ class ProgressJson(TypedDict, total=False):
     starts: int  # how often the training was begun
     start: str | None  # the checkpoint of the last start, or "fresh"
     stuck: int  # how often the workers died after a start from this checkpoint
-    began: float  # time of the first start
-    epoch: float
+    began: float  # unix time of the first start
+    epoch: float  # how many epochs are done, with the part of the present one
     loss: float | None
     images_per_s: float | None
-    time: float
-    notes: list[str]
+    time: float  # unix time at which the file was written
+    notes: list[str]  # lines for the user: restarts, warnings, failed writes
 
 
 class CurveRow(TypedDict, total=False):
-    """One epoch. Epochs count from 1. A quantity that was not measured is null."""
+    """One epoch, counted from 1. A quantity that was not measured is null. `EpochMetrics` says what each quantity is."""
 
     epoch: int
     train_loss: float | None
@@ -121,7 +121,7 @@ ReferenceJson = TypedDict("ReferenceJson", {"data": DataJson, "sigma": float, "f
 
 
 class VariantJson(TypedDict, total=False):
-    """Measures of a walk's jumps, or of its second jumps."""
+    """Measures of a walk's jumps x̂(y), or of its second jumps x̂(x̂(y))."""
 
     classes_visited: int | None
     steps_to_all: int | None
@@ -151,7 +151,7 @@ def result_format(task: str) -> Any:
     return RESULTS.get("walk_jump" if task.startswith("walk_jump") else task, dict[str, Any])
 
 
-# Where a number was NaN or infinite, e.g. ["rows", 3, "stderr"]. The file has null there, and `read_object` returns NaN.
+# The place of a number that was NaN or infinite, e.g. ["rows", 3, "stderr"]. The file has null there, `read_object` NaN.
 _Place = Annotated[list[str | int], msgspec.Meta(min_length=1)]
 _Undefined = TypedDict("_Undefined", {"undefined": list[_Place]}, total=False)
 
@@ -160,7 +160,8 @@ def read_object(path: Path, kind: Any = dict[str, Any]) -> dict[str, Any]:
     """Read the JSON object in a file and check it against the type `kind`. Return {} if there is no such file.
 
     Raises:
-        UserError: the file is not a regular file, cannot be read, is not JSON, or has content of another type.
+        UserError: the file is not a regular file, cannot be read, is not JSON, has content of another type, or has no null at a
+            place that its list `undefined` names.
     """
     what = f"{path} is not a valid file of a study"
     try:

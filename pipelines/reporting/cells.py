@@ -13,7 +13,10 @@ DASH = "–"
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell. `quiet` marks what is not a result of our models: the paper's numbers, and references."""
+    """One cell, printed as ``text ± error``. `best` means bold.
+
+    `quiet` means a pale colour, for what is not a main result: the paper's numbers, references, intervals.
+    """
 
     text: str
     error: str = ""
@@ -23,7 +26,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A table. `groups` are headings above the head, as (text, columns spanned). The first `text_columns` align left."""
+    """A table. `groups` are headings above the head, as (text, columns spanned). `text_columns` columns align left."""
 
     caption: str
     head: list[str]

@@ -15,7 +15,8 @@ def pair_tables(pairs: pd.DataFrame, losses: pd.DataFrame, asked: Collection[str
     """UVB - DEEN by sigma and split, then every other model minus UVB and minus DEEN on the test set, with 95 % intervals."""
     found: list[Table] = []
     main = main_group(losses, asked)
-    pairs = pairs[pairs["first_id"].isin(set(main["spec_id"]))]  # not by second_id: `main` has one size of each model
+    # Choose by first_id only: `main` has one size of each model, but the second model of a pair may have another size.
+    pairs = pairs[pairs["first_id"].isin(set(main["spec_id"]))]
     means = (
         "Losses are compared image by image, with the same noise. Below zero {} is better. Bold: the interval excludes zero."
     )

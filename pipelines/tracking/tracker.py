@@ -29,7 +29,9 @@ SYSTEM_METRICS_SECONDS = 5.0  # between two measurements of the driver's machine
 
 
 class Tracker:
-    """Connects to MLflow and projects the study's files into it. Every method may be called from any thread.
+    """Connects to MLflow and projects the study's files into it, that is, logs their content to MLflow's runs.
+
+    Every method may be called from any thread.
 
     Args:
         tracking_uri: ``sqlite:////path/mlflow.db``, ``http://host:port``, ...; None: see `default_tracking_uri`.
@@ -127,9 +129,10 @@ class Tracker:
         return view_paths(self._file)
 
     def _reach(self, work: Callable[[Projection], bool], strict: bool = False) -> bool:
-        """Connect if there is no connection, and do `work`. If MLflow or the folder is away, warn once and return False.
+        """Connect if there is no connection, and return the result of `work`.
 
-        With `strict`, raise UserError if the server answers but refuses.
+        If MLflow or the folder is away, warn once and return False. With `strict`, raise UserError if the server answers but
+        refuses.
         """
         try:
             if self._projection is None:
@@ -174,6 +177,7 @@ class Tracker:
         for key, view in shared_views(self._file["study_uid"]).items():
             self._client.set_experiment_tag(experiment_id, f"{VIEW}.{key}", json.dumps(view))
         runs = Runs(self._client, experiment_id, self._file["study_uid"])
+        # The study's folder, with the machine's name if it is local. A quote would end the string in MLflow's search.
         root = f"{socket.gethostname()}:{self.store.uri}".replace("'", "") if self.store.local_path else masked(self.store.uri)
         runs.kill_orphans(root)
         self._file["experiment_id"] = experiment_id

@@ -76,9 +76,9 @@ def experiment_values(task: str, result: Mapping[str, Any]) -> dict[str, float]:
 def lines_over_sigma(losses: Rows) -> dict[str, dict[tuple[str, int], float]]:
     """The lines of the chart over σ: line -> (metric, step) -> mean over seeds. A line has at least two noise levels.
 
-    The metrics are ``loss_over_sigma`` and ``train_loss_over_sigma``, and the step is 100 σ. Each kind of model has a line, and
-    a second line for the paper's numbers. The exact references have lines, too. If 100 σ is not a whole number at every level,
-    the step is a larger multiple of σ. Then the metric's name tells the factor: ``loss_over_1000_sigma``.
+    The metrics are ``loss_over_sigma`` and ``train_loss_over_sigma``, and the step is 100 σ. Each kind of model (`_kind`) has
+    a line, and a second line for the paper's numbers. The exact references have lines, too. If 100 σ is not a whole number at
+    every level, the step is a larger multiple of σ. Then the metric's name tells the factor: ``loss_over_1000_sigma``.
     """
     judged_by = _judged_by(losses)
     rows = [row for row in losses if row["estimator"] == judged_by[row["spec_id"]]]
@@ -106,8 +106,8 @@ def first_page(losses: Rows, pairs: Rows) -> tuple[dict[str, float], str]:
 
     The metrics are at each data set's largest noise level. ``test_loss/UVB`` and so on are means over seeds.
     ``difference/UVB-DEEN`` is of the first seed. The ends of its interval are ``difference/UVB-DEEN_low`` and
-    ``difference/UVB-DEEN_high``. If there are several data sets, the name of the metric has that of its data set:
-    ``test_loss/UVB digits``. If models were trained in several ways, each metric is a mean over these ways.
+    ``difference/UVB-DEEN_high``. If there are several data sets, a metric also has the data set's name:
+    ``test_loss/UVB digits``. If models were trained with several settings, each metric is a mean over these settings.
     """
     judged_by = _judged_by(losses)
     rows = [r for r in losses if r["split"] == "test" and r["estimator"] == judged_by[r["spec_id"]]]

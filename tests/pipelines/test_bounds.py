@@ -18,6 +18,7 @@ from pipelines.study.config import StudyConfig
 from pipelines.sweep import SweepConfig
 from uvb.errors import UserError
 
+# The config of each command, and the positional arguments that the command needs.
 POSITIONAL: dict[type[Any], tuple[str, ...]] = {
     StudyConfig: (), SweepConfig: (), Sample: ("model",), Denoise: ("model", "a.png"), Args: ("study",), Keep: ("study",),
     Restore: ("model", "a.png"),

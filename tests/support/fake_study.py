@@ -26,6 +26,7 @@ from uvb.spec import RECIPES, DataRef, RunSpec, Widths
 own_widths = cache(default_widths)
 SIGMAS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 OBJECTIVES = {"vae": "elbo_y", "sigma_vae": "elbo_x"}
+# data set: (shape, number of training images)
 SHAPES = {"digits": ((1, 8, 8), 1500), "mnist": ((1, 28, 28), 60_000), "cifar10": ((3, 32, 32), 50_000)}
 # model: (training loss minus floor at sigma = 1, test loss minus training loss)
 EXCESS = {"uvb": (0.40, 0.05), "deen": (0.55, 0.02), "uvb_laplace": (1.2, 0.01), "vae": (1.40, 0.01), "sigma_vae": (1.3, 0.02)}

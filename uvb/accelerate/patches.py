@@ -21,7 +21,7 @@ def product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 class Patches(Function):
-    """(B, C, H, W) -> (B, H - k + 1, W - k + 1, C, k, k)."""
+    """All k×k patches of the images: (B, C, H, W) -> (B, H - k + 1, W - k + 1, C, k, k)."""
 
     generate_vmap_rule = True
 

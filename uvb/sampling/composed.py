@@ -14,7 +14,8 @@ from uvb.sampling.chains import begin
 from uvb.sampling.walk_jump import WalkJump, walk_jump
 
 TASKS = ("inpaint", "deblur", "enlarge")
-LEAPFROGS = 7  # at τ = σ/2 and curvature 1/σ² a trajectory is a quarter of a period, so draws are nearly independent
+# At τ = σ/2 a trajectory is a quarter of the period of an unmeasured pixel (curvature 1/σ²), so draws are nearly independent.
+LEAPFROGS = 7
 
 
 @dataclass(frozen=True)

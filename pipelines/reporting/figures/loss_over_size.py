@@ -23,7 +23,10 @@ def draw(losses: pd.DataFrame, column: str = "parameters", name: str = "paramete
 
 @register("loss_over_capacity", title="Loss over capacity", needs="losses at several widths", order=26)
 def over_capacity(study: Study) -> Iterator[Picture]:
-    """A picture for each data set, condition and sigma at which models were trained with several numbers of parameters."""
+    """A picture for each data set, sigma and condition in which models were trained with several numbers of parameters.
+
+    The condition is the recipe, the activation, the batch size, the number of training images and the epochs.
+    """
     for key, group in study.losses.groupby(["dataset", "sigma", *CONDITION]):
         if len(group := _of_several(group, "parameters")):
             dataset, sigma, recipe, activation, batch = key[:5]
@@ -47,7 +50,7 @@ def over_training_size(study: Study) -> Iterator[Picture]:
     for key, group in means.groupby(["dataset", "sigma", "recipe", "activation", "batch_size"]):
         group = group[group["parameters"] == group.groupby("model")["parameters"].transform("min")]  # the smallest models
         largest = group[group["train_images"] == group["train_images"].max()]
-        # each number of steps on the largest set -> which trainings have about as many
+        # number of steps of a training on the largest set -> mask of the trainings with as many steps, up to 5 %
         alike = {int(steps): (group["steps"] / steps - 1).abs() <= 0.05 for steps in largest["steps"].unique()}
         steps = max(alike, key=lambda steps: int(alike[steps].sum()))  # the number that most trainings have
         if len(group := _of_several(group[alike[steps]], "train_images")):

@@ -48,7 +48,7 @@ def test_layout_asks_for_no_more_than_there_is(digits: ImageSet, cpus: int, work
 def test_layout_puts_every_worker_on_one_node(digits: ImageSet, nodes: tuple[int, ...], workers: int, concurrent: int) -> None:
     has = Capacity(sum(nodes), 0, tuple((cpus, 0) for cpus in nodes), cluster=True)
     layout = choose_layout(StudyConfig(num_workers=workers, concurrent_trials=concurrent), has, some_specs(digits))
-    # At worst, the trials take all their own CPUs from the same node.
+    # A trial itself takes TRIAL_CPUS. At worst, all trials take them from the same node.
     places = sum(int((cpus - layout.concurrency * TRIAL_CPUS) / layout.cpus_per_worker + 1e-9) for cpus in nodes if cpus)
     assert places >= layout.concurrency * layout.workers
 
@@ -69,7 +69,7 @@ def test_capacity_expects_further_nodes_of_the_present_size(digits: ImageSet) ->
 
 
 def test_layout_of_two_cpus(digits: ImageSet) -> None:
-    """A `Layout` has workers, concurrent trials, CPUs per worker and GPUs per worker."""
+    """The numbers of a `Layout` are workers, concurrent trials, CPUs per worker and GPUs per worker."""
     assert choose_layout(StudyConfig(), capacity(2), some_specs(digits)) == Layout(1, 2, 0.99, 0.0)
     assert choose_layout(StudyConfig(num_workers=2), capacity(2), some_specs(digits)) == Layout(2, 1, 0.99, 0.0)
     assert choose_layout(StudyConfig(), capacity(2), some_specs(digits, 1)) == Layout(1, 1, 1.99, 0.0)
@@ -151,7 +151,7 @@ def test_make_groups_joins_small_models_but_not_searches(digits: ImageSet) -> No
     assert len(make_groups({Plan(workers=2): specs}, layout, one_each=False)) == 1
     assert len(make_groups({Plan(workers=2): specs}, layout, one_each=True)) == len(specs)
     many = [dataclasses.replace(s, recipe=dataclasses.replace(s.recipe, epochs=10**8)) for s in specs]
-    assert len(make_groups({Plan(workers=2): many}, layout, one_each=False)) == len(specs)  # each large model has its own group
+    assert len(make_groups({Plan(workers=2): many}, layout, one_each=False)) == len(specs)  # each training has its own group
 
 
 def test_stored_plan_is_honoured_or_refused(digits: ImageSet) -> None:

@@ -76,6 +76,7 @@ def test_report_follows_no_name_of_a_figure_out_of_its_folder(tmp_path: Path) ->
     copy = Path(shutil.copytree(ROOT / "results" / "studies" / "mnist-uvb-vae-1-epoch", tmp_path / "copy"))
     outside = tmp_path / "outside.svg"
     outside.write_text("<svg></svg>")
+    # An absolute path is read as a path below the folder. No such file is there, so the report lacks the figure.
     for name, said in (("../../outside", "leads out of its folder"), (str(outside.with_suffix("")), None)):
         (copy / "figures" / "captions.json").write_text(json.dumps({"captions": {"paired_difference": {name: ""}}}))
         with pytest.raises(UserError, match=said) if said else nullcontext():

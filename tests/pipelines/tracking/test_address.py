@@ -85,6 +85,7 @@ def test_check_refuses_working_folders_that_mlflow_cannot_address(
 
 def test_check_refuses_files_that_are_not_mlflows_and_leaves_them_alone(tmp_path: Path) -> None:
     revisions = mlflow_revisions()
+    # A revision of the database maps to the one before it. The newest revision is before no other.
     (newest,) = set(revisions) - set(revisions.values())
     older = revisions[newest]
     shutil.copy(empty_mlflow_db(), tmp_path / "sound.db")

@@ -145,7 +145,7 @@ def test_decode_refuses_each_fault_in_one_line(content: bytes, what: str) -> Non
     refused(what, content)
 
 
-def test_decode_never_reaches_an_interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decode_never_starts_a_postscript_interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import subprocess
 
     def started(*arguments: object, **options: object) -> None:

@@ -30,7 +30,7 @@ def test_jump_quality_without_labels_or_sound_chains_is_a_message(images: ImageS
     bare = dataclasses.replace(images, train_labels=None, test_labels=None)
     assert "no labels" in run("jump_quality", Gaussian(), bare).scalars["message"]
     lost = Hill()
-    lost.edge = -1.0
+    lost.edge = -1.0  # every chain begins beyond this edge and diverges
     values = run("jump_quality", lost, images).scalars
     assert "chains diverged" in values["message"]
     assert values["rows"] == []

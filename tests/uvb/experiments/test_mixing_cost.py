@@ -12,7 +12,7 @@ from uvb.measure.mixing import power_law
 
 
 def test_mixing_finds_the_cost_of_langevin_on_a_gaussian(images: ImageSet) -> None:
-    """A step multiplies y - m by ρ = 1 - δ²/s², so an independent sample costs (1 + ρ)/(1 - ρ) gradients."""
+    """A step multiplies y - mean by ρ = 1 - δ²/variance, so an independent sample costs (1 + ρ)/(1 - ρ) gradients."""
     grid = {"langevin": [{"delta": 0.8}], "mala": [{"delta": 0.4}], "hmc": [{"delta": 0.5, "leapfrogs": 2}]}
     values = mixing(Gaussian(variance=1.0), tiny_spec(images), context_of(images, scale=1.0), grid).scalars
     langevin, mala, hmc = values["rows"]

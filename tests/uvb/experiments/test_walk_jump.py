@@ -49,7 +49,10 @@ def test_walk_jump_takes_a_step_of_a_fifth_of_sigma(images: ImageSet) -> None:
 def test_walk_jump_names_diverged_chains_and_leaves_them_out(
     images: ImageSet, mean: float, variance: float, edge: float, late: bool
 ) -> None:
-    """`Hill` throws out chains that start beyond its edge or reach it later. They get label -1. The others are measured."""
+    """`Hill` throws out chains that start beyond its edge or reach it later. From then on their label is -1.
+
+    The other chains are measured.
+    """
     model = Hill(mean, variance)
     model.edge = edge
     result = run("walk_jump", model, images, scale=0.6)

@@ -14,7 +14,7 @@ DISTANCES = [1.0, 2.1, 4.0, 20.0]
 
 
 def test_bound_holds_for_exact_energies() -> None:
-    """If the images lie in the cube [0, 1]^d, the bound holds in every direction and at every distance."""
+    """For images in the cube [0, 1]^d, the lower bound of Eq. 21 holds in every direction and at every distance."""
     train = torch.rand(12, *SHAPE, generator=generator(0, "train"), dtype=torch.float64)
     centers = 0.5 + normal((300, *SHAPE), 0, "centers").double()
     directions = sphere(centers, generator(0, "directions"))
