@@ -28,7 +28,7 @@ def first_written(y: Tensor, train: Tensor) -> Tensor:
 
 
 def mnist(train_images: int, test_images: int) -> tuple[str, Tensor, Tensor]:
-    """Return a name, training pixels and test pixels: of MNIST if it lies beside the checkout, otherwise random."""
+    """Return a name, training pixels and test pixels. If MNIST is not in `shared/data` beside the checkout, they are random."""
     try:
         images = load_dataset("mnist", ROOT.parent / "shared" / "data", download=False)
         return "mnist", images.train[:train_images], images.test[:test_images]
@@ -39,7 +39,7 @@ def mnist(train_images: int, test_images: int) -> tuple[str, Tensor, Tensor]:
 
 
 def rows(device: str, quick: bool = False) -> list[Row]:
-    """The seconds and bytes for all images, and a comparison with the first-written estimator on fewer images."""
+    """The seconds and bytes for all images, and a comparison with `first_written` on fewer images."""
     n, b, part = (5000, 500, 250) if quick else (60_000, 10_000, SIDE_BY_SIDE)
     name, train, test = mnist(n, b)
     train = train.to(device)
@@ -47,7 +47,8 @@ def rows(device: str, quick: bool = False) -> list[Row]:
     few = y[:part]
     if device == "cuda":  # warm up with several blocks of training images: some kernels run only from the second block on
         posterior_mean(few, train[: len(train) // 4], SIGMA)
-    else:  # warm up with few images: the process keeps freed memory, and the measured call would use it unseen
+    else:
+        # Warm up with few images: the process keeps freed memory, and the measurement misses memory that is used again.
         posterior_mean(few[:32], train[:1024], SIGMA)
     reset_peak(device)
     before = peak(device)

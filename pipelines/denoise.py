@@ -45,7 +45,7 @@ def denoise(config: Denoise) -> None:
     print(f"denoising {config.images} with {config.model}")
     from pipelines.tracking.address import asked_model
 
-    reachable = asked_model(config.model, config.tracking_uri)  # asks while the next imports take seconds
+    reachable = asked_model(config.model, config.tracking_uri)  # begin to ask MLflow: the imports below take seconds
     import numpy as np
     import torch
 

@@ -22,11 +22,13 @@ say = partial(print, flush=True)
 
 
 class Ledger:
-    """Rows of benchmarks (bench.json), checks (checks.json) and failures (failures.json). Every job updates these files.
+    """Rows of benchmarks (bench.json), checks (checks.json) and failures (failures.json).
+
+    A job is one check or one benchmark. Every job updates these files.
 
     Args:
         folders: the folders of earlier calls, the newest last. The ledger writes to the last one.
-        left: returns the seconds that are left. A job that needs more seconds does not begin.
+        left: returns the seconds until work must stop. A job that needs more seconds does not begin.
         send: called after each job, with the job's name.
     """
 

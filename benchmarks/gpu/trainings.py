@@ -1,4 +1,4 @@
-"""The trainings for a lent GPU, the most informative first."""
+"""The trainings for a lent GPU. The most informative come first, because the time on the GPU is limited."""
 
 import dataclasses
 from typing import Any
@@ -17,7 +17,7 @@ TRIED: tuple[dict[str, Any], ...] = (  # changes to `fast` that are tried for UV
     {"learning_rate": 2.5e-4},
     {},
 )
-SIGMAS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)  # after 1.0. Large σ come first, because UVB's lead in the paper grows with σ
+SIGMAS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)  # follow σ = 1. Large σ come first, because UVB's lead in the paper grows with σ
 
 
 def paper_spec(images: ImageSet, model: str, sigma: float, recipe: str, **changes: Any) -> RunSpec:
@@ -59,5 +59,5 @@ def rehearsal(widths: Widths) -> tuple[dict[str, ImageSet], list[RunSpec]]:
 
 
 def key_of(spec: RunSpec) -> str:
-    """The words that `--only` searches."""
+    """The words of a training that `benchmarks.gpu.run --only` searches."""
     return f"{spec.data.name} {spec.model} {spec.recipe.name} {spec.sigma:g}"

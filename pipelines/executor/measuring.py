@@ -28,7 +28,7 @@ from uvb.spec import DataRef, RunSpec
 
 # Raise this version when the same settings give other numbers. Version 1 measured the first test images, version 2 random ones.
 MEASUREMENT = 2
-EXACT_PAIRS = 1e9  # above this many pairs of images, the references use only one noise draw
+EXACT_PAIRS = 1e9  # above this many pairs (noisy image, training image), the references use only one noise draw
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ class Task:
 
     name: str
     key: str
+    """The name of its folder: the spec_id. For a reference: the checksum, the number of training images, and σ."""
     spec: RunSpec
 
     @property

@@ -43,7 +43,7 @@ def test_number_has_two_digits_of_its_error(value: float, error: float | None, t
 
 
 @pytest.mark.parametrize(("known", "width"), [((), 5), ((0.3,), 6)])
-def test_losses_has_a_column_of_the_paper_if_the_paper_has_some_level(
+def test_losses_has_the_papers_column_if_the_paper_has_a_loss(
     monkeypatch: pytest.MonkeyPatch, known: tuple[float, ...], width: int
 ) -> None:
     monkeypatch.setattr("uvb.paper.loss", lambda data, model, sigma, split: 1.0 if sigma in known else None)
@@ -51,7 +51,7 @@ def test_losses_has_a_column_of_the_paper_if_the_paper_has_some_level(
     assert {line.count("|") for line in lines} == {width + 1}
 
 
-def test_levels_of_many_are_their_ends() -> None:
+def test_levels_names_only_the_ends_of_many_levels() -> None:
     assert TABLES["levels"]([0.5, 1.0]) == "0.5, 1"
     assert TABLES["levels"]([2.0, 0.1, *(0.2 + 0.1 * i for i in range(6))]) == "0.1 to 2"
 

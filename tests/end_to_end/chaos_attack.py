@@ -15,7 +15,7 @@ from tests.support.marked import titled
 from tests.support.mlflow_server import MlflowServer
 from tests.support.small_disk import SmallDisk
 
-WORKER = "ray::RayTrainWorker"  # how Ray names its processes
+WORKER = "ray::RayTrainWorker"  # the title that Ray gives to a training process
 LAST_SHARE = 0.9  # after this share a model is not attacked, because its training might end before the blow takes effect
 
 
@@ -31,9 +31,11 @@ class Blow:
     """One disturbance, and how the study went on."""
 
     at: str
+    """When it struck: the model and its step, or for a blow after the training how far the study was."""
     pid: int
     recovery_seconds: float
     evidence: str
+    """What shows that the blow took effect."""
     restarts: int = 1
     """The blow caused at least this many restarts of the model."""
     kind: str = ""
@@ -46,7 +48,9 @@ class Scene:
     model: str
     """The spec_id of the model that trains."""
     at: str
+    """The model and its step (see `Attack.where`)."""
     starts: int
+    """How often the training of this model was begun."""
     title: str
     processes: set[psutil.Process]
     """The processes with this title."""

@@ -58,6 +58,7 @@ def test_require_no_traces_rejects_restarts_that_no_model_recorded(tmp_path: Pat
 
 
 def test_moments_cover_every_kind_in_its_order() -> None:
+    """A moment is a kind, and the share of the training before it. "task" and "report" strike after the training."""
     times = dict.fromkeys(KINDS, 2)
     found = list(moments(times, random.Random(0)))
     assert sorted(name for name, _ in found) == sorted(2 * list(KINDS))
@@ -181,6 +182,7 @@ def test_frozen_lets_a_stopped_worker_go_on(attack: Attack, monkeypatch: pytest.
     assert (blow.evidence, blow.restarts) == ("stopped for 0 s, starts 1 -> 1", 0)
 
 
+# A process that prints its first argument at SIGHUP or at the second SIGINT, and exits with the code in its second argument.
 CODE = """
 import signal, sys, time
 asked = []

@@ -24,7 +24,7 @@ from tests.support.marked import MARK, end_marked, marked, titled
 from tests.support.studies import SIZE_ARGUMENTS, study
 
 pytestmark = pytest.mark.slow
-# "frozen" and "report" take a minute or more. test_sudden_ends.py tests kills of Ray's two processes.
+# "frozen" and "report" take a minute or more. test_sudden_ends.py tests "raylet" and "control_server", Ray's own processes.
 ONCE = [name for name in KINDS if name not in ("frozen", "report", "raylet", "control_server")]
 
 
@@ -120,6 +120,8 @@ def states(folder: Path) -> list[Path]:
 def test_study_skips_damaged_and_refuses_foreign_checkpoints(tmp_path: Path, mark: str, two_workers: Path) -> None:
     """The driver is killed and the newest checkpoint is cut short. The study uses the checkpoint before it and says so.
 
+    A checkpoint of another model is refused, and its model fails until a person removes it.
+
     The study has one worker. Its losses equal those of the undisturbed study with two workers up to rounding.
     """
     rough = tmp_path / "rough"
@@ -131,7 +133,7 @@ def test_study_skips_damaged_and_refuses_foreign_checkpoints(tmp_path: Path, mar
         time.sleep(0.02)
     killed.send_signal(signal.SIGKILL)
     end_marked(mark)
-    *_, older, newest = states(rough)  # of one model; the kill may have left an older third one, too
+    *_, older, newest = states(rough)  # these two are of one model; the kill may have left an older third one
     assert older.parents[1] == newest.parents[1]
     damaged = newest / "state.safetensors"
     os.truncate(damaged, damaged.stat().st_size // 2)

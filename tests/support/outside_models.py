@@ -14,8 +14,8 @@ from uvb.models.uvb import PAPER_WIDTHS, UVB
 class UNetConfig:
     """How many channels each layer has."""
 
-    channels: tuple[int, ...] = (16, 32)  # at the image's size, and at half of it
-    joined: int = 64  # of the layer that joins the two
+    channels: tuple[int, ...] = (16, 32)  # of the layers at the image's size, and at half of it
+    joined: int = 64  # of the layer that joins these two
 
 
 @register_model("outside_unet", widths=UNetConfig(), match=("channels", "joined"))

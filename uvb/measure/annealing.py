@@ -186,6 +186,7 @@ def _estimates(forward: Tensor, reverse: Tensor) -> tuple[Tensor, Tensor, Tensor
     lower = forward.logsumexp(1) - math.log(forward.shape[1])
     upper = math.log(reverse.shape[1]) - (-reverse).logsumexp(1)
     shift = math.log(forward.shape[1] / reverse.shape[1])
+    # Bennett: log Z is the number `middle` at which `ahead` and `back` are equal.
     both = torch.cat([forward, reverse], 1)
     low, high = both.amin(1) - 50, both.amax(1) + 50  # the solution lies between these
     for _ in range(80):  # bisection to float64's rounding: as `middle` grows, `ahead` falls and `back` rises

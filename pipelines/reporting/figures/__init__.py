@@ -42,7 +42,7 @@ class Study:
     tables: dict[str, pd.DataFrame]
 
     def of_models(self, *tasks: str) -> Found:
-        """Each model that has a result of one of `tasks`, and the result. If it has several, the last task's result counts."""
+        """Each model that has a result of one of `tasks`, and the result. If it has several, the task named last counts."""
         found = {model.spec_id: (model, result) for task in tasks for model, result in self.files.of_models(task)}
         return sorted(found.values(), key=lambda pair: order(pair[0].spec))
 
@@ -56,7 +56,7 @@ class Study:
 
     @cached_property
     def losses(self) -> pd.DataFrame:
-        """The losses that models are judged by, as means over seeds."""
+        """The loss of each model by its own estimator (see `own_estimator`), as a mean over seeds."""
         return over_seeds(own_estimator(self.tables["losses"]))
 
     @cached_property
@@ -79,7 +79,8 @@ class Picture:
 class Drawing:
     """A registered kind of figure.
 
-    `paper` names the figure or section that it repeats. `needs` names the results that it draws: by a task, or in a few words.
+    `paper` is the figure or section of the paper that it reproduces. `needs` says which results it draws: the name of a task,
+    or a few words.
     """
 
     name: str

@@ -10,7 +10,7 @@ from pipelines.reporting.numbers import level
 
 
 def draw(rows: Sequence[Mapping[str, Any]]) -> Chart:
-    """The excess loss as a share of (mean predictor - optimum). Each model has one bar, with one standard error."""
+    """(loss - optimum) / (loss of the mean predictor - optimum), in percent. One bar per model, with one standard error."""
     ways = [row["mean_predictor"] - row["optimum"] for row in rows]
     shares = [100 * (row["loss"] - row["optimum"]) / way for row, way in zip(rows, ways, strict=True)]
     errors = [100 * row["stderr"] / way for row, way in zip(rows, ways, strict=True)]

@@ -101,7 +101,7 @@ def test_report_says_which_drawing_lacks_pictures(tmp_path: Path, monkeypatch: p
 
 
 def test_strip_of_a_copy_without_arrays_is_not_drawn_again(tmp_path: Path) -> None:
-    """A copy made by keep.py has the numbers of `denoise_rows`, but not its arrays."""
+    """The strip (drawing "legible") needs the arrays of `denoise_rows`. A copy made by keep.py has only their numbers."""
     study = fake_study.make(tmp_path / "digits")
     strip = next(d for d in drawings() if d.name == "legible")
     assert list(strip.pictures(Study(StudyFiles(study), build_tables(study))))
@@ -163,7 +163,7 @@ def test_images_have_square_pixels(size: tuple[int, int]) -> None:
 
 
 def test_flow_of_many_classes_is_drawn_in_bounded_size() -> None:
-    """If the classes change at every step, only the first images are drawn."""
+    """The figure has a row for each image: its class along the gradient flow. If classes change often, few images are drawn."""
     random = np.random.default_rng(0)
     chart = nebula.draw_classes(random.integers(0, 2000, (500, 512)))
     rows = chart.spec["data"]["values"]

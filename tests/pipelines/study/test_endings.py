@@ -47,7 +47,7 @@ def test_translated_names_a_bucket_that_is_lost_while_ray_is_alive() -> None:
     error = ends(Store("memory://bucket/study"), ConnectionResetError("reset by peer"))
     assert isinstance(error, UserError)
     assert str(error).startswith("lost memory://bucket/study: ConnectionResetError: reset by peer")
-    assert "unexpected" in str(ends(Store("memory://bucket/study"), GetTimeoutError("Ray is slow")))  # Ray's OSError
+    assert "unexpected" in str(ends(Store("memory://bucket/study"), GetTimeoutError("Ray is slow")))  # an OSError of Ray
 
 
 def test_translated_asks_whether_ray_has_died(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -256,7 +256,7 @@ def test_cache_files_are_safetensors(faces: Path) -> None:
         assert json.loads(file.metadata()["classes"]) == ["ant", "bee"]
 
 
-def test_image_file_sums_blocks_of_one_set_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_image_file_hashes_training_and_test_images_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image_file, "BLOCK_BYTES", 3 * 16)
     assert image_file.block_ranges(7, 4, 3) == [(0, 3), (3, 6), (6, 7), (7, 10), (10, 11)]
     array = pixels(11, 1, 4, 4)

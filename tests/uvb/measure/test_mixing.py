@@ -85,7 +85,7 @@ def test_transition_counts_of_a_markov_chain_give_its_matrix() -> None:
 
 @pytest.mark.parametrize("draws", [2, 40])  # 4 images of 6 pixels, and 80
 def test_principal_component_scores_are_coordinates_along_it(draws: int) -> None:
-    """The images lie along one direction. The sign makes the largest entry of the component positive, here 0.8."""
+    """The images lie along one direction. The component has the sign that makes its largest entry positive: 0.8, not -0.8."""
     g = generator(0, "pc")
     t = torch.randn(draws, 2, generator=g, dtype=torch.float64)
     direction = torch.tensor([[[3.0, 0.0, 0.0], [0.0, -4.0, 0.0]]]).double() / 5  # (1, 2, 3), unit
