@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -96,5 +97,16 @@ def own_loss(model: Estimator, spec: RunSpec, images: ImageSet, split: str, conf
 
 
 def json_lines(path: Path) -> list[dict[str, Any]]:
-    """The rows of a .jsonl file. The list is empty if the file does not exist yet."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    """The rows of a .jsonl file, or [] if the file does not exist yet. A line that a kill has cut short is left out."""
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        with suppress(json.JSONDecodeError):
+            rows.append(json.loads(line))
+    return rows
+
+
+def append_json_line(path: Path, row: dict[str, Any]) -> None:
+    """Append a row to a .jsonl file. If a kill has cut the last line short, begin a new one."""
+    before = path.read_text() if path.exists() else ""
+    with path.open("a") as file:
+        file.write(("\n" if before and not before.endswith("\n") else "") + json.dumps(row) + "\n")

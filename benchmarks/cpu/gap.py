@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.training import add_comparison, compared_images, cpu_plan, json_lines, spec_on, trained
+from benchmarks.training import add_comparison, append_json_line, compared_images, cpu_plan, json_lines, spec_on, trained
 from uvb.data import ImageSet
 from uvb.measure.losses import EvalConfig, NoisyImages, clustered_mean, denoisers, image_losses
 from uvb.models.base import Estimator
@@ -96,8 +96,7 @@ def main() -> None:
         if any(key.items() <= row.items() for row in done):
             continue
         row = gap(asked, model, sigma, steps, n, images)
-        with file.open("a") as out:
-            out.write(json.dumps(row) + "\n")
+        append_json_line(file, row)
         print(json.dumps(row), flush=True)
 
 

@@ -23,7 +23,16 @@ from scipy.stats import t as student
 from torch import Tensor
 
 from benchmarks.measure import machine
-from benchmarks.training import add_comparison, compared_images, cpu_plan, json_lines, own_losses, spec_on, trained
+from benchmarks.training import (
+    add_comparison,
+    append_json_line,
+    compared_images,
+    cpu_plan,
+    json_lines,
+    own_losses,
+    spec_on,
+    trained,
+)
 from pipelines.cluster.cost_model import image_flops
 from uvb.data import ImageSet
 from uvb.errors import Diverged
@@ -108,8 +117,7 @@ class Trainings:
             "stderr_over_images": stderr, "seconds": time.monotonic() - started, "cpu_seconds": time.process_time() - cpu,
             "spec_id": spec.spec_id, "spec": spec.to_json(), "curve": curve, "asymmetry": asymmetry,
         }  # fmt: skip
-        with self.file.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        append_json_line(self.file, row)
         self.done[spec.spec_id, held_out] = row
         where = "held-out" if held_out else "test"
         print(f"{model} {choice} σ={sigma:g} seed {seed}: {where} {mean:.4f} ({row['seconds']:.0f} s)", flush=True)
@@ -133,6 +141,8 @@ class Trainings:
         """
         pairs = list(zip(ours, theirs, strict=True))
         apart = [a["loss"] - b["loss"] for a, b in pairs]
+        if not all(map(math.isfinite, apart)):  # a training diverged
+            return {"mean": math.nan, "half_interval_over_trainings": math.nan, "stderr_over_images": math.nan}
         per_image = torch.stack([self.per_image(a) - self.per_image(b) for a, b in pairs]).mean(0)
         return {
             "mean": statistics.mean(apart),

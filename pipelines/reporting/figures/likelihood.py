@@ -84,7 +84,8 @@ def identity_rows(losses: pd.DataFrame, references: pd.DataFrame, found: Found) 
         if "model" in result.arrays:
             point = _Point(sigma, result.arrays["model"], row["loss"], row["stderr"], result.values["stderr"])
             densities.setdefault(kind, {})[sigma] = point
-        if reference := exact.get((model.spec.data.checksum, model.spec.data.train_images, round(sigma, 9))):
+        reference = exact.get((model.spec.data.checksum, model.spec.data.train_images, round(sigma, 9)))
+        if reference and "exact" in result.arrays:
             point = _Point(sigma, result.arrays["exact"], reference.nonparametric, reference.nonparametric_stderr, 0.0)
             densities.setdefault(EXACT, {})[sigma] = point
     dimension = math.prod(found[0][0].spec.data.shape)
