@@ -16,7 +16,7 @@ COPIES = "repository/"
 
 
 def target(page: str, link: str) -> str:
-    """The path, from the repository's root, of the file that `link` on docs/`page` names.
+    """The file that `link` on the page docs/`page` names, as a path from the repository's root.
 
     Return "" if the file is in docs/, or if `link` is a URL or absolute.
     """

@@ -48,7 +48,10 @@ def markdown(head: list[str], rows: list[list[str]], left: int = 1) -> list[str]
 
 
 def number(value: float, error: float | None = None, sign: bool = False) -> str:
-    """A value rounded to the second significant digit of its error, followed by the error."""
+    """A value rounded to the second significant digit of its error, followed by the error.
+
+    Without an error the value has three decimals. Without a value the text is empty.
+    """
     if value is None or math.isnan(value):
         return ""
     if error is None or math.isnan(error):
@@ -202,7 +205,7 @@ def origin(folder: str) -> list[str]:
 
 
 def levels(sigmas: list[float]) -> str:
-    """Noise levels in words. Of eight or more only the smallest and the largest are named."""
+    """Noise levels as text. If there are eight or more, only the smallest and the largest are named."""
     return ", ".join(f"{s:g}" for s in sigmas) if len(sigmas) < 8 else f"{min(sigmas):g} to {max(sigmas):g}"
 
 
@@ -214,7 +217,9 @@ def studies(kind: str) -> list[str]:
         config, told = made["config"], made["provenance"]
         epochs = sorted(set(read(path.parent, "losses").epochs))
         name = here = path.parent.name
-        if kind == "studies":  # results/README.md shows this table. The other kind stands in its own folder, without READMEs.
+        # results/README.md shows the table of "studies". A table of another kind is in results/<kind>/README.md, so its links
+        # begin there, and its studies have no READMEs.
+        if kind == "studies":
             here = f"{kind}/{name}"
             name = f"[{name}]({here}/README.md)"
         data = told["data"]["name"].removesuffix("-validation")
@@ -249,7 +254,7 @@ def steps(machine: str) -> list[str]:
             model, data, way = at.split("/")
             shares = [found.get(f"{share}/{at}") for share in ("peak-share", "roofline-share")]
             percents = ["" if share is None else f"{100 * share['value']:.0f} %" for share in shares]
-            seconds = (row["value"] * row["ratio"], row["value"])  # of the reference, and of our step
+            seconds = (row["value"] * row["ratio"], row["value"])  # of the first-written step, and of ours
             slow, fast = (f"{1e3 * s:.3g} ms" if s < 0.1 else f"{s:.2f} s" for s in seconds)
             rows.append(
                 [f"{model.upper()}, {data}", way, slow, fast, f"{row['ratio']:.1f}", *percents, f"`{short(row['commit'], 7)}`"]

@@ -32,7 +32,7 @@ class Export:
 def export(config: Export) -> None:
     """Export the study. The last line printed is the folder."""
     print(f"exporting {config.study} for {config.to}")
-    from pipelines.tracking.sinks import export as write  # this import takes seconds, so it follows the first line
+    from pipelines.tracking.sinks import export as write  # this import takes seconds, so print first
 
     folder = config.out or config.study / config.to
     print(f"{counted(write(config.study, config.to, folder), 'training')} for {config.to} in\n{folder}")

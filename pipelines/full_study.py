@@ -12,7 +12,7 @@ def full_study(config: StudyConfig) -> int:
     print(f"study {config.name} in {config.storage}")
     from pipelines.study.addresses import Addresses
 
-    addresses = Addresses(config)  # asks them while the next import takes seconds
+    addresses = Addresses(config)  # asks storage, cluster and database whether they answer, during the next import
     from pipelines.study.session import run_study
 
     report, failures = run_study(config, addresses=addresses)

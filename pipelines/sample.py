@@ -53,7 +53,7 @@ def sample(config: Sample) -> None:
     print(f"sampling from {config.model}")
     from pipelines.tracking.address import asked_model
 
-    reachable = asked_model(config.model, config.tracking_uri)  # asks while the next imports take seconds
+    reachable = asked_model(config.model, config.tracking_uri)  # asks MLflow whether it answers, during the next imports
     import numpy as np
     import torch
 

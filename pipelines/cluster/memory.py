@@ -22,9 +22,9 @@ FLOAT_BYTES = 4
 
 @lru_cache(maxsize=1024)
 def activations(model: str, shape: Shape, widths: Config) -> int:
-    """Count the numbers in the outputs of all layers for one image, on the meta device. The backward pass needs them.
+    """Count the activations of one image: the numbers in the outputs of all layers, which the backward pass needs.
 
-    Return 0 if the model cannot run there.
+    The model runs on the meta device, which computes shapes only. Return 0 if it cannot run there.
     """
     net, sizes = skeleton(model, shape, widths), []
 
@@ -44,7 +44,7 @@ def activations(model: str, shape: Shape, widths: Config) -> int:
 
 
 def training_bytes(spec: RunSpec, workers: int) -> int:
-    """The least bytes that each of `workers` needs for weights, average, gradient, moments and its images' activations."""
+    """The least bytes that one of `workers` workers needs: weights, gradient, average, moments, and its images' activations."""
     images = math.ceil(min(spec.recipe.batch_size, spec.data.train_images) / workers)
     kept = activations(spec.model, spec.data.shape, spec.widths) + math.prod(spec.data.shape)
     return DEVICE_BYTES * parameters(spec.model, spec.data.shape, spec.widths) + FLOAT_BYTES * images * kept
@@ -59,8 +59,8 @@ def require_memory(specs: Sequence[RunSpec], layout: Layout, has: Capacity, trai
     Raises:
         UserError: a training needs too much memory. The message says how much it needs, and how much there is.
     """
-    available = _memory(layout, has)
-    sharing = 1 if has.cluster or layout.device == "cuda" else layout.workers * layout.concurrency  # workers in this memory
+    available = _memory(layout, has)  # shared by `sharing` workers
+    sharing = 1 if has.cluster or layout.device == "cuda" else layout.workers * layout.concurrency
     need = {spec: training_bytes(spec, layout.workers) for spec in specs}
     too_large = [spec for spec in specs if sharing * need[spec] > available and not trained(spec)]
     if too_large:

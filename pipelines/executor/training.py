@@ -101,7 +101,7 @@ class Training:
         try:
             if not self._train(state, images):
                 return {"outcome": "paused", "epoch": state.epoch, "loss": DIVERGED}
-        except UserError as error:  # every rank raises it: all share their losses, and the errors of `prepare`
+        except UserError as error:  # every rank raises it: workers exchange their losses, and the errors in `prepare`
             if error.__cause__ and not self.rank:
                 traceback.print_exception(error.__cause__)  # for the model's author, who reads the worker's log
             return self._failed(str(error))
@@ -132,7 +132,7 @@ class Training:
         if self.store.exists("done.json"):
             self._try(lambda: self.store.remove("state"))  # a process that was killed right after done.json leaves this folder
             return "done"
-        if self.store.exists("failed.json"):  # written in this session, since a session first removes old ones
+        if self.store.exists("failed.json"):  # by this command, since a command first removes old ones
             return "failed"
         before = self.store.find_json("progress.json", ProgressJson)
         stuck, where = before.get("stuck", 0) + 1, masked(self.store.join("state"))
@@ -216,7 +216,7 @@ class Training:
     def _save(self, state: TrainState) -> None:
         with self.store.folder(f"state/{state.global_step:09d}") as folder:
             state.save(folder, self.plan)
-        # Do not count checkpoints of later steps. They are damaged, since this training did not begin from them.
+        # Checkpoints of later steps do not count. This training would have begun from one of them, if it were not damaged.
         past = [name for name in self.store.list("state") if int(name) <= state.global_step]
         for name in past[:-KEPT_STATES]:
             self.store.remove(f"state/{name}")

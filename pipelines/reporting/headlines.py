@@ -37,13 +37,13 @@ class Levels:
 class Headline:
     """Two models at the largest noise level of a data set: UVB and DEEN if the study has both."""
 
-    row: pd.Series  # the first model's row of the losses table, which has the references, too
-    first: float  # test losses
-    second: float
+    row: pd.Series  # the first model's row of the losses table, which also has the losses of the exact answers
+    first: float  # the first model's test loss
+    second: float  # the second model's test loss
     difference: Difference
     images: int
     levels: Levels | None
-    conditions: int  # in how many conditions models were trained on the data set
+    conditions: int  # how many conditions (`CONDITION`: recipe, batch size, ...) the data set's models were trained in
     others: tuple[Difference, ...]
 
     @property

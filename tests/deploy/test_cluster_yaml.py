@@ -43,7 +43,8 @@ def test_cluster_yaml_ships_the_package_and_nothing_else() -> None:
     assert shipped == packages | {"pyproject.toml", "constraints.txt", project["project"]["readme"]}
     for remote, local in CONFIG["file_mounts"].items():
         assert remote.endswith(local.removeprefix("~/"))
-    copied, *_, installed = CONFIG["setup_commands"]  # a build writes beside its sources, and root owns the mounted folder
+    # A build writes beside its sources, but root owns the mounted folder. So the first command copies the sources.
+    copied, *_, installed = CONFIG["setup_commands"]
     assert copied.endswith("cp -r ~/uvb-study /tmp/uvb-study")
     assert '"/tmp/uvb-study[study]"' in installed
 

@@ -145,6 +145,7 @@ class _InputGradient(Function):
 
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> Any:
+        # ⟨v, _transposed(g, weight)⟩ = ⟨g, conv2d(v, weight)⟩: these are the gradients of the right side.
         g, weight = ctx.saved_tensors
         of_g = ctx.kernels.forward(v, weight) if ctx.needs_input_grad[0] else None
         of_weight = ctx.kernels.gradients(g, v, weight, [False, True, False])[1] if ctx.needs_input_grad[2] else None

@@ -143,7 +143,7 @@ class ImageSet:
             UserError: the file is missing, damaged, or no image set, or it does not match its checksum.
         """
         tensors, header = map_tensors(Path(path))
-        # Only `ImageFile` writes checksums of blocks. To check all of a large file would take minutes.
+        # Only `ImageFile` writes checksums of blocks. It is trusted, since checking all of a large file would take minutes.
         trusted = "blocks" in header and Path(path).stat().st_size > VERIFIED_BYTES
         try:
             images = ImageSet(

@@ -56,7 +56,7 @@ class ChainStatistics:
         integrated_autocorrelation_time: 1 + 2 Σ_t ρ_t, in draws.
         effective_sample_size: of all chains together, for estimating the mean.
         effective_sample_size_per_step: the effective sample size divided by the steps of all chains.
-        split_r_hat: R̂ of the chains' halves. It is near 1 if the chains agree.
+        split_r_hat: R̂ of the chains' halves. It is near 1 if the chains agree, and nan for fewer than 8 draws.
     """
 
     integrated_autocorrelation_time: float

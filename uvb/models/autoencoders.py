@@ -1,4 +1,4 @@
-"""Models for open question 1: how much of UVB's gain comes from the autoencoder, and how much from the energy?"""
+"""Models for the paper's open question 1: how much of UVB's gain comes from the autoencoder, and how much from the energy?"""
 
 from torch import Tensor, nn
 

@@ -14,7 +14,7 @@ Lines = Sequence[tuple[str, str, Sequence[Row]]]
 
 
 def draw(lines: Lines) -> Chart:
-    """The AUROC of test images against each other set of images, with 95 % intervals.
+    """The AUROC of test images against every other set of images, with 95 % intervals.
 
     Args:
         lines: (name, model, rows) for each energy. The model is "" for the exact energy.

@@ -11,9 +11,9 @@ from pipelines.reporting.statistics import interval, main_group, main_models
 
 
 def draw(pairs: pd.DataFrame, domain: Ends | None = None, across: Ends | None = None) -> Chart:
-    """One data set's differences on one split: the loss of each first model minus the loss of the second, which is always one.
+    """One data set's differences on one split: the loss of each first model minus the loss of the second model.
 
-    `domain` and `across` are the ends of the vertical and of the horizontal axis.
+    The second model is the same in all pairs. `domain` and `across` are the ends of the vertical and of the horizontal axis.
     """
     opponent = pairs["second"].iloc[0]
     models, series = main_models(pairs, "first"), []
@@ -42,9 +42,9 @@ def pictures(study: Study) -> Iterator[Picture]:
 
 
 def main_pairs(pairs: pd.DataFrame, losses: pd.DataFrame, asked: frozenset[str]) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Each data set's pairs to draw, on the test split and in its main condition: UVB minus DEEN.
+    """Each data set and its pairs to draw: UVB and its most frequent opponent, on the test split, in the main condition.
 
-    If there is no such pair, every model minus the most frequent second model.
+    If UVB is the first model of no pair: every model and the most frequent second model. `main_group` chooses the condition.
     """
     main = set(main_group(losses, asked)["spec_id"])
     for dataset, group in pairs[(pairs["split"] == "test") & pairs["first_id"].isin(main)].groupby("dataset"):

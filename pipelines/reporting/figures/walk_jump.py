@@ -97,6 +97,7 @@ def _moves(variant: Mapping[str, Any]) -> tuple[np.ndarray, list[int]] | None:
     """The counts (K, K) of moves between K classes, and these classes.
 
     If there are many classes, `variant` lists only the moves that happened, and K counts only the classes of these moves.
+    None: `variant` has no moves.
     """
     if variant.get("transition"):
         counts = np.nan_to_num(np.array(variant["transition"], float))

@@ -51,7 +51,7 @@ def test_early_deaths_give_up_a_group_in_one_line(store: Store, digits: ImageSet
     assert line.startswith(f"{specs[2].label}: its workers died {STUCK_LIMIT} times before training began")
     assert "named plugin" in line
     assert "\n" not in line
-    prepare(Running(digits, specs, store), StudyConfig())  # a new session counts from zero
+    prepare(Running(digits, specs, store), StudyConfig())  # the next command counts from zero
     assert EarlyDeaths(store.uri, blobs).seen.get("stuck", 0) == 0
 
 

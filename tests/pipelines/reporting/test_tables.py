@@ -100,7 +100,7 @@ def test_internals_hold_the_papers_tables_4_and_5(mnist: Path) -> None:
 
 
 def test_losses_take_the_floor_of_the_images_trained_on(tmp_path: Path) -> None:
-    """Fewer images have another floor. A reference counts only for the same data, number of images and noise level."""
+    """A reference, such as the floor, counts only for the same data, number of images and noise level."""
     uvb = fake_study.spec("uvb")
     fewer = dataclasses.replace(uvb, data=dataclasses.replace(uvb.data, train_images=1000))
     for of, value in ((uvb, 3.25), (fewer, 3.0)):

@@ -57,7 +57,7 @@ def test_tensorboard_has_the_numbers_of_the_study_itself(study: Path) -> None:
     uvb, deen = (scalars(study / "tensorboard" / f"{model}_sigma_1")["test_loss"][0][1] for model in ("uvb", "deen"))
     assert found["test_loss/UVB"] == [(0, pytest.approx(uvb))]
     assert found["difference/UVB-DEEN"] == [(0, pytest.approx(uvb - deen, abs=1e-5))]
-    assert [step for step, _ in found["loss_over_sigma/UVB"]] == [50, 100]
+    assert [step for step, _ in found["loss_over_sigma/UVB"]] == [50, 100]  # the step is 100 σ
     assert found["loss_over_sigma/UVB"][1][1] == pytest.approx(uvb)
 
 

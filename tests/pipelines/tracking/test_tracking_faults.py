@@ -66,7 +66,7 @@ def test_tracker_repeats_a_failed_write_without_duplicates(uri, tmp_path, monkey
     for name in ("uvb σ=0.5", "uvb σ=1"):
         assert [p[0] for p in runs[name]["history"]["epoch/train_loss"]] == [1, 2, 3, 4]
         assert runs[name]["datasets"] == 2
-    assert [p[:2] for p in runs["UVB over σ"]["history"]["loss_over_sigma"]] == [(50, 3.5), (100, 4.0)]
+    assert [p[:2] for p in runs["UVB over σ"]["history"]["loss_over_sigma"]] == [(50, 3.5), (100, 4.0)]  # the step is 100 σ
     assert logged_models(uri) == 2
 
 

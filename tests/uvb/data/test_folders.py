@@ -144,7 +144,7 @@ def test_choose_refuses_two_names_of_one_split(tmp_path: Path) -> None:
 
 def test_report_counts_one_image_in_the_singular(tmp_path: Path) -> None:
     put_classes(tmp_path / "faces", 3, "ant", "bee")
-    report = load_dataset(str(tmp_path / "faces")).validation(one_in=4).report  # of 6 images 2 are the test set, 1 is held out
+    report = load_dataset(str(tmp_path / "faces")).validation(one_in=4).report  # 1 of the 4 training images is held out
     assert report is not None
     assert [line.split(" from")[0] for line in report.lines()[1:3]] == ["  train: 3 images", "  test: 1 image"]
 

@@ -1,4 +1,4 @@
-"""Samplers with a Metropolis test have no bias where Langevin has a known one. For a random energy they hold one ε."""
+"""Samplers with a Metropolis test have no bias where Langevin has a known one. With a random energy, all chains use one ε."""
 
 import math
 
