@@ -63,6 +63,11 @@ def denoise(config: Denoise) -> None:
     shape = model.spec.data.shape
     decoding = Decoding(background="" if config.background == "none" else config.background)
     y, names = read_pictures(config.images, shape, float(model.sigma), decoding)  # (N, C, H, W)
+    drawn = shape[0] in CHANNELS_OF_PICTURES
+    written = [f"{name}.png" for name in (*names, "overview")] if drawn else ["denoised.npz"]
+    if repeated := sorted({name for name in written if written.count(name) > 1}):
+        raise UserError(f"{config.images}: several files would be written as {repeated[0]}; rename one of the pictures")
+    output_folder(config.out, written, config.images)
     clean = y
     if config.add_noise:
         y = y + model.sigma.to(y) * normal(tuple(y.shape), config.seed, "denoise")
@@ -70,19 +75,10 @@ def denoise(config: Denoise) -> None:
     with torch.no_grad():
         for k in range(config.jumps):
             x_hat = model(x_hat, draw_latent_noise(model, len(y), generator(config.seed, "denoise latent", k), y))
-    written = [*names, "overview"]
-    if repeated := sorted({name for name in written if written.count(name) > 1}):
-        raise UserError(f"{config.images}: several files would be written as {repeated[0]}.png; rename one of the pictures")
-    output_folder(config.out)
-    if shape[0] not in CHANNELS_OF_PICTURES:
+    if not drawn:
         put(config.out / "denoised.npz", lambda path: np.savez_compressed(path, images=x_hat.numpy()))
         print(f"no pictures are drawn: these images have {shape[0]} channels, and only images of 1 or 3 can be drawn")
         return
-    images = config.images.resolve()
-    given = {images, *images.glob("*")}
-    for name in written:
-        if (config.out / f"{name}.png").resolve() in given:
-            raise UserError(f"{config.out / name}.png is an input picture and would be overwritten; choose another --out")
     for name, image in zip(names, x_hat, strict=True):
         put(config.out / f"{name}.png", to_pil(image).save)
     rows = {"clean": clean} if config.add_noise else {}

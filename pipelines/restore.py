@@ -73,7 +73,7 @@ def restore(config: Restore) -> None:
     sigma, shape = float(energy.sigma), energy.spec.data.shape
     x, _ = read_pictures(config.images, shape, sigma, Decoding())  # (N, C, H, W)
     measured, tau = measurement(config.task, shape, x), config.tau or 0.5 * sigma
-    output_folder(config.out)
+    output_folder(config.out, ("overview.png", "restored.npz"), config.images)
     clear = measured.apply(x + sigma * normal(tuple(x.shape), config.seed, "restore").to(x))
     observed = clear + tau * normal(tuple(clear.shape), config.seed, "restore measurement").to(x)
     found = restore(energy, measured, observed, tau, chains=config.chains, draws=config.draws, warm_up=config.warm_up,

@@ -1,7 +1,8 @@
 """Make pictures, grids and animations of images, and the folder for them."""
 
+import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -40,12 +41,20 @@ def zoom_for(shape: Shape) -> int:
     return max(1, round(56 / max(shape[1:])))
 
 
-def output_folder(path: Path) -> Path:
+def output_folder(path: Path, files: Iterable[str] = (), given: Path | None = None) -> Path:
     """Make the folder `path` if it is absent, and return it.
 
+    Args:
+        files: the names of all files that will be written into the folder.
+        given: the user's input, a file or a folder of files.
+
     Raises:
-        UserError: the folder cannot be made or written.
+        UserError: one of `files` is an input, or the folder cannot be made or written.
     """
+    inputs = set() if given is None else {os.path.realpath(each) for each in (given, *given.glob("*"))}
+    for file in files:
+        if os.path.realpath(path / file) in inputs:
+            raise UserError(f"{path / file} is an input and would be overwritten; choose another --out")
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):

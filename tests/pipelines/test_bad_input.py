@@ -1,5 +1,6 @@
 """A command answers each mistake of a user by one line and exit code 2, before it writes or starts anything."""
 
+import dataclasses
 import re
 import sys
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines import denoise, sample
+from pipelines import denoise, restore, sample
 from pipelines.cli import command
 from pipelines.full_study import full_study
 from pipelines.study.config import StudyConfig
@@ -18,12 +19,14 @@ from uvb.machine import usable_cpus
 from uvb.models import build_model
 from uvb.models.io import save_model
 from uvb.models.registry import get_model
+from uvb.spec import DataRef
 
 COMMANDS = {
     "full_study": (StudyConfig, full_study),
     "sweep": (SweepConfig, sweep),
     "sample": (sample.Sample, sample.sample),
     "denoise": (denoise.Denoise, denoise.denoise),
+    "restore": (restore.Restore, restore.restore),
 }
 
 
@@ -138,12 +141,35 @@ def test_sample_and_denoise_refuse_in_one_line(place, monkeypatch, capsys, digit
         ("denoise", direct, "pictures"): "not an image that can be read",
         ("denoise", direct, "clean.npy", "--jumps", "0"): "--jumps 0: it must be from 1 to 1,000,000",
         ("denoise", direct, "clean.npy", "--out", "file/out"): "cannot write into file/out: .*choose another --out",
-        ("denoise", direct, "good/mine.png", "--out", "good"): "good/mine.png is an input picture",
-        ("denoise", direct, "good", "--out", "good"): "good/mine.png is an input picture and would be overwritten",
     }
     for arguments, message in wrong.items():
         line = refused(place, monkeypatch, capsys, *arguments)
         assert re.search(message, line), line
+
+
+def test_denoise_and_restore_overwrite_no_input(place, monkeypatch, capsys, digits):
+    """Without --out, the results go to the folders `denoised` and `restored`, where the inputs may be."""
+    spec = tiny_spec(digits)
+    wide = dataclasses.replace(spec, data=DataRef("many", "0" * 16, (2, 8, 8), 10))  # its images cannot be drawn
+    model, many = (str(save_model(build_model(each), each, place / each.spec_id)) for each in (spec, wide))
+    for folder in ("denoised", "restored"):
+        (place / folder).mkdir()
+        Image.new("L", (8, 8)).save(place / folder / "overview.png")
+    np.savez(place / "denoised" / "denoised.npz", np.zeros((1, 2, 8, 8), np.float32))
+    np.savez(place / "restored" / "restored.npz", np.zeros((1, 1, 8, 8), np.float32))
+    (place / "good" / "linked.png").symlink_to(place / "restored" / "overview.png")
+    (place / "link").symlink_to(place / "good")
+    wrong = {
+        ("denoise", model, "good/mine.png", "--out", "good"): "good/mine.png",
+        ("denoise", model, "good", "--out", "link"): "link/linked.png",
+        ("denoise", many, "denoised/denoised.npz"): "denoised/denoised.npz",
+        ("restore", model, "restored/restored.npz"): "restored/restored.npz",
+        ("restore", model, "restored"): "restored/overview.png",
+        ("restore", model, "good"): "restored/overview.png",
+    }
+    for arguments, file in wrong.items():
+        line = refused(place, monkeypatch, capsys, *arguments)
+        assert line == f"error: {file} is an input and would be overwritten; choose another --out\n"
 
 
 def test_get_model_names_a_plug_in_that_cannot_be_imported(tmp_path, monkeypatch):
