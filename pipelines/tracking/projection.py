@@ -131,9 +131,10 @@ class Projection:
     def _unit(self, name: str, files: Stamps, work: Callable[[], None]) -> None:
         """Call `work`, unless the unit `name` was already done from the same files.
 
-        If MLflow refuses the unit, warn the user once, and leave the unit out until its files change. If the connection is
-        lost, raise, so that a later pass tries again. An unreadable file or an internal error of MLflow may be temporary or
-        final. The first two such errors in a row raise. The third counts as a refusal if the server answers another request.
+        If MLflow refuses the unit, or another version wrote its spec, warn the user once, and leave the unit out until its
+        files change. If the connection is lost, raise, so that a later pass tries again. An unreadable file or an internal
+        error of MLflow may be temporary or final. The first two such errors in a row raise. The third counts as a refusal if
+        the server answers another request.
         """
         if not files or self._projected.get(name) == files:
             return
@@ -141,14 +142,13 @@ class Projection:
             work()
         except Exception as error:
             self._notes.failures[name] = self._notes.failures.get(name, 0) + 1
-            unread = isinstance(error, FolderError)
-            if (isinstance(error, UserError) and not unread) or is_unreachable(error):
+            if is_unreachable(error):
                 raise
-            if (unread or is_away(error)) and (self._notes.failures[name] < 3 or not self._answers()):
+            if (isinstance(error, FolderError) or is_away(error)) and (self._notes.failures[name] < 3 or not self._answers()):
                 raise
             if name not in self._notes.warned:
                 self._notes.warned.add(name)
-                if unread:
+                if isinstance(error, UserError):
                     self._notes.warn(f"MLflow does not get {name}: {first_line(error)}")
                 else:
                     reason = with_type(error, first_line)

@@ -143,6 +143,25 @@ def test_tracker_goes_on_without_one_unreadable_file(uri, tmp_path, monkeypatch)
     tracker.finish("KILLED")
 
 
+def test_tracker_goes_on_without_the_specs_of_another_version(uri, tmp_path):
+    """An earlier version of this code may have written a spec.json. A study reads only those of its own models."""
+    store, warnings = Store(tmp_path / "study"), []
+    first, second = sorted((make_spec("uvb", s) for s in (0.5, 1.0)), key=lambda spec: spec.spec_id)
+    begin(store, first, epochs=2)
+    complete(store, second)
+    for path, spec in ((f"models/{first.spec_id}", first), (f"models/{second.spec_id}/model", second)):
+        store.write_json(f"{path}/spec.json", spec.to_json() | {"of_another_version": 1})
+    tracker = open_tracker(uri, store, warnings)
+    runs = tracker._projection
+    drain(tracker)
+    assert tracker._projection is runs, "MLflow itself was fine"
+    assert len(warnings) == 2
+    assert warnings[0].startswith(f"MLflow does not get models/{first.spec_id}: this version cannot read the stored spec")
+    assert warnings[1].startswith(f"MLflow does not get logged/{second.spec_id}: ")
+    assert list(run_ids(store)) == [second.spec_id]
+    tracker.finish("KILLED")
+
+
 def _raiser(error):
     def fail(*_, **__):
         raise error
