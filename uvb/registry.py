@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+import sys
 from collections.abc import Iterable
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
@@ -32,7 +33,8 @@ class Registry(Generic[_Thing]):
 
     def names(self) -> list[str]:
         """All names, also those of plug-ins that are not loaded yet, sorted."""
-        return sorted({*self.known, *self._plugins()})
+        unloaded = [name for name, point in self._plugins().items() if point.module not in sys.modules]
+        return sorted({*self.known, *unloaded})
 
     def get(self, name: str) -> _Thing:
         """The thing called `name`. Raises `UserError` if there is none, or a plug-in cannot be loaded."""

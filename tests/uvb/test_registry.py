@@ -9,7 +9,7 @@ from uvb.data import load_dataset
 from uvb.errors import UserError
 from uvb.experiments import experiment_names, get_experiment
 from uvb.experiments.registry import EXPERIMENTS
-from uvb.models import build_model, get_model
+from uvb.models import build_model, get_model, model_names
 from uvb.models.registry import MODELS
 from uvb.registry import Registry
 from uvb.spec import DataRef, Recipe, RunSpec, Widths
@@ -43,7 +43,10 @@ def test_registry_finds_all_names_that_one_plugin_module_registers(tmp_path: Pat
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(MODELS, "known", dict(MODELS.known))
     monkeypatch.setattr(EXPERIMENTS, "known", dict(EXPERIMENTS.known))
+    assert "mine" in model_names()
     assert get_model("second_of_two").match == ("conv", "hidden")
+    assert {"first_of_two", "second_of_two"} <= set(model_names())
+    assert "mine" not in model_names(), "the module is loaded, and it registers no model of this name"
     assert {"first_of_two", "second_of_two"} <= set(experiment_names())
     assert get_experiment("first_of_two").default is False
     with pytest.raises(UserError, match=r"unknown model 'third'; choose one of: .*second_of_two") as caught:
