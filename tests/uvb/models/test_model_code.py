@@ -45,12 +45,15 @@ def test_load_warns_and_resume_refuses_when_the_code_changed(digits, tmp_path, m
         found.loader.exec_module(module)
         monkeypatch.setitem(MODELS.known, "mine", Model("mine", module.Mine, spec.widths))
 
-    write("mine_1", CODE.format(what="square"))
+    first = CODE.format(what="square")
+    write("mine_1", first)
     before = get_model("mine").code
     state = TrainState.fresh(spec, FP64)
     state.save(tmp_path / "state", FP64)
     save_model(state.averaged, spec, tmp_path / "model")
-    write("mine_2", CODE.format(what="square").replace("(y, eps):", "(\n  y, eps):\n        'Said.'\n        # more"))
+    second = first.replace("(self, y, eps):", "(\n  self, y, eps):\n        'Said.'\n        # more")
+    assert second != first
+    write("mine_2", second)
     assert get_model("mine").code == before
     with warnings.catch_warnings():
         warnings.simplefilter("error")
