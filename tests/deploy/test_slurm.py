@@ -1,6 +1,7 @@
 """A real Slurm with two nodes on this machine runs deploy/slurm.sbatch."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -62,6 +63,16 @@ def test_sbatch_script_is_valid_bash_and_asks_for_one_ray_node_a_machine() -> No
     asked = [line.removeprefix("#SBATCH ") for line in script.read_text().splitlines() if line.startswith("#SBATCH ")]
     assert "--ntasks-per-node=1" in asked
     assert "--exclusive" in asked
+
+
+def test_sbatch_says_that_a_node_cannot_make_rays_folder(tmp_path: Path) -> None:
+    found = re.search(r"^owned='(.+)'$", (DEPLOY / "slurm.sbatch").read_text(), re.MULTILINE)
+    assert found
+    (tmp_path / "file").write_text("in the way")
+    for folder, code in ((tmp_path / "new", 0), (tmp_path / "file" / "new", 2)):
+        done = subprocess.run(["bash", "-c", found[1], "-", str(folder)], capture_output=True, text=True)
+        assert done.returncode == code
+    assert done.stderr.endswith(f"error: {folder} cannot be made or is not yours; set another UVB_RAY_TMP\n")
 
 
 def test_symmetric_run_has_the_options_the_script_uses() -> None:
