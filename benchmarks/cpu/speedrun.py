@@ -5,6 +5,7 @@ python -m benchmarks.cpu.speedrun --data-dir DATA --folder OUT [--model uvb] [--
 The same command continues an interrupted training. `--held-out` trains on four fifths of the training images and measures on
 the rest, so that you can choose a recipe without the test set. OUT becomes a study's folder. It also gets result.json (recipe,
 curve, losses, machine) and model/, which `uvb.load` reads.
+Set UVB_BACKGROUND=1 if the machine also does other work; result.json and the card of a shipped model then say so.
 """
 
 import argparse
@@ -119,7 +120,7 @@ def main() -> None:
         "parameters": parameters(spec.model, spec.data.shape, spec.widths),
         "plan": plan.to_json(),
         "machine": machine(),
-        "beside_other_work": bool(os.environ.get("UVB_BACKGROUND")),  # set it if the machine also does other work
+        "beside_other_work": bool(os.environ.get("UVB_BACKGROUND")),
         "seconds": done["seconds"],
         "held_out": asked.held_out,
         "losses": {split: own_loss(model, spec, images, split, config, plan) for split in ("train", "test")},
