@@ -21,7 +21,7 @@ RAY_SECONDS = 20.0  # on two cores Ray starts in 7 s with a warm disk cache, and
 
 
 def dry_run(
-    study: Running, config: StudyConfig, layout: Layout, has: Capacity, ended: Collection[str], experiments: Sequence[str]
+    study: Running, config: StudyConfig, layout: Layout, has: Capacity, experiments: Sequence[str], *, ended: Collection[str]
 ) -> str:
     """Print models, widths, parameters, experiments and the estimated times on this machine. Do not start Ray or write files.
 

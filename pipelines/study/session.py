@@ -68,8 +68,7 @@ def run_study(
     layout = choose_layout(config, has, specs)  # refuses impossible options before anything is written
     require_memory(specs, layout, has, lambda spec: bool(outcome(study.store, spec.spec_id)))
     if config.dry_run:
-        ended = ("done", "stopped") if search else ("done",)  # such trainings would not run again
-        return dry_run(study, config, layout, has, ended, experiments), []
+        return dry_run(study, config, layout, has, experiments, ended=("done", "stopped") if search else ("done",)), []
 
     study.store.require_writable()
     with study_session(study, config, searching=search is not None) as tracking:

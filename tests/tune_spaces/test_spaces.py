@@ -108,7 +108,7 @@ def test_run_study_holds_out_training_images(
     """The test looks at the images that `run_study` gives to the space."""
     specs_of = Mock(side_effect=build_specs)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("pipelines.study.session.dry_run", lambda *_: "")
+    monkeypatch.setattr("pipelines.study.session.dry_run", Mock(return_value=""))
     run_study(StudyConfig(dry_run=True, address="local"), specs_of, held_out=held_out)
     images = specs_of.call_args.args[1]
     assert (images.name, len(images.train)) == (name, count)
