@@ -9,13 +9,13 @@ from uvb.errors import first_line, one_line, with_type
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError(""), OSError(" \n ")])
-def test_an_error_without_a_message_is_told_by_its_type(error: Exception) -> None:
+def test_lines_of_errors_name_the_type_if_there_is_no_message(error: Exception) -> None:
     name = type(error).__name__
     assert [told(error) for told in (one_line, first_line, with_type)] == [name] * 3
     assert with_type(error, first_line) == name
 
 
-def test_an_error_of_many_lines_becomes_one() -> None:
+def test_one_line_joins_lines_and_first_line_takes_the_first() -> None:
     error = ValueError("\n too  long:\n\t9 > 8 \n")
     assert one_line(error) == "too long: 9 > 8"
     assert first_line(error) == "too long:"
@@ -24,7 +24,7 @@ def test_an_error_of_many_lines_becomes_one() -> None:
     assert (len(one_line(ValueError("x" * 999))), len(first_line(ValueError("x" * 999)))) == (300, 200)
 
 
-def test_no_file_takes_the_first_line_of_an_error_by_itself() -> None:
+def test_first_line_is_the_only_code_that_takes_an_errors_first_line() -> None:
     """``str(error).splitlines()[0]`` fails if the message is empty."""
     files = [path for folder in ("uvb", "pipelines", "tune_spaces", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
     assert len(files) > 100

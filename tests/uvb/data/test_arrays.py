@@ -144,7 +144,7 @@ def test_npy_is_one_set_in_either_memory_order(tmp_path: Path, order: str) -> No
 
 
 @pytest.mark.parametrize("name", ["A.NPZ", "a.Npy"])
-def test_arrays_are_read_by_a_suffix_in_any_case(tmp_path: Path, name: str) -> None:
+def test_load_dataset_reads_arrays_by_a_suffix_in_any_case(tmp_path: Path, name: str) -> None:
     array, path = pixels(20, 5, 6), tmp_path / name
     with path.open("wb") as file:
         np.savez(file, images=array) if name == "A.NPZ" else np.save(file, array)

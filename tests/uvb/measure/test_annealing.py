@@ -88,7 +88,7 @@ def test_log_z_of_a_random_energy_uses_the_held_epsilon() -> None:
 
 @pytest.mark.parametrize(("temperatures", "leapfrogs"), [(1, 3), (7, 3), (20, 2)])
 @pytest.mark.parametrize("forward", [True, False])
-def test_a_chain_takes_the_declared_number_of_gradients(temperatures: int, leapfrogs: int, forward: bool) -> None:
+def test_anneal_takes_the_declared_number_of_gradients(temperatures: int, leapfrogs: int, forward: bool) -> None:
     energy, config = Counted(1.0), Annealing(temperatures=temperatures, leapfrogs=leapfrogs)
     base = GaussianFit(torch.zeros(1, 2, 2).double(), torch.eye(4).double(), torch.ones(4).double(), 1.0)
     Annealer(base, energy, config, 0).anneal(normal((5, 1, 2, 2), 1, "start").double(), forward=forward)
